@@ -1,0 +1,45 @@
+# The front door. `make` says what there is; each target is one cargo command or one script.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint audit fuzz fuzz-smoke bench bench-connections soak
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+
+# Seconds for each fuzz target: a look at every change, ten minutes in `make soak`.
+FUZZ_SECONDS ?= 15
+
+help: ## what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## two real Kafka clusters, the proxy, real clients; a route is edited while you watch
+	@scripts/need demo
+	@cargo build --quiet --workspace --bins
+	@cargo run --quiet -p kferry-tests --bin demo
+
+test: ## everything: unit tests, real brokers, every client, fuzzing
+	@scripts/need test
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) scripts/test
+
+lint: ## formats, clippy, licenses, words; warnings are errors
+	@scripts/need lint
+	@scripts/lint
+
+audit: ## known vulnerabilities of the dependencies; needs github.com
+	@scripts/tool cargo-deny
+	@target/tools/bin/cargo-deny --all-features check advisories
+
+fuzz: ## every fuzz target for FUZZ_SECONDS (make fuzz FUZZ_SECONDS=60)
+	@scripts/fuzz $(FUZZ_SECONDS)
+
+# What `make test` runs of it.
+fuzz-smoke: fuzz
+
+bench: bench-connections ## what kferry costs; run it on a quiet machine
+
+bench-connections: ## memory of 4,000 silent and 4,000 routed connections, time to the first routed byte
+	@scripts/need demo
+	@cargo build --release --quiet --workspace --bins
+	@cargo run --release --quiet -p kferry-tests --bin bench-connections
+
+soak: ## the long runs: each fuzz target for ten minutes
+	@scripts/fuzz 600
