@@ -1,0 +1,198 @@
+//! One place for each fact about an API: the versions that a relayed client may use, and what in its messages must be rewritten.
+//!
+//! A relayed client lives in a world of virtual brokers: node ids, hosts and ports of the proxy, no leader epochs, one cluster id. What carries
+//! one of these is a row with a schema; everything else passes as opaque bytes. Adding an API is a row.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `mod` | the table; `docs/apis.md` is rendered from it |
+//! | `schema` | how to find, in a message, what is rewritten |
+//! | `rewrite` | the walk that rewrites it |
+//!
+//! # References
+//! - `clients/src/main/resources/common/message/*.json` in Kafka
+//! - KIP-482 (flexible versions, tagged fields), KIP-320 (leader epochs), KIP-392 (rack ids), KIP-951 (leaders in answers)
+
+mod rewrite;
+mod schema;
+#[cfg(test)]
+mod tests;
+
+use kafka_protocol::messages::ApiKey;
+
+pub use rewrite::{Rewrite, RewriteError, Unmapped, put_uvarint, rewrite};
+pub use schema::{Field, Kind};
+
+/// Whether a relayed client may use an API.
+#[derive(Debug, Clone, Copy)]
+pub enum Use {
+    /// It may, in these versions, both included.
+    Carried(i16, i16),
+    /// The proxy takes part in it itself.
+    Handshake(i16, i16),
+    /// It is not advertised; why.
+    Hidden(&'static str),
+}
+
+/// A row of the table.
+#[derive(Debug, Clone, Copy)]
+pub struct Api {
+    /// Its key.
+    pub key: ApiKey,
+    /// Whether, and in which versions.
+    pub usage: Use,
+    /// What is rewritten in requests; empty: they pass as they are.
+    pub request: &'static [Field],
+    /// What is rewritten in answers; empty: they pass as they are.
+    pub response: &'static [Field],
+    /// Why not in the versions above or below, where that is not just what brokers know; or empty.
+    pub limit: &'static str,
+}
+
+const fn carried(key: ApiKey, min: i16, max: i16) -> Api {
+    rewritten(key, min, max, &[], &[])
+}
+
+const fn rewritten(key: ApiKey, min: i16, max: i16, request: &'static [Field], response: &'static [Field]) -> Api {
+    Api { key, usage: Use::Carried(min, max), request, response, limit: "" }
+}
+
+const fn handshake(key: ApiKey, min: i16, max: i16) -> Api {
+    Api { key, usage: Use::Handshake(min, max), request: &[], response: &[], limit: "" }
+}
+
+const fn hidden(key: ApiKey, why: &'static str) -> Api {
+    Api { key, usage: Use::Hidden(why), request: &[], response: &[], limit: "" }
+}
+
+impl Api {
+    const fn because(mut self, limit: &'static str) -> Self {
+        self.limit = limit;
+        self
+    }
+}
+
+const BETWEEN_BROKERS: &str = "brokers speak it among themselves";
+const ONE_CLUSTERS: &str = "it is about one cluster's own machinery: ask the cluster itself";
+const SHARE: &str = "share groups keep state on one cluster that a move cannot take along";
+const TOPIC_IDS: &str = "10 has topic ids";
+const TRANSACTIONS_V2: &str = "5 is transactions v2 (KIP-890)";
+const TELEMETRY: &str = "it would go to whichever cluster the client is on";
+const TOKENS: &str = "a delegation token is good for one cluster only";
+
+/// Every API that this version of kferry knows, by key. One that it does not know is hidden.
+pub const APIS: &[Api] = &[
+    // 4.x brokers dropped 0 to 2 and still advertise them, because librdkafka looks for them.
+    carried(ApiKey::Produce, 0, 9)
+        .because("10 has addresses of leaders in its answers (KIP-951), 12 is transactions v2 (KIP-890), 13 has topic ids"),
+    rewritten(ApiKey::Fetch, 0, 11, schema::FETCH_REQUEST, &[])
+        .because("12 has the epoch of the last batch, by which a broker tells that logs have parted (KIP-595), 13 has topic ids"),
+    rewritten(ApiKey::ListOffsets, 0, 11, schema::LIST_OFFSETS_REQUEST, schema::LIST_OFFSETS_RESPONSE),
+    rewritten(ApiKey::Metadata, 0, 12, &[], schema::METADATA_RESPONSE)
+        .because("13 can tell a client to start anew (KIP-1102), which only some understand"),
+    rewritten(ApiKey::OffsetCommit, 0, 9, schema::OFFSET_COMMIT_REQUEST, &[]).because(TOPIC_IDS),
+    rewritten(ApiKey::OffsetFetch, 0, 9, &[], schema::OFFSET_FETCH_RESPONSE).because(TOPIC_IDS),
+    rewritten(ApiKey::FindCoordinator, 0, 6, &[], schema::FIND_COORDINATOR_RESPONSE),
+    carried(ApiKey::JoinGroup, 0, 9),
+    carried(ApiKey::Heartbeat, 0, 4),
+    carried(ApiKey::LeaveGroup, 0, 5),
+    carried(ApiKey::SyncGroup, 0, 5),
+    carried(ApiKey::DescribeGroups, 0, 6),
+    carried(ApiKey::ListGroups, 0, 5),
+    handshake(ApiKey::SaslHandshake, 1, 1).because("0 is followed by bytes without frames"),
+    handshake(ApiKey::ApiVersions, 0, 4).because("5 names the cluster and the node that the client expects (KIP-1242)"),
+    rewritten(ApiKey::CreateTopics, 0, 7, schema::CREATE_TOPICS_REQUEST, &[]),
+    carried(ApiKey::DeleteTopics, 0, 6),
+    carried(ApiKey::DeleteRecords, 0, 2),
+    rewritten(ApiKey::InitProducerId, 0, 5, &[], schema::INIT_PRODUCER_ID_RESPONSE).because("6 is two-phase commit (KIP-939)"),
+    hidden(ApiKey::OffsetForLeaderEpoch, "leader epochs of two clusters cannot be compared"),
+    carried(ApiKey::AddPartitionsToTxn, 0, 3).because("4 and up are for brokers (KIP-890)"),
+    carried(ApiKey::AddOffsetsToTxn, 0, 4),
+    carried(ApiKey::EndTxn, 0, 4).because(TRANSACTIONS_V2),
+    // `Admin.abortTransaction` sends it as well (KIP-664).
+    carried(ApiKey::WriteTxnMarkers, 1, 1).because("2 is for brokers (KIP-1228); every broker knows 1"),
+    rewritten(ApiKey::TxnOffsetCommit, 0, 4, schema::TXN_OFFSET_COMMIT_REQUEST, &[]).because(TRANSACTIONS_V2),
+    carried(ApiKey::DescribeAcls, 0, 3),
+    carried(ApiKey::CreateAcls, 0, 3),
+    carried(ApiKey::DeleteAcls, 0, 3),
+    rewritten(ApiKey::DescribeConfigs, 0, 4, schema::DESCRIBE_CONFIGS_REQUEST, schema::DESCRIBE_CONFIGS_RESPONSE),
+    rewritten(ApiKey::AlterConfigs, 0, 2, schema::ALTER_CONFIGS_REQUEST, schema::ALTER_CONFIGS_RESPONSE),
+    carried(ApiKey::AlterReplicaLogDirs, 0, 2),
+    carried(ApiKey::DescribeLogDirs, 0, 5),
+    handshake(ApiKey::SaslAuthenticate, 0, 2),
+    rewritten(ApiKey::CreatePartitions, 0, 3, schema::CREATE_PARTITIONS_REQUEST, &[]),
+    hidden(ApiKey::CreateDelegationToken, TOKENS),
+    hidden(ApiKey::RenewDelegationToken, TOKENS),
+    hidden(ApiKey::ExpireDelegationToken, TOKENS),
+    hidden(ApiKey::DescribeDelegationToken, TOKENS),
+    carried(ApiKey::DeleteGroups, 0, 2),
+    carried(ApiKey::ElectLeaders, 0, 2),
+    rewritten(ApiKey::IncrementalAlterConfigs, 0, 1, schema::INCREMENTAL_ALTER_CONFIGS_REQUEST, schema::ALTER_CONFIGS_RESPONSE),
+    rewritten(ApiKey::AlterPartitionReassignments, 0, 1, schema::ALTER_PARTITION_REASSIGNMENTS_REQUEST, &[]),
+    rewritten(ApiKey::ListPartitionReassignments, 0, 0, &[], schema::LIST_PARTITION_REASSIGNMENTS_RESPONSE),
+    carried(ApiKey::OffsetDelete, 0, 0),
+    carried(ApiKey::DescribeClientQuotas, 0, 1),
+    carried(ApiKey::AlterClientQuotas, 0, 1),
+    carried(ApiKey::DescribeUserScramCredentials, 0, 0),
+    carried(ApiKey::AlterUserScramCredentials, 0, 0),
+    hidden(ApiKey::Vote, BETWEEN_BROKERS),
+    hidden(ApiKey::BeginQuorumEpoch, BETWEEN_BROKERS),
+    hidden(ApiKey::EndQuorumEpoch, BETWEEN_BROKERS),
+    hidden(ApiKey::DescribeQuorum, ONE_CLUSTERS),
+    hidden(ApiKey::AlterPartition, BETWEEN_BROKERS),
+    hidden(ApiKey::UpdateFeatures, ONE_CLUSTERS),
+    hidden(ApiKey::Envelope, BETWEEN_BROKERS),
+    hidden(ApiKey::FetchSnapshot, BETWEEN_BROKERS),
+    rewritten(ApiKey::DescribeCluster, 0, 2, &[], schema::DESCRIBE_CLUSTER_RESPONSE),
+    carried(ApiKey::DescribeProducers, 0, 0),
+    hidden(ApiKey::BrokerRegistration, BETWEEN_BROKERS),
+    hidden(ApiKey::BrokerHeartbeat, BETWEEN_BROKERS),
+    hidden(ApiKey::UnregisterBroker, ONE_CLUSTERS),
+    carried(ApiKey::DescribeTransactions, 0, 0),
+    carried(ApiKey::ListTransactions, 0, 2),
+    hidden(ApiKey::AllocateProducerIds, BETWEEN_BROKERS),
+    carried(ApiKey::ConsumerGroupHeartbeat, 0, 1),
+    carried(ApiKey::ConsumerGroupDescribe, 0, 1),
+    hidden(ApiKey::ControllerRegistration, BETWEEN_BROKERS),
+    hidden(ApiKey::GetTelemetrySubscriptions, TELEMETRY),
+    hidden(ApiKey::PushTelemetry, TELEMETRY),
+    hidden(ApiKey::AssignReplicasToDirs, BETWEEN_BROKERS),
+    hidden(ApiKey::ListConfigResources, "it lists brokers by node id, and what is specific to one cluster"),
+    hidden(ApiKey::DescribeTopicPartitions, "it carries addresses and epochs in a form that no client needs: Metadata serves them all"),
+    hidden(ApiKey::ShareGroupHeartbeat, SHARE),
+    hidden(ApiKey::ShareGroupDescribe, SHARE),
+    hidden(ApiKey::ShareFetch, SHARE),
+    hidden(ApiKey::ShareAcknowledge, SHARE),
+    hidden(ApiKey::AddRaftVoter, ONE_CLUSTERS),
+    hidden(ApiKey::RemoveRaftVoter, ONE_CLUSTERS),
+    hidden(ApiKey::UpdateRaftVoter, ONE_CLUSTERS),
+    hidden(ApiKey::InitializeShareGroupState, SHARE),
+    hidden(ApiKey::ReadShareGroupState, SHARE),
+    hidden(ApiKey::WriteShareGroupState, SHARE),
+    hidden(ApiKey::DeleteShareGroupState, SHARE),
+    hidden(ApiKey::ReadShareGroupStateSummary, SHARE),
+    hidden(ApiKey::DescribeShareGroupOffsets, SHARE),
+    hidden(ApiKey::AlterShareGroupOffsets, SHARE),
+    hidden(ApiKey::DeleteShareGroupOffsets, SHARE),
+];
+
+impl Api {
+    /// The row of an API, if this version of kferry knows it.
+    pub fn of(key: i16) -> Option<&'static Self> {
+        let at = APIS.partition_point(|api| (api.key as i16) < key);
+        APIS.get(at).filter(|api| api.key as i16 == key)
+    }
+
+    /// The versions that a relayed client may use, both included; none where the API is hidden.
+    pub fn versions(&self) -> Option<(i16, i16)> {
+        match self.usage {
+            Use::Carried(min, max) | Use::Handshake(min, max) => Some((min, max)),
+            Use::Hidden(_) => None,
+        }
+    }
+
+    /// Whether a version is flexible: compact lengths, tagged fields (KIP-482).
+    pub fn is_flexible(&self, version: i16) -> bool {
+        self.key.request_header_version(version) >= 2
+    }
+}

@@ -1,0 +1,286 @@
+//! Excerpts of Kafka's message schemas: just enough to find what is rewritten.
+//!
+//! The order of the fields is that of the wire. A schema may end early, behind the last field that is rewritten; within an array it may not, since
+//! the next element begins where the last field ends. `tests/kafka_messages.rs` holds all of them against the schemas in Kafka's own jars.
+
+/// What a field is, as far as it must be known to get past it or to change it.
+#[derive(Debug, Clone, Copy)]
+pub enum Kind {
+    /// So many bytes: booleans, numbers, UUIDs.
+    Fixed(usize),
+    /// A string, nullable or not; compact in flexible versions.
+    Text,
+    /// An array of so many bytes each.
+    FixedArray(usize),
+    /// An array of strings.
+    TextArray,
+    /// An array of structures, nullable or not.
+    Array(&'static [Field]),
+    /// INT32, a node id: virtual for the client, real for the broker. -1 stays.
+    NodeId,
+    /// An array of node ids.
+    NodeIds,
+    /// The host of the node whose id came last, then its port (INT32).
+    Address,
+    /// INT32, a leader epoch: -1 in both directions, so that a client never compares the epochs of two clusters (KIP-320).
+    LeaderEpoch,
+    /// The name of a rack in a request: emptied, so that no broker answers with a `preferred_read_replica` in a body that streams (KIP-392).
+    RackId,
+    /// The id of the cluster: one constant for all.
+    ClusterId,
+    /// INT64, the producer id of an idempotent producer, tagged with the cluster's id: each cluster hands out its own, so they would collide.
+    ProducerId,
+    /// INT8, the type of the resource whose name follows: where it is a broker, its name is a node id in digits.
+    Resource,
+}
+
+/// A field of a message and the versions that have it.
+#[derive(Debug, Clone, Copy)]
+pub struct Field {
+    /// As Kafka's documentation writes it.
+    pub name: &'static str,
+    /// The first version that has it.
+    pub since: i16,
+    /// The last version that has it.
+    pub until: i16,
+    /// What it is.
+    pub kind: Kind,
+}
+
+impl Field {
+    /// Whether a version of the message has it.
+    pub fn is_in(&self, version: i16) -> bool {
+        (self.since..=self.until).contains(&version)
+    }
+}
+
+/// In all versions.
+const fn all(name: &'static str, kind: Kind) -> Field {
+    Field { name, since: 0, until: i16::MAX, kind }
+}
+
+/// From a version on.
+const fn since(version: i16, name: &'static str, kind: Kind) -> Field {
+    Field { name, since: version, until: i16::MAX, kind }
+}
+
+/// From a version up to another, both included.
+const fn only(since: i16, until: i16, name: &'static str, kind: Kind) -> Field {
+    Field { name, since, until, kind }
+}
+
+use Kind::{Address, Array, ClusterId, FixedArray, LeaderEpoch, NodeId, NodeIds, ProducerId, RackId, Resource, Text, TextArray};
+
+const BOOL: Kind = Kind::Fixed(1);
+const INT8: Kind = Kind::Fixed(1);
+const INT16: Kind = Kind::Fixed(2);
+const INT32: Kind = Kind::Fixed(4);
+const INT64: Kind = Kind::Fixed(8);
+const UUID: Kind = Kind::Fixed(16);
+
+pub(super) const FETCH_REQUEST: &[Field] = &[
+    all("replica_id", INT32),
+    all("max_wait_ms", INT32),
+    all("min_bytes", INT32),
+    since(3, "max_bytes", INT32),
+    since(4, "isolation_level", INT8),
+    since(7, "session_id", INT32),
+    since(7, "session_epoch", INT32),
+    all("topics", Array(&[all("topic", Text), all("partitions", Array(FETCH_PARTITION))])),
+    since(7, "forgotten_topics_data", Array(&[all("topic", Text), all("partitions", FixedArray(4))])),
+    since(11, "rack_id", RackId),
+];
+const FETCH_PARTITION: &[Field] = &[
+    all("partition", INT32),
+    since(9, "current_leader_epoch", LeaderEpoch),
+    all("fetch_offset", INT64),
+    since(5, "log_start_offset", INT64),
+    all("partition_max_bytes", INT32),
+];
+
+pub(super) const LIST_OFFSETS_REQUEST: &[Field] = &[
+    all("replica_id", INT32),
+    since(2, "isolation_level", INT8),
+    all("topics", Array(&[all("name", Text), all("partitions", Array(LIST_OFFSETS_PARTITION))])),
+];
+const LIST_OFFSETS_PARTITION: &[Field] = &[
+    all("partition_index", INT32),
+    since(4, "current_leader_epoch", LeaderEpoch),
+    all("timestamp", INT64),
+    only(0, 0, "max_num_offsets", INT32),
+];
+pub(super) const LIST_OFFSETS_RESPONSE: &[Field] = &[
+    since(2, "throttle_time_ms", INT32),
+    all("topics", Array(&[all("name", Text), all("partitions", Array(LIST_OFFSETS_PARTITION_RESPONSE))])),
+];
+const LIST_OFFSETS_PARTITION_RESPONSE: &[Field] = &[
+    all("partition_index", INT32),
+    all("error_code", INT16),
+    only(0, 0, "old_style_offsets", FixedArray(8)),
+    since(1, "timestamp", INT64),
+    since(1, "offset", INT64),
+    since(4, "leader_epoch", LeaderEpoch),
+];
+
+pub(super) const METADATA_RESPONSE: &[Field] = &[
+    since(3, "throttle_time_ms", INT32),
+    all("brokers", Array(&[all("node_id", NodeId), all("host, port", Address), since(1, "rack", Text)])),
+    since(2, "cluster_id", ClusterId),
+    since(1, "controller_id", NodeId),
+    all("topics", Array(METADATA_TOPIC)),
+];
+const METADATA_TOPIC: &[Field] = &[
+    all("error_code", INT16),
+    all("name", Text),
+    since(10, "topic_id", UUID),
+    since(1, "is_internal", BOOL),
+    all("partitions", Array(METADATA_PARTITION)),
+    since(8, "topic_authorized_operations", INT32),
+];
+const METADATA_PARTITION: &[Field] = &[
+    all("error_code", INT16),
+    all("partition_index", INT32),
+    all("leader_id", NodeId),
+    since(7, "leader_epoch", LeaderEpoch),
+    all("replica_nodes", NodeIds),
+    all("isr_nodes", NodeIds),
+    since(5, "offline_replicas", NodeIds),
+];
+
+pub(super) const OFFSET_COMMIT_REQUEST: &[Field] = &[
+    all("group_id", Text),
+    since(1, "generation_id_or_member_epoch", INT32),
+    since(1, "member_id", Text),
+    since(7, "group_instance_id", Text),
+    only(2, 4, "retention_time_ms", INT64),
+    all("topics", Array(&[all("name", Text), all("partitions", Array(OFFSET_COMMIT_PARTITION))])),
+];
+const OFFSET_COMMIT_PARTITION: &[Field] = &[
+    all("partition_index", INT32),
+    all("committed_offset", INT64),
+    since(6, "committed_leader_epoch", LeaderEpoch),
+    only(1, 1, "commit_timestamp", INT64),
+    all("committed_metadata", Text),
+];
+
+pub(super) const OFFSET_FETCH_RESPONSE: &[Field] = &[
+    since(3, "throttle_time_ms", INT32),
+    only(0, 7, "topics", Array(OFFSET_FETCH_TOPIC)),
+    only(2, 7, "error_code", INT16),
+    since(8, "groups", Array(&[all("group_id", Text), all("topics", Array(OFFSET_FETCH_TOPIC)), all("error_code", INT16)])),
+];
+const OFFSET_FETCH_TOPIC: &[Field] = &[all("name", Text), all("partitions", Array(OFFSET_FETCH_PARTITION))];
+const OFFSET_FETCH_PARTITION: &[Field] = &[
+    all("partition_index", INT32),
+    all("committed_offset", INT64),
+    since(5, "committed_leader_epoch", LeaderEpoch),
+    all("metadata", Text),
+    all("error_code", INT16),
+];
+
+pub(super) const FIND_COORDINATOR_RESPONSE: &[Field] = &[
+    since(1, "throttle_time_ms", INT32),
+    only(0, 3, "error_code", INT16),
+    only(1, 3, "error_message", Text),
+    only(0, 3, "node_id", NodeId),
+    only(0, 3, "host, port", Address),
+    since(4, "coordinators", Array(COORDINATOR)),
+];
+const COORDINATOR: &[Field] =
+    &[all("key", Text), all("node_id", NodeId), all("host, port", Address), all("error_code", INT16), all("error_message", Text)];
+
+pub(super) const DESCRIBE_CLUSTER_RESPONSE: &[Field] = &[
+    all("throttle_time_ms", INT32),
+    all("error_code", INT16),
+    all("error_message", Text),
+    since(1, "endpoint_type", INT8),
+    all("cluster_id", ClusterId),
+    all("controller_id", NodeId),
+    all("brokers", Array(&[all("broker_id", NodeId), all("host, port", Address), all("rack", Text), since(2, "is_fenced", BOOL)])),
+];
+
+pub(super) const CREATE_TOPICS_REQUEST: &[Field] = &[all("topics", Array(CREATABLE_TOPIC))];
+const CREATABLE_TOPIC: &[Field] = &[
+    all("name", Text),
+    all("num_partitions", INT32),
+    all("replication_factor", INT16),
+    all("assignments", Array(&[all("partition_index", INT32), all("broker_ids", NodeIds)])),
+    all("configs", Array(&[all("name", Text), all("value", Text)])),
+];
+
+pub(super) const CREATE_PARTITIONS_REQUEST: &[Field] = &[all("topics", Array(CREATE_PARTITIONS_TOPIC))];
+const CREATE_PARTITIONS_TOPIC: &[Field] =
+    &[all("name", Text), all("count", INT32), all("assignments", Array(&[all("broker_ids", NodeIds)]))];
+
+pub(super) const ALTER_PARTITION_REASSIGNMENTS_REQUEST: &[Field] = &[
+    all("timeout_ms", INT32),
+    since(1, "allow_replication_factor_change", BOOL),
+    all("topics", Array(&[all("name", Text), all("partitions", Array(REASSIGNABLE_PARTITION))])),
+];
+const REASSIGNABLE_PARTITION: &[Field] = &[all("partition_index", INT32), all("replicas", NodeIds)];
+
+pub(super) const LIST_PARTITION_REASSIGNMENTS_RESPONSE: &[Field] = &[
+    all("throttle_time_ms", INT32),
+    all("error_code", INT16),
+    all("error_message", Text),
+    all("topics", Array(&[all("name", Text), all("partitions", Array(ONGOING_REASSIGNMENT))])),
+];
+const ONGOING_REASSIGNMENT: &[Field] =
+    &[all("partition_index", INT32), all("replicas", NodeIds), all("adding_replicas", NodeIds), all("removing_replicas", NodeIds)];
+
+pub(super) const INIT_PRODUCER_ID_RESPONSE: &[Field] =
+    &[all("throttle_time_ms", INT32), all("error_code", INT16), all("producer_id", ProducerId)];
+
+pub(super) const TXN_OFFSET_COMMIT_REQUEST: &[Field] = &[
+    all("transactional_id", Text),
+    all("group_id", Text),
+    all("producer_id", INT64),
+    all("producer_epoch", INT16),
+    since(3, "generation_id", INT32),
+    since(3, "member_id", Text),
+    since(3, "group_instance_id", Text),
+    all("topics", Array(&[all("name", Text), all("partitions", Array(TXN_OFFSET_COMMIT_PARTITION))])),
+];
+const TXN_OFFSET_COMMIT_PARTITION: &[Field] = &[
+    all("partition_index", INT32),
+    all("committed_offset", INT64),
+    since(2, "committed_leader_epoch", LeaderEpoch),
+    all("committed_metadata", Text),
+];
+
+pub(super) const DESCRIBE_CONFIGS_REQUEST: &[Field] =
+    &[all("resources", Array(&[all("resource_type, resource_name", Resource), all("configuration_keys", TextArray)]))];
+pub(super) const DESCRIBE_CONFIGS_RESPONSE: &[Field] = &[all("throttle_time_ms", INT32), all("results", Array(DESCRIBE_CONFIGS_RESULT))];
+const DESCRIBE_CONFIGS_RESULT: &[Field] = &[
+    all("error_code", INT16),
+    all("error_message", Text),
+    all("resource_type, resource_name", Resource),
+    all("configs", Array(DESCRIBE_CONFIGS_ENTRY)),
+];
+const DESCRIBE_CONFIGS_ENTRY: &[Field] = &[
+    all("name", Text),
+    all("value", Text),
+    all("read_only", BOOL),
+    only(0, 0, "is_default", BOOL),
+    since(1, "config_source", INT8),
+    all("is_sensitive", BOOL),
+    since(1, "synonyms", Array(&[all("name", Text), all("value", Text), all("source", INT8)])),
+    since(3, "config_type", INT8),
+    since(3, "documentation", Text),
+];
+
+pub(super) const ALTER_CONFIGS_REQUEST: &[Field] = &[all(
+    "resources",
+    Array(&[all("resource_type, resource_name", Resource), all("configs", Array(&[all("name", Text), all("value", Text)]))]),
+)];
+pub(super) const INCREMENTAL_ALTER_CONFIGS_REQUEST: &[Field] = &[all(
+    "resources",
+    Array(&[
+        all("resource_type, resource_name", Resource),
+        all("configs", Array(&[all("name", Text), all("config_operation", INT8), all("value", Text)])),
+    ]),
+)];
+pub(super) const ALTER_CONFIGS_RESPONSE: &[Field] = &[
+    all("throttle_time_ms", INT32),
+    all("responses", Array(&[all("error_code", INT16), all("error_message", Text), all("resource_type, resource_name", Resource)])),
+];

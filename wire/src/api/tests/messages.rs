@@ -1,0 +1,748 @@
+//! Messages with everything in them that a schema must find its way past.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+
+use bytes::Bytes;
+use kafka_protocol::messages::{
+    AlterConfigsRequest, AlterConfigsResponse, AlterPartitionReassignmentsRequest, BrokerId, CreatePartitionsRequest, CreateTopicsRequest,
+    DescribeClusterResponse, DescribeConfigsRequest, DescribeConfigsResponse, FetchRequest, FindCoordinatorResponse, GroupId,
+    IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, InitProducerIdResponse, ListOffsetsRequest, ListOffsetsResponse,
+    ListPartitionReassignmentsResponse, MetadataResponse, OffsetCommitRequest, OffsetFetchResponse, ProducerId, TopicName, TransactionalId,
+    TxnOffsetCommitRequest, alter_configs_request, alter_configs_response, alter_partition_reassignments_request,
+    create_partitions_request, create_topics_request, describe_cluster_response, describe_configs_request, describe_configs_response,
+    fetch_request, find_coordinator_response, incremental_alter_configs_request, incremental_alter_configs_response, list_offsets_request,
+    list_offsets_response, list_partition_reassignments_response, metadata_response, offset_commit_request, offset_fetch_response,
+    txn_offset_commit_request,
+};
+use kafka_protocol::protocol::StrBytes;
+
+/// What proptest's seed becomes.
+pub(super) struct Dice {
+    state: u64,
+    version: i16,
+    flexible: bool,
+}
+
+impl Dice {
+    pub(super) fn new(seed: u64, version: i16, flexible: bool) -> Self {
+        Self { state: seed, version, flexible }
+    }
+
+    /// `SplitMix64`.
+    fn next(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut n = self.state;
+        n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        n = (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        n ^ (n >> 31)
+    }
+
+    fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+
+    fn int<T: TryFrom<u64>>(&mut self) -> T
+    where
+        T::Error: Debug,
+    {
+        T::try_from(self.below(100)).expect("small")
+    }
+
+    /// Empty, short, with a length of two bytes, of three.
+    fn text(&mut self) -> StrBytes {
+        let len = match self.below(16) {
+            0..4 => 0,
+            4..14 => self.below(12),
+            14 => 100 + self.below(60),
+            _ => 16_380 + self.below(9),
+        };
+        StrBytes::from_string("żółw-".chars().cycle().take(len as usize).collect())
+    }
+
+    fn maybe<T>(&mut self, some: impl FnOnce(&mut Self) -> T) -> Option<T> {
+        (self.below(4) > 0).then(|| some(self))
+    }
+
+    fn list<T>(&mut self, mut one: impl FnMut(&mut Self) -> T) -> Vec<T> {
+        (0..self.below(4)).map(|_| one(self)).collect()
+    }
+
+    fn epoch(&mut self) -> i32 {
+        self.below(20) as i32 - 1
+    }
+
+    /// Sometimes -1, never [`NOBODY`].
+    fn node(&mut self) -> BrokerId {
+        BrokerId(self.below(300) as i32 - 1)
+    }
+
+    fn nodes(&mut self) -> Vec<BrokerId> {
+        self.list(Self::node)
+    }
+
+    /// A broker's name, or something else; the empty name stands for all brokers.
+    fn resource(&mut self) -> (i8, StrBytes) {
+        let kind = [2, 4, 8, 16, 32][self.below(5) as usize];
+        let name = match self.below(6) {
+            0 => "",
+            1 => "-1",
+            2 => "orders",
+            3 => "99999999999",
+            4 => "0",
+            _ => return (kind, StrBytes::from_string(self.below(300).to_string())),
+        };
+        (kind, StrBytes::from_static_str(name))
+    }
+
+    /// Tags that Kafka has not given away yet.
+    fn tags(&mut self) -> BTreeMap<i32, Bytes> {
+        if !self.flexible {
+            return BTreeMap::new();
+        }
+        self.list(|dice| (20_000 + dice.int::<i32>(), Bytes::from(vec![9; dice.below(200) as usize]))).into_iter().collect()
+    }
+
+    pub(super) fn mutated(&mut self, body: &[u8]) -> Vec<u8> {
+        let mut body = body.to_vec();
+        for _ in 0..=self.below(4) {
+            let at = self.below(body.len().max(1) as u64) as usize;
+            match self.below(5) {
+                0 => body.truncate(at),
+                1 => body.insert(at, self.next() as u8),
+                2 => body.extend_from_slice(&self.next().to_be_bytes()),
+                3 => {
+                    // The largest lengths there are, of every width.
+                    let edge: &[u8] =
+                        [&[0x7f, 0xff, 0xff, 0xff][..], &[0xff; 5], &[0x7f, 0xff], &[0x80, 0], &[0xff, 0xff, 0xff, 0xff, 0x0f]]
+                            [self.below(5) as usize];
+                    let end = (at + edge.len()).min(body.len());
+                    body[at..end].copy_from_slice(&edge[..end - at]);
+                }
+                _ => {
+                    if let Some(byte) = body.get_mut(at) {
+                        *byte = self.next() as u8;
+                    }
+                }
+            }
+        }
+        body
+    }
+}
+
+pub(super) fn fetch_request(dice: &mut Dice) -> FetchRequest {
+    let mut it = FetchRequest::default();
+    it.replica_id = BrokerId(-1);
+    it.max_wait_ms = dice.int();
+    it.min_bytes = dice.int();
+    if dice.version >= 3 {
+        it.max_bytes = dice.int();
+    }
+    if dice.version >= 4 {
+        it.isolation_level = dice.int();
+    }
+    if dice.version >= 7 {
+        it.session_id = dice.int();
+    }
+    if dice.version >= 7 {
+        it.session_epoch = dice.int();
+    }
+    it.topics = dice.list(|dice| {
+        let mut it = fetch_request::FetchTopic::default();
+        it.topic = TopicName(dice.text());
+        it.partitions = dice.list(|dice| {
+            let mut it = fetch_request::FetchPartition::default();
+            it.partition = dice.int();
+            if dice.version >= 9 {
+                it.current_leader_epoch = dice.epoch();
+            }
+            it.fetch_offset = dice.int();
+            if dice.version >= 5 {
+                it.log_start_offset = dice.int();
+            }
+            it.partition_max_bytes = dice.int();
+            it.unknown_tagged_fields = dice.tags();
+            it
+        });
+        it.unknown_tagged_fields = dice.tags();
+        it
+    });
+    if dice.version >= 7 {
+        it.forgotten_topics_data = dice.list(|dice| {
+            let mut it = fetch_request::ForgottenTopic::default();
+            it.topic = TopicName(dice.text());
+            it.partitions = dice.list(Dice::int);
+            it.unknown_tagged_fields = dice.tags();
+            it
+        });
+    }
+    if dice.version >= 11 {
+        it.rack_id = dice.text();
+    }
+    it.unknown_tagged_fields = dice.tags();
+    it
+}
+
+pub(super) fn list_offsets_request(dice: &mut Dice) -> ListOffsetsRequest {
+    let mut it = ListOffsetsRequest::default();
+    it.replica_id = BrokerId(-1);
+    if dice.version >= 2 {
+        it.isolation_level = dice.int();
+    }
+    it.topics = dice.list(|dice| {
+        let mut it = list_offsets_request::ListOffsetsTopic::default();
+        it.name = TopicName(dice.text());
+        it.partitions = dice.list(|dice| {
+            let mut it = list_offsets_request::ListOffsetsPartition::default();
+            it.partition_index = dice.int();
+            if dice.version >= 4 {
+                it.current_leader_epoch = dice.epoch();
+            }
+            it.timestamp = dice.int();
+            it.unknown_tagged_fields = dice.tags();
+            it
+        });
+        it.unknown_tagged_fields = dice.tags();
+        it
+    });
+    if dice.version >= 10 {
+        it.timeout_ms = dice.int();
+    }
+    it.unknown_tagged_fields = dice.tags();
+    it
+}
+
+pub(super) fn list_offsets_response(dice: &mut Dice) -> ListOffsetsResponse {
+    let mut it = ListOffsetsResponse::default();
+    if dice.version >= 2 {
+        it.throttle_time_ms = dice.int();
+    }
+    it.topics = dice.list(|dice| {
+        let mut it = list_offsets_response::ListOffsetsTopicResponse::default();
+        it.name = TopicName(dice.text());
+        it.partitions = dice.list(|dice| {
+            let mut it = list_offsets_response::ListOffsetsPartitionResponse::default();
+            it.partition_index = dice.int();
+            it.error_code = dice.int();
+            if dice.version >= 1 {
+                it.timestamp = dice.int();
+            }
+            if dice.version >= 1 {
+                it.offset = dice.int();
+            }
+            if dice.version >= 4 {
+                it.leader_epoch = dice.epoch();
+            }
+            it.unknown_tagged_fields = dice.tags();
+            it
+        });
+        it.unknown_tagged_fields = dice.tags();
+        it
+    });
+    it.unknown_tagged_fields = dice.tags();
+    it
+}
+
+pub(super) fn metadata_response(dice: &mut Dice) -> MetadataResponse {
+    let mut it = MetadataResponse::default();
+    if dice.version >= 3 {
+        it.throttle_time_ms = dice.int();
+    }
+    it.brokers = dice.list(|dice| {
+        let mut it = metadata_response::MetadataResponseBroker::default();
+        it.node_id = dice.node();
+        it.host = dice.text();
+        it.port = dice.int();
+        if dice.version >= 1 {
+            it.rack = dice.maybe(Dice::text);
+        }
+        it.unknown_tagged_fields = dice.tags();
+        it
+    });
+    if dice.version >= 2 {
+        it.cluster_id = dice.maybe(Dice::text);
+    }
+    if dice.version >= 1 {
+        it.controller_id = dice.node();
+    }
+    it.topics = dice.list(|dice| {
+        let mut it = metadata_response::MetadataResponseTopic::default();
+        it.error_code = dice.int();
+        it.name = Some(TopicName(dice.text()));
+        if dice.version >= 12 {
+            it.name = dice.maybe(|dice| TopicName(dice.text()));
+        }
+        if dice.version >= 10 {
+            it.topic_id = format!("{:032x}", dice.next()).parse().expect("32 digits");
+        }
+        if dice.version >= 1 {
+            it.is_internal = dice.below(2) == 1;
+        }
+        it.partitions = dice.list(|dice| {
+            let mut it = metadata_response::MetadataResponsePartition::default();
+            it.error_code = dice.int();
+            it.partition_index = dice.int();
+            it.leader_id = dice.node();
+            if dice.version >= 7 {
+                it.leader_epoch = dice.epoch();
+            }
+            it.replica_nodes = dice.nodes();
+            it.isr_nodes = dice.nodes();
+            if dice.version >= 5 {
+                it.offline_replicas = dice.nodes();
+            }
+            it.unknown_tagged_fields = dice.tags();
+            it
+        });
+        if dice.version >= 8 {
+            it.topic_authorized_operations = dice.int();
+        }
+        it.unknown_tagged_fields = dice.tags();
+        it
+    });
+    if (8..=10).contains(&dice.version) {
+        it.cluster_authorized_operations = dice.int();
+    }
+    it.unknown_tagged_fields = dice.tags();
+    it
+}
+
+pub(super) fn offset_commit_request(dice: &mut Dice) -> OffsetCommitRequest {
+    let mut it = OffsetCommitRequest::default();
+    it.group_id = GroupId(dice.text());
+    if dice.version >= 1 {
+        it.generation_id_or_member_epoch = dice.int();
+    }
+    if dice.version >= 1 {
+        it.member_id = dice.text();
+    }
+    if dice.version >= 7 {
+        it.group_instance_id = dice.maybe(Dice::text);
+    }
+    if (2..=4).contains(&dice.version) {
+        it.retention_time_ms = dice.int();
+    }
+    it.topics = dice.list(|dice| {
+        let mut it = offset_commit_request::OffsetCommitRequestTopic::default();
+        it.name = TopicName(dice.text());
+        it.partitions = dice.list(|dice| {
+            let mut it = offset_commit_request::OffsetCommitRequestPartition::default();
+            it.partition_index = dice.int();
+            it.committed_offset = dice.int();
+            if dice.version >= 6 {
+                it.committed_leader_epoch = dice.epoch();
+            }
+            it.committed_metadata = dice.maybe(Dice::text);
+            it.unknown_tagged_fields = dice.tags();
+            it
+        });
+        it.unknown_tagged_fields = dice.tags();
+        it
+    });
+    it.unknown_tagged_fields = dice.tags();
+    it
+}
+
+pub(super) fn offset_fetch_response(dice: &mut Dice) -> OffsetFetchResponse {
+    let mut it = OffsetFetchResponse::default();
+    if dice.version >= 3 {
+        it.throttle_time_ms = dice.int();
+    }
+    if dice.version <= 7 {
+        it.topics = dice.list(|dice| {
+            let mut it = offset_fetch_response::OffsetFetchResponseTopic::default();
+            it.name = TopicName(dice.text());
+            it.partitions = dice.list(|dice| {
+                let mut it = offset_fetch_response::OffsetFetchResponsePartition::default();
+                it.partition_index = dice.int();
+                it.committed_offset = dice.int();
+                if dice.version >= 5 {
+                    it.committed_leader_epoch = dice.epoch();
+                }
+                it.metadata = dice.maybe(Dice::text);
+                it.error_code = dice.int();
+                it.unknown_tagged_fields = dice.tags();
+                it
+            });
+            it.unknown_tagged_fields = dice.tags();
+            it
+        });
+    }
+    if (2..=7).contains(&dice.version) {
+        it.error_code = dice.int();
+    }
+    if dice.version >= 8 {
+        it.groups = dice.list(|dice| {
+            let mut it = offset_fetch_response::OffsetFetchResponseGroup::default();
+            it.group_id = GroupId(dice.text());
+            it.topics = dice.list(|dice| {
+                let mut it = offset_fetch_response::OffsetFetchResponseTopics::default();
+                it.name = TopicName(dice.text());
+                it.partitions = dice.list(|dice| {
+                    let mut it = offset_fetch_response::OffsetFetchResponsePartitions::default();
+                    it.partition_index = dice.int();
+                    it.committed_offset = dice.int();
+                    if dice.version >= 5 {
+                        it.committed_leader_epoch = dice.epoch();
+                    }
+                    it.metadata = dice.maybe(Dice::text);
+                    it.error_code = dice.int();
+                    it.unknown_tagged_fields = dice.tags();
+                    it
+                });
+                it.unknown_tagged_fields = dice.tags();
+                it
+            });
+            it.error_code = dice.int();
+            it.unknown_tagged_fields = dice.tags();
+            it
+        });
+    }
+    it.unknown_tagged_fields = dice.tags();
+    it
+}
+
+pub(super) fn find_coordinator_response(dice: &mut Dice) -> FindCoordinatorResponse {
+    let mut it = FindCoordinatorResponse::default();
+    if dice.version >= 1 {
+        it.throttle_time_ms = dice.int();
+    }
+    if dice.version <= 3 {
+        it.error_code = dice.int();
+    }
+    if (1..=3).contains(&dice.version) {
+        it.error_message = dice.maybe(Dice::text);
+    }
+    if dice.version <= 3 {
+        it.node_id = dice.node();
+    }
+    if dice.version <= 3 {
+        it.host = dice.text();
+    }
+    if dice.version <= 3 {
+        it.port = dice.int();
+    }
+    if dice.version >= 4 {
+        it.coordinators = dice.list(|dice| {
+            let mut it = find_coordinator_response::Coordinator::default();
+            it.key = dice.text();
+            it.node_id = dice.node();
+            it.host = dice.text();
+            it.port = dice.int();
+            it.error_code = dice.int();
+            it.error_message = dice.maybe(Dice::text);
+            it.unknown_tagged_fields = dice.tags();
+            it
+        });
+    }
+    it.unknown_tagged_fields = dice.tags();
+    it
+}
+
+pub(super) fn describe_cluster_response(dice: &mut Dice) -> DescribeClusterResponse {
+    let mut it = DescribeClusterResponse::default();
+    it.throttle_time_ms = dice.int();
+    it.error_code = dice.int();
+    it.error_message = dice.maybe(Dice::text);
+    if dice.version >= 1 {
+        it.endpoint_type = dice.int();
+    }
+    it.cluster_id = dice.text();
+    it.controller_id = dice.node();
+    it.brokers = dice.list(|dice| {
+        let mut it = describe_cluster_response::DescribeClusterBroker::default();
+        it.broker_id = dice.node();
+        it.host = dice.text();
+        it.port = dice.int();
+        it.rack = dice.maybe(Dice::text);
+        if dice.version >= 2 {
+            it.is_fenced = dice.below(2) == 1;
+        }
+        it.unknown_tagged_fields = dice.tags();
+        it
+    });
+    it.cluster_authorized_operations = dice.int();
+    it.unknown_tagged_fields = dice.tags();
+    it
+}
+
+pub(super) fn create_topics_request(dice: &mut Dice) -> CreateTopicsRequest {
+    let mut it = CreateTopicsRequest::default();
+    it.topics = dice.list(|dice| {
+        let mut it = create_topics_request::CreatableTopic::default();
+        it.name = TopicName(dice.text());
+        it.num_partitions = dice.int();
+        it.replication_factor = dice.int();
+        it.assignments = dice.list(|dice| {
+            let mut it = create_topics_request::CreatableReplicaAssignment::default();
+            it.partition_index = dice.int();
+            it.broker_ids = dice.nodes();
+            it.unknown_tagged_fields = dice.tags();
+            it
+        });
+        it.configs = dice.list(|dice| {
+            let mut it = create_topics_request::CreatableTopicConfig::default();
+            it.name = dice.text();
+            it.value = dice.maybe(Dice::text);
+            it.unknown_tagged_fields = dice.tags();
+            it
+        });
+        it.unknown_tagged_fields = dice.tags();
+        it
+    });
+    it.timeout_ms = dice.int();
+    if dice.version >= 1 {
+        it.validate_only = dice.below(2) == 1;
+    }
+    it.unknown_tagged_fields = dice.tags();
+    it
+}
+
+pub(super) fn create_partitions_request(dice: &mut Dice) -> CreatePartitionsRequest {
+    let mut it = CreatePartitionsRequest::default();
+    it.topics = dice.list(|dice| {
+        let mut it = create_partitions_request::CreatePartitionsTopic::default();
+        it.name = TopicName(dice.text());
+        it.count = dice.int();
+        it.assignments = dice.maybe(|dice| {
+            dice.list(|dice| {
+                let mut it = create_partitions_request::CreatePartitionsAssignment::default();
+                it.broker_ids = dice.nodes();
+                it.unknown_tagged_fields = dice.tags();
+                it
+            })
+        });
+        it.unknown_tagged_fields = dice.tags();
+        it
+    });
+    it.timeout_ms = dice.int();
+    it.validate_only = dice.below(2) == 1;
+    it.unknown_tagged_fields = dice.tags();
+    it
+}
+
+pub(super) fn alter_partition_reassignments_request(dice: &mut Dice) -> AlterPartitionReassignmentsRequest {
+    let mut it = AlterPartitionReassignmentsRequest::default();
+    it.timeout_ms = dice.int();
+    if dice.version >= 1 {
+        it.allow_replication_factor_change = dice.below(2) == 1;
+    }
+    it.topics = dice.list(|dice| {
+        let mut it = alter_partition_reassignments_request::ReassignableTopic::default();
+        it.name = TopicName(dice.text());
+        it.partitions = dice.list(|dice| {
+            let mut it = alter_partition_reassignments_request::ReassignablePartition::default();
+            it.partition_index = dice.int();
+            it.replicas = dice.maybe(Dice::nodes);
+            it.unknown_tagged_fields = dice.tags();
+            it
+        });
+        it.unknown_tagged_fields = dice.tags();
+        it
+    });
+    it.unknown_tagged_fields = dice.tags();
+    it
+}
+
+pub(super) fn list_partition_reassignments_response(dice: &mut Dice) -> ListPartitionReassignmentsResponse {
+    let mut it = ListPartitionReassignmentsResponse::default();
+    it.throttle_time_ms = dice.int();
+    it.error_code = dice.int();
+    it.error_message = dice.maybe(Dice::text);
+    it.topics = dice.list(|dice| {
+        let mut it = list_partition_reassignments_response::OngoingTopicReassignment::default();
+        it.name = TopicName(dice.text());
+        it.partitions = dice.list(|dice| {
+            let mut it = list_partition_reassignments_response::OngoingPartitionReassignment::default();
+            it.partition_index = dice.int();
+            it.replicas = dice.nodes();
+            it.adding_replicas = dice.nodes();
+            it.removing_replicas = dice.nodes();
+            it.unknown_tagged_fields = dice.tags();
+            it
+        });
+        it.unknown_tagged_fields = dice.tags();
+        it
+    });
+    it.unknown_tagged_fields = dice.tags();
+    it
+}
+
+pub(super) fn init_producer_id_response(dice: &mut Dice) -> InitProducerIdResponse {
+    let mut it = InitProducerIdResponse::default();
+    it.throttle_time_ms = dice.int();
+    it.error_code = dice.int();
+    it.producer_id = ProducerId(dice.below(4) as i64 - 1);
+    it.producer_epoch = dice.int();
+    it.unknown_tagged_fields = dice.tags();
+    it
+}
+
+pub(super) fn txn_offset_commit_request(dice: &mut Dice) -> TxnOffsetCommitRequest {
+    let mut it = TxnOffsetCommitRequest::default();
+    it.transactional_id = TransactionalId(dice.text());
+    it.group_id = GroupId(dice.text());
+    it.producer_id = ProducerId(dice.int());
+    it.producer_epoch = dice.int();
+    if dice.version >= 3 {
+        it.generation_id = dice.int();
+    }
+    if dice.version >= 3 {
+        it.member_id = dice.text();
+    }
+    if dice.version >= 3 {
+        it.group_instance_id = dice.maybe(Dice::text);
+    }
+    it.topics = dice.list(|dice| {
+        let mut it = txn_offset_commit_request::TxnOffsetCommitRequestTopic::default();
+        it.name = TopicName(dice.text());
+        it.partitions = dice.list(|dice| {
+            let mut it = txn_offset_commit_request::TxnOffsetCommitRequestPartition::default();
+            it.partition_index = dice.int();
+            it.committed_offset = dice.int();
+            if dice.version >= 2 {
+                it.committed_leader_epoch = dice.epoch();
+            }
+            it.committed_metadata = dice.maybe(Dice::text);
+            it.unknown_tagged_fields = dice.tags();
+            it
+        });
+        it.unknown_tagged_fields = dice.tags();
+        it
+    });
+    it.unknown_tagged_fields = dice.tags();
+    it
+}
+
+pub(super) fn describe_configs_request(dice: &mut Dice) -> DescribeConfigsRequest {
+    let mut it = DescribeConfigsRequest::default();
+    it.resources = dice.list(|dice| {
+        let mut it = describe_configs_request::DescribeConfigsResource::default();
+        (it.resource_type, it.resource_name) = dice.resource();
+        it.configuration_keys = dice.maybe(|dice| dice.list(Dice::text));
+        it.unknown_tagged_fields = dice.tags();
+        it
+    });
+    if dice.version >= 1 {
+        it.include_synonyms = dice.below(2) == 1;
+    }
+    if dice.version >= 3 {
+        it.include_documentation = dice.below(2) == 1;
+    }
+    it.unknown_tagged_fields = dice.tags();
+    it
+}
+
+pub(super) fn describe_configs_response(dice: &mut Dice) -> DescribeConfigsResponse {
+    let mut it = DescribeConfigsResponse::default();
+    it.throttle_time_ms = dice.int();
+    it.results = dice.list(|dice| {
+        let mut it = describe_configs_response::DescribeConfigsResult::default();
+        it.error_code = dice.int();
+        it.error_message = dice.maybe(Dice::text);
+        (it.resource_type, it.resource_name) = dice.resource();
+        it.configs = dice.list(|dice| {
+            let mut it = describe_configs_response::DescribeConfigsResourceResult::default();
+            it.name = dice.text();
+            it.value = dice.maybe(Dice::text);
+            it.read_only = dice.below(2) == 1;
+            if dice.version >= 1 {
+                it.config_source = dice.int();
+            }
+            it.is_sensitive = dice.below(2) == 1;
+            if dice.version >= 1 {
+                it.synonyms = dice.list(|dice| {
+                    let mut it = describe_configs_response::DescribeConfigsSynonym::default();
+                    it.name = dice.text();
+                    it.value = dice.maybe(Dice::text);
+                    it.source = dice.int();
+                    it.unknown_tagged_fields = dice.tags();
+                    it
+                });
+            }
+            if dice.version >= 3 {
+                it.config_type = dice.int();
+            }
+            if dice.version >= 3 {
+                it.documentation = dice.maybe(Dice::text);
+            }
+            it.unknown_tagged_fields = dice.tags();
+            it
+        });
+        it.unknown_tagged_fields = dice.tags();
+        it
+    });
+    it.unknown_tagged_fields = dice.tags();
+    it
+}
+
+pub(super) fn alter_configs_request(dice: &mut Dice) -> AlterConfigsRequest {
+    let mut it = AlterConfigsRequest::default();
+    it.resources = dice.list(|dice| {
+        let mut it = alter_configs_request::AlterConfigsResource::default();
+        (it.resource_type, it.resource_name) = dice.resource();
+        it.configs = dice.list(|dice| {
+            let mut it = alter_configs_request::AlterableConfig::default();
+            it.name = dice.text();
+            it.value = dice.maybe(Dice::text);
+            it.unknown_tagged_fields = dice.tags();
+            it
+        });
+        it.unknown_tagged_fields = dice.tags();
+        it
+    });
+    it.validate_only = dice.below(2) == 1;
+    it.unknown_tagged_fields = dice.tags();
+    it
+}
+
+pub(super) fn alter_configs_response(dice: &mut Dice) -> AlterConfigsResponse {
+    let mut it = AlterConfigsResponse::default();
+    it.throttle_time_ms = dice.int();
+    it.responses = dice.list(|dice| {
+        let mut it = alter_configs_response::AlterConfigsResourceResponse::default();
+        it.error_code = dice.int();
+        it.error_message = dice.maybe(Dice::text);
+        (it.resource_type, it.resource_name) = dice.resource();
+        it.unknown_tagged_fields = dice.tags();
+        it
+    });
+    it.unknown_tagged_fields = dice.tags();
+    it
+}
+
+pub(super) fn incremental_alter_configs_request(dice: &mut Dice) -> IncrementalAlterConfigsRequest {
+    let mut it = IncrementalAlterConfigsRequest::default();
+    it.resources = dice.list(|dice| {
+        let mut it = incremental_alter_configs_request::AlterConfigsResource::default();
+        (it.resource_type, it.resource_name) = dice.resource();
+        it.configs = dice.list(|dice| {
+            let mut it = incremental_alter_configs_request::AlterableConfig::default();
+            it.name = dice.text();
+            it.config_operation = dice.int();
+            it.value = dice.maybe(Dice::text);
+            it.unknown_tagged_fields = dice.tags();
+            it
+        });
+        it.unknown_tagged_fields = dice.tags();
+        it
+    });
+    it.validate_only = dice.below(2) == 1;
+    it.unknown_tagged_fields = dice.tags();
+    it
+}
+
+pub(super) fn incremental_alter_configs_response(dice: &mut Dice) -> IncrementalAlterConfigsResponse {
+    let mut it = IncrementalAlterConfigsResponse::default();
+    it.throttle_time_ms = dice.int();
+    it.responses = dice.list(|dice| {
+        let mut it = incremental_alter_configs_response::AlterConfigsResourceResponse::default();
+        it.error_code = dice.int();
+        it.error_message = dice.maybe(Dice::text);
+        (it.resource_type, it.resource_name) = dice.resource();
+        it.unknown_tagged_fields = dice.tags();
+        it
+    });
+    it.unknown_tagged_fields = dice.tags();
+    it
+}

@@ -1,0 +1,464 @@
+//! Messages of kafka-protocol, rewritten, against the same change made on its structures.
+
+mod by_hand;
+mod messages;
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::ops::RangeInclusive;
+
+use bytes::{Bytes, BytesMut};
+use kafka_protocol::messages::{
+    AlterConfigsRequest, AlterConfigsResponse, AlterPartitionReassignmentsRequest, BrokerId, CreatePartitionsRequest, CreateTopicsRequest,
+    DescribeClusterResponse, DescribeConfigsRequest, DescribeConfigsResponse, FetchRequest, FindCoordinatorResponse,
+    IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, InitProducerIdResponse, ListOffsetsRequest, ListOffsetsResponse,
+    ListPartitionReassignmentsResponse, MetadataResponse, OffsetCommitRequest, OffsetFetchResponse, TxnOffsetCommitRequest,
+};
+use kafka_protocol::protocol::{Decodable, Encodable, Message, StrBytes};
+use proptest::prelude::any;
+use proptest::test_runner::{Config, TestRunner};
+
+use super::*;
+use messages::Dice;
+
+/// A world in which every change can be seen, and seen to be made once.
+struct Shifted;
+
+/// The one node that [`Shifted`] has no counterpart for.
+const NOBODY: i32 = 666;
+
+impl Rewrite for Shifted {
+    fn node_id(&mut self, node_id: i32) -> Result<i32, Unmapped> {
+        if node_id == NOBODY { Err(Unmapped(node_id)) } else { Ok(node_id.wrapping_add(1_000_000)) }
+    }
+
+    fn address(&mut self, node_id: i32, host: &str, port: i32) -> Result<(String, u16), Unmapped> {
+        Ok((format!("{host}@{node_id}"), (port as u16).wrapping_add(1)))
+    }
+
+    fn cluster_id(&mut self, cluster_id: &str) -> String {
+        format!("not-{cluster_id}")
+    }
+
+    fn producer_id(&mut self, producer_id: i64) -> i64 {
+        producer_id.wrapping_add(7 << 40)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Side {
+    Request,
+    Response,
+}
+
+impl Side {
+    fn fields(self, api: &Api) -> &'static [Field] {
+        match self {
+            Self::Request => api.request,
+            Self::Response => api.response,
+        }
+    }
+}
+
+/// A message and what is to become of it.
+trait Example: Message + Encodable + Decodable + Clone + PartialEq + Debug {
+    fn throw(dice: &mut Dice) -> Self;
+    fn change(&mut self, version: i16);
+}
+
+impl Example for FetchRequest {
+    fn throw(dice: &mut Dice) -> Self {
+        messages::fetch_request(dice)
+    }
+
+    fn change(&mut self, _: i16) {
+        let partitions = self.topics.iter_mut().flat_map(|topic| &mut topic.partitions);
+        partitions.for_each(|partition| partition.current_leader_epoch = -1);
+        self.rack_id = StrBytes::default();
+    }
+}
+
+impl Example for ListOffsetsRequest {
+    fn throw(dice: &mut Dice) -> Self {
+        messages::list_offsets_request(dice)
+    }
+
+    fn change(&mut self, _: i16) {
+        let partitions = self.topics.iter_mut().flat_map(|topic| &mut topic.partitions);
+        partitions.for_each(|partition| partition.current_leader_epoch = -1);
+    }
+}
+
+impl Example for ListOffsetsResponse {
+    fn throw(dice: &mut Dice) -> Self {
+        messages::list_offsets_response(dice)
+    }
+
+    fn change(&mut self, _: i16) {
+        let partitions = self.topics.iter_mut().flat_map(|topic| &mut topic.partitions);
+        partitions.for_each(|partition| partition.leader_epoch = -1);
+    }
+}
+
+impl Example for MetadataResponse {
+    fn throw(dice: &mut Dice) -> Self {
+        messages::metadata_response(dice)
+    }
+
+    fn change(&mut self, _: i16) {
+        for broker in &mut self.brokers {
+            move_broker(&mut broker.node_id, &mut broker.host, &mut broker.port);
+        }
+        self.cluster_id = self.cluster_id.as_ref().map(other_cluster);
+        move_id(&mut self.controller_id);
+        for partition in self.topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
+            move_id(&mut partition.leader_id);
+            partition.leader_epoch = -1;
+            let nodes = [&mut partition.replica_nodes, &mut partition.isr_nodes, &mut partition.offline_replicas];
+            nodes.into_iter().flatten().for_each(move_id);
+        }
+    }
+}
+
+impl Example for OffsetCommitRequest {
+    fn throw(dice: &mut Dice) -> Self {
+        messages::offset_commit_request(dice)
+    }
+
+    fn change(&mut self, _: i16) {
+        let partitions = self.topics.iter_mut().flat_map(|topic| &mut topic.partitions);
+        partitions.for_each(|partition| partition.committed_leader_epoch = -1);
+    }
+}
+
+impl Example for OffsetFetchResponse {
+    fn throw(dice: &mut Dice) -> Self {
+        messages::offset_fetch_response(dice)
+    }
+
+    fn change(&mut self, _: i16) {
+        let partitions = self.topics.iter_mut().flat_map(|topic| &mut topic.partitions);
+        partitions.for_each(|partition| partition.committed_leader_epoch = -1);
+        let partitions = self.groups.iter_mut().flat_map(|group| &mut group.topics).flat_map(|topic| &mut topic.partitions);
+        partitions.for_each(|partition| partition.committed_leader_epoch = -1);
+    }
+}
+
+impl Example for FindCoordinatorResponse {
+    fn throw(dice: &mut Dice) -> Self {
+        messages::find_coordinator_response(dice)
+    }
+
+    fn change(&mut self, version: i16) {
+        if version <= 3 {
+            move_broker(&mut self.node_id, &mut self.host, &mut self.port);
+        }
+        for coordinator in &mut self.coordinators {
+            move_broker(&mut coordinator.node_id, &mut coordinator.host, &mut coordinator.port);
+        }
+    }
+}
+
+impl Example for CreateTopicsRequest {
+    fn throw(dice: &mut Dice) -> Self {
+        messages::create_topics_request(dice)
+    }
+
+    fn change(&mut self, _: i16) {
+        let assignments = self.topics.iter_mut().flat_map(|topic| &mut topic.assignments);
+        assignments.flat_map(|assignment| &mut assignment.broker_ids).for_each(move_id);
+    }
+}
+
+impl Example for InitProducerIdResponse {
+    fn throw(dice: &mut Dice) -> Self {
+        messages::init_producer_id_response(dice)
+    }
+
+    fn change(&mut self, _: i16) {
+        if self.producer_id.0 != -1 {
+            self.producer_id.0 += 7 << 40;
+        }
+    }
+}
+
+impl Example for TxnOffsetCommitRequest {
+    fn throw(dice: &mut Dice) -> Self {
+        messages::txn_offset_commit_request(dice)
+    }
+
+    fn change(&mut self, _: i16) {
+        let partitions = self.topics.iter_mut().flat_map(|topic| &mut topic.partitions);
+        partitions.for_each(|partition| partition.committed_leader_epoch = -1);
+    }
+}
+
+impl Example for DescribeConfigsRequest {
+    fn throw(dice: &mut Dice) -> Self {
+        messages::describe_configs_request(dice)
+    }
+
+    fn change(&mut self, _: i16) {
+        self.resources.iter_mut().for_each(|resource| move_resource(resource.resource_type, &mut resource.resource_name));
+    }
+}
+
+impl Example for DescribeConfigsResponse {
+    fn throw(dice: &mut Dice) -> Self {
+        messages::describe_configs_response(dice)
+    }
+
+    fn change(&mut self, _: i16) {
+        self.results.iter_mut().for_each(|resource| move_resource(resource.resource_type, &mut resource.resource_name));
+    }
+}
+
+impl Example for AlterConfigsRequest {
+    fn throw(dice: &mut Dice) -> Self {
+        messages::alter_configs_request(dice)
+    }
+
+    fn change(&mut self, _: i16) {
+        self.resources.iter_mut().for_each(|resource| move_resource(resource.resource_type, &mut resource.resource_name));
+    }
+}
+
+impl Example for AlterConfigsResponse {
+    fn throw(dice: &mut Dice) -> Self {
+        messages::alter_configs_response(dice)
+    }
+
+    fn change(&mut self, _: i16) {
+        self.responses.iter_mut().for_each(|resource| move_resource(resource.resource_type, &mut resource.resource_name));
+    }
+}
+
+impl Example for CreatePartitionsRequest {
+    fn throw(dice: &mut Dice) -> Self {
+        messages::create_partitions_request(dice)
+    }
+
+    fn change(&mut self, _: i16) {
+        let assignments = self.topics.iter_mut().filter_map(|topic| topic.assignments.as_mut()).flatten();
+        assignments.flat_map(|assignment| &mut assignment.broker_ids).for_each(move_id);
+    }
+}
+
+impl Example for IncrementalAlterConfigsRequest {
+    fn throw(dice: &mut Dice) -> Self {
+        messages::incremental_alter_configs_request(dice)
+    }
+
+    fn change(&mut self, _: i16) {
+        self.resources.iter_mut().for_each(|resource| move_resource(resource.resource_type, &mut resource.resource_name));
+    }
+}
+
+impl Example for IncrementalAlterConfigsResponse {
+    fn throw(dice: &mut Dice) -> Self {
+        messages::incremental_alter_configs_response(dice)
+    }
+
+    fn change(&mut self, _: i16) {
+        self.responses.iter_mut().for_each(|resource| move_resource(resource.resource_type, &mut resource.resource_name));
+    }
+}
+
+impl Example for AlterPartitionReassignmentsRequest {
+    fn throw(dice: &mut Dice) -> Self {
+        messages::alter_partition_reassignments_request(dice)
+    }
+
+    fn change(&mut self, _: i16) {
+        let partitions = self.topics.iter_mut().flat_map(|topic| &mut topic.partitions);
+        partitions.filter_map(|partition| partition.replicas.as_mut()).flatten().for_each(move_id);
+    }
+}
+
+impl Example for ListPartitionReassignmentsResponse {
+    fn throw(dice: &mut Dice) -> Self {
+        messages::list_partition_reassignments_response(dice)
+    }
+
+    fn change(&mut self, _: i16) {
+        for partition in self.topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
+            let nodes = [&mut partition.replicas, &mut partition.adding_replicas, &mut partition.removing_replicas];
+            nodes.into_iter().flatten().for_each(move_id);
+        }
+    }
+}
+
+impl Example for DescribeClusterResponse {
+    fn throw(dice: &mut Dice) -> Self {
+        messages::describe_cluster_response(dice)
+    }
+
+    fn change(&mut self, _: i16) {
+        self.cluster_id = other_cluster(&self.cluster_id);
+        move_id(&mut self.controller_id);
+        for broker in &mut self.brokers {
+            move_broker(&mut broker.broker_id, &mut broker.host, &mut broker.port);
+        }
+    }
+}
+
+type Check = fn(&Api, Side) -> RangeInclusive<i16>;
+
+/// Every schema has its check.
+const CHECKS: &[(ApiKey, Side, Check)] = &[
+    (ApiKey::Fetch, Side::Request, check::<FetchRequest>),
+    (ApiKey::ListOffsets, Side::Request, check::<ListOffsetsRequest>),
+    (ApiKey::ListOffsets, Side::Response, check::<ListOffsetsResponse>),
+    (ApiKey::Metadata, Side::Response, check::<MetadataResponse>),
+    (ApiKey::OffsetCommit, Side::Request, check::<OffsetCommitRequest>),
+    (ApiKey::OffsetFetch, Side::Response, check::<OffsetFetchResponse>),
+    (ApiKey::FindCoordinator, Side::Response, check::<FindCoordinatorResponse>),
+    (ApiKey::CreateTopics, Side::Request, check::<CreateTopicsRequest>),
+    (ApiKey::InitProducerId, Side::Response, check::<InitProducerIdResponse>),
+    (ApiKey::TxnOffsetCommit, Side::Request, check::<TxnOffsetCommitRequest>),
+    (ApiKey::DescribeConfigs, Side::Request, check::<DescribeConfigsRequest>),
+    (ApiKey::DescribeConfigs, Side::Response, check::<DescribeConfigsResponse>),
+    (ApiKey::AlterConfigs, Side::Request, check::<AlterConfigsRequest>),
+    (ApiKey::AlterConfigs, Side::Response, check::<AlterConfigsResponse>),
+    (ApiKey::CreatePartitions, Side::Request, check::<CreatePartitionsRequest>),
+    (ApiKey::IncrementalAlterConfigs, Side::Request, check::<IncrementalAlterConfigsRequest>),
+    (ApiKey::IncrementalAlterConfigs, Side::Response, check::<IncrementalAlterConfigsResponse>),
+    (ApiKey::AlterPartitionReassignments, Side::Request, check::<AlterPartitionReassignmentsRequest>),
+    (ApiKey::ListPartitionReassignments, Side::Response, check::<ListPartitionReassignmentsResponse>),
+    (ApiKey::DescribeCluster, Side::Response, check::<DescribeClusterResponse>),
+];
+
+#[test]
+fn exactly_what_is_meant_changes_in_every_version_of_every_message() {
+    let mut unchecked = BTreeSet::new();
+    for api in APIS {
+        for side in [Side::Request, Side::Response] {
+            if let (Some((min, max)), false) = (api.versions(), side.fields(api).is_empty()) {
+                unchecked.extend((min..=max).map(|version| (api.key as i16, side, version)));
+            }
+        }
+    }
+    for (key, side, check) in CHECKS {
+        let checked = check(Api::of(*key as i16).expect("it is in the table"), *side);
+        checked.for_each(|version| assert!(unchecked.remove(&(*key as i16, *side, version)), "{key:?} {side:?} v{version} has no schema"));
+    }
+    let mut by_hand = BTreeSet::new();
+    for (key, side, version, body, meant) in by_hand::messages() {
+        let api = Api::of(key as i16).expect("it is in the table");
+        let rewritten = rewrite(side.fields(api), version, api.is_flexible(version), &body, &mut Shifted);
+        assert_eq!(rewritten.map(|rewritten| rewritten.unwrap_or(body)), Ok(meant), "{key:?} {side:?} v{version}");
+        by_hand.insert((key as i16, side, version));
+    }
+    assert_eq!(by_hand, unchecked, "written by hand, and unknown to kafka-protocol");
+}
+
+/// What kafka-protocol encodes, in every version that both it and the table know. Returns these.
+fn check<M: Example>(api: &Api, side: Side) -> RangeInclusive<i16> {
+    let (min, max) = api.versions().expect("it is carried");
+    let versions = min.max(M::VERSIONS.min)..=max.min(M::VERSIONS.max);
+    for version in versions.clone() {
+        let mut runner = TestRunner::new(Config { cases: 48, failure_persistence: None, ..Config::default() });
+        let flexible = api.is_flexible(version);
+        let outcome = runner.run(&any::<u64>(), |seed| {
+            let mut dice = Dice::new(seed, version, flexible);
+            let message = M::throw(&mut dice);
+            let body = encoded(&message, version);
+            let mut meant = message.clone();
+            meant.change(version);
+            let meant_bytes = encoded(&meant, version);
+            let walk = |body: &[u8]| rewrite(side.fields(api), version, flexible, body, &mut Shifted);
+
+            let rewritten = walk(&body).expect("it is a message");
+            assert_eq!(rewritten.is_some(), meant != message, "{message:?}");
+            let bytes = rewritten.unwrap_or_else(|| body.clone());
+            assert_eq!(M::decode(&mut Bytes::from(bytes.clone()), version).expect("still one"), meant);
+            assert_eq!(bytes, meant_bytes);
+
+            // librdkafka 2.16 sends three bytes too many.
+            let longer = [&body[..], &[1, 2, 3]].concat();
+            let rewritten = walk(&longer).expect("it is a message").unwrap_or(longer);
+            assert_eq!(rewritten, [&bytes[..], &[1, 2, 3]].concat());
+
+            for cut in 0..body.len().min(256) {
+                bounded(&body[..cut], walk(&body[..cut]));
+            }
+            for _ in 0..64 {
+                let hostile = dice.mutated(&body);
+                bounded(&hostile, walk(&hostile));
+            }
+            Ok(())
+        });
+        outcome.unwrap_or_else(|error| panic!("{:?} {side:?} v{version}: {error}", api.key));
+    }
+    versions
+}
+
+/// The memory of what was made of a body: never much more than the body's own, whatever lengths are in it.
+fn bounded(body: &[u8], rewritten: Result<Option<Vec<u8>>, RewriteError>) {
+    if let Ok(Some(rewritten)) = rewritten {
+        // `Shifted` makes an address longer by 12 bytes at most; the smallest is in a structure of 11. Vectors grow by doubling.
+        assert!(rewritten.capacity() <= 5 * body.len() + 256, "{} bytes for {}", rewritten.capacity(), body.len());
+    }
+}
+
+fn encoded(message: &impl Encodable, version: i16) -> Vec<u8> {
+    let mut body = BytesMut::new();
+    message.encode(&mut body, version).expect("its fields are the version's");
+    body.to_vec()
+}
+
+fn move_id(node_id: &mut BrokerId) {
+    if node_id.0 != -1 {
+        node_id.0 += 1_000_000;
+    }
+}
+
+fn move_broker(node_id: &mut BrokerId, host: &mut StrBytes, port: &mut i32) {
+    if node_id.0 != -1 {
+        *host = StrBytes::from_string(format!("{host}@{}", node_id.0));
+        *port += 1;
+    }
+    move_id(node_id);
+}
+
+fn other_cluster(cluster_id: &StrBytes) -> StrBytes {
+    StrBytes::from_string(format!("not-{cluster_id}"))
+}
+
+fn move_resource(resource_type: i8, name: &mut StrBytes) {
+    if let (4 | 8, Ok(node_id)) = (resource_type, name.parse::<u16>()) {
+        *name = StrBytes::from_string((u32::from(node_id) + 1_000_000).to_string());
+    }
+}
+
+#[test]
+fn the_table_has_every_api_that_has_a_name_in_the_order_of_their_keys() {
+    assert_eq!(APIS.iter().map(|api| api.key).collect::<Vec<_>>(), ApiKey::iter().collect::<Vec<_>>());
+    for api in APIS {
+        assert_eq!(Api::of(api.key as i16).map(|found| found.key), Some(api.key));
+    }
+    for unknown in [-1, 88, 93, i16::MAX, i16::MIN] {
+        assert!(Api::of(unknown).is_none(), "{unknown}");
+    }
+}
+
+#[test]
+fn a_node_without_a_counterpart_is_an_error() {
+    let mut message = FindCoordinatorResponse::default();
+    message.node_id = BrokerId(NOBODY);
+    let api = Api::of(ApiKey::FindCoordinator as i16).expect("it is in the table");
+    assert_eq!(rewrite(api.response, 3, true, &encoded(&message, 3), &mut Shifted), Err(RewriteError::Unmapped(Unmapped(NOBODY))));
+}
+
+#[test]
+fn a_message_that_breaks_off_is_an_error_that_names_the_field() {
+    let api = Api::of(ApiKey::Metadata as i16).expect("it is in the table");
+    let broken = |body: &[u8]| rewrite(api.response, 12, true, body, &mut Shifted).map_err(|error| error.to_string());
+    assert_eq!(broken(&[0, 0, 0]), Err("it breaks off at its field throttle_time_ms".to_owned()));
+    // 2^32 - 2 brokers.
+    assert_eq!(broken(&[0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0x0f]), Err("it breaks off at its field brokers".to_owned()));
+    // A varint without an end.
+    assert_eq!(broken(&[0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]), Err("it breaks off at its field brokers".to_owned()));
+    // A cluster id that is no text.
+    assert_eq!(broken(&[0, 0, 0, 0, 1, 2, 0xff]), Err("it breaks off at its field cluster_id".to_owned()));
+}

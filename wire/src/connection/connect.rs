@@ -1,0 +1,489 @@
+//! From a host and a port to an authenticated connection: DNS, TCP, TLS, ApiVersions, SASL. One deadline for all of it.
+//!
+//! Most of what goes wrong here are two settings that do not agree, and the wire says so in odd ways. Each is a [`Refusal`] with its
+//! likely cause.
+//!
+//! # References
+//! - `org.apache.kafka.common.security.authenticator.SaslClientAuthenticator`; KIP-43 (SaslHandshake), KIP-152 (SaslAuthenticate)
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use kafka_protocol::error::ResponseError;
+use kafka_protocol::messages::{ApiVersionsRequest, SaslAuthenticateRequest, SaslAuthenticateResponse, SaslHandshakeRequest};
+use kafka_protocol::protocol::{Decodable, Message, Request, StrBytes, VersionRange};
+use rustls::client::ResolvesClientCert;
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, SignatureScheme};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::{ConnectOptions, Peer, RequestError, body, correlation_id, encode, version_for};
+use crate::config::{ClientTls, HostPort, Sasl, Security};
+use crate::frame::{FrameError, read_frame};
+use crate::reader::{Malformed, Reader};
+use crate::security::sasl::{Login, SaslError};
+use crate::security::tls::{self, SecurityError};
+use crate::stream::Stream;
+use crate::versions::{Release, Versions};
+
+/// ApiVersions and SASL answers have a few kilobytes; nobody is trusted with more before the login.
+const LOGIN_LIMIT: usize = 1024 * 1024;
+
+/// With version 3, brokers since 2.4 say which features they support. Newer versions add nothing that is read here.
+const API_VERSIONS: VersionRange = VersionRange { min: 0, max: 3 };
+
+/// Version 0 is followed by bare bytes without frames.
+const SASL_HANDSHAKE_VERSION: i16 = 1;
+
+/// A connection that could not be made.
+#[derive(Debug, thiserror::Error)]
+#[error("{broker}: {refusal}")]
+pub struct ConnectError {
+    /// Which broker.
+    pub broker: HostPort,
+    /// Why.
+    pub refusal: Refusal,
+}
+
+/// Why a connection could not be made, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// The host name has no address.
+    #[error("cannot resolve the host name: {0}; check bootstrap_servers and DNS")]
+    Resolve(#[source] std::io::Error),
+    /// No TCP connection.
+    #[error("cannot connect: {0}; check that the broker runs and that host and port are right")]
+    Tcp(#[source] std::io::Error),
+    /// The deadline passed.
+    #[error("{step} took longer than {after:?}; {}", step.if_it_hangs())]
+    Deadline {
+        /// What was under way.
+        step: Step,
+        /// The time for all of it.
+        after: Duration,
+    },
+    /// Our own files.
+    #[error(transparent)]
+    Security(#[from] SecurityError),
+    /// TLS failed; the text says what to do.
+    #[error("TLS failed: {0}")]
+    Tls(String),
+    /// TLS to a plaintext port.
+    #[error(
+        "closed the connection during the TLS handshake, as plaintext ports do; this connection used {protocol}: \
+         compare security_protocol with the broker's listener"
+    )]
+    ClosedInTls {
+        /// `security_protocol`
+        protocol: &'static str,
+    },
+    /// Plaintext to a TLS port.
+    #[error("answers with TLS, and this connection used {protocol}; set security_protocol to SSL or SASL_SSL")]
+    SpeaksTls {
+        /// `security_protocol`
+        protocol: &'static str,
+    },
+    /// The broker hung up.
+    #[error(
+        "closed the connection at {step}, which usually means that TLS or SASL settings differ: this connection used {protocol}; \
+         compare security_protocol with the broker's listener"
+    )]
+    Closed {
+        /// What was under way.
+        step: Step,
+        /// `security_protocol`
+        protocol: &'static str,
+    },
+    /// The socket failed, or a frame is impossible.
+    #[error("{step} failed: {source}")]
+    Frame {
+        /// What was under way.
+        step: Step,
+        /// Why.
+        source: FrameError,
+    },
+    /// Bytes came, but no Kafka answer.
+    #[error("the answer at {step} is not Kafka's; something else listens on this port")]
+    NotKafka {
+        /// What was under way.
+        step: Step,
+    },
+    /// The broker answered with an error.
+    #[error("{step} failed with {error}")]
+    Answered {
+        /// What was under way.
+        step: Step,
+        /// Kafka's name for the error.
+        error: String,
+    },
+    /// No common version of a login request, or one that cannot be written or read.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// `SASL_*` without credentials: the clients' own pass through the proxy, but kferry itself cannot log in.
+    #[error("the brokers want a login and kferry has none; set sasl_mechanism, sasl_username and sasl_password")]
+    NoCredentials {
+        /// What could be learned without one.
+        release: Release,
+    },
+    /// SASL on a listener without it.
+    #[error("its listener does not use SASL; set security_protocol to {without} instead of {protocol}")]
+    NoSasl {
+        /// The protocol less SASL.
+        without: &'static str,
+        /// `security_protocol`
+        protocol: &'static str,
+    },
+    /// The broker has not enabled the mechanism.
+    #[error("the broker has not enabled the SASL mechanism {wanted}; set sasl_mechanism to one of those that it has: {enabled}")]
+    Mechanism {
+        /// `sasl_mechanism`
+        wanted: &'static str,
+        /// The broker's, separated by commas.
+        enabled: String,
+    },
+    /// Wrong username or password.
+    #[error("the broker refused the user '{username}' with {mechanism}: {message}; check sasl_username and sasl_password")]
+    Login {
+        /// `sasl_username`
+        username: String,
+        /// `sasl_mechanism`
+        mechanism: &'static str,
+        /// The broker's own words.
+        message: String,
+    },
+    /// The login cannot go on.
+    #[error("the login of '{username}' failed: {source}")]
+    Sasl {
+        /// `sasl_username`
+        username: String,
+        /// Why.
+        source: SaslError,
+    },
+}
+
+/// What was under way when it failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// DNS
+    Resolve,
+    /// TCP
+    Tcp,
+    /// TLS
+    Tls,
+    /// ApiVersions
+    ApiVersions,
+    /// SaslHandshake and SaslAuthenticate
+    Sasl,
+}
+
+impl std::fmt::Display for Step {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Resolve => "resolving the host name",
+            Self::Tcp => "the TCP connection",
+            Self::Tls => "the TLS handshake",
+            Self::ApiVersions => "the first request (ApiVersions)",
+            Self::Sasl => "the SASL login",
+        })
+    }
+}
+
+impl Step {
+    fn if_it_hangs(self) -> &'static str {
+        match self {
+            Self::Resolve => "no name server answers: check this machine's DNS",
+            Self::Tcp | Self::Tls | Self::ApiVersions | Self::Sasl => {
+                "the broker hangs, a firewall drops packets, or this is no Kafka port"
+            }
+        }
+    }
+}
+
+pub(super) async fn open(
+    broker: &HostPort,
+    security: &Security,
+    tls: Option<Arc<ClientConfig>>,
+    options: &ConnectOptions,
+) -> Result<Opened<Stream>, ConnectError> {
+    let attempt = Attempt { broker, security, options, deadline: Instant::now() + options.connect_timeout };
+    attempt.run(tls).await.map_err(|refusal| ConnectError { broker: broker.clone(), refusal })
+}
+
+pub(super) struct Attempt<'a> {
+    pub(super) broker: &'a HostPort,
+    pub(super) security: &'a Security,
+    pub(super) options: &'a ConnectOptions,
+    pub(super) deadline: Instant,
+}
+
+impl Attempt<'_> {
+    async fn run(&self, config: Option<Arc<ClientConfig>>) -> Result<Opened<Stream>, Refusal> {
+        let stream = self.tcp().await?;
+        match &self.security.tls {
+            None => Ok(self.log_in(stream, "User:ANONYMOUS".to_owned()).await?.map(Stream::Tcp)),
+            Some(tls) => {
+                let files = tls.clone();
+                let config = match config {
+                    Some(config) => config,
+                    // The system's authorities are hundreds of files.
+                    None => tokio::task::spawn_blocking(move || tls::client_config(&files)).await.expect("reading PEM does not panic")?,
+                };
+                Ok(self.tls(stream, tls, config).await?.map(|stream| Stream::Tls(Box::new(stream.into()))))
+            }
+        }
+    }
+
+    async fn tcp(&self) -> Result<TcpStream, Refusal> {
+        let lookup = tokio::net::lookup_host((self.broker.host.as_str(), self.broker.port));
+        let addresses: Vec<SocketAddr> = self.in_time(Step::Resolve, lookup).await?.map_err(Refusal::Resolve)?.collect();
+        let mut last = Refusal::Resolve(std::io::Error::new(std::io::ErrorKind::NotFound, "it has no address"));
+        for (at, address) in addresses.iter().enumerate() {
+            // A dead address leaves the others their share of the time.
+            let now = Instant::now();
+            let share = self.deadline.saturating_duration_since(now) / (addresses.len() - at) as u32;
+            last = match timeout_at(now + share, TcpStream::connect(address)).await {
+                Ok(Ok(stream)) => {
+                    stream.set_nodelay(true).map_err(Refusal::Tcp)?;
+                    return Ok(stream);
+                }
+                Ok(Err(error)) => Refusal::Tcp(error),
+                Err(_elapsed) => Refusal::Deadline { step: Step::Tcp, after: self.options.connect_timeout },
+            };
+        }
+        Err(last)
+    }
+
+    pub(super) async fn tls<S>(&self, stream: S, tls: &ClientTls, config: Arc<ClientConfig>) -> Result<Opened<TlsStream<S>>, Refusal>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let name = tls::server_name(&self.broker.host)?;
+        let asked = Arc::new(Asked { inner: config.client_auth_cert_resolver.clone(), asked: AtomicBool::new(false) });
+        let mut config = Arc::unwrap_or_clone(config);
+        config.client_auth_cert_resolver = asked.clone();
+        let stream = match self.in_time(Step::Tls, TlsConnector::from(Arc::new(config)).connect(name, stream)).await? {
+            Ok(stream) => stream,
+            Err(error) => {
+                return Err(match tls_error(&error) {
+                    Some(error) => Refusal::Tls(tls::explain(error, &self.broker.host, tls)),
+                    None => Refusal::ClosedInTls { protocol: self.security.protocol() },
+                });
+            }
+        };
+        let principal = match &tls.identity {
+            Some(identity) if asked.asked.load(Ordering::Relaxed) => format!("User:{}", tls::subject(identity)?),
+            _ => "User:ANONYMOUS".to_owned(),
+        };
+        self.log_in(stream, principal).await
+    }
+
+    pub(super) async fn log_in<S>(&self, stream: S, principal: String) -> Result<Opened<S>, Refusal>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let client_id = StrBytes::from_string(self.options.client_id.clone());
+        let mut login =
+            Conversation { stream, buf: BytesMut::new(), attempt: self, client_id, next_correlation_id: 0, step: Step::ApiVersions };
+        let versions = self.in_time(Step::ApiVersions, login.api_versions()).await??;
+        let principal = match &self.security.sasl {
+            None => principal,
+            Some(None) => return Err(Refusal::NoCredentials { release: versions.release() }),
+            Some(Some(sasl)) => {
+                login.step = Step::Sasl;
+                self.in_time(Step::Sasl, login.sasl(&versions, sasl)).await??;
+                format!("User:{}", sasl.username)
+            }
+        };
+        let peer = Peer { broker: self.broker.clone(), protocol: self.security.protocol(), principal, versions };
+        Ok(Opened { stream: login.stream, buf: login.buf, peer })
+    }
+
+    async fn in_time<F: Future>(&self, step: Step, work: F) -> Result<F::Output, Refusal> {
+        timeout_at(self.deadline, work).await.map_err(|_elapsed| Refusal::Deadline { step, after: self.options.connect_timeout })
+    }
+}
+
+/// A stream on which the login is done.
+pub(super) struct Opened<S> {
+    pub(super) stream: S,
+    /// Read and not yet looked at.
+    pub(super) buf: BytesMut,
+    pub(super) peer: Peer,
+}
+
+impl<S> Opened<S> {
+    fn map<T>(self, f: impl FnOnce(S) -> T) -> Opened<T> {
+        Opened { stream: f(self.stream), buf: self.buf, peer: self.peer }
+    }
+}
+
+/// One request after the other, as long as nobody is logged in.
+struct Conversation<'a, S> {
+    stream: S,
+    buf: BytesMut,
+    attempt: &'a Attempt<'a>,
+    client_id: StrBytes,
+    next_correlation_id: i32,
+    step: Step,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<'_, S> {
+    async fn api_versions(&mut self) -> Result<Versions, Refusal> {
+        let request = ApiVersionsRequest::default()
+            .with_client_software_name(StrBytes::from_static_str("kferry"))
+            .with_client_software_version(StrBytes::from_static_str(env!("CARGO_PKG_VERSION")));
+        let (mut error_code, mut versions) = self.ask_versions(&request, API_VERSIONS.max).await?;
+        if error_code == ResponseError::UnsupportedVersion.code() {
+            // Brokers before 2.4 leave the list empty here; version 0 is what everybody knows.
+            let version = versions.highest(ApiVersionsRequest::KEY, API_VERSIONS).unwrap_or(0);
+            (error_code, versions) = self.ask_versions(&request, version).await?;
+        }
+        match error_code {
+            0 => Ok(versions),
+            code => Err(Refusal::Answered { step: self.step, error: error_name(code) }),
+        }
+    }
+
+    async fn ask_versions(&mut self, request: &ApiVersionsRequest, version: i16) -> Result<(i16, Versions), Refusal> {
+        let body = self.ask(request, version).await?;
+        Versions::read(&body, version).map_err(|_| Refusal::NotKafka { step: self.step })
+    }
+
+    async fn sasl(&mut self, versions: &Versions, sasl: &Sasl) -> Result<(), Refusal> {
+        let mechanism = sasl.mechanism.name();
+        let failed = |source| Refusal::Sasl { username: sasl.username.clone(), source };
+        let (mut login, mut message) = Login::start(sasl).map_err(failed)?;
+
+        let protocol = self.attempt.security.protocol();
+        let without = if self.attempt.security.tls.is_some() { "SSL" } else { "PLAINTEXT" };
+        let request = SaslHandshakeRequest::default().with_mechanism(StrBytes::from_static_str(mechanism));
+        let answer = self.ask(&request, SASL_HANDSHAKE_VERSION).await?;
+        let answer = Mechanisms::read(&answer).map_err(|_| Refusal::NotKafka { step: self.step })?;
+        match ResponseError::try_from_code(answer.error_code) {
+            None => {}
+            Some(ResponseError::UnsupportedSaslMechanism) => {
+                return Err(Refusal::Mechanism { wanted: mechanism, enabled: answer.enabled() });
+            }
+            Some(ResponseError::IllegalSaslState) => return Err(Refusal::NoSasl { without, protocol }),
+            Some(_) => return Err(Refusal::Answered { step: self.step, error: error_name(answer.error_code) }),
+        }
+
+        let version = version_for::<SaslAuthenticateRequest>(versions, SaslAuthenticateRequest::VERSIONS, self.attempt.broker)?;
+        loop {
+            let request = SaslAuthenticateRequest::default().with_auth_bytes(Bytes::from(message));
+            let answer = self.ask(&request, version).await?;
+            // No array in it: nothing that a length could blow up.
+            let answer =
+                SaslAuthenticateResponse::decode(&mut answer.clone(), version).map_err(|_| Refusal::NotKafka { step: self.step })?;
+            if answer.error_code != 0 {
+                let message = answer.error_message.filter(|text| !text.is_empty());
+                let message = message.map_or_else(|| error_name(answer.error_code), |text| text.to_string());
+                return Err(Refusal::Login { username: sasl.username.clone(), mechanism, message });
+            }
+            match login.answer(&answer.auth_bytes).map_err(failed)? {
+                Some(next) => message = next,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Sends a request, and returns the body of its answer.
+    async fn ask<R: Request>(&mut self, request: &R, version: i16) -> Result<Bytes, Refusal> {
+        let id = self.next_correlation_id;
+        self.next_correlation_id += 1;
+        let frame = encode(request, version, id, &self.client_id)?;
+        let sent = async {
+            self.stream.write_all(&frame).await?;
+            self.stream.flush().await
+        };
+        // A broker that has closed already fails the write, but what it said before that, and whether it did, says more.
+        if let Err(error) = sent.await
+            && tls_error(&error).is_some()
+        {
+            return Err(self.failed(FrameError::Io(error)));
+        }
+        let answer = read_frame(&mut self.stream, LOGIN_LIMIT, &mut self.buf).await.map_err(|error| self.failed(error))?;
+        if correlation_id(&answer) != Some(id) {
+            return Err(Refusal::NotKafka { step: self.step });
+        }
+        body::<R>(&answer, version).map_err(|_| Refusal::NotKafka { step: self.step })
+    }
+
+    fn failed(&self, error: FrameError) -> Refusal {
+        let (step, protocol) = (self.step, self.attempt.security.protocol());
+        match error {
+            FrameError::Closed => Refusal::Closed { step, protocol },
+            // An alert or a handshake of TLS, read as a size.
+            FrameError::Size { size, .. } if matches!(size.to_be_bytes(), [0x15 | 0x16, 3, ..]) => Refusal::SpeaksTls { protocol },
+            FrameError::Size { .. } => Refusal::NotKafka { step },
+            FrameError::Io(error) => match (tls_error(&error), &self.attempt.security.tls) {
+                (Some(error), Some(tls)) => Refusal::Tls(tls::explain(error, &self.attempt.broker.host, tls)),
+                _ if matches!(error.kind(), std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::UnexpectedEof) => {
+                    Refusal::Closed { step, protocol }
+                }
+                _ => Refusal::Frame { step, source: FrameError::Io(error) },
+            },
+            source @ FrameError::Cut { .. } => Refusal::Frame { step, source },
+        }
+    }
+}
+
+/// The answer to SaslHandshake.
+struct Mechanisms<'a> {
+    error_code: i16,
+    names: Vec<&'a str>,
+}
+
+impl<'a> Mechanisms<'a> {
+    fn read(body: &'a [u8]) -> Result<Self, Malformed> {
+        let mut body = Reader::new(body);
+        let error_code = body.i16()?;
+        let names = (0..body.count()?).map(|_| body.string()).collect::<Result<_, _>>()?;
+        Ok(Self { error_code, names })
+    }
+
+    fn enabled(&self) -> String {
+        if self.names.is_empty() { "none".to_owned() } else { self.names.join(", ") }
+    }
+}
+
+fn error_name(code: i16) -> String {
+    match ResponseError::try_from_code(code) {
+        Some(error) => format!("{error:?} ({code})"),
+        None => format!("error {code}"),
+    }
+}
+
+fn tls_error(error: &std::io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
+}
+
+/// Notes whether the broker asked for our certificate: one that it did not ask for has authenticated nobody.
+#[derive(Debug)]
+struct Asked {
+    inner: Arc<dyn ResolvesClientCert>,
+    asked: AtomicBool,
+}
+
+impl ResolvesClientCert for Asked {
+    fn resolve(&self, root_hint_subjects: &[&[u8]], sigschemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        let key = self.inner.resolve(root_hint_subjects, sigschemes);
+        self.asked.store(key.is_some(), Ordering::Relaxed);
+        key
+    }
+
+    fn only_raw_public_keys(&self) -> bool {
+        self.inner.only_raw_public_keys()
+    }
+
+    fn has_certs(&self) -> bool {
+        self.inner.has_certs()
+    }
+}

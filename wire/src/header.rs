@@ -1,0 +1,319 @@
+//! The header in front of every request, and the few things that are read from a first request.
+//!
+//! A stranger sent it: it is read by the cursor of `reader`, and nothing is allocated.
+//!
+//! # References
+//! - `RequestHeader.json` in Kafka: v1 is `api_key, api_version, correlation_id, client_id`; v2 adds tagged fields; `client_id` is never compact
+//! - `ApiVersionsRequest.json`: `client_software_name` and `client_software_version` from v3 on (KIP-511)
+
+use std::fmt;
+
+use kafka_protocol::messages::ApiKey;
+
+use crate::frame::{self, FrameError, SIZE_LEN};
+use crate::reader::{Malformed, Reader};
+
+/// The fixed front of a request, without the size of its frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestHeader<'a> {
+    /// Which API.
+    pub api_key: i16,
+    /// Which version of it.
+    pub api_version: i16,
+    /// Comes back in the answer.
+    pub correlation_id: i32,
+    /// What the application is configured with, up to 32,767 bytes. `None` where it has none.
+    pub client_id: Option<&'a str>,
+    /// Bytes up to and with the `client_id`; header v2's tagged fields follow.
+    pub len: usize,
+}
+
+/// Why bytes are no request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum HeaderError {
+    /// Fewer bytes than the header needs.
+    #[error("the frame ends inside the request header")]
+    Short,
+    /// A negative length other than -1, or not UTF-8.
+    #[error("the client.id is no Kafka string")]
+    ClientId,
+}
+
+impl From<Malformed> for HeaderError {
+    fn from(malformed: Malformed) -> Self {
+        match malformed {
+            Malformed::Short => Self::Short,
+            // Nothing else in a header can be wrong.
+            Malformed::Value(_) => Self::ClientId,
+        }
+    }
+}
+
+impl<'a> RequestHeader<'a> {
+    /// Reads the header at the front of a frame's body.
+    ///
+    /// # Errors
+    /// [`HeaderError`]; more bytes help against [`HeaderError::Short`] only if the frame has more.
+    pub fn peek(body: &'a [u8]) -> Result<Self, HeaderError> {
+        let mut reader = Reader::new(body);
+        let (api_key, api_version, correlation_id) = (reader.i16()?, reader.i16()?, reader.i32()?);
+        let client_id = reader.nullable_string()?;
+        Ok(Self { api_key, api_version, correlation_id, client_id, len: body.len() - reader.rest().len() })
+    }
+
+    /// The API's name as Kafka's documentation writes it, or `None` for a key that this version of kferry has never heard of.
+    pub fn api(&self) -> Option<ApiKey> {
+        ApiKey::try_from(self.api_key).ok()
+    }
+}
+
+/// What a client says it is (KIP-511), such as `apache-kafka-java` `4.3.0`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Software<'a> {
+    /// `client_software_name`
+    pub name: &'a str,
+    /// `client_software_version`
+    pub version: &'a str,
+}
+
+impl<'a> Software<'a> {
+    /// Reads it from the body of a frame with an ApiVersions request; `None` from any other request, from versions below 3, and from one that
+    /// breaks off.
+    pub fn peek(body: &'a [u8]) -> Option<Self> {
+        let header = RequestHeader::peek(body).ok()?;
+        if header.api_key != ApiKey::ApiVersions as i16 || header.api_version < 3 {
+            return None;
+        }
+        let mut reader = Reader::new(&body[header.len..]);
+        reader.skip_tagged_fields().ok()?;
+        Some(Self { name: reader.compact_string().ok()?, version: reader.compact_string().ok()? })
+    }
+}
+
+/// What bytes look like that are no Kafka request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotKafka {
+    /// A verb of HTTP.
+    Http,
+    /// A TLS record: the client expects TLS where there is none.
+    Tls,
+    /// A frame of an impossible size.
+    FrameSize(i32),
+    /// A frame too short for a request header.
+    ShortFrame(usize),
+    /// An `api_key` that does not exist.
+    ApiKey(i16),
+    /// A `client_id` that is no string.
+    ClientId,
+    /// A header that does not end.
+    Header,
+}
+
+impl fmt::Display for NotKafka {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Http => f.write_str("an HTTP request; this port speaks Kafka, metrics and health are on the [admin] address"),
+            Self::Tls => f.write_str(
+                "a TLS handshake on a plaintext listener; set the client's security.protocol to PLAINTEXT or the listener's to SSL",
+            ),
+            Self::FrameSize(size) => write!(f, "no Kafka request: its frame would have {size} bytes"),
+            Self::ShortFrame(size) => write!(f, "no Kafka request: a frame of {size} bytes is too short for a request header"),
+            Self::ApiKey(key) => write!(f, "no Kafka request: there is no API with the key {key}"),
+            Self::ClientId => f.write_str("no Kafka request: its client.id is no valid string"),
+            Self::Header => f.write_str("no Kafka request: its header does not end"),
+        }
+    }
+}
+
+/// The beginning of a connection, as far as it has arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FirstRequest<'a> {
+    /// More bytes are needed.
+    Incomplete,
+    /// The header is there.
+    Header {
+        /// The header.
+        header: RequestHeader<'a>,
+        /// Bytes of the whole frame with its size; perhaps more than have arrived.
+        frame_len: usize,
+    },
+}
+
+impl<'a> FirstRequest<'a> {
+    /// Looks at the first bytes of a connection, size included. `limit` is the largest frame that is allowed.
+    ///
+    /// # Errors
+    /// [`NotKafka`] as soon as it is certain: garbage is not waited for.
+    pub fn peek(bytes: &'a [u8], limit: usize) -> Result<Self, NotKafka> {
+        // Before the size: four letters of HTTP read as a size of a gigabyte, a TLS record as one of 352 MiB.
+        const HTTP: [&[u8; 4]; 8] = [b"GET ", b"POST", b"PUT ", b"HEAD", b"OPTI", b"DELE", b"CONN", b"PRI "];
+        if bytes.len() >= 4 && HTTP.iter().any(|verb| bytes.starts_with(*verb)) {
+            return Err(NotKafka::Http);
+        }
+        if bytes.starts_with(&[0x16, 0x03]) {
+            return Err(NotKafka::Tls);
+        }
+        let size = match frame::size(bytes, limit) {
+            Ok(None) => return Ok(Self::Incomplete),
+            Ok(Some(size)) => size,
+            Err(FrameError::Size { size, .. }) => return Err(NotKafka::FrameSize(size)),
+            Err(_) => unreachable!("a size that is there is right or wrong"),
+        };
+        let body = &bytes[SIZE_LEN..bytes.len().min(SIZE_LEN + size)];
+        if let Some(key) = body.first_chunk().map(|key| i16::from_be_bytes(*key))
+            && ApiKey::try_from(key).is_err()
+        {
+            return Err(NotKafka::ApiKey(key));
+        }
+        match RequestHeader::peek(body) {
+            Ok(header) => Ok(Self::Header { header, frame_len: SIZE_LEN + size }),
+            Err(HeaderError::ClientId) => Err(NotKafka::ClientId),
+            Err(HeaderError::Short) if body.len() == size => Err(NotKafka::ShortFrame(size)),
+            Err(HeaderError::Short) => Ok(Self::Incomplete),
+        }
+    }
+}
+
+/// Where the body begins in a frame without its size: behind `header_len` bytes and, in a flexible version, tagged fields. Serves requests and
+/// answers. `None`: `frame` breaks off before.
+pub fn body_at(frame: &[u8], header_len: usize, flexible: bool) -> Option<usize> {
+    let mut reader = Reader::new(frame.get(header_len..)?);
+    if flexible {
+        reader.skip_tagged_fields().ok()?;
+    }
+    Some(frame.len() - reader.rest().len())
+}
+
+/// `acks` of a Produce request, from the front of its body: behind the nullable `transactional_id`, from version 3 on. With 0 there will be no answer.
+/// `None`: the body breaks off before.
+pub fn acks(body: &[u8], version: i16) -> Option<i16> {
+    let mut reader = Reader::new(body);
+    match version {
+        ..3 => {}
+        3..9 => _ = reader.nullable_string().ok()?,
+        9.. => {
+            let len = reader.uvarint().ok()?.saturating_sub(1);
+            reader.take(len as usize).ok()?;
+        }
+    }
+    reader.i16().ok()
+}
+
+/// Whether an InitProducerId request comes from a producer that is only idempotent: its `transactional_id`, the first field, is null. `None`: the
+/// body breaks off before.
+pub fn is_idempotent(body: &[u8], version: i16) -> Option<bool> {
+    let mut reader = Reader::new(body);
+    match version {
+        ..2 => Some(reader.i16().ok()? == -1),
+        2.. => Some(reader.uvarint().ok()? == 0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kafka_protocol::messages::{ApiVersionsRequest, RequestHeader as Header};
+    use kafka_protocol::protocol::{Encodable, HeaderVersion, StrBytes};
+    use proptest::prelude::*;
+
+    const LIMIT: usize = 1 << 20;
+
+    fn api_versions(version: i16, client_id: Option<&str>) -> Vec<u8> {
+        let header = Header::default()
+            .with_request_api_key(18)
+            .with_request_api_version(version)
+            .with_correlation_id(7)
+            .with_client_id(client_id.map(|id| StrBytes::from_string(id.to_owned())));
+        let request = ApiVersionsRequest::default()
+            .with_client_software_name(StrBytes::from_static_str("librdkafka"))
+            .with_client_software_version(StrBytes::from_static_str("2.16.0"));
+        let mut body = Vec::new();
+        header.encode(&mut body, ApiVersionsRequest::header_version(version)).unwrap();
+        request.encode(&mut body, version).unwrap();
+        let mut frame = (body.len() as i32).to_be_bytes().to_vec();
+        frame.append(&mut body);
+        frame
+    }
+
+    #[test]
+    fn a_header_and_the_software_are_read_as_kafka_writes_them() {
+        for version in 0..=4 {
+            for client_id in [None, Some(""), Some("orders-1"), Some("주문")] {
+                let frame = api_versions(version, client_id);
+                let FirstRequest::Header { header, frame_len } = FirstRequest::peek(&frame, LIMIT).unwrap() else { panic!() };
+                assert_eq!((header.api_key, header.api_version, header.correlation_id, header.client_id), (18, version, 7, client_id));
+                assert_eq!(frame_len, frame.len());
+                let software = Software::peek(&frame[SIZE_LEN..]).map(|software| (software.name, software.version));
+                assert_eq!(software, (version >= 3).then_some(("librdkafka", "2.16.0")));
+            }
+        }
+    }
+
+    #[test]
+    fn every_beginning_of_a_request_is_incomplete_and_no_error() {
+        let frame = api_versions(3, Some("orders-1"));
+        for end in 0..SIZE_LEN + 10 + "orders-1".len() {
+            assert_eq!(FirstRequest::peek(&frame[..end], LIMIT), Ok(FirstRequest::Incomplete), "{end}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_kafka_is_told_apart() {
+        let peek = |bytes: &[u8]| FirstRequest::peek(bytes, LIMIT).unwrap_err();
+        assert_eq!(peek(b"GET / HTTP/1.1\r\n"), NotKafka::Http);
+        assert_eq!(peek(&[0x16, 0x03, 0x01]), NotKafka::Tls);
+        assert_eq!(peek(&[0x7f, 0xff, 0xff, 0xff]), NotKafka::FrameSize(i32::MAX));
+        assert_eq!(peek(&[0xff, 0xff, 0xff, 0xff]), NotKafka::FrameSize(-1));
+        assert_eq!(peek(&[0, 0, 0, 8, 0, 18, 0, 3, 0, 0, 0, 7]), NotKafka::ShortFrame(8));
+        assert_eq!(peek(&[0, 0, 0, 0]), NotKafka::ShortFrame(0));
+        assert_eq!(peek(&[0, 0, 0, 20, 0x30, 0x39]), NotKafka::ApiKey(12345));
+        assert_eq!(peek(&[0, 0, 0, 20, 0, 18, 0, 3, 0, 0, 0, 7, 0xff, 0xfe]), NotKafka::ClientId);
+        assert_eq!(peek(&[0, 0, 0, 12, 0, 18, 0, 3, 0, 0, 0, 7, 0, 2, 0xff, 0xfe]), NotKafka::ClientId);
+    }
+
+    #[test]
+    fn acks_and_idempotence_are_read_as_kafka_writes_them() {
+        use kafka_protocol::messages::{InitProducerIdRequest, ProduceRequest, TransactionalId};
+        let transactional = [None, Some(TransactionalId(StrBytes::from_static_str("billing-1")))];
+        for id in transactional {
+            for version in 3..=11 {
+                for told in [-1, 0, 1] {
+                    let mut body = Vec::new();
+                    let request = ProduceRequest::default().with_transactional_id(id.clone()).with_acks(told);
+                    request.encode(&mut body, version).unwrap();
+                    assert_eq!(acks(&body, version), Some(told), "v{version} {id:?}");
+                    let front = body.len() - if version >= 9 { 2 + 4 } else { 4 + 4 };
+                    assert!((0..front).all(|end| acks(&body[..end], version).is_none()), "v{version} {id:?}");
+                }
+            }
+            for version in 0..=5 {
+                let mut body = Vec::new();
+                InitProducerIdRequest::default().with_transactional_id(id.clone()).encode(&mut body, version).unwrap();
+                assert_eq!(is_idempotent(&body, version), Some(id.is_none()), "v{version}");
+                assert_eq!(is_idempotent(&[], version), None);
+            }
+        }
+        assert_eq!(acks(&[0, 1, 0xff], 2), Some(1));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_readers_panic(bytes: Vec<u8>, version in 0i16..20, header_len in 0usize..40) {
+            let _ = acks(&bytes, version);
+            let _ = is_idempotent(&bytes, version);
+            let _ = body_at(&bytes, header_len, version % 2 == 0);
+            let _ = FirstRequest::peek(&bytes, LIMIT);
+            let _ = Software::peek(&bytes);
+        }
+
+        #[test]
+        fn a_broken_request_does_not_make_the_readers_panic(at in 0usize..60, byte: u8, cut in 0usize..60) {
+            let mut frame = api_versions(3, Some("orders-1"));
+            let at = at % frame.len();
+            frame[at] = byte;
+            frame.truncate(cut);
+            let _ = FirstRequest::peek(&frame, LIMIT);
+            let _ = Software::peek(frame.get(SIZE_LEN..).unwrap_or_default());
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! What kferry's programs share.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | [`frame`] | the size prefix of every Kafka message, read without trusting it |
+//! | `reader` | the cursor over bytes from others, bounded by what is there |
+//! | [`header`] | the request header: `api_key`, `api_version`, `correlation_id`, `client_id` |
+//! | [`api`] | one row for each API: versions, what is rewritten, and the walk that rewrites it |
+//! | [`config`] | `routes.toml`: text to checked types, every error at once |
+//! | [`security`] | TLS from PEM files, SASL logins |
+//! | [`stream`] | TCP or TLS |
+//! | [`connection`] | one authenticated connection to one broker |
+//! | [`versions`] | what a broker knows: API versions, features, and which Kafka it is |
+//! | [`cluster`] | what a broker says of its cluster: id, brokers, controller |
+//!
+//! Bytes from others are read by [`frame`] and `reader` only: bounded, never trusting a length. There are two exceptions, where
+//! kafka-protocol decodes: the answer to SaslAuthenticate, which has no array in it, and [`connection::Connection::request`], which says what
+//! it trusts.
+
+pub mod api;
+pub mod cluster;
+pub mod config;
+pub mod connection;
+pub mod frame;
+pub mod header;
+mod reader;
+pub mod security;
+pub mod stream;
+pub mod versions;
