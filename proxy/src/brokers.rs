@@ -1,0 +1,193 @@
+//! Virtual brokers: the node id, host and port under which a relayed client knows a real broker.
+//!
+//! They are arithmetic over the file alone, so they are the same on every proxy and shift for nobody when a cluster is added: broker
+//! `node_ids.start() + n` is port `broker_ports.start() + n` of every listener, and its node id carries the cluster's `id` in front, so that no two
+//! clusters share one. Where the real broker is, its cluster says: the proxy asks it every few seconds, and reads along when clients ask.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use kferry_wire::api::{Rewrite, Unmapped};
+use kferry_wire::cluster::ClusterInfo;
+use kferry_wire::config::{Cluster, HostPort, Listener, NODE_IDS};
+use kferry_wire::connection::{ConnectOptions, Connection};
+use kferry_wire::versions::Versions;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use crate::metrics;
+
+/// What relayed clients take for the id of their cluster, whichever it is: one that changed would make them refuse or warn.
+pub const CLUSTER_ID: &str = "kferry";
+
+/// Not asked again sooner than this, however many clients want to know.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The node id under which clients know a broker.
+///
+/// # Errors
+/// [`Unmapped`] outside of the cluster's `node_ids`.
+pub fn virtual_node_id(cluster: &Cluster, node_id: i32) -> Result<i32, Unmapped> {
+    match &cluster.brokers {
+        Some(brokers) if brokers.node_ids.contains(&node_id) => Ok(i32::from(cluster.id) * NODE_IDS + node_id),
+        _ => Err(Unmapped(node_id)),
+    }
+}
+
+/// The real node id behind a virtual one of this cluster.
+///
+/// # Errors
+/// [`Unmapped`]: it is another cluster's, or nobody's.
+pub fn real_node_id(cluster: &Cluster, virtual_id: i32) -> Result<i32, Unmapped> {
+    let node_id = virtual_id - i32::from(cluster.id) * NODE_IDS;
+    match &cluster.brokers {
+        Some(brokers) if brokers.node_ids.contains(&node_id) => Ok(node_id),
+        _ => Err(Unmapped(virtual_id)),
+    }
+}
+
+/// Every virtual broker of a cluster on a listener: its real node id and its port.
+pub fn virtual_brokers<'a>(cluster: &'a Cluster, listener: &Listener) -> impl Iterator<Item = (i32, u16)> + use<'a> {
+    let offset = listener.broker_port_offset;
+    cluster.brokers.iter().flat_map(move |brokers| brokers.node_ids.clone().zip(brokers.ports.clone().map(move |port| port + offset)))
+}
+
+/// What is known of a cluster's real brokers.
+#[derive(Debug, Default)]
+pub struct Brokers {
+    known: Mutex<Known>,
+    /// One question at a time.
+    asking: tokio::sync::Mutex<Option<Instant>>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    addresses: HashMap<i32, HostPort>,
+    versions: Option<Versions>,
+}
+
+impl Brokers {
+    /// Where a real broker is, as far as that is known.
+    pub fn address(&self, node_id: i32) -> Option<HostPort> {
+        self.known().addresses.get(&node_id).cloned()
+    }
+
+    /// What the cluster's brokers knew when last asked.
+    pub fn versions(&self) -> Option<Versions> {
+        self.known().versions.clone()
+    }
+
+    /// Somebody heard from the cluster where a broker is.
+    pub fn learn(&self, cluster: &Cluster, node_id: i32, address: &HostPort) {
+        let before = self.known().addresses.insert(node_id, address.clone());
+        if before.as_ref() != Some(address) {
+            info!(cluster = &*cluster.name, node_id, %address, before = before.map(tracing::field::display), "broker");
+        }
+    }
+
+    /// Asks the cluster for its brokers, unless somebody did a moment ago. Tells the log what went wrong.
+    pub async fn ask(&self, cluster: &Cluster) {
+        let mut asked = self.asking.lock().await;
+        if asked.is_some_and(|asked| asked.elapsed() < PATIENCE) {
+            return;
+        }
+        let options = ConnectOptions { client_id: "kferry-proxy".to_owned(), ..ConnectOptions::default() };
+        let mut failures = Vec::new();
+        for server in &cluster.bootstrap_servers {
+            let found = async {
+                let connection = Connection::connect(server, &cluster.security, &options).await.map_err(|error| error.to_string())?;
+                let info = ClusterInfo::ask(&connection).await.map_err(|error| error.to_string())?;
+                Ok::<_, String>((info, connection.versions().clone()))
+            };
+            match found.await {
+                Ok((info, versions)) => {
+                    for broker in info.brokers {
+                        if virtual_node_id(cluster, broker.node_id).is_err() {
+                            metrics::node_id_outside(&cluster.name, broker.node_id);
+                        }
+                        self.learn(cluster, broker.node_id, &broker.advertised);
+                    }
+                    self.known().versions = Some(versions);
+                    failures.clear();
+                    break;
+                }
+                Err(error) => failures.push(error),
+            }
+        }
+        if !failures.is_empty() {
+            warn!(cluster = &*cluster.name, "cannot ask the cluster for its brokers: {}", failures.join("; "));
+        }
+        *asked = Some(Instant::now());
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A client's world: one cluster, seen through one listener.
+#[derive(Debug, Clone)]
+pub struct World {
+    /// The cluster that it is on.
+    pub cluster: Arc<Cluster>,
+    /// Where the cluster's brokers are.
+    pub brokers: Arc<Brokers>,
+    /// Where the client finds virtual brokers.
+    pub advertised_host: String,
+    /// On which ports.
+    pub broker_port_offset: u16,
+}
+
+/// What a broker says, told to a client.
+#[derive(Debug)]
+pub struct ToClient<'a>(pub &'a World);
+
+impl Rewrite for ToClient<'_> {
+    fn node_id(&mut self, node_id: i32) -> Result<i32, Unmapped> {
+        virtual_node_id(&self.0.cluster, node_id)
+    }
+
+    fn address(&mut self, node_id: i32, host: &str, port: i32) -> Result<(String, u16), Unmapped> {
+        let World { cluster, brokers, advertised_host, broker_port_offset } = self.0;
+        let range = cluster.brokers.as_ref().filter(|brokers| brokers.node_ids.contains(&node_id)).ok_or(Unmapped(node_id))?;
+        if let Ok(port) = u16::try_from(port) {
+            brokers.learn(cluster, node_id, &HostPort { host: host.to_owned(), port });
+        }
+        let port = range.ports.start() + (node_id - range.node_ids.start()) as u16 + broker_port_offset;
+        Ok((advertised_host.clone(), port))
+    }
+
+    fn cluster_id(&mut self, _cluster_id: &str) -> String {
+        CLUSTER_ID.to_owned()
+    }
+
+    fn producer_id(&mut self, producer_id: i64) -> i64 {
+        // Brokers take a producer id that they never handed out. Above bit 44 is room for the number of a move.
+        producer_id | i64::from(self.0.cluster.id) << 40
+    }
+}
+
+/// What a client says, told to a broker.
+#[derive(Debug)]
+pub struct ToBroker<'a>(pub &'a World);
+
+impl Rewrite for ToBroker<'_> {
+    fn node_id(&mut self, node_id: i32) -> Result<i32, Unmapped> {
+        real_node_id(&self.0.cluster, node_id)
+    }
+
+    // Requests carry none of these.
+
+    fn address(&mut self, node_id: i32, _host: &str, _port: i32) -> Result<(String, u16), Unmapped> {
+        Err(Unmapped(node_id))
+    }
+
+    fn cluster_id(&mut self, cluster_id: &str) -> String {
+        cluster_id.to_owned()
+    }
+
+    fn producer_id(&mut self, producer_id: i64) -> i64 {
+        producer_id
+    }
+}

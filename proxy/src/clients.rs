@@ -1,0 +1,180 @@
+//! Who is and was connected.
+//!
+//! A client in bootstrap mode leaves the proxy after its handshake, so what counts for an operator is not only who is connected now, but where
+//! the connections of a `client.id` went, and when: one row for each client, address and cluster, kept after the connection has ended, and
+//! bounded in number.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+/// Rows that are kept at most. Beyond it the one that connected longest ago goes, open ones last.
+pub const MAX_ROWS: usize = 10_000;
+
+/// Bytes of a name that came from a client which are kept. Kafka allows a `client.id` of 32 KiB.
+const MAX_NAME: usize = 256;
+
+/// What makes a row.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+pub struct Client {
+    /// `client.id`, empty where it has none.
+    pub client_id: String,
+    /// From ApiVersions v3 on.
+    pub software_name: Option<String>,
+    /// From ApiVersions v3 on.
+    pub software_version: Option<String>,
+    /// Its address, without the port.
+    pub address: IpAddr,
+    /// The listener it came to.
+    pub listener: Arc<str>,
+    /// `None`: no route matched, it was refused.
+    pub route: Option<Arc<str>>,
+    /// The cluster of that route.
+    pub cluster: Option<Arc<str>>,
+}
+
+impl Client {
+    /// Cuts what a client said about itself to a length that is fit to be kept.
+    pub fn name(text: &str) -> String {
+        text[..text.floor_char_boundary(MAX_NAME)].to_owned()
+    }
+}
+
+/// A row of `/clients`.
+#[derive(Debug, Clone, Serialize)]
+pub struct Row {
+    /// Who and where to.
+    #[serde(flatten)]
+    pub client: Client,
+    /// Its first connection.
+    pub since: Timestamp,
+    /// Its latest connection.
+    pub last_connected: Timestamp,
+    /// Open now.
+    pub connections: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    since: Timestamp,
+    last_connected: Timestamp,
+    connections: usize,
+}
+
+/// All rows. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Clients(Arc<Mutex<HashMap<Arc<Client>, Times>>>);
+
+impl Clients {
+    /// Counts a connection until what is returned is dropped.
+    pub fn connected(&self, client: Client, now: Timestamp) -> Connected {
+        let client = Arc::new(client);
+        let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if rows.len() >= MAX_ROWS && !rows.contains_key(&client) {
+            // Only a proxy with ten thousand clients comes here, once for each new one.
+            let oldest = rows.iter().min_by_key(|(_, times)| (times.connections > 0, times.last_connected));
+            if let Some(oldest) = oldest.map(|(client, _)| client.clone()) {
+                rows.remove(&oldest);
+            }
+        }
+        let times = rows.entry(client.clone()).or_insert(Times { since: now, last_connected: now, connections: 0 });
+        times.last_connected = now;
+        times.connections += 1;
+        Connected { clients: self.clone(), client }
+    }
+
+    /// Every row, by `client.id`, then the latest first.
+    pub fn rows(&self) -> Vec<Row> {
+        let rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rows: Vec<Row> = rows
+            .iter()
+            .map(|(client, times)| Row {
+                client: Client::clone(client),
+                since: times.since,
+                last_connected: times.last_connected,
+                connections: times.connections,
+            })
+            .collect();
+        rows.sort_by(|a, b| (&a.client.client_id, b.last_connected).cmp(&(&b.client.client_id, a.last_connected)));
+        rows
+    }
+}
+
+/// An open connection of a row.
+#[derive(Debug)]
+pub struct Connected {
+    clients: Clients,
+    client: Arc<Client>,
+}
+
+impl Connected {
+    /// Whose connection it is.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        let mut rows = self.clients.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(times) = rows.get_mut(&self.client) {
+            times.connections = times.connections.saturating_sub(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(id: &str, cluster: &str) -> Client {
+        Client {
+            client_id: id.to_owned(),
+            software_name: None,
+            software_version: None,
+            address: IpAddr::from([127, 0, 0, 1]),
+            listener: "internal".into(),
+            route: Some("all".into()),
+            cluster: Some(cluster.into()),
+        }
+    }
+
+    fn second(n: i64) -> Timestamp {
+        Timestamp::from_second(n).unwrap()
+    }
+
+    #[test]
+    fn a_client_that_went_to_two_clusters_has_two_rows_that_outlive_its_connections() {
+        let clients = Clients::default();
+        let old = clients.connected(client("orders-1", "legacy"), second(1));
+        let again = clients.connected(client("orders-1", "legacy"), second(2));
+        drop((old, again));
+        let new = clients.connected(client("orders-1", "new"), second(3));
+        let told: Vec<_> =
+            clients.rows().into_iter().map(|row| (row.client.cluster.unwrap(), row.since, row.last_connected, row.connections)).collect();
+        assert_eq!(told, [("new".into(), second(3), second(3), 1), ("legacy".into(), second(1), second(2), 0)]);
+        drop(new);
+    }
+
+    #[test]
+    fn rows_are_bounded_and_open_ones_stay() {
+        let clients = Clients::default();
+        let open = clients.connected(client("first", "legacy"), second(0));
+        for n in 0..MAX_ROWS as i64 + 5 {
+            drop(clients.connected(client(&format!("c{n}"), "legacy"), second(n + 1)));
+        }
+        let rows = clients.rows();
+        assert_eq!(rows.len(), MAX_ROWS);
+        assert!(rows.iter().any(|row| row.client.client_id == "first"));
+        assert!(!rows.iter().any(|row| row.client.client_id == "c0"));
+        drop(open);
+    }
+
+    #[test]
+    fn a_long_name_is_cut_between_two_characters() {
+        assert_eq!(Client::name(&"가".repeat(1000)).len(), 255);
+    }
+}

@@ -1,0 +1,108 @@
+//! `kferry-proxy`: logs, file, ports, run, drain.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Parser, ValueEnum};
+use kferry_proxy::metrics;
+use kferry_proxy::routes::Table;
+use kferry_proxy::server::{Proxy, Shared};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+use tracing_subscriber::EnvFilter;
+
+/// The bootstrap address of every Kafka client: routes each by its client.id to a cluster.
+///
+/// Reload: edit the file, SIGHUP, or POST /reload to the admin address. Stop: SIGTERM or SIGINT, then it drains.
+/// RUST_LOG sets the log level (default info). Exit code 2: the file has errors.
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    /// The configuration file.
+    #[arg(long, default_value = "routes.toml", env = "KFERRY_CONFIG")]
+    config: PathBuf,
+    /// How log lines are written to standard error.
+    #[arg(long, value_enum, default_value = "text")]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let args = Args::parse();
+    write_logs(args.log_format);
+    match run(args).await {
+        Ok(code) => code,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let metrics = metrics::install()?;
+    let table = match Table::load(&args.config) {
+        Ok(table) => table,
+        Err(error) => {
+            eprintln!("{error}");
+            return Ok(ExitCode::from(2));
+        }
+    };
+    let files = allow_open_files();
+    let proxy = Proxy::bind(table, metrics)?;
+    info!(version = env!("CARGO_PKG_VERSION"), config = %args.config.display(), open_files = files, "kferry-proxy is ready");
+
+    let stop = CancellationToken::new();
+    tokio::spawn(stop_on_signals(stop.clone())?);
+    tokio::spawn(reload_on_sighup(proxy.shared().clone())?);
+    proxy.run(stop).await;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn write_logs(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    match format {
+        LogFormat::Text => logs.with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Json => logs.json().flatten_event(true).init(),
+    }
+}
+
+/// Two sockets a connection: the soft limit of 1,024 that shells start with would be used up by 500 clients.
+fn allow_open_files() -> Option<u64> {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    getrlimit(Resource::Nofile).current
+}
+
+fn stop_on_signals(stop: CancellationToken) -> std::io::Result<impl Future<Output = ()>> {
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => info!("SIGTERM"),
+            _ = int.recv() => info!("SIGINT"),
+        }
+        stop.cancel();
+    })
+}
+
+fn reload_on_sighup(shared: Arc<Shared>) -> std::io::Result<impl Future<Output = ()>> {
+    let mut hup = signal(SignalKind::hangup())?;
+    Ok(async move {
+        while hup.recv().await.is_some() {
+            // The outcome is in the log and the metrics.
+            let _ = shared.table.reload().await;
+        }
+    })
+}

@@ -1,0 +1,273 @@
+//! The table in force, and how `routes.toml` gets into it.
+//!
+//! The file is the order, the table is what holds: a file with an error changes nothing. What a running process cannot change (where it
+//! listens) is said, and the rest of the file is taken over.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+use kferry_wire::config::diagnostic::{self, Invalid, Severity};
+use kferry_wire::config::{BrokerRange, Cluster, Config, Listener, Mode};
+use kferry_wire::security::tls::{SecurityError, server_config};
+use tokio::sync::Mutex;
+use tokio::task::spawn_blocking;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_rustls::rustls::ServerConfig;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::metrics;
+use crate::servers::BootstrapServers;
+
+/// How often the file is read. Reading it is all there is to watching it: it sees an edit in place, a rename over it, a ConfigMap's swapped
+/// symlink and a bind mount alike, of which inotify misses some; ten kilobytes twice a second cost nothing.
+const POLL: Duration = Duration::from_millis(500);
+
+/// Why a file is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file has errors.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// The file is right, but a certificate or key that it names is not.
+    #[error("{}: {source}", path.display())]
+    Security {
+        /// `routes.toml`
+        path: PathBuf,
+        /// Which file, and what is wrong with it.
+        source: SecurityError,
+    },
+}
+
+/// What a reload did.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Reloaded {
+    /// The text is the one in force. Certificates were read again.
+    Unchanged,
+    /// The new table is in force.
+    Changed {
+        /// What only holds after a restart, a sentence each.
+        after_restart: Vec<String>,
+    },
+}
+
+/// A table, ready to use: the file and what was made of it.
+#[derive(Debug)]
+pub struct InForce {
+    /// The checked file.
+    pub config: Config,
+    /// Since when it is in force.
+    pub loaded_at: Timestamp,
+    text: String,
+    servers: HashMap<Arc<str>, Arc<BootstrapServers>>,
+    tls: HashMap<Arc<str>, Arc<ServerConfig>>,
+}
+
+impl InForce {
+    fn build(text: String, path: &Path, before: Option<&Self>) -> Result<Self, LoadError> {
+        let config = Config::parse(&text, path)?;
+        let security = |source| LoadError::Security { path: path.to_owned(), source };
+        let mut servers = HashMap::new();
+        for cluster in &config.clusters {
+            let made = Arc::new(BootstrapServers::new(cluster.clone()).map_err(security)?);
+            servers.insert(cluster.name.clone(), made);
+        }
+        // A listener that the file has dropped is bound until the restart, and goes on as it was.
+        let mut tls = before.map(|before| before.tls.clone()).unwrap_or_default();
+        for listener in &config.listeners {
+            tls.remove(&listener.name);
+            if let Some(settings) = &listener.tls {
+                tls.insert(listener.name.clone(), server_config(settings).map_err(security)?);
+            }
+        }
+        Ok(Self { config, loaded_at: Timestamp::now(), text, servers, tls })
+    }
+
+    fn warn(&self, path: &Path) {
+        let warnings = &self.config.warnings;
+        if !warnings.is_empty() {
+            let places = diagnostic::render(path, &self.text, Severity::Warning, warnings, false);
+            warn!("routes.toml is taken, though something in it is probably not meant\n{places}");
+        }
+    }
+
+    /// The bootstrap servers of a cluster of this table.
+    pub fn servers(&self, cluster: &Cluster) -> &Arc<BootstrapServers> {
+        &self.servers[&cluster.name]
+    }
+
+    /// The clusters that a relayed client may come to.
+    pub fn relayed_clusters(&self) -> impl Iterator<Item = &Arc<Cluster>> {
+        let relayed = |cluster: &Cluster| {
+            let mut routes = self.config.routes.iter().filter(|route| route.mode == Mode::Relay);
+            routes.any(|route| route.cluster.name == cluster.name || route.credentials.contains_key(&cluster.name))
+        };
+        self.config.clusters.iter().filter(move |cluster| relayed(cluster))
+    }
+
+    fn virtual_brokers(&self) -> Vec<(Arc<str>, BrokerRange)> {
+        self.relayed_clusters().filter_map(|cluster| Some((cluster.name.clone(), cluster.brokers.clone()?))).collect()
+    }
+
+    /// How the listener of that name does TLS, if it does.
+    pub fn tls(&self, listener: &str) -> Option<&Arc<ServerConfig>> {
+        self.tls.get(listener)
+    }
+}
+
+/// The ports of a process, which are opened once.
+#[derive(Debug)]
+struct Bound {
+    listeners: Vec<Listener>,
+    admin: SocketAddr,
+    virtual_brokers: Vec<(Arc<str>, BrokerRange)>,
+}
+
+/// `routes.toml` and the table that was made of it.
+#[derive(Debug)]
+pub struct Table {
+    path: PathBuf,
+    in_force: ArcSwap<InForce>,
+    /// What was bound at the start: a reload is compared with it.
+    bound: Bound,
+    /// The text that was judged last, taken or not; `None` if there was none to be read. Locked by a reload: one at a time.
+    judged: Mutex<Option<String>>,
+}
+
+impl Table {
+    /// Loads the file for the first time.
+    ///
+    /// # Errors
+    /// [`LoadError`]: there is nothing to fall back to.
+    pub fn load(path: &Path) -> Result<Self, LoadError> {
+        let in_force = InForce::build(Config::read(path)?, path, None)?;
+        in_force.warn(path);
+        metrics::loaded(in_force.loaded_at);
+        Ok(Self {
+            path: path.to_owned(),
+            bound: Bound {
+                listeners: in_force.config.listeners.clone(),
+                admin: in_force.config.admin.bind,
+                virtual_brokers: in_force.virtual_brokers(),
+            },
+            judged: Mutex::new(Some(in_force.text.clone())),
+            in_force: ArcSwap::from_pointee(in_force),
+        })
+    }
+
+    /// The table as it is now.
+    pub fn in_force(&self) -> Arc<InForce> {
+        self.in_force.load_full()
+    }
+
+    /// Reads the file again and puts it in force. Tells the log and the metrics, whoever asked.
+    ///
+    /// # Errors
+    /// [`LoadError`]: nothing has changed.
+    pub async fn reload(&self) -> Result<Reloaded, LoadError> {
+        let mut judged = self.judged.lock().await;
+        self.judge(&mut judged, Config::read(&self.path))
+    }
+
+    fn judge(&self, judged: &mut Option<String>, text: Result<String, Invalid>) -> Result<Reloaded, LoadError> {
+        *judged = text.as_ref().ok().cloned();
+        let result = text.map_err(LoadError::from).and_then(|text| self.put_in_force(text));
+        match &result {
+            Ok(Reloaded::Unchanged) => {
+                metrics::reloaded("unchanged");
+                info!(path = %self.path.display(), "routes.toml is unchanged; certificates were read again");
+            }
+            Ok(Reloaded::Changed { after_restart }) => {
+                metrics::reloaded("changed");
+                let table = self.in_force();
+                let config = &table.config;
+                info!(path = %self.path.display(), clusters = config.clusters.len(), routes = config.routes.len(), "routes.toml is in force");
+                for sentence in after_restart {
+                    warn!("{sentence}");
+                }
+            }
+            Err(reason) => {
+                metrics::reloaded("invalid");
+                error!("routes.toml was not taken, the table of {} stays in force\n{reason}", self.in_force().loaded_at);
+            }
+        }
+        result
+    }
+
+    fn put_in_force(&self, text: String) -> Result<Reloaded, LoadError> {
+        let before = self.in_force();
+        let after = InForce::build(text, &self.path, Some(&before))?;
+        if after.text == before.text {
+            self.in_force.store(Arc::new(after));
+            return Ok(Reloaded::Unchanged);
+        }
+        after.warn(&self.path);
+        metrics::loaded(after.loaded_at);
+        let after_restart = self.after_restart(&after);
+        self.in_force.store(Arc::new(after));
+        Ok(Reloaded::Changed { after_restart })
+    }
+
+    fn after_restart(&self, after: &InForce) -> Vec<String> {
+        let Bound { listeners, admin, virtual_brokers } = &self.bound;
+        let config = &after.config;
+        let mut sentences = Vec::new();
+        let mut tell =
+            |what: String| sentences.push(format!("{what}; this needs a restart of kferry-proxy, the rest of the file is in force"));
+        for now in &config.listeners {
+            match listeners.iter().find(|bound| bound.name == now.name) {
+                None => tell(format!("listener {:?} is new, bind {} is not open", now.name, now.bind)),
+                Some(bound) if bound.bind != now.bind => {
+                    tell(format!("listener {:?} stays bound to {}, the file says {}", now.name, bound.bind, now.bind));
+                }
+                Some(_) => {}
+            }
+        }
+        for bound in listeners {
+            if !config.listeners.iter().any(|now| now.name == bound.name) {
+                tell(format!("listener {:?} is no longer in the file, {} stays open", bound.name, bound.bind));
+            }
+        }
+        if config.admin.bind != *admin {
+            tell(format!("[admin] stays bound to {admin}, the file says {}", config.admin.bind));
+        }
+        for (cluster, range) in after.virtual_brokers() {
+            if !virtual_brokers.contains(&(cluster.clone(), range.clone())) {
+                tell(format!(
+                    "the virtual brokers of cluster {cluster:?}, ports {} to {}, are not open",
+                    range.ports.start(),
+                    range.ports.end()
+                ));
+            }
+        }
+        sentences
+    }
+
+    /// Reloads whenever the file has changed, until `stop`. An editor may write a file in several steps, and half a file can be a valid one
+    /// with half the routes: so a text counts once it was read twice in a row.
+    pub async fn watch(&self, stop: CancellationToken) {
+        let mut ticks = interval(POLL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut last = self.judged.lock().await.clone();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            let path = self.path.clone();
+            let Ok(now) = spawn_blocking(move || Config::read(&path)).await else { continue };
+            let text = now.as_ref().ok().cloned();
+            let mut judged = self.judged.lock().await;
+            if text == last && text != *judged {
+                // The outcome is in the log and the metrics.
+                let _ = self.judge(&mut judged, now);
+            }
+            last = text;
+        }
+    }
+}
