@@ -1,0 +1,279 @@
+//! `kferry check`: is the file right, and what is behind it?
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `check` | the command: the file itself, the report and how it is shown |
+//! | [`brokers`] | `--connect`: what each bootstrap server says |
+//! | [`clients`] | `--connect`: which clients the running proxy has seen, and where this file would send them |
+//!
+//! The report for people goes to standard output, errors and warnings to standard error; `--json` is one object on standard output.
+
+mod brokers;
+mod clients;
+
+use std::borrow::Borrow;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use kferry_wire::config::Config;
+use kferry_wire::config::diagnostic::{self, Diagnostic, Invalid, Severity};
+use serde::Serialize;
+
+use brokers::Brokers;
+use clients::Clients;
+
+/// Names in one sentence.
+const LISTED: usize = 5;
+
+/// Checks routes.toml, and with --connect the clusters and the proxy behind it
+///
+/// Exit code: 0 all is well, 1 a cluster is not as the file says, 2 the file is invalid.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The file
+    #[arg(long, value_name = "FILE", env = "KFERRY_CONFIG", default_value = "routes.toml")]
+    config: PathBuf,
+    /// Also asks every bootstrap server, and the running proxy which clients this file would send elsewhere
+    #[arg(long)]
+    connect: bool,
+    /// Prints one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Report {
+    file: String,
+    /// Nothing in `errors`, here and in `brokers`.
+    ok: bool,
+    errors: Vec<Place>,
+    warnings: Vec<Place>,
+    /// What an edit of the file can do to clients that produce.
+    split: Option<String>,
+    brokers: Option<Brokers>,
+    clients: Option<Clients>,
+}
+
+/// A diagnostic for machines. Lines and columns start at 1, columns are characters.
+#[derive(Serialize)]
+struct Place {
+    line: usize,
+    column: usize,
+    message: String,
+    hint: Option<String>,
+}
+
+impl Place {
+    fn all(text: &str, diagnostics: &[Diagnostic]) -> Vec<Self> {
+        let place = |diagnostic: &Diagnostic| {
+            let before = &text[..text.floor_char_boundary(diagnostic.span.start)];
+            let line_start = before.rfind('\n').map_or(0, |end| end + 1);
+            Self {
+                line: before.matches('\n').count() + 1,
+                column: before[line_start..].chars().count() + 1,
+                message: diagnostic.message.clone(),
+                hint: diagnostic.hint.clone(),
+            }
+        };
+        diagnostics.iter().map(place).collect()
+    }
+}
+
+pub(crate) fn run(args: &Args) -> ExitCode {
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let (text, config) = match read(&args.config) {
+        Ok(read) => read,
+        Err(invalid) => return refuse(args, &invalid, colour),
+    };
+    let (brokers, clients) = if args.connect { ask(&config) } else { (None, None) };
+    let report = Report {
+        file: args.config.display().to_string(),
+        ok: brokers.as_ref().is_none_or(|brokers| brokers.errors.is_empty()),
+        errors: Vec::new(),
+        warnings: Place::all(&text, &config.warnings),
+        split: split(&config),
+        brokers,
+        clients,
+    };
+    if args.json {
+        print_json(&report);
+    } else {
+        print(&args.config, &text, &config, &report, colour);
+    }
+    ExitCode::from(u8::from(!report.ok))
+}
+
+fn read(path: &Path) -> Result<(String, Config), Invalid> {
+    let text = Config::read(path)?;
+    let config = Config::parse(&text, path)?;
+    Ok((text, config))
+}
+
+fn refuse(args: &Args, invalid: &Invalid, colour: bool) -> ExitCode {
+    if args.json {
+        let errors = Place::all(&invalid.text, &invalid.errors);
+        let file = args.config.display().to_string();
+        print_json(&Report { file, ok: false, errors, warnings: Vec::new(), split: None, brokers: None, clients: None });
+    } else {
+        to_stderr(&invalid.render(colour));
+    }
+    ExitCode::from(2)
+}
+
+fn ask(config: &Config) -> (Option<Brokers>, Option<Clients>) {
+    let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
+    let (brokers, clients) = runtime.block_on(async { tokio::join!(Brokers::ask(config), Clients::ask(config)) });
+    // Dropped, it would wait for look-ups in the DNS, which can go on for a minute after they have been given up.
+    runtime.shutdown_background();
+    (Some(brokers), Some(clients))
+}
+
+fn print(path: &Path, text: &str, config: &Config, report: &Report, colour: bool) {
+    let mut out = format!(
+        "{}: ok ({}, {}, {})\n",
+        report.file,
+        count(config.clusters.len(), "cluster"),
+        count(config.listeners.len(), "listener"),
+        count(config.routes.len(), "route")
+    );
+    if let Some(brokers) = &report.brokers {
+        out.push('\n');
+        out.push_str(&brokers.table());
+    }
+    if let Some(clients) = &report.clients {
+        out.push('\n');
+        out.push_str(&clients.text(&config.admin.bind.to_string()));
+    }
+    to_stdout(&out);
+
+    if !config.warnings.is_empty() {
+        to_stderr(&diagnostic::render(path, text, Severity::Warning, &config.warnings, colour));
+    }
+    let labelled = |severity, colour_code, sentence: &str| {
+        if colour { format!("\x1b[1;{colour_code}m{severity}\x1b[0m: {sentence}") } else { format!("{severity}: {sentence}") }
+    };
+    for sentence in report.brokers.iter().flat_map(|brokers| &brokers.warnings).chain(&report.split) {
+        to_stderr(&labelled("warning", 33, &printable(sentence)));
+    }
+    for sentence in report.brokers.iter().flat_map(|brokers| &brokers.errors) {
+        to_stderr(&labelled("error", 31, &printable(sentence)));
+    }
+}
+
+/// A pipe that is closed early (`kferry check | head`) is no reason for a panic, and the exit code says it all.
+fn to_stdout(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+fn to_stderr(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+fn print_json(report: &Report) {
+    let json = serde_json::to_string_pretty(report).expect("a report has nothing that JSON cannot carry");
+    to_stdout(&(json + "\n"));
+}
+
+/// The clients of a route in bootstrap mode are not moved together: each instance goes over when it next connects. While that lasts,
+/// one that produces writes to both clusters.
+fn split(config: &Config) -> Option<String> {
+    let routes: Vec<&str> = config.routes.iter().map(|route| &*route.name).collect();
+    if config.clusters.len() < 2 || routes.is_empty() {
+        return None;
+    }
+    Some(format!(
+        "an edit of a route moves its clients one by one, each when it next connects: until then, the instances of a client that \
+         produces write to both clusters. Stop its producers before you change its cluster and start them after it. Routes: {}",
+        listed(&routes)
+    ))
+}
+
+fn count(number: usize, noun: &str) -> String {
+    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+}
+
+fn listed(names: &[impl Borrow<str>]) -> String {
+    match names.split_at_checked(LISTED) {
+        Some((first, rest)) if !rest.is_empty() => format!("{} and {} more", first.join(", "), rest.len()),
+        _ => names.join(", "),
+    }
+}
+
+/// What brokers and clients say goes to a terminal.
+fn printable(text: &str) -> String {
+    text.replace(char::is_control, "\u{fffd}")
+}
+
+/// Columns as wide as their widest cell, two spaces apart.
+fn table(rows: &[Vec<String>]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..rows.first().map_or(0, Vec::len)).map(width).collect();
+    let line = |row: &Vec<String>| {
+        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        cells.join("  ").trim_end().to_owned() + "\n"
+    };
+    rows.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(super) fn config(text: &str) -> Config {
+        Config::parse(text, Path::new("routes.toml")).unwrap()
+    }
+
+    /// Two clusters, and routes of these names, each for the client of its name.
+    pub(super) fn two_clusters(routes: &[(&str, &str)]) -> Config {
+        let head = r#"
+            [clusters.legacy]
+            id = 1
+            bootstrap_servers = "legacy-1:9092,legacy-2:9092"
+            node_ids = "1-3"
+            broker_ports = "9100-9102"
+            [clusters.new]
+            id = 2
+            bootstrap_servers = "new-1:9092"
+            [[listeners]]
+            name = "internal"
+            bind = "127.0.0.1:9092"
+        "#;
+        let route = |(client, cluster): &(&str, &str)| {
+            format!("[[routes]]\nname = \"{client}\"\nclient_id = \"{client}*\"\ncluster = \"{cluster}\"\n")
+        };
+        config(&(head.to_owned() + "\n" + &routes.iter().map(route).collect::<Vec<_>>().concat()))
+    }
+
+    #[test]
+    fn a_possible_split_names_the_routes_and_what_to_do() {
+        let text = split(&two_clusters(&[("orders", "new"), ("billing", "legacy")])).unwrap();
+        assert!(text.contains("Stop its producers before") && text.ends_with("Routes: orders, billing"), "{text}");
+        let text = split(&two_clusters(&["a", "b", "c", "d", "e", "f", "g"].map(|name| (name, "new")))).unwrap();
+        assert!(text.ends_with("a, b, c, d, e and 2 more"), "{text}");
+    }
+
+    #[test]
+    fn with_one_cluster_nothing_can_be_split() {
+        let text = "[clusters.only]\nid = 1\nbootstrap_servers = \"a:9092\"\n[[listeners]]\nname = \"l\"\nbind = \"127.0.0.1:9092\"\n\
+                    [[routes]]\nname = \"all\"\nclient_id = \"*\"\ncluster = \"only\"\n";
+        assert_eq!(split(&config(text)), None);
+    }
+
+    #[test]
+    fn a_place_counts_lines_and_characters_from_one() {
+        let at = |start| {
+            let diagnostic = Diagnostic { span: start..start, message: String::new(), hint: None };
+            let place = &Place::all("a = 1\nü = 2\n", &[diagnostic])[0];
+            (place.line, place.column)
+        };
+        assert_eq!([at(0), at(4), at(6), at(8), at(13)], [(1, 1), (1, 5), (2, 1), (2, 2), (3, 1)]);
+    }
+
+    #[test]
+    fn a_table_is_aligned_and_has_no_trailing_spaces() {
+        let rows = [["CLUSTER", "ID"], ["a", "b"]].map(|row| row.map(str::to_owned).to_vec());
+        assert_eq!(table(&rows), "CLUSTER  ID\na        b\n");
+    }
+}

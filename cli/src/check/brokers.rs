@@ -1,0 +1,304 @@
+//! What each bootstrap server of each cluster says.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use kferry_wire::cluster::ClusterInfo;
+use kferry_wire::config::{Cluster, Config, HostPort, Security};
+use kferry_wire::connection::{ConnectOptions, Connection, Refusal};
+use serde::Serialize;
+use tokio::time::{Instant, timeout_at};
+
+use super::{listed, printable, table};
+
+/// For one server, all of it.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// The servers' answers, and what is wrong with them.
+#[derive(Serialize)]
+pub(super) struct Brokers {
+    servers: Vec<Server>,
+    pub(super) errors: Vec<String>,
+    pub(super) warnings: Vec<String>,
+}
+
+/// A bootstrap server.
+#[derive(Debug, Serialize)]
+struct Server {
+    cluster: String,
+    address: String,
+    took_ms: u64,
+    #[serde(flatten)]
+    answer: Answer,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+enum Answer {
+    /// It answered all that it was asked.
+    Ok(Seen),
+    /// It is there, and kferry has no credentials for it: in bootstrap mode the clients bring their own.
+    NoCredentials { kafka: String },
+    /// It could not be asked.
+    Failed { reason: String },
+}
+
+#[derive(Debug, Serialize)]
+struct Seen {
+    /// `4.3`, `at least 4.4`
+    kafka: String,
+    /// The finalized feature, `KRaft` only.
+    metadata_version: Option<i16>,
+    cluster_id: Option<String>,
+    node_ids: Vec<i32>,
+    controller: Option<i32>,
+    principal: String,
+}
+
+impl Brokers {
+    pub(super) async fn ask(config: &Config) -> Self {
+        let asked: Vec<_> = config
+            .clusters
+            .iter()
+            .flat_map(|cluster| cluster.bootstrap_servers.iter().map(|address| (cluster.clone(), address.clone())))
+            .map(|(cluster, address)| tokio::spawn(async move { Server::ask(&cluster, &address).await }))
+            .collect();
+        let mut servers = Vec::new();
+        for server in asked {
+            servers.push(server.await.expect("asking a broker does not panic"));
+        }
+        Self::judge(config, servers)
+    }
+
+    fn judge(config: &Config, servers: Vec<Server>) -> Self {
+        let (mut errors, mut warnings) = (Vec::new(), Vec::new());
+        // Which clusters of the file have which cluster id, each once and in the file's order.
+        let mut by_id: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for cluster in &config.clusters {
+            let name = &*cluster.name;
+            let of_cluster = || servers.iter().filter(|server| server.cluster == name);
+            let mut ids: Vec<(&str, &str)> = Vec::new();
+            for server in of_cluster() {
+                match &server.answer {
+                    Answer::Ok(Seen { cluster_id: Some(id), .. }) => ids.push((id, &server.address)),
+                    Answer::Ok(_) => {}
+                    Answer::NoCredentials { .. } => warnings.push(format!(
+                        "cluster {name}: {} wants a login and kferry has none, so nothing more could be asked; \
+                         that is enough for bootstrap mode, where clients bring their own: \
+                         otherwise set sasl_mechanism, sasl_username and sasl_password",
+                        server.address
+                    )),
+                    Answer::Failed { reason } => errors.push(format!("cluster {name}: {reason}")),
+                }
+            }
+            if ids.iter().any(|(id, _)| *id != ids[0].0) {
+                let told: Vec<String> = ids.iter().map(|(id, address)| format!("{address} is of {id}")).collect();
+                errors.push(format!(
+                    "cluster {name}: its bootstrap_servers are of different clusters ({}); list the servers of one only",
+                    told.join(", ")
+                ));
+            }
+            for (id, _) in ids {
+                let names = by_id.entry(id).or_default();
+                if !names.contains(&name) {
+                    names.push(name);
+                }
+            }
+            warnings.extend(outside(cluster, of_cluster()));
+        }
+        for (id, names) in by_id {
+            if names.len() > 1 {
+                errors.push(format!(
+                    "the clusters {} are one and the same, {id}; correct the bootstrap_servers, or keep only one of them",
+                    names.join(", ")
+                ));
+            }
+        }
+        Self { servers, errors, warnings }
+    }
+
+    /// For people.
+    pub(super) fn table(&self) -> String {
+        let header = ["CLUSTER", "BOOTSTRAP SERVER", "KAFKA", "CLUSTER ID", "BROKERS", "CONTROLLER", "CONNECTED AS", "MS"];
+        let mut rows = vec![header.map(str::to_owned).to_vec()];
+        rows.extend(self.servers.iter().map(Server::row));
+        table(&rows)
+    }
+}
+
+/// Brokers that relay mode would have no port for.
+fn outside<'a>(cluster: &Cluster, servers: impl Iterator<Item = &'a Server>) -> Option<String> {
+    let range = &cluster.brokers.as_ref()?.node_ids;
+    let outside: BTreeSet<i32> = servers
+        .filter_map(|server| if let Answer::Ok(seen) = &server.answer { Some(&seen.node_ids) } else { None })
+        .flatten()
+        .filter(|node_id| !range.contains(node_id))
+        .copied()
+        .collect();
+    if outside.is_empty() {
+        return None;
+    }
+    let names: Vec<String> = outside.iter().map(ToString::to_string).collect();
+    Some(format!(
+        "cluster {}: brokers outside of node_ids {}-{}: {}; relay mode has no port for them: widen node_ids and broker_ports",
+        cluster.name,
+        range.start(),
+        range.end(),
+        listed(&names)
+    ))
+}
+
+impl Server {
+    async fn ask(cluster: &Cluster, address: &HostPort) -> Self {
+        let begin = Instant::now();
+        let answer = Answer::ask(address, &cluster.security, begin + DEADLINE).await;
+        let took_ms = begin.elapsed().as_millis() as u64;
+        Self { cluster: cluster.name.to_string(), address: address.to_string(), took_ms, answer }
+    }
+
+    fn row(&self) -> Vec<String> {
+        let missing = || "-".to_owned();
+        let [kafka, id, brokers, controller, principal] = match &self.answer {
+            Answer::Ok(seen) => [
+                seen.kafka.clone(),
+                seen.cluster_id.clone().unwrap_or_else(missing),
+                seen.node_ids.len().to_string(),
+                seen.controller.map_or_else(missing, |node_id| node_id.to_string()),
+                seen.principal.clone(),
+            ],
+            Answer::NoCredentials { kafka } => [kafka.clone(), missing(), missing(), missing(), "nobody: no credentials".to_owned()],
+            Answer::Failed { .. } => [missing(), missing(), missing(), missing(), "failed, see below".to_owned()],
+        };
+        [self.cluster.clone(), self.address.clone(), kafka, id, brokers, controller, principal, self.took_ms.to_string()]
+            .map(|cell| printable(&cell))
+            .to_vec()
+    }
+}
+
+impl Answer {
+    async fn ask(address: &HostPort, security: &Security, deadline: Instant) -> Self {
+        let options = ConnectOptions { connect_timeout: DEADLINE, ..ConnectOptions::default() };
+        let connection = match Connection::connect(address, security, &options).await {
+            Ok(connection) => connection,
+            Err(error) => {
+                return match error.refusal {
+                    Refusal::NoCredentials { release } => Self::NoCredentials { kafka: release.to_string() },
+                    _ => Self::Failed { reason: error.to_string() },
+                };
+            }
+        };
+        match timeout_at(deadline, ClusterInfo::ask(&connection)).await {
+            Ok(Ok(info)) => Self::Ok(Seen {
+                kafka: info.release.to_string(),
+                metadata_version: info.metadata_version,
+                cluster_id: info.cluster_id,
+                node_ids: info.brokers.iter().map(|broker| broker.node_id).collect(),
+                controller: info.controller,
+                principal: connection.principal().to_owned(),
+            }),
+            Ok(Err(error)) => Self::Failed { reason: error.to_string() },
+            Err(_elapsed) => Self::Failed { reason: format!("{address}: connected, but no answer within {DEADLINE:?}; the broker hangs") },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::two_clusters;
+    use super::*;
+
+    fn seen(cluster_id: &str, node_ids: &[i32]) -> Answer {
+        Answer::Ok(Seen {
+            kafka: "4.3".to_owned(),
+            metadata_version: Some(30),
+            cluster_id: Some(cluster_id.to_owned()),
+            node_ids: node_ids.to_vec(),
+            controller: node_ids.first().copied(),
+            principal: "User:kferry".to_owned(),
+        })
+    }
+
+    fn judge(answers: [(&str, &str, Answer); 3]) -> Brokers {
+        let servers = answers
+            .map(|(cluster, address, answer)| Server { cluster: cluster.to_owned(), address: address.to_owned(), took_ms: 7, answer })
+            .into();
+        Brokers::judge(&two_clusters(&[("orders", "new")]), servers)
+    }
+
+    #[test]
+    fn clusters_as_the_file_says_are_no_complaint() {
+        let brokers = judge([
+            ("legacy", "legacy-1:9092", seen("L", &[1, 2])),
+            ("legacy", "legacy-2:9092", seen("L", &[1, 2])),
+            ("new", "new-1:9092", seen("N", &[99])),
+        ]);
+        assert!(brokers.errors.is_empty() && brokers.warnings.is_empty(), "{:?} {:?}", brokers.errors, brokers.warnings);
+        let table = brokers.table();
+        assert!(table.starts_with("CLUSTER  BOOTSTRAP SERVER  KAFKA  CLUSTER ID  BROKERS  CONTROLLER  CONNECTED AS  MS\n"), "{table}");
+        assert!(table.ends_with("new      new-1:9092        4.3    N           1        99          User:kferry   7\n"), "{table}");
+    }
+
+    #[test]
+    fn servers_of_different_clusters_under_one_name_are_an_error() {
+        let brokers = judge([
+            ("legacy", "legacy-1:9092", seen("L", &[1])),
+            ("legacy", "legacy-2:9092", seen("X", &[1])),
+            ("new", "new-1:9092", seen("N", &[1])),
+        ]);
+        assert_eq!(
+            brokers.errors,
+            ["cluster legacy: its bootstrap_servers are of different clusters (legacy-1:9092 is of L, legacy-2:9092 is of X); \
+                 list the servers of one only"]
+        );
+    }
+
+    #[test]
+    fn one_cluster_under_two_names_is_an_error() {
+        let brokers = judge([
+            ("legacy", "legacy-1:9092", seen("L", &[1])),
+            ("legacy", "legacy-2:9092", seen("L", &[1])),
+            ("new", "new-1:9092", seen("L", &[1])),
+        ]);
+        assert_eq!(
+            brokers.errors,
+            ["the clusters legacy, new are one and the same, L; correct the bootstrap_servers, or keep only one of them"]
+        );
+    }
+
+    #[test]
+    fn a_dead_server_is_an_error_and_one_without_our_login_a_warning() {
+        let failed = Answer::Failed { reason: "legacy-2:9092: cannot connect".to_owned() };
+        let brokers = judge([
+            ("legacy", "legacy-1:9092", seen("L", &[1])),
+            ("legacy", "legacy-2:9092", failed),
+            ("new", "new-1:9092", Answer::NoCredentials { kafka: "4.3".to_owned() }),
+        ]);
+        assert_eq!(brokers.errors, ["cluster legacy: legacy-2:9092: cannot connect"]);
+        assert!(brokers.warnings[0].contains("cluster new: new-1:9092 wants a login and kferry has none"), "{:?}", brokers.warnings);
+    }
+
+    #[test]
+    fn brokers_without_a_port_are_a_warning_with_their_node_ids() {
+        let answers = || seen("L", &[1, 4, 9]);
+        let brokers =
+            judge([("legacy", "legacy-1:9092", answers()), ("legacy", "legacy-2:9092", answers()), ("new", "new-1:9092", seen("N", &[1]))]);
+        assert_eq!(
+            brokers.warnings,
+            ["cluster legacy: brokers outside of node_ids 1-3: 4, 9; relay mode has no port for them: widen node_ids and broker_ports"]
+        );
+    }
+
+    #[test]
+    fn json_says_how_it_stands_with_each_server() {
+        let brokers = judge([
+            ("legacy", "legacy-1:9092", seen("L", &[1])),
+            ("legacy", "legacy-2:9092", Answer::Failed { reason: "why".to_owned() }),
+            ("new", "new-1:9092", Answer::NoCredentials { kafka: "4.3".to_owned() }),
+        ]);
+        let json = serde_json::to_value(&brokers).unwrap();
+        let servers = json["servers"].as_array().unwrap();
+        assert_eq!((&servers[0]["state"], &servers[0]["cluster_id"], &servers[0]["took_ms"]), (&"ok".into(), &"L".into(), &7.into()));
+        assert_eq!((&servers[1]["state"], &servers[1]["reason"]), (&"failed".into(), &"why".into()));
+        assert_eq!((&servers[2]["state"], &servers[2]["kafka"]), (&"no_credentials".into(), &"4.3".into()));
+    }
+}

@@ -1,0 +1,266 @@
+//! Which clients the running proxy has seen, and which of them this file would send to another cluster.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::{Request, header};
+use hyper_util::rt::TokioIo;
+use kferry_wire::config::Config;
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::{count, printable};
+
+/// The proxy is near, and answers from memory.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// The proxy keeps 10,000 rows at most, each of less than 2 KiB.
+const MAX_BODY: usize = 32 * 1024 * 1024;
+
+/// Lines for people; `--json` has them all.
+const SHOWN: usize = 30;
+
+/// What the proxy said.
+#[derive(Serialize)]
+pub(super) struct Clients {
+    /// Why there is nothing: the proxy does not run, or not here.
+    note: Option<String>,
+    seen: usize,
+    moves: Vec<Move>,
+}
+
+/// A client that this file sends elsewhere.
+#[derive(Debug, Serialize)]
+struct Move {
+    client_id: String,
+    software_name: Option<String>,
+    software_version: Option<String>,
+    address: IpAddr,
+    /// Where its latest connection went, `null` if it was refused.
+    from: Option<String>,
+    /// Where its next one goes, `null` if no route matches.
+    to: Option<String>,
+    /// By which route.
+    route: Option<String>,
+}
+
+/// The proxy's answer, as far as it is read.
+#[derive(Deserialize)]
+struct Seen {
+    clients: Vec<Row>,
+}
+
+#[derive(Deserialize)]
+struct Row {
+    client_id: String,
+    software_name: Option<String>,
+    software_version: Option<String>,
+    address: IpAddr,
+    cluster: Option<String>,
+}
+
+impl Clients {
+    pub(super) async fn ask(config: &Config) -> Self {
+        let address = reachable(config.admin.bind);
+        let answer = timeout(DEADLINE, get(address)).await.unwrap_or_else(|_elapsed| Err(format!("no answer within {DEADLINE:?}")));
+        match answer
+            .and_then(|body| serde_json::from_slice(&body).map_err(|error| format!("its answer is not /clients of a proxy: {error}")))
+        {
+            Ok(seen) => Self::judge(config, seen),
+            Err(reason) => {
+                let note = format!("no proxy at http://{address} ([admin] bind), so which clients would move is not known: {reason}");
+                Self { note: Some(note), seen: 0, moves: Vec::new() }
+            }
+        }
+    }
+
+    fn judge(config: &Config, seen: Seen) -> Self {
+        // A client that has been on several clusters has a row for each, the latest first.
+        let mut latest = HashSet::new();
+        let rows: Vec<Row> = seen.clients.into_iter().filter(|row| latest.insert((row.client_id.clone(), row.address))).collect();
+        let (seen, moves) = (rows.len(), rows.into_iter().filter_map(|row| Move::of(config, row)).collect());
+        Self { note: None, seen, moves }
+    }
+
+    /// For people. `admin` is where the proxy was looked for.
+    pub(super) fn text(&self, admin: &str) -> String {
+        if let Some(note) = &self.note {
+            return format!("note: {}\n", printable(note));
+        }
+        let seen = count(self.seen, "client");
+        if self.moves.is_empty() {
+            return format!("the proxy at {admin} has seen {seen}, and this file changes the cluster of none\n");
+        }
+        let mut lines = vec![
+            format!(
+                "the proxy at {admin} has seen {seen}, and this file changes the cluster of {}, each when it next connects.",
+                self.moves.len()
+            ),
+            "If one produces, stop all of its instances before the edit and start them after it:".to_owned(),
+        ];
+        lines.extend(self.moves.iter().take(SHOWN).map(|client| format!("  {}", client.text())));
+        if let Some(more) = self.moves.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+            lines.push(format!("  and {more} more (--json lists them all)"));
+        }
+        lines.join("\n") + "\n"
+    }
+}
+
+impl Move {
+    fn of(config: &Config, row: Row) -> Option<Self> {
+        let route = config.route(&row.client_id, row.address);
+        let to = route.map(|route| route.cluster.name.to_string());
+        if to == row.cluster {
+            return None;
+        }
+        let Row { client_id, software_name, software_version, address, cluster: from } = row;
+        Some(Self { client_id, software_name, software_version, address, from, to, route: route.map(|route| route.name.to_string()) })
+    }
+
+    /// `orders-7 (apache-kafka-java 4.3.0, 10.1.2.3): legacy -> new by the route orders`
+    fn text(&self) -> String {
+        let name = if self.client_id.is_empty() { "without client.id" } else { &self.client_id };
+        let software: Vec<&str> = [&self.software_name, &self.software_version].into_iter().flatten().map(String::as_str).collect();
+        let software = if software.is_empty() { String::new() } else { format!("{}, ", software.join(" ")) };
+        let cluster = |name: &Option<String>| name.clone().unwrap_or_else(|| "refused".to_owned());
+        let by = self.route.as_ref().map_or_else(|| ", as no route matches".to_owned(), |route| format!(" by the route {route}"));
+        printable(&format!("{name} ({software}{}): {} -> {}{by}", self.address, cluster(&self.from), cluster(&self.to)))
+    }
+}
+
+/// A proxy that binds to all addresses is asked on this machine.
+fn reachable(bind: SocketAddr) -> SocketAddr {
+    let ip = match bind.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, bind.port())
+}
+
+async fn get(address: SocketAddr) -> Result<Bytes, String> {
+    let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    // Ends with `sender`; what goes wrong on it fails the request too.
+    let connection = tokio::spawn(connection);
+    let request = Request::get("/clients").header(header::HOST, address.to_string()).body(Empty::<Bytes>::new());
+    let request = request.map_err(|error| error.to_string())?;
+    let answer = sender.send_request(request).await.map_err(|error| error.to_string())?;
+    if !answer.status().is_success() {
+        return Err(format!("it answers {}", answer.status()));
+    }
+    let body = Limited::new(answer.into_body(), MAX_BODY).collect().await.map_err(|error| error.to_string())?;
+    connection.abort();
+    Ok(body.to_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::two_clusters;
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    const ANSWER: &str = r#"{"clients":[
+        {"client_id":"orders-7","software_name":"apache-kafka-java","software_version":"4.3.0","address":"10.1.2.3","listener":"internal",
+         "route":"orders","cluster":"legacy","since":"2026-01-01T00:00:00Z","last_connected":"2026-01-02T00:00:00Z","connections":2},
+        {"client_id":"orders-7","software_name":"apache-kafka-java","software_version":"4.3.0","address":"10.1.2.3","listener":"internal",
+         "route":"orders","cluster":"new","since":"2025-01-01T00:00:00Z","last_connected":"2025-01-02T00:00:00Z","connections":0},
+        {"client_id":"orders-8","software_name":null,"software_version":null,"address":"10.1.2.4","listener":"internal",
+         "route":"orders","cluster":"new","since":"2026-01-01T00:00:00Z","last_connected":"2026-01-02T00:00:00Z","connections":1},
+        {"client_id":"","software_name":null,"software_version":null,"address":"10.1.2.5","listener":"internal",
+         "route":"all","cluster":"legacy","since":"2026-01-01T00:00:00Z","last_connected":"2026-01-02T00:00:00Z","connections":1},
+        {"client_id":"stranger","software_name":null,"software_version":null,"address":"10.1.2.6","listener":"internal",
+         "route":null,"cluster":null,"since":"2026-01-01T00:00:00Z","last_connected":"2026-01-02T00:00:00Z","connections":0}]}"#;
+
+    fn config() -> Config {
+        two_clusters(&[("orders", "new"), ("billing", "legacy")])
+    }
+
+    #[test]
+    fn clients_whose_latest_cluster_changes_are_listed_with_the_route_that_does_it() {
+        let clients = Clients::judge(&config(), serde_json::from_str(ANSWER).unwrap());
+        assert_eq!(
+            clients.text("127.0.0.1:9190"),
+            "the proxy at 127.0.0.1:9190 has seen 4 clients, and this file changes the cluster of 2, each when it next connects.\n\
+             If one produces, stop all of its instances before the edit and start them after it:\n  \
+             orders-7 (apache-kafka-java 4.3.0, 10.1.2.3): legacy -> new by the route orders\n  \
+             without client.id (10.1.2.5): legacy -> refused, as no route matches\n"
+        );
+    }
+
+    #[test]
+    fn many_moves_are_counted_and_not_all_shown() {
+        let row = |n: u8| Row {
+            client_id: format!("orders-{n}\n"),
+            software_name: None,
+            software_version: None,
+            address: IpAddr::from([10, 0, 0, n]),
+            cluster: Some("legacy".to_owned()),
+        };
+        let clients = Clients::judge(&config(), Seen { clients: (0..40).map(row).collect() });
+        let text = clients.text("127.0.0.1:9190");
+        assert!(
+            text.contains("orders-29\u{fffd}") && !text.contains("orders-30") && text.ends_with("and 10 more (--json lists them all)\n"),
+            "{text}"
+        );
+        assert_eq!(clients.moves.len(), 40);
+    }
+
+    #[test]
+    fn nothing_moves_when_nothing_changes() {
+        let mut seen: Seen = serde_json::from_str(ANSWER).unwrap();
+        seen.clients.retain(|row| row.client_id == "orders-8" || row.client_id == "stranger");
+        let clients = Clients::judge(&config(), seen);
+        assert_eq!(
+            clients.text("127.0.0.1:9190"),
+            "the proxy at 127.0.0.1:9190 has seen 2 clients, and this file changes the cluster of none\n"
+        );
+    }
+
+    #[test]
+    fn a_proxy_on_all_addresses_is_asked_on_this_machine() {
+        let at = |bind: &str| reachable(bind.parse().unwrap()).to_string();
+        assert_eq!([at("0.0.0.0:1"), at("[::]:2"), at("10.1.2.3:3")], ["127.0.0.1:1", "[::1]:2", "10.1.2.3:3"]);
+    }
+
+    #[tokio::test]
+    async fn the_proxy_is_asked_over_http_and_its_absence_is_only_a_note() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut config = config();
+        config.admin.bind = listener.local_addr().unwrap();
+        let answers = [
+            format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{ANSWER}", ANSWER.len()),
+            "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n".to_owned(),
+            "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n[]".to_owned(),
+            String::new(),
+        ];
+        let proxy = async {
+            for answer in answers {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = [0; 12];
+                stream.read_exact(&mut request).await.unwrap();
+                assert_eq!(&request, b"GET /clients");
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+            drop(listener);
+        };
+        let asked = async {
+            let mut asked = Vec::new();
+            for _ in 0..4 {
+                asked.push(Clients::ask(&config).await);
+            }
+            asked
+        };
+        let (asked, ()) = tokio::join!(asked, proxy);
+        assert_eq!((asked[0].seen, asked[0].moves.len()), (4, 2));
+        for (clients, says) in asked[1..].iter().zip(["404", "not /clients of a proxy", "connection"]) {
+            let text = clients.text("");
+            assert!(text.starts_with("note: no proxy at http://127.0.0.1:") && text.contains(says), "{text}");
+        }
+        assert!(Clients::ask(&config).await.note.is_some());
+    }
+}
