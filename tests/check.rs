@@ -1,0 +1,405 @@
+//! `kferry check` against real clusters: what it says of them, and how it ends. Its exit codes are what scripts stand on.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::net::TcpListener;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use harness::kafka::{ADMIN, ALICE, Cluster, Listener, User};
+use harness::process::Process;
+use harness::proxy::{Proxy, Routes, executable};
+use harness::{pki, run};
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use serde_json::{Value, json};
+
+/// What check gives a server; behind it is the time of a loaded machine.
+const DEADLINE: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(30);
+
+const MECHANISMS: [&str; 3] = ["SCRAM-SHA-256", "SCRAM-SHA-512", "PLAIN"];
+
+/// A finished `kferry check`: its exit code, and both outputs together.
+#[derive(Debug)]
+struct Checked {
+    code: Option<i32>,
+    text: String,
+}
+
+fn check(routes: &Routes, arguments: &[&str]) -> Result<Checked> {
+    let folder = run::folder("check")?;
+    let (config, output) = (folder.join("routes.toml"), folder.join("output"));
+    fs::write(&config, routes.text())?;
+    let mut command = Command::new(executable("kferry")?);
+    command.arg("check").arg("--config").arg(&config).args(arguments);
+    let status = Process::spawn("kferry check", &command, &output)?.wait(LIMIT)?;
+    Ok(Checked { code: status.code(), text: fs::read_to_string(&output)? })
+}
+
+impl Checked {
+    fn json(&self) -> Result<Value> {
+        serde_json::from_str(&self.text).with_context(|| self.text.clone())
+    }
+
+    /// The cells of a server's row.
+    fn row(&self, address: &str) -> Result<Vec<&str>> {
+        let row = self.text.lines().map(cells).find(|cells| cells.get(1) == Some(&address));
+        row.with_context(|| format!("no row of {address}:\n{}", self.text))
+    }
+}
+
+/// Two spaces or more are between cells, one may be in them.
+fn cells(line: &str) -> Vec<&str> {
+    line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect()
+}
+
+/// The report's part on a server.
+fn server<'a>(report: &'a Value, address: &str) -> Result<&'a Value> {
+    let servers = report["brokers"]["servers"].as_array().context("no servers")?;
+    servers.iter().find(|server| server["address"] == address).with_context(|| format!("no {address} in {report}"))
+}
+
+fn strings(list: &Value) -> Vec<&str> {
+    list.as_array().into_iter().flatten().filter_map(Value::as_str).collect()
+}
+
+/// A file with one cluster, by name `new`.
+fn one(bootstrap_servers: &str, security: &str) -> Result<Routes> {
+    Ok(Routes::new()?.cluster_with("new", bootstrap_servers, security).route("all", "*", "new"))
+}
+
+fn protocol(protocol: &str) -> String {
+    format!("security_protocol = \"{protocol}\"\n")
+}
+
+fn login(mechanism: &str, user: User) -> String {
+    format!("sasl_mechanism = \"{mechanism}\"\nsasl_username = \"{}\"\nsasl_password = \"{}\"\n", user.name, user.password)
+}
+
+fn authority() -> Result<String> {
+    Ok(format!("ssl_ca_location = \"{}\"\n", pki::authority()?.ca_path.display()))
+}
+
+fn certificate(name: &str) -> Result<String> {
+    let identity = pki::authority()?.client(name)?;
+    let (certificate, key) = (identity.certificate_path.display(), identity.key_path.display());
+    Ok(format!("ssl_certificate_location = \"{certificate}\"\nssl_key_location = \"{key}\"\n"))
+}
+
+#[test]
+fn real_clusters_are_told_as_they_are() -> Result<()> {
+    let [legacy, new] = &Cluster::start_all(vec![
+        Cluster::version("2.8.2").name("legacy").first_node_id(1001),
+        Cluster::version("4.3.0")
+            .name("new")
+            .brokers(2)
+            .acls()
+            .listen(Listener::Ssl)
+            .listen(Listener::SaslSsl)
+            .listen(Listener::SaslPlaintext),
+    ])?[..] else {
+        bail!("two clusters were asked for")
+    };
+
+    every_way_in_works_and_says_as_whom(new)?;
+    zookeeper_clusters_are_known_too(legacy)?;
+    a_principal_that_may_nothing_is_enough(new)?;
+    without_credentials_the_release_is_told(new)?;
+    a_wrong_password_is_told_and_not_shown(new)?;
+    settings_that_differ_from_the_listener_say_what_to_set(new)?;
+    a_certificate_for_another_host_is_refused_unless_the_file_says_otherwise(new)?;
+    clusters_and_names_must_agree(legacy, new)?;
+    clients_that_an_edit_moves_are_listed(legacy, new)?;
+    // The last ones: they cost the cluster a broker.
+    a_frozen_server_costs_ten_seconds_and_the_others_nothing(legacy, new)?;
+    a_dead_server_is_an_error_and_the_other_is_told_in_full(new)
+}
+
+fn every_way_in_works_and_says_as_whom(new: &Cluster) -> Result<()> {
+    let mut ways = vec![
+        (Listener::Plaintext, protocol("PLAINTEXT"), "User:ANONYMOUS"),
+        (Listener::Ssl, protocol("SSL") + &authority()? + &certificate(ADMIN.name)?, "User:CN=admin"),
+        (Listener::SaslPlaintext, protocol("SASL_PLAINTEXT") + &login("SCRAM-SHA-256", ADMIN), "User:admin"),
+    ];
+    for mechanism in MECHANISMS {
+        ways.push((Listener::SaslSsl, protocol("SASL_SSL") + &authority()? + &login(mechanism, ADMIN), "User:admin"));
+    }
+    let id = new.cluster_id()?;
+    for (listener, security, principal) in ways {
+        let routes = one(&new.bootstrap_servers(listener)?, &security)?;
+        let table = check(&routes, &["--connect"])?;
+        assert_eq!(table.code, Some(0), "{security}\n{}", table.text);
+        let report = check(&routes, &["--connect", "--json"])?;
+        assert_eq!(report.code, Some(0), "{security}\n{}", report.text);
+        let report = report.json()?;
+        assert_eq!((&report["ok"], &report["brokers"]["errors"]), (&json!(true), &json!([])), "{report}");
+        for node_id in new.node_ids() {
+            let address = new.address(node_id, listener)?;
+            // Node 1 has the only vote. To know that, one must be allowed to: so the broker knows us as whom check says.
+            assert_eq!(table.row(&address)?[..7], ["new", &address, "4.3", &id, "2", "1", principal], "{security}");
+            let mut server = server(&report, &address)?.clone();
+            let took = server["took_ms"].take();
+            assert!(took.as_u64().is_some_and(|ms| ms < 10_000), "{took}");
+            let expected = json!({
+                "cluster": "new", "address": address, "took_ms": null, "state": "ok", "kafka": "4.3", "metadata_version": 30,
+                "cluster_id": id, "node_ids": [1, 2], "controller": 1, "principal": principal,
+            });
+            assert_eq!(server, expected, "{security}");
+        }
+    }
+    Ok(())
+}
+
+/// No finalized features in the answer, and the controller elsewhere.
+fn zookeeper_clusters_are_known_too(legacy: &Cluster) -> Result<()> {
+    let address = legacy.bootstrap_servers(Listener::Plaintext)?;
+    let routes = one(&address, "")?;
+    let table = check(&routes, &["--connect"])?;
+    assert_eq!(table.code, Some(0), "{}", table.text);
+    assert_eq!(table.row(&address)?[..7], ["new", &address, "2.8", &legacy.cluster_id()?, "1", "1001", "User:ANONYMOUS"]);
+    let report = check(&routes, &["--connect", "--json"])?.json()?;
+    assert_eq!(server(&report, &address)?["metadata_version"], Value::Null);
+    Ok(())
+}
+
+fn a_principal_that_may_nothing_is_enough(new: &Cluster) -> Result<()> {
+    let address = new.address(1, Listener::SaslSsl)?;
+    let routes = one(&address, &(protocol("SASL_SSL") + &authority()? + &login("SCRAM-SHA-512", ALICE)))?;
+    let table = check(&routes, &["--connect"])?;
+    assert_eq!(table.code, Some(0), "{}", table.text);
+    // Who the controller is, alice may not know: that takes Describe on the cluster.
+    assert_eq!(table.row(&address)?[..7], ["new", &address, "4.3", &new.cluster_id()?, "2", "-", "User:alice"]);
+    let report = check(&routes, &["--connect", "--json"])?.json()?;
+    assert_eq!((&report["ok"], &server(&report, &address)?["controller"]), (&json!(true), &Value::Null), "{report}");
+    Ok(())
+}
+
+fn without_credentials_the_release_is_told(new: &Cluster) -> Result<()> {
+    let address = new.address(1, Listener::SaslSsl)?;
+    let checked = check(&one(&address, &(protocol("SASL_SSL") + &authority()?))?, &["--connect"])?;
+    assert_eq!(checked.code, Some(0), "{}", checked.text);
+    assert_eq!(checked.row(&address)?[..7], ["new", &address, "4.3", "-", "-", "-", "nobody: no credentials"]);
+    let warning = format!("warning: cluster new: {address} wants a login and kferry has none");
+    assert!(checked.text.contains(&warning), "{}", checked.text);
+    Ok(())
+}
+
+fn a_wrong_password_is_told_and_not_shown(new: &Cluster) -> Result<()> {
+    const GUESS: &str = "not-the-right-one";
+    for mechanism in MECHANISMS {
+        let wrong = login(mechanism, User { password: GUESS, ..ALICE });
+        let routes = one(&new.address(1, Listener::SaslSsl)?, &(protocol("SASL_SSL") + &authority()? + &wrong))?;
+        // The broker's own words.
+        let words = match mechanism {
+            "PLAIN" => "Authentication failed: Invalid username or password".to_owned(),
+            scram => format!("Authentication failed during authentication due to invalid credentials with SASL mechanism {scram}"),
+        };
+        for arguments in [&["--connect"][..], &["--connect", "--json"]] {
+            let Checked { code, text } = check(&routes, arguments)?;
+            assert_eq!(code, Some(1), "{text}");
+            let told = format!("the broker refused the user 'alice' with {mechanism}: {words}; check sasl_username and sasl_password");
+            assert!(text.contains(&told), "{text}");
+            assert!(!text.contains(GUESS) && !text.contains(ALICE.password), "{text}");
+        }
+    }
+    Ok(())
+}
+
+fn settings_that_differ_from_the_listener_say_what_to_set(new: &Cluster) -> Result<()> {
+    let (tls, password) = (authority()?, login("SCRAM-SHA-512", ADMIN));
+    let cases = [
+        (Listener::SaslSsl, protocol("PLAINTEXT"), "set security_protocol to SSL or SASL_SSL"),
+        (Listener::Ssl, protocol("SASL_PLAINTEXT") + &password, "set security_protocol to SSL or SASL_SSL"),
+        (Listener::Plaintext, protocol("SSL") + &tls, "closed the connection during the TLS handshake, as plaintext ports do"),
+        (Listener::SaslPlaintext, protocol("PLAINTEXT"), "this connection used PLAINTEXT; compare security_protocol"),
+        (Listener::SaslSsl, protocol("SSL") + &tls, "this connection used SSL; compare security_protocol"),
+        (Listener::Plaintext, protocol("SASL_PLAINTEXT") + &password, "set security_protocol to PLAINTEXT instead of SASL_PLAINTEXT"),
+        (
+            Listener::Ssl,
+            protocol("SASL_SSL") + &tls + &certificate("admin")? + &password,
+            "set security_protocol to SSL instead of SASL_SSL",
+        ),
+        (Listener::Ssl, protocol("SSL") + &tls, "set ssl_certificate_location and ssl_key_location"),
+        (
+            Listener::SaslSsl,
+            protocol("SASL_SSL") + &format!("ssl_ca_location = \"{}\"\n", pki::Pki::new()?.ca_path.display()) + &password,
+            "set ssl_ca_location to the PEM file of the cluster's authority",
+        ),
+    ];
+    for (listener, security, says) in cases {
+        let address = new.address(1, listener)?;
+        let Checked { code, text } = check(&one(&address, &security)?, &["--connect"])?;
+        assert_eq!(code, Some(1), "{listener:?}\n{security}\n{text}");
+        let error = text.lines().find(|line| line.starts_with(&format!("error: cluster new: {address}: ")));
+        assert!(error.is_some_and(|error| error.contains(says)), "{listener:?}\n{security}\nshould say: {says}\n{text}");
+    }
+    Ok(())
+}
+
+fn a_certificate_for_another_host_is_refused_unless_the_file_says_otherwise(new: &Cluster) -> Result<()> {
+    // One more way to write 127.0.0.1 (inet_aton), which every resolver knows and no certificate names.
+    let address = new.address(1, Listener::SaslSsl)?.replace("127.0.0.1", "0x7f000001");
+    let security = protocol("SASL_SSL") + &authority()? + &login("SCRAM-SHA-512", ADMIN);
+    let Checked { code, text } = check(&one(&address, &security)?, &["--connect"])?;
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("127.0.0.1") && text.contains("not for 0x7f000001; use one of its names"), "{text}");
+
+    let forgiving = security + "ssl_endpoint_identification_algorithm = \"none\"\n";
+    let checked = check(&one(&address, &forgiving)?, &["--connect"])?;
+    assert_eq!(checked.code, Some(0), "{}", checked.text);
+    assert_eq!(checked.row(&address)?[6], "User:admin");
+    Ok(())
+}
+
+fn clusters_and_names_must_agree(legacy: &Cluster, new: &Cluster) -> Result<()> {
+    let old = legacy.bootstrap_servers(Listener::Plaintext)?;
+    let (first, second) = (new.address(1, Listener::Plaintext)?, new.address(2, Listener::Plaintext)?);
+    let (old_id, new_id) = (legacy.cluster_id()?, new.cluster_id()?);
+    let same = format!("the clusters one, other are one and the same, {new_id}; correct the bootstrap_servers, or keep only one of them");
+    let mixed = format!(
+        "cluster one: its bootstrap_servers are of different clusters ({first} is of {new_id}, {old} is of {old_id}); \
+         list the servers of one only"
+    );
+    for (servers, errors) in [(first.clone(), vec![same.clone()]), (format!("{first},{old}"), vec![mixed, same])] {
+        let routes = Routes::new()?.cluster("one", &servers).cluster("other", &second).route("all", "*", "one");
+        let report = check(&routes, &["--connect", "--json"])?;
+        assert_eq!(report.code, Some(1), "{}", report.text);
+        let report = report.json()?;
+        assert_eq!((&report["ok"], strings(&report["brokers"]["errors"])), (&json!(false), errors.iter().map(String::as_str).collect()));
+
+        let Checked { code, text } = check(&routes, &["--connect"])?;
+        assert_eq!(code, Some(1), "{text}");
+        for error in errors {
+            assert!(text.contains(&format!("error: {error}")), "{text}");
+        }
+    }
+    Ok(())
+}
+
+fn clients_that_an_edit_moves_are_listed(legacy: &Cluster, new: &Cluster) -> Result<()> {
+    let base = Routes::new()?.kafka("legacy", legacy, Listener::Plaintext, None)?.kafka("new", new, Listener::Plaintext, None)?;
+    let routes = |orders: &str| base.clone().route("orders", "orders-*", orders).route("rest", "*", "new");
+    let proxy = Proxy::start(&routes("legacy"))?;
+    for client_id in ["orders-1", "billing"] {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", proxy.bootstrap_servers()).set("client.id", client_id);
+        let client: BaseConsumer = config.create()?;
+        client.fetch_metadata(None, LIMIT)?;
+    }
+
+    let unchanged = check(&routes("legacy"), &["--connect"])?;
+    assert_eq!(unchanged.code, Some(0), "{}", unchanged.text);
+    let seen = format!("the proxy at 127.0.0.1:{} has seen 2 clients, and this file changes the cluster of", proxy.admin_port());
+    assert!(unchanged.text.contains(&format!("{seen} none\n")), "{}", unchanged.text);
+
+    let edited = check(&routes("new"), &["--connect"])?;
+    assert_eq!(edited.code, Some(0), "{}", edited.text);
+    assert!(edited.text.contains(&format!("{seen} 1, ")), "{}", edited.text);
+    let version = rdkafka::util::get_rdkafka_version().1;
+    let line = format!("\n  orders-1 (librdkafka {version}, 127.0.0.1): legacy -> new by the route orders\n");
+    assert!(edited.text.contains(&line), "{}", edited.text);
+
+    let report = check(&routes("new"), &["--connect", "--json"])?.json()?;
+    let expected = json!({
+        "note": null,
+        "seen": 2,
+        "moves": [{
+            "client_id": "orders-1", "software_name": "librdkafka", "software_version": version, "address": "127.0.0.1",
+            "from": "legacy", "to": "new", "route": "orders",
+        }],
+    });
+    assert_eq!(report["clients"], expected);
+    Ok(())
+}
+
+fn a_frozen_server_costs_ten_seconds_and_the_others_nothing(legacy: &Cluster, new: &Cluster) -> Result<()> {
+    new.freeze(2)?;
+    // Twice, by two doors: one after the other, they would cost twenty.
+    let (frozen, frozen_too) = (new.address(2, Listener::Plaintext)?, new.address(2, Listener::SaslSsl)?);
+    let routes = Routes::new()?
+        .cluster("frozen", &frozen)
+        .kafka("legacy", legacy, Listener::Plaintext, None)?
+        .kafka("new", new, Listener::SaslSsl, Some(ADMIN))?
+        .route("all", "*", "new");
+    let start = Instant::now();
+    let checked = check(&routes, &["--connect", "--json"])?;
+    let took = start.elapsed();
+    assert_eq!(checked.code, Some(1), "{}", checked.text);
+    assert!((DEADLINE..DEADLINE + Duration::from_secs(4)).contains(&took), "{took:?}");
+
+    let report = checked.json()?;
+    // The kernel accepts for it: so it is not the TCP connection that hangs.
+    let hangs = "took longer than 10s; the broker hangs, a firewall drops packets, or this is no Kafka port";
+    assert_eq!(
+        strings(&report["brokers"]["errors"]),
+        [
+            format!("cluster frozen: {frozen}: the first request (ApiVersions) {hangs}"),
+            format!("cluster new: {frozen_too}: the TLS handshake {hangs}"),
+        ]
+    );
+    for (cluster, address) in [(legacy, legacy.address(1001, Listener::Plaintext)?), (new, new.address(1, Listener::SaslSsl)?)] {
+        let server = server(&report, &address)?;
+        assert_eq!((&server["state"], &server["cluster_id"]), (&json!("ok"), &json!(cluster.cluster_id()?)), "{report}");
+        assert!(server["took_ms"].as_u64().is_some_and(|ms| ms < 5_000), "{report}");
+    }
+    Ok(())
+}
+
+fn a_dead_server_is_an_error_and_the_other_is_told_in_full(new: &Cluster) -> Result<()> {
+    new.kill(2)?;
+    let (alive, dead) = (new.address(1, Listener::Plaintext)?, new.address(2, Listener::Plaintext)?);
+    let checked = check(&one(&format!("{dead},{alive}"), "")?, &["--connect"])?;
+    assert_eq!(checked.code, Some(1), "{}", checked.text);
+    assert_eq!(checked.row(&dead)?[..7], ["new", &dead, "-", "-", "-", "-", "failed, see below"]);
+    assert!(checked.text.contains(&format!("error: cluster new: {dead}: cannot connect: Connection refused")), "{}", checked.text);
+    // Frozen for ten seconds before, the dead one is no member any more.
+    assert_eq!(checked.row(&alive)?[..7], ["new", &alive, "4.3", &new.cluster_id()?, "1", "1", "User:ANONYMOUS"]);
+    Ok(())
+}
+
+#[test]
+fn a_valid_file_is_checked_without_touching_the_network() -> Result<()> {
+    let broker = TcpListener::bind("127.0.0.1:0")?;
+    broker.set_nonblocking(true)?;
+    let routes = one(&broker.local_addr()?.to_string(), "")?;
+    let checked = check(&routes, &[])?;
+    assert_eq!(checked.code, Some(0), "{}", checked.text);
+    assert!(checked.text.ends_with("routes.toml: ok (1 cluster, 1 listener, 1 route)\n"), "{}", checked.text);
+    assert_eq!(broker.accept().unwrap_err().kind(), ErrorKind::WouldBlock, "nobody came");
+
+    // With --connect somebody does come, though this one never answers.
+    let connected = check(&routes, &["--connect"])?;
+    assert_eq!(connected.code, Some(1), "{}", connected.text);
+    broker.accept().context("nobody came")?;
+    Ok(())
+}
+
+#[test]
+fn an_invalid_file_ends_with_2_and_all_of_its_errors() -> Result<()> {
+    let routes = Routes::new()?
+        .cluster_with("new", "localhost:none", "color = \"blue\"\nsecurity_protocol = \"TLS\"")
+        .route("all", "*", "old")
+        .route("orders", "orders-*", "new");
+    let text = routes.text();
+    // Each is told where it stands.
+    let at = |part: &str| -> Result<String> {
+        let before = text.split_once(part).with_context(|| part.to_owned())?.0;
+        let column = before.len() - before.rfind('\n').map_or(0, |end| end + 1) + 1;
+        Ok(format!("routes.toml:{}:{column}", before.matches('\n').count() + 1))
+    };
+    let places = [at("localhost:none")?, at("color")?, at("\"TLS\"")?, at("\"old\"")?, at("\"orders-*\"")?];
+    for arguments in [&[][..], &["--connect"]] {
+        let Checked { code, text } = check(&routes, arguments)?;
+        assert_eq!(code, Some(2), "{text}");
+        for place in &places {
+            assert!(text.contains(place), "no {place}:\n{text}");
+        }
+    }
+    let report = check(&routes, &["--json"])?;
+    assert_eq!(report.code, Some(2), "{}", report.text);
+    let errors = report.json()?["errors"].take();
+    assert_eq!(errors.as_array().map(Vec::len), Some(places.len()), "{errors}");
+    Ok(())
+}

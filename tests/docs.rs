@@ -1,0 +1,211 @@
+//! The documents say what the code does: where both list the same things, the lists are the same.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use harness::run;
+use kferry_wire::api::{APIS, Field, Kind, Use};
+
+fn text(path: &str) -> Result<String> {
+    fs::read_to_string(run::workspace().join(path)).with_context(|| path.to_owned())
+}
+
+/// What is between `open` and `close`, each time.
+fn between<'t>(text: &'t str, open: &str, close: char) -> BTreeSet<&'t str> {
+    text.split(open).skip(1).filter_map(|rest| rest.split_once(close)).map(|(found, _)| found).collect()
+}
+
+/// The first column of a table under a heading: what is in backquotes at the beginning of its lines.
+fn first_column<'t>(text: &'t str, heading: &str) -> Result<BTreeSet<&'t str>> {
+    let (_, section) = text.split_once(heading).with_context(|| format!("there is no {heading:?}"))?;
+    let section = section.split_once("\n## ").map_or(section, |(section, _)| section);
+    Ok(section.lines().filter_map(|line| Some(line.strip_prefix("| `")?.split_once('`')?.0)).collect())
+}
+
+#[test]
+fn every_metric_and_every_cause_is_in_operating_md() -> Result<()> {
+    let code = text("proxy/src/metrics.rs")?;
+    let operating = text("docs/operating.md")?;
+    let metrics: BTreeSet<_> = between(&code, "\"kferry_", '"').into_iter().map(|name| format!("kferry_{name}")).collect();
+    let told: BTreeSet<_> =
+        first_column(&operating, "## Metrics")?.into_iter().map(|name| name.split('{').next().unwrap_or(name).to_owned()).collect();
+    assert_eq!(metrics, told);
+
+    let (_, labels) = code.split_once("fn label(&self)").context("Cause::label")?;
+    let (labels, _) = labels.split_once("\n    }\n").context("the end of Cause::label")?;
+    assert_eq!(between(labels, "=> \"", '"'), first_column(&operating, "## Why a connection ended")?);
+    Ok(())
+}
+
+#[test]
+fn every_limit_is_in_operating_md_with_its_default() -> Result<()> {
+    let code = text("wire/src/config/read.rs")?;
+    let limits: BTreeSet<_> = between(&code, "= limit(\"", '"');
+    assert!(limits.len() >= 6, "{limits:?}");
+    assert_eq!(limits, first_column(&text("docs/operating.md")?, "## Limits")?);
+    Ok(())
+}
+
+#[test]
+fn documents_name_files_that_exist() -> Result<()> {
+    /// What names of files begin with; other folders hold what is built or fetched.
+    const FOLDERS: [&str; 7] = ["proxy/", "wire/", "cli/", "tests/", "docker/", "docs/", "scripts/"];
+    let mut documents = vec![PathBuf::from("README.md"), PathBuf::from("tests/clients/README.md")];
+    for entry in fs::read_dir(run::workspace().join("docs"))? {
+        let name = entry?.file_name();
+        documents.extend(Path::new(&name).extension().is_some_and(|is| is == "md").then(|| Path::new("docs").join(&name)));
+    }
+    assert!(documents.len() >= 6, "{documents:?}");
+    for document in documents {
+        let folder = run::workspace().join(&document);
+        let folder = folder.parent().context("a document is in a folder")?;
+        let text = fs::read_to_string(run::workspace().join(&document))?;
+        // Every other piece is within backquotes; those of a block of code are three at each end.
+        for name in text.split('`').skip(1).step_by(2) {
+            let is_name = FOLDERS.iter().any(|folder| name.starts_with(folder)) && !name.contains([' ', '*', '<', '\n']);
+            assert!(!is_name || run::workspace().join(name).exists(), "{} names {name}, which is not there", document.display());
+        }
+        for target in between(&text, "](", ')') {
+            let path = target.split('#').next().unwrap_or(target);
+            let is_link = !path.is_empty() && !path.contains("://");
+            assert!(!is_link || folder.join(path).exists(), "{} links to {target}, which is not there", document.display());
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn apis_md_is_the_table_of_apis() -> Result<()> {
+    let rendered = apis_md();
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(run::workspace().join("docs/apis.md"), &rendered)?;
+    }
+    let written = text("docs/apis.md").unwrap_or_default();
+    let differs = rendered.lines().zip(written.lines()).find(|(rendered, written)| rendered != written);
+    assert!(
+        written == rendered,
+        "docs/apis.md is not the table of wire/src/api/mod.rs; run with UPDATE_DOCS=1 to write it anew: \
+         UPDATE_DOCS=1 cargo test -p kferry-tests --test docs apis_md\nthe first line that differs: {differs:#?}"
+    );
+    Ok(())
+}
+
+fn apis_md() -> String {
+    let mut md = "\
+# APIs of a relayed client
+
+Rendered from the table in `wire/src/api/mod.rs` by a test (`tests/docs.rs`); change it there.
+
+What a relayed client gets as the answer to ApiVersions is what is left of this table when every cluster that its route may bring it to has taken away what it
+does not know. What the table does not name is not advertised either: what brokers spoke among themselves before 4.0 (keys 4 to 7), streams groups (KIP-1071, keys 88
+and 89), and whatever later versions of Kafka bring.
+
+- **Node ids** are those of virtual brokers, and so are the names of brokers in configurations. -1 stays.
+- **Addresses** are those of virtual brokers.
+- **Leader epochs** are -1 in both directions: epochs of two clusters cannot be compared.
+- **The cluster id** is the same whichever cluster it is.
+- **The rack id** is emptied, so that no broker sends a client to a replica in the middle of an answer that is not read.
+- **The producer id** of an idempotent producer carries the cluster's `id`; a transactional one is its coordinator's and stays.
+
+A value in which clusters or operators have written node ids or addresses down as text passes as it is: `advertised.listeners` of a broker, `leader.replication.throttled.replicas` of a topic.
+
+## Carried
+
+| API | key | versions | rewritten | why no others |
+|---|---|---|---|---|
+"
+    .to_owned();
+    for api in APIS {
+        let (Some((min, max)), Use::Carried(..)) = (api.versions(), api.usage) else { continue };
+        let mut rewritten = Vec::new();
+        for (side, fields) in [("request", api.request), ("answer", api.response)] {
+            let mut found = Vec::new();
+            collect(fields, min, &mut found);
+            let found: Vec<_> = found.iter().map(|rewritten| rewritten.text(min)).collect();
+            if !found.is_empty() {
+                rewritten.push(format!("{side}: {}", found.join(", ")));
+            }
+        }
+        row(&mut md, &[&format!("{:?}", api.key), &(api.key as i16).to_string(), &versions(min, max), &rewritten.join("; "), api.limit]);
+    }
+    md.push_str(
+        "
+## Between client and proxy
+
+| API | key | versions | why no others |
+|---|---|---|---|
+",
+    );
+    for api in APIS {
+        let Use::Handshake(min, max) = api.usage else { continue };
+        row(&mut md, &[&format!("{:?}", api.key), &(api.key as i16).to_string(), &versions(min, max), api.limit]);
+    }
+    md.push_str(
+        "
+## Not advertised
+
+| API | key | why |
+|---|---|---|
+",
+    );
+    for api in APIS {
+        let Use::Hidden(why) = api.usage else { continue };
+        row(&mut md, &[&format!("{:?}", api.key), &(api.key as i16).to_string(), why]);
+    }
+    md
+}
+
+fn row(md: &mut String, cells: &[&str]) {
+    writeln!(md, "| {} |", cells.join(" | ")).expect("a string grows");
+}
+
+fn versions(min: i16, max: i16) -> String {
+    if min == max { min.to_string() } else { format!("{min}–{max}") }
+}
+
+/// One kind of what is rewritten in a message.
+struct Rewritten {
+    what: &'static str,
+    /// Fields, each with the first version that has it.
+    fields: Vec<(&'static str, i16)>,
+}
+
+impl Rewritten {
+    fn text(&self, min: i16) -> String {
+        let from = |since: i16| if since > min { format!(" from {since}") } else { String::new() };
+        let fields: Vec<_> = self.fields.iter().map(|(name, since)| format!("`{name}`{}", from(*since))).collect();
+        format!("{} ({})", self.what, fields.join(", "))
+    }
+}
+
+/// What is rewritten in these fields, which the message has from `min` on.
+fn collect(fields: &[Field], min: i16, found: &mut Vec<Rewritten>) {
+    for field in fields {
+        let since = field.since.max(min);
+        let what = match field.kind {
+            Kind::Fixed(_) | Kind::Text | Kind::FixedArray(_) | Kind::TextArray => continue,
+            Kind::Array(fields) => {
+                collect(fields, since, found);
+                continue;
+            }
+            Kind::NodeId | Kind::NodeIds => "node ids",
+            Kind::Address => "addresses",
+            Kind::LeaderEpoch => "leader epochs",
+            Kind::RackId => "rack id",
+            Kind::ClusterId => "cluster id",
+            Kind::ProducerId => "producer id",
+            Kind::Resource => "names of brokers",
+        };
+        let at = found.iter().position(|rewritten| rewritten.what == what).unwrap_or_else(|| {
+            found.push(Rewritten { what, fields: Vec::new() });
+            found.len() - 1
+        });
+        // OffsetFetch has the same field in two places, one after the other.
+        if found[at].fields.iter().all(|(name, _)| *name != field.name) {
+            found[at].fields.push((field.name, since));
+        }
+    }
+}

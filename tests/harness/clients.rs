@@ -1,0 +1,441 @@
+//! Real clients, unmodified, with their usual settings; `tests/clients/README.md` says what each of them does.
+//!
+//! All but [`Client::Rdkafka`] are programs in `tests/clients`: given one JSON object, they print one JSON line. They're built on first use
+//! into `.work/clients/<name>` of the workspace, and again when their sources change.
+
+mod rdkafka;
+
+use std::fs::{self, File};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process_group};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::kafka::User;
+use crate::pki::Identity;
+use crate::{process, run};
+
+/// How much longer than its own limit a driver may take, to start and to report.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// A client library.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Client {
+    /// Kafka's own, 4.4.0.
+    Java4,
+    /// Kafka's own, 2.8.2.
+    Java28,
+    /// librdkafka, by confluent-kafka-python.
+    ConfluentPython,
+    /// librdkafka, by the Rust crate rdkafka; runs in this process.
+    Rdkafka,
+    /// franz-go (Go).
+    FranzGo,
+    /// sarama (Go).
+    Sarama,
+    /// kafkajs (Node).
+    Kafkajs,
+}
+
+impl Client {
+    /// Each once.
+    pub const ALL: [Self; 7] =
+        [Self::Java4, Self::Java28, Self::ConfluentPython, Self::Rdkafka, Self::FranzGo, Self::Sarama, Self::Kafkajs];
+
+    /// For tables, error messages and names of topics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Java4 => "java-4",
+            Self::Java28 => "java-2.8",
+            Self::ConfluentPython => "confluent-kafka-python",
+            Self::Rdkafka => "rdkafka",
+            Self::FranzGo => "franz-go",
+            Self::Sarama => "sarama",
+            Self::Kafkajs => "kafkajs",
+        }
+    }
+
+    /// The folder of its driver in `tests/clients`, unless that is a part of this crate.
+    fn language(self) -> Option<&'static str> {
+        match self {
+            Self::Java4 | Self::Java28 => Some("java"),
+            Self::ConfluentPython => Some("python"),
+            Self::FranzGo | Self::Sarama => Some("go"),
+            Self::Kafkajs => Some("node"),
+            Self::Rdkafka => None,
+        }
+    }
+}
+
+/// A round trip to be made: list topics, produce, consume in a group of two.
+#[derive(Debug, Clone, Serialize)]
+pub struct Job {
+    /// `bootstrap.servers`.
+    pub bootstrap_servers: String,
+    /// `client.id` of all connections.
+    pub client_id: String,
+    /// Must exist, with two partitions or more.
+    pub topic: String,
+    /// `group.id`.
+    pub group_id: String,
+    /// How many records.
+    pub count: u32,
+    /// The limit for all of it, in milliseconds.
+    pub timeout_ms: u64,
+    /// None for PLAINTEXT.
+    pub security: Option<Security>,
+}
+
+impl Job {
+    /// 1,000 records within a minute, without security, in a group that has the name of the client.
+    pub fn new(bootstrap_servers: &str, client_id: &str, topic: &str) -> Self {
+        Self {
+            bootstrap_servers: bootstrap_servers.to_owned(),
+            client_id: client_id.to_owned(),
+            topic: topic.to_owned(),
+            group_id: client_id.to_owned(),
+            count: 1_000,
+            timeout_ms: 60_000,
+            security: None,
+        }
+    }
+}
+
+/// What a client needs to be let in. Paths are of PEM files.
+#[derive(Debug, Clone, Serialize)]
+pub struct Security {
+    protocol: &'static str,
+    #[serde(flatten)]
+    login: Option<Login>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ca: Option<PathBuf>,
+    #[serde(flatten)]
+    identity: Option<IdentityFiles>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct Login {
+    mechanism: &'static str,
+    username: &'static str,
+    password: &'static str,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct IdentityFiles {
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
+impl Security {
+    /// TLS with a server that this authority vouches for.
+    pub fn ssl(ca: &Path) -> Self {
+        Self { protocol: "SSL", login: None, ca: Some(ca.to_owned()), identity: None }
+    }
+
+    /// As [`Security::ssl`], and a login.
+    pub fn sasl_ssl(ca: &Path, mechanism: &'static str, user: User) -> Self {
+        Self { protocol: "SASL_SSL", ca: Some(ca.to_owned()), ..Self::sasl_plaintext(mechanism, user) }
+    }
+
+    /// A login, no TLS. Mechanisms: `PLAIN`, `SCRAM-SHA-256`, `SCRAM-SHA-512`.
+    pub fn sasl_plaintext(mechanism: &'static str, user: User) -> Self {
+        let login = Login { mechanism, username: user.name, password: user.password };
+        Self { protocol: "SASL_PLAINTEXT", login: Some(login), ca: None, identity: None }
+    }
+
+    /// The client shows this certificate (mTLS).
+    #[must_use]
+    pub fn identity(mut self, identity: &Identity) -> Self {
+        self.identity = Some(IdentityFiles { certificate: identity.certificate_path.clone(), key: identity.key_path.clone() });
+        self
+    }
+}
+
+/// What a round trip did; neither duplicates nor reordered records, those are errors.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Outcome {
+    /// The library.
+    pub client: String,
+    /// The library's own word for its version.
+    pub version: String,
+    /// How many topics it listed; some clients leave out Kafka's internal ones.
+    pub topics: u32,
+    /// How many records were acknowledged.
+    pub produced: u32,
+    /// How many different records were consumed.
+    pub consumed: u32,
+    /// How many records each member of the group got.
+    pub members: [u32; 2],
+    /// How long it took.
+    pub seconds: f64,
+    duplicates: u32,
+    reordered: u32,
+}
+
+/// Builds what `client` needs, unless that is there already; `run` does it too. Several processes may ask at once.
+///
+/// The first call needs the language's tools and the network.
+pub fn prepare(client: Client) -> Result<()> {
+    let Some(language) = client.language() else { return Ok(()) };
+    let sources = run::workspace().join("tests/clients").join(language);
+    let stamp = content(&sources)?;
+    let folder = built(client);
+    let is_current = || fs::read(folder.join("stamp")).is_ok_and(|then| then == stamp);
+    if is_current() {
+        return Ok(());
+    }
+    let all = run::workspace().join(".work/clients");
+    fs::create_dir_all(&all).with_context(|| format!("{} can't be made", all.display()))?;
+    let _turn = run::lock(&all.join(format!("{}.lock", client.name())))?;
+    if is_current() {
+        return Ok(());
+    }
+    if folder.exists() {
+        fs::remove_dir_all(&folder).with_context(|| format!("{} can't be removed", folder.display()))?;
+    }
+    fs::create_dir(&folder)?;
+    build(client, &sources, &folder).with_context(|| format!("the client {} can't be built", client.name()))?;
+    // Last: without it, a build that was cut short starts again.
+    fs::write(folder.join("stamp"), stamp)?;
+    Ok(())
+}
+
+/// Makes the round trip. An error says what the client said, with the end of its log.
+pub fn run(client: Client, job: &Job) -> Result<Outcome> {
+    prepare(client)?;
+    let limit = Duration::from_millis(job.timeout_ms) + GRACE;
+    let outcome = match program(client)? {
+        Some(program) => drive(client, program, job, limit),
+        None => in_thread(job, limit),
+    };
+    let outcome: Outcome = outcome.with_context(|| format!("{} as {} at {}", client.name(), job.client_id, job.bootstrap_servers))?;
+    ensure!(outcome.duplicates == 0 && outcome.reordered == 0, "{} got records twice or out of order: {outcome:?}", client.name());
+    ensure!(outcome.produced == job.count && outcome.consumed == job.count, "{} lost records: {outcome:?}", client.name());
+    Ok(outcome)
+}
+
+fn built(client: Client) -> PathBuf {
+    run::workspace().join(".work/clients").join(client.name())
+}
+
+/// All files below a folder, names and bytes, as one value to compare.
+fn content(folder: &Path) -> Result<Vec<u8>> {
+    let mut entries = fs::read_dir(folder).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let entries = entries.as_mut().map_err(|error| anyhow::anyhow!("{} can't be read: {error}", folder.display()))?;
+    entries.sort_by_key(fs::DirEntry::file_name);
+    let mut all = Vec::new();
+    for path in entries.iter().map(fs::DirEntry::path) {
+        all.extend_from_slice(path.as_os_str().as_encoded_bytes());
+        all.push(b'\n');
+        all.extend(if path.is_dir() { content(&path)? } else { fs::read(&path)? });
+    }
+    Ok(all)
+}
+
+fn build(client: Client, sources: &Path, folder: &Path) -> Result<()> {
+    match client {
+        Client::Java4 => build_java("4.4.0", sources, folder),
+        Client::Java28 => build_java("2.8.2", sources, folder),
+        Client::ConfluentPython => build_python(sources, folder),
+        Client::FranzGo | Client::Sarama => build_go(client.name(), sources, folder),
+        Client::Kafkajs => build_node(sources, folder),
+        Client::Rdkafka => Ok(()),
+    }
+}
+
+fn build_java(version: &str, sources: &Path, folder: &Path) -> Result<()> {
+    let mvn = process::require("mvn", "it fetches the Java client; install Maven (`apt install maven`)")?;
+    let javac = process::require("javac", "install a JDK, version 17 or later (`apt install openjdk-17-jdk-headless`)")?;
+    {
+        // The lock of `jars`: Maven's own cache isn't made for several writers.
+        let jars = run::workspace().join(".work/kafka");
+        fs::create_dir_all(&jars)?;
+        let _turn = run::lock(&jars.join("lock"))?;
+        let mut fetch = Command::new(mvn);
+        fetch.args(["-q", "-B", "-f"]).arg(sources.join("pom.xml")).arg("dependency:copy-dependencies");
+        fetch.arg(format!("-Dkafka.version={version}")).arg(format!("-DoutputDirectory={}", folder.join("jars").display()));
+        execute(fetch)?;
+    }
+    let mut compile = Command::new(javac);
+    compile.arg("-Xlint:all").arg("-Werror").arg("-cp").arg(folder.join("jars/*"));
+    compile.arg("-d").arg(folder.join("classes")).arg(sources.join("RoundTrip.java"));
+    execute(compile)
+}
+
+fn build_python(sources: &Path, folder: &Path) -> Result<()> {
+    let python = process::require("python3", "install Python with venv (`apt install python3-venv`)")?;
+    let venv = folder.join("venv");
+    let mut make = Command::new(python);
+    make.args(["-m", "venv"]).arg(&venv);
+    execute(make)
+        .context("Python can't make a virtual environment; Debian has that in a package of its own (`apt install python3-venv`)")?;
+    let mut install = Command::new(venv.join("bin/python"));
+    // A wheel has librdkafka in it, a build from source would take whatever the machine has.
+    install.args(["-m", "pip", "install", "-q", "--disable-pip-version-check", "--only-binary=:all:", "-r"]);
+    install.arg(sources.join("requirements.txt"));
+    execute(install)
+}
+
+fn build_go(name: &str, sources: &Path, folder: &Path) -> Result<()> {
+    let go =
+        process::require("go", "install Go, version 1.21 or later, see the Go project's downloads: it fetches the one that go.mod names")?;
+    let mut build = Command::new(go);
+    build.args(["build", "-buildvcs=false", "-o"]).arg(folder.join("driver")).arg(format!("./{name}")).current_dir(sources);
+    build.env("GOFLAGS", "-mod=readonly").env("CGO_ENABLED", "0");
+    execute(build)
+}
+
+fn build_node(sources: &Path, folder: &Path) -> Result<()> {
+    process::require("node", "install Node, version 18 or later (`apt install nodejs`)")?;
+    let npm = process::require("npm", "it fetches kafkajs (`apt install npm`)")?;
+    // Node looks for packages beside the program, so the program moves.
+    for file in ["package.json", "package-lock.json", "round-trip.js"] {
+        fs::copy(sources.join(file), folder.join(file)).with_context(|| format!("{file} can't be copied"))?;
+    }
+    let mut install = Command::new(npm);
+    install.args(["ci", "--no-audit", "--no-fund", "--ignore-scripts"]).current_dir(folder);
+    execute(install)
+}
+
+fn execute(mut command: Command) -> Result<()> {
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("{} can't be started", command.get_program().display()))?;
+    ensure!(
+        output.status.success(),
+        "{command:?} failed ({}); is the network there?\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
+}
+
+/// The program of a driver and its arguments, but for the job.
+fn program(client: Client) -> Result<Option<Vec<PathBuf>>> {
+    let folder = built(client);
+    Ok(Some(match client {
+        Client::Java4 | Client::Java28 => {
+            let java = process::require("java", "install a Java runtime, version 17 or later (`apt install openjdk-17-jre-headless`)")?;
+            let class_path = format!("{}:{}", folder.join("classes").display(), folder.join("jars/*").display());
+            // Lives for seconds: no use in the second compiler, or in a collector with threads of its own.
+            let options = ["-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", &class_path, "RoundTrip"];
+            [java].into_iter().chain(options.map(PathBuf::from)).collect()
+        }
+        Client::ConfluentPython => {
+            vec![folder.join("venv/bin/python"), run::workspace().join("tests/clients/python/round_trip.py")]
+        }
+        Client::FranzGo | Client::Sarama => vec![folder.join("driver")],
+        Client::Kafkajs => {
+            vec![process::require("node", "install Node, version 18 or later (`apt install nodejs`)")?, folder.join("round-trip.js")]
+        }
+        Client::Rdkafka => return Ok(None),
+    }))
+}
+
+/// Runs a driver with `argument` as JSON and reads the line that it prints.
+fn drive<T: DeserializeOwned>(client: Client, program: Vec<PathBuf>, argument: &impl Serialize, limit: Duration) -> Result<T> {
+    process::require("setpriv", "install util-linux (`apt install util-linux`)")?;
+    let folder = run::folder(client.name())?;
+    let (result, log) = (folder.join("result"), folder.join("log"));
+    // The death signal is sent when this *thread* ends; it waits here as long as the driver runs.
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--"]).args(program).arg(serde_json::to_string(argument)?);
+    command.stdin(Stdio::null()).stdout(File::create(&result)?).stderr(File::create(&log)?).process_group(0);
+    let mut child = command.spawn().context("setpriv can't be started")?;
+    let status = wait(&mut child, limit)?;
+    let tail = || format!("the end of {}:\n{}", log.display(), process::log_tail(&log, 30));
+
+    let Some(status) = status else { bail!("killed after {limit:?}; {}", tail()) };
+    let line = fs::read_to_string(&result)?;
+    let value: serde_json::Value =
+        serde_json::from_str(&line).with_context(|| format!("ended ({status}) with {line:?} instead of a line of JSON; {}", tail()))?;
+    if let Some(error) = value["error"].as_str() {
+        bail!("{error}; {}", tail());
+    }
+    serde_json::from_value(value).with_context(|| format!("ended ({status}) with another result than expected: {line}"))
+}
+
+/// None if it took longer; then it and its children are dead.
+fn wait(child: &mut Child, limit: Duration) -> Result<Option<ExitStatus>> {
+    let deadline = Instant::now() + limit;
+    while Instant::now() < deadline {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    kill_process_group(Pid::from_child(child), Signal::KILL).context("a driver can't be killed")?;
+    child.wait()?;
+    Ok(None)
+}
+
+/// librdkafka may hang in a close, which takes no limit: then its thread is left behind.
+fn in_thread(job: &Job, limit: Duration) -> Result<Outcome> {
+    let (sender, receiver) = mpsc::channel();
+    let job = job.clone();
+    thread::Builder::new().name("rdkafka".to_owned()).spawn(move || {
+        // The receiver is gone only after the limit: nobody wants the result any more.
+        let _ = sender.send(rdkafka::round_trip(&job));
+    })?;
+    receiver.recv_timeout(limit).with_context(|| format!("no end after {limit:?}, or a panic"))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drive_script(script: &str, limit: Duration) -> Result<Outcome> {
+        let program = ["sh", "-c", script].map(PathBuf::from).to_vec();
+        drive(Client::Sarama, program, &Job::new("127.0.0.1:1", "a-client", "a-topic"), limit)
+    }
+
+    #[test]
+    fn a_driver_gets_the_job_and_its_line_is_the_outcome() {
+        let job = serde_json::to_string(&Job::new("127.0.0.1:1", "a-client", "a-topic")).unwrap();
+        let script = format!(
+            r#"test "$0" = '{job}' && echo '{{"client":"c","version":"1","topics":1,"produced":2,"consumed":2,"duplicates":0,"members":[1,1],"reordered":0,"seconds":0.5}}'"#
+        );
+        let outcome = drive_script(&script, GRACE).unwrap();
+        assert_eq!((outcome.produced, outcome.members), (2, [1, 1]));
+    }
+
+    #[test]
+    fn a_failed_driver_says_why_with_the_end_of_its_log() {
+        let error = drive_script(r#"echo from the log >&2; echo '{"client":"c","error":"producing: no"}'; exit 1"#, GRACE).unwrap_err();
+        let error = format!("{error:#}");
+        assert!(error.starts_with("producing: no; the end of ") && error.ends_with("\nfrom the log"), "{error}");
+        let error = format!("{:#}", drive_script("echo from the log >&2; exit 3", GRACE).unwrap_err());
+        assert!(error.contains("exit status: 3") && error.contains("from the log"), "{error}");
+    }
+
+    #[test]
+    fn a_driver_that_hangs_is_killed_with_its_children() {
+        let folder = tempfile::tempdir().unwrap();
+        let pid = folder.path().join("pid");
+        let script = format!("sleep 60 & echo $! > {}; wait", pid.display());
+        let error = drive_script(&script, Duration::from_millis(500)).unwrap_err();
+        assert!(format!("{error:#}").starts_with("killed after 500ms"), "{error:#}");
+        // SIGKILL is sent, not awaited: on a busy machine the child dies a moment later.
+        let status = format!("/proc/{}/status", fs::read_to_string(pid).unwrap().trim());
+        let gone = || fs::read_to_string(&status).map_or(true, |status| status.contains("\nState:\tZ"));
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !gone() {
+            assert!(Instant::now() < deadline, "its child still runs");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    #[test]
+    fn what_a_client_needs_to_be_let_in() {
+        let user = User { name: "alice", password: "secret" };
+        let json = serde_json::to_value(Security::sasl_ssl(Path::new("/ca.pem"), "PLAIN", user)).unwrap();
+        let expected = r#"{"protocol":"SASL_SSL","mechanism":"PLAIN","username":"alice","password":"secret","ca":"/ca.pem"}"#;
+        assert_eq!(json, serde_json::from_str::<serde_json::Value>(expected).unwrap());
+    }
+}

@@ -1,0 +1,21 @@
+//! The test bed: what kferry's tests and its demo stand on. Everything is blocking, so that a `#[test]` reads top-down.
+//!
+//! - [`kafka`]: real Apache Kafka clusters: start, kill, freeze, restart, look inside.
+//! - [`fake`]: a broker for what a real one won't do on command. [`raw`]: a client for what no real one would send.
+//! - [`proxy`]: the real `kferry-proxy`, its file and its admin address.
+//! - [`pki`]: the certificate authority of a run.
+//! - [`jars`]: Kafka's jars, any version, by Maven.
+//! - [`process`]: programs that never outlive the process that started them.
+//! - [`ports`]: TCP ports that no other test has.
+//! - [`run`]: the folder of a run, on a real disk, gone afterwards.
+
+pub mod clients;
+pub mod fake;
+pub mod jars;
+pub mod kafka;
+pub mod pki;
+pub mod ports;
+pub mod process;
+pub mod proxy;
+pub mod raw;
+pub mod run;

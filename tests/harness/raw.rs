@@ -1,0 +1,148 @@
+//! A client that is only bytes, for what no real client would send. Every read has a deadline.
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{Ipv4Addr, Shutdown, TcpStream};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use kafka_protocol::messages::{ApiKey, ApiVersionsRequest, MetadataRequest, RequestHeader};
+use kafka_protocol::protocol::{Encodable, HeaderVersion, StrBytes};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// How long a peer may take. Milliseconds are normal; the rest is for a loaded machine.
+pub const LIMIT: Duration = Duration::from_secs(20);
+
+/// What [`api_versions`] says that it is.
+pub const SOFTWARE: (&str, &str) = ("kferry-raw", "1.2.3");
+
+/// A whole frame with an ApiVersions request, version 3.
+pub fn api_versions(correlation_id: i32, client_id: Option<&str>) -> Vec<u8> {
+    let request = ApiVersionsRequest::default()
+        .with_client_software_name(StrBytes::from_static_str(SOFTWARE.0))
+        .with_client_software_version(StrBytes::from_static_str(SOFTWARE.1));
+    request_frame(ApiKey::ApiVersions, 3, correlation_id, client_id, &request)
+}
+
+/// A whole frame with a Metadata request for no topic, version 1.
+pub fn metadata(correlation_id: i32, client_id: Option<&str>) -> Vec<u8> {
+    request_frame(ApiKey::Metadata, 1, correlation_id, client_id, &MetadataRequest::default().with_topics(Some(Vec::new())))
+}
+
+fn request_frame<R: Encodable + HeaderVersion>(
+    key: ApiKey,
+    version: i16,
+    correlation_id: i32,
+    client_id: Option<&str>,
+    request: &R,
+) -> Vec<u8> {
+    let header = RequestHeader::default()
+        .with_request_api_key(key as i16)
+        .with_request_api_version(version)
+        .with_correlation_id(correlation_id)
+        .with_client_id(client_id.map(|id| StrBytes::from_string(id.to_owned())));
+    let mut body = Vec::new();
+    header.encode(&mut body, R::header_version(version)).expect("this version has this header");
+    request.encode(&mut body, version).expect("this version has these fields");
+    frame(&body)
+}
+
+/// `body` with its size in front.
+pub fn frame(body: &[u8]) -> Vec<u8> {
+    [&(body.len() as i32).to_be_bytes()[..], body].concat()
+}
+
+/// A connection.
+#[derive(Debug)]
+pub struct Raw(TcpStream);
+
+impl Raw {
+    /// To a port of 127.0.0.1.
+    pub fn connect(port: u16) -> Result<Self> {
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).with_context(|| format!("port {port}"))?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(LIMIT))?;
+        stream.set_write_timeout(Some(LIMIT))?;
+        Ok(Self(stream))
+    }
+
+    /// Its own port: by it, the proxy's log tells connections apart.
+    pub fn local_port(&self) -> Result<u16> {
+        Ok(self.0.local_addr()?.port())
+    }
+
+    /// Sends all of them.
+    pub fn send(&mut self, bytes: &[u8]) -> Result<()> {
+        self.0.write_all(bytes).context("the peer takes no bytes")
+    }
+
+    /// Says that no more will be sent.
+    pub fn half_close(&mut self) -> Result<()> {
+        Ok(self.0.shutdown(Shutdown::Write)?)
+    }
+
+    /// The next frame, without its size.
+    pub fn frame(&mut self) -> Result<Vec<u8>> {
+        let mut size = [0; 4];
+        self.0.read_exact(&mut size).context("no answer")?;
+        let size = i32::from_be_bytes(size);
+        ensure!((4..100_000).contains(&size), "an answer of {size} bytes");
+        let mut body = vec![0; size as usize];
+        self.0.read_exact(&mut body).context("the answer breaks off")?;
+        Ok(body)
+    }
+
+    /// Sends a request and checks that its answer, and no other one, comes.
+    pub fn ask(&mut self, request: &[u8]) -> Result<Vec<u8>> {
+        self.send(request)?;
+        let answer = self.frame()?;
+        ensure!(answer[..4] == request[8..12], "the answer's correlation id is {:?}, the request's {:?}", &answer[..4], &request[8..12]);
+        Ok(answer)
+    }
+
+    /// Reads what is there into `buf`, at least a byte; 0 at the end.
+    pub fn read(&mut self, buf: &mut [u8]) -> Result<usize> {
+        Ok(self.0.read(buf)?)
+    }
+
+    /// Everything until the peer closes the connection, also if it does so by a reset.
+    pub fn rest(&mut self) -> Result<Vec<u8>> {
+        let mut all = Vec::new();
+        match self.0.read_to_end(&mut all) {
+            Ok(_) => Ok(all),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(all),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                bail!("the peer has not closed the connection within {LIMIT:?}; it sent {} bytes", all.len())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Checks that nothing comes for `time`, not even the end.
+    pub fn is_quiet(&mut self, time: Duration) -> Result<()> {
+        self.0.set_read_timeout(Some(time))?;
+        let read = self.0.read(&mut [0; 64]);
+        self.0.set_read_timeout(Some(LIMIT))?;
+        match read {
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Ok(()),
+            Ok(0) => bail!("the peer closed the connection"),
+            Ok(n) => bail!("{n} bytes came"),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Raises this process's limit of open files as far as it may: shells start with 1,024.
+pub fn open_many_files() -> Result<()> {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?)
+}
+
+/// Waits until `condition` holds, at most [`LIMIT`]; `what` says what was waited for.
+pub fn until(what: &str, mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
+    let deadline = Instant::now() + LIMIT;
+    while !condition()? {
+        ensure!(Instant::now() < deadline, "waited {LIMIT:?} until {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}

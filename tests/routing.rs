@@ -1,0 +1,151 @@
+//! Clients go where `routes.toml` says, on real clusters; what is dead or frozen costs only those who are sent there.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use harness::kafka::{Cluster, Listener};
+use harness::proxy::{Proxy, Routes};
+use harness::raw::{Raw, api_versions, until};
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+fn client(proxy: &Proxy, client_id: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", proxy.bootstrap_servers()).set("client.id", client_id);
+    config
+}
+
+/// The cluster.id and the node ids that a client sees.
+fn cluster_seen(config: &ClientConfig) -> Result<(String, Vec<i32>)> {
+    let client: BaseConsumer = config.create()?;
+    let id = client.client().fetch_cluster_id(LIMIT).context("no cluster.id")?;
+    let mut nodes: Vec<i32> = client.fetch_metadata(None, LIMIT)?.brokers().iter().map(rdkafka::metadata::MetadataBroker::id).collect();
+    nodes.sort_unstable();
+    Ok((id, nodes))
+}
+
+fn produce(config: &ClientConfig, topic: &str, value: &str) -> Result<()> {
+    let producer: BaseProducer = config.clone().set("message.timeout.ms", "30000").create()?;
+    producer.send(BaseRecord::<(), _>::to(topic).payload(value)).map_err(|(error, _)| error)?;
+    producer.flush(LIMIT)?;
+    ensure!(producer.in_flight_count() == 0, "{value} was not acknowledged");
+    Ok(())
+}
+
+fn values(cluster: &Cluster, topic: &str) -> Result<Vec<String>> {
+    let mut values: Vec<String> = cluster
+        .read_all(topic)?
+        .into_iter()
+        .map(|record| String::from_utf8_lossy(&record.value.unwrap_or_default()).into_owned())
+        .collect();
+    values.sort();
+    Ok(values)
+}
+
+#[test]
+fn clients_land_where_the_first_matching_route_says_and_an_edit_moves_the_next() -> Result<()> {
+    let clusters = Cluster::start_all(vec![
+        Cluster::version("2.8.2").name("old"),
+        Cluster::version("3.9.1").name("legacy").first_node_id(1001),
+        Cluster::version("4.3.0").name("new"),
+    ])?;
+    let [old, legacy, new] = &clusters[..] else { bail!("three clusters were asked for") };
+    for cluster in &clusters {
+        cluster.create_topic("orders", 2, &[])?;
+    }
+    let base = Routes::new()?
+        .cluster("old", &old.bootstrap_servers(Listener::Plaintext)?)
+        .cluster("legacy", &legacy.bootstrap_servers(Listener::Plaintext)?)
+        .cluster("new", &new.bootstrap_servers(Listener::Plaintext)?);
+    let routes =
+        |orders: &str| base.clone().route("one", "orders-1", "old").route("orders", "orders-*", orders).route("rest", "rest", "new");
+    let proxy = Proxy::start(&routes("legacy"))?;
+
+    for (client_id, cluster, nodes) in [("orders-1", old, vec![1]), ("orders-2", legacy, vec![1001]), ("rest", new, vec![1])] {
+        assert_eq!(cluster_seen(&client(&proxy, client_id))?, (cluster.cluster_id()?, nodes), "{client_id}");
+    }
+    produce(&client(&proxy, "orders-1"), "orders", "one")?;
+    produce(&client(&proxy, "orders-2"), "orders", "before the edit")?;
+    proxy.edit(&routes("new"))?;
+    produce(&client(&proxy, "orders-2"), "orders", "after the edit")?;
+    proxy.edit(&routes("legacy"))?;
+    produce(&client(&proxy, "orders-2"), "orders", "after the rollback")?;
+    assert_eq!(values(old, "orders")?, ["one"]);
+    assert_eq!(values(legacy, "orders")?, ["after the rollback", "before the edit"]);
+    assert_eq!(values(new, "orders")?, ["after the edit"]);
+
+    // Nobody's client: refused, told, counted.
+    let mut refused = Raw::connect(proxy.port())?;
+    let port = refused.local_port()?;
+    refused.send(&api_versions(1, Some("stranger")))?;
+    let closed = proxy.closed(port)?;
+    assert_eq!(closed["cause"], "no_route");
+    assert_eq!(closed["client_id"], "stranger");
+    assert!(closed["detail"].as_str().unwrap_or_default().contains("routes.toml"), "{closed}");
+    assert_eq!(proxy.closed_count("no_route")?, 1);
+    Ok(())
+}
+
+#[test]
+fn a_cluster_that_is_down_costs_the_others_nothing_and_is_there_when_it_comes() -> Result<()> {
+    let clusters = Cluster::start_all(vec![Cluster::version("3.9.1").name("legacy").brokers(3), Cluster::version("4.3.0").name("new")])?;
+    let [legacy, new] = &clusters[..] else { bail!("two clusters were asked for") };
+    let new_node = new.node_ids()[0];
+    new.stop(new_node)?;
+    let routes = Routes::new()?
+        .cluster("legacy", &legacy.bootstrap_servers(Listener::Plaintext)?)
+        .cluster("new", &new.bootstrap_servers(Listener::Plaintext)?)
+        .route("orders", "orders", "new")
+        .route("rest", "*", "legacy");
+    // It starts all the same.
+    let proxy = Proxy::start(&routes)?;
+    let served = || -> Result<Duration> {
+        let start = Instant::now();
+        cluster_seen(&client(&proxy, "rest"))?;
+        Ok(start.elapsed())
+    };
+    served()?;
+
+    let mut waiting = Raw::connect(proxy.port())?;
+    let port = waiting.local_port()?;
+    waiting.send(&api_versions(1, Some("orders")))?;
+    let closed = proxy.closed(port)?;
+    assert_eq!(closed["cause"], "cluster_unreachable");
+    assert!(closed["detail"].as_str().unwrap_or_default().contains("refused"), "{closed}");
+    served()?;
+
+    // A client that does not give up comes through as soon as its cluster is there.
+    let orders = client(&proxy, "orders");
+    let patient = std::thread::spawn(move || cluster_seen(&orders));
+    until("a second attempt of the client", || Ok(proxy.closed_count("cluster_unreachable")? >= 2))?;
+    new.restart(new_node)?;
+    let seen = patient.join().map_err(|_| anyhow::anyhow!("panicked"))??;
+    assert_eq!(seen.0, new.cluster_id()?);
+
+    // One bootstrap server of three is frozen: the kernel still accepts for it. It is overtaken after half a second, and asked last from then on.
+    let frozen = legacy.node_ids()[0];
+    legacy.freeze(frozen)?;
+    let mut slow = 0;
+    for _ in 0..12 {
+        let start = Instant::now();
+        Raw::connect(proxy.port())?.ask(&api_versions(7, Some("rest")))?;
+        let took = start.elapsed();
+        assert!(took < Duration::from_secs(3), "{took:?}");
+        slow += usize::from(took > Duration::from_millis(400));
+    }
+    assert!((1..=2).contains(&slow), "{slow} of 12 clients waited for the frozen broker: only the first should");
+    legacy.thaw(frozen)?;
+
+    // And one that is dead.
+    legacy.kill(frozen)?;
+    for _ in 0..12 {
+        Raw::connect(proxy.port())?.ask(&api_versions(7, Some("rest")))?;
+    }
+    let address = legacy.address(frozen, Listener::Plaintext)?;
+    let up = proxy.metric("kferry_proxy_bootstrap_server_up", &[("cluster", "legacy"), ("server", &address)])?;
+    assert!(up < 0.5, "{up}");
+    Ok(())
+}
