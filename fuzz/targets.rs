@@ -1,0 +1,226 @@
+//! One function for each reader of bytes that kferry has not written itself: what it must never do, whatever it reads.
+//!
+//! They run twice: guided by coverage under libFuzzer (`make fuzz`; needs a nightly toolchain), and as ordinary tests over the seeds and their
+//! mutations (`tests/fuzz_targets.rs`, on stable, part of `make test`). Under libFuzzer an allocation above 64 MiB is a finding as well: no
+//! length from the wire may size one.
+
+// Each of libFuzzer's programs uses one of them.
+#![allow(dead_code)]
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use kferry_wire::api::{self, Api, Rewrite, RewriteError, Unmapped};
+use kferry_wire::cluster::ClusterInfo;
+use kferry_wire::config::diagnostic::{self, Severity};
+use kferry_wire::config::{Config, HostPort, Sasl, SaslMechanism, Secret, Security};
+use kferry_wire::connection::{ConnectOptions, Connection};
+use kferry_wire::frame::{self, FrameError, SIZE_LEN, read_frame};
+use kferry_wire::header::{FirstRequest, Software, acks, body_at, is_idempotent};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Runtime;
+
+/// The largest frame that the targets allow.
+const LIMIT: usize = 1 << 20;
+
+/// The beginning of a client's connection, as it grows byte by byte: what was certain once stays so.
+pub(crate) fn first_request(bytes: &[u8]) {
+    let whole = FirstRequest::peek(bytes, LIMIT);
+    // A header has at most 32,777 bytes; a few places are enough to see a verdict that changes.
+    let cuts = (0..bytes.len().min(64)).chain((64..bytes.len()).step_by(997));
+    for cut in cuts {
+        match FirstRequest::peek(&bytes[..cut], LIMIT) {
+            Ok(FirstRequest::Incomplete) => {}
+            certain => assert_eq!(certain, whole, "after {cut} of {} bytes", bytes.len()),
+        }
+    }
+    if let Ok(FirstRequest::Header { header, frame_len }) = whole {
+        assert!(header.len <= frame_len - SIZE_LEN && frame_len <= SIZE_LEN + LIMIT);
+        assert!(header.client_id.is_none_or(|client_id| client_id.len() <= header.len - 10));
+    }
+    let body = bytes.get(SIZE_LEN..).unwrap_or_default();
+    if let Some(software) = Software::peek(body) {
+        assert!(software.name.len() + software.version.len() < body.len());
+    }
+    for version in [0, 3, 9] {
+        let _ = (acks(body, version), is_idempotent(body, version));
+        assert!(body_at(body, 4, version == 9).is_none_or(|at| at >= 4 && at <= body.len()));
+    }
+}
+
+/// Frames, in whatever pieces they arrive. The input's first byte says in which.
+pub(crate) fn frame(bytes: &[u8]) {
+    let Some((pieces, bytes)) = bytes.split_first() else { return };
+    let mut reader = Pieces { bytes, next: usize::from(*pieces) };
+    let mut buf = BytesMut::new();
+    let mut rest = bytes;
+    loop {
+        let read = now(read_frame(&mut reader, LIMIT, &mut buf));
+        // It reserves ahead of what has arrived, but never because of a size.
+        assert!(buf.capacity() <= 2 * bytes.len() + 256 * 1024, "{} bytes for {}", buf.capacity(), bytes.len());
+        match (read, frame::size(rest, LIMIT)) {
+            (Ok(frame), Ok(Some(size))) => {
+                assert_eq!(frame, rest[SIZE_LEN..SIZE_LEN + size]);
+                rest = &rest[SIZE_LEN + size..];
+            }
+            (Err(FrameError::Size { size, .. }), Err(FrameError::Size { size: told, .. })) => return assert_eq!(size, told),
+            (Err(FrameError::Closed), Ok(None)) => return assert!(rest.is_empty()),
+            (Err(FrameError::Cut { .. }), Ok(None)) => return assert!(!rest.is_empty()),
+            (Err(FrameError::Cut { got, size }), Ok(Some(told))) => return assert_eq!((got, size), (rest.len() - SIZE_LEN, told)),
+            (read, size) => panic!("{read:?}, though the size is {size:?}"),
+        }
+    }
+}
+
+/// Any text as `routes.toml`: a file is taken or refused, each error with its place.
+pub(crate) fn config(bytes: &[u8]) {
+    let Ok(text) = str::from_utf8(bytes) else { return };
+    let path = Path::new("routes.toml");
+    match Config::parse(text, path) {
+        Ok(config) => {
+            let _ = config.route("orders-1", IpAddr::from([10, 1, 2, 3]));
+            assert!(!config.clusters.is_empty() && !config.listeners.is_empty() && !config.routes.is_empty());
+            let _ = diagnostic::render(path, text, Severity::Warning, &config.warnings, false);
+        }
+        Err(invalid) => assert!(invalid.to_string().contains("routes.toml:")),
+    }
+}
+
+/// What a broker answers to all that `kferry check --connect` asks: first until kferry has logged in, then of its cluster. The input's first byte
+/// picks the security, then each answer is a length of two bytes and a body; size and `correlation_id` are put in front, or nothing behind them
+/// would ever be read.
+pub(crate) fn broker_answers(bytes: &[u8]) {
+    thread_local! {
+        static LOOPBACK: (Runtime, TcpListener) = {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can be made");
+            let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("the loopback has a free port");
+            (runtime, listener)
+        };
+    }
+    let Some((security, answers)) = bytes.split_first() else { return };
+    let security = match security {
+        0 => None,
+        n => Some(SaslMechanism::ALL[usize::from(*n) % SaslMechanism::ALL.len()]),
+    };
+    let sasl =
+        security.map(|mechanism| Some(Sasl { mechanism, username: "kferry".to_owned(), password: Secret::Literal("secret".to_owned()) }));
+    let security = Security { tls: None, sasl };
+    LOOPBACK.with(|(runtime, listener)| {
+        runtime.block_on(async {
+            let address = listener.local_addr().expect("it is bound");
+            let broker = HostPort { host: address.ip().to_string(), port: address.port() };
+            let options = ConnectOptions { connect_timeout: Duration::from_secs(10), ..ConnectOptions::default() };
+            let answering = async {
+                if let Ok((client, _)) = listener.accept().await {
+                    answer(client, answers).await;
+                }
+            };
+            let asking = async {
+                // Dropped as soon as it has asked: the broker waits for its end.
+                match Connection::connect(&broker, &security, &options).await {
+                    Ok(connection) => ClusterInfo::ask(&connection).await.map_err(|error| error.to_string()),
+                    Err(error) => Err(error.to_string()),
+                }
+            };
+            match tokio::join!(asking, answering).0 {
+                Ok(info) => {
+                    assert!(info.brokers.is_sorted_by_key(|broker| broker.node_id) && info.controller.is_none_or(|node_id| node_id >= 0));
+                    // Each broker has its bytes: node_id, the host's length, port, the rack's length.
+                    assert!(info.brokers.len() <= bytes.len() / 12);
+                }
+                Err(error) => assert!(!error.is_empty()),
+            }
+        });
+    });
+}
+
+/// The body of a message that a relayed client or its broker sends, of which something is rewritten. The input's first byte is the
+/// api_key, with the highest bit for an answer, the second its version.
+pub(crate) fn rewrite(bytes: &[u8]) {
+    let [key, version, body @ ..] = bytes else { return };
+    let Some(api) = Api::of(i16::from(key & 0x7f)) else { return };
+    let Some((min, max)) = api.versions() else { return };
+    let version = min + i16::from(version % 32) % (max - min + 1);
+    let fields = if key & 0x80 == 0 { api.request } else { api.response };
+    let walk = |body: &[u8]| api::rewrite(fields, version, api.is_flexible(version), body, &mut Shifted);
+    let Ok(rewritten) = walk(body) else { return };
+    if let Some(rewritten) = &rewritten {
+        // What `Shifted` adds, and a vector's growth.
+        assert!(rewritten.capacity() <= 6 * body.len() + 256, "{} bytes for {}", rewritten.capacity(), body.len());
+        // It is a message still, unless a node id has run out of numbers.
+        assert!(!matches!(walk(rewritten), Err(RewriteError::Broken(_))), "{rewritten:?}");
+    }
+    // Whatever is behind a message stays behind it.
+    let longer = [body, b"more"].concat();
+    let walked = walk(&longer).expect("it is as well formed as before").unwrap_or(longer);
+    assert_eq!(walked, [rewritten.as_deref().unwrap_or(body), b"more"].concat());
+}
+
+/// A world in which nothing is the same.
+struct Shifted;
+
+impl Rewrite for Shifted {
+    fn node_id(&mut self, node_id: i32) -> Result<i32, Unmapped> {
+        node_id.checked_add(1000).ok_or(Unmapped(node_id))
+    }
+
+    fn address(&mut self, node_id: i32, host: &str, port: i32) -> Result<(String, u16), Unmapped> {
+        assert!(node_id >= 0);
+        Ok((format!("broker-{node_id}"), (host.len() as i32 ^ port) as u16))
+    }
+
+    fn cluster_id(&mut self, cluster_id: &str) -> String {
+        format!("{}", cluster_id.len())
+    }
+
+    fn producer_id(&mut self, producer_id: i64) -> i64 {
+        producer_id | 1 << 40
+    }
+}
+
+/// A broker that answers each request with the next of `answers`, and then closes.
+async fn answer(mut client: TcpStream, mut answers: &[u8]) {
+    while let Ok(size) = client.read_u32().await {
+        let mut request = vec![0; size as usize];
+        if client.read_exact(&mut request).await.is_err() {
+            return;
+        }
+        let Some((len, rest)) = answers.split_first_chunk() else { return };
+        let (body, rest) = rest.split_at(usize::from(u16::from_be_bytes(*len)).min(rest.len()));
+        answers = rest;
+        let frame = [&(SIZE_LEN as u32 + body.len() as u32).to_be_bytes(), &request[4..8], body].concat();
+        if client.write_all(&frame).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Gives its bytes in pieces of many sizes.
+struct Pieces<'a> {
+    bytes: &'a [u8],
+    next: usize,
+}
+
+impl AsyncRead for Pieces<'_> {
+    fn poll_read(mut self: Pin<&mut Self>, _cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        let len = (1 + self.next).min(self.bytes.len()).min(buf.remaining());
+        self.next = self.next * 31 % 4093;
+        let (piece, rest) = self.bytes.split_at(len);
+        buf.put_slice(piece);
+        self.bytes = rest;
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// The result of a future that has nothing to wait for.
+fn now<T>(future: impl Future<Output = T>) -> T {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(result) => result,
+        Poll::Pending => panic!("bytes in memory are there at once"),
+    }
+}
