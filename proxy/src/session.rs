@@ -134,7 +134,10 @@ async fn handshake(proxy: &Shared, door: &Door, socket: TcpStream, peer: SocketA
         }
         Mode::Relay => {
             let brokers = proxy.brokers(&route.cluster);
-            let (broker, server, versions) = Box::pin(enter(&table, door, route, client_id, &brokers)).await?;
+            let entered = Box::pin(enter(&table, door, route, client_id, &brokers)).await;
+            // franz-go takes an orderly end before the first answer for wrong settings, and gives up records and its place in the group; it
+            // tries again after a reset.
+            let (broker, server, versions) = entered.inspect_err(|_| client.reset_when_dropped())?;
             story.server = Some(server);
             let relayed = Relayed::new(Relaying {
                 world: World {

@@ -28,7 +28,8 @@ pub fn metadata(correlation_id: i32, client_id: Option<&str>) -> Vec<u8> {
     request_frame(ApiKey::Metadata, 1, correlation_id, client_id, &MetadataRequest::default().with_topics(Some(Vec::new())))
 }
 
-fn request_frame<R: Encodable + HeaderVersion>(
+/// A whole frame with any request.
+pub fn request_frame<R: Encodable + HeaderVersion>(
     key: ApiKey,
     version: i16,
     correlation_id: i32,
