@@ -91,6 +91,9 @@ pub struct Job {
     pub timeout_ms: u64,
     /// None for PLAINTEXT.
     pub security: Option<Security>,
+    /// `group.protocol`, for [`Client::Java4`]. None for the client's default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group_protocol: Option<&'static str>,
 }
 
 impl Job {
@@ -104,6 +107,7 @@ impl Job {
             count: 1_000,
             timeout_ms: 60_000,
             security: None,
+            group_protocol: None,
         }
     }
 }

@@ -37,7 +37,7 @@ public final class RoundTrip {
 
     record Job(
             String bootstrapServers, String clientId, String topic, String groupId, int count, long timeoutMs,
-            Security security) {}
+            Security security, String groupProtocol) {}
 
     record Outcome(
             String client, String version, int topics, int produced, int consumed, int duplicates, int[] members,
@@ -165,6 +165,7 @@ public final class RoundTrip {
         Map<String, Object> config = connection();
         config.put("group.id", job.groupId);
         config.put("auto.offset.reset", "earliest");
+        if (job.groupProtocol != null) config.put("group.protocol", job.groupProtocol);
         return config;
     }
 
