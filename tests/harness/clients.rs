@@ -93,6 +93,9 @@ pub struct Job {
     pub timeout_ms: u64,
     /// None for PLAINTEXT.
     pub security: Option<Security>,
+    /// `group.protocol`, for [`Client::Java4`]. None for the client's default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group_protocol: Option<&'static str>,
 }
 
 impl Job {
@@ -106,6 +109,7 @@ impl Job {
             count: 1_000,
             timeout_ms: 60_000,
             security: None,
+            group_protocol: None,
         }
     }
 }

@@ -101,13 +101,18 @@ impl Routes {
     }
 
     /// Adds a TLS listener named `tls`.
-    pub fn tls_listener(mut self, identity: &Identity) -> Result<Self> {
+    pub fn tls_listener(self, identity: &Identity) -> Result<Self> {
+        self.tls_listener_with(identity, "")
+    }
+
+    /// Adds a TLS listener named `tls` with more lines, such as `ssl_client_auth = "required"`.
+    pub fn tls_listener_with(mut self, identity: &Identity, lines: &str) -> Result<Self> {
         let port = ports::take(1)?.start;
         self.tls_port = Some(port);
         let (certificate, key) = (identity.certificate_path.display(), identity.key_path.display());
         Ok(self.section(&format!(
             "[[listeners]]\nname = \"tls\"\nbind = \"127.0.0.1:{port}\"\nsecurity_protocol = \"SSL\"\n\
-             ssl_certificate_location = \"{certificate}\"\nssl_key_location = \"{key}\"\nbroker_port_offset = {BROKERS}\n"
+             ssl_certificate_location = \"{certificate}\"\nssl_key_location = \"{key}\"\nbroker_port_offset = {BROKERS}\n{lines}"
         )))
     }
 

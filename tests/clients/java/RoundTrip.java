@@ -152,6 +152,7 @@ public final class RoundTrip {
         Map<String, Object> config = job.connection();
         config.put("group.id", job.groupId());
         config.put("auto.offset.reset", "earliest");
+        if (job.groupProtocol() != null) config.put("group.protocol", job.groupProtocol());
         return config;
     }
 }

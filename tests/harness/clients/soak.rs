@@ -272,7 +272,7 @@ mod tests {
     fn a_pause_is_that_of_the_slowest_partition_also_if_it_goes_on() {
         let (start, mut observed) = (Instant::now(), Observed::default());
         let at = |seconds: u64| start + Duration::from_secs(seconds);
-        let mut progress = |observed: &mut Observed, seconds, acked: [u64; 2], again| {
+        let progress = |observed: &mut Observed, seconds, acked: [u64; 2], again| {
             let counts = Counts { acked: acked.to_vec(), consumed: vec![1, 1], again, skipped: 0 };
             observed.take(Line::Progress(counts), at(seconds));
         };
