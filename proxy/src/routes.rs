@@ -34,6 +34,9 @@ pub enum LoadError {
     /// The file has errors.
     #[error(transparent)]
     Invalid(#[from] Invalid),
+    /// The file is right, but has mirrors only.
+    #[error("{}: no [[listeners]] and [[routes]]: as it is the file is for kferry-mirror only; write where clients connect, and which land where", .0.display())]
+    OnlyMirrors(PathBuf),
     /// The file is right, but a certificate or key that it names is not.
     #[error("{}: {source}", path.display())]
     Security {
@@ -71,6 +74,9 @@ pub struct InForce {
 impl InForce {
     fn build(text: String, path: &Path, before: Option<&Self>) -> Result<Self, LoadError> {
         let config = Config::parse(&text, path)?;
+        if config.listeners.is_empty() {
+            return Err(LoadError::OnlyMirrors(path.to_owned()));
+        }
         let security = |source| LoadError::Security { path: path.to_owned(), source };
         let mut servers = HashMap::new();
         for cluster in &config.clusters {
@@ -269,5 +275,23 @@ impl Table {
             }
             last = text;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_mirrors_alone_is_not_for_the_proxy() {
+        let text = r#"
+            clusters.a = { id = 1, bootstrap_servers = "a:9092" }
+            clusters.b = { id = 2, bootstrap_servers = "b:9092" }
+            mirrors = [{ name = "a-b", source = "a", target = "b", topics = "x" }]
+        "#;
+        let refused = InForce::build(text.to_owned(), Path::new("routes.toml"), None).unwrap_err();
+        let said = "routes.toml: no [[listeners]] and [[routes]]: as it is the file is for kferry-mirror only; write where clients connect, \
+                    and which land where";
+        assert_eq!(refused.to_string(), said);
     }
 }

@@ -14,11 +14,12 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::create_acls_request::AclCreation;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::{
-    BrokerId, CreateAclsRequest, CreateTopicsRequest, DeleteTopicsRequest, DescribeAclsRequest, DescribeGroupsRequest,
-    FindCoordinatorRequest, GroupId, ListOffsetsRequest, MetadataRequest, MetadataResponse, OffsetFetchRequest, RequestHeader,
-    ResponseHeader, TopicName,
+    BrokerId, CreateAclsRequest, CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeAclsRequest,
+    DescribeGroupsRequest, FindCoordinatorRequest, GroupId, ListOffsetsRequest, MetadataRequest, MetadataResponse, OffsetFetchRequest,
+    RequestHeader, ResponseHeader, TopicName,
 };
 use kafka_protocol::protocol::{Decodable as _, Encodable as _, HeaderVersion, Request, StrBytes};
 
@@ -27,6 +28,7 @@ use super::{Cluster, LIMIT, Listener, Node, wait_for};
 const METADATA: i16 = 9;
 const CREATE_TOPICS: i16 = 5;
 const DELETE_TOPICS: i16 = 4;
+const DELETE_RECORDS: i16 = 1;
 const LIST_OFFSETS: i16 = 5;
 const FIND_COORDINATOR: i16 = 3;
 const OFFSET_FETCH: i16 = 7;
@@ -208,6 +210,19 @@ impl Cluster {
     /// The log end offset (high watermark) of each partition. Markers of transactions count, so it isn't the number of records.
     pub fn log_ends(&self, topic: &str) -> Result<Vec<i64>> {
         self.list_offsets(topic, LATEST)
+    }
+
+    /// Removes a partition's records before an offset, which becomes its log start.
+    pub fn delete_records(&self, topic: &str, partition: i32, before: i64) -> Result<()> {
+        let leader =
+            self.partitions(topic)?.get(partition as usize).with_context(|| format!("{topic} has no partition {partition}"))?.leader;
+        let asked = DeleteRecordsPartition::default().with_partition_index(partition).with_offset(before);
+        let asked = DeleteRecordsTopic::default().with_name(topic_name(topic)).with_partitions(vec![asked]);
+        let request = DeleteRecordsRequest::default().with_topics(vec![asked]).with_timeout_ms(30_000);
+        let response = ask(self.node(leader)?, DELETE_RECORDS, &request)?;
+        let answer =
+            response.topics.first().and_then(|topic| topic.partitions.first()).context("an answer without the partition asked for")?;
+        check(answer.error_code).with_context(|| format!("records of {topic}-{partition} can't be deleted"))
     }
 
     fn list_offsets(&self, topic: &str, timestamp: i64) -> Result<Vec<i64>> {
@@ -394,7 +409,7 @@ fn all_topics() -> MetadataRequest {
     MetadataRequest::default().with_topics(None).with_allow_auto_topic_creation(false)
 }
 
-fn ask<R: Request>(node: &Node, version: i16, request: &R) -> Result<R::Response> {
+pub(super) fn ask<R: Request>(node: &Node, version: i16, request: &R) -> Result<R::Response> {
     // Longer than the 30 s that a controller may take for a topic.
     ask_within(Duration::from_secs(40), node, version, request)
 }
@@ -437,6 +452,6 @@ fn text(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())
 }
 
-fn topic_name(name: &str) -> TopicName {
+pub(super) fn topic_name(name: &str) -> TopicName {
     TopicName(text(name))
 }
