@@ -1,7 +1,7 @@
 # The front door. `make` says what there is; each target is one cargo command or one script.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint audit fuzz fuzz-smoke bench bench-connections soak
+.PHONY: help demo test lint audit fuzz fuzz-smoke bench bench-connections bench-relay bench-mirror soak
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
@@ -34,12 +34,22 @@ fuzz: ## every fuzz target for FUZZ_SECONDS (make fuzz FUZZ_SECONDS=60)
 # What `make test` runs of it.
 fuzz-smoke: fuzz
 
-bench: bench-connections ## what kferry costs; run it on a quiet machine
+bench: bench-connections bench-relay bench-mirror ## what kferry costs; run it on a quiet machine
 
 bench-connections: ## memory of 4,000 silent and 4,000 routed connections, time to the first routed byte
 	@scripts/need demo
 	@cargo build --release --quiet --workspace --bins
 	@cargo run --release --quiet -p kferry-tests --bin bench-connections
+
+bench-relay: ## CPU per GB, throughput, latency and memory of relayed clients, beside HAProxy and no proxy
+	@scripts/need bench
+	@cargo build --release --quiet --workspace --bins
+	@cargo run --release --quiet -p kferry-tests --bin bench-relay
+
+bench-mirror: ## copying 5 million records beside MirrorMaker 2; small batches, late log starts, 2,000 idle partitions
+	@scripts/need demo
+	@cargo build --release --quiet --workspace --bins
+	@cargo run --release --quiet -p kferry-tests --bin bench-mirror
 
 soak: ## the long runs: each fuzz target for ten minutes
 	@scripts/fuzz 600

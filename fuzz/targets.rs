@@ -14,7 +14,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use kferry_wire::api::{self, Api, Rewrite, RewriteError, Unmapped};
+use kferry_wire::api::{self, Api, Rewrite, RewriteError, Unmapped, Uuid};
 use kferry_wire::batch::{self, Codec, Entry, Record, Stamp};
 use kferry_wire::cluster::ClusterInfo;
 use kferry_wire::config::diagnostic::{self, Severity};
@@ -84,7 +84,7 @@ pub(crate) fn config(bytes: &[u8]) {
     let path = Path::new("routes.toml");
     match Config::parse(text, path) {
         Ok(config) => {
-            let _ = config.route("orders-1", IpAddr::from([10, 1, 2, 3]));
+            let _ = config.route("orders-1", IpAddr::from([10, 1, 2, 3]), Some("CN=orders"));
             assert!(!config.clusters.is_empty() && !config.listeners.is_empty() && !config.routes.is_empty());
             let _ = diagnostic::render(path, text, Severity::Warning, &config.warnings, false);
         }
@@ -108,8 +108,8 @@ pub(crate) fn broker_answers(bytes: &[u8]) {
         0 => None,
         n => Some(SaslMechanism::ALL[usize::from(*n) % SaslMechanism::ALL.len()]),
     };
-    let sasl =
-        security.map(|mechanism| Some(Sasl { mechanism, username: "kferry".to_owned(), password: Secret::Literal("secret".to_owned()) }));
+    let sasl = security
+        .map(|mechanism| Some(Sasl::Password { mechanism, username: "kferry".to_owned(), password: Secret::Literal("secret".to_owned()) }));
     let security = Security { tls: None, sasl };
     LOOPBACK.with(|(runtime, listener)| {
         runtime.block_on(async {
@@ -220,6 +220,16 @@ impl Rewrite for Shifted {
 
     fn producer_id(&mut self, producer_id: i64) -> i64 {
         producer_id | 1 << 40
+    }
+
+    fn topic_id(&mut self, topic_id: Uuid) -> Uuid {
+        assert!(!topic_id.is_nil());
+        Uuid::from_u128(!topic_id.as_u128())
+    }
+
+    fn named_topic_id(&mut self, topic_id: Uuid, name: Option<&str>) -> Uuid {
+        assert!(!topic_id.is_nil());
+        Uuid::from_u128(name.map_or(0, |name| name.len() as u128))
     }
 }
 

@@ -4,10 +4,11 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use harness::kafka::{Cluster, Listener};
+use harness::measure::{Spread, resting};
 use harness::proxy::{Proxy, Routes};
-use harness::raw::{Raw, api_versions, until};
+use harness::raw::{Raw, api_versions};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 const CONNECTIONS: usize = 4_000;
@@ -28,48 +29,15 @@ fn main() -> Result<()> {
 
     let config = harness::run::folder("first-byte")?.join("routes.toml");
     std::fs::write(&config, routes.text())?;
-    let mut starts = (0..STARTS).map(|_| first_routed_byte(&routes, &config)).collect::<Result<Vec<_>>>()?;
-    starts.sort();
-    println!(
-        "start to first routed byte, ms: median {:.1}, of {STARTS} starts {:.1} to {:.1}",
-        ms(starts[STARTS / 2]),
-        ms(starts[0]),
-        ms(starts[STARTS - 1])
-    );
+    let starts = (0..STARTS).map(|_| Ok(first_routed_byte(&routes, &config)?.as_secs_f64() * 1000.0)).collect::<Result<Vec<_>>>()?;
+    println!("start to first routed byte, ms: {:.1}; {STARTS} starts", Spread::of(starts)?);
 
     for (what, client_id) in [("silent", None), ("bootstrap, then idle", Some("bootstrap")), ("relayed, then idle", Some("relayed"))] {
         let mut proxy = Proxy::start(&routes)?;
-        // The first connection brings what all share: buffers of the worker threads, the table of metrics.
-        Raw::connect(proxy.port())?.ask(&api_versions(0, client_id))?;
-        let before = proxy.resident_memory()?;
-        let mut open = Vec::with_capacity(CONNECTIONS);
-        let start = Instant::now();
-        for n in 0..CONNECTIONS {
-            let mut connection = Raw::connect(proxy.port())?;
-            if client_id.is_some() {
-                connection.ask(&api_versions(n as i32, client_id)).with_context(|| format!("connection {n}"))?;
-            }
-            open.push(connection);
-        }
-        let took = start.elapsed();
-        until("all connections are accepted", || {
-            Ok(proxy.metric("kferry_proxy_connections", &[("listener", "plain")])? >= CONNECTIONS as f64)
-        })?;
-        std::thread::sleep(Duration::from_secs(1));
-        let each = proxy.resident_memory()?.saturating_sub(before) as f64 / CONNECTIONS as f64 / 1024.0;
-        println!(
-            "{CONNECTIONS} connections, {what}: {:.1} MiB in all, {each:.2} KiB each; opened in {:.2} s",
-            proxy.resident_memory()? as f64 / 1024.0 / 1024.0,
-            took.as_secs_f64()
-        );
-        drop(open);
+        println!("{CONNECTIONS} connections, {what}: {}", resting(&proxy, CONNECTIONS, client_id)?);
         proxy.stop()?;
     }
     Ok(())
-}
-
-fn ms(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1000.0
 }
 
 /// From the start of the process to the first byte of a broker's answer, for a client that knocks all the time.

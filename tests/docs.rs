@@ -103,11 +103,13 @@ What a relayed client gets as the answer to ApiVersions is what is left of this 
 does not know. What the table does not name is not advertised either: what brokers spoke among themselves before 4.0 (keys 4 to 7), streams groups (KIP-1071, keys 88
 and 89), and whatever later versions of Kafka bring.
 
-- **Node ids** are those of virtual brokers, and so are the names of brokers in configurations. -1 stays.
+- **Node ids** are those of virtual brokers, and so are the names of brokers in configurations. -1 stays. One that belongs to no broker of the cluster becomes 2147483647 in a request, so
+  that the broker refuses it with its own error.
 - **Addresses** are those of virtual brokers.
 - **Leader epochs** are -1 in both directions: epochs of two clusters cannot be compared.
 - **The cluster id** is the same whichever cluster it is.
-- **The rack id** is emptied, so that no broker sends a client to a replica in the middle of an answer that is not read.
+- **The rack id** is emptied, so that no broker sends a client to a replica in the middle of an answer that is not read (Fetch 11, which is only carried for clients that do not ask for versions).
+- **Topic ids** follow from the topics' names: a client sees the same id for a topic whichever cluster it is on, and also after the topic was deleted and created again.
 - **The producer id** of an idempotent producer carries the cluster's `id`; a transactional one is its coordinator's and stays.
 
 A value in which clusters or operators have written node ids or addresses down as text passes as it is: `advertised.listeners` of a broker, `leader.replication.throttled.replicas` of a topic.
@@ -187,7 +189,7 @@ fn collect(fields: &[Field], min: i16, found: &mut Vec<Rewritten>) {
         let since = field.since.max(min);
         let what = match field.kind {
             Kind::Fixed(_) | Kind::Text | Kind::FixedArray(_) | Kind::TextArray => continue,
-            Kind::Array(fields) => {
+            Kind::Array(fields) | Kind::Structure(fields) | Kind::NullableStructure(fields) => {
                 collect(fields, since, found);
                 continue;
             }
@@ -197,6 +199,7 @@ fn collect(fields: &[Field], min: i16, found: &mut Vec<Rewritten>) {
             Kind::RackId => "rack id",
             Kind::ClusterId => "cluster id",
             Kind::ProducerId => "producer id",
+            Kind::TopicId | Kind::NameAndTopicId | Kind::TopicIdAndName => "topic ids",
             Kind::Resource => "names of brokers",
         };
         let at = found.iter().position(|rewritten| rewritten.what == what).unwrap_or_else(|| {

@@ -56,7 +56,7 @@ const REVIEWED: &[(&str, &str)] = &[
     ("DescribeClusterResponse", "cluster_authorized_operations"),
 ];
 
-/// What the name of a field says when it is about brokers.
+/// What the name of a field says when it is about brokers. UUIDs are told by their type.
 const TELLTALE: &[&str] = &[
     "broker",
     "brokers",
@@ -158,7 +158,6 @@ impl Comparing<'_> {
                 Kind::Fixed(2) => (&["int16"], false),
                 Kind::Fixed(4) => (&["int32"], false),
                 Kind::Fixed(8) => (&["int64"], false),
-                Kind::Fixed(16) => (&["uuid"], false),
                 Kind::Text => (&["string"], false),
                 Kind::FixedArray(4) => (&["[]int32"], false),
                 Kind::FixedArray(8) => (&["[]int64"], false),
@@ -169,9 +168,16 @@ impl Comparing<'_> {
                 Kind::RackId | Kind::ClusterId => (&["string"], true),
                 Kind::ProducerId => (&["int64"], true),
                 Kind::Resource => (&["int8", "string"], true),
-                Kind::Array(excerpt) => {
+                Kind::TopicId => (&["uuid"], true),
+                Kind::NameAndTopicId => (&["string", "uuid"], true),
+                Kind::TopicIdAndName => (&["uuid", "string"], true),
+                Kind::Array(excerpt) | Kind::Structure(excerpt) | Kind::NullableStructure(excerpt) => {
                     let their = self.next(&mut theirs, path, field.name)?;
-                    ensure!(their.kind.starts_with("[]"), "{path}{} is no array but {}", field.name, their.kind);
+                    let is_array = matches!(field.kind, Kind::Array(_));
+                    ensure!(their.kind.starts_with("[]") == is_array, "{path}{} is {} for Kafka", field.name, their.kind);
+                    // An array is null by its length, a structure by a byte of its own.
+                    let nullable = their.nullable_versions.is_some_and(|versions| versions.contains(version));
+                    ensure!(is_array || nullable == matches!(field.kind, Kind::NullableStructure(_)), "{path}{}: null?", field.name);
                     let within = format!("{path}{}.", snake_case(&their.name));
                     self.fields(excerpt, self.message.within(their), &within)?;
                     continue;
@@ -231,6 +237,7 @@ struct MessageField {
     #[serde(rename = "type")]
     kind: String,
     versions: Versions,
+    nullable_versions: Option<Versions>,
     tag: Option<serde_json::Value>,
     entity_type: Option<String>,
     #[serde(default)]
@@ -245,7 +252,7 @@ impl Message {
         common.map_or(&field.fields, |structure| &structure.fields)
     }
 
-    /// The paths of all fields that sound like a broker, tagged ones too.
+    /// The paths of all fields that sound like a broker or are an id of a topic, tagged ones too.
     fn telltales(&self, version: i16) -> BTreeSet<String> {
         let mut found = BTreeSet::new();
         let mut todo: Vec<(String, &MessageField)> = self.fields.iter().map(|field| (String::new(), field)).collect();
@@ -257,7 +264,7 @@ impl Message {
             let within = self.within(field);
             let sounds = snake_case(&field.name).split('_').any(|word| TELLTALE.contains(&word));
             // Structures tell by their fields.
-            if field.entity_type.as_deref() == Some("brokerId") || sounds && within.is_empty() {
+            if field.entity_type.as_deref() == Some("brokerId") || field.kind == "uuid" || sounds && within.is_empty() {
                 found.insert(name.clone());
             }
             todo.extend(within.iter().map(|field| (format!("{name}."), field)));

@@ -133,6 +133,7 @@ fn every_metric_is_there_with_its_help_and_no_label_grows_with_the_clients() -> 
     let names: BTreeSet<&str> =
         before.iter().map(|series| series.split('{').next().unwrap_or_default()).filter(|name| !name.contains("_seconds_")).collect();
     let expected = [
+        "kferry_proxy_body_bytes_total",
         "kferry_proxy_bootstrap_server_failures_total",
         "kferry_proxy_bootstrap_server_up",
         "kferry_proxy_build_info",
@@ -143,6 +144,8 @@ fn every_metric_is_there_with_its_help_and_no_label_grows_with_the_clients() -> 
         "kferry_proxy_connections_accepted_total",
         "kferry_proxy_connections_closed_total",
         "kferry_proxy_connections_routed_total",
+        "kferry_proxy_pipes_in_use",
+        "kferry_proxy_pipes_limit",
         "kferry_proxy_request_bytes_total",
         "kferry_proxy_response_bytes_total",
     ];
@@ -199,7 +202,7 @@ fn clients_tell_who_went_where_also_after_they_left() -> Result<()> {
     assert_eq!(since, last);
     let expected = json!({
         "client_id": "orders-1", "software_name": raw::SOFTWARE.0, "software_version": raw::SOFTWARE.1, "address": "127.0.0.1",
-        "listener": "plain", "route": "orders", "cluster": "legacy", "connections": 1,
+        "tls_subject": null, "listener": "plain", "route": "orders", "cluster": "legacy", "connections": 1,
     });
     assert_eq!(who, expected);
 
@@ -476,6 +479,9 @@ fn a_drain_ends_in_time_whoever_does_not() -> Result<()> {
     assert!((Duration::from_millis(800)..Duration::from_secs(4)).contains(&took), "{took:?}");
     let late = |line: &Value| line["message"] == "drain_timeout_ms is over: the connections left are cut" && line["connections"] == 1;
     assert!(proxy.log()?.iter().any(late), "{}", proxy.log_text());
+    // It has its own line like all others.
+    let line = proxy.closed(endless.local_port()?)?;
+    assert!(line["cause"] == "cut" && line["response_bytes"].as_u64() > Some(100), "{line}");
     Ok(())
 }
 

@@ -13,15 +13,15 @@ use harness::fake::{Answers, FakeBroker, Step};
 use harness::kafka::{ADMIN, ALICE, Acl, Cluster, Listener, Operation, Resource};
 use harness::ports;
 use harness::proxy::{Proxy, Routes};
-use harness::raw::{self, Raw, until};
+use harness::raw::{self, Raw, ask, request, until};
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{
     ApiKey, ApiVersionsRequest, ApiVersionsResponse, DescribeClusterRequest, FetchRequest, FindCoordinatorRequest, InitProducerIdRequest,
-    ListOffsetsRequest, MetadataRequest, MetadataResponse, RequestHeader, ResponseHeader, SaslHandshakeRequest, TopicName,
+    ListOffsetsRequest, MetadataRequest, MetadataResponse, SaslHandshakeRequest, TopicName,
 };
-use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
+use kafka_protocol::protocol::{Decodable as _, StrBytes};
 use kferry_wire::api::APIS;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -38,27 +38,6 @@ const NODE_IDS: i32 = 10_000_000;
 /// Kafka's `UNSUPPORTED_VERSION`, `NOT_LEADER_OR_FOLLOWER`
 const UNSUPPORTED_VERSION: i16 = 35;
 const NOT_LEADER_OR_FOLLOWER: i16 = 6;
-
-/// A whole frame.
-fn request<R: Request>(version: i16, correlation_id: i32, client_id: &str, request: &R) -> Result<Vec<u8>> {
-    let header = RequestHeader::default()
-        .with_request_api_key(R::KEY)
-        .with_request_api_version(version)
-        .with_correlation_id(correlation_id)
-        .with_client_id(Some(StrBytes::from_string(client_id.to_owned())));
-    let mut frame = Vec::new();
-    header.encode(&mut frame, R::header_version(version))?;
-    request.encode(&mut frame, version)?;
-    Ok(raw::frame(&frame))
-}
-
-fn ask<R: Request>(client: &mut Raw, version: i16, client_id: &str, question: &R) -> Result<R::Response> {
-    let mut answer = Bytes::from(client.ask(&request(version, 77, client_id, question)?)?);
-    ResponseHeader::decode(&mut answer, R::Response::header_version(version))?;
-    let response = R::Response::decode(&mut answer, version).with_context(|| format!("API {} v{version}", R::KEY))?;
-    ensure!(answer.is_empty(), "{} bytes behind the answer of API {} v{version}", answer.len(), R::KEY);
-    Ok(response)
-}
 
 /// From version 3 on brokers refuse a client that does not say what it is.
 fn api_versions() -> ApiVersionsRequest {
@@ -129,7 +108,7 @@ fn what_all_clusters_know(proxy: &Proxy, clusters: [&Cluster; 2]) -> Result<ApiV
     let [of_new, of_legacy] = direct;
     let (of_new, of_legacy) = (of_new?, of_legacy?);
     for api in APIS {
-        let Some((mut min, mut max)) = api.versions() else { continue };
+        let Some((mut min, mut max)) = api.advertised() else { continue };
         let known = [&of_new, &of_legacy].map(|of| of.api_keys.iter().find(|range| range.api_key == api.key as i16));
         if api.key != ApiKey::ApiVersions {
             let [Some(a), Some(b)] = known else { continue };
@@ -509,6 +488,11 @@ fn large_records(cluster: &Cluster, proxy: &Proxy, broker_port: u16) -> Result<(
 
     let (requests, responses) = moved(proxy, "large")?;
     assert!(requests as usize > SIZE && responses as usize > 2 * SIZE, "{requests} and {responses} bytes");
+    // The kernel moved them, as far as it had pipes for us.
+    let ways = |way| proxy.metric("kferry_proxy_body_bytes_total", &[("way", way)]);
+    let (spliced, copied) = (ways("spliced")?, ways("copied")?);
+    assert!((spliced + copied) as usize > 3 * SIZE && ways("tls")? < 1.0, "{spliced} spliced, {copied} copied");
+    assert!(proxy.metric("kferry_proxy_pipes_in_use", &[])? < 1.0 && proxy.metric("kferry_proxy_pipes_limit", &[])? > 63.0);
     Ok(())
 }
 
@@ -707,6 +691,25 @@ fn answers_come_in_the_order_of_the_requests_whoever_gives_them() -> Result<()> 
         assert_eq!(client.frame()?[..4], n.to_be_bytes());
     }
     ended(&proxy, &mut client, "client_closed", "")
+}
+
+#[test]
+fn a_relayed_connection_that_is_busy_for_too_long_is_cut_and_says_so() -> Result<()> {
+    let broker = FakeBroker::start()?;
+    let mut proxy = Proxy::start(&in_front_of(&broker)?.limit("drain_timeout_ms", 800))?;
+    let mut client = Raw::connect(proxy.port())?;
+    client.ask(&raw::metadata(1, Some("c")))?;
+    broker.on_request(&[Step::Wait(Duration::from_secs(5)), Step::Answer]);
+    client.send(&raw::metadata(2, Some("c")))?;
+    thread::sleep(Duration::from_millis(200));
+    let told = Instant::now();
+    proxy.stop()?;
+    assert!(told.elapsed() < Duration::from_secs(4), "{:?}", told.elapsed());
+    ended(&proxy, &mut client, "cut", "busy when limits.drain_timeout_ms was over")?;
+    let line = proxy.closed(client.local_port()?)?;
+    let requests = 2 * raw::metadata(1, Some("c")).len();
+    assert!(line["request_bytes"] == requests && line["response_bytes"].as_u64() > Some(20), "{line}");
+    Ok(())
 }
 
 /// What it is, a request, what the broker does with it, and the cause and the detail of the end.

@@ -12,13 +12,14 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
+use crate::metrics;
 use crate::routes::Reloaded;
 use crate::server::Shared;
 
 /// Serves until `stop`.
 pub async fn serve(shared: Arc<Shared>, listener: TcpListener, stop: CancellationToken) {
     let router = Router::new()
-        .route("/metrics", get(|State(shared): State<Arc<Shared>>| async move { shared.metrics.render() }))
+        .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/clients", get(|State(shared): State<Arc<Shared>>| async move { Json(json!({ "clients": shared.clients.rows() })) }))
@@ -27,6 +28,11 @@ pub async fn serve(shared: Arc<Shared>, listener: TcpListener, stop: Cancellatio
     if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await {
         error!(%error, "the admin address failed");
     }
+}
+
+async fn metrics(State(shared): State<Arc<Shared>>) -> String {
+    metrics::pipes(&shared.pipes);
+    shared.metrics.render()
 }
 
 /// Ready from the start: a cluster that is down is no reason to keep the clients of the others away.

@@ -15,11 +15,17 @@ use kferry_wire::connection::{ConnectOptions, Connection};
 use kferry_wire::versions::Versions;
 use tokio::time::Instant;
 use tracing::{info, warn};
+use uuid::Uuid;
 
 use crate::metrics;
+use crate::topic_ids::{TopicIds, is_virtual, virtual_topic_id};
 
 /// What relayed clients take for the id of their cluster, whichever it is: one that changed would make them refuse or warn.
 pub const CLUSTER_ID: &str = "kferry";
+
+/// What a node id becomes in a request when no broker of the cluster has it, such as one from the time before a client's route changed: the broker
+/// refuses it with its own error. No broker has this one, since `node_ids` end far below.
+const NO_BROKER: i32 = i32::MAX;
 
 /// Not asked again sooner than this, however many clients want to know.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -56,6 +62,8 @@ pub fn virtual_brokers<'a>(cluster: &'a Cluster, listener: &Listener) -> impl It
 /// What is known of a cluster's real brokers.
 #[derive(Debug, Default)]
 pub struct Brokers {
+    /// The ids of the cluster's topics.
+    pub topic_ids: TopicIds,
     known: Mutex<Known>,
     /// One question at a time.
     asking: tokio::sync::Mutex<Option<Instant>>,
@@ -141,15 +149,27 @@ pub struct World {
 
 /// What a broker says, told to a client.
 #[derive(Debug)]
-pub struct ToClient<'a>(pub &'a World);
+pub struct ToClient<'a> {
+    world: &'a World,
+    /// A topic id of which nobody knows yet what the client calls it: the message is not for the client.
+    pub unknown_topic: Option<Uuid>,
+}
+
+impl<'a> ToClient<'a> {
+    /// For one message.
+    pub fn new(world: &'a World) -> Self {
+        Self { world, unknown_topic: None }
+    }
+}
 
 impl Rewrite for ToClient<'_> {
     fn node_id(&mut self, node_id: i32) -> Result<i32, Unmapped> {
-        virtual_node_id(&self.0.cluster, node_id)
+        // It comes back in the answer to DescribeConfigs and the like.
+        if node_id == NO_BROKER { Ok(NO_BROKER) } else { virtual_node_id(&self.world.cluster, node_id) }
     }
 
     fn address(&mut self, node_id: i32, host: &str, port: i32) -> Result<(String, u16), Unmapped> {
-        let World { cluster, brokers, advertised_host, broker_port_offset } = self.0;
+        let World { cluster, brokers, advertised_host, broker_port_offset } = self.world;
         let range = cluster.brokers.as_ref().filter(|brokers| brokers.node_ids.contains(&node_id)).ok_or(Unmapped(node_id))?;
         if let Ok(port) = u16::try_from(port) {
             brokers.learn(cluster, node_id, &HostPort { host: host.to_owned(), port });
@@ -164,17 +184,62 @@ impl Rewrite for ToClient<'_> {
 
     fn producer_id(&mut self, producer_id: i64) -> i64 {
         // Brokers take a producer id that they never handed out. Above bit 44 is room for the number of a move.
-        producer_id | i64::from(self.0.cluster.id) << 40
+        producer_id | i64::from(self.world.cluster.id) << 40
+    }
+
+    fn topic_id(&mut self, topic_id: Uuid) -> Uuid {
+        self.world.brokers.topic_ids.virtual_id(topic_id).unwrap_or_else(|| {
+            self.unknown_topic = Some(topic_id);
+            Uuid::nil()
+        })
+    }
+
+    fn named_topic_id(&mut self, topic_id: Uuid, name: Option<&str>) -> Uuid {
+        let topic_ids = &self.world.brokers.topic_ids;
+        match name {
+            Some(name) => {
+                topic_ids.learn(topic_id, name);
+                virtual_topic_id(name)
+            }
+            // Asked for by its id, and there is no such topic: the client gets the id that it asked for.
+            None => {
+                topic_ids.forget(topic_id);
+                let asked = topic_ids.virtual_id(topic_id).or(is_virtual(topic_id).then_some(topic_id));
+                asked.unwrap_or_default()
+            }
+        }
     }
 }
 
 /// What a client says, told to a broker.
 #[derive(Debug)]
-pub struct ToBroker<'a>(pub &'a World);
+pub struct ToBroker<'a> {
+    world: &'a World,
+    /// A virtual topic id of which nobody knows yet which topic of the cluster it is. It goes on as it is: an id that no topic has.
+    pub unknown_topic: Option<Uuid>,
+}
+
+impl<'a> ToBroker<'a> {
+    /// For one message.
+    pub fn new(world: &'a World) -> Self {
+        Self { world, unknown_topic: None }
+    }
+}
 
 impl Rewrite for ToBroker<'_> {
     fn node_id(&mut self, node_id: i32) -> Result<i32, Unmapped> {
-        real_node_id(&self.0.cluster, node_id)
+        Ok(real_node_id(&self.world.cluster, node_id).unwrap_or(NO_BROKER))
+    }
+
+    fn topic_id(&mut self, topic_id: Uuid) -> Uuid {
+        self.world.brokers.topic_ids.real_id(topic_id).unwrap_or_else(|| {
+            self.unknown_topic = Some(topic_id);
+            topic_id
+        })
+    }
+
+    fn named_topic_id(&mut self, topic_id: Uuid, _name: Option<&str>) -> Uuid {
+        self.topic_id(topic_id)
     }
 
     // Requests carry none of these.

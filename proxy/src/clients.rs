@@ -28,6 +28,8 @@ pub struct Client {
     pub software_version: Option<String>,
     /// Its address, without the port.
     pub address: IpAddr,
+    /// The subject of its certificate, if it has shown one.
+    pub tls_subject: Option<String>,
     /// The listener it came to.
     pub listener: Arc<str>,
     /// `None`: no route matched, it was refused.
@@ -136,6 +138,7 @@ mod tests {
             software_name: None,
             software_version: None,
             address: IpAddr::from([127, 0, 0, 1]),
+            tls_subject: None,
             listener: "internal".into(),
             route: Some("all".into()),
             cluster: Some(cluster.into()),

@@ -9,10 +9,12 @@
 //! | [`session`] | one client connection, from accept to its end |
 //! | [`routes`] | the table in force: which file, loaded when, reloaded how |
 //! | [`servers`] | a cluster's bootstrap servers: which of them answers |
+//! | [`login`] | a client's login at the proxy, for routes with `sasl_users` |
 //! | [`relay`] | bootstrap mode: bytes both ways, unchanged |
 //! | [`relayed`] | relay mode: frames both ways, what names a broker is rewritten |
 //! | [`splice`] | an exact number of bytes from one connection to another, without a copy where the kernel can |
 //! | [`brokers`] | virtual brokers: under which node id, host and port a relayed client knows a real one |
+//! | [`topic_ids`] | under which id a relayed client knows a topic |
 //! | [`clients`] | who is and was connected, bounded |
 //! | [`admin`] | `/metrics`, `/healthz`, `/readyz`, `/clients`, `/reload` |
 //! | [`metrics`] | every event once: its log line and its metric |
@@ -20,6 +22,7 @@
 pub mod admin;
 pub mod brokers;
 pub mod clients;
+pub mod login;
 pub mod metrics;
 pub mod relay;
 pub mod relayed;
@@ -28,3 +31,4 @@ pub mod server;
 pub mod servers;
 pub mod session;
 pub mod splice;
+pub mod topic_ids;

@@ -14,10 +14,12 @@ use kferry_wire::header::NotKafka;
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tracing::{debug, error, info, warn};
+use uuid::Uuid;
 
 use crate::clients::Client;
 use crate::relay::{End, Moved};
 use crate::servers::Unreachable;
+use crate::splice::Pipes;
 
 const BUILD_INFO: &str = "kferry_proxy_build_info";
 const OPEN: &str = "kferry_proxy_connections";
@@ -29,7 +31,11 @@ const RESPONSE_BYTES: &str = "kferry_proxy_response_bytes_total";
 const CONNECT_SECONDS: &str = "kferry_proxy_broker_connect_seconds";
 const SERVER_UP: &str = "kferry_proxy_bootstrap_server_up";
 const SERVER_FAILURES: &str = "kferry_proxy_bootstrap_server_failures_total";
+const LOGGED_IN_AGAIN: &str = "kferry_proxy_logins_renewed_total";
 const OUTSIDE: &str = "kferry_proxy_node_ids_outside_total";
+const BODY_BYTES: &str = "kferry_proxy_body_bytes_total";
+const PIPES: &str = "kferry_proxy_pipes_in_use";
+const PIPES_LIMIT: &str = "kferry_proxy_pipes_limit";
 const RELOADS: &str = "kferry_proxy_config_reloads_total";
 const RELOAD_OK: &str = "kferry_proxy_config_last_reload_successful";
 const LOADED_AT: &str = "kferry_proxy_config_loaded_timestamp_seconds";
@@ -52,7 +58,11 @@ pub fn install() -> anyhow::Result<PrometheusHandle> {
     describe_histogram!(CONNECT_SECONDS, "From a client's first request to the first byte of a broker's answer");
     describe_gauge!(SERVER_UP, "Whether the last attempt at a bootstrap server succeeded");
     describe_counter!(SERVER_FAILURES, "Failed attempts at a bootstrap server");
+    describe_counter!(LOGGED_IN_AGAIN, "Logins of the proxy that were done again in the middle of a connection, by cluster");
     describe_counter!(OUTSIDE, "Brokers seen whose node id is outside of node_ids, by cluster");
+    describe_counter!(BODY_BYTES, "Bytes of large bodies that relayed connections have moved, by the way they went");
+    describe_gauge!(PIPES, "Pipes that have a body on its way");
+    describe_gauge!(PIPES_LIMIT, "Pipes that there may be");
     describe_counter!(RELOADS, "Reloads of routes.toml, by result");
     describe_gauge!(RELOAD_OK, "Whether the file as it is now is in force");
     describe_gauge!(LOADED_AT, "When the table in force was loaded");
@@ -72,6 +82,8 @@ pub enum Cause {
     Idle,
     /// The proxy stopped.
     Drained,
+    /// The proxy stopped, and the connection was still busy after `drain_timeout_ms`.
+    Cut,
     /// The client's socket failed.
     ClientError(std::io::Error),
     /// The broker's socket failed.
@@ -89,6 +101,8 @@ pub enum Cause {
     TlsFailed(String),
     /// No route is for this client.
     NoRoute,
+    /// A client of a route with `sasl_users` has not logged in at the proxy. Why, for the operator.
+    NotLoggedIn(String),
     /// None of the cluster's bootstrap servers answered.
     ClusterUnreachable(Unreachable),
     /// A relayed client used an API or a version that was not advertised to it.
@@ -109,6 +123,15 @@ pub enum Cause {
     },
     /// The broker's answer is not the one to the request that is due.
     WrongAnswer(ApiKey),
+    /// The id of a topic in a message of a relayed client's, of which the cluster's topics do not tell what it is on the other side.
+    UnknownTopicId {
+        /// Which API.
+        api_key: ApiKey,
+        /// The id, as it came.
+        topic_id: Uuid,
+        /// Why the cluster could not be asked for its topics. `None`: it was, and has none with this id.
+        error: Option<String>,
+    },
     /// A relayed client came to a virtual broker whose real one its cluster does not know.
     UnknownBroker {
         /// The cluster.
@@ -131,6 +154,7 @@ impl From<End> for Cause {
             End::BrokerClosed => Self::BrokerClosed,
             End::Idle => Self::Idle,
             End::Drained => Self::Drained,
+            End::Cut => Self::Cut,
             End::Client(error) => Self::ClientError(error),
             End::Broker(error) => Self::BrokerError(error),
         }
@@ -144,6 +168,7 @@ impl Cause {
             Self::BrokerClosed => "broker_closed",
             Self::Idle => "idle",
             Self::Drained => "drained",
+            Self::Cut => "cut",
             Self::ClientError(_) => "client_error",
             Self::BrokerError(_) => "broker_error",
             Self::NoRequest => "no_request",
@@ -151,10 +176,12 @@ impl Cause {
             Self::NotKafka(_) => "not_kafka",
             Self::TlsFailed(_) => "tls_failed",
             Self::NoRoute => "no_route",
+            Self::NotLoggedIn(_) => "not_logged_in",
             Self::ClusterUnreachable(_) => "cluster_unreachable",
             Self::NotAdvertised { .. } => "not_advertised",
             Self::NotRewritten { .. } => "not_rewritten",
             Self::WrongAnswer(_) => "wrong_answer",
+            Self::UnknownTopicId { .. } => "unknown_topic_id",
             Self::UnknownBroker { .. } => "unknown_broker",
             Self::BrokerUnreachable(_) => "broker_unreachable",
             Self::MaxConnections(_) => "max_connections",
@@ -166,13 +193,14 @@ impl Cause {
     fn detail(&self) -> String {
         match self {
             Self::ClientClosed | Self::BrokerClosed | Self::Idle | Self::Drained | Self::NoRequest => String::new(),
+            Self::Cut => "busy when limits.drain_timeout_ms was over".to_owned(),
             Self::ClientError(error) | Self::BrokerError(error) => error.to_string(),
             Self::HandshakeTimeout { got: 0 } => "it sent no request before limits.handshake_timeout_ms".to_owned(),
             Self::HandshakeTimeout { got } => {
                 format!("only {got} bytes of its first request arrived before limits.handshake_timeout_ms")
             }
             Self::NotKafka(what) => what.to_string(),
-            Self::TlsFailed(error) => error.clone(),
+            Self::TlsFailed(error) | Self::NotLoggedIn(error) => error.clone(),
             Self::NoRoute => "no route matches this client: add one to routes.toml, or a last one with client_id = \"*\"".to_owned(),
             Self::ClusterUnreachable(error) => error.to_string(),
             Self::NotAdvertised { api_key, version } => {
@@ -184,6 +212,15 @@ impl Cause {
             }
             Self::NotRewritten { api_key, version, error } => format!("{api_key:?} v{version} is no valid message: {error}"),
             Self::WrongAnswer(api_key) => format!("the broker's answer is not the one to {api_key:?}"),
+            Self::UnknownTopicId { api_key, topic_id, error: None } => format!(
+                "{api_key:?} has the topic id {topic_id}, and kferry's own login sees no topic that has it: let it describe the topics of relayed \
+                 clients; if the topic was deleted just now, the client's next try will succeed"
+            ),
+            Self::UnknownTopicId { api_key, topic_id, error: Some(error) } => {
+                format!(
+                    "{api_key:?} has the topic id {topic_id}, which is new here, and the cluster cannot be asked for its topics: {error}"
+                )
+            }
             Self::UnknownBroker { cluster, node_id } => {
                 format!("cluster {cluster} has no broker {node_id} now, or could not be asked; the client will find another")
             }
@@ -227,6 +264,11 @@ pub fn routed(route: &str, cluster: &str, took: Duration) {
     histogram!(CONNECT_SECONDS, "cluster" => cluster.to_owned()).record(took.as_secs_f64());
 }
 
+/// The proxy has logged in again on a connection whose login was good for a time only.
+pub fn logged_in_again(cluster: &str) {
+    counter!(LOGGED_IN_AGAIN, "cluster" => cluster.to_owned()).increment(1);
+}
+
 /// A cluster has a broker that has no virtual one.
 pub fn node_id_outside(cluster: &str, node_id: i32) {
     counter!(OUTSIDE, "cluster" => cluster.to_owned()).increment(1);
@@ -234,6 +276,17 @@ pub fn node_id_outside(cluster: &str, node_id: i32) {
         cluster,
         node_id, "a broker's node id is outside of node_ids in routes.toml: relayed clients of this cluster are refused; widen it"
     );
+}
+
+/// Somebody asks for the metrics: what the pipes count themselves.
+pub fn pipes(pipes: &Pipes) {
+    let totals = pipes.totals();
+    for (way, bytes) in [("spliced", totals.spliced), ("copied", totals.copied), ("tls", totals.tls)] {
+        counter!(BODY_BYTES, "way" => way).absolute(bytes);
+    }
+    let (in_use, limit) = pipes.in_use();
+    gauge!(PIPES).set(in_use as f64);
+    gauge!(PIPES_LIMIT).set(limit as f64);
 }
 
 /// A bootstrap server was tried.
@@ -272,6 +325,8 @@ pub struct Closed<'a> {
     pub peer: std::net::SocketAddr,
     /// Who it was, once that was known.
     pub client: Option<&'a Client>,
+    /// As whom it logged in at the proxy.
+    pub sasl_user: Option<&'a str>,
     /// The bootstrap server that answered.
     pub server: Option<&'a HostPort>,
     /// What went through.
@@ -301,6 +356,8 @@ impl Closed<'_> {
                     client_id = self.client.map(|client| client.client_id.as_str()),
                     software = self.client.and_then(|client| client.software_name.as_deref()),
                     software_version = self.client.and_then(|client| client.software_version.as_deref()),
+                    tls_subject = self.client.and_then(|client| client.tls_subject.as_deref()),
+                    sasl_user = self.sasl_user,
                     peer = %self.peer,
                     listener = self.listener,
                     route,

@@ -38,6 +38,8 @@ pub enum End {
     Idle,
     /// The proxy is stopping, and the connection was quiet.
     Drained,
+    /// The proxy is stopping, and the connection was not quiet in time.
+    Cut,
     /// The client's socket failed.
     Client(io::Error),
     /// The broker's socket failed.
@@ -138,6 +140,8 @@ pub struct Relay {
     pub max_idle: Duration,
     /// The proxy is stopping.
     pub drain: CancellationToken,
+    /// It waits no longer.
+    pub cut: CancellationToken,
 }
 
 /// Bytes moved.
@@ -160,6 +164,7 @@ impl Relay {
         let mut requests = Direction::holding(self.requests);
         let mut responses = Direction::holding(self.responses);
         let mut drained = pin!(self.drain.cancelled());
+        let mut cut = pin!(self.cut.cancelled());
         let mut draining = false;
         // Set once no more requests can go out; the answers to the earlier ones may still come in.
         let mut no_more_requests = None;
@@ -180,6 +185,9 @@ impl Relay {
                 Poll::Ready(Err(Failed::Reading(error))) => return Poll::Ready(no_more_requests.take().unwrap_or(End::Broker(error))),
                 Poll::Ready(Err(Failed::Writing(error))) => return Poll::Ready(End::Client(error)),
                 Poll::Pending => {}
+            }
+            if cut.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(End::Cut);
             }
             draining = draining || drained.as_mut().poll(cx).is_ready();
             let moved = requests.bytes + responses.bytes;
@@ -219,7 +227,8 @@ mod tests {
     fn relay(max_idle: Duration, drain: &CancellationToken) -> (DuplexStream, DuplexStream, tokio::task::JoinHandle<(End, Moved)>) {
         let (client, client_side) = duplex(1000);
         let (broker, broker_side) = duplex(1000);
-        let relay = Relay { requests: b"first".to_vec(), responses: Vec::new(), max_idle, drain: drain.clone() };
+        let cut = CancellationToken::new();
+        let relay = Relay { requests: b"first".to_vec(), responses: Vec::new(), max_idle, drain: drain.clone(), cut };
         (client, broker, tokio::spawn(relay.run(client_side, broker_side)))
     }
 

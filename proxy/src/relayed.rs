@@ -8,19 +8,22 @@ use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use kafka_protocol::messages::ApiKey;
 use kferry_wire::api::{self, APIS, Api, Field, Rewrite, put_uvarint};
+use kferry_wire::connection::{LoggedIn, Session};
 use kferry_wire::frame::{self, FrameError, SIZE_LEN};
 use kferry_wire::header::{self, HeaderError, RequestHeader, acks, body_at, is_idempotent};
 use kferry_wire::stream::{Reader, Stream, Writer};
 use kferry_wire::versions::Versions;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::brokers::{ToBroker, ToClient, World};
-use crate::metrics::Cause;
+use crate::metrics::{self, Cause};
 use crate::relay::Moved;
 use crate::splice::{self, MoveError, Pipes};
 
@@ -42,10 +45,15 @@ const DRAIN_QUIET: Duration = Duration::from_millis(500);
 /// How long the broker may take for its last answers after the client has closed its side.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
+/// The largest answer to a login of the proxy's own; such answers have a few hundred bytes.
+const LOGIN: usize = 1024 * 1024;
+
 /// Kafka's `UNSUPPORTED_VERSION`
-const UNSUPPORTED_VERSION: i16 = 35;
+pub(crate) const UNSUPPORTED_VERSION: i16 = 35;
 /// Kafka's `UNSUPPORTED_SASL_MECHANISM`
-const UNSUPPORTED_SASL_MECHANISM: i16 = 33;
+pub(crate) const UNSUPPORTED_SASL_MECHANISM: i16 = 33;
+/// Kafka's `ILLEGAL_SASL_STATE`
+pub(crate) const ILLEGAL_SASL_STATE: i16 = 34;
 
 /// What a relayed connection is given.
 #[derive(Debug)]
@@ -54,16 +62,31 @@ pub struct Relaying {
     pub world: World,
     /// What is advertised: the broker's versions, and those of every cluster that the client may come to.
     pub versions: Vec<Versions>,
-    /// The proxy has logged in for the client: its own SASL is not passed on.
-    pub logged_in: bool,
+    /// Where a client's SASL goes.
+    pub sasl: Sasl,
+    /// There if the proxy has logged in, and must do it again some time.
+    pub session: Option<Session>,
     /// `socket_request_max_bytes`
     pub request_limit: usize,
     /// `connections_max_idle_ms`
     pub max_idle: Duration,
     /// The proxy is stopping.
     pub drain: CancellationToken,
+    /// It waits no longer.
+    pub cut: CancellationToken,
     /// For large bodies.
     pub pipes: Pipes,
+}
+
+/// Where a client's SASL goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sasl {
+    /// To the broker.
+    Broker,
+    /// Nowhere: the client needs no login.
+    Hidden,
+    /// To the proxy, which lets nothing else through before.
+    Proxy,
 }
 
 /// A relayed connection.
@@ -101,6 +124,8 @@ enum Answer {
     Rewrite,
     /// The proxy's own, a whole frame.
     Own(Vec<u8>),
+    /// Comes from the broker, to a login of the proxy's own. Without its size.
+    Login(oneshot::Sender<Bytes>),
 }
 
 /// A request at the front of a [`Source`], and what becomes of it.
@@ -191,6 +216,7 @@ impl Relayed {
             },
             ended = &mut responses => ended.err().unwrap_or(Cause::ClientClosed),
             cause = self.quiet() => cause,
+            () = self.given.cut.cancelled() => Cause::Cut,
         };
         let moved =
             Moved { requests: self.moved.requests.load(Ordering::Relaxed), responses: self.moved.responses.load(Ordering::Relaxed) };
@@ -199,10 +225,14 @@ impl Relayed {
 
     async fn requests(&self, mut from: Source<'_>, mut to: Writer, queue: mpsc::Sender<InFlight>) -> Result<(), Cause> {
         let client = Cause::ClientError;
+        let mut session = self.given.session.clone();
         loop {
             let Some(next) = self.next_request(&mut from).await? else {
                 return Ok(());
             };
+            if let Some(due) = session.take_if(|session| session.is_due()) {
+                session = self.log_in_again(due, &mut to, &queue).await?;
+            }
             let Next { asked, body_at, frame_len, request, answer } = next;
             if let Some(answer) = answer {
                 self.moved.in_flight.fetch_add(1, Ordering::Relaxed);
@@ -214,10 +244,37 @@ impl Relayed {
                 Request::Rewrite => {
                     let frame = from.whole(frame_len).await.map_err(client)?;
                     let (head, body) = frame.split_at(body_at);
-                    let rewritten = asked.rewrite(asked.api.request, body, &mut ToBroker(&self.given.world))?;
+                    let rewritten = self.for_broker(asked, body).await?;
                     write_frame(&mut to, &head[SIZE_LEN..], rewritten.as_deref().unwrap_or(body)).await.map_err(Cause::BrokerError)?;
                 }
                 Request::Keep => drop(from.whole(frame_len).await.map_err(client)?),
+            }
+        }
+    }
+
+    /// A new login in the middle of the connection (KIP-368), before the client's next request and behind those in flight. As Kafka's own client does
+    /// it: only when there is something to send, because a broker closes what is used after its time, not what is idle.
+    async fn log_in_again(&self, mut session: Session, to: &mut Writer, queue: &mpsc::Sender<InFlight>) -> Result<Option<Session>, Cause> {
+        let refused = |session: &Session, refusal| Cause::BrokerUnreachable(session.failed(refusal));
+        let mut exchange = session.again().map_err(Cause::BrokerUnreachable)?;
+        loop {
+            let correlation_id = 0;
+            let frame = exchange.request(correlation_id, session.client_id()).map_err(|refusal| refused(&session, refusal))?;
+            let header = RequestHeader::peek(&frame[SIZE_LEN..]).expect("it was written a moment ago");
+            let api = Api::of(header.api_key).expect("the table has SASL");
+            let asked = Asked { api, version: header.api_version, correlation_id };
+            let (answer, answered) = oneshot::channel();
+            self.moved.in_flight.fetch_add(1, Ordering::Relaxed);
+            queue.send(InFlight { asked, answer: Answer::Login(answer) }).await.map_err(|_| Cause::BrokerClosed)?;
+            send(to, &frame).await.map_err(Cause::BrokerError)?;
+            // Behind a request that waits at the broker it takes as long as that one.
+            let answer = answered.await.map_err(|_| Cause::BrokerClosed)?;
+            if let Some(LoggedIn { session_lifetime }) = exchange.answered(&answer).map_err(|refusal| refused(&session, refusal))? {
+                metrics::logged_in_again(&self.given.world.cluster.name);
+                return Ok(session_lifetime.map(|lifetime| {
+                    session.renew(lifetime);
+                    session
+                }));
             }
         }
     }
@@ -269,8 +326,9 @@ impl Relayed {
             ApiKey::ApiVersions if !within => own(&self.api_versions(0, UNSUPPORTED_VERSION)),
             ApiKey::ApiVersions => own(&self.api_versions(version, 0)),
             _ if !within => return Err(Cause::NotAdvertised { api_key, version }),
-            ApiKey::SaslHandshake if self.given.logged_in => {
-                own(&[&UNSUPPORTED_SASL_MECHANISM.to_be_bytes()[..], &0i32.to_be_bytes()].concat())
+            ApiKey::SaslHandshake if self.given.sasl != Sasl::Broker => {
+                let error_code = if self.given.sasl == Sasl::Hidden { UNSUPPORTED_SASL_MECHANISM } else { ILLEGAL_SASL_STATE };
+                own(&[&error_code.to_be_bytes()[..], &0i32.to_be_bytes()].concat())
             }
             ApiKey::Produce => match acks(body, version) {
                 Some(0) => (Request::Pass, None),
@@ -325,6 +383,15 @@ impl Relayed {
             };
             match answer {
                 Answer::Own(frame) => send(&mut to, &frame).await.map_err(Cause::ClientError)?,
+                Answer::Login(answer) => {
+                    let frame_len = next_response(&mut from, asked).await?;
+                    if frame_len > LOGIN {
+                        return Err(Cause::WrongAnswer(asked.api.key));
+                    }
+                    let frame = Bytes::from(from.whole(frame_len).await.map_err(broker)?);
+                    // Whoever waits for it goes away only with the connection.
+                    let _ = answer.send(frame.slice(SIZE_LEN..));
+                }
                 Answer::Pass => {
                     let frame_len = next_response(&mut from, asked).await?;
                     self.pass(&mut from, &mut to, frame_len).await.map_err(|error| error.of(broker, Cause::ClientError))?;
@@ -335,12 +402,47 @@ impl Relayed {
                     let flexible_header = asked.api.key.response_header_version(asked.version) >= 1;
                     let body_at = body_at(&frame, SIZE_LEN + 4, flexible_header).ok_or(Cause::WrongAnswer(asked.api.key))?;
                     let (head, body) = frame.split_at(body_at);
-                    let rewritten = asked.rewrite(asked.api.response, body, &mut ToClient(&self.given.world))?;
+                    let rewritten = self.for_client(asked, body).await?;
                     write_frame(&mut to, &head[SIZE_LEN..], rewritten.as_deref().unwrap_or(body)).await.map_err(Cause::ClientError)?;
                 }
             }
             self.moved.in_flight.fetch_sub(1, Ordering::Relaxed);
         }
+    }
+
+    /// Rewrites the body of a request. `None`: it goes on as it is.
+    async fn for_broker(&self, asked: Asked, body: &[u8]) -> Result<Option<Vec<u8>>, Cause> {
+        let mut by = ToBroker::new(&self.given.world);
+        let rewritten = asked.rewrite(asked.api.request, body, &mut by)?;
+        let Some(topic_id) = by.unknown_topic else { return Ok(rewritten) };
+        self.list_topics(asked, topic_id).await?;
+        // What the cluster still does not have is a topic that was deleted: so it is for the broker, which knows no topic by the virtual id. To
+        // hold a member's heartbeat back would cost it all of its partitions.
+        asked.rewrite(asked.api.request, body, &mut ToBroker::new(&self.given.world))
+    }
+
+    /// Rewrites the body of an answer. `None`: it goes on as it is.
+    async fn for_client(&self, asked: Asked, body: &[u8]) -> Result<Option<Vec<u8>>, Cause> {
+        let mut by = ToClient::new(&self.given.world);
+        let rewritten = asked.rewrite(asked.api.response, body, &mut by)?;
+        let Some(topic_id) = by.unknown_topic else { return Ok(rewritten) };
+        self.list_topics(asked, topic_id).await?;
+        let mut by = ToClient::new(&self.given.world);
+        let rewritten = asked.rewrite(asked.api.response, body, &mut by)?;
+        match by.unknown_topic {
+            None => Ok(rewritten),
+            Some(topic_id) => Err(Cause::UnknownTopicId { api_key: asked.api.key, topic_id, error: None }),
+        }
+    }
+
+    /// Nobody has told yet what the topic of this id is. An error ends the connection, and that is what clients are ready for: the Java client and
+    /// librdkafka look for the coordinator again and send a heartbeat with everything in it, to which the broker answers with the whole
+    /// assignment. After an error code that says "try again" librdkafka repeats the heartbeat that it sent, and an assignment that was taken out
+    /// of an answer would never come again.
+    async fn list_topics(&self, asked: Asked, topic_id: Uuid) -> Result<(), Cause> {
+        let World { cluster, brokers, .. } = &self.given.world;
+        let unknown = |error| Cause::UnknownTopicId { api_key: asked.api.key, topic_id, error: Some(error) };
+        brokers.topic_ids.list(cluster).await.map_err(unknown)
     }
 
     /// Passes a frame on, of which the beginning has arrived.
@@ -353,16 +455,16 @@ impl Relayed {
             let count = from.count;
             match (&mut from.from, to) {
                 (Reader::Tcp(from), Writer::Tcp(to)) => {
-                    splice::move_exactly(from.as_ref(), to.as_ref(), rest, &self.given.pipes, count).await?
+                    splice::move_exactly(from.as_ref(), to.as_ref(), rest, &self.given.pipes, count).await?;
                 }
-                (from, to) => splice::copy_exactly(from, to, rest, count).await?,
-            };
+                (from, to) => self.given.pipes.add_tls(splice::copy_exactly(from, to, rest, count).await?),
+            }
         }
         Ok(())
     }
 
     /// What the client may use: what the table carries and every cluster knows that it may come to. No features: they would turn transactions v2 on.
-    fn api_versions(&self, version: i16, error_code: i16) -> Vec<u8> {
+    pub(crate) fn api_versions(&self, version: i16, error_code: i16) -> Vec<u8> {
         let flexible = version >= 3;
         let ranges: Vec<[i16; 3]> = APIS.iter().filter_map(|api| self.advertised(api)).collect();
         let mut body = error_code.to_be_bytes().to_vec();
@@ -389,10 +491,11 @@ impl Relayed {
     }
 
     fn advertised(&self, api: &Api) -> Option<[i16; 3]> {
-        let (mut min, mut max) = api.versions()?;
+        let (mut min, mut max) = api.advertised()?;
+        let is_login = matches!(api.key, ApiKey::SaslHandshake | ApiKey::SaslAuthenticate);
         // These are between client and proxy; a login that the proxy has done is not to be tried again.
-        let ours = api.key == ApiKey::ApiVersions;
-        if self.given.logged_in && matches!(api.key, ApiKey::SaslHandshake | ApiKey::SaslAuthenticate) {
+        let ours = api.key == ApiKey::ApiVersions || is_login && self.given.sasl == Sasl::Proxy;
+        if is_login && self.given.sasl == Sasl::Hidden {
             return None;
         }
         for known in self.given.versions.iter().filter(|_| !ours) {
@@ -451,7 +554,7 @@ async fn next_response(from: &mut Source<'_>, asked: Asked) -> Result<usize, Cau
 }
 
 /// An answer of the proxy's own: size, header v0, body. (ApiVersions never has another header, and SaslHandshake v1 has this one.)
-fn own_frame(correlation_id: i32, body: &[u8]) -> Vec<u8> {
+pub(crate) fn own_frame(correlation_id: i32, body: &[u8]) -> Vec<u8> {
     let size = (4 + body.len()) as i32;
     [&size.to_be_bytes()[..], &correlation_id.to_be_bytes(), body].concat()
 }

@@ -4,6 +4,7 @@
 //! listens) is said, and the rest of the file is taken over.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,8 +13,9 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use kferry_wire::config::diagnostic::{self, Invalid, Severity};
-use kferry_wire::config::{BrokerRange, Cluster, Config, Listener, Mode};
+use kferry_wire::config::{BrokerRange, Cluster, Config, Listener, Mode, SaslMechanism};
 use kferry_wire::security::tls::{SecurityError, server_config};
+use kferry_wire::security::users::{UserError, Users};
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
@@ -37,6 +39,14 @@ pub enum LoadError {
     /// The file is right, but has mirrors only.
     #[error("{}: no [[listeners]] and [[routes]]: as it is the file is for kferry-mirror only; write where clients connect, and which land where", .0.display())]
     OnlyMirrors(PathBuf),
+    /// The file is right, but the password of a user that it names is not.
+    #[error("{}: {source}", path.display())]
+    User {
+        /// `routes.toml`
+        path: PathBuf,
+        /// Which user, and what is wrong with it.
+        source: UserError,
+    },
     /// The file is right, but a certificate or key that it names is not.
     #[error("{}: {source}", path.display())]
     Security {
@@ -64,6 +74,8 @@ pub enum Reloaded {
 pub struct InForce {
     /// The checked file.
     pub config: Config,
+    /// Who may log in at the proxy.
+    pub users: Arc<Users>,
     /// Since when it is in force.
     pub loaded_at: Timestamp,
     text: String,
@@ -72,11 +84,11 @@ pub struct InForce {
 }
 
 impl InForce {
-    fn build(text: String, path: &Path, before: Option<&Self>) -> Result<Self, LoadError> {
-        let config = Config::parse(&text, path)?;
+    fn build(text: String, config: Config, path: &Path, before: Option<&Self>) -> Result<Self, LoadError> {
         if config.listeners.is_empty() {
             return Err(LoadError::OnlyMirrors(path.to_owned()));
         }
+        let users = Users::load(&config.users).map_err(|source| LoadError::User { path: path.to_owned(), source })?;
         let security = |source| LoadError::Security { path: path.to_owned(), source };
         let mut servers = HashMap::new();
         for cluster in &config.clusters {
@@ -91,7 +103,7 @@ impl InForce {
                 tls.insert(listener.name.clone(), server_config(settings).map_err(security)?);
             }
         }
-        Ok(Self { config, loaded_at: Timestamp::now(), text, servers, tls })
+        Ok(Self { config, users: Arc::new(users), loaded_at: Timestamp::now(), text, servers, tls })
     }
 
     fn warn(&self, path: &Path) {
@@ -120,6 +132,12 @@ impl InForce {
         self.relayed_clusters().filter_map(|cluster| Some((cluster.name.clone(), cluster.brokers.clone()?))).collect()
     }
 
+    /// What clients of a listener may log in with at the proxy. One that the file has dropped goes on as it was.
+    pub fn sasl_mechanisms<'a>(&'a self, listener: &'a Listener) -> &'a [SaslMechanism] {
+        let now = self.config.listeners.iter().find(|now| now.name == listener.name);
+        &now.unwrap_or(listener).sasl_mechanisms
+    }
+
     /// How the listener of that name does TLS, if it does.
     pub fn tls(&self, listener: &str) -> Option<&Arc<ServerConfig>> {
         self.tls.get(listener)
@@ -141,8 +159,42 @@ pub struct Table {
     in_force: ArcSwap<InForce>,
     /// What was bound at the start: a reload is compared with it.
     bound: Bound,
-    /// The text that was judged last, taken or not; `None` if there was none to be read. Locked by a reload: one at a time.
-    judged: Mutex<Option<String>>,
+    /// What was judged last, taken or not. Locked by a reload: one at a time.
+    judged: Mutex<Judged>,
+}
+
+/// What a table is made of, as it was on the disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Judged {
+    /// `None` if there was none to be read.
+    text: Option<String>,
+    /// Those that the text names, or an earlier one if it cannot be understood.
+    files: Vec<PathBuf>,
+    /// A hash of all that is in them: they hold keys and passwords.
+    contents: u64,
+}
+
+impl Judged {
+    /// As it is now.
+    fn read(path: &Path, files: Vec<PathBuf>) -> (Result<String, Invalid>, Self) {
+        let text = Config::read(path);
+        let judged = Self { text: text.as_ref().ok().cloned(), contents: contents(&files), files };
+        (text, judged)
+    }
+
+    /// With the files that `config` names, before anybody has used them: what changes after that is seen at the next look.
+    fn of(self, config: &Config) -> Self {
+        let files: Vec<_> = config.files().into_iter().map(Path::to_owned).collect();
+        Self { contents: contents(&files), files, ..self }
+    }
+}
+
+fn contents(files: &[PathBuf]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for file in files {
+        std::fs::read(file).ok().hash(&mut hasher);
+    }
+    hasher.finish()
 }
 
 impl Table {
@@ -151,7 +203,11 @@ impl Table {
     /// # Errors
     /// [`LoadError`]: there is nothing to fall back to.
     pub fn load(path: &Path) -> Result<Self, LoadError> {
-        let in_force = InForce::build(Config::read(path)?, path, None)?;
+        let (text, judged) = Judged::read(path, Vec::new());
+        let text = text?;
+        let config = Config::parse(&text, path)?;
+        let judged = judged.of(&config);
+        let in_force = InForce::build(text, config, path, None)?;
         in_force.warn(path);
         metrics::loaded(in_force.loaded_at);
         Ok(Self {
@@ -161,7 +217,7 @@ impl Table {
                 admin: in_force.config.admin.bind,
                 virtual_brokers: in_force.virtual_brokers(),
             },
-            judged: Mutex::new(Some(in_force.text.clone())),
+            judged: Mutex::new(judged),
             in_force: ArcSwap::from_pointee(in_force),
         })
     }
@@ -177,12 +233,23 @@ impl Table {
     /// [`LoadError`]: nothing has changed.
     pub async fn reload(&self) -> Result<Reloaded, LoadError> {
         let mut judged = self.judged.lock().await;
-        self.judge(&mut judged, Config::read(&self.path))
+        let (text, now) = Judged::read(&self.path, judged.files.clone());
+        self.judge(&mut judged, text, now).await
     }
 
-    fn judge(&self, judged: &mut Option<String>, text: Result<String, Invalid>) -> Result<Reloaded, LoadError> {
-        *judged = text.as_ref().ok().cloned();
-        let result = text.map_err(LoadError::from).and_then(|text| self.put_in_force(text));
+    async fn judge(&self, judged: &mut Judged, text: Result<String, Invalid>, now: Judged) -> Result<Reloaded, LoadError> {
+        let (path, before) = (self.path.clone(), self.in_force());
+        // Files to read, and passwords to hash.
+        let built = spawn_blocking(move || {
+            let parsed = text.and_then(|text| Ok((Config::parse(&text, &path)?, text)));
+            match parsed {
+                Ok((config, text)) => (now.of(&config), InForce::build(text, config, &path, Some(&before))),
+                Err(invalid) => (now, Err(invalid.into())),
+            }
+        });
+        let (now, built) = built.await.expect("reading a file does not panic");
+        *judged = now;
+        let result = built.map(|after| self.put_in_force(after));
         match &result {
             Ok(Reloaded::Unchanged) => {
                 metrics::reloaded("unchanged");
@@ -205,18 +272,16 @@ impl Table {
         result
     }
 
-    fn put_in_force(&self, text: String) -> Result<Reloaded, LoadError> {
-        let before = self.in_force();
-        let after = InForce::build(text, &self.path, Some(&before))?;
-        if after.text == before.text {
+    fn put_in_force(&self, after: InForce) -> Reloaded {
+        if after.text == self.in_force().text {
             self.in_force.store(Arc::new(after));
-            return Ok(Reloaded::Unchanged);
+            return Reloaded::Unchanged;
         }
         after.warn(&self.path);
         metrics::loaded(after.loaded_at);
         let after_restart = self.after_restart(&after);
         self.in_force.store(Arc::new(after));
-        Ok(Reloaded::Changed { after_restart })
+        Reloaded::Changed { after_restart }
     }
 
     fn after_restart(&self, after: &InForce) -> Vec<String> {
@@ -254,8 +319,8 @@ impl Table {
         sentences
     }
 
-    /// Reloads whenever the file has changed, until `stop`. An editor may write a file in several steps, and half a file can be a valid one
-    /// with half the routes: so a text counts once it was read twice in a row.
+    /// Reloads whenever the file has changed, or a certificate, a key or a user's password that it names, until `stop`. An editor may write a file in
+    /// several steps, and half a file can be a valid one with half the routes: so a text counts once it was read twice in a row.
     pub async fn watch(&self, stop: CancellationToken) {
         let mut ticks = interval(POLL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -265,15 +330,14 @@ impl Table {
                 () = stop.cancelled() => return,
                 _ = ticks.tick() => {}
             }
-            let path = self.path.clone();
-            let Ok(now) = spawn_blocking(move || Config::read(&path)).await else { continue };
-            let text = now.as_ref().ok().cloned();
+            let (path, files) = (self.path.clone(), self.judged.lock().await.files.clone());
+            let Ok((text, now)) = spawn_blocking(move || Judged::read(&path, files)).await else { continue };
             let mut judged = self.judged.lock().await;
-            if text == last && text != *judged {
+            if now == last && now.files == judged.files && now != *judged {
                 // The outcome is in the log and the metrics.
-                let _ = self.judge(&mut judged, now);
+                let _ = self.judge(&mut judged, text, now.clone()).await;
             }
-            last = text;
+            last = now;
         }
     }
 }
@@ -289,7 +353,8 @@ mod tests {
             clusters.b = { id = 2, bootstrap_servers = "b:9092" }
             mirrors = [{ name = "a-b", source = "a", target = "b", topics = "x" }]
         "#;
-        let refused = InForce::build(text.to_owned(), Path::new("routes.toml"), None).unwrap_err();
+        let path = Path::new("routes.toml");
+        let refused = InForce::build(text.to_owned(), Config::parse(text, path).unwrap(), path, None).unwrap_err();
         let said = "routes.toml: no [[listeners]] and [[routes]]: as it is the file is for kferry-mirror only; write where clients connect, \
                     and which land where";
         assert_eq!(refused.to_string(), said);

@@ -32,6 +32,9 @@ const BACKLOG: u32 = 4096;
 /// How long requests to the admin address that are under way may take at the end. A half-sent one would hold the process forever.
 const LAST_ADMIN_ANSWERS: Duration = Duration::from_secs(1);
 
+/// How long connections that are cut may take to tell the log. They have nothing to wait for.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
 /// How long the first clients wait at most until the clusters of relayed clients have said what they know.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
 
@@ -56,6 +59,8 @@ pub struct Shared {
     pub clients: Clients,
     /// Cancelled when the proxy stops: connections end at a quiet moment.
     pub drain: CancellationToken,
+    /// Cancelled when `drain_timeout_ms` is over: the connections that are left end.
+    pub cut: CancellationToken,
     /// For the large bodies of relayed connections.
     pub pipes: Pipes,
     pub(crate) bursts: Bursts,
@@ -133,6 +138,7 @@ impl Proxy {
             table,
             clients: Clients::default(),
             drain: CancellationToken::new(),
+            cut: CancellationToken::new(),
             pipes: Pipes::new(splice::MAX_PIPES),
             bursts: Bursts::default(),
             brokers: Mutex::default(),
@@ -171,7 +177,11 @@ impl Proxy {
         sessions.close();
         match timeout(limit, sessions.wait()).await {
             Ok(()) => info!("drained: every connection ended at a quiet moment"),
-            Err(_) => warn!(connections = sessions.len(), "drain_timeout_ms is over: the connections left are cut"),
+            Err(_) => {
+                warn!(connections = sessions.len(), "drain_timeout_ms is over: the connections left are cut");
+                self.shared.cut.cancel();
+                let _ = timeout(LAST_LINES, sessions.wait()).await;
+            }
         }
         served.cancel();
         let _ = timeout(LAST_ADMIN_ANSWERS, admin).await;
@@ -227,6 +237,7 @@ async fn admit(shared: &Shared, door: &Door, socket: TcpStream, peer: SocketAddr
                 listener: &door.listener.name,
                 peer,
                 client: None,
+                sasl_user: None,
                 server: None,
                 moved: Moved::default(),
                 open_for: Duration::ZERO,

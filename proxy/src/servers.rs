@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kferry_wire::config::{Cluster, HostPort, Security};
-use kferry_wire::connection::{ConnectError, ConnectOptions, Connection};
+use kferry_wire::connection::{Bare, ConnectError, ConnectOptions, Connection};
 use kferry_wire::security::tls::{SecurityError, client_config, explain, server_name};
 use kferry_wire::stream::Stream;
 use kferry_wire::versions::Versions;
@@ -53,14 +53,12 @@ struct Server {
 /// A connection to a broker that has answered.
 #[derive(Debug)]
 pub struct Opened {
-    /// The connection.
-    pub stream: Stream,
+    /// The connection; with what the broker knows only if it was asked to let somebody in.
+    pub broker: Bare,
     /// Which server it is.
     pub server: HostPort,
     /// The beginning of its answer to the question, if there was one.
     pub answer: Vec<u8>,
-    /// What it knows, if it was asked to let somebody in.
-    pub versions: Versions,
 }
 
 /// How a server shows that it answers.
@@ -148,12 +146,12 @@ impl BootstrapServers {
                     let address = self.servers[index].address.clone();
                     asked.retain(|asked| *asked != index);
                     match result {
-                        Ok((stream, answer, versions)) => {
+                        Ok((broker, answer)) => {
                             self.told(index, None);
                             for slow in asked {
                                 self.told(slow, Some("another bootstrap server answered sooner"));
                             }
-                            return Ok(Opened { stream, server: address, answer, versions });
+                            return Ok(Opened { broker, server: address, answer });
                         }
                         Err(error) => {
                             self.told(index, Some(&error));
@@ -183,11 +181,11 @@ impl BootstrapServers {
         metrics::server_tried(&self.cluster.name, &server.address, error);
     }
 
-    async fn attempt(&self, index: usize, knock: &Knock) -> Result<(Stream, Vec<u8>, Versions), String> {
+    async fn attempt(&self, index: usize, knock: &Knock) -> Result<(Bare, Vec<u8>), String> {
         let address @ HostPort { host, port } = &self.servers[index].address;
         if let Knock::Enter(entrance) = knock {
             let entered = self.enter(address, entrance).await.map_err(|error| error.refusal.to_string())?;
-            return Ok((entered.0, Vec::new(), entered.1));
+            return Ok((entered, Vec::new()));
         }
         let attempt = async {
             let tcp = TcpStream::connect((host.as_str(), *port)).await.map_err(|error| error.to_string())?;
@@ -210,7 +208,7 @@ impl BootstrapServers {
                     return Err(format!("answers with TLS: set security_protocol to SSL or SASL_SSL instead of {protocol}"));
                 }
             }
-            Ok((stream, answer, Versions::default()))
+            Ok((Bare { stream, versions: Versions::default(), session: None }, answer))
         };
         timeout(ATTEMPT, attempt).await.unwrap_or_else(|_| Err(format!("no answer within {} s", ATTEMPT.as_secs())))
     }
@@ -219,7 +217,7 @@ impl BootstrapServers {
     ///
     /// # Errors
     /// [`ConnectError`]
-    pub async fn enter(&self, broker: &HostPort, entrance: &Entrance) -> Result<(Stream, Versions), ConnectError> {
+    pub async fn enter(&self, broker: &HostPort, entrance: &Entrance) -> Result<Bare, ConnectError> {
         Connection::open(broker, &entrance.security, self.tls.clone(), &entrance.options).await
     }
 

@@ -4,24 +4,26 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use kafka_protocol::messages::ApiKey;
 use kferry_wire::config::{HostPort, Mode, Route, Security};
-use kferry_wire::connection::ConnectOptions;
+use kferry_wire::connection::{Bare, ConnectOptions};
 use kferry_wire::header::{FirstRequest, RequestHeader, Software};
+use kferry_wire::security::tls::subject_of;
 use kferry_wire::stream::Stream;
-use kferry_wire::versions::Versions;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use crate::brokers::{Brokers, World};
 use crate::clients::{Client, Connected};
+use crate::login::Gate;
 use crate::metrics::{self, Cause, Closed, Open};
 use crate::relay::{Moved, Relay};
-use crate::relayed::{Relayed, Relaying};
+use crate::relayed::{Relayed, Relaying, Sasl};
 use crate::routes::InForce;
 use crate::server::{Door, Shared};
 use crate::servers::{Entrance, Knock};
@@ -33,6 +35,7 @@ const FIRST_REQUEST: usize = 64 * 1024;
 #[derive(Debug, Default)]
 struct Story {
     client: Option<Connected>,
+    sasl_user: Option<Arc<str>>,
     server: Option<HostPort>,
     moved: Moved,
 }
@@ -42,12 +45,18 @@ pub async fn serve(proxy: &Shared, door: &Door, socket: TcpStream, peer: SocketA
     let began = Instant::now();
     let _open = Open::new(&door.listener.name);
     let mut story = Story::default();
-    let cause = converse(proxy, door, socket, peer, &mut story).await;
+    let cause = tokio::select! {
+        // First: what is relayed sees the cut by itself, and tells what has moved.
+        biased;
+        cause = converse(proxy, door, socket, peer, &mut story) => cause,
+        () = proxy.cut.cancelled() => Cause::Cut,
+    };
     let closed = Closed {
         cause: &cause,
         listener: &door.listener.name,
         peer,
         client: story.client.as_ref().map(Connected::client),
+        sasl_user: story.sasl_user.as_deref(),
         server: story.server.as_ref(),
         moved: story.moved,
         open_for: began.elapsed(),
@@ -94,7 +103,8 @@ async fn handshake(proxy: &Shared, door: &Door, socket: TcpStream, peer: SocketA
         // Who has asked nothing yet loses nothing.
         () = proxy.drain.cancelled() => return Err(Cause::Drained),
     };
-    let client = client.unwrap_or_else(|_| Err(Cause::HandshakeTimeout { got: first.len() }))?;
+    let mut client = client.unwrap_or_else(|_| Err(Cause::HandshakeTimeout { got: first.len() }))?;
+    let tls_subject = tls_subject(&client)?;
     let Ok(FirstRequest::Header { header, frame_len }) = FirstRequest::peek(&first, limits.socket_request_max_bytes) else {
         unreachable!("read_first_request returns once the header is there")
     };
@@ -102,7 +112,7 @@ async fn handshake(proxy: &Shared, door: &Door, socket: TcpStream, peer: SocketA
     let began = Instant::now();
     let client_id = header.client_id.unwrap_or_default();
     let address = peer.ip().to_canonical();
-    let route = table.config.route(client_id, address);
+    let route = table.config.route(client_id, address, tls_subject.as_deref());
     let software = Software::peek(&first[kferry_wire::frame::SIZE_LEN..]);
     story.client = Some(proxy.clients.connected(
         Client {
@@ -110,6 +120,7 @@ async fn handshake(proxy: &Shared, door: &Door, socket: TcpStream, peer: SocketA
             software_name: software.map(|software| Client::name(software.name)),
             software_version: software.map(|software| Client::name(software.version)),
             address,
+            tls_subject: tls_subject.as_deref().map(Client::name),
             listener: door.listener.name.clone(),
             route: route.map(|route| route.name.clone()),
             cluster: route.map(|route| route.cluster.name.clone()),
@@ -123,18 +134,22 @@ async fn handshake(proxy: &Shared, door: &Door, socket: TcpStream, peer: SocketA
             let asks = first.len() == frame_len && is_question(&header);
             let knock = if asks { Knock::Ask(first.as_slice().into()) } else { Knock::Connect };
             let opened = Box::pin(table.servers(&route.cluster).open(&knock)).await.map_err(Cause::ClusterUnreachable)?;
+            let broker = opened.broker.stream;
             story.server = Some(opened.server);
             if asks {
                 story.moved.requests = first.len() as u64;
                 first = Vec::new();
             }
             let (max_idle, drain) = (limits.connections_max_idle, proxy.drain.clone());
-            let relay = Relay { requests: first, responses: opened.answer, max_idle, drain };
-            Way::Bootstrap { client, broker: opened.stream, relay }
+            let relay = Relay { requests: first, responses: opened.answer, max_idle, drain, cut: proxy.cut.clone() };
+            Way::Bootstrap { client, broker, relay }
         }
         Mode::Relay => {
             let brokers = proxy.brokers(&route.cluster);
-            let (broker, server, versions) = Box::pin(enter(&table, door, route, client_id, &brokers)).await?;
+            let entered = Box::pin(enter(&table, door, route, client_id, &brokers)).await;
+            // franz-go takes an orderly end before the first answer for wrong settings, and gives up records and its place in the group; it
+            // tries again after a reset.
+            let (Bare { stream: broker, versions, session }, server) = entered.inspect_err(|_| client.reset_when_dropped())?;
             story.server = Some(server);
             let relayed = Relayed::new(Relaying {
                 world: World {
@@ -144,12 +159,24 @@ async fn handshake(proxy: &Shared, door: &Door, socket: TcpStream, peer: SocketA
                     broker_port_offset: door.listener.broker_port_offset,
                 },
                 versions: table.relayed_clusters().filter_map(|cluster| proxy.brokers(cluster).versions()).chain([versions]).collect(),
-                logged_in: route.credentials.contains_key(&route.cluster.name),
+                sasl: if !route.sasl_users.is_empty() {
+                    Sasl::Proxy
+                } else if route.credentials.contains_key(&route.cluster.name) {
+                    Sasl::Hidden
+                } else {
+                    Sasl::Broker
+                },
+                session,
                 request_limit: limits.socket_request_max_bytes,
                 max_idle: limits.connections_max_idle,
                 drain: proxy.drain.clone(),
+                cut: proxy.cut.clone(),
                 pipes: proxy.pipes.clone(),
             });
+            if !route.sasl_users.is_empty() {
+                let user = Box::pin(let_in(proxy, &table, door, route, &mut client, &mut first, &relayed)).await?;
+                story.sasl_user = Some(user);
+            }
             Way::Relay { client, first, broker, relayed: Box::new(relayed) }
         }
     };
@@ -158,13 +185,7 @@ async fn handshake(proxy: &Shared, door: &Door, socket: TcpStream, peer: SocketA
 }
 
 /// Connects to the broker that a relayed client came for, or to any of its cluster, and logs in for it where its route has credentials.
-async fn enter(
-    table: &InForce,
-    door: &Door,
-    route: &Route,
-    client_id: &str,
-    brokers: &Brokers,
-) -> Result<(Stream, HostPort, Versions), Cause> {
+async fn enter(table: &InForce, door: &Door, route: &Route, client_id: &str, brokers: &Brokers) -> Result<(Bare, HostPort), Cause> {
     let cluster = &route.cluster;
     let entrance = Entrance {
         security: Security {
@@ -181,17 +202,52 @@ async fn enter(
             }
             let unknown = || Cause::UnknownBroker { cluster: cluster.name.clone(), node_id: *node_id };
             let address = brokers.address(*node_id).ok_or_else(unknown)?;
-            let (stream, versions) = table.servers(cluster).enter(&address, &entrance).await.map_err(Cause::BrokerUnreachable)?;
-            Ok((stream, address, versions))
+            let broker = table.servers(cluster).enter(&address, &entrance).await.map_err(Cause::BrokerUnreachable)?;
+            Ok((broker, address))
         }
         // The bootstrap port, or a virtual broker of the cluster that the client was on before its route changed: what it asks there, any broker
         // of the new one can answer.
         _ => {
             let knock = Knock::Enter(Arc::new(entrance));
             let opened = table.servers(cluster).open(&knock).await.map_err(Cause::ClusterUnreachable)?;
-            Ok((opened.stream, opened.server, opened.versions))
+            Ok((opened.broker, opened.server))
         }
     }
+}
+
+/// Has the client log in at the proxy, within the time that it has for its first request.
+async fn let_in(
+    proxy: &Shared,
+    table: &InForce,
+    door: &Door,
+    route: &Route,
+    client: &mut Stream,
+    first: &mut Vec<u8>,
+    relayed: &Relayed,
+) -> Result<Arc<str>, Cause> {
+    let protocol = if matches!(client, Stream::Tls(_)) { "SASL_SSL" } else { "SASL_PLAINTEXT" };
+    let mechanisms = table.sasl_mechanisms(&door.listener);
+    let gate = Gate { users: &table.users, allowed: &route.sasl_users, mechanisms, protocol };
+    let logged_in = tokio::select! {
+        logged_in = timeout(table.config.limits.handshake_timeout, gate.log_in(client, first, relayed)) => logged_in,
+        () = proxy.drain.cancelled() => return Err(Cause::Drained),
+    };
+    let late = || Err(Cause::NotLoggedIn("it had not logged in before limits.handshake_timeout_ms".to_owned()));
+    let result = logged_in.unwrap_or_else(|_| late());
+    if result.is_err() {
+        // It has been told why, and shall hear it to the end. It is gone either way.
+        let _ = timeout(Duration::from_secs(1), client.shutdown()).await;
+    }
+    result
+}
+
+/// The subject of the certificate that a client has shown.
+fn tls_subject(client: &Stream) -> Result<Option<String>, Cause> {
+    let Stream::Tls(tls) = client else { return Ok(None) };
+    let shown = tls.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+    // rustls has read it already, to verify it.
+    let unreadable = |reason| Cause::TlsFailed(format!("the subject of the client's certificate cannot be read: {reason}"));
+    shown.map(subject_of).transpose().map_err(unreadable)
 }
 
 async fn accept_tls(table: &InForce, listener: &str, socket: TcpStream) -> Result<Stream, Cause> {

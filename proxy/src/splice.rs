@@ -79,6 +79,7 @@ struct Shared {
     pool: Mutex<Pool>,
     spliced: AtomicU64,
     copied: AtomicU64,
+    tls: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -93,13 +94,15 @@ struct Pool {
     warned: bool,
 }
 
-/// Bytes that [`move_exactly`] has moved.
+/// Bytes that have been moved.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Through a pipe.
+    /// By [`move_exactly`], through a pipe.
     pub spliced: u64,
-    /// Through a buffer.
+    /// By [`move_exactly`], through a buffer for want of a pipe.
     pub copied: u64,
+    /// By [`copy_exactly`], with TLS on a side.
+    pub tls: u64,
 }
 
 impl Pipes {
@@ -110,12 +113,31 @@ impl Pipes {
 
     fn opened_by(limit: usize, open: fn() -> Result<Pipe, Errno>) -> Self {
         let pool = Pool { limit, open: 0, idle: Vec::new(), refused: 0, warned: false };
-        Self(Arc::new(Shared { open, pool: Mutex::new(pool), spliced: AtomicU64::new(0), copied: AtomicU64::new(0) }))
+        Self(Arc::new(Shared {
+            open,
+            pool: Mutex::new(pool),
+            spliced: AtomicU64::new(0),
+            copied: AtomicU64::new(0),
+            tls: AtomicU64::new(0),
+        }))
     }
 
-    /// What was moved through a pipe, and what for want of one was copied.
+    /// What was moved, and how.
     pub fn totals(&self) -> Totals {
-        Totals { spliced: self.0.spliced.load(Ordering::Relaxed), copied: self.0.copied.load(Ordering::Relaxed) }
+        let Shared { spliced, copied, tls, .. } = &*self.0;
+        let [spliced, copied, tls] = [spliced, copied, tls].map(|bytes| bytes.load(Ordering::Relaxed));
+        Totals { spliced, copied, tls }
+    }
+
+    /// Somebody has moved a body with TLS on a side, which no pipe can.
+    pub fn add_tls(&self, bytes: u64) {
+        self.0.tls.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Pipes that have bytes in them or are just getting some, and how many there may be: 0 where splicing does not work.
+    pub fn in_use(&self) -> (usize, usize) {
+        let pool = self.0.pool();
+        (pool.open - pool.idle.len(), pool.limit)
     }
 
     fn take(&self) -> Option<Taken<'_>> {
@@ -521,8 +543,8 @@ mod tests {
             goes_through(n, &copying, Some(8192)).await;
         }
         let all = 2 * sizes.iter().sum::<u64>();
-        assert_eq!(splicing.totals(), Totals { spliced: all, copied: 0 });
-        assert_eq!(copying.totals(), Totals { spliced: 0, copied: all });
+        assert_eq!(splicing.totals(), Totals { spliced: all, copied: 0, tls: 0 });
+        assert_eq!(copying.totals(), Totals { spliced: 0, copied: all, tls: 0 });
         assert_eq!(open_and_idle(&splicing), (1, 1), "one after the other needs one pipe");
     }
 
@@ -601,7 +623,7 @@ mod tests {
         until("the pipe is back", || open_and_idle(&pipes) == (1, 1)).await;
         // Somebody else can have it while the first waits in the middle of a body.
         goes_through(MIB, &pipes, None).await;
-        assert_eq!(pipes.totals(), Totals { spliced: 2 * MIB, copied: 0 });
+        assert_eq!(pipes.totals(), Totals { spliced: 2 * MIB, copied: 0, tls: 0 });
         moving.abort();
         assert!(moving.await.unwrap_err().is_cancelled());
         assert_eq!(open_and_idle(&pipes), (1, 1));
@@ -750,7 +772,7 @@ mod tests {
         let pipes =
             Pipes::opened_by(MAX_PIPES, || if ASKED.fetch_add(1, Ordering::Relaxed) == 0 { Err(Errno::MFILE) } else { Pipe::open() });
         goes_through(MIB, &pipes, None).await;
-        assert_eq!(pipes.totals(), Totals { spliced: 0, copied: MIB });
+        assert_eq!(pipes.totals(), Totals { spliced: 0, copied: MIB, tls: 0 });
         assert_eq!((ASKED.load(Ordering::Relaxed), open_and_idle(&pipes)), (1, (0, 0)));
         let left = pipes.0.pool().refused;
         assert!((1..ASK_AGAIN_AFTER).contains(&left), "{left}");
@@ -760,7 +782,8 @@ mod tests {
         assert_eq!(ASKED.load(Ordering::Relaxed), 1);
         goes_through(MIB, &pipes, None).await;
         assert_eq!((ASKED.load(Ordering::Relaxed), open_and_idle(&pipes)), (2, (1, 1)));
-        assert_eq!(pipes.totals(), Totals { spliced: MIB, copied: MIB });
+        pipes.add_tls(7);
+        assert_eq!(pipes.totals(), Totals { spliced: MIB, copied: MIB, tls: 7 });
     }
 
     #[cfg(target_os = "linux")]
@@ -775,7 +798,7 @@ mod tests {
         });
         goes_through(MIB, &pipes, None).await;
         goes_through(MIB, &pipes, None).await;
-        assert_eq!(pipes.totals(), Totals { spliced: 0, copied: 2 * MIB });
+        assert_eq!(pipes.totals(), Totals { spliced: 0, copied: 2 * MIB, tls: 0 });
         assert_eq!((ASKED.load(Ordering::Relaxed), open_and_idle(&pipes)), (1, (0, 0)));
     }
 

@@ -4,6 +4,8 @@
 //! into `.work/clients/<name>` of the workspace, and again when their sources change.
 
 mod rdkafka;
+mod rdkafka_soak;
+pub mod soak;
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt as _;
@@ -91,6 +93,9 @@ pub struct Job {
     pub timeout_ms: u64,
     /// None for PLAINTEXT.
     pub security: Option<Security>,
+    /// `group.protocol`, for [`Client::Java4`]. None for the client's default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group_protocol: Option<&'static str>,
 }
 
 impl Job {
@@ -104,6 +109,7 @@ impl Job {
             count: 1_000,
             timeout_ms: 60_000,
             security: None,
+            group_protocol: None,
         }
     }
 }
@@ -265,7 +271,7 @@ fn build_java(version: &str, sources: &Path, folder: &Path) -> Result<()> {
     }
     let mut compile = Command::new(javac);
     compile.arg("-Xlint:all").arg("-Werror").arg("-cp").arg(folder.join("jars/*"));
-    compile.arg("-d").arg(folder.join("classes")).arg(sources.join("RoundTrip.java"));
+    compile.arg("-d").arg(folder.join("classes")).args(["Job.java", "RoundTrip.java", "Soak.java"].map(|file| sources.join(file)));
     execute(compile)
 }
 
@@ -320,13 +326,7 @@ fn execute(mut command: Command) -> Result<()> {
 fn program(client: Client) -> Result<Option<Vec<PathBuf>>> {
     let folder = built(client);
     Ok(Some(match client {
-        Client::Java4 | Client::Java28 => {
-            let java = process::require("java", "install a Java runtime, version 17 or later (`apt install openjdk-17-jre-headless`)")?;
-            let class_path = format!("{}:{}", folder.join("classes").display(), folder.join("jars/*").display());
-            // Lives for seconds: no use in the second compiler, or in a collector with threads of its own.
-            let options = ["-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", &class_path, "RoundTrip"];
-            [java].into_iter().chain(options.map(PathBuf::from)).collect()
-        }
+        Client::Java4 | Client::Java28 => java_class(client, "RoundTrip")?,
         Client::ConfluentPython => {
             vec![folder.join("venv/bin/python"), run::workspace().join("tests/clients/python/round_trip.py")]
         }
@@ -336,6 +336,25 @@ fn program(client: Client) -> Result<Option<Vec<PathBuf>>> {
         }
         Client::Rdkafka => return Ok(None),
     }))
+}
+
+/// The program of a driver's soak and its arguments, but for the job.
+fn soak_program(client: Client) -> Result<Option<Vec<PathBuf>>> {
+    match client {
+        Client::Java4 | Client::Java28 => java_class(client, "Soak").map(Some),
+        Client::FranzGo => Ok(Some(vec![built(client).join("driver"), PathBuf::from("soak")])),
+        Client::Rdkafka => Ok(None),
+        Client::ConfluentPython | Client::Sarama | Client::Kafkajs => bail!("the driver of {} makes round trips only", client.name()),
+    }
+}
+
+fn java_class(client: Client, class: &str) -> Result<Vec<PathBuf>> {
+    let java = process::require("java", "install a Java runtime, version 17 or later (`apt install openjdk-17-jre-headless`)")?;
+    let folder = built(client);
+    let class_path = format!("{}:{}", folder.join("classes").display(), folder.join("jars/*").display());
+    // Lives for seconds, or does little: no use in the second compiler, or in a collector with threads of its own.
+    let options = ["-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", &class_path, class];
+    Ok([java].into_iter().chain(options.map(PathBuf::from)).collect())
 }
 
 /// Runs a driver with `argument` as JSON and reads the line that it prints.

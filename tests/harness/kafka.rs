@@ -10,13 +10,14 @@
 //! ```
 //!
 //! - `settings`: what `server.properties` says. `archive`: why a broker starts in half the time.
-//! - `admin`: topics, offsets, groups, ACLs. `records`: produce and read back.
+//! - `admin`: topics, offsets, groups, ACLs. `records`: produce and read back. `bulk`: millions of records.
 //!
 //! Each broker has the listener `PLAINTEXT`, the harness's own door: with ACLs on, whoever comes through it (`User:ANONYMOUS`) may do
 //! everything. The other listeners are there on demand. A broker is named by its node id everywhere, as in Kafka's own answers.
 
 mod admin;
 mod archive;
+mod bulk;
 mod records;
 mod settings;
 
@@ -31,6 +32,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 
 pub use self::admin::{Acl, Group, Operation, Partition, Resource};
+pub use self::bulk::{Fill, Stored};
 pub use self::records::Record;
 use crate::process::Process;
 use crate::{jars, pki, ports, process, run};
@@ -222,8 +224,8 @@ struct ZooKeeper {
 #[derive(Debug)]
 struct Node {
     id: i32,
-    /// Ports of the listeners, by listener.
-    ports: BTreeMap<Listener, u16>,
+    /// Ports of the listeners, by listener; others after a move.
+    ports: Mutex<BTreeMap<Listener, u16>>,
     /// None: this node has no vote in the metadata quorum.
     controller_port: Option<u16>,
     properties: PathBuf,
@@ -237,8 +239,12 @@ impl Node {
         self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn ports(&self) -> MutexGuard<'_, BTreeMap<Listener, u16>> {
+        self.ports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn address(&self, listener: Listener) -> Result<String> {
-        let port = self.ports.get(&listener);
+        let port = self.ports().get(&listener).copied();
         let port = port.with_context(|| format!("the cluster has no listener {listener:?}: add `.listen(Listener::{listener:?})`"))?;
         Ok(format!("127.0.0.1:{port}"))
     }
@@ -292,6 +298,11 @@ impl Cluster {
     /// The folder with the brokers' settings, data and logs.
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// A broker's process id.
+    pub fn process_id(&self, node_id: i32) -> Result<u32> {
+        self.node(node_id)?.process().as_ref().map(Process::id).with_context(|| format!("node {node_id} doesn't run"))
     }
 
     /// `bootstrap.servers`: all brokers' addresses of a listener.
@@ -348,11 +359,28 @@ impl Cluster {
         if node.process().is_some() {
             self.stop(node_id)?;
         }
+        self.start_again(node)
+    }
+
+    /// As [`Cluster::restart`], but the broker comes back on other ports, as one that moved to another machine does: same node id, same data, other
+    /// `advertised.listeners`. [`Cluster::bootstrap_servers`] has the new ones from then on.
+    pub fn restart_elsewhere(&self, node_id: i32) -> Result<()> {
+        let node = self.node(node_id)?;
+        if node.process().is_some() {
+            self.stop(node_id)?;
+        }
+        let free = ports::take(self.spec.listeners.len() as u16)?;
+        *node.ports() = self.spec.listeners.iter().copied().zip(free).collect();
+        fs::write(&node.properties, settings::server_properties(self, node)?)?;
+        self.start_again(node)
+    }
+
+    fn start_again(&self, node: &Node) -> Result<()> {
         let deadline = Instant::now() + LIMIT;
         loop {
             fs::remove_file(&node.log)?;
             self.spawn(node)?;
-            match self.await_back(node_id) {
+            match self.await_back(node.id) {
                 // ZooKeeper holds a killed broker's registration until its session times out, and a broker that finds one gives up.
                 Err(_) if process::log_tail(&node.log, 100).contains("NodeExists") && Instant::now() < deadline => node.process().take(),
                 result => return result,
@@ -390,7 +418,7 @@ impl Cluster {
                 let id = spec.first_node_id + i32::from(index);
                 Node {
                     id,
-                    ports: spec.listeners.iter().map(|&listener| (listener, port())).collect(),
+                    ports: Mutex::new(spec.listeners.iter().map(|&listener| (listener, port())).collect()),
                     controller_port: (index < voters).then(&mut port),
                     properties: folder.join(format!("{id}.properties")),
                     log: folder.join(format!("{id}.log")),

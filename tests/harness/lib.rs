@@ -8,13 +8,17 @@
 //! - [`jars`]: Kafka's jars, any version, by Maven.
 //! - [`process`]: programs that never outlive the process that started them.
 //! - [`ports`]: TCP ports that no other test has.
+//! - [`measure`], [`ordinary`], [`fetcher`]: for benchmarks: figures, who runs what is measured, a consumer that costs nothing.
 //! - [`run`]: the folder of a run, on a real disk, gone afterwards.
 
 pub mod clients;
 pub mod fake;
+pub mod fetcher;
 pub mod jars;
 pub mod kafka;
+pub mod measure;
 pub mod mirror;
+pub mod ordinary;
 pub mod pki;
 pub mod ports;
 pub mod process;

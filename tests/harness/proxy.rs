@@ -26,6 +26,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::kafka::{Cluster, Listener, User};
+use crate::ordinary::OrdinaryUser;
 use crate::pki::{self, Identity};
 use crate::process::Process;
 use crate::raw::{LIMIT, until};
@@ -100,13 +101,18 @@ impl Routes {
     }
 
     /// Adds a TLS listener named `tls`.
-    pub fn tls_listener(mut self, identity: &Identity) -> Result<Self> {
+    pub fn tls_listener(self, identity: &Identity) -> Result<Self> {
+        self.tls_listener_with(identity, "")
+    }
+
+    /// Adds a TLS listener named `tls` with more lines, such as `ssl_client_auth = "required"`.
+    pub fn tls_listener_with(mut self, identity: &Identity, lines: &str) -> Result<Self> {
         let port = ports::take(1)?.start;
         self.tls_port = Some(port);
         let (certificate, key) = (identity.certificate_path.display(), identity.key_path.display());
         Ok(self.section(&format!(
             "[[listeners]]\nname = \"tls\"\nbind = \"127.0.0.1:{port}\"\nsecurity_protocol = \"SSL\"\n\
-             ssl_certificate_location = \"{certificate}\"\nssl_key_location = \"{key}\"\nbroker_port_offset = {BROKERS}\n"
+             ssl_certificate_location = \"{certificate}\"\nssl_key_location = \"{key}\"\nbroker_port_offset = {BROKERS}\n{lines}"
         )))
     }
 
@@ -188,23 +194,37 @@ impl Proxy {
     /// Starts one with a file that is there already, `routes` or what a link to it says, and more arguments; waits until it is ready.
     /// Its folder is where the log goes.
     pub fn start_with(routes: &Routes, config: &Path, arguments: &[&str]) -> Result<Self> {
-        let mut proxy = Self::launch(routes, config, arguments)?;
+        Self::launch(routes, config, arguments)?.ready()
+    }
+
+    /// Starts one that this user runs, and waits until it is ready.
+    pub fn start_as(user: &OrdinaryUser, routes: &Routes) -> Result<Self> {
+        let config = user.file("routes.toml", &routes.text())?;
+        let program = user.command(&executable("kferry-proxy")?)?;
+        Self::launch_program(program, routes, &config, &["--log-format", "text"])?.ready()
+    }
+
+    fn ready(mut self) -> Result<Self> {
         let deadline = Instant::now() + LIMIT;
         // Refused until the admin address is open, which is after the listeners.
-        while !proxy.get("/readyz").is_ok_and(|answer| answer.status == 200) {
-            if let Some(status) = proxy.process.exited() {
-                bail!("kferry-proxy ended at its start ({status}):\n{}", proxy.log_text());
+        while !self.get("/readyz").is_ok_and(|answer| answer.status == 200) {
+            if let Some(status) = self.process.exited() {
+                bail!("kferry-proxy ended at its start ({status}):\n{}", self.log_text());
             }
-            ensure!(Instant::now() < deadline, "kferry-proxy is not ready after {LIMIT:?}:\n{}", proxy.log_text());
+            ensure!(Instant::now() < deadline, "kferry-proxy is not ready after {LIMIT:?}:\n{}", self.log_text());
             std::thread::sleep(Duration::from_millis(5));
         }
-        Ok(proxy)
+        Ok(self)
     }
 
     /// As [`Proxy::start_with`], but returns as soon as its process runs: for what is to be measured from there.
     pub fn launch(routes: &Routes, config: &Path, arguments: &[&str]) -> Result<Self> {
+        Self::launch_program(Command::new(executable("kferry-proxy")?), routes, config, arguments)
+    }
+
+    fn launch_program(program: Command, routes: &Routes, config: &Path, arguments: &[&str]) -> Result<Self> {
         let log = run::folder("proxy-log")?.join("stderr");
-        let process = spawn(config, arguments, &log)?;
+        let process = spawn(program, config, arguments, &log)?;
         let config = config.to_owned();
         Ok(Self { process, log, config, port: routes.port, tls_port: routes.tls_port, admin_port: routes.admin_port })
     }
@@ -375,12 +395,11 @@ impl Drop for Proxy {
 /// Runs the proxy with a file that it should not start with; returns how it ended and what it said.
 pub fn refused(config: &Path) -> Result<(ExitStatus, String)> {
     let log = run::folder("proxy-log")?.join("stderr");
-    let status = spawn(config, &[], &log)?.wait(LIMIT)?;
+    let status = spawn(Command::new(executable("kferry-proxy")?), config, &[], &log)?.wait(LIMIT)?;
     Ok((status, fs::read_to_string(&log)?))
 }
 
-fn spawn(config: &Path, arguments: &[&str], log: &Path) -> Result<Process> {
-    let mut command = Command::new(executable("kferry-proxy")?);
+fn spawn(mut command: Command, config: &Path, arguments: &[&str], log: &Path) -> Result<Process> {
     command.arg("--config").arg(config);
     if !arguments.contains(&"--log-format") {
         command.args(["--log-format", "json"]);

@@ -5,8 +5,9 @@ use std::net::{Ipv4Addr, Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use kafka_protocol::messages::{ApiKey, ApiVersionsRequest, MetadataRequest, RequestHeader};
-use kafka_protocol::protocol::{Encodable, HeaderVersion, StrBytes};
+use bytes::Bytes;
+use kafka_protocol::messages::{ApiKey, ApiVersionsRequest, MetadataRequest, RequestHeader, ResponseHeader};
+use kafka_protocol::protocol::{Decodable as _, Encodable, HeaderVersion, Request, StrBytes};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// How long a peer may take. Milliseconds are normal; the rest is for a loaded machine.
@@ -28,7 +29,8 @@ pub fn metadata(correlation_id: i32, client_id: Option<&str>) -> Vec<u8> {
     request_frame(ApiKey::Metadata, 1, correlation_id, client_id, &MetadataRequest::default().with_topics(Some(Vec::new())))
 }
 
-fn request_frame<R: Encodable + HeaderVersion>(
+/// A whole frame with any request.
+pub fn request_frame<R: Encodable + HeaderVersion>(
     key: ApiKey,
     version: i16,
     correlation_id: i32,
@@ -44,6 +46,28 @@ fn request_frame<R: Encodable + HeaderVersion>(
     header.encode(&mut body, R::header_version(version)).expect("this version has this header");
     request.encode(&mut body, version).expect("this version has these fields");
     frame(&body)
+}
+
+/// A whole frame with any request.
+pub fn request<R: Request>(version: i16, correlation_id: i32, client_id: &str, request: &R) -> Result<Vec<u8>> {
+    let header = RequestHeader::default()
+        .with_request_api_key(R::KEY)
+        .with_request_api_version(version)
+        .with_correlation_id(correlation_id)
+        .with_client_id(Some(StrBytes::from_string(client_id.to_owned())));
+    let mut body = Vec::new();
+    header.encode(&mut body, R::header_version(version))?;
+    request.encode(&mut body, version)?;
+    Ok(frame(&body))
+}
+
+/// Sends any request and reads its answer.
+pub fn ask<R: Request>(client: &mut Raw, version: i16, client_id: &str, question: &R) -> Result<R::Response> {
+    let mut answer = Bytes::from(client.ask(&request(version, 77, client_id, question)?)?);
+    ResponseHeader::decode(&mut answer, R::Response::header_version(version))?;
+    let response = R::Response::decode(&mut answer, version).with_context(|| format!("API {} v{version}", R::KEY))?;
+    ensure!(answer.is_empty(), "{} bytes behind the answer of API {} v{version}", answer.len(), R::KEY);
+    Ok(response)
 }
 
 /// `body` with its size in front.

@@ -51,6 +51,16 @@ impl AsyncWrite for Stream {
 }
 
 impl Stream {
+    /// When it is dropped, the other side sees a reset instead of an orderly end.
+    pub fn reset_when_dropped(&self) {
+        let tcp = match self {
+            Self::Tcp(stream) => stream,
+            Self::Tls(stream) => stream.get_ref().0,
+        };
+        // Fails only for a connection that has ended already.
+        let _ = tcp.set_zero_linger();
+    }
+
     /// Its two directions, each for a task of its own.
     pub fn into_split(self) -> (Reader, Writer) {
         match self {

@@ -60,6 +60,7 @@ struct Row {
     software_name: Option<String>,
     software_version: Option<String>,
     address: IpAddr,
+    tls_subject: Option<String>,
     cluster: Option<String>,
 }
 
@@ -112,12 +113,12 @@ impl Clients {
 
 impl Move {
     fn of(config: &Config, row: Row) -> Option<Self> {
-        let route = config.route(&row.client_id, row.address);
+        let route = config.route(&row.client_id, row.address, row.tls_subject.as_deref());
         let to = route.map(|route| route.cluster.name.to_string());
         if to == row.cluster {
             return None;
         }
-        let Row { client_id, software_name, software_version, address, cluster: from } = row;
+        let Row { client_id, software_name, software_version, address, cluster: from, .. } = row;
         Some(Self { client_id, software_name, software_version, address, from, to, route: route.map(|route| route.name.to_string()) })
     }
 
@@ -199,6 +200,7 @@ mod tests {
             software_name: None,
             software_version: None,
             address: IpAddr::from([10, 0, 0, n]),
+            tls_subject: None,
             cluster: Some("legacy".to_owned()),
         };
         let clients = Clients::judge(&config(), Seen { clients: (0..40).map(row).collect() });

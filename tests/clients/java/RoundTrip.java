@@ -1,8 +1,4 @@
-import com.fasterxml.jackson.databind.ObjectMapper;
-import com.fasterxml.jackson.databind.PropertyNamingStrategies;
 import java.io.IOException;
-import java.nio.file.Files;
-import java.nio.file.Path;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.HashMap;
@@ -32,23 +28,14 @@ import org.apache.kafka.common.serialization.StringSerializer;
  * One JSON object in (the argument), one JSON line out (stdout); see tests/clients/README.md.
  */
 public final class RoundTrip {
-    record Security(
-            String protocol, String mechanism, String username, String password, Path ca, Path certificate, Path key) {}
-
-    record Job(
-            String bootstrapServers, String clientId, String topic, String groupId, int count, long timeoutMs,
-            Security security) {}
-
     record Outcome(
             String client, String version, int topics, int produced, int consumed, int duplicates, int[] members,
             int reordered, double seconds) {}
 
     private static final String CLIENT = "kafka-clients";
-    private static final ObjectMapper JSON =
-            new ObjectMapper().setPropertyNamingStrategy(PropertyNamingStrategies.SNAKE_CASE);
 
     public static void main(String[] args) throws Exception {
-        Job job = JSON.readValue(args[0], Job.class);
+        Job job = Job.read(args[0]);
         RoundTrip trip = new RoundTrip(job);
         FutureTask<Outcome> task = new FutureTask<>(trip::run);
         Thread thread = new Thread(task, "round-trip");
@@ -57,16 +44,16 @@ public final class RoundTrip {
         Object line;
         boolean right = false;
         try {
-            Outcome outcome = task.get(job.timeoutMs, TimeUnit.MILLISECONDS);
+            Outcome outcome = task.get(job.timeoutMs(), TimeUnit.MILLISECONDS);
             line = outcome;
             right = outcome.duplicates == 0 && outcome.reordered == 0;
         } catch (ExecutionException failed) {
             failed.getCause().printStackTrace();
             line = Map.of("client", CLIENT, "error", trip.step + ": " + failed.getCause());
         } catch (TimeoutException late) {
-            line = Map.of("client", CLIENT, "error", trip.step + ": not done after " + job.timeoutMs + " ms");
+            line = Map.of("client", CLIENT, "error", trip.step + ": not done after " + job.timeoutMs() + " ms");
         }
-        System.out.println(JSON.writeValueAsString(line));
+        System.out.println(Job.JSON.writeValueAsString(line));
         System.exit(right ? 0 : 1);
     }
 
@@ -81,7 +68,7 @@ public final class RoundTrip {
 
     private RoundTrip(Job job) {
         this.job = job;
-        for (int i = 0; i < job.count; i++) values.add(value(i));
+        for (int i = 0; i < job.count(); i++) values.add(value(i));
     }
 
     private Outcome run() throws Exception {
@@ -93,12 +80,12 @@ public final class RoundTrip {
                 var second = new KafkaConsumer<>(consumer(), new StringDeserializer(), new StringDeserializer())) {
             List<KafkaConsumer<String, String>> group = List.of(first, second);
             step = "joining the group";
-            for (var member : group) member.subscribe(List.of(job.topic));
+            for (var member : group) member.subscribe(List.of(job.topic()));
             pollUntil(group, () -> group.stream().noneMatch(member -> member.assignment().isEmpty()));
             step = "producing";
             produced = produce();
             step = "consuming";
-            pollUntil(group, () -> seen.size() == job.count);
+            pollUntil(group, () -> seen.size() == job.count());
             long end = System.nanoTime() + Duration.ofMillis(300).toNanos();
             pollUntil(group, () -> System.nanoTime() >= end);
             step = "committing and closing";
@@ -109,22 +96,22 @@ public final class RoundTrip {
     }
 
     private int listTopics() throws Exception {
-        try (Admin admin = Admin.create(connection())) {
+        try (Admin admin = Admin.create(job.connection())) {
             Set<String> topics = admin.listTopics().names().get();
-            if (!topics.contains(job.topic)) {
-                throw new IllegalStateException(job.topic + " is not among the " + topics.size() + " topics");
+            if (!topics.contains(job.topic())) {
+                throw new IllegalStateException(job.topic() + " is not among the " + topics.size() + " topics");
             }
             return topics.size();
         }
     }
 
     private int produce() throws Exception {
-        Map<String, Object> config = connection();
+        Map<String, Object> config = job.connection();
         config.put("acks", "all");
         try (var producer = new KafkaProducer<>(config, new StringSerializer(), new StringSerializer())) {
             List<Future<RecordMetadata>> sent = new ArrayList<>();
-            for (int i = 0; i < job.count; i++) {
-                sent.add(producer.send(new ProducerRecord<>(job.topic, "k-" + i, value(i))));
+            for (int i = 0; i < job.count(); i++) {
+                sent.add(producer.send(new ProducerRecord<>(job.topic(), "k-" + i, value(i))));
             }
             for (var ack : sent) ack.get();
             return sent.size();
@@ -158,39 +145,14 @@ public final class RoundTrip {
     }
 
     private String value(int i) {
-        return job.clientId + "-" + i;
+        return job.clientId() + "-" + i;
     }
 
     private Map<String, Object> consumer() throws IOException {
-        Map<String, Object> config = connection();
-        config.put("group.id", job.groupId);
+        Map<String, Object> config = job.connection();
+        config.put("group.id", job.groupId());
         config.put("auto.offset.reset", "earliest");
-        return config;
-    }
-
-    private Map<String, Object> connection() throws IOException {
-        Map<String, Object> config = new HashMap<>();
-        config.put("bootstrap.servers", job.bootstrapServers);
-        config.put("client.id", job.clientId);
-        Security security = job.security;
-        if (security == null) return config;
-        config.put("security.protocol", security.protocol);
-        if (security.mechanism != null) {
-            String module = security.mechanism.equals("PLAIN") ? "plain.PlainLoginModule" : "scram.ScramLoginModule";
-            config.put("sasl.mechanism", security.mechanism);
-            config.put("sasl.jaas.config", String.format(
-                    "org.apache.kafka.common.security.%s required username=\"%s\" password=\"%s\";",
-                    module, security.username, security.password));
-        }
-        if (security.ca != null) {
-            config.put("ssl.truststore.type", "PEM");
-            config.put("ssl.truststore.location", security.ca.toString());
-        }
-        if (security.certificate != null) {
-            config.put("ssl.keystore.type", "PEM");
-            config.put("ssl.keystore.certificate.chain", Files.readString(security.certificate));
-            config.put("ssl.keystore.key", Files.readString(security.key));
-        }
+        if (job.groupProtocol() != null) config.put("group.protocol", job.groupProtocol());
         return config;
     }
 }

@@ -12,7 +12,7 @@ use rdkafka::message::{DeliveryResult, Message as _};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 use rdkafka::{ClientConfig, ClientContext};
 
-use super::{Job, Outcome};
+use super::{Job, Outcome, Security};
 
 pub(super) fn round_trip(job: &Job) -> Result<Outcome> {
     let start = Instant::now();
@@ -79,7 +79,7 @@ impl<'a> Trip<'a> {
     }
 
     fn list_topics(&self) -> Result<u32> {
-        let consumer: BaseConsumer = connection(self.job).create()?;
+        let consumer: BaseConsumer = self.connection().create()?;
         let metadata = consumer.fetch_metadata(None, self.time_left())?;
         let topics = metadata.topics();
         ensure!(topics.iter().any(|topic| topic.name() == self.job.topic), "{} is not among the {} topics", self.job.topic, topics.len());
@@ -87,7 +87,7 @@ impl<'a> Trip<'a> {
     }
 
     fn subscribe(&self) -> Result<BaseConsumer> {
-        let mut config = connection(self.job);
+        let mut config = self.connection();
         config.set("group.id", &self.job.group_id).set("auto.offset.reset", "earliest");
         let consumer: BaseConsumer = config.create()?;
         consumer.subscribe(&[&self.job.topic])?;
@@ -95,7 +95,7 @@ impl<'a> Trip<'a> {
     }
 
     fn produce(&self) -> Result<u32> {
-        let mut config = connection(self.job);
+        let mut config = self.connection();
         config.set("acks", "all");
         let producer: BaseProducer<Deliveries> = config.create_with_context(Deliveries::default())?;
         for i in 0..self.job.count {
@@ -151,6 +151,10 @@ impl<'a> Trip<'a> {
         }
     }
 
+    fn connection(&self) -> ClientConfig {
+        connection(&self.job.bootstrap_servers, &self.job.client_id, self.job.security.as_ref())
+    }
+
     fn time_left(&self) -> Duration {
         self.deadline.saturating_duration_since(Instant::now())
     }
@@ -160,10 +164,10 @@ fn value(job: &Job, i: u32) -> String {
     format!("{}-{i}", job.client_id)
 }
 
-fn connection(job: &Job) -> ClientConfig {
+pub(super) fn connection(bootstrap_servers: &str, client_id: &str, security: Option<&Security>) -> ClientConfig {
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", &job.bootstrap_servers).set("client.id", &job.client_id);
-    let Some(security) = &job.security else { return config };
+    config.set("bootstrap.servers", bootstrap_servers).set("client.id", client_id);
+    let Some(security) = security else { return config };
     config.set("security.protocol", security.protocol);
     if let Some(login) = &security.login {
         config.set("sasl.mechanism", login.mechanism).set("sasl.username", login.username).set("sasl.password", login.password);

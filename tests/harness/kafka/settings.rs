@@ -20,7 +20,7 @@ pub(super) fn server_properties(cluster: &Cluster, node: &Node) -> Result<String
     let mut lines = Lines(BTreeMap::new());
 
     let listeners: Vec<_> =
-        node.ports.iter().map(|(listener, port)| format!("{}://127.0.0.1:{port}", listener.security_protocol())).collect();
+        node.ports().iter().map(|(listener, port)| format!("{}://127.0.0.1:{port}", listener.security_protocol())).collect();
     lines.set("advertised.listeners", listeners.join(","));
     let controller = node.controller_port.map(|port| format!("CONTROLLER://127.0.0.1:{port}"));
     lines.set("listeners", listeners.into_iter().chain(controller).collect::<Vec<_>>().join(","));

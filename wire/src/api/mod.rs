@@ -1,7 +1,7 @@
 //! One place for each fact about an API: the versions that a relayed client may use, and what in its messages must be rewritten.
 //!
-//! A relayed client lives in a world of virtual brokers: node ids, hosts and ports of the proxy, no leader epochs, one cluster id. What carries
-//! one of these is a row with a schema; everything else passes as opaque bytes. Adding an API is a row.
+//! A relayed client lives in a world of virtual brokers: node ids, hosts and ports of the proxy, no leader epochs, one cluster id, topic ids that
+//! follow from the topics' names. What carries one of these is a row with a schema; everything else passes as opaque bytes. Adding an API is a row.
 //!
 //! | file | what it is |
 //! |---|---|
@@ -11,7 +11,7 @@
 //!
 //! # References
 //! - `clients/src/main/resources/common/message/*.json` in Kafka
-//! - KIP-482 (flexible versions, tagged fields), KIP-320 (leader epochs), KIP-392 (rack ids), KIP-951 (leaders in answers)
+//! - KIP-482 (flexible versions, tagged fields), KIP-320 (leader epochs), KIP-392 (rack ids), KIP-516 (topic ids), KIP-951 (leaders in answers)
 
 mod rewrite;
 mod schema;
@@ -22,6 +22,7 @@ use kafka_protocol::messages::ApiKey;
 
 pub use rewrite::{Rewrite, RewriteError, Unmapped, put_uvarint, rewrite};
 pub use schema::{Field, Kind};
+pub use uuid::Uuid;
 
 /// Whether a relayed client may use an API.
 #[derive(Debug, Clone, Copy)]
@@ -41,6 +42,8 @@ pub struct Api {
     pub key: ApiKey,
     /// Whether, and in which versions.
     pub usage: Use,
+    /// The newest version that is advertised, of those that are carried.
+    pub newest: i16,
     /// What is rewritten in requests; empty: they pass as they are.
     pub request: &'static [Field],
     /// What is rewritten in answers; empty: they pass as they are.
@@ -54,15 +57,15 @@ const fn carried(key: ApiKey, min: i16, max: i16) -> Api {
 }
 
 const fn rewritten(key: ApiKey, min: i16, max: i16, request: &'static [Field], response: &'static [Field]) -> Api {
-    Api { key, usage: Use::Carried(min, max), request, response, limit: "" }
+    Api { key, usage: Use::Carried(min, max), newest: max, request, response, limit: "" }
 }
 
 const fn handshake(key: ApiKey, min: i16, max: i16) -> Api {
-    Api { key, usage: Use::Handshake(min, max), request: &[], response: &[], limit: "" }
+    Api { key, usage: Use::Handshake(min, max), newest: max, request: &[], response: &[], limit: "" }
 }
 
 const fn hidden(key: ApiKey, why: &'static str) -> Api {
-    Api { key, usage: Use::Hidden(why), request: &[], response: &[], limit: "" }
+    Api { key, usage: Use::Hidden(why), newest: -1, request: &[], response: &[], limit: "" }
 }
 
 impl Api {
@@ -70,11 +73,20 @@ impl Api {
         self.limit = limit;
         self
     }
+
+    /// What is newer is carried for those who do not ask.
+    const fn advertised_to(mut self, newest: i16) -> Self {
+        self.newest = newest;
+        self
+    }
 }
 
 const BETWEEN_BROKERS: &str = "brokers speak it among themselves";
 const ONE_CLUSTERS: &str = "it is about one cluster's own machinery: ask the cluster itself";
 const SHARE: &str = "share groups keep state on one cluster that a move cannot take along";
+const FETCH: &str = "11 is not advertised: a broker's replica.selector.class can name a node in the middle of records, rack or not (KIP-392). It is \
+                     carried for sarama before 1.46, which does not ask. 12 has the epoch of the last batch, by which a broker tells that logs \
+                     have parted (KIP-595), 13 has topic ids";
 const TOPIC_IDS: &str = "10 has topic ids";
 const TRANSACTIONS_V2: &str = "5 is transactions v2 (KIP-890)";
 const TELEMETRY: &str = "it would go to whichever cluster the client is on";
@@ -85,10 +97,9 @@ pub const APIS: &[Api] = &[
     // 4.x brokers dropped 0 to 2 and still advertise them, because librdkafka looks for them.
     carried(ApiKey::Produce, 0, 9)
         .because("10 has addresses of leaders in its answers (KIP-951), 12 is transactions v2 (KIP-890), 13 has topic ids"),
-    rewritten(ApiKey::Fetch, 0, 11, schema::FETCH_REQUEST, &[])
-        .because("12 has the epoch of the last batch, by which a broker tells that logs have parted (KIP-595), 13 has topic ids"),
+    rewritten(ApiKey::Fetch, 0, 11, schema::FETCH_REQUEST, &[]).advertised_to(10).because(FETCH),
     rewritten(ApiKey::ListOffsets, 0, 11, schema::LIST_OFFSETS_REQUEST, schema::LIST_OFFSETS_RESPONSE),
-    rewritten(ApiKey::Metadata, 0, 12, &[], schema::METADATA_RESPONSE)
+    rewritten(ApiKey::Metadata, 0, 12, schema::METADATA_REQUEST, schema::METADATA_RESPONSE)
         .because("13 can tell a client to start anew (KIP-1102), which only some understand"),
     rewritten(ApiKey::OffsetCommit, 0, 9, schema::OFFSET_COMMIT_REQUEST, &[]).because(TOPIC_IDS),
     rewritten(ApiKey::OffsetFetch, 0, 9, &[], schema::OFFSET_FETCH_RESPONSE).because(TOPIC_IDS),
@@ -101,8 +112,8 @@ pub const APIS: &[Api] = &[
     carried(ApiKey::ListGroups, 0, 5),
     handshake(ApiKey::SaslHandshake, 1, 1).because("0 is followed by bytes without frames"),
     handshake(ApiKey::ApiVersions, 0, 4).because("5 names the cluster and the node that the client expects (KIP-1242)"),
-    rewritten(ApiKey::CreateTopics, 0, 7, schema::CREATE_TOPICS_REQUEST, &[]),
-    carried(ApiKey::DeleteTopics, 0, 6),
+    rewritten(ApiKey::CreateTopics, 0, 6, schema::CREATE_TOPICS_REQUEST, &[]).because("7 has topic ids, and nothing else that is new"),
+    carried(ApiKey::DeleteTopics, 0, 5).because("6 has topic ids, and nothing else that is new"),
     carried(ApiKey::DeleteRecords, 0, 2),
     rewritten(ApiKey::InitProducerId, 0, 5, &[], schema::INIT_PRODUCER_ID_RESPONSE).because("6 is two-phase commit (KIP-939)"),
     hidden(ApiKey::OffsetForLeaderEpoch, "leader epochs of two clusters cannot be compared"),
@@ -151,8 +162,8 @@ pub const APIS: &[Api] = &[
     carried(ApiKey::DescribeTransactions, 0, 0),
     carried(ApiKey::ListTransactions, 0, 2),
     hidden(ApiKey::AllocateProducerIds, BETWEEN_BROKERS),
-    carried(ApiKey::ConsumerGroupHeartbeat, 0, 1),
-    carried(ApiKey::ConsumerGroupDescribe, 0, 1),
+    rewritten(ApiKey::ConsumerGroupHeartbeat, 0, 1, schema::CONSUMER_GROUP_HEARTBEAT_REQUEST, schema::CONSUMER_GROUP_HEARTBEAT_RESPONSE),
+    rewritten(ApiKey::ConsumerGroupDescribe, 0, 1, &[], schema::CONSUMER_GROUP_DESCRIBE_RESPONSE),
     hidden(ApiKey::ControllerRegistration, BETWEEN_BROKERS),
     hidden(ApiKey::GetTelemetrySubscriptions, TELEMETRY),
     hidden(ApiKey::PushTelemetry, TELEMETRY),
@@ -181,6 +192,11 @@ impl Api {
     pub fn of(key: i16) -> Option<&'static Self> {
         let at = APIS.partition_point(|api| (api.key as i16) < key);
         APIS.get(at).filter(|api| api.key as i16 == key)
+    }
+
+    /// The versions that a relayed client is told of, both included; none where the API is hidden.
+    pub fn advertised(&self) -> Option<(i16, i16)> {
+        self.versions().map(|(min, _)| (min, self.newest))
     }
 
     /// The versions that a relayed client may use, both included; none where the API is hidden.

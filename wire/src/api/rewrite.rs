@@ -1,6 +1,11 @@
 //! The walk that rewrites messages.
 
+use std::ops::Range;
+
+use uuid::Uuid;
+
 use super::schema::{Field, Kind};
+use crate::reader::{Malformed, Reader, utf8};
 
 /// What a walk asks for each field that it meets. It stands between a client's world and a broker's.
 pub trait Rewrite {
@@ -18,6 +23,10 @@ pub trait Rewrite {
     fn cluster_id(&mut self, cluster_id: &str) -> String;
     /// The producer id that the client gets.
     fn producer_id(&mut self, producer_id: i64) -> i64;
+    /// The topic id on the other side, where the message has the id alone.
+    fn topic_id(&mut self, topic_id: Uuid) -> Uuid;
+    /// The same, where it has the topic's name as well. `None`: it has null in its place.
+    fn named_topic_id(&mut self, topic_id: Uuid, name: Option<&str>) -> Uuid;
 }
 
 /// A node id that has no counterpart.
@@ -47,9 +56,12 @@ pub fn rewrite(
     body: &[u8],
     by: &mut impl Rewrite,
 ) -> Result<Option<Vec<u8>>, RewriteError> {
-    let mut walk = Walk { body, at: 0, copied: 0, out: Vec::new(), version, flexible, node_id: -1, by };
-    for field in fields {
-        walk.field(field)?;
+    let mut walk = Walk { body, rest: Reader::new(body), copied: 0, out: Vec::new(), version, flexible, name: "", node_id: -1, by };
+    if let Err(stop) = walk.fields(fields) {
+        return Err(match stop {
+            Stop::Malformed => RewriteError::Broken(walk.name),
+            Stop::Unmapped(unmapped) => unmapped.into(),
+        });
     }
     // What follows, tagged fields of the whole or bytes that some clients send too many, is left as it is.
     if walk.out.is_empty() {
@@ -61,128 +73,195 @@ pub fn rewrite(
 
 struct Walk<'a, R> {
     body: &'a [u8],
-    at: usize,
+    rest: Reader<'a>,
     /// `body[..copied]` is in `out`, changed or not.
     copied: usize,
     out: Vec<u8>,
     version: i16,
     flexible: bool,
+    /// Of the field that is walked.
+    name: &'static str,
     /// The node whose id came last, as it came.
     node_id: i32,
     by: &'a mut R,
 }
 
-type Step<T> = Result<T, RewriteError>;
+/// Why a walk ends early.
+enum Stop {
+    Malformed,
+    Unmapped(Unmapped),
+}
+
+impl From<Malformed> for Stop {
+    fn from(_: Malformed) -> Self {
+        Self::Malformed
+    }
+}
+
+impl From<Unmapped> for Stop {
+    fn from(unmapped: Unmapped) -> Self {
+        Self::Unmapped(unmapped)
+    }
+}
 
 impl<'a, R: Rewrite> Walk<'a, R> {
-    fn field(&mut self, field: &'static Field) -> Step<()> {
-        if !field.is_in(self.version) {
-            return Ok(());
-        }
-        let name = field.name;
-        let from = self.at;
+    fn fields(&mut self, fields: &'static [Field]) -> Result<(), Stop> {
+        let version = self.version;
+        fields.iter().filter(|field| field.is_in(version)).try_for_each(|field| self.field(field))
+    }
+
+    fn field(&mut self, field: &'static Field) -> Result<(), Stop> {
+        self.name = field.name;
+        let from = self.at();
         match field.kind {
-            Kind::Fixed(len) => _ = self.take(len, name)?,
-            Kind::Text => _ = self.text(name)?,
+            Kind::Fixed(len) => _ = self.rest.take(len)?,
+            Kind::Text => _ = self.text()?,
             Kind::FixedArray(each) => {
-                let count = self.count(each, name)?;
-                self.take(count * each, name)?;
+                let count = self.rest.elements(self.flexible, each)?;
+                self.rest.take(count * each)?;
             }
             Kind::TextArray => {
-                for _ in 0..self.count(1, name)? {
-                    self.text(name)?;
+                for _ in 0..self.rest.elements(self.flexible, 1)? {
+                    self.text()?;
                 }
             }
             Kind::Array(fields) => {
-                for _ in 0..self.count(1, name)? {
-                    fields.iter().try_for_each(|field| self.field(field))?;
-                    self.tagged_fields(name)?;
+                for _ in 0..self.rest.elements(self.flexible, 1)? {
+                    self.structure(field.name, fields)?;
                 }
             }
-            Kind::NodeId => self.node_id(name)?,
+            Kind::Structure(fields) => self.structure(field.name, fields)?,
+            Kind::NullableStructure(fields) => {
+                let [is_there] = self.rest.array()?.map(u8::cast_signed);
+                if is_there >= 0 {
+                    self.structure(field.name, fields)?;
+                }
+            }
+            Kind::NodeId => self.node_id()?,
             Kind::NodeIds => {
-                for _ in 0..self.count(4, name)? {
-                    self.node_id(name)?;
+                for _ in 0..self.rest.elements(self.flexible, 4)? {
+                    self.node_id()?;
                 }
             }
             Kind::Address => {
-                let host = str::from_utf8(self.text(name)?.unwrap_or_default()).map_err(|_| RewriteError::Broken(name))?;
-                let port = self.int32(name)?;
+                let (host, port) = (utf8(self.text()?.unwrap_or_default())?, self.rest.i32()?);
                 if self.node_id >= 0 {
                     let (host, port) = self.by.address(self.node_id, host, port)?;
                     let mut with = self.encoded(&host);
                     with.extend_from_slice(&i32::from(port).to_be_bytes());
-                    self.replace(from, &with);
+                    self.replace(from..self.at(), &with);
                 }
             }
             Kind::LeaderEpoch => {
-                if self.int32(name)? != -1 {
-                    self.replace(from, &(-1i32).to_be_bytes());
+                if self.rest.i32()? != -1 {
+                    self.replace(from..self.at(), &(-1i32).to_be_bytes());
                 }
             }
             Kind::RackId => {
-                if self.text(name)?.is_some_and(|rack| !rack.is_empty()) {
+                if self.text()?.is_some_and(|rack| !rack.is_empty()) {
                     let with = self.encoded("");
-                    self.replace(from, &with);
+                    self.replace(from..self.at(), &with);
                 }
             }
             Kind::ClusterId => {
-                if let Some(cluster_id) = self.text(name)? {
-                    let cluster_id = str::from_utf8(cluster_id).map_err(|_| RewriteError::Broken(name))?;
-                    let with = self.by.cluster_id(cluster_id);
+                if let Some(cluster_id) = self.text()? {
+                    let with = self.by.cluster_id(utf8(cluster_id)?);
                     let with = self.encoded(&with);
-                    self.replace(from, &with);
+                    self.replace(from..self.at(), &with);
                 }
             }
             Kind::ProducerId => {
-                let producer_id = i64::from_be_bytes(self.array(name)?);
+                let producer_id = i64::from_be_bytes(self.rest.array()?);
                 // -1 comes with an error.
                 if producer_id >= 0 {
                     let with = self.by.producer_id(producer_id);
-                    self.replace(from, &with.to_be_bytes());
+                    self.replace(from..self.at(), &with.to_be_bytes());
                 }
             }
-            Kind::Resource => self.resource(name)?,
+            Kind::TopicId => {
+                let topic_id = Uuid::from_bytes(self.rest.array()?);
+                self.topic_id(from, topic_id, |by| by.topic_id(topic_id));
+            }
+            Kind::NameAndTopicId => {
+                let name = self.text()?.map(utf8).transpose()?;
+                let (from, topic_id) = (self.at(), Uuid::from_bytes(self.rest.array()?));
+                self.topic_id(from, topic_id, |by| by.named_topic_id(topic_id, name));
+            }
+            Kind::TopicIdAndName => {
+                let topic_id = Uuid::from_bytes(self.rest.array()?);
+                let name = self.text()?.map(utf8).transpose()?;
+                self.topic_id(from, topic_id, |by| by.named_topic_id(topic_id, name));
+            }
+            Kind::Resource => self.resource()?,
         }
         Ok(())
     }
 
-    fn node_id(&mut self, name: &'static str) -> Step<()> {
-        let from = self.at;
-        self.node_id = self.int32(name)?;
+    fn structure(&mut self, name: &'static str, fields: &'static [Field]) -> Result<(), Stop> {
+        self.fields(fields)?;
+        self.name = name;
+        if self.flexible {
+            self.rest.skip_tagged_fields()?;
+        }
+        Ok(())
+    }
+
+    fn node_id(&mut self) -> Result<(), Stop> {
+        let from = self.at();
+        self.node_id = self.rest.i32()?;
         // -1: there is none, such as the leader of a partition that is offline.
         if self.node_id >= 0 {
             let with = self.by.node_id(self.node_id)?;
-            self.replace(from, &with.to_be_bytes());
+            self.replace(from..self.at(), &with.to_be_bytes());
         }
         Ok(())
     }
 
+    /// The id begins at `from`.
+    fn topic_id(&mut self, from: usize, topic_id: Uuid, other: impl FnOnce(&mut R) -> Uuid) {
+        // Zero: there is none, such as in a request that names the topic.
+        if !topic_id.is_nil() {
+            let with = other(self.by);
+            if with != topic_id {
+                self.replace(from..from + 16, with.as_bytes());
+            }
+        }
+    }
+
     /// `org.apache.kafka.common.config.ConfigResource.Type`: 4 is a broker, 8 a broker's logger; an empty name means all brokers.
-    fn resource(&mut self, name: &'static str) -> Step<()> {
-        let [kind] = self.array(name)?;
-        let from = self.at;
-        let resource = self.text(name)?.unwrap_or_default();
+    fn resource(&mut self) -> Result<(), Stop> {
+        let [kind] = self.rest.array()?;
+        let from = self.at();
+        let resource = self.text()?.unwrap_or_default();
         // What is no node id is for the broker to refuse.
         if matches!(kind, 4 | 8)
-            && let Some(node_id) = str::from_utf8(resource).ok().and_then(|resource| resource.parse().ok())
+            && let Some(node_id) = utf8(resource).ok().and_then(|resource| resource.parse().ok())
             && node_id >= 0
         {
             let with = self.by.node_id(node_id)?;
             let with = self.encoded(&with.to_string());
-            self.replace(from, &with);
+            self.replace(from..self.at(), &with);
         }
         Ok(())
     }
 
-    /// Puts `with` in the place of `body[from..at]`.
-    fn replace(&mut self, from: usize, with: &[u8]) {
+    /// Where in the body the walk is.
+    fn at(&self) -> usize {
+        self.body.len() - self.rest.rest().len()
+    }
+
+    fn text(&mut self) -> Result<Option<&'a [u8]>, Malformed> {
+        self.rest.text_bytes(self.flexible)
+    }
+
+    /// Puts `with` in the place of these bytes of the body.
+    fn replace(&mut self, bytes: Range<usize>, with: &[u8]) {
         if self.out.is_empty() {
             self.out.reserve(self.body.len() + 64);
         }
-        self.out.extend_from_slice(&self.body[self.copied..from]);
+        self.out.extend_from_slice(&self.body[self.copied..bytes.start]);
         self.out.extend_from_slice(with);
-        self.copied = self.at;
+        self.copied = bytes.end;
     }
 
     fn encoded(&self, text: &str) -> Vec<u8> {
@@ -194,74 +273,6 @@ impl<'a, R: Rewrite> Walk<'a, R> {
         }
         bytes.extend_from_slice(text.as_bytes());
         bytes
-    }
-
-    fn take(&mut self, len: usize, name: &'static str) -> Step<&'a [u8]> {
-        let rest = &self.body[self.at..];
-        let taken = rest.get(..len).ok_or(RewriteError::Broken(name))?;
-        self.at += len;
-        Ok(taken)
-    }
-
-    fn array<const N: usize>(&mut self, name: &'static str) -> Step<[u8; N]> {
-        let taken = self.take(N, name)?;
-        taken.try_into().map_err(|_| RewriteError::Broken(name))
-    }
-
-    fn int32(&mut self, name: &'static str) -> Step<i32> {
-        Ok(i32::from_be_bytes(self.array(name)?))
-    }
-
-    fn uvarint(&mut self, name: &'static str) -> Step<usize> {
-        let mut value = 0u32;
-        for shift in [0, 7, 14, 21, 28] {
-            let [byte] = self.array(name)?;
-            value |= u32::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                return Ok(value as usize);
-            }
-        }
-        Err(RewriteError::Broken(name))
-    }
-
-    /// `None` for null.
-    fn text(&mut self, name: &'static str) -> Step<Option<&'a [u8]>> {
-        let len = if self.flexible {
-            self.uvarint(name)?.checked_sub(1)
-        } else {
-            match i16::from_be_bytes(self.array(name)?) {
-                -1 => None,
-                len => Some(usize::try_from(len).map_err(|_| RewriteError::Broken(name))?),
-            }
-        };
-        len.map(|len| self.take(len, name)).transpose()
-    }
-
-    /// The number of elements of an array, 0 for null; never more than the bytes that are left can hold, at `least` bytes each.
-    fn count(&mut self, least: usize, name: &'static str) -> Step<usize> {
-        let count = if self.flexible {
-            self.uvarint(name)?.saturating_sub(1)
-        } else {
-            match self.int32(name)? {
-                -1 => 0,
-                count => usize::try_from(count).map_err(|_| RewriteError::Broken(name))?,
-            }
-        };
-        if count > (self.body.len() - self.at) / least {
-            return Err(RewriteError::Broken(name));
-        }
-        Ok(count)
-    }
-
-    fn tagged_fields(&mut self, name: &'static str) -> Step<()> {
-        if self.flexible {
-            for _ in 0..self.uvarint(name)? {
-                self.uvarint(name)?;
-                let len = self.uvarint(name)?;
-                self.take(len, name)?;
-            }
-        }
-        Ok(())
     }
 }
 

@@ -6,7 +6,7 @@
 /// What a field is, as far as it must be known to get past it or to change it.
 #[derive(Debug, Clone, Copy)]
 pub enum Kind {
-    /// So many bytes: booleans, numbers, UUIDs.
+    /// So many bytes: booleans, numbers.
     Fixed(usize),
     /// A string, nullable or not; compact in flexible versions.
     Text,
@@ -16,6 +16,10 @@ pub enum Kind {
     TextArray,
     /// An array of structures, nullable or not.
     Array(&'static [Field]),
+    /// A structure that is always there.
+    Structure(&'static [Field]),
+    /// A structure behind a byte that says whether it is there: below 0 for null.
+    NullableStructure(&'static [Field]),
     /// INT32, a node id: virtual for the client, real for the broker. -1 stays.
     NodeId,
     /// An array of node ids.
@@ -30,6 +34,12 @@ pub enum Kind {
     ClusterId,
     /// INT64, the producer id of an idempotent producer, tagged with the cluster's id: each cluster hands out its own, so they would collide.
     ProducerId,
+    /// UUID, a topic id, alone: virtual for the client, real for the broker. Zero stays.
+    TopicId,
+    /// The name of a topic, nullable or not, then its id.
+    NameAndTopicId,
+    /// A topic's id, then its name, nullable or not.
+    TopicIdAndName,
     /// INT8, the type of the resource whose name follows: where it is a broker, its name is a node id in digits.
     Resource,
 }
@@ -69,14 +79,16 @@ const fn only(since: i16, until: i16, name: &'static str, kind: Kind) -> Field {
     Field { name, since, until, kind }
 }
 
-use Kind::{Address, Array, ClusterId, FixedArray, LeaderEpoch, NodeId, NodeIds, ProducerId, RackId, Resource, Text, TextArray};
+use Kind::{
+    Address, Array, ClusterId, FixedArray, LeaderEpoch, NameAndTopicId, NodeId, NodeIds, NullableStructure, ProducerId, RackId, Resource,
+    Structure, Text, TextArray, TopicId, TopicIdAndName,
+};
 
 const BOOL: Kind = Kind::Fixed(1);
 const INT8: Kind = Kind::Fixed(1);
 const INT16: Kind = Kind::Fixed(2);
 const INT32: Kind = Kind::Fixed(4);
 const INT64: Kind = Kind::Fixed(8);
-const UUID: Kind = Kind::Fixed(16);
 
 pub(super) const FETCH_REQUEST: &[Field] = &[
     all("replica_id", INT32),
@@ -122,6 +134,8 @@ const LIST_OFFSETS_PARTITION_RESPONSE: &[Field] = &[
     since(4, "leader_epoch", LeaderEpoch),
 ];
 
+/// Before version 10 topics are only named.
+pub(super) const METADATA_REQUEST: &[Field] = &[since(10, "topics", Array(&[all("topic_id, name", TopicIdAndName)]))];
 pub(super) const METADATA_RESPONSE: &[Field] = &[
     since(3, "throttle_time_ms", INT32),
     all("brokers", Array(&[all("node_id", NodeId), all("host, port", Address), since(1, "rack", Text)])),
@@ -131,8 +145,8 @@ pub(super) const METADATA_RESPONSE: &[Field] = &[
 ];
 const METADATA_TOPIC: &[Field] = &[
     all("error_code", INT16),
-    all("name", Text),
-    since(10, "topic_id", UUID),
+    only(0, 9, "name", Text),
+    since(10, "name, topic_id", NameAndTopicId),
     since(1, "is_internal", BOOL),
     all("partitions", Array(METADATA_PARTITION)),
     since(8, "topic_authorized_operations", INT32),
@@ -284,3 +298,55 @@ pub(super) const ALTER_CONFIGS_RESPONSE: &[Field] = &[
     all("throttle_time_ms", INT32),
     all("responses", Array(&[all("error_code", INT16), all("error_message", Text), all("resource_type, resource_name", Resource)])),
 ];
+
+pub(super) const CONSUMER_GROUP_HEARTBEAT_REQUEST: &[Field] = &[
+    all("group_id", Text),
+    all("member_id", Text),
+    all("member_epoch", INT32),
+    all("instance_id", Text),
+    all("rack_id", Text),
+    all("rebalance_timeout_ms", INT32),
+    all("subscribed_topic_names", TextArray),
+    since(1, "subscribed_topic_regex", Text),
+    all("server_assignor", Text),
+    all("topic_partitions", Array(TOPIC_PARTITIONS)),
+];
+pub(super) const CONSUMER_GROUP_HEARTBEAT_RESPONSE: &[Field] = &[
+    all("throttle_time_ms", INT32),
+    all("error_code", INT16),
+    all("error_message", Text),
+    all("member_id", Text),
+    all("member_epoch", INT32),
+    all("heartbeat_interval_ms", INT32),
+    all("assignment", NullableStructure(&[all("topic_partitions", Array(TOPIC_PARTITIONS))])),
+];
+const TOPIC_PARTITIONS: &[Field] = &[all("topic_id", TopicId), all("partitions", FixedArray(4))];
+
+pub(super) const CONSUMER_GROUP_DESCRIBE_RESPONSE: &[Field] =
+    &[all("throttle_time_ms", INT32), all("groups", Array(DESCRIBED_CONSUMER_GROUP))];
+const DESCRIBED_CONSUMER_GROUP: &[Field] = &[
+    all("error_code", INT16),
+    all("error_message", Text),
+    all("group_id", Text),
+    all("group_state", Text),
+    all("group_epoch", INT32),
+    all("assignment_epoch", INT32),
+    all("assignor_name", Text),
+    all("members", Array(CONSUMER_GROUP_MEMBER)),
+    all("authorized_operations", INT32),
+];
+const CONSUMER_GROUP_MEMBER: &[Field] = &[
+    all("member_id", Text),
+    all("instance_id", Text),
+    all("rack_id", Text),
+    all("member_epoch", INT32),
+    all("client_id", Text),
+    all("client_host", Text),
+    all("subscribed_topic_names", TextArray),
+    all("subscribed_topic_regex", Text),
+    all("assignment", Structure(MEMBER_ASSIGNMENT)),
+    all("target_assignment", Structure(MEMBER_ASSIGNMENT)),
+    since(1, "member_type", INT8),
+];
+const MEMBER_ASSIGNMENT: &[Field] =
+    &[all("topic_partitions", Array(&[all("topic_id, topic_name", TopicIdAndName), all("partitions", FixedArray(4))]))];

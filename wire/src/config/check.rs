@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use super::mirrors::check::across_mirrors;
 use super::mirrors::read::MirrorDraft;
-use super::read::{ClusterDraft, CredentialsDraft, Draft, ListenerDraft, RouteDraft};
+use super::read::{ClusterDraft, CredentialsDraft, Draft, ListenerDraft, RouteDraft, UserDraft};
 use super::table::{At, Field, Findings, Reported, listed, meant, quoted};
-use super::{Admin, Cluster, Config, Listener, Mode, Route, Sasl};
+use super::{Admin, Cluster, Config, Listener, Mode, Route, Sasl, User};
 
 /// Looks at everything that could be read. A field that could not is left out: its error is told already.
 pub(super) fn across_tables(findings: &Findings<'_>, draft: &Draft<'_>) {
@@ -33,7 +33,11 @@ pub(super) fn across_tables(findings: &Findings<'_>, draft: &Draft<'_>) {
     shadowed(findings, routes);
     across_mirrors(findings, clusters, mirrors);
     unused(findings, clusters, routes, mirrors);
+    if let Ok(users) = &draft.users {
+        sasl_users(findings, users, clusters, routes);
+    }
     if draft.listeners.is_ok() {
+        tls_subjects(findings, listeners, routes);
         tls_differs(findings, clusters, listeners, routes);
     }
 }
@@ -284,15 +288,83 @@ fn credentials(findings: &Findings<'_>, clusters: &[ClusterDraft<'_>], routes: &
                 findings.mismatch(name.span.clone(), message, hint);
             }
         }
-        if let Ok(clients) = &route.clients
-            && clients.value.is_for_anywhere()
+        if let (Ok(clients), Ok(users)) = (&route.clients, &route.sasl_users)
+            && clients.value.is_for_anybody()
+            && users.is_empty()
         {
             findings.warn(
                 clients.span.clone(),
                 "a client.id can be claimed by anybody: whoever reaches a listener and calls itself so gets the credentials of this route",
-                "add client_address, the addresses or networks of the clients that are meant",
+                "add client_address, the addresses or networks of the clients that are meant; or tls_subject, their certificates' subject; or \
+                 sasl_users, who then must log in at the proxy",
             );
         }
+        has_its_own(findings, clusters, route, credentials);
+    }
+}
+
+/// A client cannot log in by itself on one cluster and be without a login on the other.
+fn has_its_own(findings: &Findings<'_>, clusters: &[ClusterDraft<'_>], route: &RouteDraft<'_>, credentials: &[CredentialsDraft<'_>]) {
+    let (Ok(name), Ok(users)) = (&route.cluster, &route.sasl_users) else { return };
+    let asks = |cluster: &&ClusterDraft<'_>| {
+        cluster.name.value == name.value && cluster.security.as_ref().is_ok_and(|security| security.sasl.is_some())
+    };
+    if !users.is_empty() || !clusters.iter().any(|cluster| asks(&cluster)) || credentials.iter().any(|at| at.cluster.value == name.value) {
+        return;
+    }
+    let others: Vec<_> = credentials.iter().map(|credentials| quoted(credentials.cluster.value)).collect();
+    let message = format!(
+        "clients log in by themselves at cluster {}, and at {} the proxy does for them: no setting of a client is right for both",
+        quoted(name.value),
+        listed(&others, "and")
+    );
+    let hint = format!("write [routes.credentials.{}] too, or drop the credentials", name.value);
+    findings.warn(name.span.clone(), message, hint);
+}
+
+/// Users of the file log in at the proxy, which then must do so at the broker.
+fn sasl_users(findings: &Findings<'_>, users: &[UserDraft<'_>], clusters: &[ClusterDraft<'_>], routes: &[RouteDraft<'_>]) {
+    let names: Vec<_> = users.iter().map(|user| user.name.value).collect();
+    for route in routes {
+        let (Ok(wanted), Ok(mode)) = (&route.sasl_users, &route.mode) else { continue };
+        for user in wanted.iter().filter(|user| !names.contains(&user.value)) {
+            let hint = match meant(user.value, names.iter().copied()) {
+                Some(name) => format!("did you mean {}?", quoted(name)),
+                None => format!("write [users.{}] with its password", user.value),
+            };
+            findings.mismatch(user.span.clone(), format!("unknown user {}", quoted(user.value)), hint);
+        }
+        let Some(first) = wanted.first() else { continue };
+        if *mode == Mode::Bootstrap {
+            let hint = "the client goes on to the brokers by itself and logs in there: write mode = \"relay\", or drop this line";
+            findings.mismatch(first.span.clone(), "`sasl_users` in bootstrap mode", hint);
+            continue;
+        }
+        let (Ok(cluster), Ok(credentials)) = (&route.cluster, &route.credentials) else { continue };
+        let asks = |cluster_draft: &ClusterDraft<'_>| {
+            cluster_draft.name.value == cluster.value && cluster_draft.security.as_ref().is_ok_and(|security| security.sasl.is_some())
+        };
+        if clusters.iter().any(asks) && !credentials.iter().any(|credentials| credentials.cluster.value == cluster.value) {
+            let message = format!("`sasl_users` without credentials for cluster {}, whose brokers ask for a login", quoted(cluster.value));
+            let hint = format!(
+                "write [routes.credentials.{}]: the client's login ends at the proxy, and this is what the proxy logs in with for it",
+                cluster.value
+            );
+            findings.mismatch(first.span.clone(), message, hint);
+        }
+    }
+}
+
+/// Without a certificate there is no subject.
+fn tls_subjects(findings: &Findings<'_>, listeners: &[ListenerDraft<'_>], routes: &[RouteDraft<'_>]) {
+    let may_ask =
+        |listener: &ListenerDraft<'_>| listener.tls.as_ref().map_or(true, |tls| tls.as_ref().is_some_and(|tls| tls.client_auth.is_some()));
+    if listeners.iter().any(may_ask) {
+        return;
+    }
+    for place in routes.iter().filter_map(|route| route.tls_subject.as_ref()) {
+        let hint = r#"write ssl_client_auth = "required" and ssl_ca_location at a listener with security_protocol = "SSL""#;
+        findings.mismatch(place.clone(), "`tls_subject`, but no listener asks clients for a certificate", hint);
     }
 }
 
@@ -364,10 +436,19 @@ fn tls_differs(findings: &Findings<'_>, clusters: &[ClusterDraft<'_>], listeners
 pub(super) fn built(draft: Draft<'_>) -> Field<Config> {
     let clusters = draft.clusters?.into_iter().map(|cluster| cluster.build().map(Arc::new)).collect::<Field<Vec<_>>>()?;
     let listeners = draft.listeners?.into_iter().map(ListenerDraft::build).collect::<Field<_>>()?;
+    let users = draft.users?.into_iter().map(UserDraft::build).collect::<Field<_>>()?;
     let routes = draft.routes?.into_iter().map(|route| route.build(&clusters).map(Arc::new)).collect::<Field<_>>()?;
     let mirrors = draft.mirrors?.into_iter().map(|mirror| mirror.build(&clusters).map(Arc::new)).collect::<Field<_>>()?;
-    let admin = Admin { bind: draft.admin?.value };
-    Ok(Config { clusters, listeners, admin, limits: draft.limits?, routes, mirrors, warnings: Vec::new() })
+    Ok(Config {
+        clusters,
+        listeners,
+        users,
+        admin: Admin { bind: draft.admin?.value },
+        limits: draft.limits?,
+        routes,
+        mirrors,
+        warnings: Vec::new(),
+    })
 }
 
 impl ClusterDraft<'_> {
@@ -390,7 +471,14 @@ impl ListenerDraft<'_> {
             advertised_host: self.advertised_host?,
             broker_port_offset: self.broker_port_offset?.value,
             tls: self.tls?,
+            sasl_mechanisms: self.sasl_mechanisms?,
         })
+    }
+}
+
+impl UserDraft<'_> {
+    fn build(self) -> Field<User> {
+        Ok(User { name: self.name.value.into(), password: self.password? })
     }
 }
 
@@ -399,7 +487,8 @@ impl RouteDraft<'_> {
         let name = self.cluster?.value;
         let cluster = clusters.iter().find(|cluster| &*cluster.name == name).cloned().ok_or(Reported)?;
         let credentials = self.credentials?.into_iter().map(|credentials| credentials.build(clusters)).collect::<Field<_>>()?;
-        Ok(Route { name: self.name?.value.into(), clients: self.clients?.value, cluster, mode: self.mode?, credentials })
+        let sasl_users = self.sasl_users?.into_iter().map(|user| user.value.into()).collect();
+        Ok(Route { name: self.name?.value.into(), clients: self.clients?.value, cluster, mode: self.mode?, credentials, sasl_users })
     }
 }
 

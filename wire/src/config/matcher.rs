@@ -20,12 +20,14 @@ use regex_automata::{Anchored, MatchKind};
 /// `(\w{100}){100}` would take.
 const LARGEST: usize = 1 << 20;
 
-/// `client_id` or `client_id_regex`, and `client_address`, of a route. `Display` shows them as they are written.
+/// `client_id` or `client_id_regex`, `client_address` and `tls_subject` of a route. `Display` shows them as they are written.
 #[derive(Clone)]
 pub struct ClientMatcher {
     ids: Arc<Ids>,
     /// Networks that don't overlap, sorted.
     addresses: Arc<[IpNet]>,
+    /// One of these, exactly. `None`: with any certificate, or none.
+    subjects: Option<Arc<[String]>>,
     written: Arc<str>,
 }
 
@@ -40,32 +42,50 @@ pub(super) struct BadPattern {
 
 impl ClientMatcher {
     /// Whether a client is meant. A client without a `client.id` has the id `""`.
-    pub fn matches(&self, client_id: &str, address: IpAddr) -> bool {
+    pub fn matches(&self, client_id: &str, address: IpAddr, tls_subject: Option<&str>) -> bool {
         let address = address.to_canonical();
-        self.addresses.iter().any(|network| network.contains(&address)) && self.ids.matches(client_id.as_bytes())
+        let is_subject = |wanted: &Arc<[String]>| tls_subject.is_some_and(|subject| wanted.iter().any(|wanted| wanted == subject));
+        self.addresses.iter().any(|network| network.contains(&address))
+            && self.subjects.as_ref().is_none_or(is_subject)
+            && self.ids.matches(client_id.as_bytes())
     }
 
-    /// For the ids that match and, where there are some, for clients in these networks only.
-    pub(super) fn new(ids: Ids, addresses: Option<&[IpNet]>) -> Self {
+    /// For the ids that match and, where there are some, for clients in these networks and with these subjects only.
+    pub(super) fn new(ids: Ids, addresses: Option<&[IpNet]>, subjects: Option<&[String]>) -> Self {
         let mut written = ids.to_string();
         if let Some(addresses) = addresses {
             let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
             written = format!("{written} client_address {}", addresses.join(", "));
         }
+        if let Some(subjects) = subjects {
+            written = format!("{written} tls_subject {subjects:?}");
+        }
         let everywhere = [Ipv4Net::default().into(), Ipv6Net::default().into()];
         let networks: Vec<_> = addresses.unwrap_or(&everywhere).iter().map(|network| canonical(*network)).collect();
-        Self { ids: Arc::new(ids), addresses: IpNet::aggregate(&networks).into(), written: written.into() }
+        Self {
+            ids: Arc::new(ids),
+            addresses: IpNet::aggregate(&networks).into(),
+            subjects: subjects.map(Into::into),
+            written: written.into(),
+        }
     }
 
-    /// Whether every IPv4 address is meant, or every IPv6 one.
-    pub(super) fn is_for_anywhere(&self) -> bool {
-        self.addresses.iter().any(|network| network.prefix_len() == 0)
+    /// Whether every IPv4 address is meant, or every IPv6 one, and no certificate is asked for.
+    pub(super) fn is_for_anybody(&self) -> bool {
+        self.subjects.is_none() && self.addresses.iter().any(|network| network.prefix_len() == 0)
     }
 
     /// Whether every client that `later` matches is matched by this one too.
     pub(super) fn covers(&self, later: &Self) -> bool {
+        let covers_subjects = match (&self.subjects, &later.subjects) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(ours), Some(theirs)) => theirs.iter().all(|subject| ours.contains(subject)),
+        };
         // Merged networks leave no gap to fill: a network is covered by all of them only if one of them covers it.
-        later.addresses.iter().all(|theirs| self.addresses.iter().any(|ours| ours.contains(theirs))) && self.ids.covers(&later.ids)
+        covers_subjects
+            && later.addresses.iter().all(|theirs| self.addresses.iter().any(|ours| ours.contains(theirs)))
+            && self.ids.covers(&later.ids)
     }
 }
 
@@ -306,20 +326,20 @@ mod tests {
     use super::*;
 
     fn glob(pattern: &str) -> ClientMatcher {
-        ClientMatcher::new(Ids::glob(pattern).unwrap(), None)
+        ClientMatcher::new(Ids::glob(pattern).unwrap(), None, None)
     }
 
     fn regex(pattern: &str) -> ClientMatcher {
-        ClientMatcher::new(Ids::regex(pattern).unwrap(), None)
+        ClientMatcher::new(Ids::regex(pattern).unwrap(), None, None)
     }
 
     fn within(networks: &[&str]) -> ClientMatcher {
         let networks: Vec<_> = networks.iter().map(|network| network.parse().unwrap()).collect();
-        ClientMatcher::new(Ids::glob("*").unwrap(), Some(&networks))
+        ClientMatcher::new(Ids::glob("*").unwrap(), Some(&networks), None)
     }
 
     fn is_for(matcher: &ClientMatcher, id: &str) -> bool {
-        matcher.matches(id, IpAddr::from([127, 0, 0, 1]))
+        matcher.matches(id, IpAddr::from([127, 0, 0, 1]), None)
     }
 
     #[test]
@@ -365,7 +385,7 @@ mod tests {
     #[test]
     fn addresses() {
         let v4 = within(&["10.1.0.0/16", "127.0.0.1/32"]);
-        let matches = |matcher: &ClientMatcher, address: &str| matcher.matches("", address.parse().unwrap());
+        let matches = |matcher: &ClientMatcher, address: &str| matcher.matches("", address.parse().unwrap(), None);
         assert!(matches(&v4, "10.1.2.3") && matches(&v4, "::ffff:10.1.2.3") && matches(&v4, "127.0.0.1"));
         assert!(!matches(&v4, "10.2.0.0") && !matches(&v4, "::1") && !matches(&v4, "::ffff:10.2.0.0"));
         let mapped = within(&["::ffff:10.1.0.0/112", "fd00::/8"]);
@@ -383,6 +403,24 @@ mod tests {
         assert!(!ten.covers(&within(&["10.0.0.0/8", "11.0.0.1/32"])));
         assert!(within(&["0.0.0.0/0", "::/0"]).covers(&everywhere));
         assert!(!within(&["::/0"]).covers(&ten) && !within(&["0.0.0.0/0"]).covers(&everywhere));
+    }
+
+    #[test]
+    fn subjects() {
+        let with = |subjects: &[&str]| {
+            let subjects: Vec<_> = subjects.iter().map(|&subject| subject.to_owned()).collect();
+            ClientMatcher::new(Ids::glob("*").unwrap(), None, Some(&subjects))
+        };
+        let matches = |matcher: &ClientMatcher, subject| matcher.matches("", IpAddr::from([10, 0, 0, 1]), subject);
+        let (orders, both) = (with(&["CN=orders"]), with(&["CN=orders", "CN=billing,O=Ferry"]));
+        assert!(matches(&orders, Some("CN=orders")) && matches(&both, Some("CN=billing,O=Ferry")));
+        for other in [None, Some(""), Some("CN=orders,O=Ferry"), Some("cn=orders"), Some("CN=order")] {
+            assert!(!matches(&orders, other), "{other:?}");
+        }
+        assert!(matches(&glob("*"), Some("CN=orders")) && matches(&glob("*"), None));
+        assert!(both.covers(&orders) && !orders.covers(&both) && glob("*").covers(&orders) && !orders.covers(&glob("*")));
+        assert!(glob("*").is_for_anybody() && !orders.is_for_anybody());
+        assert_eq!(orders.to_string(), r#"client_id "*" tls_subject ["CN=orders"]"#);
     }
 
     #[test]

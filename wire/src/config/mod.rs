@@ -47,6 +47,8 @@ pub struct Config {
     pub clusters: Vec<Arc<Cluster>>,
     /// `[[listeners]]`: where clients connect. Names and addresses are unique. None where there are only mirrors.
     pub listeners: Vec<Listener>,
+    /// `[users.*]`, in the order of the file: who may log in at the proxy. Names are unique.
+    pub users: Vec<User>,
     /// `[admin]`: metrics, health, clients, reload.
     pub admin: Admin,
     /// `[limits]`.
@@ -147,16 +149,45 @@ pub struct TlsIdentity {
 
 /// Credentials for SASL.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sasl {
-    /// `sasl_mechanism`.
-    pub mechanism: SaslMechanism,
-    /// `sasl_username`.
-    pub username: String,
-    /// `sasl_password`, `sasl_password_file` or `sasl_password_env`.
-    pub password: Secret,
+pub enum Sasl {
+    /// A user and a password.
+    Password {
+        /// `sasl_mechanism`.
+        mechanism: SaslMechanism,
+        /// `sasl_username`.
+        username: String,
+        /// `sasl_password`, `sasl_password_file` or `sasl_password_env`.
+        password: Secret,
+    },
+    /// `sasl_mechanism = "OAUTHBEARER"`: a token that somebody else keeps fresh.
+    OAuthBearer {
+        /// `sasl_oauthbearer_token_file`: the token and nothing else, read at each login.
+        token_file: PathBuf,
+    },
 }
 
-/// `sasl_mechanism`.
+impl Sasl {
+    /// The name that is sent in SaslHandshake.
+    pub fn mechanism(&self) -> &'static str {
+        match self {
+            Self::Password { mechanism, .. } => mechanism.name(),
+            Self::OAuthBearer { .. } => OAUTHBEARER,
+        }
+    }
+
+    /// Who logs in, for messages: `user 'orders'`, or where the token is.
+    pub fn who(&self) -> String {
+        match self {
+            Self::Password { username, .. } => format!("user '{username}'"),
+            Self::OAuthBearer { token_file } => format!("token in {}", token_file.display()),
+        }
+    }
+}
+
+/// The mechanism of [`Sasl::OAuthBearer`].
+pub const OAUTHBEARER: &str = "OAUTHBEARER";
+
+/// `sasl_mechanism` with a password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SaslMechanism {
     /// `PLAIN`
@@ -247,6 +278,17 @@ pub struct Listener {
     pub broker_port_offset: u16,
     /// `security_protocol = "SSL"`.
     pub tls: Option<ServerTls>,
+    /// `sasl_enabled_mechanisms`: what clients of routes with `sasl_users` may log in with. Without the key SCRAM, and PLAIN too where there is TLS.
+    pub sasl_mechanisms: Vec<SaslMechanism>,
+}
+
+/// Somebody who may log in at the proxy, `[users.NAME]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// Its name in the file, and in the login.
+    pub name: Arc<str>,
+    /// `sasl_password`, `sasl_password_file` or `sasl_password_env`.
+    pub password: Secret,
 }
 
 /// TLS from a client.
@@ -296,7 +338,7 @@ pub struct Limits {
 pub struct Route {
     /// Its name in the file.
     pub name: Arc<str>,
-    /// `client_id` or `client_id_regex`, and `client_address`.
+    /// `client_id` or `client_id_regex`, `client_address` and `tls_subject`.
     pub clients: ClientMatcher,
     /// `cluster`.
     pub cluster: Arc<Cluster>,
@@ -305,6 +347,8 @@ pub struct Route {
     /// `[routes.credentials.CLUSTER]`: what the proxy logs in with for these clients, by the cluster's name. On a cluster that is not
     /// here, SASL is between client and broker. Empty in bootstrap mode.
     pub credentials: BTreeMap<Arc<str>, Sasl>,
+    /// `sasl_users`: the `[users.*]` one of which a client must log in as, at the proxy. Empty: the proxy asks for no login.
+    pub sasl_users: Vec<Arc<str>>,
 }
 
 /// `mode` of a route.
@@ -354,9 +398,34 @@ impl Config {
         read::config(text, path)
     }
 
-    /// The route of a client: the first that matches. A client without a `client.id` has the id `""`.
-    pub fn route(&self, client_id: &str, address: IpAddr) -> Option<&Arc<Route>> {
-        self.routes.iter().find(|route| route.clients.matches(client_id, address))
+    /// The route of a client: the first that matches. A client without a `client.id` has the id `""`; `tls_subject` is the subject of the
+    /// certificate that it has shown, as [`crate::security::tls::subject`] writes it.
+    pub fn route(&self, client_id: &str, address: IpAddr, tls_subject: Option<&str>) -> Option<&Arc<Route>> {
+        self.routes.iter().find(|route| route.clients.matches(client_id, address, tls_subject))
+    }
+
+    /// Every file whose content the proxy uses as it was when the table was made, and which it must read again when it changes: certificates, keys,
+    /// and the passwords of `[users.*]`. Passwords and tokens for brokers are not among them: they are read at each login.
+    pub fn files(&self) -> Vec<&Path> {
+        fn identity(identity: &TlsIdentity) -> [&Path; 2] {
+            [&identity.certificate, &identity.key]
+        }
+        let mut files: Vec<&Path> = Vec::new();
+        for tls in self.clusters.iter().filter_map(|cluster| cluster.security.tls.as_ref()) {
+            files.extend(tls.ca.as_deref());
+            files.extend(tls.identity.iter().flat_map(identity));
+        }
+        for tls in self.listeners.iter().filter_map(|listener| listener.tls.as_ref()) {
+            files.extend(identity(&tls.identity));
+            files.extend(tls.client_auth.iter().map(|auth| auth.ca.as_path()));
+        }
+        files.extend(self.users.iter().filter_map(|user| match &user.password {
+            Secret::File(path) => Some(path.as_path()),
+            Secret::Literal(_) | Secret::Env(_) => None,
+        }));
+        files.sort_unstable();
+        files.dedup();
+        files
     }
 
     /// The cluster of that name.

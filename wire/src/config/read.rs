@@ -3,7 +3,7 @@
 //! What one table can tell is checked here; what only several together can, in [`check`].
 
 use std::net::SocketAddr;
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,8 +15,8 @@ use super::matcher::{BadPattern, ClientMatcher, Ids};
 use super::mirrors::read::{MIRROR, MirrorDraft, mirror};
 use super::table::{At, Field, Findings, Reported, Table, Value, listed, quoted};
 use super::{
-    BrokerRange, ClientAuth, ClientTls, Config, HostPort, Limits, Mode, NODE_IDS, Sasl, SaslMechanism, Secret, Security, ServerTls,
-    TlsIdentity,
+    BrokerRange, ClientAuth, ClientTls, Config, HostPort, Limits, Mode, NODE_IDS, OAUTHBEARER, Sasl, SaslMechanism, Secret, Security,
+    ServerTls, TlsIdentity,
 };
 use super::{check, syntax};
 
@@ -28,6 +28,7 @@ const ADMIN: &str = "[admin]";
 const LIMITS: &str = "[limits]";
 const ROUTE: &str = "[[routes]]";
 const CREDENTIALS: &str = "[routes.credentials.CLUSTER]";
+const USER: &str = "[users.NAME]";
 
 /// The whole file, as far as it could be read.
 pub(super) struct Draft<'t> {
@@ -35,6 +36,7 @@ pub(super) struct Draft<'t> {
     /// Otherwise some are in a table like `[cluster.NAME]`.
     pub(super) has_all_clusters: bool,
     pub(super) listeners: Field<Vec<ListenerDraft<'t>>>,
+    pub(super) users: Field<Vec<UserDraft<'t>>>,
     /// `[admin]`'s `bind`; an empty place where it is the default.
     pub(super) admin: Field<At<SocketAddr>>,
     pub(super) limits: Field<Limits>,
@@ -58,15 +60,24 @@ pub(super) struct ListenerDraft<'t> {
     /// At `bind` where it is the default.
     pub(super) broker_port_offset: Field<At<u16>>,
     pub(super) tls: Field<Option<ServerTls>>,
+    pub(super) sasl_mechanisms: Field<Vec<SaslMechanism>>,
+}
+
+pub(super) struct UserDraft<'t> {
+    pub(super) name: At<&'t str>,
+    pub(super) password: Field<Secret>,
 }
 
 pub(super) struct RouteDraft<'t> {
     pub(super) name: Field<At<&'t str>>,
     /// At `client_id` or `client_id_regex`.
     pub(super) clients: Field<At<ClientMatcher>>,
+    /// Where `tls_subject` is.
+    pub(super) tls_subject: Option<Range<usize>>,
     pub(super) cluster: Field<At<&'t str>>,
     pub(super) mode: Field<Mode>,
     pub(super) credentials: Field<Vec<CredentialsDraft<'t>>>,
+    pub(super) sasl_users: Field<Vec<At<&'t str>>>,
 }
 
 pub(super) struct CredentialsDraft<'t> {
@@ -108,6 +119,7 @@ fn file<'t>(findings: &'t Findings<'t>, root: &'t DeTable<'t>, folder: &Path) ->
     let mut t = Table::new(findings, TOP, start.clone(), Some(root));
     let clusters = t.required("clusters", "write [clusters.NAME] for each Kafka cluster", |v| v.table(CLUSTER));
     let listeners = t.optional("listeners", |v| v.tables(LISTENER));
+    let users = t.optional("users", |v| v.table(USER));
     let admin = t.optional("admin", |v| v.table(ADMIN));
     let limits = t.optional("limits", |v| v.table(LIMITS));
     let routes = t.optional("routes", |v| v.tables(ROUTE));
@@ -130,6 +142,7 @@ fn file<'t>(findings: &'t Findings<'t>, root: &'t DeTable<'t>, folder: &Path) ->
         clusters: clusters.and_then(|clusters| named_clusters(clusters.value, folder)),
         has_all_clusters,
         listeners: some(findings, listeners, LISTENER, |t| listener(t, folder)),
+        users: users.and_then(|users| users.map_or_else(|| Ok(Vec::new()), |users| self::users(users.value, folder))),
         admin: or_empty(admin, ADMIN).and_then(self::admin),
         limits: or_empty(limits, LIMITS).and_then(self::limits),
         routes: some(findings, routes, ROUTE, |t| route(t, folder)),
@@ -151,6 +164,31 @@ fn named_clusters<'t>(clusters: Table<'t>, folder: &Path) -> Field<Vec<ClusterDr
         Ok(()) if read.is_empty() => Err(findings.mismatch(span, "no clusters", "write [clusters.NAME] for each Kafka cluster")),
         all => all.map(|()| read),
     }
+}
+
+fn users<'t>(users: Table<'t>, folder: &Path) -> Field<Vec<UserDraft<'t>>> {
+    let findings = users.findings;
+    let (tables, all) = by_name(users, USER, "a key outside of a user", "write [users.NAME] above the password of a user");
+    let mut read = Vec::new();
+    for (name, table) in tables {
+        if name.value.trim().is_empty() || name.value.contains(char::is_control) {
+            findings.error(name.span.clone(), "a user without a name", "name it, as in [users.orders-app]");
+        }
+        read.push(UserDraft { password: user(table, folder), name });
+    }
+    all.map(|()| read)
+}
+
+fn user(mut t: Table<'_>, folder: &Path) -> Field<Secret> {
+    let password = password(&mut t, folder).and_then(|password| match password {
+        Some(password) => Ok(password.value),
+        None => {
+            let hint = "write sasl_password_file, a file that holds the password and nothing else, or sasl_password_env";
+            Err(t.missing(&PASSWORDS, t.span.clone(), "a user without a password", hint))
+        }
+    });
+    t.finish();
+    password
 }
 
 /// The tables in a table of names, and whether there is nothing else.
@@ -236,8 +274,26 @@ const PROTOCOLS: [(&str, (bool, bool)); 4] =
     [("PLAINTEXT", (false, false)), ("SSL", (true, false)), ("SASL_PLAINTEXT", (false, true)), ("SASL_SSL", (true, true))];
 
 /// The keys that say whether there is SASL, and with which login.
-const SECURITY: [&str; 6] =
-    ["security_protocol", "sasl_mechanism", "sasl_username", "sasl_password_file", "sasl_password_env", "sasl_password"];
+const SECURITY: [&str; 7] = [
+    "security_protocol",
+    "sasl_mechanism",
+    "sasl_username",
+    "sasl_password_file",
+    "sasl_password_env",
+    "sasl_password",
+    "sasl_oauthbearer_token_file",
+];
+
+/// A password is in one of these.
+const PASSWORDS: [&str; 3] = ["sasl_password_file", "sasl_password_env", "sasl_password"];
+
+/// How kferry logs in at brokers; `None` with a token.
+const MECHANISMS: [(&str, Option<SaslMechanism>); 4] = [
+    ("PLAIN", Some(SaslMechanism::Plain)),
+    ("SCRAM-SHA-256", Some(SaslMechanism::ScramSha256)),
+    ("SCRAM-SHA-512", Some(SaslMechanism::ScramSha512)),
+    (OAUTHBEARER, None),
+];
 
 fn security(t: &mut Table<'_>, folder: &Path) -> Field<Security> {
     let protocol = t.optional("security_protocol", |v| v.one_of(&PROTOCOLS));
@@ -304,8 +360,63 @@ fn identity(t: &mut Table<'_>, folder: &Path) -> Optional<TlsIdentity> {
 
 /// At the first of its keys; `hint` is for where some are missing.
 fn sasl(t: &mut Table<'_>, folder: &Path, hint: &str) -> Optional<Sasl> {
-    let mechanism = t.optional("sasl_mechanism", |v| v.one_of(&SaslMechanism::ALL.map(|mechanism| (mechanism.name(), mechanism))));
+    let mechanism = t.optional("sasl_mechanism", |v| v.one_of(&MECHANISMS));
     let username = t.optional("sasl_username", |v| v.text().map(str::to_owned));
+    let password = password(t, folder);
+    let token_file = t.optional("sasl_oauthbearer_token_file", |v| file_path(v, folder));
+    let (mechanism, username, password, token_file) = (mechanism?, username?, password?, token_file?);
+    let spans = [username.as_ref().map(|at| &at.span), password.as_ref().map(|at| &at.span)];
+    let stray = spans.into_iter().flatten().min_by_key(|span| span.start).cloned();
+    match (&mechanism, token_file) {
+        (Some(At { value: None, .. }), Some(token_file)) => match stray {
+            None => Ok(Some(token_file.map(|token_file| Sasl::OAuthBearer { token_file }))),
+            Some(stray) => {
+                let hint = "drop it: the token says who logs in";
+                Err(t.findings.mismatch(stray, "a username or password with the mechanism OAUTHBEARER", hint))
+            }
+        },
+        (Some(At { span, value: None }), None) => {
+            let message = "OAUTHBEARER without `sasl_oauthbearer_token_file`";
+            let hint = "write sasl_oauthbearer_token_file, a file that holds the token and nothing else; kferry reads it at each login";
+            Err(t.missing(&["sasl_oauthbearer_token_file"], span.clone(), message, hint))
+        }
+        (_, Some(token_file)) => {
+            let message = "a token, but `sasl_mechanism` is not OAUTHBEARER";
+            let hint = r#"write sasl_mechanism = "OAUTHBEARER", or drop this line"#;
+            Err(t.missing(&["sasl_mechanism"], token_file.span, message, hint))
+        }
+        (_, None) => {
+            let mechanism = mechanism.and_then(|At { span, value }| value.map(|value| At { span, value }));
+            with_password(t, mechanism, username, password, hint)
+        }
+    }
+}
+
+fn with_password(
+    t: &mut Table<'_>,
+    mechanism: Option<At<SaslMechanism>>,
+    username: Option<At<String>>,
+    password: Option<At<Secret>>,
+    hint: &str,
+) -> Optional<Sasl> {
+    let spans = [mechanism.as_ref().map(|at| &at.span), username.as_ref().map(|at| &at.span), password.as_ref().map(|at| &at.span)];
+    let Some(span) = spans.into_iter().flatten().min_by_key(|span| span.start).cloned() else { return Ok(None) };
+    match (mechanism, username, password) {
+        (Some(mechanism), Some(username), Some(password)) => {
+            let value = Sasl::Password { mechanism: mechanism.value, username: username.value, password: password.value };
+            Ok(Some(At { span, value }))
+        }
+        (mechanism, username, password) => {
+            let needed: [(bool, &'static [&'static str]); 3] =
+                [(mechanism.is_none(), &["sasl_mechanism"]), (username.is_none(), &["sasl_username"]), (password.is_none(), &PASSWORDS)];
+            let keys: Vec<_> = needed.iter().filter(|(missing, _)| *missing).flat_map(|(_, keys)| *keys).copied().collect();
+            let names: Vec<_> = needed.iter().filter(|(missing, _)| *missing).map(|(_, keys)| format!("`{}`", keys[0])).collect();
+            Err(t.missing(&keys, span, format!("credentials without {}", listed(&names, "and")), hint))
+        }
+    }
+}
+
+fn password(t: &mut Table<'_>, folder: &Path) -> Optional<Secret> {
     let in_file = t.optional("sasl_password_file", |v| Ok(Secret::File(file_path(v, folder)?)));
     let in_env = t.optional("sasl_password_env", |v| Ok(Secret::Env(v.text()?.to_owned())));
     let literal = t.optional("sasl_password", |v| Ok(Secret::Literal(v.text()?.to_owned())));
@@ -318,30 +429,15 @@ fn sasl(t: &mut Table<'_>, folder: &Path, hint: &str) -> Optional<Sasl> {
             "keep one of sasl_password_file, sasl_password_env and sasl_password",
         ));
     }
-    let (mechanism, username, password) = (mechanism?, username?, passwords.pop());
-
-    let spans = [mechanism.as_ref().map(|at| &at.span), username.as_ref().map(|at| &at.span), password.as_ref().map(|at| &at.span)];
-    let Some(span) = spans.into_iter().flatten().min_by_key(|span| span.start).cloned() else { return Ok(None) };
-    let (Some(mechanism), Some(username), Some(password)) = (&mechanism, &username, &password) else {
-        let needed: [(bool, &'static [&'static str]); 3] = [
-            (mechanism.is_none(), &["sasl_mechanism"]),
-            (username.is_none(), &["sasl_username"]),
-            (password.is_none(), &["sasl_password_file", "sasl_password_env", "sasl_password"]),
-        ];
-        let keys: Vec<_> = needed.iter().filter(|(missing, _)| *missing).flat_map(|(_, keys)| *keys).copied().collect();
-        let names: Vec<_> = needed.iter().filter(|(missing, _)| *missing).map(|(_, keys)| format!("`{}`", keys[0])).collect();
-        let message = format!("credentials without {}", listed(&names, "and"));
-        return Err(t.missing(&keys, span, message, hint));
-    };
-    if let Secret::Literal(_) = password.value {
+    let password = passwords.pop();
+    if let Some(At { span, value: Secret::Literal(_) }) = &password {
         t.findings.warn(
-            password.span.clone(),
+            span.clone(),
             "a password in the file itself: whoever reads the file has it",
             "put it into a file and write sasl_password_file, or into the environment and write sasl_password_env",
         );
     }
-    let value = Sasl { mechanism: mechanism.value, username: username.value.clone(), password: password.value.clone() };
-    Ok(Some(At { span, value }))
+    Ok(password)
 }
 
 fn listener<'t>(mut t: Table<'t>, folder: &Path) -> ListenerDraft<'t> {
@@ -355,14 +451,35 @@ fn listener<'t>(mut t: Table<'t>, folder: &Path) -> ListenerDraft<'t> {
         _ => Err(Reported),
     };
     let tls = server_tls(&mut t, folder);
+    let sasl_mechanisms = sasl_mechanisms(&mut t, tls.as_ref().is_ok_and(Option::is_some));
     let slips = t.finish();
     ListenerDraft {
         name,
         bind,
         advertised_host: unless_misspelled(advertised_host, &slips, &["advertised_host"]).map(|host| host.map(|host| host.value)),
         broker_port_offset: offset,
+        sasl_mechanisms: tls.as_ref().map_err(|reported| *reported).and(sasl_mechanisms),
         tls,
     }
+}
+
+/// What clients may log in with at the proxy. Without TLS whoever listens in reads a password that is sent with PLAIN.
+fn sasl_mechanisms(t: &mut Table<'_>, has_tls: bool) -> Field<Vec<SaslMechanism>> {
+    let known = SaslMechanism::ALL.map(|mechanism| (mechanism.name(), mechanism));
+    let read = |v: Value<'_>| {
+        let mut mechanisms = Vec::new();
+        for v in v.strings()? {
+            let mechanism = v.one_of(&known)?;
+            if mechanism == SaslMechanism::Plain && !has_tls {
+                let hint = r#"write security_protocol = "SSL", or leave PLAIN out: SCRAM does not send the password"#;
+                v.findings.warn(v.span(), "PLAIN on a listener without TLS: whoever listens in has the password", hint);
+            }
+            mechanisms.push(mechanism);
+        }
+        Ok(mechanisms)
+    };
+    let safe = || SaslMechanism::ALL.into_iter().filter(|mechanism| has_tls || *mechanism != SaslMechanism::Plain).collect();
+    Ok(t.optional("sasl_enabled_mechanisms", read)?.map_or_else(safe, |mechanisms| mechanisms.value))
 }
 
 /// `ssl_client_auth`: whether clients are asked for a certificate, and whether they must have one.
@@ -371,7 +488,7 @@ const CLIENT_AUTH: [(&str, Option<bool>); 3] = [("none", None), ("requested", So
 fn server_tls(t: &mut Table<'_>, folder: &Path) -> Field<Option<ServerTls>> {
     let protocol = t.optional("security_protocol", |v| match v.string()? {
         sasl if sasl.to_uppercase().starts_with("SASL") => {
-            let hint = r#"SASL passes through the proxy to the broker: write "SSL" for TLS, "PLAINTEXT" without it"#;
+            let hint = r#"whether clients log in is a matter of their route: write "SSL" for TLS, "PLAINTEXT" without it"#;
             Err(v.error(format!("unknown value {}", quoted(sasl)), hint))
         }
         _ => v.one_of(&[("PLAINTEXT", false), ("SSL", true)]),
@@ -440,16 +557,19 @@ fn limits(mut t: Table<'_>) -> Field<Limits> {
 
 fn route<'t>(mut t: Table<'t>, folder: &Path) -> RouteDraft<'t> {
     let name = t.required("name", r#"write name = "orders", as it shall be called in logs and metrics"#, Value::name);
-    let clients = clients(&mut t);
+    let (clients, tls_subject) = clients(&mut t);
     let cluster = t.required("cluster", "write the NAME of a [clusters.NAME]", Value::string);
     let mode = t.optional("mode", |v| v.one_of(&Mode::ALL.map(|mode| (mode.name(), mode))));
     let credentials = t.optional("credentials", |v| v.table(CREDENTIALS)).and_then(|tables| match tables {
         Some(tables) => credentials(tables.value, folder),
         None => Ok(Vec::new()),
     });
+    let user = |v: Value<'t>| Ok(At { span: v.span(), value: v.name()? });
+    let sasl_users = t.optional("sasl_users", |v| each(v, user));
     let slips = t.finish();
     let mode = unless_misspelled(mode, &slips, &["mode"]).map(|mode| mode.map_or(Mode::Bootstrap, |mode| mode.value));
-    RouteDraft { name, clients, cluster, mode, credentials }
+    let sasl_users = unless_misspelled(sasl_users, &slips, &["sasl_users"]).map(|users| users.map_or_else(Vec::new, |users| users.value));
+    RouteDraft { name, clients, tls_subject, cluster, mode, credentials, sasl_users }
 }
 
 fn credentials<'t>(clusters: Table<'t>, folder: &Path) -> Field<Vec<CredentialsDraft<'t>>> {
@@ -471,23 +591,47 @@ fn login(mut t: Table<'_>, folder: &Path) -> Field<Sasl> {
     sasl
 }
 
-fn clients(t: &mut Table<'_>) -> Field<At<ClientMatcher>> {
+/// And where `tls_subject` is, if it is there.
+fn clients(t: &mut Table<'_>) -> (Field<At<ClientMatcher>>, Option<Range<usize>>) {
     let glob = t.optional("client_id", |v| Ids::glob(v.string()?).map_err(|bad| bad_pattern(v, bad)));
     let regex = t.optional("client_id_regex", |v| Ids::regex(v.string()?).map_err(|bad| bad_pattern(v, bad)));
-    let addresses =
-        t.optional("client_address", |v| v.strings()?.into_iter().map(network).collect::<Vec<_>>().into_iter().collect::<Field<Vec<_>>>());
-    let ids = match (glob?, regex?) {
-        (Some(ids), None) | (None, Some(ids)) => ids,
-        (Some(_), Some(regex)) => {
-            return Err(t.findings.mismatch(regex.span, "both `client_id` and `client_id_regex`", "keep one of them, or write two routes"));
-        }
-        (None, None) => {
-            let hint = r#"write client_id = "orders-*", or client_id = "*" for every client, or client_id_regex"#;
-            return Err(t.missing(&["client_id", "client_id_regex"], t.span.clone(), "missing key `client_id`", hint));
-        }
+    let addresses = t.optional("client_address", |v| each(v, network));
+    let subjects = t.optional("tls_subject", |v| each(v, tls_subject));
+    let place = subjects.as_ref().ok().and_then(|subjects| Some(subjects.as_ref()?.span.clone()));
+    let matcher = || {
+        let ids = match (glob?, regex?) {
+            (Some(ids), None) | (None, Some(ids)) => ids,
+            (Some(_), Some(regex)) => {
+                let hint = "keep one of them, or write two routes";
+                return Err(t.findings.mismatch(regex.span, "both `client_id` and `client_id_regex`", hint));
+            }
+            (None, None) => {
+                let hint = r#"write client_id = "orders-*", or client_id = "*" for every client, or client_id_regex"#;
+                return Err(t.missing(&["client_id", "client_id_regex"], t.span.clone(), "missing key `client_id`", hint));
+            }
+        };
+        let (addresses, subjects) = (addresses?.map(|addresses| addresses.value), subjects?.map(|subjects| subjects.value));
+        Ok(ids.map(|ids| ClientMatcher::new(ids, addresses.as_deref(), subjects.as_deref())))
     };
-    let addresses = addresses?.map(|addresses| addresses.value);
-    Ok(ids.map(|ids| ClientMatcher::new(ids, addresses.as_deref())))
+    (matcher(), place)
+}
+
+/// One value or several, all errors of them.
+fn each<'t, T>(value: Value<'t>, read: impl FnMut(Value<'t>) -> Field<T>) -> Field<Vec<T>> {
+    value.strings()?.into_iter().map(read).collect::<Vec<_>>().into_iter().collect()
+}
+
+/// The subject of a certificate, as Kafka writes it. What is written in another way would never match.
+fn tls_subject(value: Value<'_>) -> Field<String> {
+    let text = value.text()?;
+    // A space behind a comma is how OpenSSL and people write it, and an escaped one is a part of a value.
+    let spaced = text.replace("\\,", "").contains(", ");
+    if !text.contains('=') || spaced || text.starts_with('/') {
+        let hint =
+            r#"write it as Kafka names the principal, less "User:", without spaces between its parts: "CN=orders,OU=shop,O=Example,C=DE""#;
+        return Err(value.error(format!("{} is not a subject as Kafka writes it", quoted(text)), hint));
+    }
+    Ok(text.to_owned())
 }
 
 fn bad_pattern(value: Value<'_>, bad: BadPattern) -> Reported {
@@ -638,7 +782,7 @@ fn is_host(text: &str) -> bool {
 /// The keys of each kind of table.
 #[cfg(test)]
 pub(super) fn keys() -> std::collections::BTreeMap<&'static str, Vec<&'static str>> {
-    let text = "[clusters.a]\n[[listeners]]\n[[routes]]\n[routes.credentials.a]\n[[mirrors]]\n[[mirrors.rename_regex]]\n";
+    let text = "[clusters.a]\n[[listeners]]\n[[routes]]\n[routes.credentials.a]\n[users.a]\n[[mirrors]]\n[[mirrors.rename_regex]]\n";
     let lines = Lines::new(text);
     let (root, _) = syntax::parse(text, &lines);
     let findings = Findings::new(text, &lines, false);

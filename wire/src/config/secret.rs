@@ -6,7 +6,7 @@ use std::ops::Range;
 const TELLTALES: [&str; 6] = ["pass", "pwd", "secret", "jaas", "token", "credential"];
 
 /// Keys that say where a secret is, not what it is.
-const PLACES: [&str; 2] = ["sasl_password_file", "sasl_password_env"];
+const PLACES: [&str; 3] = ["sasl_password_file", "sasl_password_env", "sasl_oauthbearer_token_file"];
 
 /// The byte ranges of the text that may hold a secret: from behind a key to the end of its value, at least to the end of the line.
 ///

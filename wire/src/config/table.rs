@@ -182,7 +182,12 @@ enum Slip {
 }
 
 /// Settings of Java clients and librdkafka that have no namesake here: what is written instead, and why.
-const FOREIGN: [(&str, &[&str], &str); 9] = [
+const FOREIGN: [(&str, &[&str], &str); 10] = [
+    (
+        "sasl_username",
+        &["sasl_users"],
+        "it belongs in [clusters.NAME] or [routes.credentials.CLUSTER]; who may log in at the proxy is in sasl_users",
+    ),
     ("sasl_jaas_config", &["sasl_username", "sasl_password_file"], "write sasl_username and sasl_password_file"),
     ("ssl_truststore_location", &["ssl_ca_location"], "write ssl_ca_location, with a PEM file"),
     ("ssl_truststore_password", &["ssl_ca_location"], "write ssl_ca_location, with a PEM file: it needs no password"),

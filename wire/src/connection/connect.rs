@@ -1,5 +1,7 @@
 //! From a host and a port to an authenticated connection: DNS, TCP, TLS, ApiVersions, SASL. One deadline for all of it.
 //!
+//! The login itself is in `login`.
+//!
 //! Most of what goes wrong here are two settings that do not agree, and the wire says so in odd ways. Each is a [`Refusal`] with its
 //! likely cause.
 //!
@@ -13,8 +15,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::error::ResponseError;
-use kafka_protocol::messages::{ApiVersionsRequest, SaslAuthenticateRequest, SaslAuthenticateResponse, SaslHandshakeRequest};
-use kafka_protocol::protocol::{Decodable, Message, Request, StrBytes, VersionRange};
+use kafka_protocol::messages::ApiVersionsRequest;
+use kafka_protocol::protocol::{Request, StrBytes, VersionRange};
 use rustls::client::ResolvesClientCert;
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, SignatureScheme};
@@ -24,11 +26,11 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::{ConnectOptions, Peer, RequestError, body, correlation_id, encode, version_for};
+use super::login::{LoggedIn, SaslExchange, Session};
+use super::{ConnectOptions, Peer, RequestError, body, correlation_id, encode};
 use crate::config::{ClientTls, HostPort, Sasl, Security};
 use crate::frame::{FrameError, read_frame};
-use crate::reader::{Malformed, Reader};
-use crate::security::sasl::{Login, SaslError};
+use crate::security::sasl::SaslError;
 use crate::security::tls::{self, SecurityError};
 use crate::stream::Stream;
 use crate::versions::{Release, Versions};
@@ -38,9 +40,6 @@ const LOGIN_LIMIT: usize = 1024 * 1024;
 
 /// With version 3, brokers since 2.4 say which features they support. Newer versions add nothing that is read here.
 const API_VERSIONS: VersionRange = VersionRange { min: 0, max: 3 };
-
-/// Version 0 is followed by bare bytes without frames.
-const SASL_HANDSHAKE_VERSION: i16 = 1;
 
 /// A connection that could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -148,21 +147,23 @@ pub enum Refusal {
         /// The broker's, separated by commas.
         enabled: String,
     },
-    /// Wrong username or password.
-    #[error("the broker refused the user '{username}' with {mechanism}: {message}; check sasl_username and sasl_password")]
+    /// Wrong username, password or token.
+    #[error("the broker refused the {who} with {mechanism}: {message}; check {check}")]
     Login {
-        /// `sasl_username`
-        username: String,
+        /// The user, or where the token is.
+        who: String,
         /// `sasl_mechanism`
         mechanism: &'static str,
         /// The broker's own words.
         message: String,
+        /// The keys of the file.
+        check: &'static str,
     },
     /// The login cannot go on.
-    #[error("the login of '{username}' failed: {source}")]
+    #[error("the login of the {who} failed: {source}")]
     Sasl {
-        /// `sasl_username`
-        username: String,
+        /// The user, or where the token is.
+        who: String,
         /// Why.
         source: SaslError,
     },
@@ -292,16 +293,21 @@ impl Attempt<'_> {
         let mut login =
             Conversation { stream, buf: BytesMut::new(), attempt: self, client_id, next_correlation_id: 0, step: Step::ApiVersions };
         let versions = self.in_time(Step::ApiVersions, login.api_versions()).await??;
-        let principal = match &self.security.sasl {
-            None => principal,
+        let (principal, session) = match &self.security.sasl {
+            None => (principal, None),
             Some(None) => return Err(Refusal::NoCredentials { release: versions.release() }),
             Some(Some(sasl)) => {
                 login.step = Step::Sasl;
-                self.in_time(Step::Sasl, login.sasl(&versions, sasl)).await??;
-                format!("User:{}", sasl.username)
+                let lifetime = self.in_time(Step::Sasl, login.sasl(&versions, sasl)).await??;
+                let session = lifetime.map(|lifetime| Session::new(self.broker, self.security, &versions, self.options, lifetime));
+                let user = match sasl {
+                    Sasl::Password { username, .. } => username,
+                    Sasl::OAuthBearer { .. } => "the token's",
+                };
+                (format!("User:{user}"), session)
             }
         };
-        let peer = Peer { broker: self.broker.clone(), protocol: self.security.protocol(), principal, versions };
+        let peer = Peer { broker: self.broker.clone(), protocol: self.security.protocol(), principal, versions, session };
         Ok(Opened { stream: login.stream, buf: login.buf, peer })
     }
 
@@ -356,51 +362,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<'_, S> {
         Versions::read(&body, version).map_err(|_| Refusal::NotKafka { step: self.step })
     }
 
-    async fn sasl(&mut self, versions: &Versions, sasl: &Sasl) -> Result<(), Refusal> {
-        let mechanism = sasl.mechanism.name();
-        let failed = |source| Refusal::Sasl { username: sasl.username.clone(), source };
-        let (mut login, mut message) = Login::start(sasl).map_err(failed)?;
-
-        let protocol = self.attempt.security.protocol();
-        let without = if self.attempt.security.tls.is_some() { "SSL" } else { "PLAINTEXT" };
-        let request = SaslHandshakeRequest::default().with_mechanism(StrBytes::from_static_str(mechanism));
-        let answer = self.ask(&request, SASL_HANDSHAKE_VERSION).await?;
-        let answer = Mechanisms::read(&answer).map_err(|_| Refusal::NotKafka { step: self.step })?;
-        match ResponseError::try_from_code(answer.error_code) {
-            None => {}
-            Some(ResponseError::UnsupportedSaslMechanism) => {
-                return Err(Refusal::Mechanism { wanted: mechanism, enabled: answer.enabled() });
-            }
-            Some(ResponseError::IllegalSaslState) => return Err(Refusal::NoSasl { without, protocol }),
-            Some(_) => return Err(Refusal::Answered { step: self.step, error: error_name(answer.error_code) }),
-        }
-
-        let version = version_for::<SaslAuthenticateRequest>(versions, SaslAuthenticateRequest::VERSIONS, self.attempt.broker)?;
+    /// Returns how long the login is good for, if that is limited.
+    async fn sasl(&mut self, versions: &Versions, sasl: &Sasl) -> Result<Option<Duration>, Refusal> {
+        let mut exchange = SaslExchange::start(self.attempt.broker, self.attempt.security, sasl, versions)?;
         loop {
-            let request = SaslAuthenticateRequest::default().with_auth_bytes(Bytes::from(message));
-            let answer = self.ask(&request, version).await?;
-            // No array in it: nothing that a length could blow up.
-            let answer =
-                SaslAuthenticateResponse::decode(&mut answer.clone(), version).map_err(|_| Refusal::NotKafka { step: self.step })?;
-            if answer.error_code != 0 {
-                let message = answer.error_message.filter(|text| !text.is_empty());
-                let message = message.map_or_else(|| error_name(answer.error_code), |text| text.to_string());
-                return Err(Refusal::Login { username: sasl.username.clone(), mechanism, message });
-            }
-            match login.answer(&answer.auth_bytes).map_err(failed)? {
-                Some(next) => message = next,
-                None => return Ok(()),
+            let id = self.next_id();
+            let answer = self.exchange(id, &exchange.request(id, &self.client_id)?).await?;
+            if let Some(LoggedIn { session_lifetime }) = exchange.answered(&answer)? {
+                return Ok(session_lifetime);
             }
         }
     }
 
+    fn next_id(&mut self) -> i32 {
+        self.next_correlation_id += 1;
+        self.next_correlation_id - 1
+    }
+
     /// Sends a request, and returns the body of its answer.
     async fn ask<R: Request>(&mut self, request: &R, version: i16) -> Result<Bytes, Refusal> {
-        let id = self.next_correlation_id;
-        self.next_correlation_id += 1;
+        let id = self.next_id();
         let frame = encode(request, version, id, &self.client_id)?;
+        let answer = self.exchange(id, &frame).await?;
+        body::<R>(&answer, version).map_err(|_| Refusal::NotKafka { step: self.step })
+    }
+
+    /// Sends a request's frame, and returns the frame of its answer.
+    async fn exchange(&mut self, id: i32, frame: &[u8]) -> Result<Bytes, Refusal> {
         let sent = async {
-            self.stream.write_all(&frame).await?;
+            self.stream.write_all(frame).await?;
             self.stream.flush().await
         };
         // A broker that has closed already fails the write, but what it said before that, and whether it did, says more.
@@ -410,10 +400,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<'_, S> {
             return Err(self.failed(FrameError::Io(error)));
         }
         let answer = read_frame(&mut self.stream, LOGIN_LIMIT, &mut self.buf).await.map_err(|error| self.failed(error))?;
-        if correlation_id(&answer) != Some(id) {
-            return Err(Refusal::NotKafka { step: self.step });
-        }
-        body::<R>(&answer, version).map_err(|_| Refusal::NotKafka { step: self.step })
+        if correlation_id(&answer) == Some(id) { Ok(answer) } else { Err(Refusal::NotKafka { step: self.step }) }
     }
 
     fn failed(&self, error: FrameError) -> Refusal {
@@ -435,26 +422,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<'_, S> {
     }
 }
 
-/// The answer to SaslHandshake.
-struct Mechanisms<'a> {
-    error_code: i16,
-    names: Vec<&'a str>,
-}
-
-impl<'a> Mechanisms<'a> {
-    fn read(body: &'a [u8]) -> Result<Self, Malformed> {
-        let mut body = Reader::new(body);
-        let error_code = body.i16()?;
-        let names = (0..body.count()?).map(|_| body.string()).collect::<Result<_, _>>()?;
-        Ok(Self { error_code, names })
-    }
-
-    fn enabled(&self) -> String {
-        if self.names.is_empty() { "none".to_owned() } else { self.names.join(", ") }
-    }
-}
-
-fn error_name(code: i16) -> String {
+pub(super) fn error_name(code: i16) -> String {
     match ResponseError::try_from_code(code) {
         Some(error) => format!("{error:?} ({code})"),
         None => format!("error {code}"),

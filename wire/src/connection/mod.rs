@@ -9,12 +9,14 @@
 //! |---|---|
 //! | `mod` | requests and answers |
 //! | `connect` | from a host and a port to an authenticated connection: DNS, TCP, TLS, ApiVersions, SASL |
+//! | `login` | SASL, request by request, also in the middle of a connection |
 //!
 //! # References
 //! - <https://kafka.apache.org/protocol#protocol_network>
 //! - `org.apache.kafka.clients.NetworkClient`: a request that times out closes its connection
 
 mod connect;
+mod login;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -37,6 +39,7 @@ use crate::reader::{Malformed, Reader};
 use crate::stream::Stream;
 use crate::versions::Versions;
 pub use connect::{ConnectError, Refusal, Step};
+pub use login::{LoggedIn, SaslExchange, Session};
 
 /// Requests that wait to be written. Those in flight are as many as there are callers.
 const QUEUE: usize = 64;
@@ -130,16 +133,16 @@ pub enum RequestError {
 /// Why a connection is of no more use.
 #[derive(Debug, thiserror::Error)]
 pub enum Broken {
-    /// The broker ended it before it had answered a request: its listener wants something else than what was configured.
+    /// Without a login, the broker ended it before it had answered a request: listeners with SASL answer ApiVersions to anybody, and nothing else.
     #[error(
-        "closed the connection on the first request, which usually means that TLS or SASL settings differ: \
+        "closed the connection on the first request, as listeners with SASL do with clients that do not log in: \
          this connection used {protocol}; compare security_protocol with the broker's listener"
     )]
     ClosedAtOnce {
         /// `security_protocol`
         protocol: &'static str,
     },
-    /// The broker closed it between two answers: it idled, or the broker stopped.
+    /// The broker closed it after a login or between two answers: it idled, or the broker stopped.
     #[error("the broker closed the connection")]
     Closed,
     /// The socket failed, or what came is no Kafka frame.
@@ -193,11 +196,12 @@ impl Connection {
         security: &Security,
         tls: Option<Arc<ClientConfig>>,
         options: &ConnectOptions,
-    ) -> Result<(Stream, Versions), ConnectError> {
+    ) -> Result<Bare, ConnectError> {
         let opened = connect::open(broker, security, tls, options).await?;
         // A broker says nothing unasked, and it has answered all that it was asked.
         debug_assert!(opened.buf.is_empty());
-        Ok((opened.stream, opened.peer.versions))
+        let Peer { versions, session, .. } = opened.peer;
+        Ok(Bare { stream: opened.stream, versions, session })
     }
 
     /// As whom the broker knows us, as far as Kafka lets one know: `User:<sasl_username>`, the subject of our certificate if the broker
@@ -315,12 +319,24 @@ impl fmt::Debug for Connection {
     }
 }
 
+/// A connection without the task that serves it: what [`Connection::open`] makes.
+#[derive(Debug)]
+pub struct Bare {
+    /// After its login.
+    pub stream: Stream,
+    /// The broker's answer to ApiVersions.
+    pub versions: Versions,
+    /// There if the login must be done again some time.
+    pub session: Option<Session>,
+}
+
 /// Who is at the other end, once that is known.
 struct Peer {
     broker: HostPort,
     protocol: &'static str,
     principal: String,
     versions: Versions,
+    session: Option<Session>,
 }
 
 struct Outgoing {
@@ -388,7 +404,8 @@ async fn receive<R: AsyncRead + Unpin>(
     protocol: &'static str,
     limit: usize,
 ) -> Broken {
-    let mut answered = false;
+    // A login is an answer too.
+    let mut answered = protocol.starts_with("SASL");
     loop {
         let frame = match read_frame(&mut reader, limit, &mut buf).await {
             Ok(frame) => frame,

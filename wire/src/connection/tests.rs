@@ -21,8 +21,13 @@ fn broker() -> HostPort {
 
 /// A logged-in connection, and the broker's end of it.
 fn open(options: &ConnectOptions) -> (Connection, DuplexStream) {
+    open_with("PLAINTEXT", options)
+}
+
+fn open_with(protocol: &'static str, options: &ConnectOptions) -> (Connection, DuplexStream) {
     let (near, far) = tokio::io::duplex(1 << 20);
-    let peer = Peer { broker: broker(), protocol: "PLAINTEXT", principal: "User:ANONYMOUS".to_owned(), versions: Versions::default() };
+    let principal = "User:ANONYMOUS".to_owned();
+    let peer = Peer { broker: broker(), protocol, principal, versions: Versions::default(), session: None };
     (Connection::start(near, BytesMut::new(), peer, options), far)
 }
 
@@ -123,7 +128,17 @@ async fn a_broker_that_hangs_up_on_the_first_request_points_to_the_settings() {
     let broker = async move { next(&mut far, &mut BytesMut::new()).await };
     let (answer, _) = tokio::join!(ask(&connection), broker);
     let text = broken_text(&answer.unwrap_err());
-    assert!(text.contains("usually means that TLS or SASL settings differ: this connection used PLAINTEXT"), "{text}");
+    assert!(text.contains("as listeners with SASL do with clients that do not log in: this connection used PLAINTEXT"), "{text}");
+}
+
+#[tokio::test]
+async fn a_broker_that_hangs_up_after_a_login_has_just_closed() {
+    for protocol in ["SASL_PLAINTEXT", "SASL_SSL"] {
+        let (connection, mut far) = open_with(protocol, &ConnectOptions::default());
+        let broker = async move { next(&mut far, &mut BytesMut::new()).await };
+        let (answer, _) = tokio::join!(ask(&connection), broker);
+        assert!(broken_text(&answer.unwrap_err()).ends_with("the broker closed the connection"));
+    }
 }
 
 #[tokio::test]
@@ -241,8 +256,9 @@ proptest! {
 // From here on: connecting.
 
 fn security(sasl: Option<SaslMechanism>) -> Security {
-    let sasl =
-        sasl.map(|mechanism| Some(Sasl { mechanism, username: "alice".to_owned(), password: Secret::Literal("alice-secret".to_owned()) }));
+    let sasl = sasl.map(|mechanism| {
+        Some(Sasl::Password { mechanism, username: "alice".to_owned(), password: Secret::Literal("alice-secret".to_owned()) })
+    });
     Security { tls: None, sasl }
 }
 

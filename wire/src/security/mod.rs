@@ -3,7 +3,9 @@
 //! | file | what it is |
 //! |---|---|
 //! | [`tls`] | rustls configurations from the checked types of [`crate::config`] |
-//! | [`sasl`] | the client's side of PLAIN and SCRAM, without the frames around it |
+//! | [`sasl`] | the client's side of PLAIN, SCRAM and OAUTHBEARER, without the frames around it |
+//! | [`users`] | the broker's side of PLAIN and SCRAM: who may log in at the proxy |
 
 pub mod sasl;
 pub mod tls;
+pub mod users;

@@ -1,10 +1,12 @@
 //! The client's side of a SASL login: the bytes inside SaslAuthenticate, without the frames around them.
 //!
 //! # References
-//! - RFC 4616 (PLAIN), RFC 5802 and 7677 (SCRAM), KIP-84 (SCRAM in Kafka), KIP-152 (SaslAuthenticate)
-//! - `org.apache.kafka.common.security.scram.internals.ScramSaslClient`
+//! - RFC 4616 (PLAIN), RFC 5802 and 7677 (SCRAM), RFC 7628 (OAUTHBEARER), KIP-84 (SCRAM in Kafka), KIP-152 (SaslAuthenticate), KIP-255 (tokens)
+//! - `org.apache.kafka.common.security.scram.internals.ScramSaslClient`,
+//!   `org.apache.kafka.common.security.oauthbearer.internals.OAuthBearerSaslClient`
 
 use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
 
 use rsasl::callback::{Context, Request, SessionCallback, SessionData};
 use rsasl::config::SASLConfig;
@@ -13,7 +15,7 @@ use rsasl::mechname::Mechname;
 use rsasl::prelude::{SASLClient, Session, SessionError, State};
 use rsasl::property::{AuthId, Password};
 
-use crate::config::{Sasl, SecretError};
+use crate::config::{OAUTHBEARER, Sasl, SaslMechanism, Secret, SecretError};
 
 /// How often a broker may ask for the password to be hashed. Below, a false broker could guess the password from our proof (Kafka's own
 /// client refuses that too); above, it could keep a processor busy for as long as it likes. Kafka's brokers store 4,096 to 16,384.
@@ -41,6 +43,17 @@ pub enum SaslError {
         /// What is wrong with them, never the password itself.
         reason: String,
     },
+    /// The file has no token, or something around it that no token has.
+    #[error("{path} holds no token: {reason}; it must hold an access token (a JWT) and nothing else")]
+    Token {
+        /// `sasl_oauthbearer_token_file`
+        path: PathBuf,
+        /// What is wrong with it, never the token itself.
+        reason: &'static str,
+    },
+    /// The broker refused the token, and let us in all the same.
+    #[error("the broker refused the token ({0}) and went on; it is no Kafka broker")]
+    TokenRefused(String),
     /// The broker's SCRAM salt comes with an iteration count that is not accepted.
     #[error(
         "the broker wants the password hashed {0} times, {low} to {high} are accepted; \
@@ -65,30 +78,47 @@ pub enum SaslError {
 
 /// A login under way.
 pub struct Login {
-    session: Session,
+    how: How,
     mechanism: &'static str,
     finished: bool,
 }
 
+enum How {
+    Password(Session),
+    /// With what the broker said against the token.
+    Token {
+        refused: Option<String>,
+    },
+}
+
 impl Login {
-    /// Reads the password and begins. Returns the first message to send.
+    /// Reads the password or the token, and begins. Returns the first message to send.
     ///
     /// # Errors
     /// All of [`SaslError`] that can be known before the broker has said anything.
     pub fn start(sasl: &Sasl) -> Result<(Self, Vec<u8>), SaslError> {
-        let password = sasl.password.read()?;
-        if password.is_empty() {
-            return Err(SaslError::EmptyPassword { username: sasl.username.clone() });
+        match sasl {
+            Sasl::Password { mechanism, username, password } => Self::with_password(*mechanism, username, password),
+            Sasl::OAuthBearer { token_file } => {
+                let first = format!("n,,\x01auth=Bearer {}\x01\x01", token(token_file)?).into_bytes();
+                Ok((Self { how: How::Token { refused: None }, mechanism: OAUTHBEARER, finished: false }, first))
+            }
         }
-        let mechanism = sasl.mechanism.name();
-        let unsendable = |reason: String| SaslError::Unsendable { username: sasl.username.clone(), mechanism, reason };
-        let credentials = Credentials { username: sasl.username.clone(), password };
+    }
+
+    fn with_password(mechanism: SaslMechanism, username: &str, password: &Secret) -> Result<(Self, Vec<u8>), SaslError> {
+        let password = password.read()?;
+        if password.is_empty() {
+            return Err(SaslError::EmptyPassword { username: username.to_owned() });
+        }
+        let mechanism = mechanism.name();
+        let unsendable = |reason: String| SaslError::Unsendable { username: username.to_owned(), mechanism, reason };
+        let credentials = Credentials { username: username.to_owned(), password };
         let config = SASLConfig::builder().with_defaults().with_callback(credentials).map_err(|error| unsendable(error.to_string()))?;
         let name = Mechname::parse(mechanism.as_bytes()).map_err(|error| unsendable(error.to_string()))?;
-        let session = SASLClient::new(config).start_suggested(&[name]).map_err(|error| unsendable(error.to_string()))?;
-        let mut login = Self { session, mechanism, finished: false };
-        let first = login.step(None).map_err(|error| unsendable(reason(&error)))?;
-        Ok((login, first))
+        let mut session = SASLClient::new(config).start_suggested(&[name]).map_err(|error| unsendable(error.to_string()))?;
+        let (first, finished) = step(&mut session, None).map_err(|error| unsendable(reason(&error)))?;
+        Ok((Self { how: How::Password(session), mechanism, finished }, first))
     }
 
     /// Takes the broker's answer to the last message. Returns the next message, or `None` once both sides are satisfied. Only then is the
@@ -100,14 +130,29 @@ impl Login {
         if self.finished {
             return Ok(None);
         }
+        let session = match &mut self.how {
+            How::Password(session) => session,
+            How::Token { refused: Some(refused) } => return Err(SaslError::TokenRefused(std::mem::take(refused))),
+            How::Token { .. } if answer.is_empty() => {
+                self.finished = true;
+                return Ok(None);
+            }
+            How::Token { refused } => {
+                *refused = Some(String::from_utf8_lossy(answer).into_owned());
+                // RFC 7628, 3.2.3: the broker waits for this before it fails the login.
+                return Ok(Some(vec![1]));
+            }
+        };
         // What every SCRAM attribute looks like; rsasl 2.3 takes the first two bytes of each without looking how many there are.
         if !answer.split(|byte| *byte == b',').all(|attribute| attribute.get(1) == Some(&b'=')) {
             return Err(SaslError::Message { mechanism: self.mechanism, reason: "it is not made of attributes".to_owned() });
         }
-        match self.step(Some(answer)) {
-            // SCRAM ends with the broker's word: there is nothing left to send.
-            Ok(next) if self.finished && next.is_empty() => Ok(None),
-            Ok(next) => Ok(Some(next)),
+        match step(session, Some(answer)) {
+            Ok((next, finished)) => {
+                self.finished = finished;
+                // SCRAM ends with the broker's word: there is nothing left to send.
+                Ok((!finished || !next.is_empty()).then_some(next))
+            }
             Err(SessionError::MutualAuthenticationFailed) => Err(SaslError::Signature),
             Err(SessionError::Boxed(error)) => match error.downcast_ref() {
                 Some(Unacceptable(iterations)) => Err(SaslError::Iterations(*iterations)),
@@ -117,10 +162,34 @@ impl Login {
         }
     }
 
-    fn step(&mut self, input: Option<&[u8]>) -> Result<Vec<u8>, SessionError> {
-        let mut message = Vec::new();
-        self.finished = matches!(self.session.step(input, &mut message)?, State::Finished(_));
-        Ok(message)
+    /// What the broker said against the token, if it did: its reason for the refusal that follows.
+    pub fn refused(&self) -> Option<&str> {
+        match &self.how {
+            How::Token { refused } => refused.as_deref(),
+            How::Password(_) => None,
+        }
+    }
+}
+
+/// The next message, and whether it is the last.
+fn step(session: &mut Session, input: Option<&[u8]>) -> Result<(Vec<u8>, bool), SessionError> {
+    let mut message = Vec::new();
+    let finished = matches!(session.step(input, &mut message)?, State::Finished(_));
+    Ok((message, finished))
+}
+
+/// Reads the token as it is now: whoever keeps it fresh replaces the file.
+fn token(path: &Path) -> Result<String, SaslError> {
+    let text = std::fs::read_to_string(path).map_err(|source| SecretError::File { path: path.to_owned(), source })?;
+    let token = text.trim();
+    let wrong = |reason| Err(SaslError::Token { path: path.to_owned(), reason });
+    match token {
+        "" => wrong("it is empty"),
+        // RFC 6750, 2.1: the characters of a token. Anything else could end the message early.
+        _ if !token.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte)) => {
+            wrong("it has characters that no token has")
+        }
+        _ => Ok(token.to_owned()),
     }
 }
 
@@ -157,11 +226,10 @@ impl SessionCallback for Credentials {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{SaslMechanism, Secret};
     use proptest::prelude::*;
 
     fn sasl(mechanism: SaslMechanism, username: &str, password: &str) -> Sasl {
-        Sasl { mechanism, username: username.to_owned(), password: Secret::Literal(password.to_owned()) }
+        Sasl::Password { mechanism, username: username.to_owned(), password: Secret::Literal(password.to_owned()) }
     }
 
     fn start(mechanism: SaslMechanism) -> (Login, String) {
@@ -239,6 +307,34 @@ mod tests {
             login.answer(server_first(&client_first, 4096).as_bytes()).unwrap();
             let _ = login.answer(&last);
         }
+    }
+
+    #[test]
+    fn a_token_is_one_message_and_read_at_each_login() {
+        let folder = tempfile::tempdir().unwrap();
+        let token_file = folder.path().join("token");
+        let sasl = Sasl::OAuthBearer { token_file: token_file.clone() };
+        std::fs::write(&token_file, "eyJ.one.\n").unwrap();
+        let (mut login, first) = Login::start(&sasl).unwrap();
+        assert_eq!(first, b"n,,\x01auth=Bearer eyJ.one.\x01\x01");
+        assert_eq!((login.answer(b"").unwrap(), login.refused()), (None, None));
+        std::fs::write(&token_file, "eyJ.two.").unwrap();
+        let (mut login, first) = Login::start(&sasl).unwrap();
+        assert_eq!(first, b"n,,\x01auth=Bearer eyJ.two.\x01\x01");
+
+        // The broker says why, and fails the login only when that was acknowledged.
+        let challenge = r#"{"status":"invalid_token"}"#;
+        assert_eq!(login.answer(challenge.as_bytes()).unwrap(), Some(vec![1]));
+        assert_eq!(login.refused(), Some(challenge));
+        assert!(login.answer(b"").unwrap_err().to_string().contains(challenge));
+
+        for bad in ["", "  \n", "Bearer eyJ", "eyJ\x01auth=x"] {
+            std::fs::write(&token_file, bad).unwrap();
+            let error = Login::start(&sasl).err().unwrap().to_string();
+            assert!(error.contains("holds no token") && (bad.trim().is_empty() || !error.contains("eyJ")), "{error}");
+        }
+        std::fs::remove_file(&token_file).unwrap();
+        assert!(matches!(Login::start(&sasl), Err(SaslError::Secret(SecretError::File { .. }))));
     }
 
     #[test]

@@ -157,8 +157,15 @@ pub fn server_name(host: &str) -> Result<ServerName<'static>, SecurityError> {
 pub fn subject(identity: &TlsIdentity) -> Result<String, SecurityError> {
     let path = &identity.certificate;
     let chain = certificates(path)?;
-    let (_, certificate) = x509_parser::parse_x509_certificate(&chain[0])
-        .map_err(|error| SecurityError::Unusable { path: path.clone(), reason: error.to_string() })?;
+    subject_of(&chain[0]).map_err(|reason| SecurityError::Unusable { path: path.clone(), reason })
+}
+
+/// The subject of a certificate, written as [`subject`] does.
+///
+/// # Errors
+/// Why it is no certificate.
+pub fn subject_of(certificate: &CertificateDer<'_>) -> Result<String, String> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(certificate).map_err(|error| error.to_string())?;
     Ok(rfc2253(certificate.subject()))
 }
 

@@ -16,13 +16,15 @@ import (
 	"time"
 )
 
-// Job is the program's argument.
+// Job is the program's argument. A round trip needs Count, a soak Partitions and RecordsPerSecond.
 type Job struct {
 	BootstrapServers string    `json:"bootstrap_servers"`
 	ClientID         string    `json:"client_id"`
 	Topic            string    `json:"topic"`
 	GroupID          string    `json:"group_id"`
 	Count            int       `json:"count"`
+	Partitions       int       `json:"partitions"`
+	RecordsPerSecond int       `json:"records_per_second"`
 	TimeoutMs        int       `json:"timeout_ms"`
 	Security         *Security `json:"security"`
 }

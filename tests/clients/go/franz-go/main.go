@@ -1,4 +1,4 @@
-// A round trip of franz-go: lists the topics, produces, consumes in a group of two.
+// A round trip of franz-go: lists the topics, produces, consumes in a group of two. Its soak is in soak.go.
 package main
 
 import (
@@ -17,6 +17,9 @@ import (
 )
 
 func main() {
+	if len(os.Args) == 3 && os.Args[1] == "soak" {
+		driver.MainSoak(os.Args[2], soak)
+	}
 	driver.Main("franz-go", "github.com/twmb/franz-go", roundTrip)
 }
 

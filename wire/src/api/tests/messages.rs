@@ -5,17 +5,20 @@ use std::fmt::Debug;
 
 use bytes::Bytes;
 use kafka_protocol::messages::{
-    AlterConfigsRequest, AlterConfigsResponse, AlterPartitionReassignmentsRequest, BrokerId, CreatePartitionsRequest, CreateTopicsRequest,
-    DescribeClusterResponse, DescribeConfigsRequest, DescribeConfigsResponse, FetchRequest, FindCoordinatorResponse, GroupId,
-    IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, InitProducerIdResponse, ListOffsetsRequest, ListOffsetsResponse,
-    ListPartitionReassignmentsResponse, MetadataResponse, OffsetCommitRequest, OffsetFetchResponse, ProducerId, TopicName, TransactionalId,
+    AlterConfigsRequest, AlterConfigsResponse, AlterPartitionReassignmentsRequest, BrokerId, ConsumerGroupDescribeResponse,
+    ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, CreatePartitionsRequest, CreateTopicsRequest, DescribeClusterResponse,
+    DescribeConfigsRequest, DescribeConfigsResponse, FetchRequest, FindCoordinatorResponse, GroupId, IncrementalAlterConfigsRequest,
+    IncrementalAlterConfigsResponse, InitProducerIdResponse, ListOffsetsRequest, ListOffsetsResponse, ListPartitionReassignmentsResponse,
+    MetadataRequest, MetadataResponse, OffsetCommitRequest, OffsetFetchResponse, ProducerId, TopicName, TransactionalId,
     TxnOffsetCommitRequest, alter_configs_request, alter_configs_response, alter_partition_reassignments_request,
-    create_partitions_request, create_topics_request, describe_cluster_response, describe_configs_request, describe_configs_response,
-    fetch_request, find_coordinator_response, incremental_alter_configs_request, incremental_alter_configs_response, list_offsets_request,
-    list_offsets_response, list_partition_reassignments_response, metadata_response, offset_commit_request, offset_fetch_response,
-    txn_offset_commit_request,
+    consumer_group_describe_response, consumer_group_heartbeat_request, consumer_group_heartbeat_response, create_partitions_request,
+    create_topics_request, describe_cluster_response, describe_configs_request, describe_configs_response, fetch_request,
+    find_coordinator_response, incremental_alter_configs_request, incremental_alter_configs_response, list_offsets_request,
+    list_offsets_response, list_partition_reassignments_response, metadata_request, metadata_response, offset_commit_request,
+    offset_fetch_response, txn_offset_commit_request,
 };
 use kafka_protocol::protocol::StrBytes;
+use uuid::Uuid;
 
 /// What proptest's seed becomes.
 pub(super) struct Dice {
@@ -79,6 +82,11 @@ impl Dice {
 
     fn nodes(&mut self) -> Vec<BrokerId> {
         self.list(Self::node)
+    }
+
+    /// Sometimes zero.
+    fn topic_id(&mut self) -> Uuid {
+        if self.below(4) == 0 { Uuid::nil() } else { Uuid::from_u64_pair(self.next(), self.next()) }
     }
 
     /// A broker's name, or something else; the empty name stands for all brokers.
@@ -243,6 +251,34 @@ pub(super) fn list_offsets_response(dice: &mut Dice) -> ListOffsetsResponse {
     it
 }
 
+pub(super) fn metadata_request(dice: &mut Dice) -> MetadataRequest {
+    let mut it = MetadataRequest::default();
+    it.topics = Some(dice.list(|dice| {
+        let mut it = metadata_request::MetadataRequestTopic::default();
+        it.name = Some(TopicName(dice.text()));
+        if dice.version >= 10 {
+            it.topic_id = dice.topic_id();
+            it.name = dice.maybe(|dice| TopicName(dice.text()));
+        }
+        it.unknown_tagged_fields = dice.tags();
+        it
+    }));
+    if dice.version >= 1 && dice.below(4) == 0 {
+        it.topics = None;
+    }
+    if dice.version >= 4 {
+        it.allow_auto_topic_creation = dice.below(2) == 1;
+    }
+    if (8..=10).contains(&dice.version) {
+        it.include_cluster_authorized_operations = dice.below(2) == 1;
+    }
+    if dice.version >= 8 {
+        it.include_topic_authorized_operations = dice.below(2) == 1;
+    }
+    it.unknown_tagged_fields = dice.tags();
+    it
+}
+
 pub(super) fn metadata_response(dice: &mut Dice) -> MetadataResponse {
     let mut it = MetadataResponse::default();
     if dice.version >= 3 {
@@ -273,7 +309,7 @@ pub(super) fn metadata_response(dice: &mut Dice) -> MetadataResponse {
             it.name = dice.maybe(|dice| TopicName(dice.text()));
         }
         if dice.version >= 10 {
-            it.topic_id = format!("{:032x}", dice.next()).parse().expect("32 digits");
+            it.topic_id = dice.topic_id();
         }
         if dice.version >= 1 {
             it.is_internal = dice.below(2) == 1;
@@ -743,6 +779,109 @@ pub(super) fn incremental_alter_configs_response(dice: &mut Dice) -> Incremental
         it.unknown_tagged_fields = dice.tags();
         it
     });
+    it.unknown_tagged_fields = dice.tags();
+    it
+}
+
+pub(super) fn consumer_group_heartbeat_request(dice: &mut Dice) -> ConsumerGroupHeartbeatRequest {
+    let mut it = ConsumerGroupHeartbeatRequest::default();
+    it.group_id = GroupId(dice.text());
+    it.member_id = dice.text();
+    it.member_epoch = dice.epoch();
+    it.instance_id = dice.maybe(Dice::text);
+    it.rack_id = dice.maybe(Dice::text);
+    it.rebalance_timeout_ms = dice.int();
+    it.subscribed_topic_names = dice.maybe(|dice| dice.list(|dice| TopicName(dice.text())));
+    if dice.version >= 1 {
+        it.subscribed_topic_regex = dice.maybe(Dice::text);
+    }
+    it.server_assignor = dice.maybe(Dice::text);
+    it.topic_partitions = dice.maybe(|dice| {
+        dice.list(|dice| {
+            let mut it = consumer_group_heartbeat_request::TopicPartitions::default();
+            it.topic_id = dice.topic_id();
+            it.partitions = dice.list(Dice::int);
+            it.unknown_tagged_fields = dice.tags();
+            it
+        })
+    });
+    it.unknown_tagged_fields = dice.tags();
+    it
+}
+
+pub(super) fn consumer_group_heartbeat_response(dice: &mut Dice) -> ConsumerGroupHeartbeatResponse {
+    let mut it = ConsumerGroupHeartbeatResponse::default();
+    it.throttle_time_ms = dice.int();
+    it.error_code = dice.int();
+    it.error_message = dice.maybe(Dice::text);
+    it.member_id = dice.maybe(Dice::text);
+    it.member_epoch = dice.epoch();
+    it.heartbeat_interval_ms = dice.int();
+    it.assignment = dice.maybe(|dice| {
+        let mut it = consumer_group_heartbeat_response::Assignment::default();
+        it.topic_partitions = dice.list(|dice| {
+            let mut it = consumer_group_heartbeat_response::TopicPartitions::default();
+            it.topic_id = dice.topic_id();
+            it.partitions = dice.list(Dice::int);
+            it.unknown_tagged_fields = dice.tags();
+            it
+        });
+        it.unknown_tagged_fields = dice.tags();
+        it
+    });
+    it.unknown_tagged_fields = dice.tags();
+    it
+}
+
+pub(super) fn consumer_group_describe_response(dice: &mut Dice) -> ConsumerGroupDescribeResponse {
+    let mut it = ConsumerGroupDescribeResponse::default();
+    it.throttle_time_ms = dice.int();
+    it.groups = dice.list(|dice| {
+        let mut it = consumer_group_describe_response::DescribedGroup::default();
+        it.error_code = dice.int();
+        it.error_message = dice.maybe(Dice::text);
+        it.group_id = GroupId(dice.text());
+        it.group_state = dice.text();
+        it.group_epoch = dice.int();
+        it.assignment_epoch = dice.int();
+        it.assignor_name = dice.text();
+        it.members = dice.list(consumer_group_member);
+        it.authorized_operations = dice.int();
+        it.unknown_tagged_fields = dice.tags();
+        it
+    });
+    it.unknown_tagged_fields = dice.tags();
+    it
+}
+
+fn consumer_group_member(dice: &mut Dice) -> consumer_group_describe_response::Member {
+    let assignment = |dice: &mut Dice| {
+        let mut it = consumer_group_describe_response::Assignment::default();
+        it.topic_partitions = dice.list(|dice| {
+            let mut it = consumer_group_describe_response::TopicPartitions::default();
+            it.topic_id = dice.topic_id();
+            it.topic_name = TopicName(dice.text());
+            it.partitions = dice.list(Dice::int);
+            it.unknown_tagged_fields = dice.tags();
+            it
+        });
+        it.unknown_tagged_fields = dice.tags();
+        it
+    };
+    let mut it = consumer_group_describe_response::Member::default();
+    it.member_id = dice.text();
+    it.instance_id = dice.maybe(Dice::text);
+    it.rack_id = dice.maybe(Dice::text);
+    it.member_epoch = dice.epoch();
+    it.client_id = dice.text();
+    it.client_host = dice.text();
+    it.subscribed_topic_names = dice.list(|dice| TopicName(dice.text()));
+    it.subscribed_topic_regex = dice.maybe(Dice::text);
+    it.assignment = assignment(dice);
+    it.target_assignment = assignment(dice);
+    if dice.version >= 1 {
+        it.member_type = dice.int();
+    }
     it.unknown_tagged_fields = dice.tags();
     it
 }

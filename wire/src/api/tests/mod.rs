@@ -9,14 +9,16 @@ use std::ops::RangeInclusive;
 
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::{
-    AlterConfigsRequest, AlterConfigsResponse, AlterPartitionReassignmentsRequest, BrokerId, CreatePartitionsRequest, CreateTopicsRequest,
-    DescribeClusterResponse, DescribeConfigsRequest, DescribeConfigsResponse, FetchRequest, FindCoordinatorResponse,
-    IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, InitProducerIdResponse, ListOffsetsRequest, ListOffsetsResponse,
-    ListPartitionReassignmentsResponse, MetadataResponse, OffsetCommitRequest, OffsetFetchResponse, TxnOffsetCommitRequest,
+    AlterConfigsRequest, AlterConfigsResponse, AlterPartitionReassignmentsRequest, BrokerId, ConsumerGroupDescribeResponse,
+    ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, CreatePartitionsRequest, CreateTopicsRequest, DescribeClusterResponse,
+    DescribeConfigsRequest, DescribeConfigsResponse, FetchRequest, FindCoordinatorResponse, IncrementalAlterConfigsRequest,
+    IncrementalAlterConfigsResponse, InitProducerIdResponse, ListOffsetsRequest, ListOffsetsResponse, ListPartitionReassignmentsResponse,
+    MetadataRequest, MetadataResponse, OffsetCommitRequest, OffsetFetchResponse, TopicName, TxnOffsetCommitRequest,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, Message, StrBytes};
 use proptest::prelude::any;
 use proptest::test_runner::{Config, TestRunner};
+use uuid::Uuid;
 
 use super::*;
 use messages::Dice;
@@ -42,6 +44,14 @@ impl Rewrite for Shifted {
 
     fn producer_id(&mut self, producer_id: i64) -> i64 {
         producer_id.wrapping_add(7 << 40)
+    }
+
+    fn topic_id(&mut self, topic_id: Uuid) -> Uuid {
+        other_topic(topic_id, 7)
+    }
+
+    fn named_topic_id(&mut self, topic_id: Uuid, name: Option<&str>) -> Uuid {
+        other_topic(topic_id, name.map_or(1 << 100, |name| 1_000 + name.len() as u128))
     }
 }
 
@@ -100,6 +110,18 @@ impl Example for ListOffsetsResponse {
     }
 }
 
+impl Example for MetadataRequest {
+    fn throw(dice: &mut Dice) -> Self {
+        messages::metadata_request(dice)
+    }
+
+    fn change(&mut self, _: i16) {
+        for topic in self.topics.iter_mut().flatten() {
+            move_topic(&mut topic.topic_id, topic.name.as_ref());
+        }
+    }
+}
+
 impl Example for MetadataResponse {
     fn throw(dice: &mut Dice) -> Self {
         messages::metadata_response(dice)
@@ -111,6 +133,9 @@ impl Example for MetadataResponse {
         }
         self.cluster_id = self.cluster_id.as_ref().map(other_cluster);
         move_id(&mut self.controller_id);
+        for topic in &mut self.topics {
+            move_topic(&mut topic.topic_id, topic.name.as_ref());
+        }
         for partition in self.topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
             move_id(&mut partition.leader_id);
             partition.leader_epoch = -1;
@@ -302,6 +327,41 @@ impl Example for DescribeClusterResponse {
     }
 }
 
+impl Example for ConsumerGroupHeartbeatRequest {
+    fn throw(dice: &mut Dice) -> Self {
+        messages::consumer_group_heartbeat_request(dice)
+    }
+
+    fn change(&mut self, _: i16) {
+        self.topic_partitions.iter_mut().flatten().for_each(|topic| topic.topic_id = Shifted.topic_id(topic.topic_id));
+    }
+}
+
+impl Example for ConsumerGroupHeartbeatResponse {
+    fn throw(dice: &mut Dice) -> Self {
+        messages::consumer_group_heartbeat_response(dice)
+    }
+
+    fn change(&mut self, _: i16) {
+        let topics = self.assignment.iter_mut().flat_map(|assignment| &mut assignment.topic_partitions);
+        topics.for_each(|topic| topic.topic_id = Shifted.topic_id(topic.topic_id));
+    }
+}
+
+impl Example for ConsumerGroupDescribeResponse {
+    fn throw(dice: &mut Dice) -> Self {
+        messages::consumer_group_describe_response(dice)
+    }
+
+    fn change(&mut self, _: i16) {
+        for member in self.groups.iter_mut().flat_map(|group| &mut group.members) {
+            for topic in member.assignment.topic_partitions.iter_mut().chain(&mut member.target_assignment.topic_partitions) {
+                move_topic(&mut topic.topic_id, Some(&topic.topic_name));
+            }
+        }
+    }
+}
+
 type Check = fn(&Api, Side) -> RangeInclusive<i16>;
 
 /// Every schema has its check.
@@ -309,6 +369,7 @@ const CHECKS: &[(ApiKey, Side, Check)] = &[
     (ApiKey::Fetch, Side::Request, check::<FetchRequest>),
     (ApiKey::ListOffsets, Side::Request, check::<ListOffsetsRequest>),
     (ApiKey::ListOffsets, Side::Response, check::<ListOffsetsResponse>),
+    (ApiKey::Metadata, Side::Request, check::<MetadataRequest>),
     (ApiKey::Metadata, Side::Response, check::<MetadataResponse>),
     (ApiKey::OffsetCommit, Side::Request, check::<OffsetCommitRequest>),
     (ApiKey::OffsetFetch, Side::Response, check::<OffsetFetchResponse>),
@@ -326,6 +387,9 @@ const CHECKS: &[(ApiKey, Side, Check)] = &[
     (ApiKey::AlterPartitionReassignments, Side::Request, check::<AlterPartitionReassignmentsRequest>),
     (ApiKey::ListPartitionReassignments, Side::Response, check::<ListPartitionReassignmentsResponse>),
     (ApiKey::DescribeCluster, Side::Response, check::<DescribeClusterResponse>),
+    (ApiKey::ConsumerGroupHeartbeat, Side::Request, check::<ConsumerGroupHeartbeatRequest>),
+    (ApiKey::ConsumerGroupHeartbeat, Side::Response, check::<ConsumerGroupHeartbeatResponse>),
+    (ApiKey::ConsumerGroupDescribe, Side::Response, check::<ConsumerGroupDescribeResponse>),
 ];
 
 #[test]
@@ -419,6 +483,14 @@ fn move_broker(node_id: &mut BrokerId, host: &mut StrBytes, port: &mut i32) {
         *port += 1;
     }
     move_id(node_id);
+}
+
+fn other_topic(topic_id: Uuid, by: u128) -> Uuid {
+    if topic_id.is_nil() { topic_id } else { Uuid::from_u128(topic_id.as_u128().wrapping_add(by)) }
+}
+
+fn move_topic(topic_id: &mut Uuid, name: Option<&TopicName>) {
+    *topic_id = Shifted.named_topic_id(*topic_id, name.map(|name| name.as_str()));
 }
 
 fn other_cluster(cluster_id: &StrBytes) -> StrBytes {

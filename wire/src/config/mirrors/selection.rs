@@ -196,7 +196,7 @@ mod tests {
         fn a_pattern_matches_as_a_route_does(pattern in regexes(), name in "[ab._]{0,6}") {
             // One that nothing matches is an error there.
             let Ok(ids) = Ids::regex(&pattern) else { return Ok(()) };
-            let expected = ClientMatcher::new(ids, None).matches(&name, Ipv4Addr::LOCALHOST.into());
+            let expected = ClientMatcher::new(ids, None, None).matches(&name, Ipv4Addr::LOCALHOST.into(), None);
             prop_assert_eq!(Pattern::new(&pattern).unwrap().matches(&name), expected, "{} {:?}", pattern, name);
         }
 

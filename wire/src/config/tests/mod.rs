@@ -110,6 +110,13 @@ ssl_certificate_location = "proxy.pem"
 ssl_key_location = "proxy.key"
 ssl_ca_location = "clients.pem"
 ssl_client_auth = "required"
+sasl_enabled_mechanisms = ["SCRAM-SHA-512", "PLAIN"]
+
+[users.billing-app]
+sasl_password_file = "/run/secrets/billing-app"
+
+[users.auditor]
+sasl_password_env = "AUDITOR"
 
 [admin]
 bind = "127.0.0.1:9080"
@@ -133,6 +140,18 @@ mode = "relay"
 sasl_mechanism = "PLAIN"
 sasl_username = "orders"
 sasl_password_env = "ORDERS_PASSWORD"
+
+[[routes]]
+name = "billing"
+client_id = "billing-*"
+tls_subject = ["CN=billing,OU=shop", "CN=invoices"]
+cluster = "new"
+mode = "relay"
+sasl_users = ["billing-app", "auditor"]
+
+[routes.credentials.new]
+sasl_mechanism = "OAUTHBEARER"
+sasl_oauthbearer_token_file = "/run/secrets/token"
 
 [[routes]]
 name = "payments"
@@ -212,7 +231,7 @@ cluster = "legacy"
     "#);
     let config = parse(text);
     for (client_id, cluster) in [("orders-1", "new"), ("payments", "legacy"), ("", "legacy")] {
-        assert_eq!(&*config.route(client_id, [10, 0, 0, 1].into()).unwrap().cluster.name, cluster);
+        assert_eq!(&*config.route(client_id, [10, 0, 0, 1].into(), None).unwrap().cluster.name, cluster);
     }
 }
 
@@ -391,8 +410,8 @@ fn the_example_loads_with_its_comments_switched_on() {
     let config = parse(&on);
     assert_eq!(config.warnings, []);
     assert_eq!(config.clusters[1].security.protocol(), "SASL_SSL");
-    let billing = config.route("billing-1", [10, 3, 0, 1].into()).unwrap();
-    assert_eq!((billing.mode, billing.credentials["new"].username.as_str()), (Mode::Relay, "billing"));
+    let billing = config.route("billing-1", [10, 3, 0, 1].into(), None).unwrap();
+    assert_eq!((billing.mode, billing.credentials["new"].who()), (Mode::Relay, "user 'billing'".to_owned()));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use insta::assert_snapshot;
 
-use super::super::{Mode, Secret};
+use super::super::{Mode, Sasl, SaslMechanism, Secret};
 use super::{errors, parse, warnings};
 
 /// Plaintext clients that are on one cluster, and may come to another, where the proxy logs in for them.
@@ -63,8 +63,9 @@ fn a_route_and_its_credentials() {
     let route = &config.routes[0];
     assert_eq!((route.mode, &*route.cluster.name), (Mode::Relay, "legacy"));
     assert_eq!(route.credentials.keys().map(|cluster| &**cluster).collect::<Vec<_>>(), ["new"]);
-    let sasl = &route.credentials["new"];
-    assert_eq!((sasl.username.as_str(), &sasl.password), ("orders", &Secret::File("/run/secrets/orders".into())));
+    let password = Secret::File("/run/secrets/orders".into());
+    let sasl = Sasl::Password { mechanism: SaslMechanism::ScramSha256, username: "orders".to_owned(), password };
+    assert_eq!(route.credentials["new"], sasl);
 
     // Without credentials SASL is between the client and the broker; TLS is not, and the listener may do without.
     let end_to_end = relay(&[("cluster = \"legacy\"", "cluster = \"new\""), (CREDENTIALS, "")]);
@@ -410,7 +411,7 @@ fn credentials_that_are_not_whole() {
     27 | sasl_username = "orders"
        | ^^^^^^^^^^^^^
        |
-       = help: it belongs in [clusters.NAME] or [routes.credentials.CLUSTER]
+       = help: it belongs in [clusters.NAME] or [routes.credentials.CLUSTER]; who may log in at the proxy is in sasl_users
 
     routes.toml: 1 error
     "#);
@@ -429,7 +430,7 @@ fn credentials_for_whoever_claims_a_client_id() {
     23 | client_id = "orders-*"
        |             ^^^^^^^^^^
        |
-       = help: add client_address, the addresses or networks of the clients that are meant
+       = help: add client_address, the addresses or networks of the clients that are meant; or tls_subject, their certificates' subject; or sasl_users, who then must log in at the proxy
 
     routes.toml: 1 warning
     "#);
@@ -468,4 +469,135 @@ fn a_password_of_a_route_is_never_shown() {
         let shown = errors(&with(lines));
         assert!(!shown.contains("hunter2") && shown.contains("error"), "{lines}\n{shown}");
     }
+}
+
+#[test]
+fn users_log_in_at_the_proxy() {
+    const USERS: &str = "[users.orders-app]\nsasl_password_file = \"/run/secrets/orders-app\"\n\n[[listeners]]";
+    let to_new = ("cluster = \"legacy\"\nmode = \"relay\"", "cluster = \"new\"\nmode = \"relay\"\nsasl_users = \"orders-app\"");
+    let legacy = ("[[listeners]]", "[[routes]]\nname = \"rest\"\nclient_id = \"x\"\ncluster = \"legacy\"\n\n[[listeners]]");
+    let good = relay(&[to_new, legacy]).replace("[[listeners]]", USERS).replace("client_address = \"10.1.0.0/16\"\n", "");
+    let config = parse(&good);
+    assert_eq!(config.warnings, []);
+    assert_eq!((&*config.users[0].name, &*config.routes[1].sasl_users[0]), ("orders-app", "orders-app"));
+    assert_snapshot!(errors(&good.replace("[users.orders-app]", "[users.orders-ap]")), @r#"
+    error: unknown user "orders-app"
+      --> routes.toml:34:14
+       |
+    34 | sasl_users = "orders-app"
+       |              ^^^^^^^^^^^^
+       |
+       = help: did you mean "orders-ap"?
+
+    routes.toml: 1 error
+    "#);
+    assert_snapshot!(errors(&good.replace(CREDENTIALS, "")), @r#"
+    error: `sasl_users` without credentials for cluster "new", whose brokers ask for a login
+      --> routes.toml:34:14
+       |
+    34 | sasl_users = "orders-app"
+       |              ^^^^^^^^^^^^
+       |
+       = help: write [routes.credentials.new]: the client's login ends at the proxy, and this is what the proxy logs in with for it
+
+    routes.toml: 1 error
+    "#);
+    assert_snapshot!(errors(&good.replace("mode = \"relay\"\nsasl_users", "sasl_users").replace(CREDENTIALS, "")), @r#"
+    error: `sasl_users` in bootstrap mode
+      --> routes.toml:33:14
+       |
+    33 | sasl_users = "orders-app"
+       |              ^^^^^^^^^^^^
+       |
+       = help: the client goes on to the brokers by itself and logs in there: write mode = "relay", or drop this line
+
+    routes.toml: 1 error
+    "#);
+    assert_snapshot!(errors(&good.replace("sasl_password_file = \"/run/secrets/orders-app\"\n", "")), @r#"
+    error: a user without a password
+      --> routes.toml:22:1
+       |
+    22 | [users.orders-app]
+       | ^^^^^^^^^^^^^^^^^^
+       |
+       = help: write sasl_password_file, a file that holds the password and nothing else, or sasl_password_env
+
+    routes.toml: 1 error
+    "#);
+}
+
+#[test]
+fn certificates_that_a_route_is_for() {
+    let with = |line: &str| relay(&[("client_address = \"10.1.0.0/16\"", line)]);
+    assert_snapshot!(errors(&with("tls_subject = \"CN=orders\"")), @r#"
+    error: `tls_subject`, but no listener asks clients for a certificate
+      --> routes.toml:24:15
+       |
+    24 | tls_subject = "CN=orders"
+       |               ^^^^^^^^^^^
+       |
+       = help: write ssl_client_auth = "required" and ssl_ca_location at a listener with security_protocol = "SSL"
+
+    routes.toml: 1 error
+    "#);
+    assert_snapshot!(errors(&with("tls_subject = [\"CN=orders, O=Example\", \"orders\", \"/O=Example/CN=orders\"]")), @r#"
+    error: "CN=orders, O=Example" is not a subject as Kafka writes it
+      --> routes.toml:24:16
+       |
+    24 | tls_subject = ["CN=orders, O=Example", "orders", "/O=Example/CN=orders"]
+       |                ^^^^^^^^^^^^^^^^^^^^^^
+       |
+       = help: write it as Kafka names the principal, less "User:", without spaces between its parts: "CN=orders,OU=shop,O=Example,C=DE"
+
+    error: "orders" is not a subject as Kafka writes it
+      --> routes.toml:24:40
+       |
+    24 | tls_subject = ["CN=orders, O=Example", "orders", "/O=Example/CN=orders"]
+       |                                        ^^^^^^^^
+       |
+       = help: write it as Kafka names the principal, less "User:", without spaces between its parts: "CN=orders,OU=shop,O=Example,C=DE"
+
+    error: "/O=Example/CN=orders" is not a subject as Kafka writes it
+      --> routes.toml:24:50
+       |
+    24 | tls_subject = ["CN=orders, O=Example", "orders", "/O=Example/CN=orders"]
+       |                                                  ^^^^^^^^^^^^^^^^^^^^^^
+       |
+       = help: write it as Kafka names the principal, less "User:", without spaces between its parts: "CN=orders,OU=shop,O=Example,C=DE"
+
+    routes.toml: 3 errors
+    "#);
+    let asks = "bind = \"10.0.0.1:9092\"\nsecurity_protocol = \"SSL\"\nssl_certificate_location = \"a.pem\"\nssl_key_location = \"a.key\"\n\
+                ssl_client_auth = \"requested\"\nssl_ca_location = \"ca.pem\"";
+    let config = parse(&with("tls_subject = \"CN=orders\\\\, inc,O=Example\"").replace("bind = \"10.0.0.1:9092\"", asks));
+    assert_eq!(config.warnings, []);
+    let (id, address) = ("orders-1", [10, 1, 0, 1].into());
+    assert!(config.route(id, address, Some("CN=orders\\, inc,O=Example")).is_some());
+    assert!(config.route(id, address, None).is_none() && config.route(id, address, Some("CN=orders")).is_none());
+    // The one without it does not hide behind the one with it, but the other way round.
+    let second = "[[routes]]\nname = \"others\"\nclient_id = \"orders-*\"\ncluster = \"legacy\"\nmode = \"relay\"\n";
+    let text = with("tls_subject = \"CN=orders\"").replace("bind = \"10.0.0.1:9092\"", asks);
+    assert_eq!(parse(&format!("{text}\n{second}")).routes.len(), 2);
+    let shadowed = errors(&text.replace("[[routes]]", &format!("{second}\n[[routes]]")));
+    assert!(shadowed.contains("never gets a client: \"others\""), "{shadowed}");
+}
+
+#[test]
+fn a_client_cannot_log_in_here_and_not_there() {
+    let third = "[clusters.third]\nid = 3\nbootstrap_servers = \"third-1:9092\"\nnode_ids = \"1-50\"\nbroker_ports = \"9300-9349\"\n\
+                 security_protocol = \"SASL_PLAINTEXT\"\nsasl_mechanism = \"PLAIN\"\nsasl_username = \"kferry\"\nsasl_password_env = \"P\"\n\n\
+                 [[listeners]]";
+    let rest = "[[routes]]\nname = \"rest\"\nclient_id = \"x\"\ncluster = \"legacy\"\n\n[[routes]]";
+    let text = relay(&[("[[listeners]]", third), ("cluster = \"legacy\"", "cluster = \"third\"")]).replace("[[routes]]", rest);
+    assert_snapshot!(warnings(&text), @r#"
+    warning: clients log in by themselves at cluster "third", and at "new" the proxy does for them: no setting of a client is right for both
+      --> routes.toml:40:11
+       |
+    40 | cluster = "third"
+       |           ^^^^^^^
+       |
+       = help: write [routes.credentials.third] too, or drop the credentials
+
+    routes.toml: 1 warning
+    "#);
 }

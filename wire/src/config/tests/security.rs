@@ -4,7 +4,7 @@ use std::path::Path;
 
 use insta::assert_snapshot;
 
-use super::super::Secret;
+use super::super::{Sasl, SaslMechanism, Secret};
 use super::{edited, errors, errors_after, parse, warnings};
 use crate::config::Config;
 
@@ -111,7 +111,7 @@ fn sasl_of_a_cluster() {
     8 | sasl_mechanism = "GSSAPI"
       |                  ^^^^^^^^
       |
-      = help: write "PLAIN", "SCRAM-SHA-256" or "SCRAM-SHA-512"
+      = help: write "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512" or "OAUTHBEARER"
 
     routes.toml: 1 error
     "#);
@@ -159,7 +159,7 @@ fn tls_of_a_listener() {
     12 | security_protocol = "SASL_SSL"
        |                     ^^^^^^^^^^
        |
-       = help: SASL passes through the proxy to the broker: write "SSL" for TLS, "PLAINTEXT" without it
+       = help: whether clients log in is a matter of their route: write "SSL" for TLS, "PLAINTEXT" without it
 
     routes.toml: 1 error
     "#);
@@ -199,6 +199,84 @@ fn tls_of_a_listener() {
 }
 
 #[test]
+fn a_token_instead_of_a_password() {
+    let cluster = |keys: &str| edited("id = 2", &format!("id = 2\nsecurity_protocol = \"SASL_SSL\"\n{keys}"));
+    let oauth = "sasl_mechanism = \"OAUTHBEARER\"\n";
+    let config = parse(&cluster(&format!("{oauth}sasl_oauthbearer_token_file = \"/run/token\"")));
+    assert_eq!(config.clusters[1].security.sasl, Some(Some(Sasl::OAuthBearer { token_file: "/run/token".into() })));
+    assert_snapshot!(errors(&cluster(oauth)), @r#"
+    error: OAUTHBEARER without `sasl_oauthbearer_token_file`
+     --> routes.toml:8:18
+      |
+    8 | sasl_mechanism = "OAUTHBEARER"
+      |                  ^^^^^^^^^^^^^
+      |
+      = help: write sasl_oauthbearer_token_file, a file that holds the token and nothing else; kferry reads it at each login
+
+    routes.toml: 1 error
+    "#);
+    assert_snapshot!(errors(&cluster(&format!("{oauth}sasl_oauthbearer_token_file = \"a\"\nsasl_username = \"b\""))), @r#"
+    error: a username or password with the mechanism OAUTHBEARER
+      --> routes.toml:10:17
+       |
+    10 | sasl_username = "b"
+       |                 ^^^
+       |
+       = help: drop it: the token says who logs in
+
+    routes.toml: 1 error
+    "#);
+    assert_snapshot!(errors(&cluster("sasl_mechanism = \"PLAIN\"\nsasl_oauthbearer_token_file = \"a\"")), @r#"
+    error: a token, but `sasl_mechanism` is not OAUTHBEARER
+     --> routes.toml:9:31
+      |
+    9 | sasl_oauthbearer_token_file = "a"
+      |                               ^^^
+      |
+      = help: write sasl_mechanism = "OAUTHBEARER", or drop this line
+
+    routes.toml: 1 error
+    "#);
+    // A token itself is no path, and no message shows it.
+    let shown = errors(&cluster(&format!("{oauth}sasl_oauthbearer_token = \"eyJ.secret.\"")));
+    assert!(!shown.contains("secret") && shown.contains("did you mean `sasl_oauthbearer_token_file`?"), "{shown}");
+}
+
+#[test]
+fn mechanisms_of_a_listener() {
+    let listener = |keys: &str| edited("bind = \"127.0.0.1:9092\"", &format!("bind = \"127.0.0.1:9092\"\n{keys}"));
+    let tls = "security_protocol = \"SSL\"\nssl_certificate_location = \"a.pem\"\nssl_key_location = \"a.key\"";
+    let scram = [SaslMechanism::ScramSha256, SaslMechanism::ScramSha512];
+    assert_eq!(parse(&listener("")).listeners[0].sasl_mechanisms, scram);
+    assert_eq!(parse(&listener(tls)).listeners[0].sasl_mechanisms, SaslMechanism::ALL);
+    assert_eq!(parse(&listener("sasl_enabled_mechanisms = \"SCRAM-SHA-512\"")).listeners[0].sasl_mechanisms, scram[1..]);
+    let over_tls = parse(&listener(&format!("{tls}\nsasl_enabled_mechanisms = \"PLAIN\"")));
+    assert!(over_tls.warnings.iter().all(|warning| !warning.message.contains("PLAIN on")), "{:?}", over_tls.warnings);
+    assert_snapshot!(warnings(&listener("sasl_enabled_mechanisms = [\"SCRAM-SHA-512\", \"PLAIN\"]")), @r#"
+    warning: PLAIN on a listener without TLS: whoever listens in has the password
+      --> routes.toml:12:45
+       |
+    12 | sasl_enabled_mechanisms = ["SCRAM-SHA-512", "PLAIN"]
+       |                                             ^^^^^^^
+       |
+       = help: write security_protocol = "SSL", or leave PLAIN out: SCRAM does not send the password
+
+    routes.toml: 1 warning
+    "#);
+    assert_snapshot!(errors(&listener("sasl_enabled_mechanisms = \"OAUTHBEARER\"")), @r#"
+    error: unknown value "OAUTHBEARER"
+      --> routes.toml:12:27
+       |
+    12 | sasl_enabled_mechanisms = "OAUTHBEARER"
+       |                           ^^^^^^^^^^^^^
+       |
+       = help: write "PLAIN", "SCRAM-SHA-256" or "SCRAM-SHA-512"
+
+    routes.toml: 1 error
+    "#);
+}
+
+#[test]
 fn a_password_is_never_shown() {
     let password = "hunter2-\u{e4}";
     let with = |line: &str| {
@@ -208,7 +286,8 @@ fn a_password_is_never_shown() {
         )
     };
     let literal = with(&format!("sasl_password = \"{password}\""));
-    assert_eq!(parse(&literal).clusters[1].security.sasl.clone().unwrap().unwrap().password, Secret::Literal(password.to_owned()));
+    let Some(Some(Sasl::Password { password: read, .. })) = &parse(&literal).clusters[1].security.sasl else { panic!("no password") };
+    assert_eq!(*read, Secret::Literal(password.to_owned()));
     assert!(!format!("{:?}", parse(&literal)).contains("hunter2"));
     assert_snapshot!(warnings(&literal), @r#"
     warning: a password in the file itself: whoever reads the file has it

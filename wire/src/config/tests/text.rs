@@ -300,7 +300,7 @@ client.dns.lookup = "use_all_dns_ips""#,
     11 | client.dns.lookup = "use_all_dns_ips"
        | ^^^^^^^^^^^^^^^^^
        |
-       = help: the keys here are id, bootstrap_servers, node_ids, broker_ports, security_protocol, ssl_ca_location, ssl_certificate_location, ssl_key_location, ssl_endpoint_identification_algorithm, sasl_mechanism, sasl_username, sasl_password_file, sasl_password_env, sasl_password
+       = help: the keys here are id, bootstrap_servers, node_ids, broker_ports, security_protocol, ssl_ca_location, ssl_certificate_location, ssl_key_location, ssl_endpoint_identification_algorithm, sasl_mechanism, sasl_username, sasl_password_file, sasl_password_env, sasl_password, sasl_oauthbearer_token_file
 
     routes.toml: 5 errors
     "#);
@@ -323,7 +323,7 @@ fn keys_that_nobody_knows() {
     18 | colour = "red"
        | ^^^^^^
        |
-       = help: the keys here are name, client_id, client_id_regex, client_address, cluster, mode, credentials
+       = help: the keys here are name, client_id, client_id_regex, client_address, tls_subject, cluster, mode, credentials, sasl_users
 
     error: unknown key `Cluster`
       --> routes.toml:19:1
@@ -343,7 +343,7 @@ fn keys_that_nobody_knows() {
     1 | verbose = true
       | ^^^^^^^
       |
-      = help: the keys here are clusters, listeners, admin, limits, routes, mirrors
+      = help: the keys here are clusters, listeners, users, admin, limits, routes, mirrors
 
     error: unknown key `cluster`
      --> routes.toml:6:2

@@ -1,0 +1,153 @@
+import java.io.IOException;
+import java.io.PrintStream;
+import java.time.Duration;
+import java.util.Arrays;
+import java.util.List;
+import java.util.Map;
+import org.apache.kafka.clients.consumer.ConsumerRecord;
+import org.apache.kafka.clients.consumer.KafkaConsumer;
+import org.apache.kafka.clients.producer.KafkaProducer;
+import org.apache.kafka.clients.producer.ProducerRecord;
+import org.apache.kafka.common.serialization.StringDeserializer;
+import org.apache.kafka.common.serialization.StringSerializer;
+
+/**
+ * A soak of Kafka's own Java client: produces numbers at a steady rate and consumes them in a group of two, until its
+ * input ends. Reports as lines of JSON; see tests/clients/README.md.
+ */
+public final class Soak {
+    private static final int REPORT_MS = 100;
+    private static final PrintStream OUT = System.out;
+
+    public static void main(String[] args) throws Exception {
+        boolean done = new Soak(Job.read(args[0])).run();
+        System.exit(done ? 0 : 1);
+    }
+
+    private final Job job;
+    private final long[] sent;
+    private final long[] acked;
+    private final long[] consumed;
+    private long again;
+    private long skipped;
+    private volatile boolean stopped;
+    private volatile boolean ended;
+
+    private Soak(Job job) {
+        this.job = job;
+        sent = new long[job.partitions()];
+        acked = new long[job.partitions()];
+        consumed = new long[job.partitions()];
+    }
+
+    private boolean run() throws Exception {
+        var members = List.of(start("member-1", this::consume), start("member-2", this::consume));
+        Thread producer = start("producer", this::produce);
+        start("input", () -> {
+            while (System.in.read() >= 0) {}
+            stopped = true;
+        });
+        long deadline = Long.MAX_VALUE;
+        boolean done = false;
+        while (!done && System.nanoTime() < deadline) {
+            Thread.sleep(REPORT_MS);
+            report();
+            if (!stopped || producer.isAlive()) continue;
+            if (deadline == Long.MAX_VALUE) deadline = System.nanoTime() + Duration.ofMillis(job.timeoutMs()).toNanos();
+            synchronized (this) {
+                done = Arrays.equals(sent, acked) && Arrays.equals(sent, consumed);
+            }
+        }
+        ended = true;
+        if (!done) error("not done " + job.timeoutMs() + " ms after the last was sent: " + Arrays.toString(sent));
+        for (Thread member : members) member.join(job.timeoutMs());
+        report();
+        return done;
+    }
+
+    private void produce() throws IOException {
+        try (var producer = new KafkaProducer<>(job.connection(), new StringSerializer(), new StringSerializer())) {
+            long start = System.nanoTime();
+            for (long all = 0; !stopped; all++) {
+                while (all >= (System.nanoTime() - start) / 1e9 * job.recordsPerSecond() && !stopped) sleep();
+                int partition = (int) (all % job.partitions());
+                String value = Long.toString(all / job.partitions());
+                synchronized (this) {
+                    sent[partition]++;
+                }
+                producer.send(new ProducerRecord<>(job.topic(), partition, null, value), (record, failed) -> {
+                    if (failed != null) {
+                        error("producing: " + failed);
+                        return;
+                    }
+                    synchronized (this) {
+                        acked[partition]++;
+                    }
+                });
+            }
+        }
+    }
+
+    private void consume() throws IOException {
+        Map<String, Object> config = job.connection();
+        config.put("group.id", job.groupId());
+        config.put("auto.offset.reset", "earliest");
+        try (var member = new KafkaConsumer<>(config, new StringDeserializer(), new StringDeserializer())) {
+            member.subscribe(List.of(job.topic()));
+            while (!ended) {
+                for (var record : member.poll(Duration.ofMillis(REPORT_MS))) count(record);
+            }
+        }
+    }
+
+    /** A number is the next of its partition, one that was read before, or one too far. */
+    private synchronized void count(ConsumerRecord<String, String> record) {
+        long number = Long.parseLong(record.value());
+        long next = consumed[record.partition()];
+        if (number < next) {
+            again++;
+            return;
+        }
+        if (number > next) skipped++;
+        consumed[record.partition()] = number + 1;
+    }
+
+    private synchronized void report() throws IOException {
+        var progress = Map.of("acked", acked, "consumed", consumed, "again", again, "skipped", skipped);
+        OUT.println(Job.JSON.writeValueAsString(Map.of("progress", progress)));
+    }
+
+    private static void error(String text) {
+        try {
+            OUT.println(Job.JSON.writeValueAsString(Map.of("error", text)));
+        } catch (IOException impossible) {
+            throw new IllegalStateException(impossible);
+        }
+    }
+
+    private static void sleep() {
+        try {
+            Thread.sleep(1);
+        } catch (InterruptedException ended) {
+            Thread.currentThread().interrupt();
+        }
+    }
+
+    private interface Task {
+        void run() throws Exception;
+    }
+
+    private static Thread start(String name, Task task) {
+        Thread thread = new Thread(() -> {
+            try {
+                task.run();
+            } catch (Exception failed) {
+                failed.printStackTrace();
+                error(name + ": " + failed);
+            }
+        }, name);
+        thread.setDaemon(true);
+        thread.start();
+        return thread;
+    }
+}

@@ -1,0 +1,168 @@
+//! The soak of the Rust crate rdkafka (librdkafka), in this process.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use rdkafka::ClientContext;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, Message as _};
+use rdkafka::producer::{BaseProducer, BaseRecord, ProducerContext};
+
+use super::rdkafka::connection;
+use super::soak::{Counts, Job, Line, REPORT};
+
+/// Runs until `stop`, then until all is read, at most `limit` more.
+pub(super) fn soak(job: &Job, limit: Duration, stop: &AtomicBool, report: &(dyn Fn(Line) + Sync)) -> Result<()> {
+    let tally = Tally(Arc::new(Mutex::new(Counted {
+        counts: Counts { acked: vec![0; job.partitions], consumed: vec![0; job.partitions], ..Counts::default() },
+        failed: Vec::new(),
+    })));
+    let group = [subscribe(job)?, subscribe(job)?];
+    let mut config = connection(&job.bootstrap_servers, &job.client_id, job.security.as_ref());
+    // acks=all is librdkafka's own default, idempotence is not.
+    config.set("enable.idempotence", "true");
+    let producer: BaseProducer<Tally> = config.create_with_context(tally.clone())?;
+
+    let all_read = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let reading = group.map(|member| {
+            let (tally, all_read) = (&tally, &all_read);
+            scope.spawn(move || read(&member, tally, all_read, report))
+        });
+        let sent = send(job, &producer, &tally, stop, report);
+        let deadline = Instant::now() + limit;
+        let ended = sent.and_then(|sent| {
+            loop {
+                producer.poll(REPORT);
+                tally.report(report);
+                let counts = tally.lock().counts.clone();
+                if counts.acked == sent && counts.consumed == sent {
+                    return Ok(());
+                }
+                ensure!(Instant::now() < deadline, "not done {limit:?} after the last of {sent:?} was sent");
+            }
+        });
+        all_read.store(true, Ordering::Relaxed);
+        for reading in reading {
+            reading.join().map_err(|_| anyhow!("a member panicked"))??;
+        }
+        tally.report(report);
+        ended
+    })
+}
+
+/// Returns how many went to each partition.
+fn send(job: &Job, producer: &BaseProducer<Tally>, tally: &Tally, stop: &AtomicBool, report: &(dyn Fn(Line) + Sync)) -> Result<Vec<u64>> {
+    let mut sent = vec![0; job.partitions];
+    let (start, mut reported) = (Instant::now(), Instant::now());
+    let mut all = 0;
+    while !stop.load(Ordering::Relaxed) {
+        while all < (start.elapsed().as_secs_f64() * f64::from(job.records_per_second)) as u64 {
+            let partition = (all % job.partitions as u64) as usize;
+            let payload = sent[partition].to_string();
+            let record: BaseRecord<'_, [u8], str> = BaseRecord::to(&job.topic).partition(partition as i32).payload(&*payload);
+            match producer.send(record) {
+                Ok(()) => (sent[partition], all) = (sent[partition] + 1, all + 1),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => break,
+                Err((error, _)) => return Err(error).context("producing"),
+            }
+        }
+        producer.poll(Duration::from_millis(10));
+        if reported.elapsed() >= REPORT {
+            reported = Instant::now();
+            tally.report(report);
+        }
+    }
+    Ok(sent)
+}
+
+fn subscribe(job: &Job) -> Result<BaseConsumer> {
+    let mut config = connection(&job.bootstrap_servers, &job.client_id, job.security.as_ref());
+    config.set("group.id", &job.group_id).set("auto.offset.reset", "earliest");
+    let consumer: BaseConsumer = config.create()?;
+    consumer.subscribe(&[&job.topic])?;
+    Ok(consumer)
+}
+
+fn read(member: &BaseConsumer, tally: &Tally, all_read: &AtomicBool, report: &(dyn Fn(Line) + Sync)) -> Result<()> {
+    while !all_read.load(Ordering::Relaxed) {
+        match member.poll(REPORT) {
+            Some(Ok(message)) => {
+                let number = str::from_utf8(message.payload().context("no payload")?)?.parse()?;
+                tally.lock().counts.read(message.partition() as usize, number);
+            }
+            Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => report(Line::Error(format!("consuming: {error}"))),
+            // Everything else librdkafka says while it tries again by itself.
+            Some(Err(error)) => report(Line::Notice(format!("consuming: {error}"))),
+            None => {}
+        }
+    }
+    match member.commit_consumer_state(CommitMode::Sync) {
+        // The periodic commit came first, nothing is left to do.
+        Ok(()) | Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => Ok(()),
+        Err(error) => Err(error).context("committing"),
+    }
+}
+
+impl Counts {
+    /// A number is the next of its partition, one that was read before, or one too far.
+    fn read(&mut self, partition: usize, number: u64) {
+        let next = &mut self.consumed[partition];
+        if number < *next {
+            self.again += 1;
+            return;
+        }
+        self.skipped += u64::from(number > *next);
+        *next = number + 1;
+    }
+}
+
+#[derive(Clone)]
+struct Tally(Arc<Mutex<Counted>>);
+
+struct Counted {
+    counts: Counts,
+    failed: Vec<KafkaError>,
+}
+
+impl Tally {
+    fn lock(&self) -> MutexGuard<'_, Counted> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn report(&self, report: &(dyn Fn(Line) + Sync)) {
+        let (counts, failed) = {
+            let mut counted = self.lock();
+            (counted.counts.clone(), std::mem::take(&mut counted.failed))
+        };
+        for error in failed {
+            report(Line::Error(format!("producing: {error}")));
+        }
+        report(Line::Progress(counts));
+    }
+}
+
+impl ClientContext for Tally {
+    /// All but fatal ones tell of a connection that failed, and are for logs.
+    fn error(&self, error: KafkaError, _reason: &str) {
+        if matches!(error, KafkaError::Global(RDKafkaErrorCode::Fatal)) {
+            self.lock().failed.push(error);
+        }
+    }
+}
+
+impl ProducerContext for Tally {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        let mut counted = self.lock();
+        match result {
+            Ok(message) => counted.counts.acked[message.partition() as usize] += 1,
+            Err((error, _)) => counted.failed.push(error.clone()),
+        }
+    }
+}
