@@ -208,14 +208,14 @@ impl Cutter {
                 let length = entry.as_ref().map_or(0, |entry| entry.bytes().len());
                 let next = batch::split(left.slice(length..)).next().and_then(Result::ok).filter(|_| length > 0);
                 let end = next.map_or(end, |next| if let Entry::Batch(next) = next { next.base_offset() } else { end });
-                result = Err(Unreadable { offsets: self.at..end.max(self.at), error, bytes: left });
+                result = Err(Unreadable { offsets: self.at..end, error, bytes: left });
                 break;
             }
             left = left.slice(entry.map_or(0, |entry| entry.bytes().len())..);
         }
         // What was gathered before a failure is good.
         self.flush(&mut small, pieces).map_err(|error| Unreadable { offsets: self.at..self.at, error, bytes: Bytes::new() })?;
-        result
+        result.map_err(|unreadable| Unreadable { offsets: self.at..unreadable.offsets.end.max(self.at), ..unreadable })
     }
 
     fn entry(
@@ -355,4 +355,238 @@ pub fn producer_id(mirror: &str, topic: &str, partition: i32, term: i32) -> i64 
     // FNV-1a: it has to stay what it is for ever, and no more than that.
     let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     (1 << 62) | (hash >> 3) as i64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const TRANSACTIONAL: u8 = 1 << 4;
+    const CONTROL: u8 = 1 << 5;
+    const APPEND_TIME: u8 = 1 << 3;
+
+    /// What a leader's log holds.
+    #[derive(Debug, Clone)]
+    enum Part {
+        /// So many records, of a transaction of this producer if there is one.
+        Records { count: usize, size: usize, codec: Codec, append_time: bool, transaction: Option<i64> },
+        /// The records with these places, of so many: the others were compacted away.
+        Compacted { of: usize, left: Vec<usize> },
+        /// A marker of this producer.
+        Marker { producer_id: i64, commit: bool },
+        /// Offsets of which nothing is left.
+        Gone(i64),
+    }
+
+    fn part() -> impl Strategy<Value = Part> {
+        let codec = prop::sample::select(vec![Codec::None, Codec::Lz4, Codec::Zstd]);
+        prop_oneof![
+            6 => (1..20_usize, 0..3_000_usize, codec, any::<bool>(), prop::option::of(0..3_i64)).prop_map(
+                |(count, size, codec, append_time, transaction)| Part::Records { count, size: size / count, codec, append_time: append_time && size % 5 == 0, transaction }
+            ),
+            2 => (2..12_usize).prop_flat_map(|of| prop::sample::subsequence((0..of).collect::<Vec<_>>(), 0..of).prop_map(move |left| Part::Compacted { of, left })),
+            2 => (0..3_i64, any::<bool>()).prop_map(|(producer_id, commit)| Part::Marker { producer_id, commit }),
+            1 => (1..50_i64).prop_map(Part::Gone),
+        ]
+    }
+
+    fn record(offset: i64, size: usize) -> Record {
+        Record {
+            offset,
+            timestamp: 1_700_000_000_000 + (offset * 7919) % 1_000,
+            key: (offset % 3 != 0).then(|| Bytes::from(format!("key {offset}"))),
+            value: (offset % 5 != 0).then(|| Bytes::from(vec![offset as u8; size])),
+            headers: (0..offset % 3).map(|n| (Bytes::from_static(b"h"), Some(Bytes::from(n.to_string())))).collect(),
+        }
+    }
+
+    /// A batch as a log has it: at its offset, of that producer, with those attributes, and with a right CRC.
+    fn batch(base_offset: i64, records: &[Record], codec: Codec, attributes: u8, producer_id: i64, last_offset_delta: i32) -> Vec<u8> {
+        let dense: Vec<_> = records.iter().enumerate().map(|(n, record)| Record { offset: n as i64, ..record.clone() }).collect();
+        let mut bytes = batch::encode(&dense, codec, Stamp { producer_id, producer_epoch: 0, base_sequence: 0 }).unwrap().to_vec();
+        if records.len() as i32 != last_offset_delta + 1 {
+            assert_eq!(codec, Codec::None);
+            // Each record's offset delta is a varint of one byte behind its length, attributes and timestamp delta.
+            let mut at = 61;
+            for record in records {
+                let (length, behind) = varint(&bytes, at);
+                let (_, delta) = varint(&bytes, behind + 1);
+                bytes[delta] = ((record.offset - base_offset) * 2) as u8;
+                at = behind + length as usize;
+            }
+        }
+        bytes[0..8].copy_from_slice(&base_offset.to_be_bytes());
+        bytes[22] |= attributes;
+        bytes[23..27].copy_from_slice(&last_offset_delta.to_be_bytes());
+        let crc = crc32c::crc32c(&bytes[21..]);
+        bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+        bytes
+    }
+
+    /// A zigzag varint, and where it ends.
+    fn varint(bytes: &[u8], mut at: usize) -> (i64, usize) {
+        let (mut value, mut shift) = (0_u64, 0);
+        loop {
+            value |= u64::from(bytes[at] & 0x7f) << shift;
+            shift += 7;
+            at += 1;
+            if bytes[at - 1] & 0x80 == 0 {
+                return (((value >> 1) as i64) ^ -((value & 1) as i64), at);
+            }
+        }
+    }
+
+    /// The log's bytes, batch by batch with their offsets, its aborted transactions, and what a consumer sees of it.
+    fn log(parts: &[Part]) -> (Vec<(i64, Vec<u8>)>, Vec<(i64, i64)>, Vec<Record>, i64) {
+        let (mut batches, mut aborted, mut seen, mut at) = (Vec::new(), Vec::new(), Vec::new(), 0);
+        let mut open: std::collections::BTreeMap<i64, (i64, Vec<Record>)> = std::collections::BTreeMap::new();
+        for part in parts {
+            match part {
+                Part::Records { count, size, codec, append_time, transaction } => {
+                    let mut records: Vec<_> = (0..*count).map(|n| record(at + n as i64, *size)).collect();
+                    let attributes = if *append_time { APPEND_TIME } else { 0 } | if transaction.is_some() { TRANSACTIONAL } else { 0 };
+                    batches.push((at, batch(at, &records, *codec, attributes, transaction.unwrap_or(100), *count as i32 - 1)));
+                    if *append_time {
+                        let max = records.iter().map(|record| record.timestamp).max().unwrap();
+                        records.iter_mut().for_each(|record| record.timestamp = max);
+                    }
+                    match transaction {
+                        Some(producer_id) => open.entry(*producer_id).or_insert((at, Vec::new())).1.append(&mut records),
+                        None => seen.append(&mut records),
+                    }
+                    at += *count as i64;
+                }
+                Part::Compacted { of, left } => {
+                    let records: Vec<_> = left.iter().map(|n| record(at + *n as i64, 10)).collect();
+                    if !records.is_empty() {
+                        batches.push((at, batch(at, &records, Codec::None, 0, 100, *of as i32 - 1)));
+                    }
+                    seen.extend(records);
+                    at += *of as i64;
+                }
+                Part::Marker { producer_id, commit } => {
+                    // Version 0, then 0 is ABORT and 1 COMMIT.
+                    let marker = Record { key: Some(Bytes::from(vec![0, 0, 0, u8::from(*commit)])), value: Some(Bytes::from(vec![0; 6])), ..record(at, 0) };
+                    batches.push((at, batch(at, &[marker], Codec::None, TRANSACTIONAL | CONTROL, *producer_id, 0)));
+                    if let Some((first, records)) = open.remove(producer_id) {
+                        if *commit { seen.extend(records) } else { aborted.push((*producer_id, first)) }
+                    }
+                    at += 1;
+                }
+                Part::Gone(count) => at += count,
+            }
+        }
+        // What is still open at the end is behind the last stable offset: nothing from there on comes.
+        let end = open.values().map(|(first, _)| *first).min().unwrap_or(at);
+        batches.retain(|(offset, _)| *offset < end);
+        seen.retain(|record| record.offset < end);
+        aborted.retain(|(_, first)| *first < end);
+        seen.sort_by_key(|record| record.offset);
+        (batches, aborted, seen, end)
+    }
+
+    /// What the pieces put at which offset; they follow each other without a gap, and the sequence follows the records.
+    fn written(pieces: &[Piece], from: i64, producer_id: i64, mut sequence: i32) -> (Vec<Record>, i64) {
+        let (mut records, mut at) = (Vec::new(), from);
+        for piece in pieces {
+            match piece {
+                Piece::Data(data) => {
+                    assert_eq!(data.offset, at);
+                    let entry = batch::split(data.bytes.clone()).next().unwrap().unwrap();
+                    entry.check().unwrap();
+                    let Entry::Batch(batch) = &entry else { panic!("magic 2") };
+                    assert!(batch.is_dense() && !batch.is_transactional() && !batch.is_control());
+                    assert_eq!((batch.producer_id(), batch.base_sequence(), batch.count()), (producer_id, sequence, data.count));
+                    records.extend(entry.records(1 << 20).unwrap().into_iter().map(|record| Record { offset: record.offset + at, ..record }));
+                    at += i64::from(data.count);
+                    sequence = next_sequence(sequence, i64::from(data.count));
+                }
+                Piece::Hole(hole) => {
+                    assert_eq!(hole.offsets.start, at);
+                    assert!(hole.offsets.end > at);
+                    at = hole.offsets.end;
+                }
+            }
+        }
+        (records, at)
+    }
+
+    proptest! {
+        /// Whatever the log, however the answers are cut, and wherever the copy begins: the follower gets each record that a consumer
+        /// sees, at its offset, and nothing else.
+        #[test]
+        fn what_a_consumer_sees_is_what_is_written(
+            parts in prop::collection::vec(part(), 0..12),
+            answers in prop::collection::vec(1..5_usize, 1..8),
+            begin in any::<prop::sample::Index>(),
+            coalesce in any::<bool>(),
+            single in any::<bool>(),
+        ) {
+            let (batches, aborted, seen, end) = log(&parts);
+            if end == 0 {
+                return Ok(());
+            }
+            let from = begin.index(end as usize) as i64;
+            let mut cutter = Cutter::new(from, 7, i32::MAX - 5).coalesce(coalesce, 1 << 20);
+            if single {
+                cutter = cutter.careful(from + 20, HashSet::new());
+            }
+            let mut pieces = Vec::new();
+            let mut rest: Vec<_> = batches.into_iter().collect();
+            let mut answers = answers.into_iter().cycle();
+            loop {
+                // A broker begins with the batch that holds the offset.
+                rest.retain(|(offset, bytes)| offset + i64::from(i32::from_be_bytes(bytes[23..27].try_into().unwrap())) >= cutter.at());
+                if rest.is_empty() {
+                    break;
+                }
+                let answer: Vec<u8> = rest.iter().take(answers.next().unwrap()).flat_map(|(_, bytes)| bytes.clone()).collect();
+                cutter.cut(answer.into(), &mut Transactions::new(aborted.clone()), &mut pieces).unwrap();
+            }
+            let (records, at) = written(&pieces, from, 7, i32::MAX - 5);
+            prop_assert_eq!(at, cutter.at());
+            let expected: Vec<_> = seen.into_iter().filter(|record| record.offset >= from).collect();
+            prop_assert_eq!(records, expected);
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes: Vec<u8>, at in 0..100_i64) {
+            let mut pieces = Vec::new();
+            let _ = Cutter::new(at, 7, 0).cut(bytes.into(), &mut Transactions::default(), &mut pieces);
+        }
+    }
+
+    #[test]
+    fn a_skipped_record_is_a_hole_and_the_others_go_one_by_one() {
+        let records: Vec<_> = (10..14).map(|offset| record(offset, 3)).collect();
+        let bytes = batch(10, &records, Codec::None, 0, 100, 3);
+        let mut cutter = Cutter::new(10, 7, 0).careful(14, HashSet::from([12]));
+        let mut pieces = Vec::new();
+        cutter.cut(bytes.into(), &mut Transactions::default(), &mut pieces).unwrap();
+        assert_eq!(pieces.len(), 4);
+        assert_eq!(pieces[2], Piece::Hole(Hole { offsets: 12..13 }));
+        assert_eq!(written(&pieces, 10, 7, 0).1, 14);
+    }
+
+    #[test]
+    fn a_damaged_batch_names_the_offsets_up_to_the_next_one() {
+        let (good, next) = (batch(0, &[record(0, 3)], Codec::None, 0, 100, 0), batch(9, &[record(9, 3)], Codec::None, 0, 100, 0));
+        let mut damaged = batch(1, &[record(1, 3), record(2, 3)], Codec::None, 0, 100, 1);
+        // The last offset delta: the CRC covers it, so it is not believed.
+        damaged[26] = 77;
+        let mut cutter = Cutter::new(0, 7, 0);
+        let mut pieces = Vec::new();
+        let bytes = [good, damaged, next].concat();
+        let unreadable = cutter.cut(bytes.into(), &mut Transactions::default(), &mut pieces).unwrap_err();
+        assert_eq!((unreadable.offsets, pieces.len(), cutter.at()), (1..9, 1, 1));
+        assert_eq!(cutter.leap(9), Piece::Hole(Hole { offsets: 1..9 }));
+    }
+
+    #[test]
+    fn a_producer_id_is_far_above_any_that_a_broker_gives_out_and_stays_what_it_is() {
+        assert_eq!(producer_id("m", "orders", 3, 1), producer_id("m", "orders", 3, 1));
+        assert_ne!(producer_id("m", "orders", 3, 1), producer_id("m", "orders", 3, 2));
+        assert!((0..1_000).all(|partition| producer_id("m", "orders", partition, 1) >= 1 << 62));
+    }
 }

@@ -326,14 +326,14 @@ pub async fn apply(plan: &TopicPlan, on_follower: &Arc<str>, follower: &Client, 
             };
             let mut config: Vec<_> = config.into_iter().collect();
             match create(config.clone(), false).await {
-                Err(error) if error.code() == Some(ResponseError::InvalidConfig) => {}
+                Err(error) if is_setting(&error) => {}
                 done => return done,
             }
             // A value that one version takes, another may not: 4.3 has a least `segment.bytes`. Which one it is, each alone tells.
             let mut kept = Vec::new();
             for setting in config.drain(..) {
                 match create(vec![setting.clone()], true).await {
-                    Err(error) if error.code() == Some(ResponseError::InvalidConfig) => {
+                    Err(error) if is_setting(&error) => {
                         tracing::warn!(topic = &**on_follower, setting = format!("{} = {}", setting.0, setting.1), %error, "left out");
                     }
                     Err(error) => return Err(error),
@@ -344,6 +344,11 @@ pub async fn apply(plan: &TopicPlan, on_follower: &Arc<str>, follower: &Client, 
         }
         Action::Grow { .. } => follower.create_partitions(on_follower, plan.partitions, None, false).await,
     }
+}
+
+/// Whether a topic was refused because of a setting: 2.8 has the more general error for it.
+fn is_setting(error: &ClientError) -> bool {
+    matches!(error.code(), Some(ResponseError::InvalidConfig | ResponseError::InvalidRequest))
 }
 
 /// Whether the follower's topic still waits for its compaction: see [`apply`].
