@@ -160,6 +160,7 @@ impl Cutter {
 
     /// Whether small batches are put together (they are by default), and how large a batch may become at the most: the follower's
     /// `max.message.bytes`.
+    #[must_use]
     pub fn coalesce(mut self, coalesce: bool, max_message_bytes: usize) -> Self {
         self.coalesce = coalesce;
         self.coalesced = COALESCED.min(max_message_bytes / 2);
@@ -167,6 +168,7 @@ impl Cutter {
     }
 
     /// Each record below `until` goes alone, those in `skip` not at all: after a batch was refused, to find the record that is the reason.
+    #[must_use]
     pub fn careful(mut self, until: i64, skip: HashSet<i64>) -> Self {
         (self.single_until, self.skip) = (until, skip);
         self
@@ -437,8 +439,18 @@ mod tests {
         }
     }
 
-    /// The log's bytes, batch by batch with their offsets, its aborted transactions, and what a consumer sees of it.
-    fn log(parts: &[Part]) -> (Vec<(i64, Vec<u8>)>, Vec<(i64, i64)>, Vec<Record>, i64) {
+    /// A log up to its last stable offset.
+    struct Log {
+        /// Its bytes, batch by batch with their offsets.
+        batches: Vec<(i64, Vec<u8>)>,
+        /// Its aborted transactions: producer id and first offset.
+        aborted: Vec<(i64, i64)>,
+        /// What a consumer sees of it.
+        seen: Vec<Record>,
+        end: i64,
+    }
+
+    fn log(parts: &[Part]) -> Log {
         let (mut batches, mut aborted, mut seen, mut at) = (Vec::new(), Vec::new(), Vec::new(), 0);
         let mut open: std::collections::BTreeMap<i64, (i64, Vec<Record>)> = std::collections::BTreeMap::new();
         for part in parts {
@@ -449,7 +461,9 @@ mod tests {
                     batches.push((at, batch(at, &records, *codec, attributes, transaction.unwrap_or(100), *count as i32 - 1)));
                     if *append_time {
                         let max = records.iter().map(|record| record.timestamp).max().unwrap();
-                        records.iter_mut().for_each(|record| record.timestamp = max);
+                        for record in &mut records {
+                            record.timestamp = max;
+                        }
                     }
                     match transaction {
                         Some(producer_id) => open.entry(*producer_id).or_insert((at, Vec::new())).1.append(&mut records),
@@ -483,7 +497,7 @@ mod tests {
         seen.retain(|record| record.offset < end);
         aborted.retain(|(_, first)| *first < end);
         seen.sort_by_key(|record| record.offset);
-        (batches, aborted, seen, end)
+        Log { batches, aborted, seen, end }
     }
 
     /// What the pieces put at which offset; they follow each other without a gap, and the sequence follows the records.
@@ -523,7 +537,7 @@ mod tests {
             coalesce in any::<bool>(),
             single in any::<bool>(),
         ) {
-            let (batches, aborted, seen, end) = log(&parts);
+            let Log { batches, aborted, seen, end } = log(&parts);
             if end == 0 {
                 return Ok(());
             }

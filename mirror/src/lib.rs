@@ -14,6 +14,9 @@
 //! | [`cut`] | a log's bytes into batches to append and offsets to fill |
 //! | [`holes`] | offsets without records |
 //! | [`log`] | a log as a consumer sees it, the comparison of two |
+//! | [`keys`] | the latest record of each key in two compacted logs |
+//! | [`plan`] | what a mirror would do, and what is in its way |
+//! | [`rights`] | which ACLs are missing |
 //! | [`state`] | what is kept of each partition, in a compacted topic on the target |
 //! | [`append`] | records of the mirror's own |
 //! | [`dead_letters`] | records that the follower will not take |
@@ -28,10 +31,13 @@ pub mod dead_letters;
 pub mod fetch;
 pub mod holes;
 pub mod job;
+pub mod keys;
 pub mod log;
 pub mod metrics;
+pub mod plan;
 pub mod progress;
 pub mod replicate;
+pub mod rights;
 pub mod run;
 pub mod settle;
 pub mod state;

@@ -2,6 +2,8 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use kafka_protocol::ResponseError;
@@ -13,6 +15,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::fetch::{self, Amount, Fetched, Session};
 use crate::job::Side;
+use crate::keys::{Keys, Owner};
 
 /// Records of one batch, decompressed.
 const DECODED: usize = 1 << 30;
@@ -28,6 +31,8 @@ pub struct LogReader {
     /// Records that were read and not asked for yet.
     ahead: VecDeque<Record>,
     max_bytes: i32,
+    /// Offsets that were read are added here.
+    progress: Option<Arc<AtomicU64>>,
 }
 
 /// A log that cannot be read.
@@ -78,7 +83,14 @@ pub enum ReadError {
 impl LogReader {
     /// Reads the offsets from `at` to before `end`, with answers of about `max_bytes`.
     pub fn new(side: Side, partition: i32, at: i64, end: i64, max_bytes: i32) -> Self {
-        Self { side, partition, at, end, ahead: VecDeque::new(), max_bytes }
+        Self { side, partition, at, end, ahead: VecDeque::new(), max_bytes, progress: None }
+    }
+
+    /// The same, with a count of the offsets that were read, for somebody who waits.
+    #[must_use]
+    pub fn counted(mut self, progress: Arc<AtomicU64>) -> Self {
+        self.progress = Some(progress);
+        self
     }
 
     /// The next record, `None` at the end.
@@ -125,6 +137,9 @@ impl LogReader {
                 entry.check().map_err(|error| broken(self.at, error))?;
                 let records = entry.records(DECODED).map_err(|error| broken(self.at, error))?;
                 self.ahead.extend(records.into_iter().filter(|record| (self.at..self.end).contains(&record.offset)));
+            }
+            if let Some(progress) = &self.progress {
+                progress.fetch_add(end.min(self.end).saturating_sub(self.at).max(0) as u64, Ordering::Relaxed);
             }
             self.at = end;
         }
@@ -179,6 +194,35 @@ pub async fn written_only_by(side: &Side, partition: i32, offsets: Range<i64>, p
     Ok(true)
 }
 
+/// What a few batches of a log are like.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sample {
+    /// Their bytes, as they are stored.
+    pub bytes: u64,
+    /// The offsets that they span.
+    pub offsets: u64,
+    /// Whether one of them is of a transaction, or a marker.
+    pub transactional: bool,
+}
+
+/// Looks at the batches from an offset on, about `max_bytes` of them.
+pub async fn sample(side: &Side, partition: i32, at: i64, max_bytes: i32) -> Result<Sample, ReadError> {
+    let mut sample = Sample::default();
+    let mut from = None;
+    for entry in batch::split(fetch_once(side, partition, at, max_bytes).await?.records) {
+        let entry = entry.map_err(|error| side.broken(partition, at, error))?;
+        let mut first = at;
+        if let Entry::Batch(batch) = &entry {
+            first = batch.base_offset();
+            sample.transactional |= batch.is_transactional() || batch.is_control();
+        }
+        let from = *from.get_or_insert(first);
+        sample.bytes += entry.bytes().len() as u64;
+        sample.offsets = u64::try_from(entry.last_offset() + 1 - from).unwrap_or(0);
+    }
+    Ok(sample)
+}
+
 impl Side {
     fn broken(&self, partition: i32, at: i64, error: BatchError) -> ReadError {
         ReadError::Batch { cluster: self.cluster().to_string(), partition: self.partition(partition), at, error }
@@ -186,6 +230,11 @@ impl Side {
 }
 
 impl ReadError {
+    /// Whether the log begins further on by now: retention or DeleteRecords took what was to be read.
+    pub fn is_deleted(&self) -> bool {
+        matches!(self, Self::Kafka { error: ResponseError::OffsetOutOfRange, .. })
+    }
+
     /// Whether the same may succeed a moment later.
     pub fn is_retriable(&self) -> bool {
         match self {
@@ -232,7 +281,20 @@ pub struct Compared {
 ///
 /// # Errors
 /// [`ReadError`]: nothing can be said then.
-pub async fn compare(mut leader: LogReader, mut follower: LogReader, allowed: &Allowed) -> Result<Compared, ReadError> {
+pub async fn compare(leader: LogReader, follower: LogReader, allowed: &Allowed) -> Result<Compared, ReadError> {
+    compare_keys(leader, follower, allowed, &mut None).await
+}
+
+/// The same, and for compacted logs also which keys' latest record only one of them has.
+///
+/// # Errors
+/// [`ReadError`]: nothing can be said then.
+pub async fn compare_keys(
+    mut leader: LogReader,
+    mut follower: LogReader,
+    allowed: &Allowed,
+    keys: &mut Option<Keys>,
+) -> Result<Compared, ReadError> {
     let mut found = Compared::default();
     let (mut left, mut right) = tokio::try_join!(leader.next(), follower.next())?;
     loop {
@@ -243,6 +305,9 @@ pub async fn compare(mut leader: LogReader, mut follower: LogReader, allowed: &A
                 if let Some(what) = difference(one, other) {
                     found.difference = different(one.offset, what);
                     return Ok(found);
+                }
+                if let Some(keys) = keys {
+                    keys.both(one);
                 }
                 found.equal += 1;
                 (left, right) = match (leader.ready(), follower.ready()) {
@@ -258,6 +323,9 @@ pub async fn compare(mut leader: LogReader, mut follower: LogReader, allowed: &A
                 if allowed.skipped.iter().any(|(from, to)| (*from..*to).contains(&one.offset)) {
                     found.skipped += 1;
                 } else if allowed.missing {
+                    if let Some(keys) = keys {
+                        keys.one_only(one, Owner::Leader);
+                    }
                     found.compacted += 1;
                 } else {
                     found.difference = different(one.offset, "the follower has no record there, the leader has one".to_owned());
@@ -270,6 +338,9 @@ pub async fn compare(mut leader: LogReader, mut follower: LogReader, allowed: &A
                     let offset = other.as_ref().map_or(0, |other| other.offset);
                     found.difference = different(offset, "the follower has a record there, the leader has none".to_owned());
                     return Ok(found);
+                }
+                if let (Some(keys), Some(other)) = (keys.as_mut(), other) {
+                    keys.one_only(other, Owner::Follower);
                 }
                 found.compacted += 1;
                 right = follower.next().await?;

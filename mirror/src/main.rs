@@ -12,7 +12,7 @@ use kferry_mirror::metrics;
 use kferry_mirror::progress;
 use kferry_mirror::run::{Options, Outcome, Run, Table};
 use kferry_wire::config::diagnostic::{self, Severity};
-use kferry_wire::config::{Config, Mirror};
+use kferry_wire::config::{Config, Mirror, Offsets};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -142,7 +142,15 @@ fn chosen(config: &Config, names: &[String]) -> anyhow::Result<Vec<Arc<Mirror>>>
         let known: Vec<_> = config.mirrors.iter().map(|mirror| &*mirror.name).collect();
         bail!("the file has no mirror {unknown:?}; it has {}", known.join(", "));
     }
-    Ok(config.mirrors.iter().filter(|mirror| names.is_empty() || names.iter().any(|name| **name == *mirror.name)).cloned().collect())
+    let chosen: Vec<_> =
+        config.mirrors.iter().filter(|mirror| names.is_empty() || names.iter().any(|name| **name == *mirror.name)).cloned().collect();
+    if let Some(mirror) = chosen.iter().find(|mirror| mirror.offsets == Offsets::Translate) {
+        bail!(
+            "mirror {} has offsets = \"translate\", which this version cannot do; set offsets = \"preserve\", or run the other mirrors only, with --mirror NAME",
+            mirror.name
+        );
+    }
+    Ok(chosen)
 }
 
 fn write_logs(format: LogFormat) {

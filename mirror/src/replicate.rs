@@ -44,7 +44,7 @@ const IN_FLIGHT: usize = 5;
 /// How long the follower's broker may take to have a batch on all of its replicas.
 const PRODUCE_TIMEOUT_MS: i32 = 30_000;
 /// Brokers close a connection on which nothing is asked for ten minutes (`connections.max.idle.ms`).
-const KEEP_ALIVE: Duration = Duration::from_secs(60);
+const KEEP_ALIVE: Duration = Duration::from_mins(1);
 
 /// A partition that was looked at, to be copied from here on.
 pub struct Settled {
@@ -431,8 +431,14 @@ impl Copying {
             // Appended, but somewhere else: the log is not what it was when we looked.
             None => {
                 let told = format!(
-                    "{} appended at offset {} what belongs at {}: somebody else writes to {}-{}",
-                    follower.cluster(), answer.base_offset, data.offset, follower.topic, self.job.partition
+                    "{} appended at offset {} what belongs at {}: somebody else writes to {}-{}. Nothing more is written. Find out who it is; delete \
+                     the follower's topic, and start the mirror with --accept {}",
+                    follower.cluster(),
+                    answer.base_offset,
+                    data.offset,
+                    follower.topic,
+                    self.job.partition,
+                    self.job.topic_partition(),
                 );
                 self.leave(Leave::Diverged(told));
             }

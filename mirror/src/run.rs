@@ -35,7 +35,7 @@ const TICK: Duration = Duration::from_secs(1);
 /// Looks at partitions at a time.
 const LOOKS: usize = 32;
 /// After which a partition that failed is tried again: somebody may have mended it.
-const FAILED: Duration = Duration::from_secs(60);
+const FAILED: Duration = Duration::from_mins(1);
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(15));
 /// Records of one refused batch, decompressed.
 const DECODED: usize = 1 << 30;
@@ -124,8 +124,9 @@ pub struct Run {
     lanes_stop: CancellationToken,
     lanes_running: JoinSet<()>,
     looks: JoinSet<Result<Settled, (Job, Leave)>>,
-    /// As many as there are partitions can be in it.
-    back: (mpsc::UnboundedSender<(Job, Leave)>, mpsc::UnboundedReceiver<(Job, Leave)>),
+    /// What lanes give back: at most as many as there are partitions.
+    back: mpsc::UnboundedReceiver<(Job, Leave)>,
+    to_back: mpsc::UnboundedSender<(Job, Leave)>,
     permits: Arc<Semaphore>,
     /// The last pass found nothing left to create.
     complete: bool,
@@ -172,6 +173,7 @@ impl Run {
             produce_bytes: 4 << 20,
             rate: Rate::new(mirror.max_bytes_per_second.map(std::num::NonZeroU64::get)),
         };
+        let (to_back, back) = mpsc::unbounded_channel();
         Ok(Self {
             mirror,
             options,
@@ -185,7 +187,8 @@ impl Run {
             lanes_stop: CancellationToken::new(),
             lanes_running: JoinSet::new(),
             looks: JoinSet::new(),
-            back: mpsc::unbounded_channel(),
+            back,
+            to_back,
             permits: Arc::new(Semaphore::new(LOOKS)),
             complete: false,
             refused: BTreeMap::new(),
@@ -199,12 +202,12 @@ impl Run {
         let mut failures = 0;
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while !stop.is_cancelled() && !(self.options.once && self.is_done()) {
+        while !(stop.is_cancelled() || self.options.once && self.is_done()) {
             tokio::select! {
                 () = stop.cancelled() => {}
-                Some((job, leave)) = self.back.1.recv() => self.came_back(job, leave).await,
+                Some((job, leave)) = self.back.recv() => self.came_back(job, leave).await,
                 Some(look) = self.looks.join_next() => match look.expect("a look does not panic") {
-                    Ok(settled) => self.to_lane(settled).await,
+                    Ok(settled) => self.give_to_lane(settled).await,
                     Err((job, leave)) => self.came_back(job, leave).await,
                 },
                 Some(_) = self.lanes_running.join_next() => self.lanes.retain(|_, lane| !lane.is_closed()),
@@ -216,7 +219,7 @@ impl Run {
                     let pause = if passed.is_ok() && !self.complete { TICK } else { PASS * 2_u32.pow(failures.min(3)) };
                     next_pass = Instant::now() + pause;
                 }
-                _ = tick.tick() => self.tick().await,
+                _ = tick.tick() => self.tick(),
             }
         }
         self.end().await
@@ -307,12 +310,16 @@ impl Run {
             }
             let kept = self.state.partition(&partition).filter(|_| !self.accepted(&partition));
             let status = Arc::new(Status::default());
-            if let Some(kept) = kept {
+            if let Some(kept) = kept
+                && kept.phase == Phase::Diverged
+            {
+                warn!(mirror = &*self.mirror.name, %partition, reason = kept.reason, "it has diverged before, and is not copied");
                 let mut known = status.lock();
-                known.skipped.clone_from(&kept.skipped);
-                if kept.phase == Phase::Diverged {
-                    (known.phase, known.reason) = (Phase::Diverged, kept.reason.clone());
-                }
+                (known.phase, known.reason) = (Phase::Diverged, kept.reason.clone());
+            }
+            // Even when the rest is forgotten: a comparison of the whole finds these records missing.
+            if let Some(kept) = self.state.partition(&partition) {
+                status.lock().skipped.clone_from(&kept.skipped);
             }
             let sides = [(&self.source, &plan.topic), (&self.target, &plan.target)];
             let [source, target] = sides.map(|(client, topic)| Side { client: client.clone(), topic: topic.clone() });
@@ -385,8 +392,10 @@ impl Run {
     }
 
     /// Gives a partition to the lane of its two leaders.
-    async fn to_lane(&mut self, settled: Settled) {
-        if self.lanes_stop.is_cancelled() {
+    async fn give_to_lane(&mut self, settled: Settled) {
+        // A look may have taken longer than the lanes took to stop, and the direction may have turned meanwhile.
+        let stale = self.slots.get(&settled.job.topic_partition()).is_none_or(|slot| slot.stale);
+        if stale || self.lanes_stop.is_cancelled() {
             return self.came_back(settled.job, Leave::Cancelled).await;
         }
         let job = &settled.job;
@@ -409,7 +418,7 @@ impl Run {
                 }
             };
             let (lane, incoming) = mpsc::unbounded_channel();
-            let (back, stop) = (self.back.0.clone(), self.lanes_stop.clone());
+            let (back, stop) = (self.to_back.clone(), self.lanes_stop.clone());
             self.lanes_running.spawn(Lane::run((leader, source), target, self.limits.clone(), incoming, back, stop));
             self.lanes.insert(key.clone(), lane);
         }
@@ -462,10 +471,9 @@ impl Run {
         };
         if let Some(slot) = self.slots.get_mut(&partition) {
             slot.rest = Some((job, at));
-            if slot.status.lock().phase == Phase::Diverged {
-                if let Err(error) = self.save().await {
-                    warn!(mirror = &*self.mirror.name, %error, "that it diverged is not kept yet");
-                }
+            let has_diverged = slot.status.lock().phase == Phase::Diverged;
+            if has_diverged && let Err(error) = self.save().await {
+                warn!(mirror = &*self.mirror.name, %error, "that it diverged is not kept yet");
             }
         }
         self.look(&partition);
@@ -505,7 +513,7 @@ impl Run {
         {
             let mut known = job.status.lock();
             match known.skipped.last_mut() {
-                Some(last) if last.1 == offset => last.1 = refusal.offsets.end,
+                Some(last) if (last.0..=last.1).contains(&offset) => last.1 = last.1.max(refusal.offsets.end),
                 _ => known.skipped.push((offset, refusal.offsets.end)),
             }
             known.unsaved = true;
@@ -521,7 +529,7 @@ impl Run {
     }
 
     /// Retries whose time has come, lanes that were stopped, and what everybody may see.
-    async fn tick(&mut self) {
+    fn tick(&mut self) {
         if self.lanes_stop.is_cancelled() && self.lanes_running.is_empty() {
             self.lanes_stop = CancellationToken::new();
             self.lanes.clear();
@@ -536,24 +544,22 @@ impl Run {
 
     /// The follower's log starts go after the leader's: what is deleted there is deleted here.
     async fn follow_log_starts(&self) {
-        let behind = self.slots.values().filter_map(|slot| {
-            let known = slot.status.lock();
-            let to = known.leader_start.min(known.agreed);
-            (known.phase == Phase::Copying && to > known.follower_start).then(|| (slot, to))
-        });
-        let deletes = behind.filter_map(|(slot, to)| {
-            let (partition, _) = self.slots.iter().find(|(_, other)| Arc::ptr_eq(&other.status, &slot.status))?;
+        let deletes = self.slots.iter().filter_map(|(partition, slot)| {
+            let to = {
+                let known = slot.status.lock();
+                let to = known.leader_start.min(known.agreed);
+                (known.phase == Phase::Copying && to > known.follower_start).then_some(to)?
+            };
             let (client, topic) = if slot.leader == self.mirror.source.name {
                 (&self.target, self.mirror.naming.target(&partition.topic).ok()?.into_owned())
             } else {
                 (&self.source, partition.topic.to_string())
             };
-            let (status, partition) = (slot.status.clone(), partition.clone());
             Some(async move {
                 match client.delete_records(&topic, partition.partition, to).await {
-                    Ok(_) => status.lock().follower_start = to,
+                    Ok(_) => slot.status.lock().follower_start = to,
                     // A compacted topic keeps its log start: nothing can be deleted from it, and nothing has to be.
-                    Err(error) if error.code() == Some(kafka_protocol::ResponseError::PolicyViolation) => status.lock().follower_start = to,
+                    Err(error) if error.code() == Some(kafka_protocol::ResponseError::PolicyViolation) => slot.status.lock().follower_start = to,
                     Err(error) => warn!(%partition, %error, "the follower's log start cannot go after the leader's"),
                 }
             })

@@ -10,6 +10,7 @@
 //! - `OffsetForLeaderEpochRequest.json` (KIP-101): the log end; ListOffsets has the high watermark only
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::error::ParseResponseErrorCode as _;
@@ -34,6 +35,10 @@ const COMPARED: i32 = 1 << 20;
 const FILLER: u32 = 100_000;
 /// Batches of padding that the broker may have at a time.
 const IN_FLIGHT: usize = 4;
+
+/// Looks at log ends that cannot be, and the time between two of them: then every broker knows who leads.
+const LOOKS: usize = 4;
+const DOUBT: Duration = Duration::from_secs(2);
 
 /// What a look needs to know besides the partition.
 #[derive(Debug, Clone, Default)]
@@ -70,9 +75,7 @@ async fn look(job: &Job, known: &Known) -> Result<Cutter, Leave> {
 
     let leader_start = earliest(leader, job.partition).await?;
     let follower_start = earliest(follower, job.partition).await?;
-    let (mut at, mut sequence) = writable(follower, job.partition, producer_id).await?;
-    // Read after the follower's: a log that grows meanwhile is the leader's, and it only grows.
-    let leader_end = log_end(leader, job.partition).await?;
+    let ((mut at, mut sequence), leader_end) = ends(job, agreed).await?;
     let stable_end = offset(leader, job.partition, Position::LastStable).await?;
     {
         let mut status = job.status.lock();
@@ -150,7 +153,8 @@ async fn look(job: &Job, known: &Known) -> Result<Cutter, Leave> {
 
 /// The offset up to which both logs were equal when that was kept, if the topics are still the same.
 fn same_topics(job: &Job, known: &Known) -> Result<i64, Leave> {
-    let Some(state) = &known.state else { return Ok(0) };
+    let agreed = job.status.lock().agreed;
+    let Some(state) = &known.state else { return Ok(agreed) };
     for (side, role) in [(&job.leader, "leads"), (&job.follower, "follows")] {
         let cluster = side.cluster().to_string();
         if let (Some(then), Some(now)) = (state.topic_ids.get(&cluster), known.topic_ids.get(&cluster))
@@ -165,14 +169,33 @@ fn same_topics(job: &Job, known: &Known) -> Result<i64, Leave> {
             )));
         }
     }
-    Ok(state.agreed.max(job.status.lock().agreed))
+    Ok(state.agreed.max(agreed))
+}
+
+/// The follower's log end with our sequence there, and the leader's. A broker that was frozen or cut off believes for a moment that it still
+/// leads, with a log that is too short: so what looks like lost records is looked at again before anybody believes it.
+async fn ends(job: &Job, agreed: i64) -> Result<((i64, i32), i64), Leave> {
+    let mut looks = 0;
+    loop {
+        let written = writable(&job.follower, job.partition, job.producer_id()).await?;
+        // Read after the follower's: a log that grows meanwhile is the leader's, and it only grows.
+        let leader_end = log_end(&job.leader, job.partition).await?;
+        looks += 1;
+        if (agreed..=leader_end).contains(&written.0) || looks == LOOKS {
+            return Ok((written, leader_end));
+        }
+        for side in [&job.leader, &job.follower] {
+            side.client.forget_leader(&side.partition(job.partition));
+        }
+        tokio::time::sleep(DOUBT).await;
+    }
 }
 
 /// The follower's log end and the sequence that our producer id goes on with, in accord: the last sequence is the same before and after
 /// the log end was read. Any other order puts records in wrong places after a crash.
 async fn writable(follower: &Side, partition: i32, producer_id: i64) -> Result<(i64, i32), Leave> {
     let last = async || -> Result<Option<i32>, Leave> {
-        let producers = follower.client.describe_producers(&follower.topic, partition).await.map_err(told)?;
+        let producers = follower.client.describe_producers(&follower.topic, partition).await.map_err(|error| told(&error))?;
         Ok(producers.iter().find(|producer| producer.producer_id == producer_id).map(|producer| producer.last_sequence))
     };
     let mut before = last().await?;
@@ -185,7 +208,7 @@ async fn writable(follower: &Side, partition: i32, producer_id: i64) -> Result<(
             return Ok((end, sequence));
         }
         before = after;
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     Err(Leave::Again(format!("somebody writes to {} on {} under the mirror's producer id", follower.partition(partition), follower.cluster())))
 }
@@ -239,7 +262,7 @@ async fn pad(job: &Job, known: &Known, fresh: bool, (at, sequence): (i64, i32), 
 /// Empty records from one offset to another, a few batches in flight. All have the same bytes but for their stamp.
 async fn fill(job: &Job, (mut at, mut sequence): (i64, i32), to: i64) -> Result<(i64, i32), Leave> {
     let follower = job.follower.partition(job.partition);
-    let broker = job.follower.client.leader_of(&follower).await.map_err(told)?;
+    let broker = job.follower.client.leader_of(&follower).await.map_err(|error| told(&error))?;
     let version = broker.version_for::<ProduceRequest>(PRODUCE).map_err(|error| Leave::Failed(error.to_string()))?;
     let full = batch::filler(FILLER).map_err(|error| Leave::Failed(error.to_string()))?;
     let mut in_flight = futures_util::stream::FuturesOrdered::new();
@@ -301,14 +324,14 @@ async fn offset(side: &Side, partition: i32, position: Position) -> Result<i64, 
 }
 
 async fn log_end(side: &Side, partition: i32) -> Result<i64, Leave> {
-    side.client.log_end(&side.topic, partition).await.map_err(told)
+    side.client.log_end(&side.topic, partition).await.map_err(|error| told(&error))
 }
 
 fn one<T>(mut answers: BTreeMap<TopicPartition, Result<T, ClientError>>, partition: &TopicPartition) -> Result<T, Leave> {
-    answers.remove(partition).expect("what was asked for is answered").map_err(told)
+    answers.remove(partition).expect("what was asked for is answered").map_err(|error| told(&error))
 }
 
 /// What may pass is tried again soon, the rest waits for somebody to mend it.
-fn told(error: ClientError) -> Leave {
+fn told(error: &ClientError) -> Leave {
     if error.is_retriable() || error.is_unknown_topic() { Leave::Again(error.to_string()) } else { Leave::Failed(error.to_string()) }
 }

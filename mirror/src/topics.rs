@@ -28,7 +28,7 @@ const FOLLOWER: [(&str, &str); 5] = [
     ("message.timestamp.after.max.ms", "9223372036854775807"),
 ];
 /// How long settings are believed. They change rarely, and there are many of them.
-const CONFIGS: Duration = Duration::from_secs(60);
+const CONFIGS: Duration = Duration::from_mins(1);
 const CLEANUP: &str = "cleanup.policy";
 const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
 const MIN_ISR: &str = "min.insync.replicas";
@@ -50,7 +50,9 @@ pub struct TopicPlan {
     pub partitions: i32,
     /// What has to be done on the follower.
     pub action: Action,
-    /// Settings in which the follower differs: name, the leader's value, the follower's.
+    /// Settings that the follower shall not have as the leader has them: name, the leader's value, the follower's.
+    pub overridden: Vec<(String, String, String)>,
+    /// Settings in which the follower is not as it should be: name, the value that it should have, the one that it has.
     pub drift: Vec<(String, String, String)>,
     /// What an operator should know.
     pub notes: Vec<String>,
@@ -205,6 +207,7 @@ impl TopicPlan {
             term,
             partitions: 0,
             action: Action::Nothing,
+            overridden: Vec::new(),
             drift: Vec::new(),
             notes: Vec::new(),
             error: None,
@@ -235,6 +238,13 @@ fn one(mirror: &Mirror, topic: &Arc<str>, (leader, on_leader): (&Cluster, &Arc<s
     let (config, notes) = config(mirror, leader, on_leader, follower, replication_factor);
     plan.max_message_bytes = config.get(MAX_MESSAGE_BYTES).and_then(|bytes| bytes.parse().ok()).unwrap_or(DEFAULT_MAX_MESSAGE_BYTES);
     plan.notes = notes;
+    for (key, wanted) in &config {
+        if let Some(value) = leader.config(on_leader, key)
+            && value != wanted
+        {
+            plan.overridden.push((key.clone(), value.to_owned(), wanted.clone()));
+        }
+    }
     match copy {
         None => plan.action = Action::Create { replication_factor: replication_factor as i16, config },
         Some(copy) => {
@@ -269,7 +279,7 @@ fn config(mirror: &Mirror, leader: &Cluster, topic: &str, follower: &Cluster, re
     // Brokers of a version know the same settings for every topic, so any topic of theirs will do.
     let known: Option<BTreeSet<&str>> =
         follower.configs.values().next().map(|entries| entries.iter().map(|entry| entry.name.as_str()).collect());
-    let knows = |key: &str| known.as_ref().is_none_or(|known| known.contains(key));
+    let has = |key: &str| known.as_ref().is_none_or(|known| known.contains(key));
     let Some(entries) = leader.configs.get(topic) else {
         notes.push(format!("its settings on {} cannot be seen; grant DESCRIBE_CONFIGS on the topic there", leader.name()));
         return (config, notes);
@@ -281,16 +291,21 @@ fn config(mirror: &Mirror, leader: &Cluster, topic: &str, follower: &Cluster, re
         if !set || LEFT_OUT.contains(&entry.name.as_str()) || FOLLOWER.iter().any(|(key, _)| *key == entry.name) {
             continue;
         }
-        if !knows(&entry.name) || entry.name.starts_with("remote.") || entry.name.starts_with("local.retention.") {
+        if !has(&entry.name) || entry.name.starts_with("remote.") || entry.name.starts_with("local.retention.") {
             notes.push(format!("{} = {value} is left out: {} does not have it, or it is about remote storage", entry.name, follower.name()));
             continue;
         }
         config.insert(entry.name.clone(), value.clone());
     }
-    // Of the two ways to say it (KIP-937) brokers know one or both.
-    let newer = knows("message.timestamp.after.max.ms");
+    // Of the two ways to bound timestamps (KIP-937) brokers know one or both.
+    let newer = has("message.timestamp.after.max.ms");
     for (key, value) in FOLLOWER {
-        if knows(key) && (key == "message.timestamp.difference.max.ms") != newer || !key.starts_with("message.timestamp.") || key.ends_with(".type") {
+        let fits = match key {
+            "message.timestamp.difference.max.ms" => !newer,
+            "message.timestamp.before.max.ms" | "message.timestamp.after.max.ms" => newer,
+            _ => true,
+        };
+        if fits {
             config.insert(key.to_owned(), value.to_owned());
         }
     }
