@@ -3,9 +3,9 @@
 //! `WriteTxnMarkers`, sent to the partition's leader, appends them, a hundred thousand a second. Who may not send it can have an empty
 //! transaction for each: it leaves one marker, and takes milliseconds.
 //!
-//! A marker takes an offset and has no sequence. And a broker handles a connection's requests one after the other: what waits behind one that
-//! waits for its replicas lands when those are there, or given up, seconds after the mirror that sent it was killed and its successor has
-//! looked at the log. So the epochs in a marker make it a compare-and-swap ([`marker`]): at each offset lands one marker, whoever sends it.
+//! A marker takes an offset and has no sequence. And a broker handles the requests of a connection one after the other: what comes behind one
+//! that waits for its replicas may land seconds after the mirror that sent it was killed, when its successor has looked at the log already.
+//! So the epochs in a marker make it a compare-and-swap ([`marker`]): at each offset lands one marker, whoever sends it.
 //! Nothing else of the partition is in flight while they are written, and the log end says how many there are. When an answer is lost, the
 //! log end is awaited until it rests, and both logs are looked at anew.
 //!
@@ -54,7 +54,8 @@ pub async fn fill(side: Side, partition: i32, producer_id: i64, offsets: Range<i
     let (mut at, mut set) = (offsets.start, 0);
     while at < offsets.end {
         let count = (offsets.end - at).min(AT_ONCE);
-        let markers: Vec<_> = (at..at + count).map(|offset| marker(side.partition(partition), producer_id + set * SET, offset, writer)).collect();
+        let markers: Vec<_> =
+            (at..at + count).map(|offset| marker(side.partition(partition), producer_id + set * SET, offset, writer)).collect();
         let mut answers = side.client.write_txn_markers(&markers).await;
         match answers.remove(&side.partition(partition)).expect("what was sent is answered") {
             Ok(()) => at += count,
@@ -134,7 +135,9 @@ async fn landed(side: &Side, partition: i32, expected: i64) -> Result<(), Leave>
             Ok(end) if end == expected => return Ok(()),
             // Another process of the same mirror may have gone on from there: whether that is so, a comparison says.
             Ok(end) if end > expected => {
-                return Err(Leave::Again(format!("the log ends at {end} after markers up to offset {expected} were written: somebody else writes to it")));
+                return Err(Leave::Again(format!(
+                    "the log ends at {end} after markers up to offset {expected} were written: somebody else writes to it"
+                )));
             }
             Ok(_) if Instant::now() < deadline => sleep(Duration::from_millis(5)).await,
             Ok(end) => return Err(Leave::Again(format!("markers up to offset {expected} were written, and the log ends at {end}"))),
@@ -163,7 +166,8 @@ mod tests {
 
     /// What a broker does (`ProducerAppendInfo.checkProducerEpoch`, `checkCoordinatorEpoch`).
     fn lands(last: &TxnMarker, next: &TxnMarker) -> bool {
-        last.producer_id != next.producer_id || next.producer_epoch >= last.producer_epoch && next.coordinator_epoch >= last.coordinator_epoch
+        last.producer_id != next.producer_id
+            || next.producer_epoch >= last.producer_epoch && next.coordinator_epoch >= last.coordinator_epoch
     }
 
     #[test]

@@ -150,6 +150,9 @@ fn chosen(config: &Config, names: &[String]) -> anyhow::Result<Vec<Arc<Mirror>>>
             mirror.name
         );
     }
+    if let Some(mirror) = chosen.iter().find(|mirror| !mirror.groups.is_empty()) {
+        bail!("mirror {} has groups, whose offsets this version does not copy; take groups and groups_regex out of the file", mirror.name);
+    }
     Ok(chosen)
 }
 

@@ -103,17 +103,24 @@ pub(crate) fn passed(mirror: &str, error: Option<&dyn std::fmt::Display>) {
     }
 }
 
+/// A partition is not copied any more: nothing of it is behind.
+pub(crate) fn gone(mirror: &str, partition: &TopicPartition) {
+    info!(mirror, %partition, "the leader has it no more, or the file does not select it; the follower's is left as it is");
+    lag(mirror, partition, &Known::default());
+}
+
+fn lag(mirror: &str, partition: &TopicPartition, known: &Known) {
+    let labels =
+        [("mirror", mirror.to_owned()), ("topic", partition.topic.to_string()), ("partition", partition.partition.to_string())];
+    gauge!(LAG_RECORDS, &labels).set(known.lag() as f64);
+    gauge!(LAG_SECONDS, &labels).set(known.behind_since.map_or(0.0, |since| since.elapsed().as_secs_f64()));
+}
+
 /// How all partitions are, now and then.
 pub(crate) fn partitions<'a>(mirror: &str, partitions: impl Iterator<Item = (&'a TopicPartition, Known)>) {
     let mut phases = [0_u32; Phase::ALL.len()];
     for (partition, known) in partitions {
-        let labels = [
-            ("mirror", mirror.to_owned()),
-            ("topic", partition.topic.to_string()),
-            ("partition", partition.partition.to_string()),
-        ];
-        gauge!(LAG_RECORDS, &labels).set(known.lag() as f64);
-        gauge!(LAG_SECONDS, &labels).set(known.behind_since.map_or(0.0, |since| since.elapsed().as_secs_f64()));
+        lag(mirror, partition, &known);
         phases[Phase::ALL.iter().position(|phase| *phase == known.phase).unwrap_or_default()] += 1;
     }
     for (phase, count) in Phase::ALL.iter().zip(phases) {

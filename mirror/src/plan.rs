@@ -171,7 +171,8 @@ impl MirrorPlan {
             let (leader, follower) = if backwards(&plan) { (1, 0) } else { (0, 1) };
             let names = [plan.topic.clone(), plan.target.clone()];
             let side = |at: usize| Side { client: clients[at].clone(), topic: names[at].clone() };
-            let pair = Pair { mirror, state: state.as_ref(), leader: (side(leader), &logs[leader]), follower: (side(follower), &logs[follower]) };
+            let pair =
+                Pair { mirror, state: state.as_ref(), leader: (side(leader), &logs[leader]), follower: (side(follower), &logs[follower]) };
             self.topics.push(pair.forecast(plan).await);
         }
         self.creations(mirror, &clients).await;
@@ -191,7 +192,8 @@ impl MirrorPlan {
                 .filter_map(|topic| {
                     let Action::Create { replication_factor, config } = &topic.plan.action else { return None };
                     let name = topic.on(follower == &mirror.target.name).to_string();
-                    let partitions = NewPartitions::Count { partitions: Some(topic.plan.partitions), replication_factor: Some(*replication_factor) };
+                    let partitions =
+                        NewPartitions::Count { partitions: Some(topic.plan.partitions), replication_factor: Some(*replication_factor) };
                     let configs = config.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
                     Some((name.clone(), NewTopic { name, partitions, configs }))
                 })
@@ -219,7 +221,10 @@ impl MirrorPlan {
         let unseen: Vec<_> = mirror.topics.names().filter(|name| source.topic(name).is_none()).collect();
         if !unseen.is_empty() {
             let names = unseen.join(", ");
-            self.warnings.push(format!("{names}: not on {}, or the principal may not see it there; correct `topics`, or grant Describe", self.source));
+            self.warnings.push(format!(
+                "{names}: not on {}, or the principal may not see it there; correct `topics`, or grant Describe",
+                self.source
+            ));
         }
         if self.topics.is_empty() {
             self.errors.push(format!(
@@ -322,7 +327,8 @@ impl Logs {
 
     /// `None` is a partition that is not there.
     fn of(&self, partition: &TopicPartition) -> Result<Option<Log>, &ClientError> {
-        let (Some(start), Some(stable), Some(end)) = (self.starts.get(partition), self.stable.get(partition), self.ends.get(partition)) else {
+        let (Some(start), Some(stable), Some(end)) = (self.starts.get(partition), self.stable.get(partition), self.ends.get(partition))
+        else {
             return Ok(None);
         };
         Ok(Some(Log { start: *start.as_ref()?, stable: *stable.as_ref()?, end: *end.as_ref()? }))

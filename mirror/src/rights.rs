@@ -12,20 +12,28 @@ use std::sync::Arc;
 use kafka_protocol::ResponseError;
 use kafka_protocol::error::ParseResponseErrorCode as _;
 use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
+use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::incremental_alter_configs_request::AlterConfigsResource;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
-use kafka_protocol::messages::{DeleteRecordsRequest, EndTxnRequest, ProduceRequest, ProducerId, TopicName, TransactionalId};
+use kafka_protocol::messages::{
+    DeleteRecordsRequest, DescribeConfigsRequest, EndTxnRequest, IncrementalAlterConfigsRequest, ProduceRequest, ProducerId, TopicName,
+    TransactionalId,
+};
 use kafka_protocol::protocol::{Request, StrBytes, VersionRange};
 use kferry_wire::admin::acls::Operation;
-use kferry_wire::admin::configs::{ConfigChange, ConfigResource};
 use kferry_wire::admin::topics::{NewPartitions, NewTopic};
-use kferry_wire::client::{Answers, Client, ClientError, TopicPartition};
+use kferry_wire::client::{Answers, Client, ClientError, TopicPartition, Topics};
 use serde::Serialize;
 
 use crate::fetch::{self, Amount, Session};
 use crate::replicate::PRODUCE;
 
 const DELETE_RECORDS: VersionRange = VersionRange { min: 0, max: 2 };
+const DESCRIBE_CONFIGS: VersionRange = VersionRange { min: 1, max: 4 };
+const INCREMENTAL_ALTER_CONFIGS: VersionRange = VersionRange { min: 0, max: 1 };
 const END_TXN: VersionRange = VersionRange { min: 0, max: 3 };
+/// `ConfigResource.Type`.
+const TOPIC: i8 = 2;
 /// No topic has so many partitions.
 const NO_PARTITION: i32 = i32::MAX;
 /// Topics in one request.
@@ -79,12 +87,21 @@ impl<'c> Rights<'c> {
         let mut missing: BTreeMap<BTreeSet<Operation>, Vec<String>> = BTreeMap::new();
         let names: Vec<&str> = needs.keys().map(|name| &**name).collect();
         let mut unknown = Needs::new();
-        for (name, answer) in self.client.topic_authorized_operations(&names).await {
+        // Not at once for their operations: a topic that is not there would be asked for again for seconds.
+        let metadata = self.client.metadata(Topics::Named(&names)).await?;
+        let (there, not): (Vec<_>, Vec<_>) = metadata.topics.into_iter().partition(|topic| topic.error.is_none());
+        let there: Vec<&str> = there.iter().map(|topic| &*topic.name).collect();
+        let mut answers = if there.is_empty() { Answers::new() } else { self.client.topic_authorized_operations(&there).await };
+        answers.extend(not.into_iter().filter_map(|topic| Some((topic.name, Err(topic.error?)))));
+        for (name, answer) in answers {
             let Some(needed) = needs.get(&name) else { continue };
             match answer {
                 Ok(allowed) => {
-                    let lacking: BTreeSet<_> =
-                        needed.iter().copied().filter(|operation| *operation != Operation::Create && !allowed.contains(*operation)).collect();
+                    let lacking: BTreeSet<_> = needed
+                        .iter()
+                        .copied()
+                        .filter(|operation| *operation != Operation::Create && !allowed.contains(*operation))
+                        .collect();
                     if !lacking.is_empty() {
                         missing.entry(lacking).or_default().push(name.to_string());
                     }
@@ -100,7 +117,8 @@ impl<'c> Rights<'c> {
             }
         }
         let mut refused = Needs::new();
-        for operation in [Operation::Create, Operation::Read, Operation::Write, Operation::Delete, Operation::DescribeConfigs, Operation::AlterConfigs]
+        for operation in
+            [Operation::Create, Operation::Read, Operation::Write, Operation::Delete, Operation::DescribeConfigs, Operation::AlterConfigs]
         {
             let asked: Vec<_> = unknown.iter().filter(|(_, needed)| needed.contains(&operation)).map(|(name, _)| name.clone()).collect();
             for asked in asked.chunks(AT_ONCE) {
@@ -158,15 +176,26 @@ impl<'c> Rights<'c> {
                 refusals(answers.into_iter().map(|(topic, answer)| (Arc::from(topic), answer.map(drop))).collect())
             }
             Operation::DescribeConfigs => {
-                let resources: Vec<_> = topics.iter().map(|topic| ConfigResource::Topic(topic.clone())).collect();
-                let answers = self.client.describe_configs(&resources, Some(&["cleanup.policy"])).await;
-                refusals(answers.into_iter().filter_map(|(resource, answer)| Some((of(resource)?, answer.map(drop)))).collect())
+                let resource = |topic: &Arc<str>| {
+                    let key = StrBytes::from_static_str("cleanup.policy");
+                    DescribeConfigsResource::default()
+                        .with_resource_type(TOPIC)
+                        .with_resource_name(name(topic).0)
+                        .with_configuration_keys(Some(vec![key]))
+                };
+                let request = DescribeConfigsRequest::default().with_resources(topics.iter().map(resource).collect());
+                let answer = self.ask(&request, DESCRIBE_CONFIGS).await?;
+                let refused = answer.results.iter().filter(|topic| denied(topic.error_code));
+                Ok(refused.map(|topic| Arc::from(topic.resource_name.as_str())).collect())
             }
             Operation::AlterConfigs => {
-                let change = || vec![("cleanup.policy".to_owned(), ConfigChange::Set("delete".to_owned()))];
-                let changes = topics.iter().map(|topic| (ConfigResource::Topic(topic.clone()), change())).collect();
-                let answers = self.client.incremental_alter_configs(&changes, true).await;
-                refusals(answers.into_iter().filter_map(|(resource, answer)| Some((of(resource)?, answer))).collect())
+                let resource =
+                    |topic: &Arc<str>| AlterConfigsResource::default().with_resource_type(TOPIC).with_resource_name(name(topic).0);
+                let resources = topics.iter().map(resource).collect();
+                let request = IncrementalAlterConfigsRequest::default().with_resources(resources).with_validate_only(true);
+                let answer = self.ask(&request, INCREMENTAL_ALTER_CONFIGS).await?;
+                let refused = answer.responses.iter().filter(|topic| denied(topic.error_code));
+                Ok(refused.map(|topic| Arc::from(topic.resource_name.as_str())).collect())
             }
             Operation::Read => {
                 let wanted: HashMap<_, _> = topics.iter().map(|topic| (TopicPartition::new(topic.clone(), NO_PARTITION), 0)).collect();
@@ -185,9 +214,11 @@ impl<'c> Rights<'c> {
                     let partition = PartitionProduceData::default().with_index(NO_PARTITION);
                     TopicProduceData::default().with_name(name(topic)).with_partition_data(vec![partition])
                 };
-                let request = ProduceRequest::default().with_acks(1).with_timeout_ms(1_000).with_topic_data(topics.iter().map(data).collect());
+                let request =
+                    ProduceRequest::default().with_acks(1).with_timeout_ms(1_000).with_topic_data(topics.iter().map(data).collect());
                 let answer = self.ask(&request, PRODUCE).await?;
-                let refused = answer.responses.iter().filter(|topic| topic.partition_responses.iter().any(|partition| denied(partition.error_code)));
+                let refused =
+                    answer.responses.iter().filter(|topic| topic.partition_responses.iter().any(|partition| denied(partition.error_code)));
                 Ok(refused.map(|topic| Arc::from(topic.name.as_str())).collect())
             }
             _ => {
@@ -230,10 +261,6 @@ impl<'c> Rights<'c> {
         }
         Missing { cluster: cluster.name.clone(), principal: self.principal.clone(), resource, names, operations, purpose, command }
     }
-}
-
-fn of(resource: ConfigResource) -> Option<Arc<str>> {
-    if let ConfigResource::Topic(topic) = resource { Some(topic) } else { None }
 }
 
 /// Which of the answers are refusals. That a topic does not exist, or anything else that is said of it, comes after the rights.

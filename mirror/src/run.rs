@@ -365,7 +365,7 @@ impl Run {
         self.slots.retain(|partition, slot| {
             let drops = slot.rest.is_some() && gone(partition);
             if drops {
-                info!(mirror = &**mirror, %partition, "the leader has it no more; the follower's is left as it is");
+                metrics::gone(mirror, partition);
                 table.change(|table| drop(table.remove(partition)));
             }
             !drops

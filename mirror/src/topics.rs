@@ -267,6 +267,12 @@ fn one(mirror: &Mirror, topic: &Arc<str>, (leader, on_leader): (&Cluster, &Arc<s
                     plan.drift.push((key.clone(), wanted.clone(), value.to_owned()));
                 }
             }
+            if let Some((key, wanted, value)) = plan.drift.iter().find(|(key, ..)| key == "message.timestamp.type") {
+                plan.error = Some(format!(
+                    "{on_follower} on {} has {key} = {value}: its broker would put its own time into every record; set it to {wanted}",
+                    follower.name()
+                ));
+            }
         }
     }
     plan

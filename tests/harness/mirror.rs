@@ -8,18 +8,20 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use crate::kafka::{Cluster, Listener};
+use crate::kafka::{Cluster, Listener, User};
 use crate::process::Process;
 use crate::proxy::executable;
 use crate::{ports, run};
 
 /// How long a mirror may take to copy what a test has made.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_mins(2);
 
 /// A file with two clusters, `source` and `target`, and a mirror between them named `m`.
 pub struct Mirror {
     folder: PathBuf,
     arguments: Vec<String>,
+    /// Who it is on the target.
+    user: Option<User>,
     runs: usize,
 }
 
@@ -35,18 +37,29 @@ pub struct Ended {
 impl Mirror {
     /// `lines` are more lines of the mirror, `topics_regex = [...]` among them.
     pub fn new(source: &Cluster, target: &Cluster, lines: &str) -> Result<Self> {
-        let folder = run::folder("mirror")?;
-        let mirror = Self { folder, arguments: Vec::new(), runs: 0 };
-        mirror.write(source, target, lines)?;
-        Ok(mirror)
+        Self { folder: run::folder("mirror")?, arguments: Vec::new(), user: None, runs: 0 }.written(source, target, lines)
+    }
+
+    /// The same, logged in as a user on the target, which has the listener `SASL_PLAINTEXT`.
+    pub fn new_as(user: User, source: &Cluster, target: &Cluster, lines: &str) -> Result<Self> {
+        Self { folder: run::folder("mirror")?, arguments: Vec::new(), user: Some(user), runs: 0 }.written(source, target, lines)
+    }
+
+    fn written(self, source: &Cluster, target: &Cluster, lines: &str) -> Result<Self> {
+        self.write(source, target, lines)?;
+        Ok(self)
     }
 
     /// Writes the file anew.
     pub fn write(&self, source: &Cluster, target: &Cluster, lines: &str) -> Result<()> {
         let mut text = String::new();
-        for (id, name, cluster) in [(1, "source", source), (2, "target", target)] {
-            let servers = cluster.bootstrap_servers(Listener::Plaintext)?;
-            writeln!(text, "[clusters.{name}]\nid = {id}\nbootstrap_servers = \"{servers}\"\n")?;
+        for (id, name, cluster, user) in [(1, "source", source, None), (2, "target", target, self.user)] {
+            let listener = if user.is_some() { Listener::SaslPlaintext } else { Listener::Plaintext };
+            writeln!(text, "[clusters.{name}]\nid = {id}\nbootstrap_servers = \"{}\"", cluster.bootstrap_servers(listener)?)?;
+            if let Some(User { name, password }) = user {
+                writeln!(text, "security_protocol = \"SASL_PLAINTEXT\"\nsasl_mechanism = \"SCRAM-SHA-512\"")?;
+                writeln!(text, "sasl_username = \"{name}\"\nsasl_password = \"{password}\"")?;
+            }
         }
         let admin = ports::take(1)?.start;
         writeln!(text, "[admin]\nbind = \"127.0.0.1:{admin}\"\n")?;
@@ -81,6 +94,11 @@ impl Mirror {
         let ended = self.once()?;
         ensure!(ended.code == Some(0), "kferry-mirror --once ended with {:?}:\n{}", ended.code, ended.log);
         Ok(())
+    }
+
+    /// What all runs so far have logged.
+    pub fn logs(&self) -> Result<String> {
+        (1..=self.runs).map(|run| Ok(fs::read_to_string(self.folder.join(format!("{run}.log")))?)).collect()
     }
 
     fn log(&self) -> PathBuf {

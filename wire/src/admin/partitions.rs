@@ -30,6 +30,8 @@ const WRITE_TXN_MARKERS: VersionRange = VersionRange { min: 1, max: 1 };
 
 /// A consumer: not a replica.
 const CONSUMER: BrokerId = BrokerId(-1);
+/// Nor this one, but it is told the log end and not the high watermark, and by any replica (`ListOffsetsRequest.DEBUGGING_REPLICA_ID`).
+const DEBUGGER: BrokerId = BrokerId(-2);
 
 /// A place in a log that has a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,7 +94,7 @@ impl Client {
             Position::LastStable => (-1, 1),
         };
         let asked = partitions.iter().map(|partition| (partition.clone(), timestamp)).collect();
-        self.offsets(asked, isolation_level, |answer| answer.offset).await
+        self.offsets(asked, CONSUMER, isolation_level, |answer| answer.offset).await
     }
 
     /// For each partition the first record at or after a time, in milliseconds since 1970. `None` if all are before. Markers count as
@@ -101,7 +103,7 @@ impl Client {
         &self,
         times: impl IntoIterator<Item = (TopicPartition, i64)>,
     ) -> Answers<TopicPartition, Option<OffsetAndTimestamp>> {
-        self.offsets(times.into_iter().collect(), 0, |answer| {
+        self.offsets(times.into_iter().collect(), CONSUMER, 0, |answer| {
             (answer.offset >= 0).then_some(OffsetAndTimestamp { offset: answer.offset, timestamp: answer.timestamp })
         })
         .await
@@ -110,19 +112,26 @@ impl Client {
     async fn offsets<T>(
         &self,
         asked: BTreeMap<TopicPartition, i64>,
+        replica_id: BrokerId,
         isolation_level: i8,
         read: impl Fn(&ListOffsetsPartitionResponse) -> T,
     ) -> Answers<TopicPartition, T> {
         let read = &read;
         self.spread(ApiKey::ListOffsets, Leaders, Resend::Always, asked, |connection, batch| async move {
             let topics = by_topic(batch).into_iter().map(|(topic, partitions)| {
-                let partitions = partitions
-                    .into_iter()
-                    .map(|(index, timestamp)| ListOffsetsPartition::default().with_partition_index(index).with_timestamp(timestamp));
+                let partitions = partitions.into_iter().map(|(index, timestamp)| {
+                    let leader = self.leader(&TopicPartition::new(topic.clone(), index)).filter(|_| replica_id == DEBUGGER);
+                    ListOffsetsPartition::default()
+                        .with_partition_index(index)
+                        .with_current_leader_epoch(leader.map_or(-1, |leader| leader.epoch))
+                        .with_timestamp(timestamp)
+                });
                 ListOffsetsTopic::default().with_name(topic_name(&topic)).with_partitions(partitions.collect())
             });
-            let request =
-                ListOffsetsRequest::default().with_replica_id(CONSUMER).with_isolation_level(isolation_level).with_topics(topics.collect());
+            let request = ListOffsetsRequest::default()
+                .with_replica_id(replica_id)
+                .with_isolation_level(isolation_level)
+                .with_topics(topics.collect());
             let (asked, answer) = self.send(&connection, LIST_OFFSETS, |_| request).await?;
             let mut results = Vec::new();
             for topic in &answer.topics {
@@ -140,10 +149,11 @@ impl Client {
     /// The ends of logs: the offsets that the next records will get.
     ///
     /// This is the answer to OffsetForLeaderEpoch for the leader's present epoch. ListOffsets only tells the high watermark, which stays
-    /// behind while a replica does. Each comes from a broker that led the partition when it answered.
+    /// behind while a replica does. Each comes from a broker that led the partition when it answered. Logs in a message format before 0.11
+    /// have no epochs: of them ListOffsets tells the end to who asks as a debugger.
     pub async fn log_ends(&self, partitions: &[TopicPartition]) -> Answers<TopicPartition, i64> {
         let asked = partitions.iter().map(|partition| (partition.clone(), ())).collect();
-        self.spread(ApiKey::OffsetForLeaderEpoch, Leaders, Resend::Always, asked, |connection, batch| async move {
+        let answers = self.spread(ApiKey::OffsetForLeaderEpoch, Leaders, Resend::Always, asked, |connection, batch| async move {
             let topics = by_topic(batch).into_iter().map(|(topic, partitions)| {
                 let partitions = partitions.into_iter().map(|(index, ())| {
                     // Forgotten meanwhile: no leader has this epoch, so the broker refuses and we look again.
@@ -159,17 +169,16 @@ impl Client {
                 for answer in &topic.partitions {
                     let partition = TopicPartition::new(topic.topic.as_str(), answer.partition);
                     let checked = asked.check(&Subject::partition(&partition), answer.error_code, None);
-                    // -1 from a topic in a message format before 0.11, which has no epochs.
-                    let offset = checked.and_then(|()| match answer.end_offset {
-                        0.. => Ok(answer.end_offset),
-                        _ => Err(self.incomplete(asked.api, &partition)),
-                    });
-                    results.push((partition, offset));
+                    results.push((partition, checked.map(|()| answer.end_offset)));
                 }
             }
             Ok(results)
-        })
-        .await
+        });
+        let mut answers = answers.await;
+        let without_epochs =
+            answers.iter().filter(|(_, end)| matches!(end, Ok(..0))).map(|(partition, _)| (partition.clone(), -1)).collect();
+        answers.append(&mut self.offsets(without_epochs, DEBUGGER, 0, |answer| answer.offset).await);
+        answers
     }
 
     /// The end of a log, as [`Self::log_ends`].
