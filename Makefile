@@ -11,7 +11,7 @@ FUZZ_SECONDS ?= 15
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: ## two real Kafka clusters, the proxy, real clients; a route is edited while you watch
+demo: ## two real Kafka clusters, the proxy, the mirror, real clients; a route is edited while you watch
 	@scripts/need demo
 	@cargo build --quiet --workspace --bins
 	@cargo run --quiet -p kferry-tests --bin demo

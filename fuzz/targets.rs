@@ -13,8 +13,9 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use kferry_wire::api::{self, Api, Rewrite, RewriteError, Unmapped, Uuid};
+use kferry_wire::batch::{self, Codec, Entry, Record, Stamp};
 use kferry_wire::cluster::ClusterInfo;
 use kferry_wire::config::diagnostic::{self, Severity};
 use kferry_wire::config::{Config, HostPort, Sasl, SaslMechanism, Secret, Security};
@@ -159,6 +160,45 @@ pub(crate) fn rewrite(bytes: &[u8]) {
     let longer = [body, b"more"].concat();
     let walked = walk(&longer).expect("it is as well formed as before").unwrap_or(longer);
     assert_eq!(walked, [rewritten.as_deref().unwrap_or(body), b"more"].concat());
+}
+
+/// What a Fetch answer has for a partition: batches and messages of any age.
+pub(crate) fn batch(bytes: &[u8]) {
+    let stamp = Stamp { producer_id: 1 << 62, producer_epoch: 0, base_sequence: 7 };
+    for entry in batch::split(Bytes::copy_from_slice(bytes)) {
+        let Ok(entry) = entry else { return };
+        let _ = entry.check();
+        let records = entry.records(LIMIT);
+        if let Entry::Batch(batch) = &entry {
+            let _ = batch.marker();
+            let mut out = BytesMut::new();
+            batch.rewrite(stamp, &mut out);
+            let copy = only(out.freeze());
+            assert_eq!((copy.check(), copy.bytes().len()), (Ok(()), batch.len()));
+            // Those that cannot be read may be so for their offsets alone.
+            if let Ok(records) = &records {
+                assert_eq!(copy.records(LIMIT).expect("the payload is the same"), shifted(records, batch.base_offset()));
+            }
+        }
+        let Ok(records) = records else { continue };
+        if let Ok(written) = batch::encode(&records, Codec::Lz4, stamp) {
+            let copy = only(written);
+            assert_eq!(copy.check(), Ok(()));
+            assert_eq!(copy.records(usize::MAX).expect("we wrote it"), shifted(&records, records[0].offset));
+        }
+    }
+}
+
+/// `records` at the beginning of a log.
+fn shifted(records: &[Record], base_offset: i64) -> Vec<Record> {
+    records.iter().map(|record| Record { offset: record.offset - base_offset, ..record.clone() }).collect()
+}
+
+fn only(bytes: Bytes) -> Entry {
+    let mut entries = batch::split(bytes);
+    let entry = entries.next().expect("it is whole").expect("it is one of ours");
+    assert!(entries.next().is_none());
+    entry
 }
 
 /// A world in which nothing is the same.

@@ -15,6 +15,8 @@ use harness::proxy::{Routes, executable};
 use harness::{jars, process, raw, run};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
+const LARGE_TOPIC: &str = "bench-large";
+const SMALL_TOPIC: &str = "bench-small";
 const SOURCE: &str = "3.9.1";
 const TARGET: &str = "4.3.0";
 /// MirrorMaker 2's own, which is what a company that moves to the target's version would run.
@@ -65,7 +67,7 @@ fn main() -> Result<()> {
     let stage = Stage::set()?;
 
     if wanted("copy") || wanted("mm2") {
-        let topic = "bench-large";
+        let topic = LARGE_TOPIC;
         stage.source.create_topic(topic, PARTITIONS, &[])?;
         let stored = stage.fill(topic, LARGE)?;
         let mut kferry = Vec::new();
@@ -250,6 +252,8 @@ fn kferry_mirror(routes: &Routes, coalesce: Coalesce) -> Result<Command> {
     std::fs::write(&config, routes.text())?;
     let mut command = Command::new(executable("kferry-mirror")?);
     command.arg("--config").arg(config).env_remove("KFERRY_CONFIG");
+    // The target's topics are deleted between the rounds: the mirror is told that this was meant.
+    command.args(["--accept", LARGE_TOPIC, "--accept", SMALL_TOPIC]);
     if coalesce == Coalesce::No {
         command.arg("--no-coalesce");
     }
@@ -392,7 +396,7 @@ fn compare(kferry: &[Cost], mirror_maker: Option<&Cost>) -> Result<()> {
 
 /// Each batch costs the target's broker about the same, whatever is in it.
 fn small_batches(stage: &Stage) -> Result<()> {
-    let topic = "bench-small";
+    let topic = SMALL_TOPIC;
     stage.source.create_topic(topic, PARTITIONS, &[])?;
     let stored = stage.fill(topic, SMALL)?;
     let mut ways = [(Coalesce::Yes, "coalesced", Vec::new(), stored), (Coalesce::No, "as they are", Vec::new(), stored)];

@@ -1,6 +1,10 @@
-//! `make demo`: two real Kafka clusters, kferry-proxy in front of them, real clients, and a route that is edited while they run.
+//! `make demo`: two real Kafka clusters, kferry-proxy in front of them, kferry-mirror between them, real clients, and a route that is edited
+//! while they run.
 //!
 //! Every record is looked up on both clusters afterwards. Exit code 1 if one went astray.
+
+#[path = "demo/mirrored.rs"]
+mod mirrored;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -15,6 +19,7 @@ use console::style;
 use harness::jars;
 use harness::kafka::{Cluster, Listener};
 use harness::proxy::{Proxy, Routes};
+use mirrored::{Copying, Reader, Writer};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::Message as _;
@@ -47,8 +52,8 @@ const READER: &str = "orders-reader";
 /// A producer that stays connected while the route changes: the edit reaches its next instance. Its topic has the same name.
 const STEADY: &str = "orders-steady";
 
-/// What the route `orders` says: at first, after the edit, after its reversal.
-const ROUNDS: [(&str, &str); 3] = [("as it was", "legacy"), ("orders → new", "new"), ("reverted", "legacy")];
+/// What the routes `orders` and `shipments` say: at first, after the edit, after its reversal.
+const ROUNDS: [(&str, &str); 3] = [("as it was", "legacy"), ("edited", "new"), ("reverted", "legacy")];
 
 #[derive(Debug, Clone, Copy)]
 struct Producer {
@@ -67,10 +72,8 @@ enum Kind {
 fn main() -> ExitCode {
     match demo() {
         Ok(()) => {
-            println!(
-                "\n{} every record is where routes.toml sent its client when it connected: once, and nowhere else",
-                style("✔").green().bold()
-            );
+            let done = style("✔").green().bold();
+            println!("{done} every other record is where routes.toml sent its client when it connected: once, and nowhere else");
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -91,17 +94,23 @@ fn demo() -> Result<()> {
     let stage = Stage::set()?;
     say(&format!("kferry-proxy is every client's bootstrap.servers: {}", stage.proxy.bootstrap_servers()));
 
+    let mut copying = Copying::start(&stage.legacy, &stage.new)?;
+    say(&format!("kferry-mirror copies {} from legacy to new, where there is no such topic yet", mirrored::TOPIC));
+    let mut writer = Some(Writer::start(&stage));
+    let mut shipments = Reader::new(&stage.legacy)?;
+
     let mut rows: Vec<Vec<Cell>> =
         PRODUCERS.iter().map(|producer| vec![Cell::new(producer.client_id), Cell::new(producer.software())]).collect();
     let mut reader = vec![Cell::new(READER), Cell::new("librdkafka, a group")];
     let mut steady_row = vec![Cell::new(STEADY), Cell::new("librdkafka, stays connected")];
+    let mut shipments_row = vec![Cell::new(mirrored::READER), Cell::new("librdkafka, its own offsets")];
     let mut steady: Option<Steady> = None;
 
     for (round, (name, orders)) in ROUNDS.into_iter().enumerate() {
         if round > 0 {
             stage.proxy.edit(&stage.routes(orders))?;
         }
-        say(&format!("routes.toml: {}", style(format!("client_id = \"orders-*\"  →  cluster = \"{orders}\"")).cyan().bold()));
+        say(&format!("routes.toml: {}", style(format!("orders-* and {}  →  {orders}", mirrored::READER)).cyan().bold()));
         say(&format!("    {} producers connect and send {RECORDS} records each, {READER} reads", PRODUCERS.len()));
         let stage = &stage;
         thread::scope(|scope| {
@@ -118,6 +127,23 @@ fn demo() -> Result<()> {
         let expected = PRODUCERS.iter().filter(|producer| producer.topic == "orders").count() * RECORDS;
         reader.push(landed(orders, stage.read_as_group(expected).with_context(|| format!("{READER}, {name}"))?));
 
+        copying.reaches(&stage.new, shipments.offsets())?;
+        let stopped = if round == 0 { "reads from where the topic begins:" } else { "is started again, where it was stopped:" };
+        say(&format!(
+            "    {} {stopped} offsets {}",
+            mirrored::READER,
+            shipments.offsets().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        ));
+        // The last time to the end of what there is, else it is stopped in the middle.
+        let last = writer.take_if(|_| round + 1 == ROUNDS.len()).map(Writer::stop).transpose()?;
+        let count = last.map_or(mirrored::READ, |all| all - shipments.count());
+        shipments.run(stage, orders, count).with_context(|| format!("{}, {name}", mirrored::READER))?;
+        shipments_row.push(landed(orders, count));
+        if orders == "new" {
+            say("    kferry-mirror is killed (kill -9) and started again");
+            copying.kill_and_restart()?;
+        }
+
         if let Some(steady) = steady.take() {
             say(&format!("    {STEADY} was connected all the time and stayed where it was; now it is started again"));
             steady_row.push(steady.stop(stage)?);
@@ -131,7 +157,7 @@ fn demo() -> Result<()> {
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED);
     table.set_header(["client.id", "client"].into_iter().chain(ROUNDS.map(|(name, _)| name)));
-    table.add_rows(rows).add_row(reader).add_row(steady_row);
+    table.add_rows(rows).add_row(reader).add_row(steady_row).add_row(shipments_row);
     println!("\n{table}");
     let bytes = |route| stage.proxy.metric("kferry_proxy_request_bytes_total", &[("route", route)]);
     let (relayed, bootstrap) = (bytes(RELAYED)?, bytes("payments")?);
@@ -139,6 +165,13 @@ fn demo() -> Result<()> {
         "Through the proxy: {relayed:.0} bytes of invoices-rust (mode = \"relay\"), {bootstrap:.0} of payments-rust (mode = \"bootstrap\")"
     );
     ensure!(relayed > bootstrap, "the relayed client's records did not pass through the proxy");
+
+    copying.reaches(&stage.new, &stage.legacy.log_ends(mirrored::TOPIC)?)?;
+    let (count, (lost, twice)) = (shipments.count(), shipments.lost_and_twice(&stage)?);
+    ensure!((lost, twice) == (0, 0), "{} lost {lost} records and read {twice} twice", mirrored::READER);
+    let done = style("✔").green().bold();
+    println!("\n{done} {} has the same {count} records on both clusters: offset, timestamp, key and value", mirrored::TOPIC);
+    println!("{done} {} changed the cluster twice with nothing but its offsets: {lost} lost, {twice} twice", mirrored::READER);
     Ok(())
 }
 
@@ -163,6 +196,7 @@ impl Stage {
                 cluster.create_topic(topic, 4, &[])?;
             }
         }
+        mirrored::create(&legacy)?;
         let clusters = Routes::new()?.kafka("legacy", &legacy, Listener::Plaintext, None)?.kafka("new", &new, Listener::Plaintext, None)?;
         let proxy = Proxy::start(&routes(&clusters, ROUNDS[0].1))?;
         Ok(Self { legacy, new, clusters, proxy })
@@ -170,6 +204,10 @@ impl Stage {
 
     fn routes(&self, orders: &str) -> Routes {
         routes(&self.clusters, orders)
+    }
+
+    fn cluster(&self, name: &str) -> &Cluster {
+        if name == "new" { &self.new } else { &self.legacy }
     }
 
     /// A client's settings: where the proxy is and who it is, nothing else.
@@ -229,6 +267,7 @@ fn routes(clusters: &Routes, orders: &str) -> Routes {
     clusters
         .clone()
         .route("orders", "orders-*", orders)
+        .route(mirrored::TOPIC, mirrored::READER, orders)
         .route("payments", "payments-*", "new")
         .relay(RELAYED, "invoices-*", "new", "")
         .route("everybody-else", "*", "legacy")

@@ -34,9 +34,50 @@ fn every_metric_and_every_cause_is_in_operating_md() -> Result<()> {
         first_column(&operating, "## Metrics")?.into_iter().map(|name| name.split('{').next().unwrap_or(name).to_owned()).collect();
     assert_eq!(metrics, told);
 
-    let (_, labels) = code.split_once("fn label(&self)").context("Cause::label")?;
-    let (labels, _) = labels.split_once("\n    }\n").context("the end of Cause::label")?;
-    assert_eq!(between(labels, "=> \"", '"'), first_column(&operating, "## Why a connection ended")?);
+    assert_eq!(arms(&code, "fn label(&self)")?, first_column(&operating, "## Why a connection ended")?);
+    Ok(())
+}
+
+/// What the arms of the function behind `open` give.
+fn arms<'t>(code: &'t str, open: &str) -> Result<BTreeSet<&'t str>> {
+    let (_, function) = code.split_once(open).with_context(|| format!("there is no {open:?}"))?;
+    let (function, _) = function.split_once("\n    }\n").with_context(|| format!("{open:?} does not end"))?;
+    Ok(between(function, "=> \"", '"'))
+}
+
+#[test]
+fn every_metric_and_every_phase_of_a_mirror_is_in_operating_md() -> Result<()> {
+    let code = text("mirror/src/metrics.rs")?;
+    let operating = text("docs/operating.md")?;
+    let metrics: BTreeSet<_> = between(&code, "\"kferry_", '"').into_iter().map(|name| format!("kferry_{name}")).collect();
+    let rows = first_column(&operating, "## Metrics of kferry-mirror")?;
+    assert_eq!(metrics, rows.iter().map(|name| name.split('{').next().unwrap_or(name).to_owned()).collect());
+    for kind in between(&code, "\"kind\" => \"", '"') {
+        let row = operating.lines().find(|line| line.starts_with("| `kferry_mirror_errors_total")).context("the row of the errors")?;
+        assert!(row.contains(&format!("`{kind}`")), "{kind} is not in: {row}");
+    }
+    assert_eq!(arms(&text("mirror/src/job.rs")?, "pub fn name(self)")?, first_column(&operating, "## What a partition is doing")?);
+    Ok(())
+}
+
+#[test]
+fn every_path_of_a_batch_is_in_life_of_a_batch_md() -> Result<()> {
+    let told = text("docs/life-of-a-batch.md")?;
+    assert_eq!(arms(&text("mirror/src/cut.rs")?, "pub fn name(self)")?, first_column(&told, "## 5. The cut")?);
+    Ok(())
+}
+
+#[test]
+fn every_argument_of_kferry_mirror_is_in_operating_md() -> Result<()> {
+    let code = text("mirror/src/main.rs")?;
+    let (_, arguments) = code.split_once("struct Args {").context("the arguments")?;
+    let (arguments, _) = arguments.split_once("\n}\n").context("the end of the arguments")?;
+    let lines = arguments.lines().filter_map(|line| line.trim().split_once(':'));
+    let arguments: BTreeSet<_> =
+        lines.filter(|(name, _)| !name.contains(['#', '/'])).map(|(name, _)| format!("--{}", name.replace('_', "-"))).collect();
+    let operating = text("docs/operating.md")?;
+    let told = first_column(&operating, "## Start kferry-mirror")?;
+    assert_eq!(arguments, told.iter().map(|name| name.split(' ').next().unwrap_or(name).to_owned()).collect());
     Ok(())
 }
 
@@ -52,7 +93,7 @@ fn every_limit_is_in_operating_md_with_its_default() -> Result<()> {
 #[test]
 fn documents_name_files_that_exist() -> Result<()> {
     /// What names of files begin with; other folders hold what is built or fetched.
-    const FOLDERS: [&str; 7] = ["proxy/", "wire/", "cli/", "tests/", "docker/", "docs/", "scripts/"];
+    const FOLDERS: [&str; 8] = ["proxy/", "mirror/", "wire/", "cli/", "tests/", "docker/", "docs/", "scripts/"];
     let mut documents = vec![PathBuf::from("README.md"), PathBuf::from("tests/clients/README.md")];
     for entry in fs::read_dir(run::workspace().join("docs"))? {
         let name = entry?.file_name();

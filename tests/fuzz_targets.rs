@@ -41,6 +41,11 @@ fn rewrite() -> Result<()> {
     fuzz("rewrite", targets::rewrite)
 }
 
+#[test]
+fn batch() -> Result<()> {
+    fuzz("batch", targets::batch)
+}
+
 fn fuzz(name: &str, target: fn(&[u8])) -> Result<()> {
     let folder = run::workspace().join("fuzz/seeds").join(name);
     let mut seeds = Vec::new();

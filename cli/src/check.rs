@@ -58,7 +58,7 @@ struct Report {
 
 /// A diagnostic for machines. Lines and columns start at 1, columns are characters.
 #[derive(Serialize)]
-struct Place {
+pub(crate) struct Place {
     line: usize,
     column: usize,
     message: String,
@@ -66,7 +66,7 @@ struct Place {
 }
 
 impl Place {
-    fn all(text: &str, diagnostics: &[Diagnostic]) -> Vec<Self> {
+    pub(crate) fn all(text: &str, diagnostics: &[Diagnostic]) -> Vec<Self> {
         let place = |diagnostic: &Diagnostic| {
             let before = &text[..text.floor_char_boundary(diagnostic.span.start)];
             let line_start = before.rfind('\n').map_or(0, |end| end + 1);
@@ -105,7 +105,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     ExitCode::from(u8::from(!report.ok))
 }
 
-fn read(path: &Path) -> Result<(String, Config), Invalid> {
+pub(crate) fn read(path: &Path) -> Result<(String, Config), Invalid> {
     let text = Config::read(path)?;
     let config = Config::parse(&text, path)?;
     Ok((text, config))
@@ -163,15 +163,15 @@ fn print(path: &Path, text: &str, config: &Config, report: &Report, colour: bool
 }
 
 /// A pipe that is closed early (`kferry check | head`) is no reason for a panic, and the exit code says it all.
-fn to_stdout(text: &str) {
+pub(crate) fn to_stdout(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
-fn to_stderr(text: &str) {
+pub(crate) fn to_stderr(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-fn print_json(report: &Report) {
+pub(crate) fn print_json(report: &impl Serialize) {
     let json = serde_json::to_string_pretty(report).expect("a report has nothing that JSON cannot carry");
     to_stdout(&(json + "\n"));
 }
@@ -190,7 +190,7 @@ fn split(config: &Config) -> Option<String> {
     ))
 }
 
-fn count(number: usize, noun: &str) -> String {
+pub(crate) fn count(number: usize, noun: &str) -> String {
     if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }
 
@@ -202,12 +202,12 @@ fn listed(names: &[impl Borrow<str>]) -> String {
 }
 
 /// What brokers and clients say goes to a terminal.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     text.replace(char::is_control, "\u{fffd}")
 }
 
 /// Columns as wide as their widest cell, two spaces apart.
-fn table(rows: &[Vec<String>]) -> String {
+pub(crate) fn table(rows: &[Vec<String>]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..rows.first().map_or(0, Vec::len)).map(width).collect();
     let line = |row: &Vec<String>| {

@@ -3,8 +3,14 @@
 //! | file | what it is |
 //! |---|---|
 //! | [`check`] | `kferry check`: is the file right, and what is behind it |
+//! | [`plan`] | `kferry plan`: what the mirrors would do, and what is in their way |
+//! | [`verify`] | `kferry verify`: are both sides of a mirror the same |
+//! | [`mirrors`] | the mirrors that a command is about |
 
 mod check;
+mod mirrors;
+mod plan;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -21,11 +27,15 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Check(check::Args),
+    Plan(plan::Args),
+    Verify(verify::Args),
 }
 
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Check(args) => check::run(&args),
+        Command::Plan(args) => plan::run(&args),
+        Command::Verify(args) => verify::run(&args),
     }
 }
 

@@ -36,6 +36,9 @@ pub enum LoadError {
     /// The file has errors.
     #[error(transparent)]
     Invalid(#[from] Invalid),
+    /// The file is right, but has mirrors only.
+    #[error("{}: no [[listeners]] and [[routes]]: as it is the file is for kferry-mirror only; write where clients connect, and which land where", .0.display())]
+    OnlyMirrors(PathBuf),
     /// The file is right, but the password of a user that it names is not.
     #[error("{}: {source}", path.display())]
     User {
@@ -82,6 +85,9 @@ pub struct InForce {
 
 impl InForce {
     fn build(text: String, config: Config, path: &Path, before: Option<&Self>) -> Result<Self, LoadError> {
+        if config.listeners.is_empty() {
+            return Err(LoadError::OnlyMirrors(path.to_owned()));
+        }
         let users = Users::load(&config.users).map_err(|source| LoadError::User { path: path.to_owned(), source })?;
         let security = |source| LoadError::Security { path: path.to_owned(), source };
         let mut servers = HashMap::new();
@@ -333,5 +339,24 @@ impl Table {
             }
             last = now;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_mirrors_alone_is_not_for_the_proxy() {
+        let text = r#"
+            clusters.a = { id = 1, bootstrap_servers = "a:9092" }
+            clusters.b = { id = 2, bootstrap_servers = "b:9092" }
+            mirrors = [{ name = "a-b", source = "a", target = "b", topics = "x" }]
+        "#;
+        let path = Path::new("routes.toml");
+        let refused = InForce::build(text.to_owned(), Config::parse(text, path).unwrap(), path, None).unwrap_err();
+        let said = "routes.toml: no [[listeners]] and [[routes]]: as it is the file is for kferry-mirror only; write where clients connect, \
+                    and which land where";
+        assert_eq!(refused.to_string(), said);
     }
 }

@@ -12,7 +12,8 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 /// Bytes of the size itself.
 pub const SIZE_LEN: usize = 4;
 
-/// The most that is reserved ahead of the bytes that arrive.
+/// The most that is reserved ahead of the bytes that arrive, as long as they are few. From there on it is as much again as has arrived: a frame of
+/// megabytes is read in few pieces, and a size that lies costs at most twice what was sent.
 const STEP: usize = 64 * 1024;
 
 /// A frame that cannot be read. Whose fault it is, is for the caller to say: it knows who sent it.
@@ -68,7 +69,7 @@ pub async fn read_frame<R: AsyncRead + Unpin>(reader: &mut R, limit: usize, buf:
                 let mut frame = buf.split_to(end).freeze();
                 return Ok(frame.split_off(SIZE_LEN));
             }
-            buf.reserve((end - buf.len()).min(STEP));
+            buf.reserve((end - buf.len()).min(STEP.max(buf.len())));
         } else {
             buf.reserve(STEP.min(limit.saturating_add(SIZE_LEN)));
         }

@@ -6,18 +6,24 @@
 //! | `reader` | the cursor over bytes from others, bounded by what is there |
 //! | [`header`] | the request header: `api_key`, `api_version`, `correlation_id`, `client_id` |
 //! | [`api`] | one row for each API: versions, what is rewritten, and the walk that rewrites it |
+//! | [`batch`] | record batches: their headers rewritten, their records read and written |
 //! | [`config`] | `routes.toml`: text to checked types, every error at once |
 //! | [`security`] | TLS from PEM files, SASL logins |
 //! | [`stream`] | TCP or TLS |
 //! | [`connection`] | one authenticated connection to one broker |
 //! | [`versions`] | what a broker knows: API versions, features, and which Kafka it is |
 //! | [`cluster`] | what a broker says of its cluster: id, brokers, controller |
+//! | [`client`] | a client of one cluster: the right broker for each question, and again when it was the wrong one |
+//! | [`admin`] | what can be asked of a cluster and changed in it |
 //!
 //! Bytes from others are read by [`frame`] and `reader` only: bounded, never trusting a length. There are two exceptions, where
 //! kafka-protocol decodes: the answer to SaslAuthenticate, which has no array in it, and [`connection::Connection::request`], which says what
 //! it trusts.
 
+pub mod admin;
 pub mod api;
+pub mod batch;
+pub mod client;
 pub mod cluster;
 pub mod config;
 pub mod connection;

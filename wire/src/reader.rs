@@ -30,12 +30,39 @@ impl<'a> Reader<'a> {
         self.0
     }
 
+    pub(crate) fn i8(&mut self) -> Result<i8, Malformed> {
+        self.array().map(i8::from_be_bytes)
+    }
+
     pub(crate) fn i16(&mut self) -> Result<i16, Malformed> {
         self.array().map(i16::from_be_bytes)
     }
 
     pub(crate) fn i32(&mut self) -> Result<i32, Malformed> {
         self.array().map(i32::from_be_bytes)
+    }
+
+    pub(crate) fn i64(&mut self) -> Result<i64, Malformed> {
+        self.array().map(i64::from_be_bytes)
+    }
+
+    /// Zigzag, as in records.
+    pub(crate) fn varint(&mut self) -> Result<i32, Malformed> {
+        let value = self.uvarint()?;
+        Ok((value >> 1) as i32 ^ -((value & 1) as i32))
+    }
+
+    /// Zigzag, as in records.
+    pub(crate) fn varlong(&mut self) -> Result<i64, Malformed> {
+        let mut value = 0;
+        for shift in (0..64).step_by(7) {
+            let [byte] = self.array()?;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Ok((value >> 1) as i64 ^ -((value & 1) as i64));
+            }
+        }
+        Err(Malformed::Value("a varlong of more than ten bytes"))
     }
 
     pub(crate) fn uvarint(&mut self) -> Result<u32, Malformed> {
@@ -99,6 +126,18 @@ impl<'a> Reader<'a> {
     pub(crate) fn compact_string(&mut self) -> Result<&'a str, Malformed> {
         let len = self.compact_len()?;
         utf8(self.take(len)?)
+    }
+
+    /// Bytes as in records; any negative length is null, as Kafka reads it.
+    pub(crate) fn varint_bytes(&mut self) -> Result<Option<&'a [u8]>, Malformed> {
+        let len = self.varint()?;
+        usize::try_from(len).ok().map(|len| self.take(len)).transpose()
+    }
+
+    /// Bytes as in messages of magic 0 and 1; any negative length is null, as Kafka reads it.
+    pub(crate) fn nullable_bytes(&mut self) -> Result<Option<&'a [u8]>, Malformed> {
+        let len = self.i32()?;
+        usize::try_from(len).ok().map(|len| self.take(len)).transpose()
     }
 
     /// Gives each tagged field, its number and its bytes, to `field`.

@@ -54,12 +54,20 @@ impl Record {
 impl Cluster {
     /// Produces records in order (`acks=all`, idempotent); returns when all are acknowledged.
     pub fn produce(&self, topic: &str, records: &[Record]) -> Result<()> {
+        self.produce_with(topic, records, &[])
+    }
+
+    /// The same, with settings of librdkafka that win over the harness's own.
+    pub fn produce_with(&self, topic: &str, records: &[Record], settings: &[(&str, &str)]) -> Result<()> {
         let mut config = self.client_config(Listener::Plaintext)?;
         config.set("client.id", "harness").set("enable.idempotence", "true").set("message.timeout.ms", LIMIT.as_millis().to_string());
         // A frozen broker is left after this time; the default of 10 s is for networks.
         config.set("api.version.request.timeout.ms", "3000");
         // How large a record may be is for the cluster to say.
         config.set("message.max.bytes", "100000000");
+        for (key, value) in settings {
+            config.set(*key, *value);
+        }
         let producer: BaseProducer<Deliveries> = config.create_with_context(Deliveries::default())?;
         for record in records {
             let mut next = base_record(topic, record);

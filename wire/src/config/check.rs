@@ -6,6 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
+use super::mirrors::check::across_mirrors;
+use super::mirrors::read::MirrorDraft;
 use super::read::{ClusterDraft, CredentialsDraft, Draft, ListenerDraft, RouteDraft, UserDraft};
 use super::table::{At, Field, Findings, Reported, listed, meant, quoted};
 use super::{Admin, Cluster, Config, Listener, Mode, Route, Sasl, User};
@@ -15,20 +17,22 @@ pub(super) fn across_tables(findings: &Findings<'_>, draft: &Draft<'_>) {
     let clusters = draft.clusters.as_deref().unwrap_or_default();
     let listeners = draft.listeners.as_deref().unwrap_or_default();
     let routes = draft.routes.as_deref().unwrap_or_default();
+    let mirrors = draft.mirrors.as_deref().unwrap_or_default();
 
     unique(findings, "cluster id", clusters.iter().filter_map(|cluster| cluster.id.as_ref().ok()), ToString::to_string);
     unique(findings, "listener name", listeners.iter().filter_map(|listener| listener.name.as_ref().ok()), |name| quoted(name));
     unique(findings, "route name", routes.iter().filter_map(|route| route.name.as_ref().ok()), |name| quoted(name));
     ports(findings, clusters, listeners, draft.admin.as_ref().ok(), routes);
     if draft.clusters.is_ok() && draft.has_all_clusters {
-        for name in routes.iter().flat_map(named_clusters) {
+        for name in routes.iter().flat_map(named_clusters).chain(mirrors.iter().flat_map(MirrorDraft::named_clusters)) {
             known_cluster(findings, clusters, name);
         }
     }
     relay_needs(findings, clusters, listeners, routes);
     credentials(findings, clusters, routes);
     shadowed(findings, routes);
-    unused(findings, clusters, routes);
+    across_mirrors(findings, clusters, mirrors);
+    unused(findings, clusters, routes, mirrors);
     if let Ok(users) = &draft.users {
         sasl_users(findings, users, clusters, routes);
     }
@@ -384,11 +388,18 @@ fn shadowed(findings: &Findings<'_>, routes: &[RouteDraft<'_>]) {
     }
 }
 
-fn unused(findings: &Findings<'_>, clusters: &[ClusterDraft<'_>], routes: &[RouteDraft<'_>]) {
-    for cluster in clusters {
-        if !routes.iter().flat_map(named_clusters).any(|name| name.value == cluster.name.value) {
-            let message = format!("no route leads to cluster {}", quoted(cluster.name.value));
-            findings.warn(cluster.name.span.clone(), message, "write a route with it, or drop it");
+fn unused(findings: &Findings<'_>, clusters: &[ClusterDraft<'_>], routes: &[RouteDraft<'_>], mirrors: &[MirrorDraft<'_>]) {
+    let is_named = |cluster: &str| {
+        let by_route = routes.iter().flat_map(named_clusters).any(|name| name.value == cluster);
+        by_route || mirrors.iter().flat_map(MirrorDraft::named_clusters).any(|name| name.value == cluster)
+    };
+    for cluster in clusters.iter().filter(|cluster| !is_named(cluster.name.value)) {
+        let name = quoted(cluster.name.value);
+        if mirrors.is_empty() {
+            findings.warn(cluster.name.span.clone(), format!("no route leads to cluster {name}"), "write a route with it, or drop it");
+        } else {
+            let message = format!("no route or mirror has cluster {name}");
+            findings.warn(cluster.name.span.clone(), message, "write one with it, or drop it");
         }
     }
 }
@@ -427,6 +438,7 @@ pub(super) fn built(draft: Draft<'_>) -> Field<Config> {
     let listeners = draft.listeners?.into_iter().map(ListenerDraft::build).collect::<Field<_>>()?;
     let users = draft.users?.into_iter().map(UserDraft::build).collect::<Field<_>>()?;
     let routes = draft.routes?.into_iter().map(|route| route.build(&clusters).map(Arc::new)).collect::<Field<_>>()?;
+    let mirrors = draft.mirrors?.into_iter().map(|mirror| mirror.build(&clusters).map(Arc::new)).collect::<Field<_>>()?;
     Ok(Config {
         clusters,
         listeners,
@@ -434,6 +446,7 @@ pub(super) fn built(draft: Draft<'_>) -> Field<Config> {
         admin: Admin { bind: draft.admin?.value },
         limits: draft.limits?,
         routes,
+        mirrors,
         warnings: Vec::new(),
     })
 }

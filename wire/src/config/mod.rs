@@ -8,6 +8,7 @@
 //! | `mod` | the checked types |
 //! | `read` | the schema: TOML tables to drafts of the checked types, one function a table |
 //! | `check` | what only several tables together can tell |
+//! | `mirrors` | `[[mirrors]]`: what is copied, where to, and under which names |
 //! | [`matcher`] | who a route is for: globs and regexes over `client.id`, and which of them an earlier one shadows |
 //! | `table` | a TOML table read key by key, so that every error is found |
 //! | `syntax` | text to TOML tables, and what of it is not TOML |
@@ -19,6 +20,7 @@
 mod check;
 pub mod diagnostic;
 pub mod matcher;
+mod mirrors;
 mod read;
 mod secret;
 mod syntax;
@@ -36,13 +38,14 @@ use std::time::Duration;
 
 use diagnostic::{Diagnostic, Invalid};
 use matcher::ClientMatcher;
+pub use mirrors::{Collision, CollisionKind, Copied, Mirror, Naming, NamingError, Offsets, OnError, Selection, collisions, is_internal};
 
 /// A checked `routes.toml`.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// `[clusters.*]`, in the order of the file. Names and ids are unique.
     pub clusters: Vec<Arc<Cluster>>,
-    /// `[[listeners]]`: where clients connect. At least one; names and addresses are unique.
+    /// `[[listeners]]`: where clients connect. Names and addresses are unique. None where there are only mirrors.
     pub listeners: Vec<Listener>,
     /// `[users.*]`, in the order of the file: who may log in at the proxy. Names are unique.
     pub users: Vec<User>,
@@ -50,8 +53,11 @@ pub struct Config {
     pub admin: Admin,
     /// `[limits]`.
     pub limits: Limits,
-    /// `[[routes]]`, in the order of the file: the first that matches wins. None is shadowed by an earlier one.
+    /// `[[routes]]`, in the order of the file: the first that matches wins. None is shadowed by an earlier one. At least one if there are
+    /// listeners.
     pub routes: Vec<Arc<Route>>,
+    /// `[[mirrors]]`, in the order of the file. No two copy to the same topic, as far as their names tell: see [`collisions`].
+    pub mirrors: Vec<Arc<Mirror>>,
     /// What is allowed and still probably not meant. Rendered like errors.
     pub warnings: Vec<Diagnostic>,
 }

@@ -12,6 +12,7 @@ use toml::de::DeTable;
 
 use super::diagnostic::{Diagnostic, Invalid, Lines};
 use super::matcher::{BadPattern, ClientMatcher, Ids};
+use super::mirrors::read::{MIRROR, MirrorDraft, mirror};
 use super::table::{At, Field, Findings, Reported, Table, Value, listed, quoted};
 use super::{
     BrokerRange, ClientAuth, ClientTls, Config, HostPort, Limits, Mode, NODE_IDS, OAUTHBEARER, Sasl, SaslMechanism, Secret, Security,
@@ -40,6 +41,7 @@ pub(super) struct Draft<'t> {
     pub(super) admin: Field<At<SocketAddr>>,
     pub(super) limits: Field<Limits>,
     pub(super) routes: Field<Vec<RouteDraft<'t>>>,
+    pub(super) mirrors: Field<Vec<MirrorDraft<'t>>>,
 }
 
 pub(super) struct ClusterDraft<'t> {
@@ -89,7 +91,7 @@ pub(super) fn config(text: &str, path: &Path) -> Result<Config, Invalid> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let invalid = |errors| Invalid { path: path.to_owned(), text: text.to_owned(), errors };
     if text.is_empty() {
-        let hint = format!("write at least one each of {CLUSTER}, {LISTENER} and {ROUTE}");
+        let hint = format!("write at least one each of {CLUSTER}, {LISTENER} and {ROUTE}, or of {CLUSTER} and {MIRROR}");
         return Err(invalid(vec![Diagnostic { span: 0..0, message: "the file is empty".to_owned(), hint: Some(hint) }]));
     }
     let lines = Lines::new(text);
@@ -116,12 +118,22 @@ fn file<'t>(findings: &'t Findings<'t>, root: &'t DeTable<'t>, folder: &Path) ->
     let start = 0..0;
     let mut t = Table::new(findings, TOP, start.clone(), Some(root));
     let clusters = t.required("clusters", "write [clusters.NAME] for each Kafka cluster", |v| v.table(CLUSTER));
-    let listeners = t.required("listeners", "write [[listeners]] for each address that clients connect to", |v| v.tables(LISTENER));
+    let listeners = t.optional("listeners", |v| v.tables(LISTENER));
     let users = t.optional("users", |v| v.table(USER));
     let admin = t.optional("admin", |v| v.table(ADMIN));
     let limits = t.optional("limits", |v| v.table(LIMITS));
-    let routes =
-        t.required("routes", r#"write [[routes]]; with client_id = "*" and a cluster it is for every client"#, |v| v.tables(ROUTE));
+    let routes = t.optional("routes", |v| v.tables(ROUTE));
+    let mirrors = t.optional("mirrors", |v| v.tables(MIRROR));
+    // A file of mirrors alone is for no proxy, and needs nothing of what only proxies read.
+    let only_mirrors = matches!((&listeners, &routes), (Ok(None), Ok(None))) && !matches!(mirrors, Ok(None));
+    if !only_mirrors && let Ok(None) = listeners {
+        let hint = "write [[listeners]] for each address that clients connect to";
+        t.missing(&["listeners", "mirrors"], start.clone(), "missing key `listeners`", hint);
+    }
+    if !only_mirrors && let Ok(None) = routes {
+        let hint = r#"write [[routes]]; with client_id = "*" and a cluster it is for every client"#;
+        t.missing(&["routes", "mirrors"], start.clone(), "missing key `routes`", hint);
+    }
     let has_all_clusters = !t.finish().contains(&"clusters");
 
     let or_empty =
@@ -129,11 +141,12 @@ fn file<'t>(findings: &'t Findings<'t>, root: &'t DeTable<'t>, folder: &Path) ->
     Draft {
         clusters: clusters.and_then(|clusters| named_clusters(clusters.value, folder)),
         has_all_clusters,
-        listeners: listeners.and_then(|listeners| some(findings, listeners, LISTENER, |t| listener(t, folder))),
+        listeners: some(findings, listeners, LISTENER, |t| listener(t, folder)),
         users: users.and_then(|users| users.map_or_else(|| Ok(Vec::new()), |users| self::users(users.value, folder))),
         admin: or_empty(admin, ADMIN).and_then(self::admin),
         limits: or_empty(limits, LIMITS).and_then(self::limits),
-        routes: routes.and_then(|routes| some(findings, routes, ROUTE, |t| route(t, folder))),
+        routes: some(findings, routes, ROUTE, |t| route(t, folder)),
+        mirrors: some(findings, mirrors, MIRROR, mirror),
     }
 }
 
@@ -199,7 +212,9 @@ fn unless_misspelled<T>(field: Field<T>, slips: &[&str], keys: &[&str]) -> Field
     if slips.iter().any(|slip| keys.contains(slip)) { Err(Reported) } else { field }
 }
 
-fn some<'t, T>(findings: &Findings<'t>, tables: At<Vec<Table<'t>>>, kind: &str, read: impl FnMut(Table<'t>) -> T) -> Field<Vec<T>> {
+/// None where the key is absent.
+fn some<'t, T>(findings: &Findings<'t>, tables: Optional<Vec<Table<'t>>>, kind: &str, read: impl FnMut(Table<'t>) -> T) -> Field<Vec<T>> {
+    let Some(tables) = tables? else { return Ok(Vec::new()) };
     if tables.value.is_empty() {
         return Err(findings.mismatch(tables.span, "an empty array", format!("write at least one {kind}")));
     }
@@ -767,7 +782,7 @@ fn is_host(text: &str) -> bool {
 /// The keys of each kind of table.
 #[cfg(test)]
 pub(super) fn keys() -> std::collections::BTreeMap<&'static str, Vec<&'static str>> {
-    let text = "[clusters.a]\n[[listeners]]\n[[routes]]\n[routes.credentials.a]\n[users.a]\n";
+    let text = "[clusters.a]\n[[listeners]]\n[[routes]]\n[routes.credentials.a]\n[users.a]\n[[mirrors]]\n[[mirrors.rename_regex]]\n";
     let lines = Lines::new(text);
     let (root, _) = syntax::parse(text, &lines);
     let findings = Findings::new(text, &lines, false);

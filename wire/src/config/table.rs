@@ -225,6 +225,21 @@ impl<'t> Table<'t> {
         self.entries.into_iter().map(move |(key, raw)| (At { span: key.span(), value: &**key.get_ref() }, Value { findings, raw }))
     }
 
+    /// All entries of a table whose keys are names that may have dots in them. Where such a name is not quoted, TOML has read tables within
+    /// tables.
+    pub(super) fn strings_by_name(self) -> Vec<Field<(At<&'t str>, Value<'t>)>> {
+        let entry = |&(key, raw): &Entry<'t>| {
+            let name = At { span: key.span(), value: &**key.get_ref() };
+            let torn_apart = self.written(key, raw).into_iter().filter(|(_, written)| written != name.value);
+            let reported = torn_apart.map(|(span, written)| {
+                let hint = format!("write {} = \"…\"", quoted(&written));
+                self.findings.error(span, format!("{} needs quotes, because of its dots", quoted_key(&written)), hint)
+            });
+            reported.last().map_or(Ok((name, Value { findings: self.findings, raw })), Err)
+        };
+        self.entries.iter().map(entry).collect()
+    }
+
     /// Takes a key that may be absent.
     pub(super) fn optional<T>(&mut self, key: &'static str, read: impl FnOnce(Value<'t>) -> Field<T>) -> Field<Option<At<T>>> {
         self.asked.push(key);

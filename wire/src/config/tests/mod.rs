@@ -1,6 +1,7 @@
 //! The exact texts that an operator reads, and what must hold for every text. Here are the whole files; the parts are in files of their own.
 
 mod addresses;
+mod mirrors;
 mod relay;
 mod routes;
 mod security;

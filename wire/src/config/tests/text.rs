@@ -23,7 +23,7 @@ fn an_empty_file_and_one_of_comments() {
     assert_snapshot!(errors(""), @r"
     error: the file is empty
     --> routes.toml
-     = help: write at least one each of [clusters.NAME], [[listeners]] and [[routes]]
+     = help: write at least one each of [clusters.NAME], [[listeners]] and [[routes]], or of [clusters.NAME] and [[mirrors]]
 
     routes.toml: 1 error
     ");
@@ -343,7 +343,7 @@ fn keys_that_nobody_knows() {
     1 | verbose = true
       | ^^^^^^^
       |
-      = help: the keys here are clusters, listeners, users, admin, limits, routes
+      = help: the keys here are clusters, listeners, users, admin, limits, routes, mirrors
 
     error: unknown key `cluster`
      --> routes.toml:6:2

@@ -1,0 +1,79 @@
+//! The file's mirrors, and which of them a command is about.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use kferry_wire::config::{Config, Mirror};
+use serde::Serialize;
+
+use crate::check::{Place, print_json, read, to_stderr};
+
+/// What every command about mirrors takes.
+#[derive(clap::Args)]
+pub(crate) struct Chosen {
+    /// The file
+    #[arg(long, value_name = "FILE", env = "KFERRY_CONFIG", default_value = "routes.toml")]
+    config: PathBuf,
+    /// Only this mirror. May be given several times
+    #[arg(long, value_name = "NAME")]
+    mirror: Vec<String>,
+    /// Prints one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What `--json` prints of a file that cannot be used.
+#[derive(Serialize)]
+struct Refused {
+    ok: bool,
+    errors: Vec<Place>,
+}
+
+impl Chosen {
+    /// Reads the file. `Err` is the exit code, and everything is said.
+    pub(crate) fn read(&self) -> Result<(Config, Vec<Arc<Mirror>>), ExitCode> {
+        let (_, config) = read(&self.config).map_err(|invalid| {
+            if self.json {
+                print_json(&Refused { ok: false, errors: Place::all(&invalid.text, &invalid.errors) });
+            } else {
+                to_stderr(&invalid.render(is_coloured()));
+            }
+            ExitCode::from(2)
+        })?;
+        let known: Vec<&str> = config.mirrors.iter().map(|mirror| &*mirror.name).collect();
+        let problem = match self.mirror.iter().find(|name| !known.contains(&name.as_str())) {
+            _ if known.is_empty() => Some("it has no [[mirrors]]; see docs/routes.md for what one looks like".to_owned()),
+            Some(name) => Some(format!("it has no mirror {name:?}; it has {}", known.join(", "))),
+            None => None,
+        };
+        if let Some(problem) = problem {
+            to_stderr(&labelled(Severity::Error, &format!("{}: {problem}", self.config.display())));
+            return Err(ExitCode::from(2));
+        }
+        let is_chosen = |mirror: &&Arc<Mirror>| self.mirror.is_empty() || self.mirror.iter().any(|name| **name == *mirror.name);
+        let chosen = config.mirrors.iter().filter(is_chosen).cloned().collect();
+        Ok((config, chosen))
+    }
+}
+
+/// How bad something is.
+#[derive(Clone, Copy)]
+pub(crate) enum Severity {
+    Error,
+    Warning,
+}
+
+/// A sentence for standard error.
+pub(crate) fn labelled(severity: Severity, sentence: &str) -> String {
+    let (name, code) = match severity {
+        Severity::Error => ("error", 31),
+        Severity::Warning => ("warning", 33),
+    };
+    if is_coloured() { format!("\x1b[1;{code}m{name}\x1b[0m: {sentence}") } else { format!("{name}: {sentence}") }
+}
+
+fn is_coloured() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}

@@ -1,0 +1,216 @@
+//! `kferry plan`: what the mirrors would do, and what is in their way.
+//!
+//! The report goes to standard output, what is in the way and what to know to standard error; `--json` is one object on standard output.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use indicatif::{HumanBytes, HumanCount};
+use kferry_mirror::plan::{Holes, MirrorPlan, Mode, TopicForecast};
+use kferry_mirror::topics::Action;
+use kferry_wire::client::{Client, Topics};
+use kferry_wire::config::{Cluster, Mirror, collisions};
+use kferry_wire::connection::ConnectOptions;
+use serde::Serialize;
+
+use crate::check::{count, print_json, printable, table, to_stderr, to_stdout};
+use crate::mirrors::{Chosen, Severity, labelled};
+
+/// What the [[mirrors]] would create, change and copy, and what is in their way. Writes nothing
+///
+/// Exit code: 0 it can be done, 1 something is in the way, 2 the file is invalid.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    chosen: Chosen,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Report {
+    /// Nothing is in the way.
+    ok: bool,
+    mirrors: Vec<MirrorPlan>,
+    /// Topics that would get in each other's way, among all mirrors of the file.
+    collisions: Vec<Clash>,
+    warnings: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Clash {
+    /// The two mirrors, or one of them twice.
+    mirrors: [Arc<str>; 2],
+    message: String,
+}
+
+pub(crate) fn run(args: &Args) -> ExitCode {
+    let (config, chosen) = match args.chosen.read() {
+        Ok(read) => read,
+        Err(code) => return code,
+    };
+    let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
+    let (mirrors, (collisions, warnings)) = runtime.block_on(async {
+        let plans = join_all(chosen.iter().map(|mirror| MirrorPlan::of(mirror)));
+        tokio::join!(plans, clashes(&config.mirrors, &chosen))
+    });
+    // Dropped, it would wait for look-ups in the DNS, which can go on for a minute after they have been given up.
+    runtime.shutdown_background();
+    let ok = collisions.is_empty() && mirrors.iter().all(MirrorPlan::is_possible);
+    let report = Report { ok, mirrors, collisions, warnings };
+    if args.chosen.json {
+        print_json(&report);
+    } else {
+        print(&report);
+    }
+    ExitCode::from(u8::from(!ok))
+}
+
+/// What collides of the topics that there are, where a chosen mirror has to do with it; and which clusters could not be asked.
+async fn clashes(all: &[Arc<Mirror>], chosen: &[Arc<Mirror>]) -> (Vec<Clash>, Vec<String>) {
+    let sources: HashMap<&str, &Arc<Cluster>> = all.iter().map(|mirror| (&*mirror.source.name, &mirror.source)).collect();
+    let asked = sources.into_iter().map(async |(name, cluster)| {
+        let options = ConnectOptions { client_id: "kferry-plan".to_owned(), ..ConnectOptions::default() };
+        let topics = Client::new(Arc::clone(cluster), options).metadata(Topics::All).await;
+        (name, topics.map(|metadata| metadata.topics.into_iter().map(|topic| topic.name.to_string()).collect::<Vec<_>>()))
+    });
+    let (mut topics, mut warnings) = (HashMap::new(), Vec::new());
+    for (name, answer) in join_all(asked).await {
+        match answer {
+            Ok(names) => drop(topics.insert(name, names)),
+            // The plan of its mirror has it as an error.
+            Err(_) if chosen.iter().any(|mirror| *mirror.source.name == *name) => {}
+            Err(error) => warnings.push(format!("whether topics of other mirrors collide with these is not known: {error}")),
+        }
+    }
+    let found = collisions(all, |cluster| topics.get(&*cluster.name).map_or(&[], Vec::as_slice));
+    let found = found
+        .iter()
+        .map(|collision| Clash { mirrors: [collision.one.mirror.clone(), collision.other.mirror.clone()], message: collision.to_string() });
+    let ours = |clash: &Clash| chosen.iter().any(|mirror| clash.mirrors.contains(&mirror.name));
+    (found.filter(ours).collect(), warnings)
+}
+
+fn print(report: &Report) {
+    let out: Vec<_> = report.mirrors.iter().map(text).collect();
+    to_stdout(&out.join("\n"));
+    let say = |severity, sentence: &str| to_stderr(&labelled(severity, &printable(sentence)));
+    for sentence in &report.warnings {
+        say(Severity::Warning, sentence);
+    }
+    for plan in &report.mirrors {
+        let of = format!("mirror {}", plan.mirror);
+        for sentence in &plan.warnings {
+            say(Severity::Warning, &format!("{of}: {sentence}"));
+        }
+        for topic in &plan.topics {
+            for sentence in &topic.errors {
+                say(Severity::Error, &format!("{of}: topic {}: {sentence}", topic.plan.topic));
+            }
+        }
+        for missing in &plan.missing_rights {
+            let resource = match missing.names.as_slice() {
+                [] => "the cluster".to_owned(),
+                [name] => format!("{} {name}", missing.resource),
+                names => count(names.len(), missing.resource),
+            };
+            let operations = missing.operations.join(", ");
+            say(
+                Severity::Error,
+                &format!(
+                    "{of}: {} may not {operations} on {resource} of {}, needed for {}; to add it:\n  {}",
+                    missing.principal, missing.cluster, missing.purpose, missing.command
+                ),
+            );
+        }
+        for sentence in &plan.errors {
+            say(Severity::Error, &format!("{of}: {sentence}"));
+        }
+    }
+    for clash in &report.collisions {
+        say(Severity::Error, &clash.message);
+    }
+}
+
+fn text(plan: &MirrorPlan) -> String {
+    let mut out = format!("mirror {}: {} to {}, offsets = \"{}\"\n", plan.mirror, plan.source, plan.target, plan.offsets);
+    if plan.topics.is_empty() {
+        return out;
+    }
+    let head = ["TOPIC", "ON TARGET", "PARTITIONS", "TO DO", "OFFSETS", "PADDING", "RECORDS", "BYTES"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    rows.extend(plan.topics.iter().map(row));
+    out.push('\n');
+    out.push_str(&table(&rows));
+    for topic in &plan.topics {
+        let told = details(topic, plan);
+        if !told.is_empty() {
+            let _ = write!(out, "\n{}\n{told}", topic.plan.topic);
+        }
+    }
+    let sum = |of: fn(&TopicForecast) -> u64| plan.topics.iter().map(of).sum::<u64>();
+    let _ = writeln!(
+        out,
+        "\n{}: {} records (about {}) to copy, {} offsets to fill",
+        count(plan.topics.len(), "topic"),
+        HumanCount(sum(|topic| topic.records)),
+        HumanBytes(sum(|topic| topic.bytes)),
+        HumanCount(sum(|topic| topic.padding.offsets)),
+    );
+    out
+}
+
+fn row(topic: &TopicForecast) -> Vec<String> {
+    let plan = &topic.plan;
+    let action = match &plan.action {
+        _ if plan.error.is_some() => "-".to_owned(),
+        Action::Nothing => "nothing".to_owned(),
+        Action::Create { replication_factor, .. } => format!("create, {replication_factor} replicas"),
+        Action::Grow { from } => format!("grow from {from}"),
+    };
+    let offsets = match topic.mode {
+        Mode::NotPossible => "not possible",
+        Mode::Preserve if topic.holes.is_empty() => "preserve",
+        Mode::Preserve => "preserve, markers",
+    };
+    let padding = if topic.padding.offsets == 0 { "-".to_owned() } else { HumanCount(topic.padding.offsets).to_string() };
+    vec![
+        plan.topic.to_string(),
+        plan.target.to_string(),
+        plan.partitions.to_string(),
+        action,
+        offsets.to_owned(),
+        padding,
+        HumanCount(topic.records).to_string(),
+        format!("~{}", HumanBytes(topic.bytes)),
+    ]
+}
+
+/// What is behind a row, a line each.
+fn details(topic: &TopicForecast, mirror: &MirrorPlan) -> String {
+    let plan = &topic.plan;
+    let mut lines = Vec::new();
+    if plan.leader != mirror.source {
+        lines.push(format!("{} leads it, in term {}", plan.leader, plan.term));
+    }
+    if let Action::Create { config, .. } = &plan.action
+        && !config.is_empty()
+    {
+        let settings: Vec<_> = config.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        lines.push(format!("settings: {}", settings.join(", ")));
+    }
+    for (key, theirs, ours) in &plan.overridden {
+        lines.push(format!("{key} is {ours} here, {theirs} on {}", plan.leader));
+    }
+    for (key, wanted, has) in &plan.drift {
+        lines.push(format!("{key} should be {wanted} and is {has}: the mirror leaves it so"));
+    }
+    lines.extend(plan.notes.iter().cloned());
+    lines.extend(topic.why.iter().cloned());
+    if topic.records > 0 && topic.holes.contains(&Holes::Compaction) {
+        lines.push("the records to copy are fewer than that, since it is compacted".to_owned());
+    }
+    lines.iter().fold(String::new(), |told, line| told + "  " + &printable(line) + "\n")
+}

@@ -1,0 +1,481 @@
+//! `kferry verify`: are both sides of a mirror the same?
+//!
+//! Every record of both logs is read, up to the follower's end. What one side has deleted or compacted by its own clock, what `on_error` left
+//! out and what is not copied yet is told, and is no difference. Works while the mirror runs.
+
+use std::fmt::Write as _;
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::{StreamExt as _, stream};
+use indicatif::{HumanCount, ProgressBar, ProgressStyle};
+use kferry_mirror::job::Side;
+use kferry_mirror::keys::Keys;
+use kferry_mirror::log::{Allowed, Compared, LogReader, ReadError, compare_keys};
+use kferry_mirror::run::connect_options;
+use kferry_mirror::state::{State, StateError};
+use kferry_mirror::topics::{self, Cluster};
+use kferry_wire::admin::partitions::Position;
+use kferry_wire::client::{Answers, Client, ClientError, TopicPartition};
+use kferry_wire::config::{Mirror, Offsets};
+use serde::Serialize;
+
+use crate::check::{count, print_json, printable, table, to_stderr, to_stdout};
+use crate::mirrors::{Chosen, Severity, labelled};
+
+/// Partitions at a time. Each has an answer of each side in memory, decompressed.
+const AT_A_TIME: usize = 4;
+/// Bytes of a log in one answer.
+const ANSWER: i32 = 1 << 20;
+/// How often retention may overtake a reader.
+const OVERTAKEN: usize = 5;
+/// Rows of partitions that are the same; those of others are all shown.
+const SHOWN: usize = 50;
+
+/// Compares every record on both sides of the [[mirrors]], up to where the copy is
+///
+/// Exit code: 0 identical up to the follower's end, 1 a difference or nothing could be compared, 2 the file is invalid.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    chosen: Chosen,
+    /// Only this topic, by its name on the source. May be given several times
+    #[arg(long, value_name = "TOPIC")]
+    topic: Vec<String>,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Report {
+    ok: bool,
+    mirrors: Vec<MirrorReport>,
+}
+
+#[derive(Serialize)]
+struct MirrorReport {
+    mirror: Arc<str>,
+    source: Arc<str>,
+    target: Arc<str>,
+    partitions: Vec<Row>,
+    /// What could not be compared.
+    errors: Vec<String>,
+}
+
+/// A partition.
+#[derive(Debug, Clone, Serialize)]
+struct Row {
+    /// By the topic's name on the source.
+    topic: Arc<str>,
+    partition: i32,
+    leader: Arc<str>,
+    result: Verdict,
+    leader_start: i64,
+    /// The last stable offset: transactions that are open are not copied.
+    leader_end: i64,
+    follower_start: i64,
+    follower_end: i64,
+    /// Offsets that are not copied yet.
+    lag: i64,
+    equal: u64,
+    /// Records that compaction has taken on one side only.
+    compacted: u64,
+    /// Records that `on_error` left out.
+    skipped: u64,
+    notes: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Verdict {
+    /// Up to the follower's end.
+    Identical,
+    /// The first difference.
+    Different { offset: i64, what: String },
+    /// There is nothing that both have.
+    NothingInCommon,
+    /// It could not be read.
+    Failed { reason: String },
+}
+
+impl Row {
+    fn is_good(&self) -> bool {
+        matches!(self.result, Verdict::Identical | Verdict::NothingInCommon)
+    }
+}
+
+impl MirrorReport {
+    fn is_good(&self) -> bool {
+        self.errors.is_empty()
+            && self.partitions.iter().all(Row::is_good)
+            && self.partitions.iter().any(|row| row.result == Verdict::Identical)
+    }
+}
+
+pub(crate) fn run(args: &Args) -> ExitCode {
+    let (_, chosen) = match args.chosen.read() {
+        Ok(read) => read,
+        Err(code) => return code,
+    };
+    let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
+    let mirrors = runtime.block_on(async {
+        let mut mirrors = Vec::new();
+        for mirror in &chosen {
+            let mut report = MirrorReport {
+                mirror: mirror.name.clone(),
+                source: mirror.source.name.clone(),
+                target: mirror.target.name.clone(),
+                partitions: Vec::new(),
+                errors: Vec::new(),
+            };
+            if let Err(error) = report.look(mirror, &args.topic).await {
+                report.errors.push(error.to_string());
+            }
+            mirrors.push(report);
+        }
+        mirrors
+    });
+    runtime.shutdown_background();
+    let mut report = Report { ok: false, mirrors };
+    for topic in &args.topic {
+        let is_known = report.mirrors.iter().any(|mirror| {
+            mirror.partitions.iter().any(|row| *row.topic == **topic) || mirror.errors.iter().any(|error| error.contains(topic.as_str()))
+        });
+        if !is_known && let Some(first) = report.mirrors.first_mut() {
+            first.errors.push(format!("topic {topic} is of none of these mirrors, or not on their source"));
+        }
+    }
+    // With --topic some mirrors may have nothing to do.
+    report.ok = report.mirrors.iter().all(|mirror| mirror.is_good() || (!args.topic.is_empty() && mirror.has_nothing()))
+        && report.mirrors.iter().any(MirrorReport::is_good);
+    if args.chosen.json {
+        print_json(&report);
+    } else {
+        print(&report);
+    }
+    ExitCode::from(u8::from(!report.ok))
+}
+
+/// A partition whose two logs are to be compared.
+struct Work {
+    row: Row,
+    sides: [Side; 2],
+    compacted: bool,
+    skipped: Vec<(i64, i64)>,
+}
+
+impl MirrorReport {
+    fn has_nothing(&self) -> bool {
+        self.errors.is_empty() && self.partitions.is_empty()
+    }
+
+    async fn look(&mut self, mirror: &Mirror, only: &[String]) -> Result<(), StateError> {
+        if mirror.offsets == Offsets::Translate {
+            self.errors.push("offsets = \"translate\" is something that this version cannot do; set offsets = \"preserve\"".to_owned());
+            return Ok(());
+        }
+        let client = |cluster: &Arc<_>| Client::new(Arc::clone(cluster), connect_options(&mirror.name));
+        let (source, target) = (client(&mirror.source), client(&mirror.target));
+        let (mut on_source, mut on_target) = tokio::try_join!(Cluster::look(&source), Cluster::look(&target))?;
+        let mut state = State::open(target.clone(), &mirror.name, false).await?;
+        let leader = |topic: &str| state.as_ref().and_then(|state| state.leader(topic).cloned());
+        let mut plans = topics::plan(mirror, &mut on_source, &mut on_target, leader).await?;
+        plans.retain(|plan| only.is_empty() || only.iter().any(|topic| **topic == *plan.topic));
+
+        let mut work = Vec::new();
+        for plan in plans {
+            let sides =
+                [Side { client: source.clone(), topic: plan.topic.clone() }, Side { client: target.clone(), topic: plan.target.clone() }];
+            let sides = if plan.leader == mirror.source.name { sides } else { [sides[1].clone(), sides[0].clone()] };
+            if let Some(error) = plan.error {
+                self.errors.push(format!("topic {}: {error}", plan.topic));
+                continue;
+            }
+            let on_follower = if plan.leader == mirror.source.name { &on_target } else { &on_source };
+            let copied = on_follower.topic(&sides[1].topic).map_or(0, |topic| topic.partitions.len() as i32);
+            if copied < plan.partitions {
+                let (topic, follower) = (&sides[1].topic, sides[1].cluster());
+                self.errors.push(match copied {
+                    0 => format!("topic {}: there is no {topic} on {follower} yet, or the principal may not see it", plan.topic),
+                    _ => format!("topic {}: {topic} on {follower} has {copied} of {} partitions yet", plan.topic, plan.partitions),
+                });
+            }
+            // Either side compacts by its own settings.
+            let compacted = plan.compacted || plan.drift.iter().any(|(key, _, has)| key == "cleanup.policy" && has.contains("compact"));
+            work.extend((0..copied.min(plan.partitions)).map(|partition| {
+                let row = Row {
+                    topic: plan.topic.clone(),
+                    partition,
+                    leader: plan.leader.clone(),
+                    result: Verdict::NothingInCommon,
+                    leader_start: 0,
+                    leader_end: 0,
+                    follower_start: 0,
+                    follower_end: 0,
+                    lag: 0,
+                    equal: 0,
+                    compacted: 0,
+                    skipped: 0,
+                    notes: Vec::new(),
+                };
+                Work { row, sides: sides.clone(), compacted, skipped: Vec::new() }
+            }));
+        }
+        ends(&mut work).await;
+        // After the ends: what was left out by then is in it.
+        if let Some(state) = &mut state {
+            state.refresh().await?;
+            for work in &mut work {
+                let partition = TopicPartition::new(work.row.topic.clone(), work.row.partition);
+                work.skipped = state.partition(&partition).map_or_else(Vec::new, |state| state.skipped.clone());
+            }
+        }
+        self.partitions = compare_all(&self.mirror, work).await;
+        Ok(())
+    }
+}
+
+/// Where the logs begin and end. The follower's end is asked for first: a leader that is longer then is no surprise.
+async fn ends(work: &mut [Work]) {
+    for (side, position) in [(1, Position::LastStable), (1, Position::LogStart), (0, Position::LastStable), (0, Position::LogStart)] {
+        // One cluster may lead some topics and follow in others.
+        let mut clients: Vec<&Client> = Vec::new();
+        for work in work.iter() {
+            if clients.iter().all(|client| client.cluster().name != work.sides[side].client.cluster().name) {
+                clients.push(&work.sides[side].client);
+            }
+        }
+        let mut answers: Vec<(Arc<str>, Answers<TopicPartition, i64>)> = Vec::new();
+        for client in clients {
+            let name = client.cluster().name.clone();
+            let of_cluster = work.iter().filter(|work| *work.sides[side].cluster() == name);
+            let partitions: Vec<_> = of_cluster.map(|work| work.sides[side].partition(work.row.partition)).collect();
+            answers.push((name, client.list_offsets(&partitions, position).await));
+        }
+        for work in work.iter_mut() {
+            let place = &work.sides[side];
+            let of_cluster = answers.iter().find(|(name, _)| name == place.cluster());
+            let answer = of_cluster.and_then(|(_, answers)| answers.get(&place.partition(work.row.partition)));
+            match answer.expect("what was asked for is answered") {
+                Ok(offset) => match (side, position) {
+                    (0, Position::LogStart) => work.row.leader_start = *offset,
+                    (0, _) => work.row.leader_end = *offset,
+                    (_, Position::LogStart) => work.row.follower_start = *offset,
+                    _ => work.row.follower_end = *offset,
+                },
+                Err(error) => work.row.result = Verdict::Failed { reason: error.to_string() },
+            }
+        }
+    }
+}
+
+async fn compare_all(mirror: &str, work: Vec<Work>) -> Vec<Row> {
+    let range = |row: &Row| (row.leader_end.min(row.follower_end) - row.leader_start.max(row.follower_start)).max(0) as u64;
+    let offsets = work.iter().map(|work| range(&work.row)).sum();
+    let bar = if std::io::stderr().is_terminal() { ProgressBar::new(offsets) } else { ProgressBar::hidden() };
+    let style = "{prefix} {wide_bar} {human_pos}/{human_len} offsets, {per_sec}, {eta} left";
+    bar.set_style(ProgressStyle::with_template(style).expect("the template is right"));
+    bar.set_prefix(format!("mirror {mirror}"));
+    let read = Arc::new(AtomicU64::new(0));
+    let mut rows = Vec::new();
+    let mut compared = stream::iter(work).map(|work| compare_one(work, read.clone())).buffer_unordered(AT_A_TIME);
+    let mut tick = tokio::time::interval(Duration::from_millis(250));
+    loop {
+        tokio::select! {
+            row = compared.next() => match row {
+                Some(row) => rows.push(row),
+                None => break,
+            },
+            _ = tick.tick() => bar.set_position(read.load(Ordering::Relaxed).min(offsets)),
+        }
+    }
+    bar.finish_and_clear();
+    rows.sort_by(|one, other| (&one.topic, one.partition).cmp(&(&other.topic, other.partition)));
+    rows
+}
+
+async fn compare_one(mut work: Work, read: Arc<AtomicU64>) -> Row {
+    if matches!(work.row.result, Verdict::Failed { .. }) {
+        return work.row;
+    }
+    for _ in 0..OVERTAKEN {
+        match work.compare(&read).await {
+            Ok(verdict) => {
+                work.row.result = verdict;
+                return work.row;
+            }
+            Err(error) if error.is_deleted() => {
+                if let Err(error) = work.starts().await {
+                    work.row.result = Verdict::Failed { reason: error.to_string() };
+                    return work.row;
+                }
+            }
+            Err(error) => {
+                work.row.result = Verdict::Failed { reason: error.to_string() };
+                return work.row;
+            }
+        }
+    }
+    work.row.result =
+        Verdict::Failed { reason: "records are deleted faster than they can be compared; try it again at a calmer time".to_owned() };
+    work.row
+}
+
+impl Work {
+    /// Where the logs begin now.
+    async fn starts(&mut self) -> Result<(), ClientError> {
+        let start = async |side: &Side| {
+            let partition = side.partition(self.row.partition);
+            let mut answers = side.client.list_offsets(std::slice::from_ref(&partition), Position::LogStart).await;
+            answers.remove(&partition).expect("what was asked for is answered")
+        };
+        let (leader, follower) = tokio::try_join!(start(&self.sides[0]), start(&self.sides[1]))?;
+        (self.row.leader_start, self.row.follower_start) = (leader, follower);
+        Ok(())
+    }
+
+    async fn compare(&mut self, read: &Arc<AtomicU64>) -> Result<Verdict, ReadError> {
+        let row = &mut self.row;
+        row.lag = (row.leader_end - row.follower_end).max(0);
+        row.notes.clear();
+        if row.follower_end > row.leader_end {
+            return Ok(Verdict::Different {
+                offset: row.leader_end,
+                what: format!("the leader's log ends here, the follower's at {}", row.follower_end),
+            });
+        }
+        let (from, to) = (row.leader_start.max(row.follower_start), row.follower_end);
+        for (has, lost, who, end) in [
+            (row.leader_start, row.follower_start, "the follower", row.follower_end),
+            (row.follower_start, row.leader_start, "the leader", row.leader_end),
+        ] {
+            if lost > has {
+                row.notes.push(format!("{who} has deleted the offsets {has} to {} (retention, or DeleteRecords)", lost.min(end) - 1));
+            }
+        }
+        if from >= to {
+            let is_empty = row.lag == 0 && row.leader_start == row.leader_end;
+            return Ok(if is_empty { Verdict::Identical } else { Verdict::NothingInCommon });
+        }
+        let reader = |side: &Side, to| LogReader::new(side.clone(), row.partition, from, to, ANSWER);
+        let allowed = Allowed { missing: self.compacted, skipped: self.skipped.clone() };
+        let mut keys = self.compacted.then(Keys::default);
+        let leader = reader(&self.sides[0], to).counted(read.clone());
+        let compared = compare_keys(leader, reader(&self.sides[1], to), &allowed, &mut keys).await?;
+        let Compared { equal, compacted, skipped, difference } = compared;
+        (row.equal, row.compacted, row.skipped) = (equal, compacted, skipped);
+        if let Some(difference) = difference {
+            return Ok(Verdict::Different { offset: difference.offset, what: difference.what });
+        }
+        if let Some(mut keys) = keys {
+            if keys.is_waiting() {
+                later(&self.sides[0], row.partition, to, &mut keys).await?;
+            }
+            let unmatched = keys.unmatched();
+            if unmatched.one_of > 1 {
+                row.notes.push(format!("the latest record was looked at of one key in {}, the rest by offset only", unmatched.one_of));
+            }
+            if unmatched.follower > 0 {
+                row.notes.push(format!(
+                    "{} are on the follower only: the leader's tombstones are gone already",
+                    count(unmatched.follower as usize, "key")
+                ));
+            }
+            if let Some(offset) = unmatched.leader {
+                return Ok(Verdict::Different {
+                    offset,
+                    what: "the leader has the latest record of its key here, the follower has none".to_owned(),
+                });
+            }
+        }
+        Ok(Verdict::Identical)
+    }
+}
+
+/// Compaction may have gone by records that were written since the follower's end was asked for.
+async fn later(leader: &Side, partition: i32, from: i64, keys: &mut Keys) -> Result<(), ReadError> {
+    let asked = leader.partition(partition);
+    let mut ends = leader.client.list_offsets(std::slice::from_ref(&asked), Position::LastStable).await;
+    let end = ends.remove(&asked).expect("what was asked for is answered")?;
+    let mut reader = LogReader::new(leader.clone(), partition, from, end, ANSWER);
+    while keys.is_waiting()
+        && let Some(record) = reader.next().await?
+    {
+        keys.both(&record);
+    }
+    Ok(())
+}
+
+fn print(report: &Report) {
+    let out: Vec<_> = report.mirrors.iter().map(text).collect();
+    to_stdout(&out.join("\n"));
+    for mirror in &report.mirrors {
+        for row in &mirror.partitions {
+            let sentence = match &row.result {
+                Verdict::Different { offset, what } => format!("differ at offset {offset}: {what}"),
+                Verdict::Failed { reason } => format!("could not be compared: {reason}"),
+                Verdict::Identical | Verdict::NothingInCommon => continue,
+            };
+            let sentence = format!("mirror {}: the two logs of {}-{} {sentence}", mirror.mirror, row.topic, row.partition);
+            to_stderr(&labelled(Severity::Error, &printable(&sentence)));
+        }
+        for error in &mirror.errors {
+            to_stderr(&labelled(Severity::Error, &printable(&format!("mirror {}: {error}", mirror.mirror))));
+        }
+    }
+}
+
+fn text(mirror: &MirrorReport) -> String {
+    let mut out = format!("mirror {}: {} to {}\n", mirror.mirror, mirror.source, mirror.target);
+    let rows = &mirror.partitions;
+    if rows.is_empty() {
+        return out;
+    }
+    let is_quiet = |row: &&Row| row.result == Verdict::Identical && row.lag == 0 && row.skipped == 0 && row.notes.is_empty();
+    let quiet = rows.iter().filter(is_quiet).count();
+    let mut shown = vec![["PARTITION", "RESULT", "UP TO", "LAG", "EQUAL", "COMPACTED", "SKIPPED"].map(str::to_owned).to_vec()];
+    let mut notes = String::new();
+    let mut left = 0;
+    for row in rows {
+        if is_quiet(&row) {
+            left += 1;
+            if quiet > SHOWN && left > SHOWN {
+                continue;
+            }
+        }
+        let result = match &row.result {
+            Verdict::Identical => "identical".to_owned(),
+            Verdict::Different { offset, .. } => format!("differs at {offset}"),
+            Verdict::NothingInCommon => "nothing in common yet".to_owned(),
+            Verdict::Failed { .. } => "failed".to_owned(),
+        };
+        let name = format!("{}-{}", row.topic, row.partition);
+        let numbers =
+            [row.follower_end as u64, row.lag as u64, row.equal, row.compacted, row.skipped].map(|number| HumanCount(number).to_string());
+        shown.push([name.clone(), result].into_iter().chain(numbers).collect());
+        for note in &row.notes {
+            let _ = writeln!(notes, "{name}: {}", printable(note));
+        }
+    }
+    out.push('\n');
+    out.push_str(&table(&shown));
+    if quiet > SHOWN {
+        let _ = writeln!(out, "and {} more that are identical", quiet - SHOWN);
+    }
+    if !notes.is_empty() {
+        let _ = write!(out, "\n{notes}");
+    }
+    let good = rows.iter().filter(|row| row.result == Verdict::Identical).count();
+    let lag: i64 = rows.iter().map(|row| row.lag).sum();
+    let equal: u64 = rows.iter().map(|row| row.equal).sum();
+    let _ = writeln!(
+        out,
+        "\n{good} of {} identical up to the follower's end, {} records equal, {} offsets not copied yet",
+        count(rows.len(), "partition"),
+        HumanCount(equal),
+        HumanCount(lag as u64),
+    );
+    out
+}

@@ -1,0 +1,69 @@
+//! What operators and Kubernetes ask: `/metrics`, `/healthz`, `/readyz`, `/partitions`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use metrics_exporter_prometheus::PrometheusHandle;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::job::Phase;
+use crate::run::Table;
+
+/// Each mirror's partitions, by the mirror's name.
+pub type Mirrors = BTreeMap<Arc<str>, Arc<Table>>;
+
+/// Serves until `stop`.
+pub async fn serve(listener: TcpListener, metrics: PrometheusHandle, mirrors: Mirrors, stop: CancellationToken) {
+    let mirrors = Arc::new(mirrors);
+    let router = Router::new()
+        .route("/metrics", get(move || async move { metrics.render() }))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/partitions", get(|State(mirrors): State<Arc<Mirrors>>| async move { Json(partitions(&mirrors)) }))
+        .with_state(mirrors);
+    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await {
+        tracing::error!(%error, "the admin address failed");
+    }
+}
+
+/// Ready when every partition has been looked at: from then on what is behind is lag, and what stands still says why.
+async fn ready(State(mirrors): State<Arc<Mirrors>>) -> Response {
+    let rows = mirrors.values().flat_map(|table| table.rows());
+    let waiting = rows.filter(|(_, known)| matches!(known.phase, Phase::Waiting | Phase::Comparing | Phase::Padding)).count();
+    if mirrors.values().any(|table| table.rows().is_empty()) {
+        (StatusCode::SERVICE_UNAVAILABLE, "no partition is known yet\n".to_owned()).into_response()
+    } else if waiting > 0 {
+        (StatusCode::SERVICE_UNAVAILABLE, format!("{waiting} partitions are not looked at yet\n")).into_response()
+    } else {
+        "ready\n".into_response()
+    }
+}
+
+fn partitions(mirrors: &Mirrors) -> Value {
+    let rows = mirrors.iter().flat_map(|(mirror, table)| {
+        table.rows().into_iter().map(move |(partition, known)| {
+            json!({
+                "mirror": &**mirror,
+                "topic": &*partition.topic,
+                "partition": partition.partition,
+                "phase": known.phase,
+                "reason": known.reason,
+                "agreed": known.agreed,
+                "leader_log_start": known.leader_start,
+                "leader_end": known.leader_end,
+                "follower_log_start": known.follower_start,
+                "lag_records": known.lag(),
+                "lag_seconds": known.behind_since.map_or(0.0, |since| since.elapsed().as_secs_f64()),
+                "skipped": known.skipped,
+            })
+        })
+    });
+    json!({ "partitions": rows.collect::<Vec<_>>() })
+}

@@ -1,0 +1,44 @@
+//! Copies topics between clusters, each record at the same offset.
+//!
+//! The path of a batch, top-down: [`run`] finds the partitions and looks after them, [`settle`] compares both logs and says from where to go
+//! on, and [`replicate`] fetches, [`cut`]s, produces and checks.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | [`run`] | a mirror at work: passes over the topics, jobs, lanes, what becomes of failures |
+//! | [`topics`] | which topics, and what the follower's must be like |
+//! | [`job`] | a partition to be mirrored, and what is known of it |
+//! | [`settle`] | a look at both logs, padding |
+//! | [`replicate`] | the data path: one broker to one broker |
+//! | [`fetch`] | Fetch requests and answers, sessions |
+//! | [`cut`] | a log's bytes into batches to append and offsets to fill |
+//! | [`holes`] | offsets without records |
+//! | [`log`] | a log as a consumer sees it, the comparison of two |
+//! | [`keys`] | the latest record of each key in two compacted logs |
+//! | [`plan`] | what a mirror would do, and what is in its way |
+//! | [`rights`] | which ACLs are missing |
+//! | [`state`] | what is kept of each partition, in a compacted topic on the target |
+//! | [`append`] | records of the mirror's own |
+//! | [`dead_letters`] | records that the follower will not take |
+//! | [`admin`] | `/metrics`, `/healthz`, `/readyz`, `/partitions` |
+//! | [`progress`] | bars on a terminal, lines elsewhere |
+//! | [`metrics`] | every event once: its log line and its metric |
+
+pub mod admin;
+pub mod append;
+pub mod cut;
+pub mod dead_letters;
+pub mod fetch;
+pub mod holes;
+pub mod job;
+pub mod keys;
+pub mod log;
+pub mod metrics;
+pub mod plan;
+pub mod progress;
+pub mod replicate;
+pub mod rights;
+pub mod run;
+pub mod settle;
+pub mod state;
+pub mod topics;

@@ -1,0 +1,178 @@
+//! `kferry-mirror`: logs, file, mirrors, run, stop.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use clap::{Parser, ValueEnum};
+use kferry_mirror::admin::{self, Mirrors};
+use kferry_mirror::metrics;
+use kferry_mirror::progress;
+use kferry_mirror::run::{Options, Outcome, Run, Table};
+use kferry_wire::config::diagnostic::{self, Severity};
+use kferry_wire::config::{Config, Mirror, Offsets};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+use tracing_subscriber::EnvFilter;
+
+/// Copies topics between Kafka clusters, each record at the same offset.
+///
+/// Runs the [[mirrors]] of the configuration file until SIGTERM or SIGINT. It may be killed at any moment: the target's logs are the only
+/// record of its progress. RUST_LOG sets the log level (default info).
+/// Exit code 0: stopped, or with --once all is copied. 1: something is not. 2: the file has errors.
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    /// The configuration file.
+    #[arg(long, default_value = "routes.toml", env = "KFERRY_CONFIG")]
+    config: PathBuf,
+    /// Run this mirror only. May be given several times.
+    #[arg(long, value_name = "NAME")]
+    mirror: Vec<String>,
+    /// Copy up to the end that the leading logs have now, then stop.
+    #[arg(long)]
+    once: bool,
+    /// Forget what is kept of a topic (orders) or a partition (orders-3), and compare the whole of both logs: after a divergence was mended.
+    #[arg(long, value_name = "TOPIC[-PARTITION]")]
+    accept: Vec<String>,
+    /// Leave small batches as they are, instead of putting several into one when there is more than one to copy.
+    #[arg(long)]
+    no_coalesce: bool,
+    /// How log lines are written to standard error.
+    #[arg(long, value_enum, default_value = "text")]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let args = Args::parse();
+    write_logs(args.log_format);
+    match run(args).await {
+        Ok(code) => code,
+        Err(error) => {
+            error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let metrics = metrics::install()?;
+    let (text, config) = match Config::read(&args.config).and_then(|text| Config::parse(&text, &args.config).map(|config| (text, config))) {
+        Ok(read) => read,
+        Err(error) => {
+            eprintln!("{error}");
+            return Ok(ExitCode::from(2));
+        }
+    };
+    if !config.warnings.is_empty() {
+        eprintln!("{}", diagnostic::render(&args.config, &text, Severity::Warning, &config.warnings, false));
+    }
+    let chosen = chosen(&config, &args.mirror)?;
+    let options = Options { once: args.once, accept: args.accept, coalesce: !args.no_coalesce };
+    let stop = CancellationToken::new();
+    let mirrors: Vec<_> = chosen.into_iter().map(|mirror| (mirror, Arc::new(Table::default()))).collect();
+
+    let listener = tokio::net::TcpListener::bind(config.admin.bind).await;
+    let listener = listener.with_context(|| format!("cannot listen on {}, [admin] bind; is another kferry-mirror or the proxy on it?", config.admin.bind))?;
+    let named: Mirrors = mirrors.iter().map(|(mirror, table)| (mirror.name.clone(), table.clone())).collect();
+    let serving = tokio::spawn(admin::serve(listener, metrics, named.clone(), stop.clone()));
+    let showing = tokio::spawn(progress::show(named, options.once, stop.clone()));
+    tokio::spawn(stop_on_signals(stop.clone())?);
+    info!(version = env!("CARGO_PKG_VERSION"), config = %args.config.display(), mirrors = mirrors.len(), admin = %config.admin.bind, "kferry-mirror is ready");
+
+    let mut running = JoinSet::new();
+    for (mirror, table) in mirrors {
+        let (options, stop) = (options.clone(), stop.clone());
+        running.spawn(async move { (mirror.name.clone(), one(mirror, options, table, stop).await) });
+    }
+    let mut code = ExitCode::SUCCESS;
+    while let Some(ended) = running.join_next().await {
+        let (name, outcome) = ended.context("a mirror ended by a bug")?;
+        for (partition, reason) in &outcome.left {
+            let what = if partition.partition < 0 { partition.topic.to_string() } else { partition.to_string() };
+            error!(mirror = &*name, partition = what, reason, "not copied");
+        }
+        if options.once {
+            info!(mirror = &*name, copied = outcome.copied, not_copied = outcome.left.len(), "done");
+            if !outcome.left.is_empty() {
+                code = ExitCode::FAILURE;
+            }
+        }
+    }
+    stop.cancel();
+    let _ = tokio::join!(serving, showing);
+    Ok(code)
+}
+
+/// One mirror, from the moment that its target can be reached.
+async fn one(mirror: Arc<Mirror>, options: Options, table: Arc<Table>, stop: CancellationToken) -> Outcome {
+    let mut pause = std::time::Duration::from_secs(1);
+    loop {
+        let begun = tokio::select! {
+            begun = Run::begin(mirror.clone(), options.clone(), table.clone()) => begun,
+            () = stop.cancelled() => return Outcome::default(),
+        };
+        match begun {
+            Ok(run) => return run.run(stop).await,
+            Err(error) => warn!(mirror = &*mirror.name, %error, "cannot begin; it is tried again"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(std::time::Duration::from_secs(30)),
+            () = stop.cancelled() => return Outcome::default(),
+        }
+    }
+}
+
+fn chosen(config: &Config, names: &[String]) -> anyhow::Result<Vec<Arc<Mirror>>> {
+    if config.mirrors.is_empty() {
+        bail!("the file has no [[mirrors]]; see docs/routes.md for what one looks like");
+    }
+    if let Some(unknown) = names.iter().find(|name| config.mirrors.iter().all(|mirror| *mirror.name != ***name)) {
+        let known: Vec<_> = config.mirrors.iter().map(|mirror| &*mirror.name).collect();
+        bail!("the file has no mirror {unknown:?}; it has {}", known.join(", "));
+    }
+    let chosen: Vec<_> =
+        config.mirrors.iter().filter(|mirror| names.is_empty() || names.iter().any(|name| **name == *mirror.name)).cloned().collect();
+    if let Some(mirror) = chosen.iter().find(|mirror| mirror.offsets == Offsets::Translate) {
+        bail!(
+            "mirror {} has offsets = \"translate\", which this version cannot do; set offsets = \"preserve\", or run the other mirrors only, with --mirror NAME",
+            mirror.name
+        );
+    }
+    if let Some(mirror) = chosen.iter().find(|mirror| !mirror.groups.is_empty()) {
+        bail!("mirror {} has groups, whose offsets this version does not copy; take groups and groups_regex out of the file", mirror.name);
+    }
+    Ok(chosen)
+}
+
+fn write_logs(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(progress::stderr).with_target(false);
+    match format {
+        LogFormat::Text => logs.with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Json => logs.json().flatten_event(true).init(),
+    }
+}
+
+fn stop_on_signals(stop: CancellationToken) -> std::io::Result<impl Future<Output = ()>> {
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => info!("SIGTERM"),
+            _ = int.recv() => info!("SIGINT"),
+        }
+        stop.cancel();
+    })
+}

@@ -1,0 +1,129 @@
+//! Every event once: its log line and its metric come from the same place.
+//!
+//! Label values are bounded: mirrors are names of the file, topics and partitions those that it selects.
+
+use kafka_protocol::ResponseError;
+use kferry_wire::client::TopicPartition;
+use metrics::{counter, describe_counter, describe_gauge, gauge};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tracing::{debug, error, info, warn};
+
+use crate::cut::Data;
+use crate::job::{Job, Known, Phase};
+use crate::log::Compared;
+
+const BUILD_INFO: &str = "kferry_mirror_build_info";
+const RECORDS: &str = "kferry_mirror_records_total";
+const BYTES: &str = "kferry_mirror_bytes_total";
+const BATCHES: &str = "kferry_mirror_batches_total";
+const MARKERS: &str = "kferry_mirror_markers_total";
+const COMPARED: &str = "kferry_mirror_compared_records_total";
+const SKIPPED: &str = "kferry_mirror_skipped_records_total";
+const ERRORS: &str = "kferry_mirror_errors_total";
+const LAG_RECORDS: &str = "kferry_mirror_lag_records";
+const LAG_SECONDS: &str = "kferry_mirror_lag_seconds";
+const PARTITIONS: &str = "kferry_mirror_partitions";
+const PASSES: &str = "kferry_mirror_passes_total";
+
+/// Sets the process's recorder and says what each metric means.
+///
+/// # Errors
+/// If the process has a recorder already.
+pub fn install() -> anyhow::Result<PrometheusHandle> {
+    let handle = PrometheusBuilder::new().install_recorder()?;
+    describe_gauge!(BUILD_INFO, "1; which kferry-mirror this is");
+    describe_counter!(RECORDS, "Records copied, by mirror");
+    describe_counter!(BYTES, "Bytes of batches produced to the follower, by mirror");
+    describe_counter!(BATCHES, "Batches produced, by mirror and path: raw, or why their records were decoded");
+    describe_counter!(MARKERS, "Offsets without a record that were filled, by mirror");
+    describe_counter!(COMPARED, "Records compared on both clusters, by mirror");
+    describe_counter!(SKIPPED, "Records left out by on_error, by mirror and topic");
+    describe_counter!(ERRORS, "Interruptions of a partition, by mirror and kind");
+    describe_gauge!(LAG_RECORDS, "Offsets that the leader has and the follower does not, by mirror, topic and partition");
+    describe_gauge!(LAG_SECONDS, "Since when the follower lacks something, by mirror, topic and partition");
+    describe_gauge!(PARTITIONS, "Partitions, by mirror and phase");
+    describe_counter!(PASSES, "Looks at both clusters' topics, by mirror and result");
+    gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    Ok(handle)
+}
+
+/// A batch landed where it belongs.
+pub(crate) fn copied(job: &Job, data: &Data) {
+    counter!(RECORDS, "mirror" => job.mirror.clone()).increment(data.count as u64);
+    counter!(BYTES, "mirror" => job.mirror.clone()).increment(data.bytes.len() as u64);
+    counter!(BATCHES, "mirror" => job.mirror.clone(), "path" => data.path.name()).increment(1);
+}
+
+/// Offsets were filled with markers.
+pub(crate) fn filled(job: &Job, offsets: i64) {
+    counter!(MARKERS, "mirror" => job.mirror.clone()).increment(offsets as u64);
+}
+
+/// Both logs were compared.
+pub(crate) fn compared(job: &Job, compared: &Compared) {
+    counter!(COMPARED, "mirror" => job.mirror.clone()).increment(compared.equal);
+    debug!(mirror = &*job.mirror, partition = %job.topic_partition(), equal = compared.equal, "compared");
+}
+
+/// A partition was interrupted and is looked at again.
+pub(crate) fn interrupted(job: &Job, reason: &str, failures: u32) {
+    counter!(ERRORS, "mirror" => job.mirror.clone(), "kind" => "interrupted").increment(1);
+    // The first ones of a partition happen with every election.
+    if failures < 3 {
+        info!(mirror = &*job.mirror, partition = %job.topic_partition(), reason, "interrupted; it is tried again");
+    } else {
+        warn!(mirror = &*job.mirror, partition = %job.topic_partition(), reason, failures, "still interrupted; it is tried again");
+    }
+}
+
+/// A partition cannot go on.
+pub(crate) fn failed(job: &Job, reason: &str) {
+    counter!(ERRORS, "mirror" => job.mirror.clone(), "kind" => "failed").increment(1);
+    error!(mirror = &*job.mirror, partition = %job.topic_partition(), reason, "cannot be copied; it is tried again in a minute");
+}
+
+/// The two logs of a partition differ.
+pub(crate) fn diverged(job: &Job, reason: &str) {
+    counter!(ERRORS, "mirror" => job.mirror.clone(), "kind" => "diverged").increment(1);
+    error!(mirror = &*job.mirror, partition = %job.topic_partition(), reason, "diverged");
+}
+
+/// A record was left out.
+pub(crate) fn skipped(job: &Job, offset: i64, code: Option<ResponseError>, reason: &str, dead_letter: bool) {
+    counter!(SKIPPED, "mirror" => job.mirror.clone(), "topic" => job.topic.clone()).increment(1);
+    warn!(mirror = &*job.mirror, partition = %job.topic_partition(), offset, ?code, reason, dead_letter, "a record is left out");
+}
+
+/// Both clusters' topics were looked at, or could not be.
+pub(crate) fn passed(mirror: &str, error: Option<&dyn std::fmt::Display>) {
+    let result = if error.is_some() { "failed" } else { "ok" };
+    counter!(PASSES, "mirror" => mirror.to_owned(), "result" => result).increment(1);
+    if let Some(error) = error {
+        warn!(mirror, %error, "the clusters' topics cannot be looked at; it is tried again");
+    }
+}
+
+/// A partition is not copied any more: nothing of it is behind.
+pub(crate) fn gone(mirror: &str, partition: &TopicPartition) {
+    info!(mirror, %partition, "the leader has it no more, or the file does not select it; the follower's is left as it is");
+    lag(mirror, partition, &Known::default());
+}
+
+fn lag(mirror: &str, partition: &TopicPartition, known: &Known) {
+    let labels =
+        [("mirror", mirror.to_owned()), ("topic", partition.topic.to_string()), ("partition", partition.partition.to_string())];
+    gauge!(LAG_RECORDS, &labels).set(known.lag() as f64);
+    gauge!(LAG_SECONDS, &labels).set(known.behind_since.map_or(0.0, |since| since.elapsed().as_secs_f64()));
+}
+
+/// How all partitions are, now and then.
+pub(crate) fn partitions<'a>(mirror: &str, partitions: impl Iterator<Item = (&'a TopicPartition, Known)>) {
+    let mut phases = [0_u32; Phase::ALL.len()];
+    for (partition, known) in partitions {
+        lag(mirror, partition, &known);
+        phases[Phase::ALL.iter().position(|phase| *phase == known.phase).unwrap_or_default()] += 1;
+    }
+    for (phase, count) in Phase::ALL.iter().zip(phases) {
+        gauge!(PARTITIONS, "mirror" => mirror.to_owned(), "phase" => phase.name()).set(count);
+    }
+}

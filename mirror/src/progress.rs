@@ -1,0 +1,131 @@
+//! How far it is: a bar for each mirror on a terminal, a line now and then elsewhere.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
+
+use indicatif::{HumanBytes, HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::admin::Mirrors;
+use crate::job::Phase;
+use crate::run::Table;
+
+/// The bars, which log lines must not write over.
+static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
+const BAR: Duration = Duration::from_millis(250);
+const LINE: Duration = Duration::from_secs(10);
+/// Behind by fewer records than this nobody waits for it.
+const NEWS: u64 = 1_000;
+
+/// Standard error for log lines: above the bars, if there are any.
+pub fn stderr() -> impl io::Write {
+    Lines(Vec::new())
+}
+
+struct Lines(Vec<u8>);
+
+impl io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let bytes = std::mem::take(&mut self.0);
+        BARS.suspend(|| io::stderr().write_all(&bytes))
+    }
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        // Nobody is left to tell.
+        let _ = self.flush();
+    }
+}
+
+/// Shows all mirrors until `stop`; lines are also written while a mirror that runs on is far behind.
+pub async fn show(mirrors: Mirrors, once: bool, stop: CancellationToken) {
+    let terminal = io::stderr().is_terminal();
+    let mut shown: Vec<_> = mirrors.into_iter().map(|(name, table)| Shown::new(name, table, terminal)).collect();
+    while !stop.is_cancelled() {
+        tokio::select! {
+            () = tokio::time::sleep(if terminal { BAR } else { LINE }) => {}
+            () = stop.cancelled() => {}
+        }
+        for shown in &mut shown {
+            shown.update(once);
+        }
+    }
+    for shown in shown {
+        if let Some(bar) = shown.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+struct Shown {
+    name: Arc<str>,
+    table: Arc<Table>,
+    bar: Option<ProgressBar>,
+    /// Records that were there already when it began, of each look the first.
+    began: Option<(u64, Instant)>,
+    last: (u64, u64, Instant),
+}
+
+impl Shown {
+    fn new(name: Arc<str>, table: Arc<Table>, terminal: bool) -> Self {
+        let bar = terminal.then(|| {
+            let style = ProgressStyle::with_template("{prefix} {bar:30} {percent:>3}% {msg}").expect("a template of ours");
+            BARS.add(ProgressBar::new(0).with_style(style).with_prefix(name.to_string()))
+        });
+        Self { name, table, bar, began: None, last: (0, 0, Instant::now()) }
+    }
+
+    fn update(&mut self, once: bool) {
+        let (mut copied, mut end, mut bytes) = (0, 0, 0);
+        let mut stopped = 0;
+        for (_, known) in self.table.rows() {
+            stopped += usize::from(matches!(known.phase, Phase::Failed | Phase::Diverged));
+            let until = if once { known.goal.unwrap_or(known.leader_end) } else { known.leader_end };
+            copied += (known.agreed.min(until) - known.leader_start).max(0) as u64;
+            end += (until - known.leader_start).max(0) as u64;
+            bytes += known.bytes;
+        }
+        let (began, _) = *self.began.get_or_insert((copied, Instant::now()));
+        let (last_copied, last_bytes, at) = std::mem::replace(&mut self.last, (copied, bytes, Instant::now()));
+        let seconds = at.elapsed().as_secs_f64().max(0.001);
+        let records_per_second = copied.saturating_sub(last_copied) as f64 / seconds;
+        let bytes_per_second = HumanBytes((bytes.saturating_sub(last_bytes) as f64 / seconds) as u64);
+        let behind = end.saturating_sub(copied);
+        let left = if records_per_second > 0.0 {
+            HumanDuration(Duration::from_secs_f64((behind as f64 / records_per_second).min(1e9))).to_string()
+        } else {
+            "-".to_owned()
+        };
+        match &self.bar {
+            Some(bar) => {
+                bar.set_length(end.saturating_sub(began));
+                bar.set_position(copied.saturating_sub(began));
+                let stopped = if stopped > 0 { format!(", {stopped} partitions stand still") } else { String::new() };
+                bar.set_message(format!("{} records, {records_per_second:.0}/s, {bytes_per_second}/s, {left} left{stopped}", copied - began.min(copied)));
+            }
+            None if once || behind > NEWS || stopped > 0 => {
+                let percent = if end == 0 { 100.0 } else { copied as f64 * 100.0 / end as f64 };
+                info!(
+                    mirror = &*self.name,
+                    records = copied - began.min(copied),
+                    behind,
+                    percent = format!("{percent:.1}"),
+                    records_per_second = records_per_second as u64,
+                    bytes_per_second = %bytes_per_second,
+                    left,
+                    stopped,
+                    "progress"
+                );
+            }
+            None => {}
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! A look at both logs before a partition is copied: at the start, after a lost answer, and whenever the follower's log end is not what our
+//! own writes made it.
+//!
+//! Equal offsets with different records would be the worst lie. So the records are compared, from the last offset at which both logs are
+//! known to agree up to the follower's log end; only then is that log end the place to go on from. A fresh partition is first filled up to
+//! the leader's log start.
+//!
+//! # References
+//! - `DescribeProducersRequest.json` (KIP-664): the last sequence of our producer id
+//! - `OffsetForLeaderEpochRequest.json` (KIP-101): the log end; ListOffsets has the high watermark only
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::error::ParseResponseErrorCode as _;
+use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use kafka_protocol::messages::{ProduceRequest, TopicName};
+use kafka_protocol::protocol::StrBytes;
+use bytes::BytesMut;
+use kferry_wire::admin::partitions::Position;
+use kferry_wire::batch::{self, Stamp};
+use kferry_wire::client::{ClientError, TopicPartition};
+
+use crate::cut::{Cutter, next_sequence};
+use crate::job::{Job, Leave, Phase, Refusal, Side};
+use crate::log::{Allowed, LogReader, compare, written_only_by};
+use crate::metrics;
+use crate::replicate::{PRODUCE, Settled};
+use crate::state::PartitionState;
+
+/// Bytes of each log in one answer, while they are compared.
+const COMPARED: i32 = 1 << 20;
+/// Empty records in a batch. More of them in one cost the broker more, not less.
+const FILLER: u32 = 100_000;
+/// Batches of padding that the broker may have at a time.
+const IN_FLIGHT: usize = 4;
+
+/// Looks at log ends that cannot be, and the time between two of them: then every broker knows who leads.
+const LOOKS: usize = 4;
+const DOUBT: Duration = Duration::from_secs(2);
+
+/// What a look needs to know besides the partition.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    /// What was kept of it.
+    pub state: Option<PartitionState>,
+    /// The topic's ids now, by the cluster's name.
+    pub topic_ids: BTreeMap<String, String>,
+    /// The most offsets to fill.
+    pub max_padding: i64,
+    /// Whether lost records are left out, as `on_error` says.
+    pub lost_is_skipped: bool,
+    /// Whether small batches are put together.
+    pub coalesce: bool,
+}
+
+/// Looks at both logs, and says from where to copy.
+pub async fn settle(job: Job, known: Known) -> Result<Settled, (Job, Leave)> {
+    match look(&job, &known).await {
+        Ok(mut cutter) => {
+            job.status.phase(Phase::Copying, None);
+            let leap = job.caution.leap.clone().filter(|leap| leap.start == cutter.at());
+            let first = leap.map(|leap| cutter.leap(leap.end));
+            Ok(Settled { job, cutter, first })
+        }
+        Err(leave) => Err((job, leave)),
+    }
+}
+
+async fn look(job: &Job, known: &Known) -> Result<Cutter, Leave> {
+    let (leader, follower) = (&job.leader, &job.follower);
+    let agreed = same_topics(job, known)?;
+    let producer_id = job.producer_id();
+
+    let leader_start = earliest(leader, job.partition).await?;
+    let follower_start = earliest(follower, job.partition).await?;
+    let ((mut at, mut sequence), leader_end) = ends(job, agreed).await?;
+    let stable_end = offset(leader, job.partition, Position::LastStable).await?;
+    {
+        let mut status = job.status.lock();
+        (status.leader_start, status.follower_start) = (leader_start, follower_start);
+        status.goal.get_or_insert(stable_end);
+    }
+    job.status.leader(leader_start, stable_end);
+
+    if at > leader_end {
+        return Err(Leave::Diverged(format!(
+            "{} on {} ends at offset {at}, behind the end {leader_end} of {} on {}: somebody else wrote to it, or the leader lost records \
+             (an unclean leader election). Nothing more is written. Make the two equal, or delete the follower's topic, and start the mirror with \
+             --accept {}",
+            follower.partition(job.partition),
+            follower.cluster(),
+            leader.partition(job.partition),
+            leader.cluster(),
+            job.topic_partition(),
+        )));
+    }
+    if at < agreed {
+        let lost = format!(
+            "{} on {} ends at offset {at}, and {agreed} was copied once: it lost records (an unclean leader election, or the topic was emptied)",
+            follower.partition(job.partition),
+            follower.cluster()
+        );
+        if !known.lost_is_skipped {
+            return Err(Leave::Diverged(format!(
+                "{lost}. To copy them again from the leader, start the mirror with --accept {}",
+                job.topic_partition()
+            )));
+        }
+        tracing::warn!("{lost}; they are copied again");
+    }
+
+    if at < leader_start {
+        // Half of the padding may be there, from before a crash.
+        let fresh = known.state.as_ref().is_none_or(|state| state.agreed == 0) && follower_start == 0;
+        if fresh && at > 0 {
+            only_padding(job, at).await?;
+        }
+        (at, sequence) = pad(job, known, fresh, (at, sequence), leader_start).await?;
+    }
+
+    let from = leader_start.max(follower_start).max(agreed.min(at));
+    if from < at {
+        job.status.phase(Phase::Comparing, None);
+        let reader = |side: &Side| LogReader::new(side.clone(), job.partition, from, at, COMPARED);
+        let allowed = Allowed { missing: job.compacted, skipped: job.status.lock().skipped.clone() };
+        let compared = match compare(reader(leader), reader(follower), &allowed).await {
+            Ok(compared) => compared,
+            Err(error) if error.is_retriable() => return Err(Leave::Again(error.to_string())),
+            Err(error) => return Err(Leave::Failed(error.to_string())),
+        };
+        metrics::compared(job, &compared);
+        if let Some(difference) = compared.difference {
+            return Err(Leave::Diverged(format!(
+                "{} on {} and {} on {} differ at offset {}: {}. Nothing more is written. Find out who wrote it; delete the follower's topic, or its \
+                 records from there on, and start the mirror with --accept {}",
+                leader.partition(job.partition),
+                leader.cluster(),
+                follower.partition(job.partition),
+                follower.cluster(),
+                difference.offset,
+                difference.what,
+                job.topic_partition(),
+            )));
+        }
+    }
+    job.status.agree(at);
+    Ok(Cutter::new(at, producer_id, sequence)
+        .coalesce(known.coalesce, job.max_message_bytes)
+        .careful(job.caution.single_until, job.caution.skip.clone()))
+}
+
+/// The offset up to which both logs were equal when that was kept, if the topics are still the same.
+fn same_topics(job: &Job, known: &Known) -> Result<i64, Leave> {
+    let agreed = job.status.lock().agreed;
+    let Some(state) = &known.state else { return Ok(agreed) };
+    for (side, role) in [(&job.leader, "leads"), (&job.follower, "follows")] {
+        let cluster = side.cluster().to_string();
+        if let (Some(then), Some(now)) = (state.topic_ids.get(&cluster), known.topic_ids.get(&cluster))
+            && then != now
+        {
+            return Err(Leave::Diverged(format!(
+                "topic {} on {cluster}, which {role}, was deleted and created anew (its id was {then} and is {now}): its offsets mean other records now. \
+                 Delete the topic on {} too, and start the mirror with --accept {}",
+                side.topic,
+                job.follower.cluster(),
+                job.topic_partition(),
+            )));
+        }
+    }
+    Ok(state.agreed.max(agreed))
+}
+
+/// The follower's log end with our sequence there, and the leader's. A broker that was frozen or cut off believes for a moment that it still
+/// leads, with a log that is too short: so what looks like lost records is looked at again before anybody believes it.
+async fn ends(job: &Job, agreed: i64) -> Result<((i64, i32), i64), Leave> {
+    let mut looks = 0;
+    loop {
+        let written = writable(&job.follower, job.partition, job.producer_id()).await?;
+        // Read after the follower's: a log that grows meanwhile is the leader's, and it only grows.
+        let leader_end = log_end(&job.leader, job.partition).await?;
+        looks += 1;
+        if (agreed..=leader_end).contains(&written.0) || looks == LOOKS {
+            return Ok((written, leader_end));
+        }
+        for side in [&job.leader, &job.follower] {
+            side.client.forget_leader(&side.partition(job.partition));
+        }
+        tokio::time::sleep(DOUBT).await;
+    }
+}
+
+/// The follower's log end and the sequence that our producer id goes on with, in accord: the last sequence is the same before and after
+/// the log end was read. Any other order puts records in wrong places after a crash.
+async fn writable(follower: &Side, partition: i32, producer_id: i64) -> Result<(i64, i32), Leave> {
+    let last = async || -> Result<Option<i32>, Leave> {
+        let producers = follower.client.describe_producers(&follower.topic, partition).await.map_err(|error| told(&error))?;
+        Ok(producers.iter().find(|producer| producer.producer_id == producer_id).map(|producer| producer.last_sequence))
+    };
+    let mut before = last().await?;
+    for _ in 0..50 {
+        let end = log_end(follower, partition).await?;
+        let after = last().await?;
+        if before == after {
+            // A producer id that the broker does not know, or no longer, may begin with any sequence.
+            let sequence = after.filter(|last| *last >= 0).map_or(next_sequence(0, end), |last| next_sequence(last, 1));
+            return Ok((end, sequence));
+        }
+        before = after;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Err(Leave::Again(format!("somebody writes to {} on {} under the mirror's producer id", follower.partition(partition), follower.cluster())))
+}
+
+/// Before anything is deleted: what is there must be padding of ours.
+async fn only_padding(job: &Job, end: i64) -> Result<(), Leave> {
+    match written_only_by(&job.follower, job.partition, 0..end, job.producer_id()).await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Leave::Failed(format!(
+            "{} on {} has {end} records that the mirror did not write, and the leader's log begins behind them: their offsets cannot be the same.              Delete the topic there, or set offsets = \"translate\"",
+            job.follower.partition(job.partition),
+            job.follower.cluster()
+        ))),
+        Err(error) => Err(Leave::Again(error.to_string())),
+    }
+}
+
+/// Fills the follower up to the leader's log start with empty records, and deletes them. A fresh partition is filled before anything is
+/// copied; in one that was copied before, the leader has lost what the follower did not have yet, and `on_error` decides.
+async fn pad(job: &Job, known: &Known, fresh: bool, (at, sequence): (i64, i32), leader_start: i64) -> Result<(i64, i32), Leave> {
+    let follower = job.follower.partition(job.partition);
+    if !fresh && !known.lost_is_skipped {
+        return Err(Leave::Refused(Refusal {
+            offsets: at..leader_start,
+            code: Some(ResponseError::OffsetOutOfRange),
+            reason: format!(
+                "{} has deleted the offsets {at} to {} before they were copied: its log begins at {leader_start} now. With on_error = \"skip\" or \
+                 \"dead-letter\" the mirror goes on behind them",
+                job.leader.cluster(),
+                leader_start - 1
+            ),
+            bytes: bytes::Bytes::new(),
+        }));
+    }
+    if leader_start - at > known.max_padding {
+        return Err(Leave::Failed(format!(
+            "the leader's log begins at offset {leader_start}, and filling {} offsets is more than max_padding = {} allows; raise it, or set \
+             offsets = \"translate\"",
+            leader_start - at,
+            known.max_padding
+        )));
+    }
+    job.status.phase(Phase::Padding, None);
+    let (end, sequence) = fill(job, (at, sequence), leader_start).await?;
+    let deleted = job.follower.client.delete_records(&follower.topic, job.partition, leader_start).await;
+    deleted.map_err(|error| Leave::Failed(format!("the padding of {follower} cannot be deleted: {error}")))?;
+    job.status.lock().follower_start = leader_start;
+    Ok((end, sequence))
+}
+
+/// Empty records from one offset to another, a few batches in flight. All have the same bytes but for their stamp.
+async fn fill(job: &Job, (mut at, mut sequence): (i64, i32), to: i64) -> Result<(i64, i32), Leave> {
+    let follower = job.follower.partition(job.partition);
+    let broker = job.follower.client.leader_of(&follower).await.map_err(|error| told(&error))?;
+    let version = broker.version_for::<ProduceRequest>(PRODUCE).map_err(|error| Leave::Failed(error.to_string()))?;
+    let full = batch::filler(FILLER).map_err(|error| Leave::Failed(error.to_string()))?;
+    let mut in_flight = futures_util::stream::FuturesOrdered::new();
+    loop {
+        while at < to && in_flight.len() < IN_FLIGHT {
+            let count = (to - at).min(i64::from(FILLER));
+            let last;
+            let batch = if count == i64::from(FILLER) {
+                &full
+            } else {
+                last = batch::filler(count as u32).map_err(|error| Leave::Failed(error.to_string()))?;
+                &last
+            };
+            let mut bytes = BytesMut::with_capacity(batch.len());
+            batch.rewrite(Stamp { producer_id: job.producer_id(), producer_epoch: 0, base_sequence: sequence }, &mut bytes);
+            let data = PartitionProduceData::default().with_index(job.partition).with_records(Some(bytes.freeze()));
+            let topic = TopicProduceData::default()
+                .with_name(TopicName(StrBytes::from_string(follower.topic.to_string())))
+                .with_partition_data(vec![data]);
+            let request = ProduceRequest::default().with_acks(-1).with_timeout_ms(30_000).with_topic_data(vec![topic]);
+            let (broker, expected) = (broker.clone(), at);
+            let mut answer = Box::pin(async move { (expected, broker.request(&request, version).await) });
+            // Sent in this order, whoever is awaited first.
+            let answer = match futures_util::poll!(&mut answer) {
+                std::task::Poll::Ready(answer) => futures_util::future::Either::Left(std::future::ready(answer)),
+                std::task::Poll::Pending => futures_util::future::Either::Right(answer),
+            };
+            in_flight.push_back(answer);
+            at += count;
+            sequence = next_sequence(sequence, count);
+        }
+        let Some((expected, answer)) = futures_util::StreamExt::next(&mut in_flight).await else { return Ok((at, sequence)) };
+        let answer = answer.map_err(|error| Leave::Again(error.to_string()))?;
+        let answered = answer.responses.first().and_then(|topic| topic.partition_responses.first());
+        match answered.map(|answer| (answer.error_code.err(), answer.base_offset)) {
+            Some((None, offset)) if offset == expected => {}
+            Some((None, offset)) => {
+                return Err(Leave::Diverged(format!("padding for offset {expected} landed at {offset}: somebody else writes to {follower}")));
+            }
+            Some((Some(ResponseError::InvalidRecord), _)) => {
+                return Err(Leave::Failed(format!(
+                    "{follower} on {} is compacted, and padding has no keys; set its cleanup.policy to delete until it is padded",
+                    job.follower.cluster()
+                )));
+            }
+            Some((Some(error), _)) if error.is_retriable() => return Err(Leave::Again(format!("padding of {follower}: {error:?}"))),
+            Some((Some(error), _)) => return Err(Leave::Failed(format!("padding of {follower}: {error:?}"))),
+            None => return Err(Leave::Again("the answer to Produce has no word of the partition".to_owned())),
+        }
+    }
+}
+
+async fn earliest(side: &Side, partition: i32) -> Result<i64, Leave> {
+    offset(side, partition, Position::LogStart).await
+}
+
+async fn offset(side: &Side, partition: i32, position: Position) -> Result<i64, Leave> {
+    one(side.client.list_offsets(&[side.partition(partition)], position).await, &side.partition(partition))
+}
+
+async fn log_end(side: &Side, partition: i32) -> Result<i64, Leave> {
+    side.client.log_end(&side.topic, partition).await.map_err(|error| told(&error))
+}
+
+fn one<T>(mut answers: BTreeMap<TopicPartition, Result<T, ClientError>>, partition: &TopicPartition) -> Result<T, Leave> {
+    answers.remove(partition).expect("what was asked for is answered").map_err(|error| told(&error))
+}
+
+/// What may pass is tried again soon, the rest waits for somebody to mend it.
+fn told(error: &ClientError) -> Leave {
+    if error.is_retriable() || error.is_unknown_topic() { Leave::Again(error.to_string()) } else { Leave::Failed(error.to_string()) }
+}

@@ -1,0 +1,107 @@
+//! The real `kferry-mirror`: its file and its process.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use crate::kafka::{Cluster, Listener, User};
+use crate::process::Process;
+use crate::proxy::executable;
+use crate::{ports, run};
+
+/// How long a mirror may take to copy what a test has made.
+const LIMIT: Duration = Duration::from_mins(2);
+
+/// A file with two clusters, `source` and `target`, and a mirror between them named `m`.
+pub struct Mirror {
+    folder: PathBuf,
+    arguments: Vec<String>,
+    /// Who it is on the target.
+    user: Option<User>,
+    runs: usize,
+}
+
+/// How a run with `--once` ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// The exit code.
+    pub code: Option<i32>,
+    /// What it logged.
+    pub log: String,
+}
+
+impl Mirror {
+    /// `lines` are more lines of the mirror, `topics_regex = [...]` among them.
+    pub fn new(source: &Cluster, target: &Cluster, lines: &str) -> Result<Self> {
+        Self { folder: run::folder("mirror")?, arguments: Vec::new(), user: None, runs: 0 }.written(source, target, lines)
+    }
+
+    /// The same, logged in as a user on the target, which has the listener `SASL_PLAINTEXT`.
+    pub fn new_as(user: User, source: &Cluster, target: &Cluster, lines: &str) -> Result<Self> {
+        Self { folder: run::folder("mirror")?, arguments: Vec::new(), user: Some(user), runs: 0 }.written(source, target, lines)
+    }
+
+    fn written(self, source: &Cluster, target: &Cluster, lines: &str) -> Result<Self> {
+        self.write(source, target, lines)?;
+        Ok(self)
+    }
+
+    /// Writes the file anew.
+    pub fn write(&self, source: &Cluster, target: &Cluster, lines: &str) -> Result<()> {
+        let mut text = String::new();
+        for (id, name, cluster, user) in [(1, "source", source, None), (2, "target", target, self.user)] {
+            let listener = if user.is_some() { Listener::SaslPlaintext } else { Listener::Plaintext };
+            writeln!(text, "[clusters.{name}]\nid = {id}\nbootstrap_servers = \"{}\"", cluster.bootstrap_servers(listener)?)?;
+            if let Some(User { name, password }) = user {
+                writeln!(text, "security_protocol = \"SASL_PLAINTEXT\"\nsasl_mechanism = \"SCRAM-SHA-512\"")?;
+                writeln!(text, "sasl_username = \"{name}\"\nsasl_password = \"{password}\"")?;
+            }
+        }
+        let admin = ports::take(1)?.start;
+        writeln!(text, "[admin]\nbind = \"127.0.0.1:{admin}\"\n")?;
+        writeln!(text, "[[mirrors]]\nname = \"m\"\nsource = \"source\"\ntarget = \"target\"\n{lines}")?;
+        fs::write(self.folder.join("routes.toml"), text)?;
+        Ok(())
+    }
+
+    /// More arguments of each run from here on, instead of those before.
+    pub fn arguments(&mut self, arguments: &[&str]) {
+        self.arguments = arguments.iter().map(ToString::to_string).collect();
+    }
+
+    /// Starts it.
+    pub fn start(&mut self, arguments: &[&str]) -> Result<Process> {
+        self.runs += 1;
+        let mut command = Command::new(executable("kferry-mirror")?);
+        command.arg("--config").arg(self.folder.join("routes.toml")).args(&self.arguments).args(arguments);
+        command.env("RUST_LOG", "info,kferry_mirror=debug");
+        Process::spawn("kferry-mirror", &command, &self.log())
+    }
+
+    /// Copies to the present end; says how that ended.
+    pub fn once(&mut self) -> Result<Ended> {
+        let mut process = self.start(&["--once"])?;
+        let status = process.wait(LIMIT)?;
+        Ok(Ended { code: status.code(), log: fs::read_to_string(self.log())? })
+    }
+
+    /// Copies to the present end, all of it.
+    pub fn copy(&mut self) -> Result<()> {
+        let ended = self.once()?;
+        ensure!(ended.code == Some(0), "kferry-mirror --once ended with {:?}:\n{}", ended.code, ended.log);
+        Ok(())
+    }
+
+    /// What all runs so far have logged.
+    pub fn logs(&self) -> Result<String> {
+        (1..=self.runs).map(|run| Ok(fs::read_to_string(self.folder.join(format!("{run}.log")))?)).collect()
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.join(format!("{}.log", self.runs))
+    }
+}

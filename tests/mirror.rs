@@ -1,0 +1,123 @@
+//! The mirror: every record at its offset, on real clusters, whatever happens meanwhile.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use harness::kafka::{Cluster, Listener, Record};
+use harness::mirror::Mirror;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Both clusters give a consumer the same records: partition, offset, timestamp, key, value and headers.
+fn same(source: &Cluster, target: &Cluster, topic: &str) -> Result<usize> {
+    let (expected, actual) = (source.read_all(topic)?, target.read_all(topic)?);
+    for (expected, actual) in expected.iter().zip(&actual) {
+        ensure!(expected == actual, "{topic}: the source has {expected:?}, the target {actual:?}");
+    }
+    ensure!(expected.len() == actual.len(), "{topic}: {} records on the source, {} on the target", expected.len(), actual.len());
+    Ok(expected.len())
+}
+
+/// The ends of both logs are the same, those of markers and aborted records too.
+fn same_ends(source: &Cluster, target: &Cluster, topic: &str) -> Result<()> {
+    let (expected, actual) = (source.log_ends(topic)?, target.log_ends(topic)?);
+    ensure!(expected == actual, "{topic}: the logs end at {expected:?} on the source, at {actual:?} on the target");
+    Ok(())
+}
+
+fn records(count: usize, from: usize) -> Vec<Record> {
+    let record = |n: usize| {
+        let mut record = Record::new(format!("key {}", n % 97), format!("{{\"n\":{n},\"text\":\"{}\"}}", "lorem ipsum ".repeat(n % 13)));
+        record.partition = (n % 3) as i32;
+        record.timestamp = Some(1_700_000_000_000 + (n as i64 * 37) % 50_000);
+        match n % 11 {
+            0 => record.key = None,
+            1 => record.value = None,
+            2 => record.value = Some(Vec::new()),
+            3 => record = record.header("twice", "one").header("once", "x").header("twice", "two"),
+            4 => record.headers.push(("null".to_owned(), None)),
+            _ => {}
+        }
+        record
+    };
+    (from..from + count).map(record).collect()
+}
+
+/// Transactions one after the other on partition 0, every third aborted.
+fn transactions(cluster: &Cluster, topic: &str, count: usize) -> Result<()> {
+    let mut config = cluster.client_config(Listener::Plaintext)?;
+    config.set("transactional.id", "a transaction").set("linger.ms", "0");
+    let producer: BaseProducer = config.create()?;
+    producer.init_transactions(LIMIT)?;
+    for n in 0..count {
+        producer.begin_transaction()?;
+        for m in 0..5 {
+            let value = format!("{n} {m}");
+            producer.send(BaseRecord::<str, _>::to(topic).partition(0).payload(&value)).map_err(|(error, _)| error)?;
+        }
+        producer.flush(LIMIT)?;
+        if n % 3 == 0 { producer.abort_transaction(LIMIT)? } else { producer.commit_transaction(LIMIT)? }
+    }
+    Ok(())
+}
+
+#[test]
+fn every_record_is_at_its_offset() -> Result<()> {
+    let clusters = Cluster::start_all(vec![
+        Cluster::version("3.9.1").name("source").set("log.cleaner.backoff.ms", "100"),
+        Cluster::version("4.3.0").name("target").first_node_id(11),
+    ])?;
+    let [source, target] = &clusters[..] else { anyhow::bail!("two clusters were asked for") };
+    for codec in ["uncompressed", "gzip", "snappy", "lz4", "zstd"] {
+        let topic = format!("m.{codec}");
+        source.create_topic(&topic, 3, &[("compression.type", codec), ("retention.ms", "-1")])?;
+        source.produce(&topic, &records(2_000, 0))?;
+    }
+    source.create_topic("m.large", 1, &[("max.message.bytes", "9000000")])?;
+    source.produce("m.large", &[Record::new("k", vec![7; 5_000_000]), Record::new("k", "small"), Record::new("k", vec![8; 5_000_000])])?;
+    source.create_topic("m.clock", 3, &[("message.timestamp.type", "LogAppendTime"), ("retention.ms", "-1")])?;
+    source.produce("m.clock", &records(2_000, 0))?;
+    source.create_topic("m.transactions", 1, &[])?;
+    transactions(source, "m.transactions", 40)?;
+    source.create_topic("m.late", 3, &[("retention.ms", "-1")])?;
+    source.produce("m.late", &records(3_000, 0))?;
+    source.delete_records("m.late", 0, 321)?;
+    source.delete_records("m.late", 1, 1_000)?;
+    let compact = [("cleanup.policy", "compact"), ("min.cleanable.dirty.ratio", "0.01"), ("segment.bytes", "50000"), ("retention.ms", "-1")];
+    source.create_topic("m.compacted", 1, &compact)?;
+    let keyed = |n: usize| Record { timestamp: Some(1_700_000_000_000), ..Record::new(format!("{}", (n * n) % 500), format!("{n}")) };
+    for chunk in 0..10 {
+        source.produce("m.compacted", &(chunk * 1_000..(chunk + 1) * 1_000).map(keyed).collect::<Vec<_>>())?;
+    }
+    let deadline = Instant::now() + LIMIT;
+    while source.read_all("m.compacted")?.len() > 6_000 {
+        ensure!(Instant::now() < deadline, "the cleaner did nothing");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    source.create_topic("m.empty", 2, &[])?;
+    source.create_topic("other", 1, &[])?;
+
+    let mut mirror = Mirror::new(source, target, "topics_regex = ['m\\..*']")?;
+    mirror.copy()?;
+    let topics = ["m.uncompressed", "m.gzip", "m.snappy", "m.lz4", "m.zstd", "m.large", "m.clock", "m.transactions", "m.late", "m.empty"];
+    for topic in topics {
+        same(source, target, topic).context("at first")?;
+        same_ends(source, target, topic)?;
+    }
+    ensure!(target.log_starts("m.late")? == source.log_starts("m.late")?, "the log starts are {:?}", target.log_starts("m.late")?);
+    ensure!(!target.list_topics()?.contains(&"other".to_owned()), "a topic that was not asked for was copied");
+
+    // Once more, on what is there; and a topic that has grown.
+    for topic in ["m.zstd", "m.late", "m.clock"] {
+        source.produce(topic, &records(500, 5_000))?;
+    }
+    transactions(source, "m.transactions", 10)?;
+    mirror.copy()?;
+    for topic in topics {
+        same(source, target, topic).context("the second time")?;
+        same_ends(source, target, topic)?;
+    }
+    same_ends(source, target, "m.compacted")?;
+    Ok(())
+}

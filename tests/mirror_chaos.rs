@@ -1,0 +1,331 @@
+//! The mirror when everything is killed at random: the mirror itself, and brokers of both clusters, which are also frozen. Afterwards both
+//! logs are the same, offset for offset.
+//!
+//! `KFERRY_KILLS` is how many kills and freezes there are (more than [`FEW`] of them also hit a source of three brokers), and `KFERRY_SEED`
+//! repeats a run's choices, though not its timing. The seed is printed.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use harness::kafka::{Cluster, Listener, Record};
+use harness::mirror::Mirror;
+use harness::process::Process;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+
+/// Kills and freezes in each test, unless `KFERRY_KILLS` says so: a third to a half of them of brokers.
+const FEW: usize = 8;
+/// How long a client may wait for a broker.
+const LIMIT: Duration = Duration::from_mins(1);
+/// A broker that is frozen for longer than its session loses what it leads, and does not know that when it thaws.
+const FROZEN_MS: (u64, u64) = (200, 9_000);
+/// A killed broker stays away so long.
+const AWAY_MS: (u64, u64) = (0, 5_000);
+/// Between two kills of a mirror: within its start, its comparison, and while it copies.
+const RUNS_MS: (u64, u64) = (50, 5_000);
+/// Between two blows to brokers.
+const CALM_MS: (u64, u64) = (0, 2_000);
+
+/// One test at a time: each has clusters of several brokers.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// `SplitMix64` (Steele, Lea, Flood: Fast splittable pseudorandom number generators).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    fn one<T: Copy>(&mut self, of: &[T]) -> T {
+        of[self.below(of.len() as u64) as usize]
+    }
+
+    fn pause(&mut self, (from, to): (u64, u64)) {
+        thread::sleep(Duration::from_millis(from + self.below(to - from)));
+    }
+}
+
+fn setting(name: &str) -> Result<Option<u64>> {
+    std::env::var(name).ok().map(|value| value.parse().with_context(|| format!("{name}={value} is no number"))).transpose()
+}
+
+fn kills() -> Result<usize> {
+    Ok(setting("KFERRY_KILLS")?.map_or(FEW, |kills| kills as usize))
+}
+
+fn seed() -> Result<u64> {
+    let seed = setting("KFERRY_SEED")?;
+    Ok(seed.unwrap_or(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64))
+}
+
+/// Records that never end, until `stop`: what a producer cannot get rid of when its broker dies it gives up, and goes on with another one.
+fn produce(source: &Cluster, topic: &str, partitions: i32, stop: &AtomicBool) -> Result<()> {
+    let mut config = source.client_config(Listener::Plaintext)?;
+    config.set("enable.idempotence", "true").set("compression.type", "lz4").set("linger.ms", "20").set("message.timeout.ms", "20000");
+    let mut n = 0_u64;
+    while !stop.load(Ordering::Relaxed) {
+        let producer: BaseProducer = config.create()?;
+        while !stop.load(Ordering::Relaxed) && producer.client().fatal_error().is_none() {
+            for _ in 0..20 {
+                let (key, value) = (format!("key {}", n % 97), format!("{n} {}", "lorem ipsum ".repeat(n as usize % 37)));
+                // A full queue loses this one: it is not about the producer.
+                let _ = producer.send(BaseRecord::to(topic).partition((n % partitions as u64) as i32).key(&key).payload(&value));
+                n += 1;
+            }
+            producer.poll(Duration::from_millis(10));
+        }
+        let _ = producer.flush(LIMIT);
+    }
+    Ok(())
+}
+
+/// Transactions that never end, until `stop`, a third of them aborted: each leaves a marker in every partition that it wrote to.
+fn transact(source: &Cluster, topic: &str, partitions: i32, mut random: Random, stop: &AtomicBool) -> Result<()> {
+    let mut config = source.client_config(Listener::Plaintext)?;
+    config.set("transactional.id", "chaos").set("linger.ms", "0").set("transaction.timeout.ms", "20000");
+    while !stop.load(Ordering::Relaxed) {
+        let producer: BaseProducer = config.create()?;
+        if producer.init_transactions(LIMIT).is_err() {
+            continue;
+        }
+        while !stop.load(Ordering::Relaxed) && transaction(&producer, topic, partitions, &mut random).is_ok() {}
+    }
+    // What a producer left open is aborted by its successor.
+    let producer: BaseProducer = config.create()?;
+    producer.init_transactions(LIMIT).context("the last transaction cannot be ended")
+}
+
+fn transaction(producer: &BaseProducer, topic: &str, partitions: i32, random: &mut Random) -> Result<()> {
+    producer.begin_transaction()?;
+    for n in 0..=random.below(12) {
+        let value = format!("{n} {}", random.next());
+        let partition = random.below(partitions as u64) as i32;
+        producer.send(BaseRecord::<str, _>::to(topic).partition(partition).payload(&value)).map_err(|(error, _)| error)?;
+    }
+    producer.flush(LIMIT)?;
+    if random.below(3) == 0 {
+        producer.abort_transaction(LIMIT)?;
+    } else {
+        producer.commit_transaction(LIMIT)?;
+    }
+    Ok(())
+}
+
+/// One broker after the other is killed or frozen, and comes back.
+fn strike(clusters: &[&Cluster], mut random: Random, count: usize) -> Result<()> {
+    for _ in 0..count {
+        random.pause(CALM_MS);
+        let cluster = random.one(clusters);
+        let node = random.one(&cluster.node_ids());
+        if random.below(2) == 0 {
+            cluster.kill(node)?;
+            random.pause(AWAY_MS);
+            cluster.restart(node)?;
+        } else {
+            cluster.freeze(node)?;
+            random.pause(FROZEN_MS);
+            cluster.thaw(node)?;
+        }
+    }
+    Ok(())
+}
+
+/// A mirror runs, is killed and runs again, `count` times and until `over`.
+fn kill_and_restart(mirror: &mut Mirror, mut random: Random, count: usize, over: &AtomicBool) -> Result<usize> {
+    let mut killed = 0;
+    while killed < count || !over.load(Ordering::Relaxed) {
+        let mut process = mirror.start(&[])?;
+        random.pause(RUNS_MS);
+        ensure!(process.exited().is_none(), "the mirror ended on its own:\n{}", process.log_tail(30));
+        process.kill();
+        killed += 1;
+    }
+    Ok(killed)
+}
+
+/// Two mirrors of the same name, each of which is killed or frozen in turn: one that thaws is a zombie, and sends what it had in mind when the
+/// other has gone on.
+fn fight(mirrors: &mut [Mirror; 2], mut random: Random, count: usize, over: &AtomicBool) -> Result<usize> {
+    let mut blows = 0;
+    let mut running: Vec<Process> = mirrors.iter_mut().map(|mirror| mirror.start(&[])).collect::<Result<_>>()?;
+    while blows < count || !over.load(Ordering::Relaxed) {
+        random.pause(RUNS_MS);
+        let which = random.below(2) as usize;
+        ensure!(running[which].exited().is_none(), "the mirror ended on its own:\n{}", running[which].log_tail(30));
+        if random.below(2) == 0 {
+            running[which].freeze()?;
+            random.pause(RUNS_MS);
+            running[which].thaw()?;
+        } else {
+            running[which].kill();
+            running[which] = mirrors[which].start(&[])?;
+        }
+        blows += 1;
+    }
+    Ok(blows)
+}
+
+/// What a comparison of both clusters found.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Found {
+    equal: usize,
+    /// Offsets that only the source has.
+    lost: usize,
+    /// Offsets that only the target has.
+    repeated: usize,
+    /// Offsets whose records differ.
+    differing: usize,
+    /// Partitions whose logs end elsewhere.
+    ends: usize,
+}
+
+impl Found {
+    fn look(source: &Cluster, target: &Cluster, topics: &[&str]) -> Result<Self> {
+        let mut found = Self::default();
+        for topic in topics {
+            let by_offset = |records: Vec<Record>| -> BTreeMap<_, _> {
+                records.into_iter().map(|record| ((record.partition, record.offset), record)).collect()
+            };
+            let (expected, mut actual) = (by_offset(source.read_all(topic)?), by_offset(target.read_all(topic)?));
+            for (offset, record) in expected {
+                match actual.remove(&offset) {
+                    Some(other) if other == record => found.equal += 1,
+                    Some(_) => found.differing += 1,
+                    None => found.lost += 1,
+                }
+            }
+            found.repeated += actual.len();
+            let (expected, actual) = (source.log_ends(topic)?, target.log_ends(topic)?);
+            found.ends += expected.iter().zip(&actual).filter(|(expected, actual)| expected != actual).count();
+        }
+        Ok(found)
+    }
+
+    fn is_perfect(&self) -> bool {
+        *self == Self { equal: self.equal, ..Self::default() } && self.equal > 0
+    }
+}
+
+/// Lines of a log that say that both sides differ.
+fn divergences(log: &str) -> Vec<&str> {
+    log.lines().filter(|line| line.contains("diverged")).collect()
+}
+
+fn target() -> harness::kafka::Builder {
+    Cluster::version("4.3.0").name("target").first_node_id(11).brokers(3).set("min.insync.replicas", "2")
+}
+
+fn source(brokers: u16) -> harness::kafka::Builder {
+    let source = Cluster::version("3.9.1").name("source").brokers(brokers);
+    if brokers == 1 { source } else { source.set("min.insync.replicas", "2") }
+}
+
+#[test]
+fn kills_lose_and_repeat_nothing() -> Result<()> {
+    let _turn = turn();
+    let (kills, seed) = (kills()?, seed()?);
+    println!("KFERRY_KILLS={kills} KFERRY_SEED={seed}");
+    survive(kills, seed).with_context(|| format!("KFERRY_KILLS={kills} KFERRY_SEED={seed}"))
+}
+
+fn survive(kills: usize, seed: u64) -> Result<()> {
+    let began = Instant::now();
+    let clusters = Cluster::start_all(vec![source(if kills > FEW { 3 } else { 1 }), target()])?;
+    let [source, target] = &clusters[..] else { bail!("two clusters were asked for") };
+    source.create_topic("c.plain", 3, &[])?;
+    source.create_topic("c.transactions", 2, &[])?;
+    let mut mirror = Mirror::new(source, target, "topics_regex = ['c\\..*']")?;
+    // Its topics are there before a broker is away: they get fewer replicas otherwise.
+    mirror.copy()?;
+
+    let (stop, over) = (AtomicBool::new(false), AtomicBool::new(false));
+    let killed = thread::scope(|scope| {
+        let load = [
+            scope.spawn(|| produce(source, "c.plain", 3, &stop)),
+            scope.spawn(|| transact(source, "c.transactions", 2, Random(seed), &stop)),
+        ];
+        let brokers = scope.spawn(|| {
+            let struck = strike(&[target, target, source], Random(!seed), kills / 2);
+            over.store(true, Ordering::Relaxed);
+            struck
+        });
+        let result = kill_and_restart(&mut mirror, Random(seed.rotate_left(32)), kills.div_ceil(2), &over);
+        let struck = brokers.join().expect("it does not panic");
+        stop.store(true, Ordering::Relaxed);
+        let loads = load.map(|load| load.join().expect("it does not panic"));
+        struck?;
+        loads.into_iter().collect::<Result<()>>()?;
+        result
+    })?;
+    let ended = mirror.once()?;
+    let found = Found::look(source, target, &["c.plain", "c.transactions"])?;
+    println!("{killed} kills of the mirror, {} blows to brokers, {:?}: {found:?}", kills / 2, began.elapsed());
+    let logs = mirror.logs()?;
+    let diverged = divergences(&logs);
+    ensure!(diverged.is_empty(), "it found that both sides differ:\n{}", diverged.join("\n"));
+    ensure!(found.is_perfect(), "both sides differ: {found:?}");
+    ensure!(ended.code == Some(0), "kferry-mirror --once ended with {:?}:\n{}", ended.code, ended.log);
+    Ok(())
+}
+
+#[test]
+fn two_mirrors_of_the_same_partitions_put_nothing_in_a_wrong_place() -> Result<()> {
+    let _turn = turn();
+    let (kills, seed) = (kills()?, seed()?);
+    println!("KFERRY_KILLS={kills} KFERRY_SEED={seed}");
+    two(kills, seed).with_context(|| format!("KFERRY_KILLS={kills} KFERRY_SEED={seed}"))
+}
+
+fn two(kills: usize, seed: u64) -> Result<()> {
+    let began = Instant::now();
+    let clusters = Cluster::start_all(vec![source(1), target()])?;
+    let [source, target] = &clusters[..] else { bail!("two clusters were asked for") };
+    source.create_topic("f.plain", 4, &[])?;
+    source.create_topic("f.transactions", 2, &[])?;
+    let topics = "topics_regex = ['f\\..*']";
+    let mut mirrors = [Mirror::new(source, target, topics)?, Mirror::new(source, target, topics)?];
+    mirrors[0].copy()?;
+
+    let (stop, over) = (AtomicBool::new(false), AtomicBool::new(false));
+    let killed = thread::scope(|scope| {
+        let load = [
+            scope.spawn(|| produce(source, "f.plain", 4, &stop)),
+            scope.spawn(|| transact(source, "f.transactions", 2, Random(seed), &stop)),
+        ];
+        let brokers = scope.spawn(|| {
+            let struck = strike(&[target], Random(!seed), kills / 3);
+            over.store(true, Ordering::Relaxed);
+            struck
+        });
+        let result = fight(&mut mirrors, Random(seed.rotate_left(32)), kills, &over);
+        let struck = brokers.join().expect("it does not panic");
+        stop.store(true, Ordering::Relaxed);
+        let loads = load.map(|load| load.join().expect("it does not panic"));
+        struck?;
+        loads.into_iter().collect::<Result<()>>()?;
+        result
+    })?;
+    let ended = mirrors[0].once()?;
+    let found = Found::look(source, target, &["f.plain", "f.transactions"])?;
+    println!("{killed} blows to two mirrors, {} blows to brokers, {:?}: {found:?}", kills / 3, began.elapsed());
+    let logs = mirrors[0].logs()? + &mirrors[1].logs()?;
+    let diverged = divergences(&logs);
+    ensure!(diverged.is_empty(), "it found that both sides differ:\n{}", diverged.join("\n"));
+    ensure!(found.is_perfect(), "both sides differ: {found:?}");
+    ensure!(ended.code == Some(0), "kferry-mirror --once ended with {:?}:\n{}", ended.code, ended.log);
+    Ok(())
+}

@@ -1,0 +1,297 @@
+//! `kferry plan` and `kferry verify` on real clusters: what is in a mirror's way, which rights it lacks, and whether both sides are the same.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use harness::kafka::{ALICE, Acl, Cluster, Listener, Operation, Record, Resource, User};
+use harness::mirror::Mirror;
+use harness::process::Process;
+use harness::proxy::executable;
+use harness::run;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use serde_json::Value;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A finished `kferry`: its exit code, and both outputs together.
+#[derive(Debug)]
+struct Done {
+    code: Option<i32>,
+    text: String,
+}
+
+impl Done {
+    fn json(&self) -> Result<Value> {
+        serde_json::from_str(&self.text).with_context(|| self.text.clone())
+    }
+
+    fn ends_with(&self, code: i32) -> Result<&Self> {
+        ensure!(self.code == Some(code), "{code} was expected: {self:?}");
+        Ok(self)
+    }
+
+    fn says(&self, text: &str) -> Result<&Self> {
+        ensure!(self.text.contains(text), "it does not say {text:?}:\n{}", self.text);
+        Ok(self)
+    }
+}
+
+/// A file, and what is made of it.
+struct File(PathBuf);
+
+impl File {
+    fn new(source: &Cluster, target: &Cluster, user: Option<User>, mirrors: &str) -> Result<Self> {
+        let listener = if user.is_some() { Listener::SaslPlaintext } else { Listener::Plaintext };
+        let mut text = String::new();
+        for (id, name, cluster) in [(1, "source", source), (2, "target", target)] {
+            let (servers, protocol) = (cluster.bootstrap_servers(listener)?, listener.security_protocol());
+            writeln!(text, "[clusters.{name}]\nid = {id}\nbootstrap_servers = \"{servers}\"\nsecurity_protocol = \"{protocol}\"")?;
+            if let Some(User { name, password }) = user {
+                writeln!(text, "sasl_mechanism = \"SCRAM-SHA-512\"\nsasl_username = \"{name}\"\nsasl_password = \"{password}\"")?;
+            }
+        }
+        let path = run::folder("plan")?.join("routes.toml");
+        fs::write(&path, text + mirrors)?;
+        Ok(Self(path))
+    }
+
+    fn kferry(&self, arguments: &[&str]) -> Result<Done> {
+        let output = run::folder("kferry")?.join("output");
+        let mut command = Command::new(executable("kferry")?);
+        command.args(arguments).arg("--config").arg(&self.0);
+        let status = Process::spawn("kferry", &command, &output)?.wait(LIMIT)?;
+        Ok(Done { code: status.code(), text: fs::read_to_string(&output)? })
+    }
+}
+
+fn mirror(name: &str, lines: &str) -> String {
+    format!("[[mirrors]]\nname = \"{name}\"\nsource = \"source\"\ntarget = \"target\"\n{lines}\n")
+}
+
+fn records(count: usize, what: &str) -> Vec<Record> {
+    let record = |n: usize| Record { timestamp: Some(1_700_000_000_000), ..Record::new(format!("key {}", n % 50), format!("{what} {n}")) };
+    (0..count).map(record).collect()
+}
+
+fn transactions(cluster: &Cluster, topic: &str) -> Result<()> {
+    let mut config = cluster.client_config(Listener::Plaintext)?;
+    config.set("transactional.id", "a transaction");
+    let producer: BaseProducer = config.create()?;
+    producer.init_transactions(LIMIT)?;
+    for _ in 0..3 {
+        producer.begin_transaction()?;
+        producer.send(BaseRecord::<str, _>::to(topic).partition(0).payload("x")).map_err(|(error, _)| error)?;
+        producer.flush(LIMIT)?;
+        producer.commit_transaction(LIMIT)?;
+    }
+    Ok(())
+}
+
+/// The part of a report that has this name.
+fn named<'r>(list: &'r Value, key: &str, name: &str) -> Result<&'r Value> {
+    let found = list.as_array().into_iter().flatten().find(|part| part[key] == name);
+    found.with_context(|| format!("no {key} {name} in {list:#}"))
+}
+
+fn strings(list: &Value) -> Vec<&str> {
+    list.as_array().into_iter().flatten().filter_map(Value::as_str).collect()
+}
+
+#[test]
+fn a_plan_and_what_became_of_it() -> Result<()> {
+    let clusters = Cluster::start_all(vec![
+        Cluster::version("3.9.1").name("source").listen(Listener::SaslPlaintext).acls().set("log.cleaner.backoff.ms", "100"),
+        Cluster::version("4.3.0").name("target").listen(Listener::SaslPlaintext).acls().first_node_id(11),
+    ])?;
+    let [source, target] = &clusters[..] else { bail!("two clusters were asked for") };
+    prepare(source, target)?;
+    plans(source, target)?;
+    rights(source, target)?;
+    verified(source, target)
+}
+
+fn prepare(source: &Cluster, target: &Cluster) -> Result<()> {
+    source.create_topic("p.plain", 2, &[("retention.ms", "-1"), ("compression.type", "zstd")])?;
+    source.produce("p.plain", &records(100, "plain"))?;
+    source.create_topic("p.late", 1, &[("retention.ms", "-1")])?;
+    source.produce("p.late", &records(100, "late"))?;
+    source.delete_records("p.late", 0, 40)?;
+    source.create_topic("p.transactions", 1, &[])?;
+    transactions(source, "p.transactions")?;
+    let compact =
+        [("cleanup.policy", "compact"), ("min.cleanable.dirty.ratio", "0.01"), ("segment.bytes", "50000"), ("retention.ms", "-1")];
+    source.create_topic("p.compacted", 1, &compact)?;
+    for _ in 0..6 {
+        source.produce("p.compacted", &records(1_000, "compacted"))?;
+    }
+    source.create_topic("p.same", 1, &[("retention.ms", "-1")])?;
+    source.produce("p.same", &records(10, "same"))?;
+    target.create_topic("p.same", 1, &[("retention.ms", "60000000000000")])?;
+    target.produce("p.same", &records(5, "same"))?;
+    for (cluster, what) in [(source, "mine"), (target, "not mine")] {
+        cluster.create_topic("taken", 1, &[("retention.ms", "-1")])?;
+        let mut records = records(10, "equal");
+        records[6].value = Some(what.into());
+        cluster.produce("taken", &records)?;
+    }
+    source.create_topic("p.skipped", 1, &[("retention.ms", "-1")])?;
+    target.create_topic("p.skipped", 1, &[("retention.ms", "-1"), ("max.message.bytes", "1000")])?;
+    let noise: Vec<u8> = (0..5_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    source.produce("p.skipped", &[Record::new("a", "1"), Record::new("b", noise), Record::new("c", "3")])
+}
+
+fn plans(source: &Cluster, target: &Cluster) -> Result<()> {
+    let mirrors = mirror("m", "topics_regex = ['p\\..*', 'taken', 'Odd']\ntopic_naming = '[a-z.]+'")
+        + &mirror("n", "topics_regex = ['p\\.plain', 'none']")
+        + &mirror("translated", "topics = ['x']\noffsets = 'translate'");
+    source.create_topic("Odd", 1, &[])?;
+    let file = File::new(source, target, None, &mirrors)?;
+    let before = target.list_topics()?;
+    let done = file.kferry(&["plan", "--json"])?;
+    let report = done.ends_with(1)?.json()?;
+    ensure!(target.list_topics()? == before, "it wrote something: {:?}", target.list_topics()?);
+
+    let of = |topic: &str| named(&named(&report["mirrors"], "mirror", "m")?["topics"], "topic", topic);
+    let plain = of("p.plain")?;
+    ensure!(plain["mode"] == "preserve" && plain["records"] == 100 && plain["errors"] == serde_json::json!([]), "{plain:#}");
+    ensure!(plain["action"]["create"]["replication_factor"] == 1 && plain["bytes"].as_u64() > Some(500), "{plain:#}");
+    ensure!(plain["overridden"] == serde_json::json!([["compression.type", "zstd", "producer"]]), "{plain:#}");
+    let late = of("p.late")?;
+    ensure!(late["padding"]["offsets"] == 40 && late["records"] == 60, "{late:#}");
+    ensure!(of("p.transactions")?["holes"] == serde_json::json!(["transactions"]), "{:#}", of("p.transactions")?);
+    let compacted = of("p.compacted")?;
+    ensure!(compacted["holes"] == serde_json::json!(["compaction"]), "{compacted:#}");
+    // Kafka 4.3 wants larger segments.
+    ensure!(strings(&compacted["notes"]).concat().contains("does not take is left out"), "{compacted:#}");
+    let same = of("p.same")?;
+    ensure!(same["mode"] == "preserve" && same["records"] == 5 && same["action"] == "nothing", "{same:#}");
+    ensure!(strings(&same["why"]).concat().contains("already have data"), "{same:#}");
+    let drift = serde_json::json!(["retention.ms", "-1", "60000000000000"]);
+    ensure!(same["drift"].as_array().is_some_and(|settings| settings.contains(&drift)), "{same:#}");
+    let taken = of("taken")?;
+    let why = strings(&taken["errors"]).concat();
+    ensure!(taken["mode"] == "not-possible" && why.contains("did not write: at offset 6 the value of the record differs"), "{taken:#}");
+    ensure!(strings(&of("Odd")?["errors"]).concat().contains("topic_naming"), "{:#}", of("Odd")?);
+    ensure!(report["mirrors"][0]["missing_rights"] == serde_json::json!([]), "{:#}", report["mirrors"][0]["missing_rights"]);
+    let translated = strings(&named(&report["mirrors"], "mirror", "translated")?["errors"]).concat();
+    ensure!(translated.contains("translate"), "{translated}");
+    let clash = report["collisions"][0]["message"].as_str().context("a collision")?;
+    ensure!(clash.contains(r#""p.plain" of cluster "source" (mirror "m") is copied"#), "{clash}");
+
+    file.kferry(&["plan"])?.ends_with(1)?.says("create, 1 replicas")?.says("topic taken: ")?.says("is copied to cluster")?;
+    file.kferry(&["plan", "--mirror", "x"])?.ends_with(2)?.says("it has m, n, translated")?;
+    let good = File::new(source, target, None, &mirror("m", "topics_regex = ['p\\..*']"))?;
+    good.kferry(&["plan"])?.ends_with(0)?.says("p.late")?.says("40 offsets are filled")?;
+    let refused = Command::new(executable("kferry-mirror")?).arg("--config").arg(&file.0).args(["--once"]).output()?;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    ensure!(refused.status.code() == Some(1) && said.contains("mirror translated has offsets"), "{said}");
+    Ok(())
+}
+
+/// What the plan says is missing is granted, and then nothing is.
+fn rights(source: &Cluster, target: &Cluster) -> Result<()> {
+    let file =
+        File::new(source, target, Some(ALICE), &mirror("m", "topics = ['p.plain', 'p.same', 'p.transactions']\non_error = 'dead-letter'"))?;
+    let mut rounds = Vec::new();
+    for _ in 0..4 {
+        let report = file.kferry(&["plan", "--json"])?.json()?;
+        let missing = &report["mirrors"][0]["missing_rights"];
+        let rights = missing.as_array().context("missing_rights")?;
+        if rights.is_empty() {
+            file.kferry(&["plan"])?.ends_with(0)?;
+            break;
+        }
+        let done = file.kferry(&["plan"])?;
+        done.ends_with(1)?.says("kafka-acls.sh --bootstrap-server")?.says("--add --allow-principal 'User:alice' --operation")?;
+        for right in rights {
+            ensure!(right["principal"] == "User:alice", "{right:#}");
+            let cluster = if right["cluster"] == "source" { source } else { target };
+            let mut acls = Vec::new();
+            for operation in strings(&right["operations"]) {
+                let operation = operation_of(operation)?;
+                match right["resource"].as_str() {
+                    Some("topic") => {
+                        let names = strings(&right["names"]).into_iter();
+                        acls.extend(names.map(|name| Acl::allow(ALICE.name, operation, Resource::Topic(name.to_owned()))));
+                    }
+                    _ => acls.push(Acl::allow(ALICE.name, operation, Resource::Cluster)),
+                }
+            }
+            cluster.add_acls(&acls)?;
+        }
+        rounds.push(missing.clone());
+        // Brokers go by them a moment later.
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    // First what is on the source has to be seen; then all that is missing is known.
+    ensure!((1..=3).contains(&rounds.len()), "{rounds:#?}");
+    let all = format!("{rounds:?}");
+    for name in ["__kferry.mirror.m", "p.same.DLT", "p.plain", "p.transactions"] {
+        ensure!(all.contains(name), "nothing is told of {name}: {rounds:#?}");
+    }
+    ensure!(all.contains("DescribeConfigs") && all.contains("AlterConfigs") && all.contains("\"Alter\""), "{rounds:#?}");
+    Ok(())
+}
+
+fn operation_of(name: &str) -> Result<Operation> {
+    Ok(match name {
+        "Read" => Operation::Read,
+        "Write" => Operation::Write,
+        "Create" => Operation::Create,
+        "Delete" => Operation::Delete,
+        "Alter" => Operation::Alter,
+        "Describe" => Operation::Describe,
+        "DescribeConfigs" => Operation::DescribeConfigs,
+        "AlterConfigs" => Operation::AlterConfigs,
+        other => bail!("{other} was not expected"),
+    })
+}
+
+fn verified(source: &Cluster, target: &Cluster) -> Result<()> {
+    let lines = "topics_regex = ['p\\..*']\non_error = 'skip'";
+    let file = File::new(source, target, None, &mirror("m", lines))?;
+    file.kferry(&["verify", "--topic", "p.plain"])?.ends_with(1)?.says("there is no p.plain on target yet")?;
+    Mirror::new(source, target, lines)?.copy()?;
+
+    let report = file.kferry(&["verify", "--json"])?.ends_with(0)?.json()?;
+    let rows = report["mirrors"][0]["partitions"].clone();
+    ensure!(rows.as_array().map(Vec::len) == Some(7), "{rows:#}");
+    let plain = named(&rows, "topic", "p.plain")?;
+    ensure!(plain["result"] == "identical" && plain["lag"] == 0 && plain["equal"].as_u64() > Some(0), "{plain:#}");
+    ensure!(named(&rows, "topic", "p.late")?["equal"] == 60, "{rows:#}");
+    let skipped = named(&rows, "topic", "p.skipped")?;
+    ensure!(skipped["skipped"] == 1 && skipped["equal"] == 2, "{skipped:#}");
+
+    // Each side compacts by its own clock, and by what came later.
+    let deadline = Instant::now() + LIMIT;
+    for _ in 0..4 {
+        source.produce("p.compacted", &records(500, "later"))?;
+    }
+    while source.read_all("p.compacted")?.len() > 3_000 {
+        ensure!(Instant::now() < deadline, "the cleaner did nothing");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    let compacted = file.kferry(&["verify", "--json", "--topic", "p.compacted"])?;
+    let compacted = compacted.ends_with(0)?.json()?["mirrors"][0]["partitions"][0].clone();
+    ensure!(compacted["lag"].as_i64() >= Some(2_000) && compacted["compacted"].as_u64() > Some(100), "{compacted:#}");
+
+    // Retention on one side, and what is not copied yet.
+    target.delete_records("p.late", 0, 70)?;
+    source.produce("p.late", &records(5, "more"))?;
+    let late = file.kferry(&["verify", "--topic", "p.late"])?;
+    late.ends_with(0)?.says("the follower has deleted the offsets 40 to 69")?.says("30 records equal, 5 offsets not copied yet")?;
+
+    // Somebody else's records: behind the leader's, and in the place of the leader's.
+    target.produce("p.plain", &[Record::new("x", "y").to_partition(1)])?;
+    file.kferry(&["verify", "--topic", "p.plain"])?.ends_with(1)?.says("the follower's at")?;
+    let taken = File::new(source, target, None, &mirror("m", "topics = ['taken']"))?;
+    taken.kferry(&["verify"])?.ends_with(1)?.says("the two logs of taken-0 differ at offset 6: the value of the record differs")?;
+    taken.kferry(&["verify", "--topic", "nowhere"])?.ends_with(1)?.says("topic nowhere is of none of these mirrors")?;
+    fs::write(&taken.0, "[[mirrors]]\nname = 1\n")?;
+    taken.kferry(&["verify", "--json"])?.ends_with(2)?.says("\"ok\": false")?;
+    Ok(())
+}

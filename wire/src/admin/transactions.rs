@@ -1,0 +1,109 @@
+//! Transactions, as far as a coordinator is asked: an empty one leaves exactly one marker in each of its partitions.
+//!
+//! # References
+//! - KIP-98, KIP-360 (InitProducerId v3), KIP-890 (AddPartitionsToTxn from version 4 on is for brokers; EndTxn v5 hands out the next epoch)
+
+use std::time::Duration;
+
+use kafka_protocol::error::ResponseError;
+use kafka_protocol::messages::add_partitions_to_txn_request::AddPartitionsToTxnTopic;
+use kafka_protocol::messages::{AddPartitionsToTxnRequest, ApiKey, EndTxnRequest, InitProducerIdRequest, ProducerId, TransactionalId};
+use kafka_protocol::protocol::VersionRange;
+
+use super::{by_topic, text, topic_name};
+use crate::client::{Client, ClientError, CoordinatorKind, Resend, Subject, TopicPartition};
+
+const INIT_PRODUCER_ID: VersionRange = VersionRange { min: 0, max: 4 };
+const ADD_PARTITIONS_TO_TXN: VersionRange = VersionRange { min: 0, max: 3 };
+const END_TXN: VersionRange = VersionRange { min: 0, max: 4 };
+
+/// A producer id and its epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Producer {
+    /// Its id.
+    pub id: i64,
+    /// Its epoch: one with a lower epoch is fenced.
+    pub epoch: i16,
+}
+
+impl Client {
+    /// A producer id for a transactional id. Whoever had one for it is fenced, and its open transaction aborted. `timeout` is the
+    /// `transaction.timeout.ms` of transactions to come.
+    ///
+    /// # Errors
+    /// [`ClientError`]
+    pub async fn init_producer_id(&self, transactional_id: &str, timeout: Duration) -> Result<Producer, ClientError> {
+        let timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+        self.ask_coordinator(CoordinatorKind::Transaction, transactional_id, Resend::Always, |connection| async move {
+            let request = InitProducerIdRequest::default()
+                .with_transactional_id(Some(TransactionalId(text(transactional_id))))
+                .with_transaction_timeout_ms(timeout_ms);
+            let (asked, answer) = self.send(&connection, INIT_PRODUCER_ID, |_| request).await?;
+            // A coordinator that loads answers with an error and the id -1, which brokers would take, and protect nothing by it.
+            asked.check(&Subject::transactional_id(transactional_id), answer.error_code, None)?;
+            Ok(Producer { id: answer.producer_id.0, epoch: answer.producer_epoch })
+        })
+        .await
+    }
+
+    /// Adds partitions to the producer's transaction, which begins with the first. All are added or none.
+    ///
+    /// # Errors
+    /// [`ClientError`], the first of those that the partitions have
+    pub async fn add_partitions_to_txn(
+        &self,
+        transactional_id: &str,
+        producer: Producer,
+        partitions: &[TopicPartition],
+    ) -> Result<(), ClientError> {
+        self.ask_coordinator(CoordinatorKind::Transaction, transactional_id, Resend::Always, |connection| async move {
+            let topics = by_topic(partitions.iter().map(|partition| (partition.clone(), ()))).into_iter().map(|(topic, partitions)| {
+                let indexes = partitions.into_iter().map(|(index, ())| index).collect();
+                AddPartitionsToTxnTopic::default().with_name(topic_name(&topic)).with_partitions(indexes)
+            });
+            let request = AddPartitionsToTxnRequest::default()
+                .with_v3_and_below_transactional_id(TransactionalId(text(transactional_id)))
+                .with_v3_and_below_producer_id(ProducerId(producer.id))
+                .with_v3_and_below_producer_epoch(producer.epoch)
+                .with_v3_and_below_topics(topics.collect());
+            let (asked, answer) = self.send(&connection, ADD_PARTITIONS_TO_TXN, |_| request).await?;
+            let mut not_attempted = Ok(());
+            let mut added = 0;
+            for topic in &answer.results_by_topic_v3_and_below {
+                for result in &topic.results_by_partition {
+                    let partition = TopicPartition::new(topic.name.as_str(), result.partition_index);
+                    let subject = Subject::partition(&partition).in_transaction(transactional_id);
+                    match asked.check(&subject, result.partition_error_code, None) {
+                        Ok(()) => added += 1,
+                        // Said of those that have no fault of their own: another has it.
+                        Err(error) if error.code() == Some(ResponseError::OperationNotAttempted) => not_attempted = Err(error),
+                        Err(error) => return Err(error),
+                    }
+                }
+            }
+            not_attempted?;
+            if added < partitions.len() {
+                return Err(self.incomplete(ApiKey::AddPartitionsToTxn, &format!("transactional id {transactional_id}")));
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Commits or aborts the producer's transaction. Its markers may land a moment after the answer.
+    ///
+    /// # Errors
+    /// [`ClientError`]; `INVALID_TXN_STATE` if nothing was added to it.
+    pub async fn end_txn(&self, transactional_id: &str, producer: Producer, commit: bool) -> Result<(), ClientError> {
+        self.ask_coordinator(CoordinatorKind::Transaction, transactional_id, Resend::Always, |connection| async move {
+            let request = EndTxnRequest::default()
+                .with_transactional_id(TransactionalId(text(transactional_id)))
+                .with_producer_id(ProducerId(producer.id))
+                .with_producer_epoch(producer.epoch)
+                .with_committed(commit);
+            let (asked, answer) = self.send(&connection, END_TXN, |_| request).await?;
+            asked.check(&Subject::transactional_id(transactional_id), answer.error_code, None)
+        })
+        .await
+    }
+}
