@@ -51,5 +51,8 @@ bench-mirror: ## copying 5 million records beside MirrorMaker 2; small batches, 
 	@cargo build --release --quiet --workspace --bins
 	@cargo run --release --quiet -p kferry-tests --bin bench-mirror
 
-soak: ## the long runs: each fuzz target for ten minutes
+soak: ## the long runs: 50 kills of mirror and brokers, each fuzz target for ten minutes
+	@scripts/need test
+	@cargo build --workspace --bins
+	@KFERRY_KILLS=50 cargo test -p kferry-tests --test mirror_chaos -- --nocapture
 	@scripts/fuzz 600

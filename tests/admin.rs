@@ -69,7 +69,7 @@ fn client(cluster: &Cluster, listener: Listener, login: Option<(SaslMechanism, &
         bootstrap_servers.push(HostPort { host: host.to_owned(), port: port.parse()? });
     }
     let sasl = login.map(|(mechanism, username, password)| {
-        Some(Sasl { mechanism, username: username.to_owned(), password: Secret::Literal(password.to_owned()) })
+        Some(Sasl::Password { mechanism, username: username.to_owned(), password: Secret::Literal(password.to_owned()) })
     });
     let security = Security { tls: None, sasl };
     let cluster = config::Cluster { name: "old".into(), id: 1, bootstrap_servers, brokers: None, security };

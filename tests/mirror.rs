@@ -84,7 +84,8 @@ fn every_record_is_at_its_offset() -> Result<()> {
     source.produce("m.late", &records(3_000, 0))?;
     source.delete_records("m.late", 0, 321)?;
     source.delete_records("m.late", 1, 1_000)?;
-    let compact = [("cleanup.policy", "compact"), ("min.cleanable.dirty.ratio", "0.01"), ("segment.bytes", "50000"), ("retention.ms", "-1")];
+    let compact =
+        [("cleanup.policy", "compact"), ("min.cleanable.dirty.ratio", "0.01"), ("segment.bytes", "50000"), ("retention.ms", "-1")];
     source.create_topic("m.compacted", 1, &compact)?;
     let keyed = |n: usize| Record { timestamp: Some(1_700_000_000_000), ..Record::new(format!("{}", (n * n) % 500), format!("{n}")) };
     for chunk in 0..10 {

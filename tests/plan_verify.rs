@@ -15,7 +15,7 @@ use harness::run;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use serde_json::Value;
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// A finished `kferry`: its exit code, and both outputs together.
 #[derive(Debug)]

@@ -481,7 +481,11 @@ mod tests {
                 }
                 Part::Marker { producer_id, commit } => {
                     // Version 0, then 0 is ABORT and 1 COMMIT.
-                    let marker = Record { key: Some(Bytes::from(vec![0, 0, 0, u8::from(*commit)])), value: Some(Bytes::from(vec![0; 6])), ..record(at, 0) };
+                    let marker = Record {
+                        key: Some(Bytes::from(vec![0, 0, 0, u8::from(*commit)])),
+                        value: Some(Bytes::from(vec![0; 6])),
+                        ..record(at, 0)
+                    };
                     batches.push((at, batch(at, &[marker], Codec::None, TRANSACTIONAL | CONTROL, *producer_id, 0)));
                     if let Some((first, records)) = open.remove(producer_id) {
                         if *commit { seen.extend(records) } else { aborted.push((*producer_id, first)) }
@@ -512,7 +516,8 @@ mod tests {
                     let Entry::Batch(batch) = &entry else { panic!("magic 2") };
                     assert!(batch.is_dense() && !batch.is_transactional() && !batch.is_control());
                     assert_eq!((batch.producer_id(), batch.base_sequence(), batch.count()), (producer_id, sequence, data.count));
-                    records.extend(entry.records(1 << 20).unwrap().into_iter().map(|record| Record { offset: record.offset + at, ..record }));
+                    records
+                        .extend(entry.records(1 << 20).unwrap().into_iter().map(|record| Record { offset: record.offset + at, ..record }));
                     at += i64::from(data.count);
                     sequence = next_sequence(sequence, i64::from(data.count));
                 }

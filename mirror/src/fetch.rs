@@ -85,9 +85,17 @@ impl Session {
             .with_isolation_level(READ_COMMITTED)
             .with_session_id(self.id)
             .with_session_epoch(self.epoch)
-            .with_topics(topics.into_iter().map(|(topic, partitions)| FetchTopic::default().with_topic(name(&topic)).with_partitions(partitions)).collect())
+            .with_topics(
+                topics
+                    .into_iter()
+                    .map(|(topic, partitions)| FetchTopic::default().with_topic(name(&topic)).with_partitions(partitions))
+                    .collect(),
+            )
             .with_forgotten_topics_data(
-                forgotten.into_iter().map(|(topic, partitions)| ForgottenTopic::default().with_topic(name(&topic)).with_partitions(partitions)).collect(),
+                forgotten
+                    .into_iter()
+                    .map(|(topic, partitions)| ForgottenTopic::default().with_topic(name(&topic)).with_partitions(partitions))
+                    .collect(),
             )
     }
 

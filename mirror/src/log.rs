@@ -69,7 +69,9 @@ pub enum ReadError {
         error: BatchError,
     },
     /// Nothing comes, though the log end is further.
-    #[error("{cluster} gives nothing of {partition} from offset {at} on, though its log goes on: a transaction is open there, or the broker hangs")]
+    #[error(
+        "{cluster} gives nothing of {partition} from offset {at} on, though its log goes on: a transaction is open there, or the broker hangs"
+    )]
     Stuck {
         /// Which cluster.
         cluster: String,

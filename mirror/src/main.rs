@@ -84,7 +84,8 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mirrors: Vec<_> = chosen.into_iter().map(|mirror| (mirror, Arc::new(Table::default()))).collect();
 
     let listener = tokio::net::TcpListener::bind(config.admin.bind).await;
-    let listener = listener.with_context(|| format!("cannot listen on {}, [admin] bind; is another kferry-mirror or the proxy on it?", config.admin.bind))?;
+    let listener = listener
+        .with_context(|| format!("cannot listen on {}, [admin] bind; is another kferry-mirror or the proxy on it?", config.admin.bind))?;
     let named: Mirrors = mirrors.iter().map(|(mirror, table)| (mirror.name.clone(), table.clone())).collect();
     let serving = tokio::spawn(admin::serve(listener, metrics, named.clone(), stop.clone()));
     let showing = tokio::spawn(progress::show(named, options.once, stop.clone()));

@@ -110,8 +110,7 @@ pub(crate) fn gone(mirror: &str, partition: &TopicPartition) {
 }
 
 fn lag(mirror: &str, partition: &TopicPartition, known: &Known) {
-    let labels =
-        [("mirror", mirror.to_owned()), ("topic", partition.topic.to_string()), ("partition", partition.partition.to_string())];
+    let labels = [("mirror", mirror.to_owned()), ("topic", partition.topic.to_string()), ("partition", partition.partition.to_string())];
     gauge!(LAG_RECORDS, &labels).set(known.lag() as f64);
     gauge!(LAG_SECONDS, &labels).set(known.behind_since.map_or(0.0, |since| since.elapsed().as_secs_f64()));
 }

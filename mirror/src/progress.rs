@@ -109,7 +109,10 @@ impl Shown {
                 bar.set_length(end.saturating_sub(began));
                 bar.set_position(copied.saturating_sub(began));
                 let stopped = if stopped > 0 { format!(", {stopped} partitions stand still") } else { String::new() };
-                bar.set_message(format!("{} records, {records_per_second:.0}/s, {bytes_per_second}/s, {left} left{stopped}", copied - began.min(copied)));
+                bar.set_message(format!(
+                    "{} records, {records_per_second:.0}/s, {bytes_per_second}/s, {left} left{stopped}",
+                    copied - began.min(copied)
+                ));
             }
             None if once || behind > NEWS || stopped > 0 => {
                 let percent = if end == 0 { 100.0 } else { copied as f64 * 100.0 / end as f64 };

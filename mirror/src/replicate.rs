@@ -195,7 +195,9 @@ impl Lane {
 
     fn fetched(&mut self, answer: Result<FetchResponse, RequestError>) {
         let answer = match answer {
-            Ok(answer) => self.session.answer(answer).map_err(|error| format!("{} answers Fetch with {error:?}", self.leader.cluster().name)),
+            Ok(answer) => {
+                self.session.answer(answer).map_err(|error| format!("{} answers Fetch with {error:?}", self.leader.cluster().name))
+            }
             Err(error) => Err(error.to_string()),
         };
         match answer {
@@ -371,7 +373,9 @@ impl Copying {
                     self.job.leader.topic,
                     self.job.leader.cluster()
                 )),
-                ResponseError::CorruptMessage => Leave::Failed(format!("{told}: the broker finds its own log corrupt at offset {}", self.cutter.at())),
+                ResponseError::CorruptMessage => {
+                    Leave::Failed(format!("{told}: the broker finds its own log corrupt at offset {}", self.cutter.at()))
+                }
                 _ => Leave::Again(told),
             });
             return;

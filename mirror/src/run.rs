@@ -251,7 +251,9 @@ impl Run {
                         info!(mirror = &*self.mirror.name, topic = &*plan.topic, on = &**follower.1.name(), action = ?plan.action, notes = ?plan.notes, "done on the follower");
                         self.complete = false;
                     }
-                    Err(error) => self.refuse(&plan.topic, format!("{} on {} cannot be created or grown: {error}", follower.0, follower.1.name())),
+                    Err(error) => {
+                        self.refuse(&plan.topic, format!("{} on {} cannot be created or grown: {error}", follower.0, follower.1.name()));
+                    }
                 }
                 continue;
             }
@@ -279,7 +281,8 @@ impl Run {
 
     /// Whether a partition of the leader begins above 0.
     async fn begins_late(&self, plan: &TopicPlan) -> Result<bool, StateError> {
-        let (client, topic) = if plan.leader == self.mirror.source.name { (&self.source, &plan.topic) } else { (&self.target, &plan.target) };
+        let (client, topic) =
+            if plan.leader == self.mirror.source.name { (&self.source, &plan.topic) } else { (&self.target, &plan.target) };
         let partitions: Vec<_> = (0..plan.partitions).map(|partition| TopicPartition::new(topic.clone(), partition)).collect();
         let starts = client.list_offsets(&partitions, Position::LogStart).await;
         Ok(starts.into_values().collect::<Result<Vec<_>, _>>()?.into_iter().any(|start| start > 0))
@@ -340,7 +343,9 @@ impl Run {
             let slot = Slot {
                 status: status.clone(),
                 term: plan.term,
-                term_start: kept.filter(|kept| kept.term == plan.term).map_or_else(|| kept.map_or(0, |kept| kept.agreed), |kept| kept.term_start),
+                term_start: kept
+                    .filter(|kept| kept.term == plan.term)
+                    .map_or_else(|| kept.map_or(0, |kept| kept.agreed), |kept| kept.term_start),
                 topic_ids: plan.topic_ids.clone(),
                 leader: plan.leader.clone(),
                 stale: false,
@@ -360,7 +365,8 @@ impl Run {
 
     /// Topics that are gone from the source, or that the file selects no more.
     fn drop_deleted(&mut self, plans: &[TopicPlan]) {
-        let gone = |partition: &TopicPartition| !plans.iter().any(|plan| plan.topic == partition.topic && partition.partition < plan.partitions);
+        let gone =
+            |partition: &TopicPartition| !plans.iter().any(|plan| plan.topic == partition.topic && partition.partition < plan.partitions);
         let (table, mirror) = (&self.table, &self.mirror.name);
         self.slots.retain(|partition, slot| {
             let drops = slot.rest.is_some() && gone(partition);
@@ -507,7 +513,9 @@ impl Run {
         let dead_letter = self.mirror.on_error == OnError::DeadLetter;
         if dead_letter {
             let record: Option<Record> = records.and_then(|records| records.into_iter().next());
-            dead_letters::write(job, &refusal, record).await.map_err(|error| format!("{where_}: {}; and it cannot be written to its dead letters: {error}", refusal.reason))?;
+            dead_letters::write(job, &refusal, record)
+                .await
+                .map_err(|error| format!("{where_}: {}; and it cannot be written to its dead letters: {error}", refusal.reason))?;
         }
         // Kept before the marker is written: without it the next comparison would find a record missing.
         {
@@ -559,7 +567,9 @@ impl Run {
                 match client.delete_records(&topic, partition.partition, to).await {
                     Ok(_) => slot.status.lock().follower_start = to,
                     // A compacted topic keeps its log start: nothing can be deleted from it, and nothing has to be.
-                    Err(error) if error.code() == Some(kafka_protocol::ResponseError::PolicyViolation) => slot.status.lock().follower_start = to,
+                    Err(error) if error.code() == Some(kafka_protocol::ResponseError::PolicyViolation) => {
+                        slot.status.lock().follower_start = to;
+                    }
                     Err(error) => warn!(%partition, %error, "the follower's log start cannot go after the leader's"),
                 }
             })
@@ -592,7 +602,8 @@ impl Run {
                 states.push((partition.clone(), state));
             }
         }
-        let statuses: Vec<_> = states.iter().filter_map(|(partition, _)| self.slots.get(partition)).map(|slot| slot.status.clone()).collect();
+        let statuses: Vec<_> =
+            states.iter().filter_map(|(partition, _)| self.slots.get(partition)).map(|slot| slot.status.clone()).collect();
         let saved = self.state.save(states).await;
         if saved.is_err() {
             for status in statuses {
@@ -622,7 +633,9 @@ impl Run {
         for (partition, slot) in &self.slots {
             let known = slot.status.lock();
             match &known.reason {
-                Some(reason) if known.phase != Phase::Copying && known.phase != Phase::Waiting => outcome.left.push((partition.clone(), reason.clone())),
+                Some(reason) if known.phase != Phase::Copying && known.phase != Phase::Waiting => {
+                    outcome.left.push((partition.clone(), reason.clone()));
+                }
                 _ => outcome.copied += 1,
             }
         }

@@ -12,12 +12,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use kafka_protocol::ResponseError;
 use kafka_protocol::error::ParseResponseErrorCode as _;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{ProduceRequest, TopicName};
 use kafka_protocol::protocol::StrBytes;
-use bytes::BytesMut;
 use kferry_wire::admin::partitions::Position;
 use kferry_wire::batch::{self, Stamp};
 use kferry_wire::client::{ClientError, TopicPartition};
@@ -210,7 +210,11 @@ async fn writable(follower: &Side, partition: i32, producer_id: i64) -> Result<(
         before = after;
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    Err(Leave::Again(format!("somebody writes to {} on {} under the mirror's producer id", follower.partition(partition), follower.cluster())))
+    Err(Leave::Again(format!(
+        "somebody writes to {} on {} under the mirror's producer id",
+        follower.partition(partition),
+        follower.cluster()
+    )))
 }
 
 /// Before anything is deleted: what is there must be padding of ours.
@@ -300,7 +304,9 @@ async fn fill(job: &Job, (mut at, mut sequence): (i64, i32), to: i64) -> Result<
         match answered.map(|answer| (answer.error_code.err(), answer.base_offset)) {
             Some((None, offset)) if offset == expected => {}
             Some((None, offset)) => {
-                return Err(Leave::Diverged(format!("padding for offset {expected} landed at {offset}: somebody else writes to {follower}")));
+                return Err(Leave::Diverged(format!(
+                    "padding for offset {expected} landed at {offset}: somebody else writes to {follower}"
+                )));
             }
             Some((Some(ResponseError::InvalidRecord), _)) => {
                 return Err(Leave::Failed(format!(

@@ -128,7 +128,8 @@ impl State {
         let starts = self.client.list_offsets(&partitions, Position::LogStart).await;
         let ends = self.client.list_offsets(&partitions, Position::LastStable).await;
         for partition in partitions {
-            let offset = |answers: &BTreeMap<_, Result<_, ClientError>>| answers.get(&partition).cloned().transpose().map(Option::unwrap_or_default);
+            let offset =
+                |answers: &BTreeMap<_, Result<_, ClientError>>| answers.get(&partition).cloned().transpose().map(Option::unwrap_or_default);
             let (start, end): (i64, i64) = (offset(&starts)?, offset(&ends)?);
             let at = self.positions[&partition.partition].max(start);
             if at >= end {
@@ -146,7 +147,11 @@ impl State {
 
     fn take(&mut self, record: &Record) {
         let Some(Ok(key)) = record.key.as_ref().map(|key| serde_json::from_slice::<Key<'_>>(key)) else {
-            return tracing::warn!(topic = &*self.topic, offset = record.offset, "the mirror's state has a record with a key that it does not know");
+            return tracing::warn!(
+                topic = &*self.topic,
+                offset = record.offset,
+                "the mirror's state has a record with a key that it does not know"
+            );
         };
         let topic: Arc<str> = key.topic.as_ref().into();
         let value = record.value.as_deref();
@@ -178,13 +183,7 @@ impl State {
         let timestamp = jiff::Timestamp::now().as_millisecond();
         for (partition, state) in &states {
             let key = Key { topic: (&*partition.topic).into(), partition: Some(partition.partition) };
-            let record = Record {
-                offset: 0,
-                timestamp,
-                key: Some(json(&key)),
-                value: Some(json(state)),
-                headers: Vec::new(),
-            };
+            let record = Record { offset: 0, timestamp, key: Some(json(&key)), value: Some(json(state)), headers: Vec::new() };
             shards.entry(self.shard(partition)).or_default().push(record);
         }
         for (shard, records) in shards {

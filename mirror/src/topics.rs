@@ -17,8 +17,12 @@ use serde::Serialize;
 use crate::state::LeaderState;
 
 /// Settings that belong to the brokers of one cluster, or say how bytes are kept and not what they are.
-const LEFT_OUT: [&str; 4] =
-    ["leader.replication.throttled.replicas", "follower.replication.throttled.replicas", "message.format.version", "message.downconversion.enable"];
+const LEFT_OUT: [&str; 4] = [
+    "leader.replication.throttled.replicas",
+    "follower.replication.throttled.replicas",
+    "message.format.version",
+    "message.downconversion.enable",
+];
 /// What a follower needs, whatever the leader has: bytes as they come, and the times that are in the records.
 const FOLLOWER: [(&str, &str); 5] = [
     ("compression.type", "producer"),
@@ -218,7 +222,13 @@ impl TopicPlan {
     }
 }
 
-fn one(mirror: &Mirror, topic: &Arc<str>, (leader, on_leader): (&Cluster, &Arc<str>), (follower, on_follower): (&Cluster, &Arc<str>), term: i32) -> TopicPlan {
+fn one(
+    mirror: &Mirror,
+    topic: &Arc<str>,
+    (leader, on_leader): (&Cluster, &Arc<str>),
+    (follower, on_follower): (&Cluster, &Arc<str>),
+    term: i32,
+) -> TopicPlan {
     let mut plan = TopicPlan::new(topic, on_follower, leader.name(), term);
     let Some(there) = leader.topic(on_leader) else {
         plan.error = Some(format!("{on_leader} is not on {}, which leads it", leader.name()));
@@ -279,7 +289,13 @@ fn one(mirror: &Mirror, topic: &Arc<str>, (leader, on_leader): (&Cluster, &Arc<s
 }
 
 /// The settings that the follower's topic should have, and what of the leader's it cannot.
-fn config(mirror: &Mirror, leader: &Cluster, topic: &str, follower: &Cluster, replication_factor: usize) -> (BTreeMap<String, String>, Vec<String>) {
+fn config(
+    mirror: &Mirror,
+    leader: &Cluster,
+    topic: &str,
+    follower: &Cluster,
+    replication_factor: usize,
+) -> (BTreeMap<String, String>, Vec<String>) {
     let mut notes = Vec::new();
     let mut config = BTreeMap::new();
     // Brokers of a version know the same settings for every topic, so any topic of theirs will do.
@@ -298,7 +314,11 @@ fn config(mirror: &Mirror, leader: &Cluster, topic: &str, follower: &Cluster, re
             continue;
         }
         if !has(&entry.name) || entry.name.starts_with("remote.") || entry.name.starts_with("local.retention.") {
-            notes.push(format!("{} = {value} is left out: {} does not have it, or it is about remote storage", entry.name, follower.name()));
+            notes.push(format!(
+                "{} = {value} is left out: {} does not have it, or it is about remote storage",
+                entry.name,
+                follower.name()
+            ));
             continue;
         }
         config.insert(entry.name.clone(), value.clone());

@@ -231,7 +231,7 @@ impl Relayed {
                 return Ok(());
             };
             if let Some(due) = session.take_if(|session| session.is_due()) {
-                session = self.log_in_again(due, &mut to, &queue).await?;
+                session = Box::pin(self.log_in_again(due, &mut to, &queue)).await?;
             }
             let Next { asked, body_at, frame_len, request, answer } = next;
             if let Some(answer) = answer {
@@ -442,7 +442,8 @@ impl Relayed {
     async fn list_topics(&self, asked: Asked, topic_id: Uuid) -> Result<(), Cause> {
         let World { cluster, brokers, .. } = &self.given.world;
         let unknown = |error| Cause::UnknownTopicId { api_key: asked.api.key, topic_id, error: Some(error) };
-        brokers.topic_ids.list(cluster).await.map_err(unknown)
+        // Boxed, here and at a login: what a connection does once in a while costs it nothing while it idles.
+        Box::pin(brokers.topic_ids.list(cluster)).await.map_err(unknown)
     }
 
     /// Passes a frame on, of which the beginning has arrived.
