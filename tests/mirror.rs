@@ -122,3 +122,36 @@ fn every_record_is_at_its_offset() -> Result<()> {
     same_ends(source, target, "m.compacted")?;
     Ok(())
 }
+
+#[test]
+fn a_late_log_start_is_padded_and_an_open_transaction_is_awaited() -> Result<()> {
+    let clusters =
+        Cluster::start_all(vec![Cluster::version("3.9.1").name("source"), Cluster::version("4.3.0").name("target").first_node_id(11)])?;
+    let [source, target] = &clusters[..] else { anyhow::bail!("two clusters were asked for") };
+    let numbered = |count: usize| (0..count).map(|n| Record::new("key", n.to_string()).to_partition(0)).collect::<Vec<_>>();
+    source.create_topic("m.far", 1, &[("retention.ms", "-1")])?;
+    source.start_log_at("m.far", 50_000_000)?;
+    source.produce("m.far", &numbered(1_000))?;
+    source.create_topic("m.open", 1, &[])?;
+    let mut config = source.client_config(Listener::Plaintext)?;
+    config.set("transactional.id", "left open");
+    let producer: BaseProducer = config.create()?;
+    producer.init_transactions(LIMIT)?;
+    producer.begin_transaction()?;
+    producer.send(BaseRecord::<str, str>::to("m.open").partition(0).payload("first")).map_err(|(error, _)| error)?;
+    producer.flush(LIMIT)?;
+    source.produce("m.open", &numbered(10))?;
+
+    let mut mirror = Mirror::new(source, target, "topics_regex = ['m\\..*']")?;
+    mirror.copy()?;
+    ensure!(target.log_starts("m.far")? == [50_000_000], "the target's log starts at {:?}", target.log_starts("m.far")?);
+    same_ends(source, target, "m.far")?;
+    ensure!(same(source, target, "m.far")? == 1_000);
+    ensure!(target.log_ends("m.open")? == [0], "what is behind an open transaction was copied: {:?}", target.log_ends("m.open")?);
+
+    producer.commit_transaction(LIMIT)?;
+    mirror.copy()?;
+    same_ends(source, target, "m.open")?;
+    ensure!(same(source, target, "m.open")? == 11);
+    Ok(())
+}

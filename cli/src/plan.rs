@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use indicatif::{HumanBytes, HumanCount};
@@ -18,6 +19,9 @@ use serde::Serialize;
 
 use crate::check::{count, print_json, printable, table, to_stderr, to_stdout};
 use crate::mirrors::{Chosen, Severity, labelled};
+
+/// How long a cluster is asked, retries included: somebody waits for the answer.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// What the [[mirrors]] would create, change and copy, and what is in their way. Writes nothing
 ///
@@ -73,7 +77,7 @@ async fn clashes(all: &[Arc<Mirror>], chosen: &[Arc<Mirror>]) -> (Vec<Clash>, Ve
     let sources: HashMap<&str, &Arc<Cluster>> = all.iter().map(|mirror| (&*mirror.source.name, &mirror.source)).collect();
     let asked = sources.into_iter().map(async |(name, cluster)| {
         let options = ConnectOptions { client_id: "kferry-plan".to_owned(), ..ConnectOptions::default() };
-        let topics = Client::new(Arc::clone(cluster), options).metadata(Topics::All).await;
+        let topics = Client::new(Arc::clone(cluster), options).within(PATIENCE).metadata(Topics::All).await;
         (name, topics.map(|metadata| metadata.topics.into_iter().map(|topic| topic.name.to_string()).collect::<Vec<_>>()))
     });
     let (mut topics, mut warnings) = (HashMap::new(), Vec::new());

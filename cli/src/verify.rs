@@ -26,6 +26,9 @@ use serde::Serialize;
 use crate::check::{count, print_json, printable, table, to_stderr, to_stdout};
 use crate::mirrors::{Chosen, Severity, labelled};
 
+/// How long a cluster is asked, retries included: somebody waits for the answer.
+const PATIENCE: Duration = Duration::from_secs(15);
+
 /// Partitions at a time. Each has an answer of each side in memory, decompressed.
 const AT_A_TIME: usize = 4;
 /// Bytes of a log in one answer.
@@ -176,7 +179,7 @@ impl MirrorReport {
             self.errors.push("offsets = \"translate\" is something that this version cannot do; set offsets = \"preserve\"".to_owned());
             return Ok(());
         }
-        let client = |cluster: &Arc<_>| Client::new(Arc::clone(cluster), connect_options(&mirror.name));
+        let client = |cluster: &Arc<_>| Client::new(Arc::clone(cluster), connect_options(&mirror.name)).within(PATIENCE);
         let (source, target) = (client(&mirror.source), client(&mirror.target));
         let (mut on_source, mut on_target) = tokio::try_join!(Cluster::look(&source), Cluster::look(&target))?;
         let mut state = State::open(target.clone(), &mirror.name, false).await?;

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
 use kafka_protocol::ResponseError;
@@ -22,6 +23,9 @@ use crate::rights::{Missing, Needs, Rights};
 use crate::run::connect_options;
 use crate::state::{self, State, StateError};
 use crate::topics::{self, Action, Cluster, TopicPlan};
+
+/// How long a cluster is asked, retries included: somebody waits for the answer.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Offsets of padding that a broker takes in a second of its CPU (measured: 19 to 22 million).
 const PADDED_PER_SECOND: u64 = 20_000_000;
@@ -150,7 +154,7 @@ impl MirrorPlan {
     }
 
     async fn look(&mut self, mirror: &Mirror) -> Result<(), StateError> {
-        let client = |cluster: &Arc<_>| Client::new(Arc::clone(cluster), connect_options(&mirror.name));
+        let client = |cluster: &Arc<_>| Client::new(Arc::clone(cluster), connect_options(&mirror.name)).within(PATIENCE);
         let clients = [client(&mirror.source), client(&mirror.target)];
         let (mut source, mut target) = tokio::try_join!(Cluster::look(&clients[0]), Cluster::look(&clients[1]))?;
         // Without the right to read it nothing is known of it; the missing right is told.

@@ -5,6 +5,7 @@
 //! its reason says what is next: another look, `on_error`, or nothing before somebody mends it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -151,6 +152,13 @@ struct Slot {
     failed_at: i64,
     /// The job, while nobody works on it, and when somebody may again.
     rest: Option<(Job, Option<Instant>)>,
+}
+
+/// How long a partition that was interrupted so many times in a row rests: longer each time, and between half of that and all of it, so that the
+/// partitions of a broker that is away do not all come back at once.
+fn backoff(failures: u32, random: u64) -> Duration {
+    let longest = (BACKOFF.0 * 2_u32.pow(failures.min(8))).min(BACKOFF.1);
+    longest.mul_f64(0.5 + (random % 1_000) as f64 / 2_000.0)
 }
 
 /// How a mirror connects.
@@ -454,7 +462,7 @@ impl Run {
                 job.follower.client.forget_leader(&job.follower.partition(job.partition));
                 metrics::interrupted(&job, &reason, failures);
                 job.status.phase(Phase::Waiting, Some(reason));
-                Some(now + (BACKOFF.0 * 2_u32.pow(failures.min(8))).min(BACKOFF.1))
+                Some(now + backoff(failures, RandomState::new().hash_one(0)))
             }
             Leave::Failed(reason) => {
                 metrics::failed(&job, &reason);
@@ -642,5 +650,30 @@ impl Run {
         outcome.left.extend(self.refused.iter().map(|(topic, reason)| (TopicPartition::new(topic.clone(), -1), reason.clone())));
         outcome.left.sort_by(|one, other| one.0.cmp(&other.0));
         outcome
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partition_rests_longer_each_time_and_never_too_long() {
+        for failures in 1..40 {
+            let (least, most) = (backoff(failures, 0), backoff(failures, 999));
+            assert!(least >= BACKOFF.0 && least < most && most <= BACKOFF.1, "{least:?} to {most:?}");
+            assert!(backoff(failures + 1, 0) >= least);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rate_spreads_bytes_over_the_time() {
+        let (bound, unbound) = (Rate::new(Some(1_000)), Rate::new(None));
+        let began = Instant::now();
+        assert_eq!(unbound.after(1 << 30), began);
+        assert_eq!(bound.after(500), began + Duration::from_millis(500));
+        assert_eq!(bound.after(1_000), began + Duration::from_millis(1_500));
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert_eq!(bound.after(1_000), Instant::now() + Duration::from_secs(1));
     }
 }
