@@ -6,11 +6,10 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::future::join_all;
 use indicatif::{HumanBytes, HumanCount};
-use kferry_mirror::plan::{Holes, MirrorPlan, Mode, TopicForecast};
+use kferry_mirror::plan::{Holes, MirrorPlan, Mode, PATIENCE, TopicForecast};
 use kferry_mirror::topics::Action;
 use kferry_wire::client::{Client, Topics};
 use kferry_wire::config::{Cluster, Mirror, collisions};
@@ -19,9 +18,6 @@ use serde::Serialize;
 
 use crate::check::{count, print_json, printable, table, to_stderr, to_stdout};
 use crate::mirrors::{Chosen, Severity, labelled};
-
-/// How long a cluster is asked, retries included: somebody waits for the answer.
-const PATIENCE: Duration = Duration::from_secs(15);
 
 /// What the [[mirrors]] would create, change and copy, and what is in their way. Writes nothing
 ///

@@ -15,6 +15,7 @@ use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use kferry_mirror::job::Side;
 use kferry_mirror::keys::Keys;
 use kferry_mirror::log::{Allowed, Compared, LogReader, ReadError, compare_keys};
+use kferry_mirror::plan::PATIENCE;
 use kferry_mirror::run::connect_options;
 use kferry_mirror::state::{State, StateError};
 use kferry_mirror::topics::{self, Cluster};
@@ -25,9 +26,6 @@ use serde::Serialize;
 
 use crate::check::{count, print_json, printable, table, to_stderr, to_stdout};
 use crate::mirrors::{Chosen, Severity, labelled};
-
-/// How long a cluster is asked, retries included: somebody waits for the answer.
-const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Partitions at a time. Each has an answer of each side in memory, decompressed.
 const AT_A_TIME: usize = 4;

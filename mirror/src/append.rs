@@ -1,13 +1,11 @@
 //! Records that are the mirror's own: its state and its dead letters. They are few, and written one request at a time.
 
 use kafka_protocol::error::ParseResponseErrorCode as _;
-use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
-use kafka_protocol::messages::{ProduceRequest, TopicName};
-use kafka_protocol::protocol::StrBytes;
+use kafka_protocol::messages::ProduceRequest;
 use kferry_wire::batch::{self, Codec, Record, Stamp};
 use kferry_wire::client::{Client, ClientError, TopicPartition};
 
-use crate::replicate::PRODUCE;
+use crate::produce;
 
 /// No producer id: what is appended twice here is no harm.
 const NOBODY: Stamp = Stamp { producer_id: -1, producer_epoch: -1, base_sequence: -1 };
@@ -39,25 +37,18 @@ pub async fn append(client: &Client, partition: &TopicPartition, mut records: Ve
     }
     let refused = |error: String| AppendError::Refused { cluster: cluster.to_string(), partition: partition.clone(), error };
     let batch = batch::encode(&records, Codec::None, NOBODY).map_err(|error| refused(error.to_string()))?;
-    let data = PartitionProduceData::default().with_index(partition.partition).with_records(Some(batch));
-    let topic = TopicProduceData::default()
-        .with_name(TopicName(StrBytes::from_string(partition.topic.to_string())))
-        .with_partition_data(vec![data]);
-    let request = ProduceRequest::default().with_acks(-1).with_timeout_ms(TIMEOUT_MS).with_topic_data(vec![topic]);
+    let request = produce::request([(partition.clone(), batch)], TIMEOUT_MS);
     let failed = |source| AppendError::Client(ClientError::Request { cluster: cluster.clone(), source });
     for last in [false, false, true] {
         let broker = client.leader_of(partition).await?;
-        let version = broker.version_for::<ProduceRequest>(PRODUCE).map_err(failed)?;
+        let version = broker.version_for::<ProduceRequest>(produce::VERSIONS).map_err(failed)?;
         let error = match broker.request(&request, version).await {
-            Ok(answer) => {
-                let answered = answer.responses.first().and_then(|topic| topic.partition_responses.first());
-                match answered.map(|answer| (answer.error_code.err(), answer.error_message.clone())) {
-                    Some((None, _)) => return Ok(()),
-                    Some((Some(error), _)) if !last && error.is_retriable() => None,
-                    Some((Some(error), said)) => Some(format!("{error:?} {}", said.unwrap_or_default().as_str())),
-                    None => Some("an answer without the partition".to_owned()),
-                }
-            }
+            Ok(answer) => match produce::only(answer).map(|answer| (answer.error_code.err(), answer.error_message)) {
+                Some((None, _)) => return Ok(()),
+                Some((Some(error), _)) if !last && error.is_retriable() => None,
+                Some((Some(error), said)) => Some(format!("{error:?} {}", said.unwrap_or_default().as_str())),
+                None => Some("an answer without the partition".to_owned()),
+            },
             Err(error) if last => return Err(failed(error)),
             Err(_) => None,
         };

@@ -20,7 +20,7 @@ const SMALL_BATCH: usize = 8 * 1024;
 /// So many bytes of small batches are put into one.
 const COALESCED: usize = 64 * 1024;
 /// Records of one fetched batch, decompressed. Brokers take no batch whose records are larger than they can hold themselves.
-const DECODED: usize = 1 << 30;
+pub(crate) const DECODED: usize = 1 << 30;
 
 /// What the follower's log gets next.
 #[derive(Debug, PartialEq)]

@@ -11,6 +11,7 @@
 //! | [`settle`] | a look at both logs, padding |
 //! | [`replicate`] | the data path: one broker to one broker |
 //! | [`fetch`] | Fetch requests and answers, sessions |
+//! | [`produce`] | Produce requests and answers |
 //! | [`cut`] | a log's bytes into batches to append and offsets to fill |
 //! | [`holes`] | offsets without records |
 //! | [`log`] | a log as a consumer sees it, the comparison of two |
@@ -35,6 +36,7 @@ pub mod keys;
 pub mod log;
 pub mod metrics;
 pub mod plan;
+pub mod produce;
 pub mod progress;
 pub mod replicate;
 pub mod rights;

@@ -13,12 +13,11 @@ use kferry_wire::client::{ClientError, TopicPartition};
 use kferry_wire::connection::RequestError;
 use tokio::time::{Instant, sleep};
 
+use crate::cut::DECODED;
 use crate::fetch::{self, Amount, Fetched, Session};
 use crate::job::Side;
 use crate::keys::{Keys, Owner};
 
-/// Records of one batch, decompressed.
-const DECODED: usize = 1 << 30;
 /// How long a log may give nothing although it should have more.
 const PATIENCE: Duration = Duration::from_secs(30);
 

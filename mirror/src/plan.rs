@@ -25,7 +25,7 @@ use crate::state::{self, State, StateError};
 use crate::topics::{self, Action, Cluster, TopicPlan};
 
 /// How long a cluster is asked, retries included: somebody waits for the answer.
-const PATIENCE: Duration = Duration::from_secs(15);
+pub const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Offsets of padding that a broker takes in a second of its CPU (measured: 19 to 22 million).
 const PADDED_PER_SECOND: u64 = 20_000_000;

@@ -20,10 +20,8 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use kafka_protocol::ResponseError;
 use kafka_protocol::error::ParseResponseErrorCode as _;
-use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::produce_response::PartitionProduceResponse;
-use kafka_protocol::messages::{ApiVersionsRequest, FetchRequest, FetchResponse, ProduceRequest, ProduceResponse, TopicName};
-use kafka_protocol::protocol::{StrBytes, VersionRange};
+use kafka_protocol::messages::{ApiVersionsRequest, FetchRequest, FetchResponse, ProduceRequest, ProduceResponse};
 use kferry_wire::client::{Client, TopicPartition};
 use kferry_wire::connection::{Connection, RequestError};
 use tokio::sync::mpsc;
@@ -35,14 +33,13 @@ use crate::fetch::{self, Amount, Fetched, Session};
 use crate::holes;
 use crate::job::{Job, Leave, Refusal};
 use crate::metrics;
+use crate::produce;
 use crate::run::Limits;
 
-/// Produce 9 is the first flexible version; 12 the last that names topics, and the first of transactions v2. What lies between brings nothing.
-pub const PRODUCE: VersionRange = VersionRange { min: 3, max: 9 };
 /// Requests that a broker may have of one connection. It handles them one after the other, so more would only wait.
 const IN_FLIGHT: usize = 5;
 /// How long the follower's broker may take to have a batch on all of its replicas.
-const PRODUCE_TIMEOUT_MS: i32 = 30_000;
+pub(crate) const PRODUCE_TIMEOUT_MS: i32 = 30_000;
 /// Brokers close a connection on which nothing is asked for ten minutes (`connections.max.idle.ms`).
 const KEEP_ALIVE: Duration = Duration::from_mins(1);
 
@@ -226,25 +223,18 @@ impl Lane {
                     && let Some(data) = copying.next_batch()
                 {
                     bytes += data.bytes.len();
-                    batches.push((partition.clone(), copying.job.follower.topic.clone(), data));
+                    batches.push((partition.clone(), copying.job.follower.partition(partition.partition), data));
                 }
             }
             if batches.is_empty() {
                 return;
             }
-            let mut topics: HashMap<Arc<str>, Vec<PartitionProduceData>> = HashMap::new();
-            for (partition, topic, data) in &batches {
-                let data = PartitionProduceData::default().with_index(partition.partition).with_records(Some(data.bytes.clone()));
-                topics.entry(topic.clone()).or_default().push(data);
-            }
-            let topics = topics.into_iter().map(|(topic, partitions)| {
-                TopicProduceData::default().with_name(TopicName(StrBytes::from_string(topic.to_string()))).with_partition_data(partitions)
-            });
-            let request = ProduceRequest::default().with_acks(-1).with_timeout_ms(PRODUCE_TIMEOUT_MS).with_topic_data(topics.collect());
+            let sent = batches.iter().map(|(_, partition, data)| (partition.clone(), data.bytes.clone()));
+            let request = produce::request(sent, PRODUCE_TIMEOUT_MS);
             let target = self.target.clone();
             let batches = batches.into_iter().map(|(partition, _, data)| (partition, data)).collect();
             let mut produced = async move {
-                let answer = match target.version_for::<ProduceRequest>(PRODUCE) {
+                let answer = match target.version_for::<ProduceRequest>(produce::VERSIONS) {
                     Ok(version) => target.request(&request, version).await,
                     Err(error) => Err(error),
                 };

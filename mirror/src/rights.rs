@@ -26,7 +26,7 @@ use kferry_wire::client::{Answers, Client, ClientError, TopicPartition, Topics};
 use serde::Serialize;
 
 use crate::fetch::{self, Amount, Session};
-use crate::replicate::PRODUCE;
+use crate::produce;
 
 const DELETE_RECORDS: VersionRange = VersionRange { min: 0, max: 2 };
 const DESCRIBE_CONFIGS: VersionRange = VersionRange { min: 1, max: 4 };
@@ -216,7 +216,7 @@ impl<'c> Rights<'c> {
                 };
                 let request =
                     ProduceRequest::default().with_acks(1).with_timeout_ms(1_000).with_topic_data(topics.iter().map(data).collect());
-                let answer = self.ask(&request, PRODUCE).await?;
+                let answer = self.ask(&request, produce::VERSIONS).await?;
                 let refused =
                     answer.responses.iter().filter(|topic| topic.partition_responses.iter().any(|partition| denied(partition.error_code)));
                 Ok(refused.map(|topic| Arc::from(topic.name.as_str())).collect())

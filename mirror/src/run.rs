@@ -21,6 +21,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::cut::DECODED;
 use crate::dead_letters;
 use crate::job::{Caution, Job, Known, Leave, Phase, Refusal, Side, Status};
 use crate::metrics;
@@ -38,8 +39,6 @@ const LOOKS: usize = 32;
 /// After which a partition that failed is tried again: somebody may have mended it.
 const FAILED: Duration = Duration::from_mins(1);
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(15));
-/// Records of one refused batch, decompressed.
-const DECODED: usize = 1 << 30;
 
 /// How much of a lane's memory is used for what.
 pub struct Limits {
@@ -145,6 +144,7 @@ struct Slot {
     term_start: i64,
     topic_ids: BTreeMap<String, String>,
     leader: Arc<str>,
+    follower: Side,
     /// It is of an older term, or of a topic that was created anew: when it rests it goes.
     stale: bool,
     failures: u32,
@@ -289,11 +289,17 @@ impl Run {
 
     /// Whether a partition of the leader begins above 0.
     async fn begins_late(&self, plan: &TopicPlan) -> Result<bool, StateError> {
-        let (client, topic) =
-            if plan.leader == self.mirror.source.name { (&self.source, &plan.topic) } else { (&self.target, &plan.target) };
-        let partitions: Vec<_> = (0..plan.partitions).map(|partition| TopicPartition::new(topic.clone(), partition)).collect();
-        let starts = client.list_offsets(&partitions, Position::LogStart).await;
+        let (leader, _) = self.sides(plan);
+        let partitions: Vec<_> = (0..plan.partitions).map(|partition| leader.partition(partition)).collect();
+        let starts = leader.client.list_offsets(&partitions, Position::LogStart).await;
         Ok(starts.into_values().collect::<Result<Vec<_>, _>>()?.into_iter().any(|start| start > 0))
+    }
+
+    /// The topic on the leading cluster, and on the following one.
+    fn sides(&self, plan: &TopicPlan) -> (Side, Side) {
+        let source = Side { client: self.source.clone(), topic: plan.topic.clone() };
+        let target = Side { client: self.target.clone(), topic: plan.target.clone() };
+        if plan.leader == self.mirror.source.name { (source, target) } else { (target, source) }
     }
 
     fn all_copying(&self, plan: &TopicPlan) -> bool {
@@ -332,15 +338,13 @@ impl Run {
             if let Some(kept) = self.state.partition(&partition) {
                 status.lock().skipped.clone_from(&kept.skipped);
             }
-            let sides = [(&self.source, &plan.topic), (&self.target, &plan.target)];
-            let [source, target] = sides.map(|(client, topic)| Side { client: client.clone(), topic: topic.clone() });
-            let (leader, follower) = if plan.leader == self.mirror.source.name { (source, target) } else { (target, source) };
+            let (leader, follower) = self.sides(plan);
             let job = Job {
                 mirror: self.mirror.name.clone(),
                 topic: plan.topic.clone(),
                 partition: partition.partition,
                 leader,
-                follower,
+                follower: follower.clone(),
                 term: plan.term,
                 compacted: plan.compacted,
                 max_message_bytes: plan.max_message_bytes,
@@ -356,6 +360,7 @@ impl Run {
                     .map_or_else(|| kept.map_or(0, |kept| kept.agreed), |kept| kept.term_start),
                 topic_ids: plan.topic_ids.clone(),
                 leader: plan.leader.clone(),
+                follower,
                 stale: false,
                 failures: 0,
                 failed_at: -1,
@@ -566,13 +571,8 @@ impl Run {
                 let to = known.leader_start.min(known.agreed);
                 (known.phase == Phase::Copying && to > known.follower_start).then_some(to)?
             };
-            let (client, topic) = if slot.leader == self.mirror.source.name {
-                (&self.target, self.mirror.naming.target(&partition.topic).ok()?.into_owned())
-            } else {
-                (&self.source, partition.topic.to_string())
-            };
             Some(async move {
-                match client.delete_records(&topic, partition.partition, to).await {
+                match slot.follower.client.delete_records(&slot.follower.topic, partition.partition, to).await {
                     Ok(_) => slot.status.lock().follower_start = to,
                     // A compacted topic keeps its log start: nothing can be deleted from it, and nothing has to be.
                     Err(error) if error.code() == Some(kafka_protocol::ResponseError::PolicyViolation) => {

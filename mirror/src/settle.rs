@@ -15,9 +15,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use kafka_protocol::ResponseError;
 use kafka_protocol::error::ParseResponseErrorCode as _;
-use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
-use kafka_protocol::messages::{ProduceRequest, TopicName};
-use kafka_protocol::protocol::StrBytes;
+use kafka_protocol::messages::ProduceRequest;
 use kferry_wire::admin::partitions::Position;
 use kferry_wire::batch::{self, Stamp};
 use kferry_wire::client::{ClientError, TopicPartition};
@@ -26,7 +24,8 @@ use crate::cut::{Cutter, next_sequence};
 use crate::job::{Job, Leave, Phase, Refusal, Side};
 use crate::log::{Allowed, LogReader, compare, written_only_by};
 use crate::metrics;
-use crate::replicate::{PRODUCE, Settled};
+use crate::produce;
+use crate::replicate::{PRODUCE_TIMEOUT_MS, Settled};
 use crate::state::PartitionState;
 
 /// Bytes of each log in one answer, while they are compared.
@@ -222,7 +221,8 @@ async fn only_padding(job: &Job, end: i64) -> Result<(), Leave> {
     match written_only_by(&job.follower, job.partition, 0..end, job.producer_id()).await {
         Ok(true) => Ok(()),
         Ok(false) => Err(Leave::Failed(format!(
-            "{} on {} has {end} records that the mirror did not write, and the leader's log begins behind them: their offsets cannot be the same.              Delete the topic there, or set offsets = \"translate\"",
+            "{} on {} has {end} records that the mirror did not write, and the leader's log begins behind them: their offsets cannot be the same. \
+             Delete the topic there, or set offsets = \"translate\"",
             job.follower.partition(job.partition),
             job.follower.cluster()
         ))),
@@ -267,7 +267,7 @@ async fn pad(job: &Job, known: &Known, fresh: bool, (at, sequence): (i64, i32), 
 async fn fill(job: &Job, (mut at, mut sequence): (i64, i32), to: i64) -> Result<(i64, i32), Leave> {
     let follower = job.follower.partition(job.partition);
     let broker = job.follower.client.leader_of(&follower).await.map_err(|error| told(&error))?;
-    let version = broker.version_for::<ProduceRequest>(PRODUCE).map_err(|error| Leave::Failed(error.to_string()))?;
+    let version = broker.version_for::<ProduceRequest>(produce::VERSIONS).map_err(|error| Leave::Failed(error.to_string()))?;
     let full = batch::filler(FILLER).map_err(|error| Leave::Failed(error.to_string()))?;
     let mut in_flight = futures_util::stream::FuturesOrdered::new();
     loop {
@@ -282,11 +282,7 @@ async fn fill(job: &Job, (mut at, mut sequence): (i64, i32), to: i64) -> Result<
             };
             let mut bytes = BytesMut::with_capacity(batch.len());
             batch.rewrite(Stamp { producer_id: job.producer_id(), producer_epoch: 0, base_sequence: sequence }, &mut bytes);
-            let data = PartitionProduceData::default().with_index(job.partition).with_records(Some(bytes.freeze()));
-            let topic = TopicProduceData::default()
-                .with_name(TopicName(StrBytes::from_string(follower.topic.to_string())))
-                .with_partition_data(vec![data]);
-            let request = ProduceRequest::default().with_acks(-1).with_timeout_ms(30_000).with_topic_data(vec![topic]);
+            let request = produce::request([(follower.clone(), bytes.freeze())], PRODUCE_TIMEOUT_MS);
             let (broker, expected) = (broker.clone(), at);
             let mut answer = Box::pin(async move { (expected, broker.request(&request, version).await) });
             // Sent in this order, whoever is awaited first.
@@ -300,8 +296,7 @@ async fn fill(job: &Job, (mut at, mut sequence): (i64, i32), to: i64) -> Result<
         }
         let Some((expected, answer)) = futures_util::StreamExt::next(&mut in_flight).await else { return Ok((at, sequence)) };
         let answer = answer.map_err(|error| Leave::Again(error.to_string()))?;
-        let answered = answer.responses.first().and_then(|topic| topic.partition_responses.first());
-        match answered.map(|answer| (answer.error_code.err(), answer.base_offset)) {
+        match produce::only(answer).map(|answer| (answer.error_code.err(), answer.base_offset)) {
             Some((None, offset)) if offset == expected => {}
             Some((None, offset)) => {
                 return Err(Leave::Diverged(format!(
