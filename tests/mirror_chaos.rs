@@ -14,6 +14,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use harness::kafka::{Cluster, Listener, Record};
 use harness::mirror::Mirror;
 use harness::process::Process;
+use harness::translated::{FOREIGN, Found as Translated};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
 /// Kills and freezes in each test, unless `KFERRY_KILLS` says so: a third to a half of them of brokers.
@@ -179,6 +180,21 @@ fn fight(mirrors: &mut [Mirror; 2], mut random: Random, count: usize, over: &Ato
     Ok(blows)
 }
 
+/// Somebody else's records on the target, until `stop`: some of them in the middle of what the mirror sends.
+fn intrude(target: &Cluster, topic: &str, partitions: i32, mut random: Random, stop: &AtomicBool) -> Result<()> {
+    let mut config = target.client_config(Listener::Plaintext)?;
+    config.set("enable.idempotence", "true").set("linger.ms", "0").set("message.timeout.ms", "20000");
+    let producer: BaseProducer = config.create()?;
+    while !stop.load(Ordering::Relaxed) {
+        random.pause((5, 200));
+        let partition = random.below(partitions as u64) as i32;
+        let _ = producer.send(BaseRecord::to(topic).partition(partition).key(FOREIGN).payload("not the mirror's"));
+        producer.poll(Duration::ZERO);
+    }
+    let _ = producer.flush(LIMIT);
+    Ok(())
+}
+
 /// What a comparison of both clusters found.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Found {
@@ -327,5 +343,62 @@ fn two(kills: usize, seed: u64) -> Result<()> {
     ensure!(diverged.is_empty(), "it found that both sides differ:\n{}", diverged.join("\n"));
     ensure!(found.is_perfect(), "both sides differ: {found:?}");
     ensure!(ended.code == Some(0), "kferry-mirror --once ended with {:?}:\n{}", ended.code, ended.log);
+    Ok(())
+}
+
+#[test]
+fn translated_offsets_are_exact_whatever_is_killed() -> Result<()> {
+    let _turn = turn();
+    let (kills, seed) = (kills()?, seed()?);
+    println!("KFERRY_KILLS={kills} KFERRY_SEED={seed}");
+    translate(kills, seed).with_context(|| format!("KFERRY_KILLS={kills} KFERRY_SEED={seed}"))
+}
+
+fn translate(kills: usize, seed: u64) -> Result<()> {
+    let began = Instant::now();
+    let clusters = Cluster::start_all(vec![source(1), target()])?;
+    let [source, target] = &clusters[..] else { bail!("two clusters were asked for") };
+    let topics = [("t.plain", 2), ("t.transactions", 2)];
+    for (topic, partitions) in topics {
+        source.create_topic(topic, partitions, &[])?;
+        target.create_topic(topic, partitions, &[])?;
+        target.produce(topic, &[Record::new(FOREIGN, "there already").to_partition(0)])?;
+    }
+    let mut mirror = Mirror::new(source, target, "topics_regex = ['t\\..*']\noffsets = \"translate\"")?;
+    mirror.copy()?;
+
+    let (stop, over) = (AtomicBool::new(false), AtomicBool::new(false));
+    let killed = thread::scope(|scope| {
+        let load = [
+            scope.spawn(|| produce(source, "t.plain", 2, &stop)),
+            scope.spawn(|| transact(source, "t.transactions", 2, Random(seed), &stop)),
+            scope.spawn(|| intrude(target, "t.plain", 2, Random(seed ^ 1), &stop)),
+            scope.spawn(|| intrude(target, "t.transactions", 2, Random(seed ^ 2), &stop)),
+        ];
+        let brokers = scope.spawn(|| {
+            let struck = strike(&[target], Random(!seed), kills / 3);
+            over.store(true, Ordering::Relaxed);
+            struck
+        });
+        let result = kill_and_restart(&mut mirror, Random(seed.rotate_left(32)), kills, &over);
+        let struck = brokers.join().expect("it does not panic");
+        stop.store(true, Ordering::Relaxed);
+        let loads = load.map(|load| load.join().expect("it does not panic"));
+        struck?;
+        loads.into_iter().collect::<Result<()>>()?;
+        result
+    })?;
+    let ended = mirror.once()?;
+    ensure!(ended.code == Some(0), "kferry-mirror --once ended with {:?}:\n{}", ended.code, ended.log);
+    for (topic, _) in topics {
+        let found = Translated::look(&mirror, source, target, topic, topic)?;
+        println!("{topic}: {killed} kills of the mirror, {} blows to brokers, {:?}: {found:?}", kills / 3, began.elapsed());
+        ensure!(found.is_perfect() && found.segments > 1, "{topic}: {found:?}");
+    }
+    let logs = mirror.logs()?;
+    let diverged = divergences(&logs);
+    ensure!(diverged.is_empty(), "it found that both sides differ:\n{}", diverged.join("\n"));
+    let verified = mirror.kferry(&["verify"])?;
+    ensure!(verified.code == Some(0), "kferry verify: {verified:?}");
     Ok(())
 }

@@ -5,10 +5,12 @@
 //! | [`check`] | `kferry check`: is the file right, and what is behind it |
 //! | [`plan`] | `kferry plan`: what the mirrors would do, and what is in their way |
 //! | [`verify`] | `kferry verify`: are both sides of a mirror the same |
+//! | [`offsets`] | `kferry offsets`: which offset on the target an offset on the source is |
 //! | [`mirrors`] | the mirrors that a command is about |
 
 mod check;
 mod mirrors;
+mod offsets;
 mod plan;
 mod verify;
 
@@ -27,6 +29,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Check(check::Args),
+    Offsets(offsets::Args),
     Plan(plan::Args),
     Verify(verify::Args),
 }
@@ -34,6 +37,7 @@ enum Command {
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Check(args) => check::run(&args),
+        Command::Offsets(args) => offsets::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Verify(args) => verify::run(&args),
     }

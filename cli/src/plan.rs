@@ -174,6 +174,7 @@ fn row(topic: &TopicForecast) -> Vec<String> {
         Mode::NotPossible => "not possible",
         Mode::Preserve if topic.holes.is_empty() => "preserve",
         Mode::Preserve => "preserve, markers",
+        Mode::Translate => "translate",
     };
     let padding = if topic.padding.offsets == 0 { "-".to_owned() } else { HumanCount(topic.padding.offsets).to_string() };
     vec![

@@ -14,14 +14,15 @@ use futures_util::{StreamExt as _, stream};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use kferry_mirror::job::Side;
 use kferry_mirror::keys::Keys;
-use kferry_mirror::log::{Allowed, Compared, LogReader, ReadError, compare_keys};
+use kferry_mirror::log::{Allowed, Compared, LogReader, ReadError, View, compare_keys};
+use kferry_mirror::offsets::{Direction, OffsetMap};
 use kferry_mirror::plan::PATIENCE;
 use kferry_mirror::run::connect_options;
 use kferry_mirror::state::{State, StateError};
 use kferry_mirror::topics::{self, Cluster};
 use kferry_wire::admin::partitions::Position;
 use kferry_wire::client::{Answers, Client, ClientError, TopicPartition};
-use kferry_wire::config::{Mirror, Offsets};
+use kferry_wire::config::Mirror;
 use serde::Serialize;
 
 use crate::check::{count, print_json, printable, table, to_stderr, to_stdout};
@@ -76,6 +77,7 @@ struct Row {
     leader_start: i64,
     /// The last stable offset: transactions that are open are not copied.
     leader_end: i64,
+    /// Where offsets are translated these two are the leader's as well: of the first record that both have, and up to which the copy is.
     follower_start: i64,
     follower_end: i64,
     /// Offsets that are not copied yet.
@@ -165,6 +167,9 @@ struct Work {
     sides: [Side; 2],
     compacted: bool,
     skipped: Vec<(i64, i64)>,
+    view: View,
+    /// Where offsets are translated: up to which of the leader's the copy is. Others may have written behind it.
+    agreed: i64,
 }
 
 impl MirrorReport {
@@ -173,10 +178,6 @@ impl MirrorReport {
     }
 
     async fn look(&mut self, mirror: &Mirror, only: &[String]) -> Result<(), StateError> {
-        if mirror.offsets == Offsets::Translate {
-            self.errors.push("offsets = \"translate\" is something that this version cannot do; set offsets = \"preserve\"".to_owned());
-            return Ok(());
-        }
         let client = |cluster: &Arc<_>| Client::new(Arc::clone(cluster), connect_options(&mirror.name)).within(PATIENCE);
         let (source, target) = (client(&mirror.source), client(&mirror.target));
         let (mut on_source, mut on_target) = tokio::try_join!(Cluster::look(&source), Cluster::look(&target))?;
@@ -221,7 +222,9 @@ impl MirrorReport {
                     skipped: 0,
                     notes: Vec::new(),
                 };
-                Work { row, sides: sides.clone(), compacted, skipped: Vec::new() }
+                let direction = if plan.leader == mirror.source.name { Direction::Forwards } else { Direction::Backwards };
+                let view = View { map: OffsetMap::Same, direction, term: plan.term };
+                Work { row, sides: sides.clone(), compacted, skipped: Vec::new(), view, agreed: 0 }
             }));
         }
         ends(&mut work).await;
@@ -230,7 +233,16 @@ impl MirrorReport {
             state.refresh().await?;
             for work in &mut work {
                 let partition = TopicPartition::new(work.row.topic.clone(), work.row.partition);
-                work.skipped = state.partition(&partition).map_or_else(Vec::new, |state| state.skipped.clone());
+                work.view.map = state.map(&partition, mirror.offsets);
+                if let Some(kept) = state.partition(&partition) {
+                    work.skipped.clone_from(&kept.skipped);
+                    work.agreed = kept.agreed(&work.row.leader, &work.view.map, work.view.direction);
+                }
+                if work.view.map.translates() {
+                    work.row.follower_end = work.agreed;
+                    work.row.leader_start = work.row.leader_start.max(work.first());
+                    work.row.follower_start = work.on_leader(work.row.follower_start);
+                }
             }
         }
         self.partitions = compare_all(&self.mirror, work).await;
@@ -325,6 +337,17 @@ async fn compare_one(mut work: Work, read: Arc<AtomicU64>) -> Row {
 }
 
 impl Work {
+    /// Which offset of the leader one of the follower is.
+    fn on_leader(&self, follower: i64) -> i64 {
+        self.view.map.leader(self.view.direction, follower).unwrap_or_else(|| self.first())
+    }
+
+    /// The first offset of the leader that was copied.
+    fn first(&self) -> i64 {
+        let View { map, direction, .. } = &self.view;
+        map.first(*direction).unwrap_or(if map.translates() { self.agreed } else { 0 })
+    }
+
     /// Where the logs begin now.
     async fn starts(&mut self) -> Result<(), ClientError> {
         let start = async |side: &Side| {
@@ -333,7 +356,7 @@ impl Work {
             answers.remove(&partition).expect("what was asked for is answered")
         };
         let (leader, follower) = tokio::try_join!(start(&self.sides[0]), start(&self.sides[1]))?;
-        (self.row.leader_start, self.row.follower_start) = (leader, follower);
+        (self.row.leader_start, self.row.follower_start) = (leader.max(self.first()), self.on_leader(follower));
         Ok(())
     }
 
@@ -360,11 +383,12 @@ impl Work {
             let is_empty = row.lag == 0 && row.leader_start == row.leader_end;
             return Ok(if is_empty { Verdict::Identical } else { Verdict::NothingInCommon });
         }
-        let reader = |side: &Side, to| LogReader::new(side.clone(), row.partition, from, to, ANSWER);
         let allowed = Allowed { missing: self.compacted, skipped: self.skipped.clone() };
         let mut keys = self.compacted.then(Keys::default);
-        let leader = reader(&self.sides[0], to).counted(read.clone());
-        let compared = compare_keys(leader, reader(&self.sides[1], to), &allowed, &mut keys).await?;
+        let [leader, follower] = self.sides.clone();
+        let leader = LogReader::new(leader, row.partition, from, to, ANSWER).counted(read.clone());
+        let follower = LogReader::of_follower(follower, row.partition, from..to, ANSWER, self.view.clone());
+        let compared = compare_keys(leader, follower, &allowed, &mut keys).await?;
         let Compared { equal, compacted, skipped, difference } = compared;
         (row.equal, row.compacted, row.skipped) = (equal, compacted, skipped);
         if let Some(difference) = difference {

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use kafka_protocol::ResponseError;
 use kferry_wire::admin::partitions::TxnMarker;
+use kferry_wire::batch::Batch;
 use kferry_wire::client::{ClientError, TopicPartition};
 use tokio::time::{Instant, sleep};
 
@@ -47,9 +48,17 @@ const TRANSACTION: Duration = Duration::from_mins(1);
 /// How long markers of transactions that have ended may take to land.
 const LANDED: Duration = Duration::from_secs(30);
 
-/// Fills the offsets with markers. `producer_id` is the one of the mirror's batches there; the markers have others beside it, so that they leave
-/// its sequence alone.
+/// Fills the offsets, with markers or with empty transactions. `producer_id` is the one of the mirror's batches there.
 pub async fn fill(side: Side, partition: i32, producer_id: i64, offsets: Range<i64>) -> Result<(), Leave> {
+    match markers(&side, partition, producer_id, offsets.clone()).await? {
+        None => Ok(()),
+        Some(refused) => transactions(&side, partition, offsets, &refused).await,
+    }
+}
+
+/// Fills the offsets with markers, or says why the mirror may not write any. Their producer ids are beside the one of the mirror's batches there,
+/// so that they leave its sequence alone.
+pub async fn markers(side: &Side, partition: i32, producer_id: i64, offsets: Range<i64>) -> Result<Option<ClientError>, Leave> {
     let writer = (RandomState::new().hash_one(producer_id) & ((1 << WRITER_BITS) - 1)) as i32;
     let (mut at, mut set) = (offsets.start, 0);
     while at < offsets.end {
@@ -60,10 +69,10 @@ pub async fn fill(side: Side, partition: i32, producer_id: i64, offsets: Range<i
         match answers.remove(&side.partition(partition)).expect("what was sent is answered") {
             Ok(()) => at += count,
             Err(error) if error.code() == Some(ResponseError::ClusterAuthorizationFailed) && at == offsets.start => {
-                return transactions(&side, partition, offsets, &error).await;
+                return Ok(Some(error));
             }
             Err(error) => {
-                let end = rest(&side, partition).await;
+                let end = rest(side, partition).await;
                 // Markers of these offsets have landed before others that a broker had refused, and so each in another place.
                 let spent = matches!(error.code(), Some(ResponseError::InvalidProducerEpoch | ResponseError::TransactionCoordinatorFenced));
                 if !(spent && end == Some(at) && set + 1 < SETS) {
@@ -73,7 +82,13 @@ pub async fn fill(side: Side, partition: i32, producer_id: i64, offsets: Range<i
             }
         }
     }
-    landed(&side, partition, offsets.end).await
+    landed(side, partition, offsets.end).await?;
+    Ok(None)
+}
+
+/// Whether a batch is a marker of a mirror's.
+pub fn is_marker(batch: &Batch) -> bool {
+    batch.is_control() && batch.producer_id() & (1 << 62 | MARKERS) == 1 << 62 | MARKERS
 }
 
 /// The marker for an offset. A broker refuses one whose producer epoch or coordinator epoch is lower than in the last marker of its producer

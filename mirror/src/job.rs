@@ -10,6 +10,8 @@ use kafka_protocol::ResponseError;
 use kferry_wire::client::{Client, TopicPartition};
 
 use crate::cut;
+use crate::offsets::{Direction, OffsetMap};
+use crate::state::Keeper;
 
 /// A topic on one of the two clusters.
 #[derive(Clone)]
@@ -46,6 +48,8 @@ pub struct Job {
     pub follower: Side,
     /// Grows by one with each change of the leader.
     pub term: i32,
+    /// Where the segments of a partition whose offsets are translated are kept.
+    pub keeper: Keeper,
     /// Whether the leader's log is compacted: then either side may miss records that the other still has.
     pub compacted: bool,
     /// The follower's `max.message.bytes`.
@@ -71,6 +75,11 @@ impl Job {
     /// The partition, by the topic's name on the mirror's source.
     pub fn topic_partition(&self) -> TopicPartition {
         TopicPartition::new(self.topic.clone(), self.partition)
+    }
+
+    /// From which side of the mirror to which other one.
+    pub fn direction(&self) -> Direction {
+        self.status.lock().direction
     }
 
     /// The id that the mirror writes under.
@@ -154,8 +163,12 @@ pub struct Known {
     pub phase: Phase,
     /// Why it is not copied.
     pub reason: Option<String>,
-    /// The offset up to which both logs are known to be equal: compared, or written by this process and acknowledged.
+    /// The offset of the leader up to which both logs are known to be equal: compared, or written by this process and acknowledged.
     pub agreed: i64,
+    /// Where on the follower those offsets are.
+    pub map: OffsetMap,
+    /// Which of the two sides is the mirror's source.
+    pub direction: Direction,
     /// The leader's last stable offset, as far as it is known.
     pub leader_end: i64,
     /// The leader's first offset.
@@ -180,6 +193,30 @@ impl Known {
     /// Records that the follower does not have yet, holes included.
     pub fn lag(&self) -> i64 {
         (self.leader_end - self.agreed).max(0)
+    }
+
+    /// The first offset of the leader that was copied, where offsets are translated.
+    pub fn first(&self) -> i64 {
+        self.map.first(self.direction).unwrap_or(0)
+    }
+
+    /// What lies before both log starts is nobody's any more.
+    pub fn forget_before_log_starts(&mut self) {
+        match self.direction {
+            Direction::Forwards => self.map.forget_before(self.leader_start, self.follower_start),
+            Direction::Backwards => self.map.forget_before(self.follower_start, self.leader_start),
+        }
+    }
+
+    /// Where on the target a consumer goes on that is at this offset of the source. `None` is not known yet: it lies before the first record that
+    /// was copied, or behind the last one.
+    pub fn target_offset(&self, source: i64) -> Option<i64> {
+        let target = self.map.target(source)?;
+        let leader = match self.direction {
+            Direction::Forwards => source,
+            Direction::Backwards => target,
+        };
+        (leader <= self.agreed).then_some(target)
     }
 }
 

@@ -15,6 +15,7 @@
 //! | [`cut`] | a log's bytes into batches to append and offsets to fill |
 //! | [`holes`] | offsets without records |
 //! | [`log`] | a log as a consumer sees it, the comparison of two |
+//! | [`offsets`] | which offset on the target an offset on the source is |
 //! | [`keys`] | the latest record of each key in two compacted logs |
 //! | [`plan`] | what a mirror would do, and what is in its way |
 //! | [`rights`] | which ACLs are missing |
@@ -35,6 +36,7 @@ pub mod job;
 pub mod keys;
 pub mod log;
 pub mod metrics;
+pub mod offsets;
 pub mod plan;
 pub mod produce;
 pub mod progress;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::FetchRequest;
-use kferry_wire::batch::{self, BatchError, Entry, Record};
+use kferry_wire::batch::{self, Batch, BatchError, Entry, Record};
 use kferry_wire::client::{ClientError, TopicPartition};
 use kferry_wire::connection::RequestError;
 use tokio::time::{Instant, sleep};
@@ -17,6 +17,7 @@ use crate::cut::DECODED;
 use crate::fetch::{self, Amount, Fetched, Session};
 use crate::job::Side;
 use crate::keys::{Keys, Owner};
+use crate::offsets::{Direction, OffsetMap};
 
 /// How long a log may give nothing although it should have more.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -32,6 +33,40 @@ pub struct LogReader {
     max_bytes: i32,
     /// Offsets that were read are added here.
     progress: Option<Arc<AtomicU64>>,
+    translation: Option<Translation>,
+}
+
+/// What a follower's log has of its leader's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct View {
+    /// Where the leader's records are.
+    pub map: OffsetMap,
+    /// Which of the two is the leader.
+    pub direction: Direction,
+    /// The leader's term.
+    pub term: i32,
+}
+
+impl View {
+    /// What others write to a follower may be in a transaction that stays open for long. What the mirror writes never is; but what was written there
+    /// in an earlier term, when it led, may have been aborted.
+    fn isolation(&self) -> Isolation {
+        if self.map.translates() && self.term == 1 { Isolation::ReadUncommitted } else { Isolation::ReadCommitted }
+    }
+}
+
+/// A follower's records have their leader's offsets, and those that the mirror did not write there are left out.
+struct Translation {
+    view: View,
+    /// What is wanted, by the leader's offsets.
+    offsets: Range<i64>,
+}
+
+impl Translation {
+    fn record(&self, record: Record) -> Option<Record> {
+        let offset = self.view.map.record(self.view.direction, record.offset).filter(|offset| self.offsets.contains(offset))?;
+        Some(Record { offset, ..record })
+    }
 }
 
 /// A log that cannot be read.
@@ -84,7 +119,16 @@ pub enum ReadError {
 impl LogReader {
     /// Reads the offsets from `at` to before `end`, with answers of about `max_bytes`.
     pub fn new(side: Side, partition: i32, at: i64, end: i64, max_bytes: i32) -> Self {
-        Self { side, partition, at, end, ahead: VecDeque::new(), max_bytes, progress: None }
+        Self { side, partition, at, end, ahead: VecDeque::new(), max_bytes, progress: None, translation: None }
+    }
+
+    /// Reads a follower's log by its leader's offsets: what the mirror did not write there is left out.
+    pub fn of_follower(side: Side, partition: i32, offsets: Range<i64>, max_bytes: i32, view: View) -> Self {
+        let on_follower = |offset| view.map.follower(view.direction, offset).unwrap_or(0);
+        let from = on_follower(offsets.start);
+        // Not where the offset behind the last one is: that may be behind what others have written since.
+        let to = if offsets.is_empty() { from } else { on_follower(offsets.end - 1) + 1 };
+        Self { translation: Some(Translation { view, offsets }), ..Self::new(side, partition, from, to, max_bytes) }
     }
 
     /// The same, with a count of the offsets that were read, for somebody who waits.
@@ -122,7 +166,8 @@ impl LogReader {
     }
 
     async fn read(&mut self) -> Result<(), ReadError> {
-        let mut fetched = fetch_once(&self.side, self.partition, self.at, self.max_bytes).await?;
+        let isolation = self.translation.as_ref().map_or(Isolation::ReadCommitted, |translation| translation.view.isolation());
+        let mut fetched = fetch_once(&self.side, self.partition, self.at, self.max_bytes, isolation).await?;
         let broken = |at, error| self.side.broken(self.partition, at, error);
         for entry in batch::split(fetched.records) {
             let entry = entry.map_err(|error| broken(self.at, error))?;
@@ -137,7 +182,11 @@ impl LogReader {
             if !hidden {
                 entry.check().map_err(|error| broken(self.at, error))?;
                 let records = entry.records(DECODED).map_err(|error| broken(self.at, error))?;
-                self.ahead.extend(records.into_iter().filter(|record| (self.at..self.end).contains(&record.offset)));
+                let wanted = records.into_iter().filter(|record| (self.at..self.end).contains(&record.offset));
+                match &self.translation {
+                    None => self.ahead.extend(wanted),
+                    Some(translation) => self.ahead.extend(wanted.filter_map(|record| translation.record(record))),
+                }
             }
             if let Some(progress) = &self.progress {
                 progress.fetch_add(end.min(self.end).saturating_sub(self.at).max(0) as u64, Ordering::Relaxed);
@@ -148,13 +197,21 @@ impl LogReader {
     }
 }
 
+/// `isolation.level`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Isolation {
+    ReadUncommitted = 0,
+    ReadCommitted = 1,
+}
+
 /// One Fetch of one partition, without a session: a reader has its broker for a few requests only.
-async fn fetch_once(side: &Side, partition: i32, at: i64, max_bytes: i32) -> Result<Fetched, ReadError> {
+async fn fetch_once(side: &Side, partition: i32, at: i64, max_bytes: i32, isolation: Isolation) -> Result<Fetched, ReadError> {
     let partition = side.partition(partition);
     let amount = Amount { max_wait_ms: 100, max_bytes, partition_max_bytes: max_bytes };
     let mut session = Session::default();
     // -1 is the epoch of a full request that wants no session.
-    let request = session.request(HashMap::from([(partition.clone(), at)]), amount).with_session_epoch(-1);
+    let request =
+        session.request(HashMap::from([(partition.clone(), at)]), amount).with_session_epoch(-1).with_isolation_level(isolation as i8);
     let broker = side.client.leader_of(&partition).await?;
     let version = broker.version_for::<FetchRequest>(fetch::VERSIONS)?;
     let kafka = |error| ReadError::Kafka { cluster: side.cluster().to_string(), partition: partition.clone(), at, error };
@@ -181,7 +238,7 @@ pub async fn written_only_by(side: &Side, partition: i32, offsets: Range<i64>, p
     let mut at = offsets.start;
     while at < offsets.end {
         let before = at;
-        for entry in batch::split(fetch_once(side, partition, at, 1 << 20).await?.records) {
+        for entry in batch::split(fetch_once(side, partition, at, 1 << 20, Isolation::ReadCommitted).await?.records) {
             let entry = entry.map_err(|error| side.broken(partition, at, error))?;
             match &entry {
                 Entry::Batch(batch) if batch.producer_id() == producer_id => at = entry.last_offset() + 1,
@@ -193,6 +250,30 @@ pub async fn written_only_by(side: &Side, partition: i32, offsets: Range<i64>, p
         }
     }
     Ok(true)
+}
+
+/// Looks at the batches in a range of a log, whoever wrote them and whatever became of their transactions.
+pub async fn visit(side: &Side, partition: i32, offsets: Range<i64>, mut look: impl FnMut(&Batch)) -> Result<(), ReadError> {
+    let mut at = offsets.start;
+    let mut deadline = Instant::now() + PATIENCE;
+    while at < offsets.end {
+        let before = at;
+        for entry in batch::split(fetch_once(side, partition, at, 1 << 20, Isolation::ReadUncommitted).await?.records) {
+            let entry = entry.map_err(|error| side.broken(partition, at, error))?;
+            if let Entry::Batch(batch) = &entry
+                && (at..offsets.end).contains(&batch.base_offset())
+            {
+                look(batch);
+            }
+            at = at.max(entry.last_offset() + 1);
+        }
+        if at > before {
+            deadline = Instant::now() + PATIENCE;
+        } else if Instant::now() > deadline {
+            return Err(ReadError::Stuck { cluster: side.cluster().to_string(), partition: side.partition(partition), at });
+        }
+    }
+    Ok(())
 }
 
 /// What a few batches of a log are like.
@@ -210,7 +291,7 @@ pub struct Sample {
 pub async fn sample(side: &Side, partition: i32, at: i64, max_bytes: i32) -> Result<Sample, ReadError> {
     let mut sample = Sample::default();
     let mut from = None;
-    for entry in batch::split(fetch_once(side, partition, at, max_bytes).await?.records) {
+    for entry in batch::split(fetch_once(side, partition, at, max_bytes, Isolation::ReadCommitted).await?.records) {
         let entry = entry.map_err(|error| side.broken(partition, at, error))?;
         let mut first = at;
         if let Entry::Batch(batch) = &entry {

@@ -12,7 +12,7 @@ use kferry_mirror::metrics;
 use kferry_mirror::progress;
 use kferry_mirror::run::{Options, Outcome, Run, Table};
 use kferry_wire::config::diagnostic::{self, Severity};
-use kferry_wire::config::{Config, Mirror, Offsets};
+use kferry_wire::config::{Config, Mirror};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -145,12 +145,6 @@ fn chosen(config: &Config, names: &[String]) -> anyhow::Result<Vec<Arc<Mirror>>>
     }
     let chosen: Vec<_> =
         config.mirrors.iter().filter(|mirror| names.is_empty() || names.iter().any(|name| **name == *mirror.name)).cloned().collect();
-    if let Some(mirror) = chosen.iter().find(|mirror| mirror.offsets == Offsets::Translate) {
-        bail!(
-            "mirror {} has offsets = \"translate\", which this version cannot do; set offsets = \"preserve\", or run the other mirrors only, with --mirror NAME",
-            mirror.name
-        );
-    }
     if let Some(mirror) = chosen.iter().find(|mirror| !mirror.groups.is_empty()) {
         bail!("mirror {} has groups, whose offsets this version does not copy; take groups and groups_regex out of the file", mirror.name);
     }

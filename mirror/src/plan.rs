@@ -19,6 +19,7 @@ use crate::cut::producer_id;
 use crate::dead_letters;
 use crate::job::{Phase, Side};
 use crate::log::{Allowed, LogReader, ReadError, Sample, compare, sample, written_only_by};
+use crate::offsets::Direction;
 use crate::rights::{Missing, Needs, Rights};
 use crate::run::connect_options;
 use crate::state::{self, State, StateError};
@@ -90,6 +91,8 @@ pub struct TopicForecast {
 pub enum Mode {
     /// Each record at the same offset.
     Preserve,
+    /// Each record at another offset, and a map says at which.
+    Translate,
     /// Not as things are.
     NotPossible,
 }
@@ -140,13 +143,6 @@ impl MirrorPlan {
             errors: Vec::new(),
             warnings: Vec::new(),
         };
-        if mirror.offsets == Offsets::Translate {
-            plan.errors.push(
-                "offsets = \"translate\" is something that this version cannot do, and kferry-mirror will not start with it; set offsets = \"preserve\""
-                    .to_owned(),
-            );
-            return plan;
-        }
         if let Err(error) = Box::pin(plan.look(mirror)).await {
             plan.errors.push(error.to_string());
         }
@@ -262,6 +258,10 @@ impl MirrorPlan {
                     continue;
                 }
                 needs.extend(FOLLOWER);
+                if mirror.offsets == Offsets::Translate {
+                    // Nothing is deleted from a log that is not the mirror's alone.
+                    needs.remove(&Operation::Delete);
+                }
                 if matches!(topic.plan.action, Action::Grow { .. }) {
                     needs.insert(Operation::Alter);
                 }
@@ -286,6 +286,10 @@ impl MirrorPlan {
             if let Some(topic) = holes {
                 match rights.markers(&topic).await? {
                     Ok(true) => {}
+                    Ok(false) | Err(_) if mirror.offsets == Offsets::Translate => self.warnings.push(format!(
+                        "{}: offsets without records become segments of the offset map, one each; with Alter on the cluster they become markers",
+                        client.cluster().name
+                    )),
                     Ok(false) => self.warnings.push(format!(
                         "{}: offsets without records take an empty transaction each, some 500 a second; with Alter on the cluster a hundred thousand",
                         client.cluster().name
@@ -366,9 +370,13 @@ enum Look {
 }
 
 impl Pair<'_> {
+    fn translates(&self) -> bool {
+        self.mirror.offsets == Offsets::Translate
+    }
+
     async fn forecast(&self, plan: TopicPlan) -> TopicForecast {
         let mut forecast = TopicForecast {
-            mode: Mode::Preserve,
+            mode: if self.translates() { Mode::Translate } else { Mode::Preserve },
             why: Vec::new(),
             errors: plan.error.iter().cloned().collect(),
             padding: Padding::default(),
@@ -395,7 +403,7 @@ impl Pair<'_> {
             ));
         }
         let mut looks = Vec::new();
-        let mut unpadded = 0;
+        let (mut unpadded, mut others) = (0, 0);
         for partition in 0..forecast.plan.partitions {
             let logs = (self.leader.1.of(&self.leader.0.partition(partition)), self.follower.1.of(&self.follower.0.partition(partition)));
             let (leader, follower) = match logs {
@@ -410,11 +418,23 @@ impl Pair<'_> {
                 Ok(mut more) => looks.append(&mut more),
                 Err(error) => forecast.errors.push(error),
             }
-            let missing = (leader.start - follower.end).max(0);
-            unpadded += missing as u64;
-            forecast.records += (leader.stable - follower.end.max(leader.start)).max(0) as u64;
+            let known = self.known(&forecast.plan, partition);
+            let copied = if self.translates() { known } else { follower.end };
+            if self.translates() {
+                others += i32::from(known == 0 && follower.end > 0);
+            } else {
+                unpadded += (leader.start - follower.end).max(0) as u64;
+            }
+            forecast.records += (leader.stable - copied.max(leader.start)).max(0) as u64;
         }
         self.padding(forecast, unpadded);
+        if self.translates() {
+            let on = self.follower.0.cluster();
+            forecast.why.push(match others {
+                0 => "offsets are translated: `kferry offsets` says which is which".to_owned(),
+                _ => format!("{others} of its partitions on {on} have data already; the copy goes behind it, and `kferry offsets` says where a record is"),
+            });
+        }
         let sampled = self.looks(forecast, looks).await;
         if sampled.offsets > 0 {
             forecast.bytes = (u128::from(forecast.records) * u128::from(sampled.bytes) / u128::from(sampled.offsets)) as u64;
@@ -438,13 +458,21 @@ impl Pair<'_> {
         }
     }
 
+    /// Up to which offset of the leader a partition is copied.
+    fn known(&self, plan: &TopicPlan, partition: i32) -> i64 {
+        let partition = TopicPartition::new(plan.topic.clone(), partition);
+        let Some((state, kept)) = self.state.and_then(|state| Some((state, state.partition(&partition)?))) else { return 0 };
+        let direction = if plan.leader == self.mirror.source.name { Direction::Forwards } else { Direction::Backwards };
+        kept.agreed(&plan.leader, &state.map(&partition, self.mirror.offsets), direction)
+    }
+
     /// What a look at the ends tells. `Err` is in the way.
     fn partition(&self, forecast: &mut TopicForecast, partition: i32, (leader, follower): (Log, Log)) -> Result<Vec<Look>, String> {
         let (here, there) = (self.follower.0.partition(partition), self.leader.0.partition(partition));
         let (on_follower, on_leader) = (self.follower.0.cluster(), self.leader.0.cluster());
         let known = TopicPartition::new(forecast.plan.topic.clone(), partition);
         let kept = self.state.and_then(|state| state.partition(&known));
-        let copied = kept.is_some_and(|kept| kept.agreed > 0);
+        let copied = self.known(&forecast.plan, partition);
         if let Some(kept) = kept {
             if kept.phase == Phase::Diverged {
                 return Err(format!("{known} has diverged: {}", kept.reason.as_deref().unwrap_or("nobody knows why")));
@@ -458,10 +486,10 @@ impl Pair<'_> {
                 }
             }
         }
-        if follower.end > leader.end {
+        if !self.translates() && follower.end > leader.end {
             return Err(format!(
                 "{here} on {on_follower} has data that the mirror did not write: it ends at offset {}, behind the end {} of {there} on {on_leader}; delete \
-                 the topic there, or give it another name with [mirrors.rename]",
+                 the topic there, give it another name with [mirrors.rename], or set offsets = \"translate\"",
                 follower.end, leader.end
             ));
         }
@@ -469,15 +497,16 @@ impl Pair<'_> {
         if leader.stable > leader.start {
             looks.push(Look::Sample { partition, at: leader.start.max(leader.stable - SAMPLED_OFFSETS) });
         }
-        if copied {
-            if follower.end < leader.start && self.mirror.on_error == OnError::Fail {
+        let end = if self.translates() { copied } else { follower.end };
+        if copied > 0 {
+            if end < leader.start && self.mirror.on_error == OnError::Fail {
                 return Err(format!(
                     "{there} on {on_leader} begins at offset {}, and only the offsets before {} were copied: what was between is lost. With on_error = \
                      \"skip\" or \"dead-letter\" the mirror goes on behind it",
-                    leader.start, follower.end
+                    leader.start, end
                 ));
             }
-        } else if follower.end > 0 {
+        } else if follower.end > 0 && !self.translates() {
             let from = leader.start.max(follower.start);
             if follower.end > leader.start {
                 looks.push(Look::Foreign { partition, from, to: follower.end.min(leader.stable) });
@@ -491,9 +520,10 @@ impl Pair<'_> {
             }
         }
         let missing = (leader.start - follower.end).max(0);
-        if missing > self.mirror.max_padding {
+        if !self.translates() && missing > self.mirror.max_padding {
             return Err(format!(
-                "{there} on {on_leader} begins at offset {}: filling {missing} offsets of {here} on {on_follower} is more than max_padding = {} allows; raise it",
+                "{there} on {on_leader} begins at offset {}: filling {missing} offsets of {here} on {on_follower} is more than max_padding = {} allows; raise it, or set \
+                 offsets = \"translate\"",
                 leader.start, self.mirror.max_padding
             ));
         }
@@ -564,7 +594,8 @@ impl Pair<'_> {
         let (leader, follower) = (&self.leader.0, &self.follower.0);
         let in_the_way = |partition, what: String| {
             Ok(Found::InTheWay(format!(
-                "{} on {} has data that the mirror did not write: {what}; delete the topic there, or give it another name with [mirrors.rename]",
+                "{} on {} has data that the mirror did not write: {what}; delete the topic there, give it another name with [mirrors.rename], or set \
+                 offsets = \"translate\"",
                 follower.partition(partition),
                 follower.cluster()
             )))

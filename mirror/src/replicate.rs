@@ -12,6 +12,7 @@
 //! - `org.apache.kafka.storage.internals.log.ProducerAppendInfo.checkSequence`: a batch lands only behind the last one of its producer id
 
 use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +34,7 @@ use crate::fetch::{self, Amount, Fetched, Session};
 use crate::holes;
 use crate::job::{Job, Leave, Refusal};
 use crate::metrics;
+use crate::offsets::Segment;
 use crate::produce;
 use crate::run::Limits;
 
@@ -40,6 +42,8 @@ use crate::run::Limits;
 const IN_FLIGHT: usize = 5;
 /// How long the follower's broker may take to have a batch on all of its replicas.
 pub(crate) const PRODUCE_TIMEOUT_MS: i32 = 30_000;
+/// Offsets without a record that are filled although they need not be: a segment takes more room than so many markers.
+const GAP: i64 = 1_000;
 /// Brokers close a connection on which nothing is asked for ten minutes (`connections.max.idle.ms`).
 const KEEP_ALIVE: Duration = Duration::from_mins(1);
 
@@ -67,16 +71,26 @@ pub struct Lane {
     fetch: Option<BoxFuture<'static, Result<FetchResponse, RequestError>>>,
     fetch_from: Instant,
     produces: FuturesUnordered<BoxFuture<'static, Produced>>,
-    fills: FuturesUnordered<BoxFuture<'static, (TopicPartition, Result<(), Leave>)>>,
+    fills: FuturesUnordered<BoxFuture<'static, (TopicPartition, Result<Filled, Leave>)>>,
     keep_alive: Interval,
     /// Why the lane ends, once it does.
     broken: Option<String>,
+}
+
+/// How far an offset of the leader's without a record got on the follower.
+enum Filled {
+    /// It is there too.
+    Markers,
+    /// It is left out, and what comes behind is a segment of its own.
+    LeftOut,
 }
 
 /// A partition on its lane.
 struct Copying {
     job: Job,
     cutter: Cutter,
+    /// Offsets of the follower are the leader's and this.
+    shift: i64,
     queue: VecDeque<Piece>,
     /// Bytes in `queue`.
     queued: usize,
@@ -154,7 +168,11 @@ impl Lane {
     fn take(&mut self, Settled { job, cutter, first }: Settled) {
         let partition = job.leader.partition(job.partition);
         let queue = first.into_iter().collect();
-        let copying = Copying { job, cutter, queue, queued: 0, in_flight: 0, proven: false, filling: false, leave: None };
+        let shift = {
+            let known = job.status.lock();
+            known.map.follower(known.direction, known.agreed).map_or(0, |follower| follower - known.agreed)
+        };
+        let copying = Copying { job, cutter, shift, queue, queued: 0, in_flight: 0, proven: false, filling: false, leave: None };
         self.partitions.insert(partition, copying);
     }
 
@@ -281,20 +299,22 @@ impl Lane {
             }
             let Some(Piece::Hole(Hole { offsets })) = copying.queue.front() else { continue };
             copying.filling = true;
-            let (partition, offsets) = (partition.clone(), offsets.clone());
-            let fill = holes::fill(copying.job.follower.clone(), copying.job.partition, copying.job.producer_id(), offsets);
+            let (partition, fill) = (partition.clone(), copying.fill(offsets.clone()));
             self.fills.push(async move { (partition, fill.await) }.boxed());
         }
     }
 
-    fn filled(&mut self, partition: &TopicPartition, filled: Result<(), Leave>) {
+    fn filled(&mut self, partition: &TopicPartition, filled: Result<Filled, Leave>) {
         let copying = self.partitions.get_mut(partition).expect("a partition that is being filled stays");
         copying.filling = false;
         match filled {
-            Ok(()) => {
+            Ok(filled) => {
                 if let Some(Piece::Hole(Hole { offsets })) = copying.queue.pop_front() {
+                    match filled {
+                        Filled::Markers => metrics::filled(&copying.job, offsets.end - offsets.start),
+                        Filled::LeftOut => copying.goes_on(offsets.end, offsets.start + copying.shift),
+                    }
                     copying.job.status.agree(offsets.end);
-                    metrics::filled(&copying.job, offsets.end - offsets.start);
                 }
             }
             Err(leave) => copying.leave(leave),
@@ -347,6 +367,39 @@ impl Lane {
 }
 
 impl Copying {
+    /// What is at this offset of the leader is at that one of the follower, and so on from there.
+    fn goes_on(&mut self, leader: i64, follower: i64) {
+        self.shift = follower - leader;
+        let mut known = self.job.status.lock();
+        let direction = known.direction;
+        known.map.begin(direction, leader, follower);
+        known.unsaved = true;
+    }
+
+    /// Has the follower's offsets filled. Where offsets are translated a large gap is left out instead, and any where the mirror may not write
+    /// markers: that the next segment begins behind it is kept first.
+    fn fill(&self, offsets: Range<i64>) -> impl Future<Output = Result<Filled, Leave>> + use<> {
+        let there = offsets.start + self.shift..offsets.end + self.shift;
+        let (follower, partition, producer_id) = (self.job.follower.clone(), self.job.partition, self.job.producer_id());
+        let (keeper, name) = (self.job.keeper.clone(), self.job.topic_partition());
+        let (direction, translates) = {
+            let known = self.job.status.lock();
+            (known.direction, known.map.translates())
+        };
+        async move {
+            if !translates {
+                return holes::fill(follower, partition, producer_id, there).await.map(|()| Filled::Markers);
+            }
+            let after = Segment::of(direction, offsets.end, there.start);
+            if there.end - there.start <= GAP && holes::markers(&follower, partition, producer_id, there).await?.is_none() {
+                return Ok(Filled::Markers);
+            }
+            let kept = keeper.segment(&name, after).await;
+            kept.map_err(|error| Leave::Again(format!("a segment of its offsets cannot be kept: {error}")))?;
+            Ok(Filled::LeftOut)
+        }
+    }
+
     /// The first reason stays.
     fn leave(&mut self, leave: Leave) {
         self.queue.clear();
@@ -412,7 +465,13 @@ impl Copying {
         let Some(answer) = answer else { return self.leave(Leave::Again("the answer to Produce has no word of the partition".to_owned())) };
         let follower = &self.job.follower;
         match answer.error_code.err() {
-            None if answer.base_offset == data.offset => {
+            // Where offsets are translated somebody else may write there too.
+            None if answer.base_offset == data.offset + self.shift
+                || answer.base_offset > data.offset + self.shift && self.job.status.lock().map.translates() =>
+            {
+                if answer.base_offset > data.offset + self.shift {
+                    self.goes_on(data.offset, answer.base_offset);
+                }
                 let mut known = self.job.status.lock();
                 known.follower_start = known.follower_start.max(answer.log_start_offset);
                 known.timestamp = known.timestamp.max(data.max_timestamp);
@@ -429,7 +488,7 @@ impl Copying {
                      the follower's topic, and start the mirror with --accept {}",
                     follower.cluster(),
                     answer.base_offset,
-                    data.offset,
+                    data.offset + self.shift,
                     follower.topic,
                     self.job.partition,
                     self.job.topic_partition(),

@@ -13,7 +13,7 @@ use futures_util::future::join_all;
 use kferry_wire::admin::partitions::Position;
 use kferry_wire::batch::{self, Record};
 use kferry_wire::client::{Client, TopicPartition};
-use kferry_wire::config::{Mirror, OnError};
+use kferry_wire::config::{Mirror, Offsets, OnError};
 use kferry_wire::connection::ConnectOptions;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -25,6 +25,7 @@ use crate::cut::DECODED;
 use crate::dead_letters;
 use crate::job::{Caution, Job, Known, Leave, Phase, Refusal, Side, Status};
 use crate::metrics;
+use crate::offsets::{Direction, OffsetMap};
 use crate::replicate::{Lane, Settled};
 use crate::settle::{self, settle};
 use crate::state::{PartitionState, State, StateError};
@@ -253,7 +254,9 @@ impl Run {
                 continue;
             }
             if plan.action != Action::Nothing {
-                let padded = matches!(plan.action, Action::Create { .. }) && self.begins_late(plan).await?;
+                let padded = self.mirror.offsets == Offsets::Preserve
+                    && matches!(plan.action, Action::Create { .. })
+                    && self.begins_late(plan).await?;
                 match topics::apply(plan, follower.0, &follower.1.client, padded).await {
                     Ok(()) => {
                         info!(mirror = &*self.mirror.name, topic = &*plan.topic, on = &**follower.1.name(), action = ?plan.action, notes = ?plan.notes, "done on the follower");
@@ -272,6 +275,7 @@ impl Run {
                 topics::compact(follower.0, &follower.1.client, policy).await?;
                 follower.1.forget_config(follower.0);
             }
+            self.forget_accepted(plan).await?;
             self.take_in(plan);
         }
         self.drop_deleted(&plans);
@@ -309,6 +313,32 @@ impl Run {
         })
     }
 
+    /// What was kept of partitions that `--accept` names is forgotten, but for what was left out of them and, if it is still the same topic, where
+    /// its records are: a comparison of the whole needs both.
+    async fn forget_accepted(&mut self, plan: &TopicPlan) -> Result<(), StateError> {
+        let mut forgotten = Vec::new();
+        for partition in (0..plan.partitions).map(|partition| TopicPartition::new(plan.topic.clone(), partition)) {
+            if self.slots.contains_key(&partition) || !self.accepted(&partition) {
+                continue;
+            }
+            let Some(kept) = self.state.partition(&partition) else { continue };
+            let same = kept.topic_ids == plan.topic_ids;
+            let mode = if same { kept.mode.clone() } else { self.mirror.offsets.name().to_owned() };
+            let map = if same { self.state.map(&partition, self.mirror.offsets) } else { OffsetMap::Same };
+            let state = PartitionState {
+                mode,
+                phase: Phase::Waiting,
+                reason: None,
+                topic_ids: plan.topic_ids.clone(),
+                agreed: 0,
+                skipped: if same { kept.skipped.clone() } else { Vec::new() },
+                ..kept.clone()
+            };
+            forgotten.push((partition, state, map));
+        }
+        self.state.save(forgotten).await
+    }
+
     /// Partitions that are new, and those whose leader has changed.
     fn take_in(&mut self, plan: &TopicPlan) {
         for partition in 0..plan.partitions {
@@ -325,7 +355,7 @@ impl Run {
                 }
                 continue;
             }
-            let kept = self.state.partition(&partition).filter(|_| !self.accepted(&partition));
+            let kept = self.state.partition(&partition);
             let status = Arc::new(Status::default());
             if let Some(kept) = kept
                 && kept.phase == Phase::Diverged
@@ -334,9 +364,11 @@ impl Run {
                 let mut known = status.lock();
                 (known.phase, known.reason) = (Phase::Diverged, kept.reason.clone());
             }
-            // Even when the rest is forgotten: a comparison of the whole finds these records missing.
-            if let Some(kept) = self.state.partition(&partition) {
-                status.lock().skipped.clone_from(&kept.skipped);
+            {
+                let mut known = status.lock();
+                known.direction = if plan.leader == self.mirror.source.name { Direction::Forwards } else { Direction::Backwards };
+                known.skipped = kept.map_or_else(Vec::new, |kept| kept.skipped.clone());
+                known.map = self.state.map(&partition, self.mirror.offsets);
             }
             let (leader, follower) = self.sides(plan);
             let job = Job {
@@ -346,18 +378,21 @@ impl Run {
                 leader,
                 follower: follower.clone(),
                 term: plan.term,
+                keeper: self.state.keeper().clone(),
                 compacted: plan.compacted,
                 max_message_bytes: plan.max_message_bytes,
                 status: status.clone(),
                 caution: Caution::default(),
             };
             let diverged = status.lock().phase == Phase::Diverged;
+            let term_start = kept.map_or(0, |kept| {
+                let known = status.lock();
+                if kept.term == plan.term { kept.term_start } else { kept.agreed(&plan.leader, &known.map, known.direction) }
+            });
             let slot = Slot {
                 status: status.clone(),
                 term: plan.term,
-                term_start: kept
-                    .filter(|kept| kept.term == plan.term)
-                    .map_or_else(|| kept.map_or(0, |kept| kept.agreed), |kept| kept.term_start),
+                term_start,
                 topic_ids: plan.topic_ids.clone(),
                 leader: plan.leader.clone(),
                 follower,
@@ -393,7 +428,7 @@ impl Run {
 
     /// Sends a partition that rests to be looked at, if its time has come.
     fn look(&mut self, partition: &TopicPartition) {
-        let state = self.state.partition(partition).filter(|_| !self.accepted(partition)).cloned();
+        let state = self.state.partition(partition).cloned();
         let Some(slot) = self.slots.get_mut(partition) else { return };
         let Some((job, _)) = slot.rest.take_if(|(_, at)| !slot.stale && at.is_some_and(|at| at <= Instant::now())) else { return };
         let known = settle::Known {
@@ -569,7 +604,8 @@ impl Run {
             let to = {
                 let known = slot.status.lock();
                 let to = known.leader_start.min(known.agreed);
-                (known.phase == Phase::Copying && to > known.follower_start).then_some(to)?
+                // Where offsets are translated the log is not the mirror's alone.
+                (known.phase == Phase::Copying && !known.map.translates() && to > known.follower_start).then_some(to)?
             };
             Some(async move {
                 match slot.follower.client.delete_records(&slot.follower.topic, partition.partition, to).await {
@@ -603,15 +639,16 @@ impl Run {
                 term: slot.term,
                 term_start: slot.term_start,
                 topic_ids: slot.topic_ids.clone(),
-                agreed: known.agreed.max(kept.map_or(0, |kept| if self.accepted(partition) { 0 } else { kept.agreed })),
+                agreed: known.agreed.max(kept.map_or(0, |kept| kept.agreed(&slot.leader, &known.map, known.direction))),
                 skipped: known.skipped.clone(),
             };
-            if kept != Some(&state) {
-                states.push((partition.clone(), state));
+            known.forget_before_log_starts();
+            if kept != Some(&state) || known.map.segments() != self.state.segments(partition) {
+                states.push((partition.clone(), state, known.map.clone()));
             }
         }
         let statuses: Vec<_> =
-            states.iter().filter_map(|(partition, _)| self.slots.get(partition)).map(|slot| slot.status.clone()).collect();
+            states.iter().filter_map(|(partition, ..)| self.slots.get(partition)).map(|slot| slot.status.clone()).collect();
         let saved = self.state.save(states).await;
         if saved.is_err() {
             for status in statuses {

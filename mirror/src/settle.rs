@@ -5,11 +5,17 @@
 //! known to agree up to the follower's log end; only then is that log end the place to go on from. A fresh partition is first filled up to
 //! the leader's log start.
 //!
+//! Where offsets are translated the follower's log says the same in another way: the mirror's own batches in it, known by their producer id, are
+//! the leader's records in their order. From the last offset that is known to agree they are followed to the log end ([`retrace`]), which finds
+//! everything that was not kept before a crash, and whatever others wrote in between.
+//!
 //! # References
 //! - `DescribeProducersRequest.json` (KIP-664): the last sequence of our producer id
 //! - `OffsetForLeaderEpochRequest.json` (KIP-101): the log end; ListOffsets has the high watermark only
 
 use std::collections::BTreeMap;
+use std::iter::Peekable;
+use std::ops::Range;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -19,10 +25,12 @@ use kafka_protocol::messages::ProduceRequest;
 use kferry_wire::admin::partitions::Position;
 use kferry_wire::batch::{self, Stamp};
 use kferry_wire::client::{ClientError, TopicPartition};
+use kferry_wire::config::Offsets;
 
 use crate::cut::{Cutter, next_sequence};
+use crate::holes;
 use crate::job::{Job, Leave, Phase, Refusal, Side};
-use crate::log::{Allowed, LogReader, compare, written_only_by};
+use crate::log::{Allowed, LogReader, View, compare, visit, written_only_by};
 use crate::metrics;
 use crate::produce;
 use crate::replicate::{PRODUCE_TIMEOUT_MS, Settled};
@@ -70,22 +78,67 @@ pub async fn settle(job: Job, known: Known) -> Result<Settled, (Job, Leave)> {
 async fn look(job: &Job, known: &Known) -> Result<Cutter, Leave> {
     let (leader, follower) = (&job.leader, &job.follower);
     let agreed = same_topics(job, known)?;
+    // What was forgotten begins again with the first segment.
+    let agreed = agreed.max(job.status.lock().first());
     let producer_id = job.producer_id();
 
     let leader_start = earliest(leader, job.partition).await?;
     let follower_start = earliest(follower, job.partition).await?;
-    let ((mut at, mut sequence), leader_end) = ends(job, agreed).await?;
+    let (Written { mut at, mut jumps, end, mut sequence }, leader_end) = ends(job, agreed, follower_start).await?;
     let stable_end = offset(leader, job.partition, Position::LastStable).await?;
-    {
+    let (mut map, direction) = {
         let mut status = job.status.lock();
         (status.leader_start, status.follower_start) = (leader_start, follower_start);
         status.goal.get_or_insert(stable_end);
-    }
+        (status.map.clone(), status.direction)
+    };
     job.status.leader(leader_start, stable_end);
 
+    possible(job, known, (agreed, at), (end, leader_end))?;
+    if at < leader_start {
+        if map.translates() {
+            if map.first(direction).is_some() && !known.lost_is_skipped {
+                return Err(lost_on_leader(job, at, leader_start));
+            }
+            at = leader_start;
+            map.begin(direction, at, end);
+            jumps = true;
+        } else {
+            // Half of the padding may be there, from before a crash.
+            let fresh = known.state.as_ref().is_none_or(|state| state.agreed == 0) && follower_start == 0;
+            if fresh && at > 0 {
+                only_padding(job, at).await?;
+            }
+            (at, sequence) = pad(job, known, fresh, (at, sequence), leader_start).await?;
+        }
+    }
+    if map.first(direction).is_none() {
+        map.begin(direction, at, end);
+        jumps = true;
+    }
+    if let Some(segment) = map.last().filter(|_| jumps) {
+        let kept = job.keeper.segment(&job.topic_partition(), segment).await;
+        kept.map_err(|error| Leave::Again(format!("a segment of its offsets cannot be kept: {error}")))?;
+        job.status.lock().map = map.clone();
+    }
+
+    let both_have = map.leader(direction, follower_start).unwrap_or(at);
+    let from = leader_start.max(both_have).max(agreed.min(at));
+    if from < at {
+        same_records(job, from..at, View { map, direction, term: job.term }).await?;
+    }
+    job.status.agree(at);
+    Ok(Cutter::new(at, producer_id, sequence)
+        .coalesce(known.coalesce, job.max_message_bytes)
+        .careful(job.caution.single_until, job.caution.skip.clone()))
+}
+
+/// Whether the follower, which has the leader's records up to `at`, is neither longer than its leader nor shorter than it was.
+fn possible(job: &Job, known: &Known, (agreed, at): (i64, i64), (end, leader_end): (i64, i64)) -> Result<(), Leave> {
+    let (leader, follower) = (&job.leader, &job.follower);
     if at > leader_end {
         return Err(Leave::Diverged(format!(
-            "{} on {} ends at offset {at}, behind the end {leader_end} of {} on {}: somebody else wrote to it, or the leader lost records \
+            "{} on {} ends at offset {end}, behind the end {leader_end} of {} on {}: somebody else wrote to it, or the leader lost records \
              (an unclean leader election). Nothing more is written. Make the two equal, or delete the follower's topic, and start the mirror with \
              --accept {}",
             follower.partition(job.partition),
@@ -97,7 +150,8 @@ async fn look(job: &Job, known: &Known) -> Result<Cutter, Leave> {
     }
     if at < agreed {
         let lost = format!(
-            "{} on {} ends at offset {at}, and {agreed} was copied once: it lost records (an unclean leader election, or the topic was emptied)",
+            "{} on {} ends at offset {end}, and the leader's records before {agreed} were copied once: it lost some (an unclean leader election, or \
+             the topic was emptied)",
             follower.partition(job.partition),
             follower.cluster()
         );
@@ -109,45 +163,34 @@ async fn look(job: &Job, known: &Known) -> Result<Cutter, Leave> {
         }
         tracing::warn!("{lost}; they are copied again");
     }
+    Ok(())
+}
 
-    if at < leader_start {
-        // Half of the padding may be there, from before a crash.
-        let fresh = known.state.as_ref().is_none_or(|state| state.agreed == 0) && follower_start == 0;
-        if fresh && at > 0 {
-            only_padding(job, at).await?;
-        }
-        (at, sequence) = pad(job, known, fresh, (at, sequence), leader_start).await?;
-    }
-
-    let from = leader_start.max(follower_start).max(agreed.min(at));
-    if from < at {
-        job.status.phase(Phase::Comparing, None);
-        let reader = |side: &Side| LogReader::new(side.clone(), job.partition, from, at, COMPARED);
-        let allowed = Allowed { missing: job.compacted, skipped: job.status.lock().skipped.clone() };
-        let compared = match compare(reader(leader), reader(follower), &allowed).await {
-            Ok(compared) => compared,
-            Err(error) if error.is_retriable() => return Err(Leave::Again(error.to_string())),
-            Err(error) => return Err(Leave::Failed(error.to_string())),
-        };
-        metrics::compared(job, &compared);
-        if let Some(difference) = compared.difference {
-            return Err(Leave::Diverged(format!(
-                "{} on {} and {} on {} differ at offset {}: {}. Nothing more is written. Find out who wrote it; delete the follower's topic, or its \
-                 records from there on, and start the mirror with --accept {}",
-                leader.partition(job.partition),
-                leader.cluster(),
-                follower.partition(job.partition),
-                follower.cluster(),
-                difference.offset,
-                difference.what,
-                job.topic_partition(),
-            )));
-        }
-    }
-    job.status.agree(at);
-    Ok(Cutter::new(at, producer_id, sequence)
-        .coalesce(known.coalesce, job.max_message_bytes)
-        .careful(job.caution.single_until, job.caution.skip.clone()))
+/// Compares what is at these offsets of the leader, record for record.
+async fn same_records(job: &Job, offsets: Range<i64>, view: View) -> Result<(), Leave> {
+    job.status.phase(Phase::Comparing, None);
+    let (leader, follower) = (&job.leader, &job.follower);
+    let on_leader = LogReader::new(leader.clone(), job.partition, offsets.start, offsets.end, COMPARED);
+    let on_follower = LogReader::of_follower(follower.clone(), job.partition, offsets, COMPARED, view);
+    let allowed = Allowed { missing: job.compacted, skipped: job.status.lock().skipped.clone() };
+    let compared = match compare(on_leader, on_follower, &allowed).await {
+        Ok(compared) => compared,
+        Err(error) if error.is_retriable() => return Err(Leave::Again(error.to_string())),
+        Err(error) => return Err(Leave::Failed(error.to_string())),
+    };
+    metrics::compared(job, &compared);
+    let Some(difference) = compared.difference else { return Ok(()) };
+    Err(Leave::Diverged(format!(
+        "{} on {} and {} on {} differ at the leader's offset {}: {}. Nothing more is written. Find out who wrote it; delete the follower's topic, or \
+         its records from there on, and start the mirror with --accept {}",
+        leader.partition(job.partition),
+        leader.cluster(),
+        follower.partition(job.partition),
+        follower.cluster(),
+        difference.offset,
+        difference.what,
+        job.topic_partition(),
+    )))
 }
 
 /// The offset up to which both logs were equal when that was kept, if the topics are still the same.
@@ -168,26 +211,120 @@ fn same_topics(job: &Job, known: &Known) -> Result<i64, Leave> {
             )));
         }
     }
-    Ok(state.agreed.max(agreed))
+    let status = job.status.lock();
+    let map = &status.map;
+    if state.mode == Offsets::Translate.name() && !map.translates() && state.agreed > 0 {
+        return Err(Leave::Failed(format!(
+            "the offsets of {} on {} were translated before, and cannot be the leader's any more; set offsets = \"translate\", or delete the topic \
+             there and start the mirror with --accept {}",
+            job.follower.partition(job.partition),
+            job.follower.cluster(),
+            job.topic_partition(),
+        )));
+    }
+    Ok(state.agreed(job.leader.cluster(), map, status.direction).max(agreed))
 }
 
-/// The follower's log end with our sequence there, and the leader's. A broker that was frozen or cut off believes for a moment that it still
-/// leads, with a log that is too short: so what looks like lost records is looked at again before anybody believes it.
-async fn ends(job: &Job, agreed: i64) -> Result<((i64, i32), i64), Leave> {
+/// Where the follower's log ends.
+struct Written {
+    /// The offset of the leader up to which the follower has its records.
+    at: i64,
+    /// What comes next is the first of a segment.
+    jumps: bool,
+    /// The follower's log end.
+    end: i64,
+    /// What our producer id goes on with.
+    sequence: i32,
+}
+
+/// Both log ends. A broker that was frozen or cut off believes for a moment that it still leads, with a log that is too short: so what looks
+/// like lost records is looked at again before anybody believes it.
+async fn ends(job: &Job, agreed: i64, follower_start: i64) -> Result<(Written, i64), Leave> {
     let mut looks = 0;
     loop {
-        let written = writable(&job.follower, job.partition, job.producer_id()).await?;
+        let (end, sequence) = writable(&job.follower, job.partition, job.producer_id()).await?;
+        let (at, jumps) = retrace(job, agreed, (follower_start, end)).await?;
         // Read after the follower's: a log that grows meanwhile is the leader's, and it only grows.
         let leader_end = log_end(&job.leader, job.partition).await?;
         looks += 1;
-        if (agreed..=leader_end).contains(&written.0) || looks == LOOKS {
-            return Ok((written, leader_end));
+        if (agreed..=leader_end).contains(&at) || looks == LOOKS {
+            return Ok((Written { at, jumps, end, sequence }, leader_end));
         }
         for side in [&job.leader, &job.follower] {
             side.client.forget_leader(&side.partition(job.partition));
         }
         tokio::time::sleep(DOUBT).await;
     }
+}
+
+/// Which offset of the leader the follower's log end is: from the last one that is known the mirror's own batches and markers are counted. The
+/// map has all of them then; and whether a segment begins at that end.
+async fn retrace(job: &Job, agreed: i64, (follower_start, end): (i64, i64)) -> Result<(i64, bool), Leave> {
+    let (mut map, direction) = {
+        let status = job.status.lock();
+        (status.map.clone(), status.direction)
+    };
+    if !map.translates() {
+        return Ok((end, false));
+    }
+    let mut announced = map.cut_off(direction, agreed).into_iter().peekable();
+    // Without a segment the mirror has written nothing here.
+    let Some(from) = map.follower(direction, agreed) else { return Ok((agreed, false)) };
+    if end < from {
+        let at = map.leader(direction, end).unwrap_or(0);
+        map.cut_off(direction, at);
+        job.status.lock().map = map;
+        return Ok((at, false));
+    }
+    let producer_id = job.producer_id();
+    // Where the next one belongs on both sides, if it goes on as the one before.
+    let (mut at, mut next) = (agreed, from);
+    let mut is_known = from >= follower_start;
+    let walked = visit(&job.follower, job.partition, from.max(follower_start)..end, |batch| {
+        let ours = batch.producer_id() == producer_id && !batch.is_control();
+        if !ours && !holes::is_marker(batch) {
+            return;
+        }
+        let there = batch.base_offset();
+        if !is_known {
+            // What comes before is deleted. Whether it was as the map has it, the comparison of the records says.
+            (at, next) = (map.leader(direction, there).unwrap_or(at), there);
+            is_known = true;
+        }
+        let gap = behind_gaps(&mut announced, there).filter(|leader| *leader > at);
+        if let Some(leader) = gap {
+            at = leader;
+            map.begin(direction, at, next);
+        }
+        if there != next {
+            map.begin(direction, at, there);
+        }
+        let count = i64::from(batch.last_offset_delta()) + 1;
+        (at, next) = (at + count, there + count);
+    });
+    walked.await.map_err(|error| if error.is_retriable() { Leave::Again(error.to_string()) } else { Leave::Failed(error.to_string()) })?;
+    let gap = behind_gaps(&mut announced, end).filter(|leader| *leader > at);
+    if let Some(leader) = gap {
+        at = leader;
+        map.begin(direction, at, next);
+    }
+    if end != next {
+        map.begin(direction, at, end);
+    }
+    let jumps = gap.is_some() || end != next;
+    let mut status = job.status.lock();
+    status.unsaved |= status.map != map;
+    status.map = map;
+    Ok((at, jumps))
+}
+
+/// A gap of the leader's is kept before anything behind it is written: where it ends, if it lies before this offset of the follower.
+fn behind_gaps(announced: &mut Peekable<std::vec::IntoIter<(i64, i64)>>, follower: i64) -> Option<i64> {
+    let mut end = None;
+    while let Some((leader, _)) = announced.next_if(|(_, there)| *there <= follower) {
+        end = Some(leader);
+    }
+    end
 }
 
 /// The follower's log end and the sequence that our producer id goes on with, in accord: the last sequence is the same before and after
@@ -233,19 +370,8 @@ async fn only_padding(job: &Job, end: i64) -> Result<(), Leave> {
 /// Fills the follower up to the leader's log start with empty records, and deletes them. A fresh partition is filled before anything is
 /// copied; in one that was copied before, the leader has lost what the follower did not have yet, and `on_error` decides.
 async fn pad(job: &Job, known: &Known, fresh: bool, (at, sequence): (i64, i32), leader_start: i64) -> Result<(i64, i32), Leave> {
-    let follower = job.follower.partition(job.partition);
     if !fresh && !known.lost_is_skipped {
-        return Err(Leave::Refused(Refusal {
-            offsets: at..leader_start,
-            code: Some(ResponseError::OffsetOutOfRange),
-            reason: format!(
-                "{} has deleted the offsets {at} to {} before they were copied: its log begins at {leader_start} now. With on_error = \"skip\" or \
-                 \"dead-letter\" the mirror goes on behind them",
-                job.leader.cluster(),
-                leader_start - 1
-            ),
-            bytes: bytes::Bytes::new(),
-        }));
+        return Err(lost_on_leader(job, at, leader_start));
     }
     if leader_start - at > known.max_padding {
         return Err(Leave::Failed(format!(
@@ -256,11 +382,27 @@ async fn pad(job: &Job, known: &Known, fresh: bool, (at, sequence): (i64, i32), 
         )));
     }
     job.status.phase(Phase::Padding, None);
+    let follower = job.follower.partition(job.partition);
     let (end, sequence) = fill(job, (at, sequence), leader_start).await?;
     let deleted = job.follower.client.delete_records(&follower.topic, job.partition, leader_start).await;
     deleted.map_err(|error| Leave::Failed(format!("the padding of {follower} cannot be deleted: {error}")))?;
     job.status.lock().follower_start = leader_start;
     Ok((end, sequence))
+}
+
+/// The leader has deleted what was not copied yet.
+fn lost_on_leader(job: &Job, at: i64, leader_start: i64) -> Leave {
+    Leave::Refused(Refusal {
+        offsets: at..leader_start,
+        code: Some(ResponseError::OffsetOutOfRange),
+        reason: format!(
+            "{} has deleted the offsets {at} to {} before they were copied: its log begins at {leader_start} now. With on_error = \"skip\" or \
+             \"dead-letter\" the mirror goes on behind them",
+            job.leader.cluster(),
+            leader_start - 1
+        ),
+        bytes: bytes::Bytes::new(),
+    })
 }
 
 /// Empty records from one offset to another, a few batches in flight. All have the same bytes but for their stamp.

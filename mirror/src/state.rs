@@ -3,9 +3,9 @@
 //! The follower's log end is the progress. What is here cannot be read from the logs: which topic the copy was begun from, up to where
 //! both logs were known to be equal, who leads, and that they have diverged.
 //!
-//! Keys and values are JSON. A partition's key is `{"topic":"orders","partition":0}`, by the topic's name on the mirror's source, and a
-//! topic's leader is under `{"topic":"orders"}`. All that is about a partition is in one partition of the topic: those are the shards that
-//! several processes will share.
+//! Keys and values are JSON. A partition's key is `{"topic":"orders","partition":0}`, by the topic's name on the mirror's source, that of
+//! one of its segments has the `source` offset too, and a topic's leader is under `{"topic":"orders"}`. All that is about a partition is in
+//! one partition of the topic: those are the shards that several processes share.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -15,21 +15,25 @@ use kferry_wire::admin::partitions::Position;
 use kferry_wire::admin::topics::{NewPartitions, NewTopic};
 use kferry_wire::batch::Record;
 use kferry_wire::client::{Client, ClientError, TopicPartition, Topics};
+use kferry_wire::config::Offsets;
 use serde::{Deserialize, Serialize};
 
 use crate::append::{AppendError, append};
 use crate::job::{Phase, Side};
 use crate::log::{LogReader, ReadError};
+use crate::offsets::{Direction, OffsetMap, Segment};
 
 /// Partitions of the topic.
 const SHARDS: i32 = 16;
 /// Bytes of state in one answer.
 const MAX_BYTES: i32 = 1 << 20;
+/// Records of state in one batch: some 200 bytes each.
+const AT_ONCE: usize = 2_000;
 
 /// What is kept of a partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartitionState {
-    /// How its offsets are kept: `preserve`.
+    /// How its offsets are kept: `preserve` or `translate`.
     pub mode: String,
     /// What it was doing.
     pub phase: Phase,
@@ -44,11 +48,18 @@ pub struct PartitionState {
     pub term_start: i64,
     /// The topic's id on each cluster, by the cluster's name: a topic that was created anew has another one.
     pub topic_ids: BTreeMap<String, String>,
-    /// Up to here both logs are equal.
+    /// Up to this offset of the leader both logs are equal.
     pub agreed: i64,
     /// Offsets, from and to, whose records were left out by `on_error`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<(i64, i64)>,
+}
+
+impl PartitionState {
+    /// Up to which offset of the cluster that leads now both logs are equal: it may have followed when that was kept.
+    pub fn agreed(&self, leader: &str, map: &OffsetMap, direction: Direction) -> i64 {
+        if self.leader == leader { self.agreed } else { map.leader(direction, self.agreed).unwrap_or(0) }
+    }
 }
 
 /// Who leads a topic.
@@ -65,15 +76,68 @@ struct Key<'a> {
     topic: std::borrow::Cow<'a, str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     partition: Option<i32>,
+    /// Of a segment: its first offset on the source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    source: Option<i64>,
+}
+
+impl<'a> Key<'a> {
+    fn of(partition: &'a TopicPartition) -> Self {
+        Self { topic: (&*partition.topic).into(), partition: Some(partition.partition), source: None }
+    }
+}
+
+/// The rest of a segment.
+#[derive(Serialize, Deserialize)]
+struct SegmentValue {
+    /// Its first offset on the target.
+    target: i64,
+}
+
+/// The way to write to the topic, for everybody who has to before something else is written.
+#[derive(Clone)]
+pub struct Keeper {
+    client: Client,
+    topic: Arc<str>,
+    shards: i32,
+}
+
+impl Keeper {
+    /// Which partition of the topic is about a partition.
+    pub fn shard(&self, partition: &TopicPartition) -> i32 {
+        (crate::cut::producer_id("", &partition.topic, partition.partition, 0) % i64::from(self.shards)) as i32
+    }
+
+    /// Keeps the beginning of a segment, before its first record is written.
+    ///
+    /// # Errors
+    /// [`AppendError`]
+    pub async fn segment(&self, partition: &TopicPartition, segment: Segment) -> Result<(), AppendError> {
+        self.append(self.shard(partition), vec![segment_record(partition, segment.source, Some(segment.target))]).await
+    }
+
+    async fn append(&self, shard: i32, records: Vec<Record>) -> Result<(), AppendError> {
+        append(&self.client, &TopicPartition::new(self.topic.clone(), shard), records).await
+    }
+}
+
+fn segment_record(partition: &TopicPartition, source: i64, target: Option<i64>) -> Record {
+    let key = Key { source: Some(source), ..Key::of(partition) };
+    record(&key, target.map(|target| json(&SegmentValue { target })))
+}
+
+fn record(key: &Key<'_>, value: Option<Bytes>) -> Record {
+    Record { offset: 0, timestamp: jiff::Timestamp::now().as_millisecond(), key: Some(json(key)), value, headers: Vec::new() }
 }
 
 /// The topic's content, and the way to change it.
 pub struct State {
-    client: Client,
-    topic: Arc<str>,
+    keeper: Keeper,
     /// The next offset to read of each partition.
     positions: BTreeMap<i32, i64>,
     partitions: HashMap<TopicPartition, PartitionState>,
+    /// Of each partition: the target's offset by the source's.
+    segments: HashMap<TopicPartition, BTreeMap<i64, i64>>,
     leaders: HashMap<Arc<str>, LeaderState>,
 }
 
@@ -116,17 +180,23 @@ impl State {
             }
             None => return Ok(None),
         };
-        let positions = (0..partitions).map(|partition| (partition, 0)).collect();
-        let mut state = Self { client, topic, positions, partitions: HashMap::new(), leaders: HashMap::new() };
+        let mut state = Self {
+            keeper: Keeper { client, topic, shards: partitions },
+            positions: (0..partitions).map(|partition| (partition, 0)).collect(),
+            partitions: HashMap::new(),
+            segments: HashMap::new(),
+            leaders: HashMap::new(),
+        };
         state.refresh().await?;
         Ok(Some(state))
     }
 
     /// Reads what has been written since.
     pub async fn refresh(&mut self) -> Result<(), StateError> {
-        let partitions: Vec<_> = self.positions.keys().map(|partition| TopicPartition::new(self.topic.clone(), *partition)).collect();
-        let starts = self.client.list_offsets(&partitions, Position::LogStart).await;
-        let ends = self.client.list_offsets(&partitions, Position::LastStable).await;
+        let Keeper { client, topic, .. } = self.keeper.clone();
+        let partitions: Vec<_> = self.positions.keys().map(|partition| TopicPartition::new(topic.clone(), *partition)).collect();
+        let starts = client.list_offsets(&partitions, Position::LogStart).await;
+        let ends = client.list_offsets(&partitions, Position::LastStable).await;
         for partition in partitions {
             let offset =
                 |answers: &BTreeMap<_, Result<_, ClientError>>| answers.get(&partition).cloned().transpose().map(Option::unwrap_or_default);
@@ -135,7 +205,7 @@ impl State {
             if at >= end {
                 continue;
             }
-            let side = Side { client: self.client.clone(), topic: self.topic.clone() };
+            let side = Side { client: client.clone(), topic: topic.clone() };
             let mut reader = LogReader::new(side, partition.partition, at, end, MAX_BYTES);
             while let Some(record) = reader.next().await? {
                 self.take(&record);
@@ -148,22 +218,27 @@ impl State {
     fn take(&mut self, record: &Record) {
         let Some(Ok(key)) = record.key.as_ref().map(|key| serde_json::from_slice::<Key<'_>>(key)) else {
             return tracing::warn!(
-                topic = &*self.topic,
+                topic = &*self.keeper.topic,
                 offset = record.offset,
                 "the mirror's state has a record with a key that it does not know"
             );
         };
         let topic: Arc<str> = key.topic.as_ref().into();
         let value = record.value.as_deref();
-        let read = match key.partition {
-            Some(partition) => {
-                let partition = TopicPartition::new(topic, partition);
-                take_value(&mut self.partitions, partition, value)
-            }
-            None => take_value(&mut self.leaders, topic, value),
+        let partition = key.partition.map(|partition| TopicPartition::new(topic.clone(), partition));
+        let read = match (partition, key.source) {
+            (Some(partition), None) => take_value(value).map(|state| put(&mut self.partitions, partition, state)),
+            (Some(partition), Some(source)) => take_value(value).map(|segment: Option<SegmentValue>| {
+                let segments = self.segments.entry(partition).or_default();
+                match segment {
+                    Some(SegmentValue { target }) => drop(segments.insert(source, target)),
+                    None => drop(segments.remove(&source)),
+                }
+            }),
+            (None, _) => take_value(value).map(|leader| put(&mut self.leaders, topic, leader)),
         };
         if let Err(error) = read {
-            tracing::warn!(topic = &*self.topic, offset = record.offset, %error, "the mirror's state has a record that it cannot read");
+            tracing::warn!(topic = &*self.keeper.topic, offset = record.offset, %error, "the mirror's state has a record that it cannot read");
         }
     }
 
@@ -177,38 +252,68 @@ impl State {
         self.leaders.get(topic)
     }
 
-    /// Keeps what is known of partitions.
-    pub async fn save(&mut self, states: Vec<(TopicPartition, PartitionState)>) -> Result<(), StateError> {
-        let mut shards: BTreeMap<i32, Vec<Record>> = BTreeMap::new();
-        let timestamp = jiff::Timestamp::now().as_millisecond();
-        for (partition, state) in &states {
-            let key = Key { topic: (&*partition.topic).into(), partition: Some(partition.partition) };
-            let record = Record { offset: 0, timestamp, key: Some(json(&key)), value: Some(json(state)), headers: Vec::new() };
-            shards.entry(self.shard(partition)).or_default().push(record);
-        }
-        for (shard, records) in shards {
-            append(&self.client, &TopicPartition::new(self.topic.clone(), shard), records).await?;
-        }
-        self.partitions.extend(states);
-        Ok(())
+    /// What is known of a partition's offsets on both clusters, where they are translated.
+    pub fn segments(&self, partition: &TopicPartition) -> Vec<Segment> {
+        let segments = self.segments.get(partition);
+        segments.map_or_else(Vec::new, |known| known.iter().map(|(source, target)| Segment { source: *source, target: *target }).collect())
     }
 
-    /// Which partition of the state's topic is about a partition.
-    pub fn shard(&self, partition: &TopicPartition) -> i32 {
-        (crate::cut::producer_id("", &partition.topic, partition.partition, 0) % self.positions.len() as i64) as i32
+    /// Where on the target a partition's offsets are.
+    pub fn map(&self, partition: &TopicPartition, offsets: Offsets) -> OffsetMap {
+        match (offsets, self.partitions.get(partition)) {
+            (Offsets::Preserve, _) => OffsetMap::Same,
+            // The file has changed: what was copied by then has the same offsets.
+            (Offsets::Translate, Some(state)) if state.mode == Offsets::Preserve.name() => {
+                OffsetMap::Segments(vec![Segment { source: 0, target: 0 }])
+            }
+            (Offsets::Translate, _) => OffsetMap::Segments(self.segments(partition)),
+        }
+    }
+
+    /// The way to write.
+    pub fn keeper(&self) -> &Keeper {
+        &self.keeper
+    }
+
+    /// Keeps what is known of partitions: first the map of their offsets, then how far they are.
+    pub async fn save(&mut self, states: Vec<(TopicPartition, PartitionState, OffsetMap)>) -> Result<(), StateError> {
+        let mut shards: BTreeMap<i32, Vec<Record>> = BTreeMap::new();
+        for (partition, state, map) in &states {
+            let records = shards.entry(self.keeper.shard(partition)).or_default();
+            let kept = self.segments.get(partition);
+            let is_kept = |segment: &Segment| kept.is_some_and(|kept| kept.get(&segment.source) == Some(&segment.target));
+            let new = map.segments().iter().filter(|segment| !is_kept(segment));
+            records.extend(new.map(|segment| segment_record(partition, segment.source, Some(segment.target))));
+            let is_left = |source: i64| map.segments().binary_search_by_key(&source, |segment| segment.source).is_ok();
+            let gone = kept.into_iter().flat_map(BTreeMap::keys).filter(|source| !is_left(**source));
+            records.extend(gone.map(|source| segment_record(partition, *source, None)));
+            records.push(record(&Key::of(partition), Some(json(state))));
+        }
+        for (shard, mut records) in shards {
+            while !records.is_empty() {
+                let rest = records.split_off(records.len().min(AT_ONCE));
+                self.keeper.append(shard, std::mem::replace(&mut records, rest)).await?;
+            }
+        }
+        for (partition, state, map) in states {
+            let segments = map.segments().iter().map(|segment| (segment.source, segment.target)).collect();
+            put(&mut self.segments, partition.clone(), Some(segments).filter(|segments: &BTreeMap<_, _>| !segments.is_empty()));
+            self.partitions.insert(partition, state);
+        }
+        Ok(())
     }
 }
 
-fn take_value<K: std::hash::Hash + Eq, V: for<'a> Deserialize<'a>>(
-    table: &mut HashMap<K, V>,
-    key: K,
-    value: Option<&[u8]>,
-) -> Result<(), serde_json::Error> {
+/// `None` is a tombstone.
+fn take_value<V: for<'a> Deserialize<'a>>(value: Option<&[u8]>) -> Result<Option<V>, serde_json::Error> {
+    value.map(serde_json::from_slice).transpose()
+}
+
+fn put<K: std::hash::Hash + Eq, V>(table: &mut HashMap<K, V>, key: K, value: Option<V>) {
     match value {
-        Some(value) => drop(table.insert(key, serde_json::from_slice(value)?)),
+        Some(value) => drop(table.insert(key, value)),
         None => drop(table.remove(&key)),
     }
-    Ok(())
 }
 
 fn json(value: &impl Serialize) -> Bytes {

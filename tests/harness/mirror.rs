@@ -96,6 +96,15 @@ impl Mirror {
         Ok(())
     }
 
+    /// Runs `kferry` with the same file; says how that ended, and what it printed, errors too.
+    pub fn kferry(&self, arguments: &[&str]) -> Result<Ended> {
+        let output = run::folder("kferry")?.join("output");
+        let mut command = Command::new(executable("kferry")?);
+        command.args(arguments).arg("--config").arg(self.folder.join("routes.toml"));
+        let status = Process::spawn("kferry", &command, &output)?.wait(LIMIT)?;
+        Ok(Ended { code: status.code(), log: fs::read_to_string(&output)? })
+    }
+
     /// What all runs so far have logged.
     pub fn logs(&self) -> Result<String> {
         (1..=self.runs).map(|run| Ok(fs::read_to_string(self.folder.join(format!("{run}.log")))?)).collect()

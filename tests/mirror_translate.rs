@@ -1,0 +1,290 @@
+//! A mirror that translates offsets, on real clusters: every record is on the target once, in its order, and the offset map says where, whatever
+//! was there before, whoever else writes to it, and whatever the source lacks.
+//!
+//! The scenarios share their clusters and run side by side, each with topics and a mirror process of its own.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use harness::kafka::{Acl, BOB, Cluster, Listener, Operation, Record, Resource};
+use harness::mirror::Mirror;
+use harness::translated::{FOREIGN, Found, segments};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+
+const LIMIT: Duration = Duration::from_mins(1);
+
+type Scenario = (&'static str, fn(&Cluster, &Cluster) -> Result<()>);
+
+fn records(partition: i32, count: usize, what: &str) -> Vec<Record> {
+    (0..count).map(|n| Record::new(format!("key {n}"), format!("{what} {n}")).to_partition(partition)).collect()
+}
+
+/// What somebody else writes to the target.
+fn foreign(partition: i32, count: usize) -> Vec<Record> {
+    (0..count).map(|n| Record::new(FOREIGN, format!("{n}")).to_partition(partition)).collect()
+}
+
+fn lines_of(prefix: &str, lines: &str) -> String {
+    format!("topics_regex = ['{prefix}\\..*']\noffsets = \"translate\"\n{lines}")
+}
+
+fn mirror_of(source: &Cluster, target: &Cluster, prefix: &str) -> Result<Mirror> {
+    Mirror::new(source, target, &lines_of(prefix, ""))
+}
+
+/// One transaction on partition 0.
+fn transaction(cluster: &Cluster, topic: &str, count: usize, commit: bool) -> Result<()> {
+    let producer = transactional(cluster, topic)?;
+    send(&producer, topic, count)?;
+    if commit {
+        producer.commit_transaction(LIMIT)?;
+    } else {
+        producer.abort_transaction(LIMIT)?;
+    }
+    Ok(())
+}
+
+fn transactional(cluster: &Cluster, topic: &str) -> Result<BaseProducer> {
+    let mut config = cluster.client_config(Listener::Plaintext)?;
+    config.set("transactional.id", topic);
+    let producer: BaseProducer = config.create()?;
+    producer.init_transactions(LIMIT)?;
+    producer.begin_transaction()?;
+    Ok(producer)
+}
+
+fn send(producer: &BaseProducer, topic: &str, count: usize) -> Result<()> {
+    for n in 0..count {
+        let value = format!("transaction {n}");
+        producer.send(BaseRecord::<str, _>::to(topic).partition(0).payload(&value)).map_err(|(error, _)| error)?;
+    }
+    Ok(producer.flush(LIMIT)?)
+}
+
+fn perfect(mirror: &Mirror, source: &Cluster, target: &Cluster, topic: &str, on_target: &str) -> Result<Found> {
+    let found = Found::look(mirror, source, target, topic, on_target)?;
+    ensure!(found.is_perfect(), "{topic}: {found:?}");
+    Ok(found)
+}
+
+fn says(mirror: &Mirror, code: i32, arguments: &[&str], words: &[&str]) -> Result<()> {
+    let ended = mirror.kferry(arguments)?;
+    let said = words.iter().all(|word| ended.log.contains(word));
+    ensure!(ended.code == Some(code) && said, "{arguments:?} ended with {:?}, and {words:?} are not all in:\n{}", ended.code, ended.log);
+    Ok(())
+}
+
+#[test]
+fn every_record_is_where_the_map_says() -> Result<()> {
+    let clusters = Cluster::start_all(vec![
+        Cluster::version("3.9.1").name("source"),
+        Cluster::version("4.3.0").name("target").first_node_id(11).listen(Listener::SaslPlaintext).acls(),
+    ])?;
+    let [source, target] = &clusters[..] else { bail!("two clusters were asked for") };
+    let scenarios: [Scenario; 7] = [
+        ("data on the target", the_copy_goes_behind_what_is_there),
+        ("others write in between", others_write_in_between),
+        ("gaps", gaps_are_filled_or_left_out),
+        ("no markers", without_the_right_to_write_markers_gaps_are_left_out),
+        ("lost before they were copied", what_is_lost_is_asked_about),
+        ("preserve, then translate", offsets_that_were_preserved_may_be_translated_from_then_on),
+        ("there and back", the_direction_turns),
+    ];
+    let failed: Vec<String> = thread::scope(|scope| {
+        let running: Vec<_> = scenarios.iter().map(|&(name, scenario)| (name, scope.spawn(move || scenario(source, target)))).collect();
+        let ended = running.into_iter().map(|(name, scenario)| (name, scenario.join().unwrap_or_else(|_| Err(anyhow!("it panicked")))));
+        ended.filter_map(|(name, ended)| Some(format!("{name}: {:#}", ended.err()?))).collect()
+    });
+    ensure!(failed.is_empty(), "{}", failed.join("\n\n"));
+    Ok(())
+}
+
+fn the_copy_goes_behind_what_is_there(source: &Cluster, target: &Cluster) -> Result<()> {
+    source.create_topic("there.old", 3, &[])?;
+    target.create_topic("there.new", 3, &[])?;
+    target.produce("there.new", &[foreign(0, 40), foreign(1, 7)].concat())?;
+    for partition in 0..3 {
+        source.produce("there.old", &records(partition, 500, "first"))?;
+    }
+    // Far too much to fill up, if offsets were preserved.
+    source.delete_records("there.old", 1, 123)?;
+    let lines = lines_of("there", "max_padding = 0\n[mirrors.rename]\n\"there.old\" = \"there.new\"");
+    let mut mirror = Mirror::new(source, target, &lines)?;
+    says(&mirror, 0, &["plan"], &["translate", "2 of its partitions on target have data already"])?;
+    mirror.copy()?;
+    ensure!(segments(&mirror, "there.old", 0)? == [(0, 40)] && segments(&mirror, "there.old", 1)? == [(123, 7)]);
+    let found = perfect(&mirror, source, target, "there.old", "there.new")?;
+    ensure!(found.equal == 1_500 - 123 && found.foreign == 47, "{found:?}");
+    says(&mirror, 0, &["verify"], &["3 of 3 partitions identical", "1,377 records equal"])?;
+
+    let ask = |code, arguments: &[&str], words: &[&str]| {
+        let topic = ["offsets", "--topic", "there.old", "--partition"];
+        says(&mirror, code, &[&topic[..], arguments].concat(), words)
+    };
+    ask(0, &["0", "--at", "100"], &["there.old-0 on source, offset 100, is there.new-0 on target, offset 140"])?;
+    ask(0, &["1", "--at-target", "8"], &["there.old-1 on source, offset 124, is there.new-1 on target, offset 8"])?;
+    ask(0, &["0", "--at", "500"], &["offset 540"])?;
+    ask(1, &["0", "--at", "501"], &["offset 501 of source is not on the other side yet: the copy is at the leader's offset 500"])?;
+    ask(
+        1,
+        &["1", "--at", "122"],
+        &["lies before the first record that was copied, which is offset 123 of the source and 7 of the target"],
+    )?;
+    ask(1, &["7"], &["nothing is known of there.old-7 yet"])?;
+
+    source.produce("there.old", &records(0, 300, "second"))?;
+    target.produce("there.new", &foreign(0, 5))?;
+    mirror.copy()?;
+    ensure!(segments(&mirror, "there.old", 0)? == [(0, 40), (500, 545)]);
+    perfect(&mirror, source, target, "there.old", "there.new")?;
+    says(&mirror, 0, &["verify"], &["identical"])
+}
+
+fn others_write_in_between(source: &Cluster, target: &Cluster) -> Result<()> {
+    source.create_topic("between.topic", 2, &[])?;
+    target.create_topic("between.topic", 2, &[])?;
+    let mut mirror = mirror_of(source, target, "between")?;
+    let mut running = mirror.start(&[])?;
+    for part in 0..30 {
+        source.produce("between.topic", &[records(0, 20, &format!("{part}")), records(1, 30, &format!("{part}"))].concat())?;
+        target.produce("between.topic", &[foreign(0, 3), foreign(1, 2)].concat())?;
+    }
+    running.terminate(LIMIT)?;
+    // A transaction of others that stays open holds no consumer's view of the mirror's own records up: they are read before it ends.
+    let open = transactional(target, "between.topic")?;
+    let value = b"open".to_vec();
+    open.send(BaseRecord::to("between.topic").partition(0).key(FOREIGN).payload(&value)).map_err(|(error, _)| error)?;
+    open.flush(LIMIT)?;
+    source.produce("between.topic", &records(0, 50, "last"))?;
+    mirror.copy()?;
+    open.commit_transaction(LIMIT)?;
+    let found = perfect(&mirror, source, target, "between.topic", "between.topic")?;
+    ensure!(found.equal == 30 * 50 + 50 && found.foreign == 30 * 5 + 1 && found.segments > 2, "{found:?}");
+    says(&mirror, 0, &["verify"], &["identical"])
+}
+
+fn gaps_are_filled_or_left_out(source: &Cluster, target: &Cluster) -> Result<()> {
+    source.create_topic("gaps.topic", 1, &[])?;
+    target.create_topic("gaps.topic", 1, &[])?;
+    target.produce("gaps.topic", &foreign(0, 10))?;
+    for _ in 0..5 {
+        transaction(source, "gaps.topic", 3, true)?;
+        transaction(source, "gaps.topic", 4, false)?;
+    }
+    let mut mirror = mirror_of(source, target, "gaps")?;
+    mirror.copy()?;
+    ensure!(segments(&mirror, "gaps.topic", 0)? == [(0, 10)], "small gaps are filled");
+    // More than a thousand offsets without a record are not worth it.
+    transaction(source, "gaps.topic", 1_500, false)?;
+    source.produce("gaps.topic", &records(0, 10, "after"))?;
+    mirror.copy()?;
+    let found = perfect(&mirror, source, target, "gaps.topic", "gaps.topic")?;
+    let gap = 5 * (3 + 1 + 4 + 1);
+    ensure!(segments(&mirror, "gaps.topic", 0)? == [(0, 10), (gap + 1_501, gap + 10)] && found.equal == 25, "{found:?}");
+    says(&mirror, 0, &["verify"], &["identical"])
+}
+
+fn without_the_right_to_write_markers_gaps_are_left_out(source: &Cluster, target: &Cluster) -> Result<()> {
+    target.add_acls(&[Acl::allow(BOB.name, Operation::All, Resource::Topic("*".to_owned()))])?;
+    source.create_topic("bob.topic", 1, &[])?;
+    for _ in 0..5 {
+        transaction(source, "bob.topic", 3, true)?;
+        transaction(source, "bob.topic", 4, false)?;
+    }
+    let mut mirror = Mirror::new_as(BOB, source, target, &lines_of("bob", ""))?;
+    mirror.copy()?;
+    let found = perfect(&mirror, source, target, "bob.topic", "bob.topic")?;
+    ensure!(found.equal == 15 && found.segments >= 5 && target.log_ends("bob.topic")? == [15], "{found:?}");
+    Ok(())
+}
+
+fn what_is_lost_is_asked_about(source: &Cluster, target: &Cluster) -> Result<()> {
+    source.create_topic("lost.topic", 1, &[])?;
+    source.produce("lost.topic", &records(0, 100, "first"))?;
+    let mut mirror = mirror_of(source, target, "lost")?;
+    mirror.copy()?;
+    source.produce("lost.topic", &records(0, 100, "second"))?;
+    source.delete_records("lost.topic", 0, 150)?;
+    let ended = mirror.once()?;
+    let said = ended.log.contains("source has deleted the offsets 100 to 149 before they were copied");
+    ensure!(ended.code == Some(1) && said, "{ended:?}");
+    mirror.write(source, target, &lines_of("lost", "on_error = \"skip\""))?;
+    mirror.copy()?;
+    ensure!(segments(&mirror, "lost.topic", 0)? == [(0, 0), (150, 100)]);
+    ensure!(target.read_all("lost.topic")?.len() == 150);
+    // Both an offset in the gap and the first one behind it go on with the first record that is left.
+    for at in ["100", "149", "150"] {
+        says(&mirror, 0, &["offsets", "--topic", "lost.topic", "--partition", "0", "--at", at], &["on target, offset 100"])?;
+    }
+    Ok(())
+}
+
+fn offsets_that_were_preserved_may_be_translated_from_then_on(source: &Cluster, target: &Cluster) -> Result<()> {
+    source.create_topic("change.topic", 1, &[])?;
+    source.produce("change.topic", &records(0, 100, "first"))?;
+    let mut mirror = Mirror::new(source, target, "topics_regex = ['change\\..*']")?;
+    mirror.copy()?;
+    target.produce("change.topic", &foreign(0, 1))?;
+    source.produce("change.topic", &records(0, 100, "second"))?;
+    let ended = mirror.once()?;
+    ensure!(ended.code == Some(1) && ended.log.contains("differ at the leader's offset 100"), "{ended:?}");
+    mirror.write(source, target, &lines_of("change", ""))?;
+    mirror.arguments(&["--accept", "change.topic"]);
+    mirror.copy()?;
+    ensure!(segments(&mirror, "change.topic", 0)? == [(0, 0), (100, 101)]);
+    perfect(&mirror, source, target, "change.topic", "change.topic")?;
+    // And not back.
+    mirror.write(source, target, "topics_regex = ['change\\..*']")?;
+    mirror.arguments(&[]);
+    let ended = mirror.once()?;
+    ensure!(ended.code == Some(1) && ended.log.contains("were translated before"), "{ended:?}");
+    Ok(())
+}
+
+fn the_direction_turns(source: &Cluster, target: &Cluster) -> Result<()> {
+    source.create_topic("turn.topic", 1, &[])?;
+    target.create_topic("turn.topic", 1, &[])?;
+    target.produce("turn.topic", &foreign(0, 25))?;
+    source.produce("turn.topic", &records(0, 70, "first"))?;
+    let mut mirror = mirror_of(source, target, "turn")?;
+    mirror.copy()?;
+    for (name, term) in [("target", 2), ("source", 3), ("target", 4)] {
+        let (key, value) = ("{\"topic\":\"turn.topic\"}", format!("{{\"leader\":\"{name}\",\"term\":{term}}}"));
+        target.produce("__kferry.mirror.m", &[Record::new(key, value)])?;
+        let leader = if name == "source" { source } else { target };
+        leader.produce("turn.topic", &records(0, 30, &format!("term {term}")))?;
+        transaction(leader, "turn.topic", 4, term != 3)?;
+        leader.produce("turn.topic", &records(0, 10, &format!("end of term {term}")))?;
+        mirror.copy().with_context(|| format!("term {term}"))?;
+        perfect(&mirror, source, target, "turn.topic", "turn.topic").with_context(|| format!("term {term}"))?;
+        says(&mirror, 0, &["verify"], &["identical"]).with_context(|| format!("term {term}"))?;
+    }
+    Ok(())
+}
+
+/// A target that has no data yet and a source that nobody reads from the beginning any more: what a restarted consumer needs.
+#[test]
+fn a_position_goes_on_exactly_on_the_other_side() -> Result<()> {
+    let clusters =
+        Cluster::start_all(vec![Cluster::version("2.8.2").name("source"), Cluster::version("4.3.0").name("target").first_node_id(11)])?;
+    let [source, target] = &clusters[..] else { bail!("two clusters were asked for") };
+    let began = Instant::now();
+    source.create_topic("position.topic", 1, &[])?;
+    target.create_topic("position.topic", 1, &[])?;
+    target.produce("position.topic", &foreign(0, 1_000))?;
+    source.produce("position.topic", &records(0, 5_000, "record"))?;
+    let mut mirror = mirror_of(source, target, "position")?;
+    mirror.copy()?;
+    let (left, right) = (source.read_all("position.topic")?, target.read_all("position.topic")?);
+    for at in [0, 1, 2_500, 4_999] {
+        let ended = mirror.kferry(&["offsets", "--json", "--topic", "position.topic", "--partition", "0", "--at", &at.to_string()])?;
+        let answer: serde_json::Value = serde_json::from_str(&ended.log)?;
+        let there = answer["target_offset"].as_i64().context("no offset")?;
+        let value =
+            |records: &[Record], offset| records.iter().find(|record| record.offset == offset).and_then(|record| record.value.clone());
+        ensure!(value(&left, at).is_some() && value(&left, at) == value(&right, there), "offset {at} is not {there}: {answer}");
+    }
+    ensure!(began.elapsed() < LIMIT);
+    Ok(())
+}
