@@ -480,7 +480,7 @@ fn an_unclean_election_is_told_and_old_formats_are_copied() -> Result<()> {
             continue;
         }
         comes(LIMIT, mirror, || {
-            says(mirror, &["diverged", "fail.unclean-0 on target ends at offset 100, and 150 was copied once", "--accept"])
+            says(mirror, &["diverged", "fail.unclean-0 on target ends at offset 100, and the leader's records before 150 were copied once", "--accept"])
         })?;
         running.kill();
         mirror.arguments(&["--accept", topic.as_str()]);

@@ -181,7 +181,7 @@ async fn same_records(job: &Job, offsets: Range<i64>, view: View) -> Result<(), 
     metrics::compared(job, &compared);
     let Some(difference) = compared.difference else { return Ok(()) };
     Err(Leave::Diverged(format!(
-        "{} on {} and {} on {} differ at the leader's offset {}: {}. Nothing more is written. Find out who wrote it; delete the follower's topic, or \
+        "{} on {} and {} on {} differ at offset {} of the leader: {}. Nothing more is written. Find out who wrote it; delete the follower's topic, or \
          its records from there on, and start the mirror with --accept {}",
         leader.partition(job.partition),
         leader.cluster(),
