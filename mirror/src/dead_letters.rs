@@ -39,18 +39,18 @@ pub async fn write(job: &Job, refusal: &Refusal, record: Option<Record>) -> Resu
         };
         client.create_topics(&[new], false).await.into_values().next().transpose()?;
     }
-    let mut record = record.unwrap_or_else(|| Record {
-        offset: 0,
-        timestamp: jiff::Timestamp::now().as_millisecond(),
-        key: None,
-        value: Some(refusal.bytes.clone()),
-        headers: Vec::new(),
-    });
+    let now = jiff::Timestamp::now().as_millisecond();
+    let record =
+        record.unwrap_or_else(|| Record { offset: 0, timestamp: now, key: None, value: Some(refusal.bytes.clone()), headers: Vec::new() });
+    let timestamp = record.timestamp.to_string();
+    // Its own may be what it is refused for, and this topic would refuse it too.
+    let mut record = Record { timestamp: now, ..record };
     let code = refusal.code.map_or_else(|| "UNKNOWN".to_owned(), |code| format!("{code:?}"));
     let headers = [
         ("topic", job.leader.topic.to_string()),
         ("partition", job.partition.to_string()),
         ("offset", refusal.offsets.start.to_string()),
+        ("timestamp", timestamp),
         ("connector.name", format!("kferry-mirror {}", job.mirror)),
         ("task.id", "0".to_owned()),
         ("stage", "PRODUCE".to_owned()),

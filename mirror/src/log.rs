@@ -30,6 +30,8 @@ pub struct LogReader {
     /// Records that were read and not asked for yet.
     ahead: VecDeque<Record>,
     max_bytes: i32,
+    /// A batch within these offsets, from and to, may be broken: `on_error` has left it out.
+    skipped: Vec<(i64, i64)>,
     /// Offsets that were read are added here.
     progress: Option<Arc<AtomicU64>>,
 }
@@ -84,7 +86,7 @@ pub enum ReadError {
 impl LogReader {
     /// Reads the offsets from `at` to before `end`, with answers of about `max_bytes`.
     pub fn new(side: Side, partition: i32, at: i64, end: i64, max_bytes: i32) -> Self {
-        Self { side, partition, at, end, ahead: VecDeque::new(), max_bytes, progress: None }
+        Self { side, partition, at, end, ahead: VecDeque::new(), max_bytes, skipped: Vec::new(), progress: None }
     }
 
     /// The same, with a count of the offsets that were read, for somebody who waits.
@@ -135,9 +137,12 @@ impl LogReader {
                 continue;
             }
             if !hidden {
-                entry.check().map_err(|error| broken(self.at, error))?;
-                let records = entry.records(DECODED).map_err(|error| broken(self.at, error))?;
-                self.ahead.extend(records.into_iter().filter(|record| (self.at..self.end).contains(&record.offset)));
+                let left_out = self.skipped.iter().any(|(from, to)| *from <= self.at && end <= *to);
+                match entry.check().and_then(|()| entry.records(DECODED)) {
+                    Ok(records) => self.ahead.extend(records.into_iter().filter(|record| (self.at..self.end).contains(&record.offset))),
+                    Err(_) if left_out => {}
+                    Err(error) => return Err(broken(self.at, error)),
+                }
             }
             if let Some(progress) = &self.progress {
                 progress.fetch_add(end.min(self.end).saturating_sub(self.at).max(0) as u64, Ordering::Relaxed);
@@ -297,6 +302,7 @@ pub async fn compare_keys(
     keys: &mut Option<Keys>,
 ) -> Result<Compared, ReadError> {
     let mut found = Compared::default();
+    leader.skipped.clone_from(&allowed.skipped);
     let (mut left, mut right) = tokio::try_join!(leader.next(), follower.next())?;
     loop {
         let different = |offset, what: String| Some(Difference { offset, what });
