@@ -158,7 +158,7 @@ impl MirrorPlan {
         let clients = [client(&mirror.source), client(&mirror.target)];
         let (mut source, mut target) = tokio::try_join!(Cluster::look(&clients[0]), Cluster::look(&clients[1]))?;
         // Without the right to read it nothing is known of it; the missing right is told.
-        let state = match State::open(clients[1].clone(), &mirror.name, false).await {
+        let state = match State::open(clients[1].clone(), mirror, false).await {
             Ok(state) => state,
             Err(error) if is_authorization(&error) => None,
             Err(error) => return Err(error),

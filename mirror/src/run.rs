@@ -174,12 +174,14 @@ impl Run {
     pub async fn begin(mirror: Arc<Mirror>, options: Options, table: Arc<Table>) -> Result<Self, StateError> {
         let client = |cluster: &Arc<_>| Client::new(Arc::clone(cluster), connect_options(&mirror.name));
         let (source, target) = (client(&mirror.source), client(&mirror.target));
-        let state = State::open(target.clone(), &mirror.name, true).await?.expect("it is created where it is missing");
+        let state = State::open(target.clone(), &mirror, true).await?.expect("it is created where it is missing");
+        let rate = mirror.max_bytes_per_second.map(std::num::NonZeroU64::get);
         let limits = Limits {
-            fetch_bytes: 4 << 20,
+            // What a second allows comes in that second, not all that there is room for and then nothing for long.
+            fetch_bytes: rate.map_or(4 << 20, |rate| (4 << 20).min(rate as usize)),
             partition_bytes: 1 << 20,
             produce_bytes: 4 << 20,
-            rate: Rate::new(mirror.max_bytes_per_second.map(std::num::NonZeroU64::get)),
+            rate: Rate::new(rate),
         };
         let (to_back, back) = mpsc::unbounded_channel();
         Ok(Self {
@@ -543,7 +545,7 @@ impl Run {
         let dead_letter = self.mirror.on_error == OnError::DeadLetter;
         if dead_letter {
             let record: Option<Record> = records.and_then(|records| records.into_iter().next());
-            dead_letters::write(job, &refusal, record)
+            dead_letters::write(job, &refusal, record, self.mirror.replication_factor)
                 .await
                 .map_err(|error| format!("{where_}: {}; and it cannot be written to its dead letters: {error}", refusal.reason))?;
         }
