@@ -2,6 +2,7 @@
 //!
 //! The scenarios of a test share its clusters and run side by side, each with topics and a mirror process of its own.
 
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -9,10 +10,15 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use harness::kafka::{ALICE, Acl, BOB, Cluster, Listener, Operation, Record, Resource};
 use harness::mirror::Mirror;
 use harness::scenario::{Scenario, comes, identical, lines_of, mirror_of, records, says, side_by_side, stops, transactions};
+use kferry_wire::client::{Client, TopicPartition};
+use kferry_wire::config::{self, HostPort, Security};
+use kferry_wire::connection::ConnectOptions;
 
 const LIMIT: Duration = Duration::from_mins(1);
 /// A pass over the topics every 5 s, and one more for what was just created.
 const FOLLOWED: Duration = Duration::from_secs(15);
+/// What the mirrors keep: all have the same name.
+const STATE: &str = "__kferry.mirror.m";
 
 #[test]
 fn the_mirror_stops_where_it_must_and_says_why() -> Result<()> {
@@ -21,13 +27,15 @@ fn the_mirror_stops_where_it_must_and_says_why() -> Result<()> {
         Cluster::version("4.3.0").name("target").first_node_id(11).listen(Listener::SaslPlaintext).acls(),
     ])?;
     let [source, target] = &clusters[..] else { bail!("two clusters were asked for") };
-    let scenarios: [Scenario; 9] = [
+    let scenarios: [Scenario; 11] = [
         ("a foreign record", a_foreign_record_is_found),
         ("a foreign record while it runs", a_foreign_record_is_found_while_it_runs),
         ("topics created anew", a_topic_that_was_created_anew_is_another_one),
         ("lost before they were copied", records_that_are_gone_before_they_were_copied),
         ("refused records", one_record_is_refused_and_the_others_are_copied),
+        ("lost before anything was kept", records_that_are_gone_although_nothing_was_kept),
         ("no markers", without_the_right_to_write_markers),
+        ("no markers, and killed", a_transaction_that_was_left_open_is_ended_before_its_successor_begins),
         ("there and back", the_direction_turns),
         ("there and back while it runs", the_direction_turns_while_it_runs),
         ("log starts, growth", what_the_leader_deletes_and_adds),
@@ -133,6 +141,28 @@ fn records_that_are_gone_before_they_were_copied(source: &Cluster, target: &Clus
     identical(source, target, "lost.records")
 }
 
+/// What was copied is no padding, although the state does not know of it: as after a kill before it was kept.
+fn records_that_are_gone_although_nothing_was_kept(source: &Cluster, target: &Cluster) -> Result<()> {
+    source.create_topic("unkept.records", 1, &[])?;
+    source.produce("unkept.records", &records(0, 100, "first"))?;
+    let mut mirror = mirror_of(source, target, "unkept", "on_error = 'fail'")?;
+    mirror.copy()?;
+    let forgotten = Record { value: None, ..Record::new(r#"{"topic":"unkept.records","partition":0}"#, "") };
+    for partition in 0..target.partitions(STATE)?.len() {
+        target.produce(STATE, &[forgotten.clone().to_partition(partition as i32)])?;
+    }
+    source.produce("unkept.records", &records(0, 100, "second"))?;
+    source.delete_records("unkept.records", 0, 150)?;
+    stops(&mut mirror, &["unkept.records-0", "100 to 149", "begins at 150", "on_error"])?;
+    let logs = mirror.logs()?;
+    ensure!(!logs.contains("Mend it"), "it gives advice that cannot help: {logs}");
+    let (starts, ends) = (target.log_starts("unkept.records")?, target.log_ends("unkept.records")?);
+    ensure!((&starts[..], &ends[..]) == (&[0], &[100]), "the copy is from {starts:?} to {ends:?} now");
+    mirror.write(source, target, &lines_of("unkept", "on_error = 'skip'"))?;
+    mirror.copy().context("with skip")?;
+    identical(source, target, "unkept.records")
+}
+
 /// One record of forty is too large for the target, all in one batch.
 fn one_record_is_refused_and_the_others_are_copied(source: &Cluster, target: &Cluster) -> Result<()> {
     const LARGE: i64 = 17;
@@ -206,10 +236,50 @@ fn without_the_right_to_write_markers(source: &Cluster, target: &Cluster) -> Res
     Ok(())
 }
 
+/// A mirror that is killed may leave an empty transaction open, whose marker lands when its successor asks for a producer id.
+fn a_transaction_that_was_left_open_is_ended_before_its_successor_begins(source: &Cluster, target: &Cluster) -> Result<()> {
+    const TOPIC: &str = "left.open";
+    const ID: &str = "kferry-mirror-left.open-0";
+    target.add_acls(&[
+        Acl::allow(ALICE.name, Operation::All, Resource::Topic("*".to_owned())),
+        Acl::allow(ALICE.name, Operation::Write, Resource::TransactionalId(ID.to_owned())),
+    ])?;
+    source.create_topic(TOPIC, 1, &[])?;
+    let mut mirror = Mirror::new_as(ALICE, source, target, &lines_of("left", ""))?;
+    mirror.copy()?;
+    transactions(source, TOPIC, 60)?;
+    let address = target.address(11, Listener::Plaintext)?;
+    let (host, port) = address.rsplit_once(':').context("host:port")?;
+    let settings = config::Cluster {
+        name: "target".into(),
+        id: 2,
+        bootstrap_servers: vec![HostPort { host: host.to_owned(), port: port.parse()? }],
+        brokers: None,
+        security: Security { tls: None, sasl: None },
+    };
+    tokio::runtime::Runtime::new()?.block_on(async {
+        let client = Client::new(Arc::new(settings), ConnectOptions::default());
+        let killed = client.init_producer_id(ID, LIMIT).await?;
+        client.add_partitions_to_txn(ID, killed, &[TopicPartition::new(TOPIC, 0)]).await
+    })?;
+    ensure!(target.log_ends(TOPIC)? == [0], "its marker is there already");
+    mirror.copy().context("after a transaction was left open")?;
+    identical(source, target, TOPIC)?;
+
+    transactions(source, TOPIC, 400)?;
+    for _ in 0..6 {
+        let mut process = mirror.start(&[])?;
+        thread::sleep(Duration::from_millis(700));
+        process.kill();
+    }
+    mirror.copy().context("after kills")?;
+    identical(source, target, TOPIC)
+}
+
 /// Says in the mirror's state who leads a topic.
 fn turn(target: &Cluster, topic: &str, leader: &str, term: i32) -> Result<()> {
     let (key, value) = (format!("{{\"topic\":\"{topic}\"}}"), format!("{{\"leader\":\"{leader}\",\"term\":{term}}}"));
-    target.produce("__kferry.mirror.m", &[Record::new(key, value)])
+    target.produce(STATE, &[Record::new(key, value)])
 }
 
 /// Who leads in the terms after the first.

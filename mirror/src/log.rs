@@ -181,23 +181,45 @@ async fn fetch_once(side: &Side, partition: i32, at: i64, max_bytes: i32) -> Res
     }
 }
 
-/// Whether all batches in a range of a log have this producer id.
-pub async fn written_only_by(side: &Side, partition: i32, offsets: Range<i64>, producer_id: i64) -> Result<bool, ReadError> {
+/// Whose batches a range of a log has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// Padding of this producer id, and nothing else.
+    Filler,
+    /// Records of this producer id, and markers.
+    Mirror,
+    /// Somebody else's records.
+    Others,
+}
+
+/// Who wrote a range of a log: the mirror, by its producer id, or somebody else.
+///
+/// # Errors
+/// [`ReadError`]: nothing can be said then.
+pub async fn written(side: &Side, partition: i32, offsets: Range<i64>, producer_id: i64) -> Result<Written, ReadError> {
     let mut at = offsets.start;
+    let mut written = Written::Filler;
     while at < offsets.end {
         let before = at;
         for entry in batch::split(fetch_once(side, partition, at, 1 << 20).await?.records) {
-            let entry = entry.map_err(|error| side.broken(partition, at, error))?;
+            let broken = |error| side.broken(partition, at, error);
+            let entry = entry.map_err(broken)?;
             match &entry {
-                Entry::Batch(batch) if batch.producer_id() == producer_id => at = entry.last_offset() + 1,
-                _ => return Ok(false),
+                Entry::Batch(batch) if batch.is_control() => written = Written::Mirror,
+                Entry::Batch(batch) if batch.producer_id() == producer_id => {
+                    if !batch.is_filler(DECODED).map_err(broken)? {
+                        written = Written::Mirror;
+                    }
+                }
+                _ => return Ok(Written::Others),
             }
+            at = entry.last_offset() + 1;
         }
         if at == before {
             return Err(ReadError::Stuck { cluster: side.cluster().to_string(), partition: side.partition(partition), at });
         }
     }
-    Ok(true)
+    Ok(written)
 }
 
 /// What a few batches of a log are like.

@@ -22,7 +22,7 @@ use kferry_wire::client::{ClientError, TopicPartition};
 
 use crate::cut::{Cutter, next_sequence};
 use crate::job::{Job, Leave, Phase, Refusal, Side};
-use crate::log::{Allowed, LogReader, compare, written_only_by};
+use crate::log::{Allowed, LogReader, Written, compare, written};
 use crate::metrics;
 use crate::produce;
 use crate::replicate::{PRODUCE_TIMEOUT_MS, Settled};
@@ -112,10 +112,8 @@ async fn look(job: &Job, known: &Known) -> Result<Cutter, Leave> {
 
     if at < leader_start {
         // Half of the padding may be there, from before a crash.
-        let fresh = known.state.as_ref().is_none_or(|state| state.agreed == 0) && follower_start == 0;
-        if fresh && at > 0 {
-            only_padding(job, at).await?;
-        }
+        let unknown = known.state.as_ref().is_none_or(|state| state.agreed == 0) && follower_start == 0;
+        let fresh = unknown && (at == 0 || only_padding(job, at).await?);
         (at, sequence) = pad(job, known, fresh, (at, sequence), leader_start).await?;
     }
 
@@ -216,11 +214,11 @@ async fn writable(follower: &Side, partition: i32, producer_id: i64) -> Result<(
     )))
 }
 
-/// Before anything is deleted: what is there must be padding of ours.
-async fn only_padding(job: &Job, end: i64) -> Result<(), Leave> {
-    match written_only_by(&job.follower, job.partition, 0..end, job.producer_id()).await {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(Leave::Failed(format!(
+/// Before anything is deleted: what is there is padding of ours, or a copy that was never kept in the state; nobody else's records.
+async fn only_padding(job: &Job, end: i64) -> Result<bool, Leave> {
+    match written(&job.follower, job.partition, 0..end, job.producer_id()).await {
+        Ok(written @ (Written::Filler | Written::Mirror)) => Ok(written == Written::Filler),
+        Ok(Written::Others) => Err(Leave::Failed(format!(
             "{} on {} has {end} records that the mirror did not write, and the leader's log begins behind them: their offsets cannot be the same. \
              Delete the topic there, or set offsets = \"translate\"",
             job.follower.partition(job.partition),
