@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use harness::kafka::{Cluster, Listener, Record};
 use harness::mirror::Mirror;
+use harness::scenario::transactions;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -42,24 +43,6 @@ fn records(count: usize, from: usize) -> Vec<Record> {
         record
     };
     (from..from + count).map(record).collect()
-}
-
-/// Transactions one after the other on partition 0, every third aborted.
-fn transactions(cluster: &Cluster, topic: &str, count: usize) -> Result<()> {
-    let mut config = cluster.client_config(Listener::Plaintext)?;
-    config.set("transactional.id", "a transaction").set("linger.ms", "0");
-    let producer: BaseProducer = config.create()?;
-    producer.init_transactions(LIMIT)?;
-    for n in 0..count {
-        producer.begin_transaction()?;
-        for m in 0..5 {
-            let value = format!("{n} {m}");
-            producer.send(BaseRecord::<str, _>::to(topic).partition(0).payload(&value)).map_err(|(error, _)| error)?;
-        }
-        producer.flush(LIMIT)?;
-        if n % 3 == 0 { producer.abort_transaction(LIMIT)? } else { producer.commit_transaction(LIMIT)? }
-    }
-    Ok(())
 }
 
 #[test]

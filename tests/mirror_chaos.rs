@@ -241,8 +241,8 @@ fn divergences(log: &str) -> Vec<&str> {
     log.lines().filter(|line| line.contains("diverged")).collect()
 }
 
-fn target() -> harness::kafka::Builder {
-    Cluster::version("4.3.0").name("target").first_node_id(11).brokers(3).set("min.insync.replicas", "2")
+fn target(version: &str) -> harness::kafka::Builder {
+    Cluster::version(version).name("target").first_node_id(11).brokers(3).set("min.insync.replicas", "2")
 }
 
 fn source(brokers: u16) -> harness::kafka::Builder {
@@ -252,20 +252,30 @@ fn source(brokers: u16) -> harness::kafka::Builder {
 
 #[test]
 fn kills_lose_and_repeat_nothing() -> Result<()> {
+    survive("4.3.0")
+}
+
+/// Another controller, another replication of topics, and brokers that are registered until their session is over.
+#[test]
+fn kills_lose_and_repeat_nothing_on_a_target_with_zookeeper() -> Result<()> {
+    survive("2.8.2")
+}
+
+fn survive(version: &str) -> Result<()> {
     let _turn = turn();
     let (kills, seed) = (kills()?, seed()?);
     println!("KFERRY_KILLS={kills} KFERRY_SEED={seed}");
-    survive(kills, seed).with_context(|| format!("KFERRY_KILLS={kills} KFERRY_SEED={seed}"))
+    copy_under_kills(version, kills, seed).with_context(|| format!("KFERRY_KILLS={kills} KFERRY_SEED={seed}"))
 }
 
-fn survive(kills: usize, seed: u64) -> Result<()> {
+fn copy_under_kills(version: &str, kills: usize, seed: u64) -> Result<()> {
     let began = Instant::now();
-    let clusters = Cluster::start_all(vec![source(if kills > FEW { 3 } else { 1 }), target()])?;
+    let clusters = Cluster::start_all(vec![source(if kills > FEW { 3 } else { 1 }), target(version)])?;
     let [source, target] = &clusters[..] else { bail!("two clusters were asked for") };
     source.create_topic("c.plain", 3, &[])?;
     source.create_topic("c.transactions", 2, &[])?;
-    let mut mirror = Mirror::new(source, target, "topics_regex = ['c\\..*']")?;
-    // Its topics are there before a broker is away: they get fewer replicas otherwise.
+    let mut mirror = Mirror::new(source, target, "topics_regex = ['c\\..*']\nreplication_factor = 3")?;
+    // Its topics are there before a broker is away: they cannot be created while one is.
     mirror.copy()?;
 
     let (stop, over) = (AtomicBool::new(false), AtomicBool::new(false));
@@ -308,11 +318,11 @@ fn two_mirrors_of_the_same_partitions_put_nothing_in_a_wrong_place() -> Result<(
 
 fn two(kills: usize, seed: u64) -> Result<()> {
     let began = Instant::now();
-    let clusters = Cluster::start_all(vec![source(1), target()])?;
+    let clusters = Cluster::start_all(vec![source(1), target("4.3.0")])?;
     let [source, target] = &clusters[..] else { bail!("two clusters were asked for") };
     source.create_topic("f.plain", 4, &[])?;
     source.create_topic("f.transactions", 2, &[])?;
-    let topics = "topics_regex = ['f\\..*']";
+    let topics = "topics_regex = ['f\\..*']\nreplication_factor = 3";
     let mut mirrors = [Mirror::new(source, target, topics)?, Mirror::new(source, target, topics)?];
     mirrors[0].copy()?;
 
@@ -356,7 +366,7 @@ fn translated_offsets_are_exact_whatever_is_killed() -> Result<()> {
 
 fn translate(kills: usize, seed: u64) -> Result<()> {
     let began = Instant::now();
-    let clusters = Cluster::start_all(vec![source(1), target()])?;
+    let clusters = Cluster::start_all(vec![source(1), target("4.3.0")])?;
     let [source, target] = &clusters[..] else { bail!("two clusters were asked for") };
     let topics = [("t.plain", 2), ("t.transactions", 2)];
     for (topic, partitions) in topics {

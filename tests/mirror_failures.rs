@@ -2,100 +2,23 @@
 //!
 //! The scenarios of a test share its clusters and run side by side, each with topics and a mirror process of its own.
 
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use harness::kafka::{ALICE, Acl, BOB, Cluster, Listener, Operation, Record, Resource};
 use harness::mirror::Mirror;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use harness::scenario::{Scenario, comes, identical, lines_of, mirror_of, records, says, side_by_side, stops, transactions};
+use kferry_wire::client::{Client, TopicPartition};
+use kferry_wire::config::{self, HostPort, Security};
+use kferry_wire::connection::ConnectOptions;
 
 const LIMIT: Duration = Duration::from_mins(1);
 /// A pass over the topics every 5 s, and one more for what was just created.
 const FOLLOWED: Duration = Duration::from_secs(15);
-
-type Scenario = (&'static str, fn(&Cluster, &Cluster) -> Result<()>);
-
-/// All scenarios at once; every one that failed is told.
-fn side_by_side(source: &Cluster, target: &Cluster, scenarios: &[Scenario]) -> Result<()> {
-    let failed: Vec<String> = thread::scope(|scope| {
-        let running: Vec<_> = scenarios.iter().map(|&(name, scenario)| (name, scope.spawn(move || scenario(source, target)))).collect();
-        let ended = running.into_iter().map(|(name, scenario)| (name, scenario.join().unwrap_or_else(|_| Err(anyhow!("it panicked")))));
-        ended.filter_map(|(name, ended)| Some(format!("{name}: {:#}", ended.err()?))).collect()
-    });
-    ensure!(failed.is_empty(), "{}", failed.join("\n\n"));
-    Ok(())
-}
-
-/// Both clusters give a consumer the same records, and both logs end at the same offsets.
-fn identical(source: &Cluster, target: &Cluster, topic: &str) -> Result<()> {
-    let (expected, actual) = (source.read_all(topic)?, target.read_all(topic)?);
-    for (expected, actual) in expected.iter().zip(&actual) {
-        ensure!(expected == actual, "{topic}: the source has {expected:?}, the target {actual:?}");
-    }
-    ensure!(expected.len() == actual.len(), "{topic}: {} records on the source, {} on the target", expected.len(), actual.len());
-    let (expected, actual) = (source.log_ends(topic)?, target.log_ends(topic)?);
-    ensure!(expected == actual, "{topic}: the logs end at {expected:?} on the source, at {actual:?} on the target");
-    Ok(())
-}
-
-/// A mirror of the topics that begin with a word.
-fn mirror_of(source: &Cluster, target: &Cluster, prefix: &str, lines: &str) -> Result<Mirror> {
-    Mirror::new(source, target, &lines_of(prefix, lines))
-}
-
-fn lines_of(prefix: &str, lines: &str) -> String {
-    format!("topics_regex = ['{prefix}\\..*']\n{lines}")
-}
-
-/// A run with `--once` that leaves something behind, and says these words of it in one line.
-fn stops(mirror: &mut Mirror, words: &[&str]) -> Result<()> {
-    let ended = mirror.once()?;
-    let said = ended.log.lines().any(|line| line.contains("not copied") && words.iter().all(|word| line.contains(word)));
-    ensure!(ended.code == Some(1) && said, "it ended with {:?}, and {words:?} is not in one line of:\n{}", ended.code, ended.log);
-    Ok(())
-}
-
-/// Waits until `look` finds nothing wrong any more.
-fn comes(limit: Duration, mirror: &Mirror, look: impl Fn() -> Result<()>) -> Result<()> {
-    let deadline = Instant::now() + limit;
-    while let Err(error) = look() {
-        if Instant::now() > deadline {
-            return Err(error.context(format!("{} s later; {}", limit.as_secs(), mirror.logs()?)));
-        }
-        thread::sleep(Duration::from_millis(100));
-    }
-    Ok(())
-}
-
-fn says(mirror: &Mirror, words: &[&str]) -> Result<()> {
-    let said = mirror.logs()?.lines().any(|line| words.iter().all(|word| line.contains(word)));
-    ensure!(said, "nowhere {words:?}");
-    Ok(())
-}
-
-/// Records for one partition.
-fn records(partition: i32, count: usize, what: &str) -> Vec<Record> {
-    (0..count).map(|n| Record::new(format!("key {n}"), format!("{what} {n}")).to_partition(partition)).collect()
-}
-
-/// Transactions one after the other on partition 0, every third aborted.
-fn transactions(cluster: &Cluster, topic: &str, count: usize) -> Result<()> {
-    let mut config = cluster.client_config(Listener::Plaintext)?;
-    config.set("transactional.id", topic).set("linger.ms", "0");
-    let producer: BaseProducer = config.create()?;
-    producer.init_transactions(LIMIT)?;
-    for n in 0..count {
-        producer.begin_transaction()?;
-        for m in 0..3 {
-            let value = format!("{n} {m}");
-            producer.send(BaseRecord::<str, _>::to(topic).partition(0).payload(&value)).map_err(|(error, _)| error)?;
-        }
-        producer.flush(LIMIT)?;
-        if n % 3 == 0 { producer.abort_transaction(LIMIT)? } else { producer.commit_transaction(LIMIT)? }
-    }
-    Ok(())
-}
+/// What the mirrors keep: all have the same name.
+const STATE: &str = "__kferry.mirror.m";
 
 #[test]
 fn the_mirror_stops_where_it_must_and_says_why() -> Result<()> {
@@ -104,13 +27,15 @@ fn the_mirror_stops_where_it_must_and_says_why() -> Result<()> {
         Cluster::version("4.3.0").name("target").first_node_id(11).listen(Listener::SaslPlaintext).acls(),
     ])?;
     let [source, target] = &clusters[..] else { bail!("two clusters were asked for") };
-    let scenarios: [Scenario; 9] = [
+    let scenarios: [Scenario; 11] = [
         ("a foreign record", a_foreign_record_is_found),
         ("a foreign record while it runs", a_foreign_record_is_found_while_it_runs),
         ("topics created anew", a_topic_that_was_created_anew_is_another_one),
         ("lost before they were copied", records_that_are_gone_before_they_were_copied),
         ("refused records", one_record_is_refused_and_the_others_are_copied),
+        ("lost before anything was kept", records_that_are_gone_although_nothing_was_kept),
         ("no markers", without_the_right_to_write_markers),
+        ("no markers, and killed", a_transaction_that_was_left_open_is_ended_before_its_successor_begins),
         ("there and back", the_direction_turns),
         ("there and back while it runs", the_direction_turns_while_it_runs),
         ("log starts, growth", what_the_leader_deletes_and_adds),
@@ -216,6 +141,28 @@ fn records_that_are_gone_before_they_were_copied(source: &Cluster, target: &Clus
     identical(source, target, "lost.records")
 }
 
+/// What was copied is no padding, although the state does not know of it: as after a kill before it was kept.
+fn records_that_are_gone_although_nothing_was_kept(source: &Cluster, target: &Cluster) -> Result<()> {
+    source.create_topic("unkept.records", 1, &[])?;
+    source.produce("unkept.records", &records(0, 100, "first"))?;
+    let mut mirror = mirror_of(source, target, "unkept", "on_error = 'fail'")?;
+    mirror.copy()?;
+    let forgotten = Record { value: None, ..Record::new(r#"{"topic":"unkept.records","partition":0}"#, "") };
+    for partition in 0..target.partitions(STATE)?.len() {
+        target.produce(STATE, &[forgotten.clone().to_partition(partition as i32)])?;
+    }
+    source.produce("unkept.records", &records(0, 100, "second"))?;
+    source.delete_records("unkept.records", 0, 150)?;
+    stops(&mut mirror, &["unkept.records-0", "100 to 149", "begins at 150", "on_error"])?;
+    let logs = mirror.logs()?;
+    ensure!(!logs.contains("Mend it"), "it gives advice that cannot help: {logs}");
+    let (starts, ends) = (target.log_starts("unkept.records")?, target.log_ends("unkept.records")?);
+    ensure!((&starts[..], &ends[..]) == (&[0], &[100]), "the copy is from {starts:?} to {ends:?} now");
+    mirror.write(source, target, &lines_of("unkept", "on_error = 'skip'"))?;
+    mirror.copy().context("with skip")?;
+    identical(source, target, "unkept.records")
+}
+
 /// One record of forty is too large for the target, all in one batch.
 fn one_record_is_refused_and_the_others_are_copied(source: &Cluster, target: &Cluster) -> Result<()> {
     const LARGE: i64 = 17;
@@ -246,7 +193,7 @@ fn one_record_is_refused_and_the_others_are_copied(source: &Cluster, target: &Cl
                 ensure!(source.log_ends(&topic)? == target.log_ends(&topic)?, "{run}: the ends are {:?}", target.log_ends(&topic)?);
                 source.produce(&topic, &records(0, 20, run))?;
             }
-            says(&mirror, &["a record is left out", "offset=17"])?;
+            says(&mirror, &["left out", "offset=17"])?;
             if on_error == "dead-letter" {
                 let letters = target.read_all("dead-letter.refused.DLT")?;
                 let [letter] = &letters[..] else { bail!("there are {} dead letters", letters.len()) };
@@ -289,10 +236,50 @@ fn without_the_right_to_write_markers(source: &Cluster, target: &Cluster) -> Res
     Ok(())
 }
 
+/// A mirror that is killed may leave an empty transaction open, whose marker lands when its successor asks for a producer id.
+fn a_transaction_that_was_left_open_is_ended_before_its_successor_begins(source: &Cluster, target: &Cluster) -> Result<()> {
+    const TOPIC: &str = "left.open";
+    const ID: &str = "kferry-mirror-left.open-0";
+    target.add_acls(&[
+        Acl::allow(ALICE.name, Operation::All, Resource::Topic("*".to_owned())),
+        Acl::allow(ALICE.name, Operation::Write, Resource::TransactionalId(ID.to_owned())),
+    ])?;
+    source.create_topic(TOPIC, 1, &[])?;
+    let mut mirror = Mirror::new_as(ALICE, source, target, &lines_of("left", ""))?;
+    mirror.copy()?;
+    transactions(source, TOPIC, 60)?;
+    let address = target.address(11, Listener::Plaintext)?;
+    let (host, port) = address.rsplit_once(':').context("host:port")?;
+    let settings = config::Cluster {
+        name: "target".into(),
+        id: 2,
+        bootstrap_servers: vec![HostPort { host: host.to_owned(), port: port.parse()? }],
+        brokers: None,
+        security: Security { tls: None, sasl: None },
+    };
+    tokio::runtime::Runtime::new()?.block_on(async {
+        let client = Client::new(Arc::new(settings), ConnectOptions::default());
+        let killed = client.init_producer_id(ID, LIMIT).await?;
+        client.add_partitions_to_txn(ID, killed, &[TopicPartition::new(TOPIC, 0)]).await
+    })?;
+    ensure!(target.log_ends(TOPIC)? == [0], "its marker is there already");
+    mirror.copy().context("after a transaction was left open")?;
+    identical(source, target, TOPIC)?;
+
+    transactions(source, TOPIC, 400)?;
+    for _ in 0..6 {
+        let mut process = mirror.start(&[])?;
+        thread::sleep(Duration::from_millis(700));
+        process.kill();
+    }
+    mirror.copy().context("after kills")?;
+    identical(source, target, TOPIC)
+}
+
 /// Says in the mirror's state who leads a topic.
 fn turn(target: &Cluster, topic: &str, leader: &str, term: i32) -> Result<()> {
     let (key, value) = (format!("{{\"topic\":\"{topic}\"}}"), format!("{{\"leader\":\"{leader}\",\"term\":{term}}}"));
-    target.produce("__kferry.mirror.m", &[Record::new(key, value)])
+    target.produce(STATE, &[Record::new(key, value)])
 }
 
 /// Who leads in the terms after the first.

@@ -131,13 +131,15 @@ fn ask(config: &Config) -> (Option<Brokers>, Option<Clients>) {
 }
 
 fn print(path: &Path, text: &str, config: &Config, report: &Report, colour: bool) {
-    let mut out = format!(
-        "{}: ok ({}, {}, {})\n",
-        report.file,
-        count(config.clusters.len(), "cluster"),
-        count(config.listeners.len(), "listener"),
-        count(config.routes.len(), "route")
-    );
+    let parts = [
+        (config.clusters.len(), "cluster"),
+        (config.listeners.len(), "listener"),
+        (config.routes.len(), "route"),
+        (config.mirrors.len(), "mirror"),
+    ];
+    // A file is for proxies, for mirrors, or for both.
+    let parts: Vec<_> = parts.into_iter().filter(|(number, _)| *number > 0).map(|(number, noun)| count(number, noun)).collect();
+    let mut out = format!("{}: ok ({})\n", report.file, parts.join(", "));
     if let Some(brokers) = &report.brokers {
         out.push('\n');
         out.push_str(&brokers.table());

@@ -119,7 +119,7 @@ impl Report {
         let target = Client::new(mirror.target.clone(), connect_options(&mirror.name)).within(PATIENCE);
         let nothing =
             format!("nothing is known of {}-{} yet: has kferry-mirror run, and is that its partition?", args.topic, args.partition);
-        let Some(state) = State::open(target, &mirror.name, false).await? else { return Ok(Some(nothing)) };
+        let Some(state) = State::open(target, mirror, false).await? else { return Ok(Some(nothing)) };
         let partition = TopicPartition::new(args.topic.as_str(), args.partition);
         let Some(kept) = state.partition(&partition) else { return Ok(Some(nothing)) };
         let map = state.map(&partition, mirror.offsets);

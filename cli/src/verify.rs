@@ -181,7 +181,7 @@ impl MirrorReport {
         let client = |cluster: &Arc<_>| Client::new(Arc::clone(cluster), connect_options(&mirror.name)).within(PATIENCE);
         let (source, target) = (client(&mirror.source), client(&mirror.target));
         let (mut on_source, mut on_target) = tokio::try_join!(Cluster::look(&source), Cluster::look(&target))?;
-        let mut state = State::open(target.clone(), &mirror.name, false).await?;
+        let mut state = State::open(target.clone(), mirror, false).await?;
         let leader = |topic: &str| state.as_ref().and_then(|state| state.leader(topic).cloned());
         let mut plans = topics::plan(mirror, &mut on_source, &mut on_target, leader).await?;
         plans.retain(|plan| only.is_empty() || only.iter().any(|topic| **topic == *plan.topic));

@@ -75,6 +75,16 @@ fn a_good_file_is_one_line_and_the_warning_of_a_split() {
 }
 
 #[test]
+fn a_file_of_mirrors_alone_counts_the_mirrors() {
+    let mirror =
+        |name: &str, topic: &str| format!("[[mirrors]]\nname = \"{name}\"\nsource = \"old\"\ntarget = \"new\"\ntopics = [\"{topic}\"]\n");
+    let clusters = "[clusters.old]\nid = 1\nbootstrap_servers = \"old:9092\"\n[clusters.new]\nid = 2\nbootstrap_servers = \"new:9092\"\n";
+    let file = write(&(clusters.to_owned() + &mirror("one", "a") + &mirror("two", "b")));
+    let output = check(&file, &[]);
+    assert_eq!(text(&output.stdout), format!("{}: ok (2 clusters, 2 mirrors)\n", file.path.display()), "{}", text(&output.stderr));
+}
+
+#[test]
 fn a_bad_file_ends_with_2_and_every_error_with_its_place() {
     let file = write("[clusters.legacy]\nid = 99\nbootstrap_servers = \"\"\n");
     let output = check(&file, &[]);

@@ -102,7 +102,7 @@ pub struct Unreadable {
     pub offsets: Range<i64>,
     /// Why.
     pub error: BatchError,
-    /// The bytes from it on.
+    /// Its bytes; all from it on where its length cannot be believed.
     pub bytes: Bytes,
 }
 
@@ -210,7 +210,8 @@ impl Cutter {
                 let length = entry.as_ref().map_or(0, |entry| entry.bytes().len());
                 let next = batch::split(left.slice(length..)).next().and_then(Result::ok).filter(|_| length > 0);
                 let end = next.map_or(end, |next| if let Entry::Batch(next) = next { next.base_offset() } else { end });
-                result = Err(Unreadable { offsets: self.at..end, error, bytes: left });
+                let bytes = if length > 0 { left.slice(..length) } else { left };
+                result = Err(Unreadable { offsets: self.at..end, error, bytes });
                 break;
             }
             left = left.slice(entry.map_or(0, |entry| entry.bytes().len())..);
@@ -305,10 +306,13 @@ impl Cutter {
             [one] => self.raw(one, pieces),
             several => {
                 let mut records = Vec::new();
-                for batch in several {
-                    records.append(&mut batch.records(DECODED)?);
+                let decoded = several.iter().try_for_each(|batch| Ok::<_, BatchError>(records.append(&mut batch.records(DECODED)?)));
+                if decoded.is_ok() {
+                    self.encode(&records, several[0].codec()?, Reason::Coalesced, pieces)?;
+                } else {
+                    // One of them is broken inside. As they are, the follower's broker refuses that one alone.
+                    several.iter().for_each(|batch| self.raw(batch, pieces));
                 }
-                self.encode(&records, several[0].codec()?, Reason::Coalesced, pieces)?;
             }
         }
         small.clear();

@@ -6,11 +6,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use kferry_wire::admin::topics::{NewPartitions, NewTopic};
 use kferry_wire::batch::Record;
 use kferry_wire::client::{TopicPartition, Topics};
 
-use crate::append::{AppendError, append};
+use crate::append::{self, AppendError, append};
 use crate::job::{Job, Refusal};
 
 /// What is too large for its topic must have room in this one.
@@ -21,36 +20,29 @@ pub fn topic(topic: &str) -> String {
     format!("{topic}.DLT")
 }
 
-/// Writes a record, or the bytes of a batch that cannot be read, to the topic of dead letters, which is created where it is missing.
-pub async fn write(job: &Job, refusal: &Refusal, record: Option<Record>) -> Result<(), AppendError> {
+/// Writes a record, or the bytes of a batch that cannot be read, to the topic of dead letters, which is created where it is missing,
+/// with so many replicas (see [`append::create`]).
+pub async fn write(job: &Job, refusal: &Refusal, record: Option<Record>, replication_factor: Option<u16>) -> Result<(), AppendError> {
     let client = &job.follower.client;
     let topic: Arc<str> = topic(&job.follower.topic).into();
     let metadata = client.metadata(Topics::Named(&[&topic])).await?;
     if metadata.topics.iter().all(|topic| topic.error.is_some()) {
-        let replication_factor = metadata.brokers.len().min(3) as i16;
-        let new = NewTopic {
-            name: topic.to_string(),
-            partitions: NewPartitions::Count { partitions: Some(1), replication_factor: Some(replication_factor) },
-            configs: vec![
-                ("max.message.bytes".to_owned(), MAX_MESSAGE_BYTES.to_owned()),
-                // A dead letter stays until somebody has seen to it.
-                ("retention.ms".to_owned(), "-1".to_owned()),
-            ],
-        };
-        client.create_topics(&[new], false).await.into_values().next().transpose()?;
+        // A dead letter stays until somebody has seen to it.
+        let configs = [("max.message.bytes", MAX_MESSAGE_BYTES), ("retention.ms", "-1")];
+        append::create(client, &topic, 1, replication_factor, &configs).await?;
     }
-    let mut record = record.unwrap_or_else(|| Record {
-        offset: 0,
-        timestamp: jiff::Timestamp::now().as_millisecond(),
-        key: None,
-        value: Some(refusal.bytes.clone()),
-        headers: Vec::new(),
-    });
+    let now = jiff::Timestamp::now().as_millisecond();
+    let record =
+        record.unwrap_or_else(|| Record { offset: 0, timestamp: now, key: None, value: Some(refusal.bytes.clone()), headers: Vec::new() });
+    let timestamp = record.timestamp.to_string();
+    // Its own may be what it is refused for, and this topic would refuse it too.
+    let mut record = Record { timestamp: now, ..record };
     let code = refusal.code.map_or_else(|| "UNKNOWN".to_owned(), |code| format!("{code:?}"));
     let headers = [
         ("topic", job.leader.topic.to_string()),
         ("partition", job.partition.to_string()),
         ("offset", refusal.offsets.start.to_string()),
+        ("timestamp", timestamp),
         ("connector.name", format!("kferry-mirror {}", job.mirror)),
         ("task.id", "0".to_owned()),
         ("stage", "PRODUCE".to_owned()),

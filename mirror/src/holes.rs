@@ -12,6 +12,8 @@
 //! # References
 //! - `WriteTxnMarkersRequest.json` (KIP-98); `org.apache.kafka.coordinator.transaction.TransactionMarkerChannelManager`
 //! - `org.apache.kafka.storage.internals.log.ProducerAppendInfo.appendEndTxnMarker`: which epochs are refused
+//! - `org.apache.kafka.coordinator.transaction.TransactionCoordinator.handleInitProducerId`: an open transaction is aborted first, and
+//!   `CONCURRENT_TRANSACTIONS` until its markers are written
 //! - `kafka.network.SocketServer.Processor`: a connection is muted until its request is answered
 
 use std::hash::{BuildHasher as _, RandomState};
@@ -20,6 +22,7 @@ use std::time::Duration;
 
 use kafka_protocol::ResponseError;
 use kferry_wire::admin::partitions::TxnMarker;
+use kferry_wire::admin::transactions::Producer;
 use kferry_wire::batch::Batch;
 use kferry_wire::client::{ClientError, TopicPartition};
 use tokio::time::{Instant, sleep};
@@ -120,9 +123,11 @@ async fn transactions(side: &Side, partition: i32, offsets: Range<i64>, refused:
     }
     let id = format!("kferry-mirror-{}-{partition}", side.topic);
     for at in offsets.clone() {
-        if let Err(error) = empty_transaction(side, partition, &id).await {
+        let told = async |error: ClientError| {
             rest(side, partition).await;
-            return Err(if error.is_retriable() {
+            // Another process of the same mirror has begun a transaction since: it goes on from here, or we do.
+            let fenced = matches!(error.code(), Some(ResponseError::InvalidProducerEpoch | ResponseError::ProducerFenced));
+            if error.is_retriable() || fenced {
                 Leave::Again(format!("an empty transaction for offset {at}: {error}"))
             } else {
                 Leave::Failed(format!(
@@ -130,14 +135,35 @@ async fn transactions(side: &Side, partition: i32, offsets: Range<i64>, refused:
                      the cluster to the mirror's principal there, or WRITE on the transactional id {id:?}",
                     side.cluster()
                 ))
-            });
+            }
+        };
+        let producer = match begin(side, partition, &id).await {
+            Ok((producer, end)) if end == at => producer,
+            Ok((_, end)) => {
+                return Err(Leave::Again(format!(
+                    "the log ends at {end}, and an empty transaction was to be at {at}: another process has filled it"
+                )));
+            }
+            Err(error) => return Err(told(error).await),
+        };
+        if let Err(error) = end(side, partition, &id, producer).await {
+            return Err(told(error).await);
         }
     }
     landed(side, partition, offsets.end).await
 }
 
-async fn empty_transaction(side: &Side, partition: i32, id: &str) -> Result<(), ClientError> {
+/// The producer of the next empty transaction, and where the log ends: nobody else's marker can land from then on. A coordinator gives out the next
+/// epoch of a transactional id when the transaction before is over and its marker has landed, whoever began it and however it ends (a mirror
+/// that was killed leaves one open); and who has an older epoch is fenced. So the log end is asked for behind that, each time: a
+/// compare-and-swap, as with [`marker`].
+async fn begin(side: &Side, partition: i32, id: &str) -> Result<(Producer, i64), ClientError> {
     let producer = side.client.init_producer_id(id, TRANSACTION).await?;
+    Ok((producer, side.client.log_end(&side.topic, partition).await?))
+}
+
+/// The marker of a transaction without records.
+async fn end(side: &Side, partition: i32, id: &str, producer: Producer) -> Result<(), ClientError> {
     side.client.add_partitions_to_txn(id, producer, &[side.partition(partition)]).await?;
     side.client.end_txn(id, producer, false).await
 }

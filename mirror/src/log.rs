@@ -31,6 +31,8 @@ pub struct LogReader {
     /// Records that were read and not asked for yet.
     ahead: VecDeque<Record>,
     max_bytes: i32,
+    /// A batch within these offsets, from and to, may be broken: `on_error` has left it out.
+    skipped: Vec<(i64, i64)>,
     /// Offsets that were read are added here.
     progress: Option<Arc<AtomicU64>>,
     translation: Option<Translation>,
@@ -119,7 +121,7 @@ pub enum ReadError {
 impl LogReader {
     /// Reads the offsets from `at` to before `end`, with answers of about `max_bytes`.
     pub fn new(side: Side, partition: i32, at: i64, end: i64, max_bytes: i32) -> Self {
-        Self { side, partition, at, end, ahead: VecDeque::new(), max_bytes, progress: None, translation: None }
+        Self { side, partition, at, end, ahead: VecDeque::new(), max_bytes, skipped: Vec::new(), progress: None, translation: None }
     }
 
     /// Reads a follower's log by its leader's offsets: what the mirror did not write there is left out.
@@ -180,8 +182,12 @@ impl LogReader {
                 continue;
             }
             if !hidden {
-                entry.check().map_err(|error| broken(self.at, error))?;
-                let records = entry.records(DECODED).map_err(|error| broken(self.at, error))?;
+                let left_out = self.skipped.iter().any(|(from, to)| *from <= self.at && end <= *to);
+                let records = match entry.check().and_then(|()| entry.records(DECODED)) {
+                    Ok(records) => records,
+                    Err(_) if left_out => Vec::new(),
+                    Err(error) => return Err(broken(self.at, error)),
+                };
                 let wanted = records.into_iter().filter(|record| (self.at..self.end).contains(&record.offset));
                 match &self.translation {
                     None => self.ahead.extend(wanted),
@@ -233,23 +239,45 @@ async fn fetch_once(side: &Side, partition: i32, at: i64, max_bytes: i32, isolat
     }
 }
 
-/// Whether all batches in a range of a log have this producer id.
-pub async fn written_only_by(side: &Side, partition: i32, offsets: Range<i64>, producer_id: i64) -> Result<bool, ReadError> {
+/// Whose batches a range of a log has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// Padding of this producer id, and nothing else.
+    Filler,
+    /// Records of this producer id, and markers.
+    Mirror,
+    /// Somebody else's records.
+    Others,
+}
+
+/// Who wrote a range of a log: the mirror, by its producer id, or somebody else.
+///
+/// # Errors
+/// [`ReadError`]: nothing can be said then.
+pub async fn written(side: &Side, partition: i32, offsets: Range<i64>, producer_id: i64) -> Result<Written, ReadError> {
     let mut at = offsets.start;
+    let mut written = Written::Filler;
     while at < offsets.end {
         let before = at;
         for entry in batch::split(fetch_once(side, partition, at, 1 << 20, Isolation::ReadCommitted).await?.records) {
-            let entry = entry.map_err(|error| side.broken(partition, at, error))?;
+            let broken = |error| side.broken(partition, at, error);
+            let entry = entry.map_err(broken)?;
             match &entry {
-                Entry::Batch(batch) if batch.producer_id() == producer_id => at = entry.last_offset() + 1,
-                _ => return Ok(false),
+                Entry::Batch(batch) if batch.is_control() => written = Written::Mirror,
+                Entry::Batch(batch) if batch.producer_id() == producer_id => {
+                    if !batch.is_filler(DECODED).map_err(broken)? {
+                        written = Written::Mirror;
+                    }
+                }
+                _ => return Ok(Written::Others),
             }
+            at = entry.last_offset() + 1;
         }
         if at == before {
             return Err(ReadError::Stuck { cluster: side.cluster().to_string(), partition: side.partition(partition), at });
         }
     }
-    Ok(true)
+    Ok(written)
 }
 
 /// Looks at the batches in a range of a log, whoever wrote them and whatever became of their transactions.
@@ -378,6 +406,7 @@ pub async fn compare_keys(
     keys: &mut Option<Keys>,
 ) -> Result<Compared, ReadError> {
     let mut found = Compared::default();
+    leader.skipped.clone_from(&allowed.skipped);
     let (mut left, mut right) = tokio::try_join!(leader.next(), follower.next())?;
     loop {
         let different = |offset, what: String| Some(Difference { offset, what });

@@ -1,6 +1,7 @@
 //! `kferry-mirror`: logs, file, mirrors, run, stop.
 
 use std::io::IsTerminal;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -42,6 +43,9 @@ struct Args {
     /// Leave small batches as they are, instead of putting several into one when there is more than one to copy.
     #[arg(long)]
     no_coalesce: bool,
+    /// Where /metrics and the rest are served, instead of [admin] mirror_bind: for several processes with one file on one host.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    admin_bind: Option<SocketAddr>,
     /// How log lines are written to standard error.
     #[arg(long, value_enum, default_value = "text")]
     log_format: LogFormat,
@@ -83,14 +87,16 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let stop = CancellationToken::new();
     let mirrors: Vec<_> = chosen.into_iter().map(|mirror| (mirror, Arc::new(Table::default()))).collect();
 
-    let listener = tokio::net::TcpListener::bind(config.admin.bind).await;
-    let listener = listener
-        .with_context(|| format!("cannot listen on {}, [admin] bind; is another kferry-mirror or the proxy on it?", config.admin.bind))?;
+    let admin = args.admin_bind.unwrap_or(config.admin.mirror_bind);
+    let listener = tokio::net::TcpListener::bind(admin).await;
+    let listener = listener.with_context(|| {
+        format!("cannot listen on {admin}, [admin] mirror_bind; if another kferry-mirror is on it, start this one with --admin-bind 127.0.0.1:PORT")
+    })?;
     let named: Mirrors = mirrors.iter().map(|(mirror, table)| (mirror.name.clone(), table.clone())).collect();
     let serving = tokio::spawn(admin::serve(listener, metrics, named.clone(), stop.clone()));
     let showing = tokio::spawn(progress::show(named, options.once, stop.clone()));
     tokio::spawn(stop_on_signals(stop.clone())?);
-    info!(version = env!("CARGO_PKG_VERSION"), config = %args.config.display(), mirrors = mirrors.len(), admin = %config.admin.bind, "kferry-mirror is ready");
+    info!(version = env!("CARGO_PKG_VERSION"), config = %args.config.display(), mirrors = mirrors.len(), %admin, "kferry-mirror is ready");
 
     let mut running = JoinSet::new();
     for (mirror, table) in mirrors {

@@ -2,14 +2,13 @@
 //!
 //! Label values are bounded: mirrors are names of the file, topics and partitions those that it selects.
 
-use kafka_protocol::ResponseError;
 use kferry_wire::client::TopicPartition;
 use metrics::{counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tracing::{debug, error, info, warn};
 
 use crate::cut::Data;
-use crate::job::{Job, Known, Phase};
+use crate::job::{Job, Known, Phase, Refusal};
 use crate::log::Compared;
 
 const BUILD_INFO: &str = "kferry_mirror_build_info";
@@ -88,10 +87,12 @@ pub(crate) fn diverged(job: &Job, reason: &str) {
     error!(mirror = &*job.mirror, partition = %job.topic_partition(), reason, "diverged");
 }
 
-/// A record was left out.
-pub(crate) fn skipped(job: &Job, offset: i64, code: Option<ResponseError>, reason: &str, dead_letter: bool) {
-    counter!(SKIPPED, "mirror" => job.mirror.clone(), "topic" => job.topic.clone()).increment(1);
-    warn!(mirror = &*job.mirror, partition = %job.topic_partition(), offset, ?code, reason, dead_letter, "a record is left out");
+/// A record, or a batch that cannot be read, was left out.
+pub(crate) fn skipped(job: &Job, refusal: &Refusal, dead_letter: bool) {
+    let Refusal { offsets, code, reason, .. } = refusal;
+    let count = offsets.end - offsets.start;
+    counter!(SKIPPED, "mirror" => job.mirror.clone(), "topic" => job.topic.clone()).increment(count as u64);
+    warn!(mirror = &*job.mirror, partition = %job.topic_partition(), offset = offsets.start, count, ?code, reason, dead_letter, "left out");
 }
 
 /// Both clusters' topics were looked at, or could not be.

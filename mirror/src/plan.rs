@@ -18,7 +18,7 @@ use serde::Serialize;
 use crate::cut::producer_id;
 use crate::dead_letters;
 use crate::job::{Phase, Side};
-use crate::log::{Allowed, LogReader, ReadError, Sample, compare, sample, written_only_by};
+use crate::log::{Allowed, LogReader, ReadError, Sample, Written, compare, sample, written};
 use crate::offsets::Direction;
 use crate::rights::{Missing, Needs, Rights};
 use crate::run::connect_options;
@@ -154,7 +154,7 @@ impl MirrorPlan {
         let clients = [client(&mirror.source), client(&mirror.target)];
         let (mut source, mut target) = tokio::try_join!(Cluster::look(&clients[0]), Cluster::look(&clients[1]))?;
         // Without the right to read it nothing is known of it; the missing right is told.
-        let state = match State::open(clients[1].clone(), &mirror.name, false).await {
+        let state = match State::open(clients[1].clone(), mirror, false).await {
             Ok(state) => state,
             Err(error) if is_authorization(&error) => None,
             Err(error) => return Err(error),
@@ -604,10 +604,18 @@ impl Pair<'_> {
             Look::Sample { partition, at } => Ok(Found::Sample(sample(leader, partition, at, SAMPLED.0).await?)),
             Look::Unknown { partition, to } => {
                 let ours = producer_id(&self.mirror.name, topic, partition, term);
-                if written_only_by(follower, partition, 0..to.min(COMPARED), ours).await? {
-                    Ok(Found::Padding)
-                } else {
-                    in_the_way(partition, "it lies before the leader's log start, where the mirror would have to fill it up".to_owned())
+                match written(follower, partition, 0..to.min(COMPARED), ours).await? {
+                    Written::Filler => Ok(Found::Padding),
+                    Written::Mirror if self.mirror.on_error != OnError::Fail => Ok(Found::Padding),
+                    Written::Mirror => Ok(Found::InTheWay(format!(
+                        "{} on {} has deleted records from offset {to} on before they were copied; with on_error = \"skip\" or \"dead-letter\" the \
+                         mirror goes on behind them",
+                        leader.partition(partition),
+                        leader.cluster()
+                    ))),
+                    Written::Others => {
+                        in_the_way(partition, "it lies before the leader's log start, where the mirror would have to fill it up".to_owned())
+                    }
                 }
             }
             Look::Foreign { partition, from, to } => {

@@ -175,12 +175,14 @@ impl Run {
     pub async fn begin(mirror: Arc<Mirror>, options: Options, table: Arc<Table>) -> Result<Self, StateError> {
         let client = |cluster: &Arc<_>| Client::new(Arc::clone(cluster), connect_options(&mirror.name));
         let (source, target) = (client(&mirror.source), client(&mirror.target));
-        let state = State::open(target.clone(), &mirror.name, true).await?.expect("it is created where it is missing");
+        let state = State::open(target.clone(), &mirror, true).await?.expect("it is created where it is missing");
+        let rate = mirror.max_bytes_per_second.map(std::num::NonZeroU64::get);
         let limits = Limits {
-            fetch_bytes: 4 << 20,
+            // What a second allows comes in that second, not all that there is room for and then nothing for long.
+            fetch_bytes: rate.map_or(4 << 20, |rate| (4 << 20).min(rate as usize)),
             partition_bytes: 1 << 20,
             produce_bytes: 4 << 20,
-            rate: Rate::new(mirror.max_bytes_per_second.map(std::num::NonZeroU64::get)),
+            rate: Rate::new(rate),
         };
         let (to_back, back) = mpsc::unbounded_channel();
         Ok(Self {
@@ -534,9 +536,19 @@ impl Run {
     }
 
     /// Records that cannot be copied. First it is found out which one it is; then `on_error` decides. `Err` is why the partition stays.
-    async fn refused(&mut self, job: &mut Job, refusal: Refusal) -> Result<(), String> {
+    async fn refused(&mut self, job: &mut Job, mut refusal: Refusal) -> Result<(), String> {
         let offset = refusal.offsets.start;
-        let records = batch::split(refusal.bytes.clone()).next().and_then(Result::ok).and_then(|entry| entry.records(DECODED).ok());
+        let several = refusal.offsets.end > offset + 1;
+        let entry = batch::split(refusal.bytes.clone()).next().and_then(Result::ok).filter(|entry| entry.check().is_ok());
+        let records = match entry.map(|entry| entry.records(DECODED)) {
+            Some(Ok(records)) => Some(records),
+            // The broker's word alone does not say what is wrong with it.
+            Some(Err(_)) => {
+                refusal.reason += "; its records cannot be read: look at it with kafka-dump-log.sh";
+                None
+            }
+            None => None,
+        };
         if let Some(records) = &records
             && records.len() > 1
             && job.caution.single_until < refusal.offsets.end
@@ -548,20 +560,27 @@ impl Run {
             "{} on {}, offset{} {}",
             job.leader.partition(job.partition),
             job.leader.cluster(),
-            if refusal.offsets.end > offset + 1 { "s" } else { "" },
-            if refusal.offsets.end > offset + 1 { format!("{offset} to {}", refusal.offsets.end - 1) } else { offset.to_string() }
+            if several { "s" } else { "" },
+            if several { format!("{offset} to {}", refusal.offsets.end - 1) } else { offset.to_string() }
         );
-        let advice = format!(
-            "Mend it and it goes on by itself; or set on_error = \"skip\" or \"dead-letter\", and {} is left out",
-            if refusal.offsets.end > offset + 1 { "that batch" } else { "that record" }
-        );
-        if self.mirror.on_error == OnError::Fail || refusal.offsets.is_empty() || (records.is_none() && refusal.bytes.is_empty()) {
-            return Err(format!("{where_}: {}. {advice}", refusal.reason));
+        // Records that are lost have no bytes, and their reason says what to do.
+        let advice = if refusal.bytes.is_empty() {
+            ""
+        } else if refusal.offsets.is_empty() {
+            ". How far it reaches cannot be told, so on_error cannot leave it out: mend the leader's log, or delete its records up to behind the \
+             damage (kafka-delete-records.sh); then on_error decides about what is lost"
+        } else if several {
+            ". Mend it and it goes on by itself; or set on_error = \"skip\" or \"dead-letter\", and that batch is left out"
+        } else {
+            ". Mend it and it goes on by itself; or set on_error = \"skip\" or \"dead-letter\", and that record is left out"
+        };
+        if self.mirror.on_error == OnError::Fail || refusal.offsets.is_empty() || refusal.bytes.is_empty() {
+            return Err(format!("{where_}: {}{advice}", refusal.reason));
         }
         let dead_letter = self.mirror.on_error == OnError::DeadLetter;
         if dead_letter {
             let record: Option<Record> = records.and_then(|records| records.into_iter().next());
-            dead_letters::write(job, &refusal, record)
+            dead_letters::write(job, &refusal, record, self.mirror.replication_factor)
                 .await
                 .map_err(|error| format!("{where_}: {}; and it cannot be written to its dead letters: {error}", refusal.reason))?;
         }
@@ -575,8 +594,8 @@ impl Run {
             known.unsaved = true;
         }
         self.save().await.map_err(|error| format!("{where_}: {}; and that it is left out cannot be kept: {error}", refusal.reason))?;
-        metrics::skipped(job, offset, refusal.code, &refusal.reason, dead_letter);
-        if refusal.offsets.end == offset + 1 {
+        metrics::skipped(job, &refusal, dead_letter);
+        if !several {
             job.caution.skip.insert(offset);
         } else {
             job.caution.leap = Some(refusal.offsets);

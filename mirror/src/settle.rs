@@ -30,7 +30,7 @@ use kferry_wire::config::Offsets;
 use crate::cut::{Cutter, next_sequence};
 use crate::holes;
 use crate::job::{Job, Leave, Phase, Refusal, Side};
-use crate::log::{Allowed, LogReader, View, compare, visit, written_only_by};
+use crate::log::{Allowed, LogReader, View, Written, compare, visit, written};
 use crate::metrics;
 use crate::produce;
 use crate::replicate::{PRODUCE_TIMEOUT_MS, Settled};
@@ -84,7 +84,7 @@ async fn look(job: &Job, known: &Known) -> Result<Cutter, Leave> {
 
     let leader_start = earliest(leader, job.partition).await?;
     let follower_start = earliest(follower, job.partition).await?;
-    let (Written { mut at, mut jumps, end, mut sequence }, leader_end) = ends(job, agreed, follower_start).await?;
+    let (Ends { mut at, mut jumps, end, mut sequence }, leader_end) = ends(job, agreed, follower_start).await?;
     let stable_end = offset(leader, job.partition, Position::LastStable).await?;
     let (mut map, direction) = {
         let mut status = job.status.lock();
@@ -105,10 +105,8 @@ async fn look(job: &Job, known: &Known) -> Result<Cutter, Leave> {
             jumps = true;
         } else {
             // Half of the padding may be there, from before a crash.
-            let fresh = known.state.as_ref().is_none_or(|state| state.agreed == 0) && follower_start == 0;
-            if fresh && at > 0 {
-                only_padding(job, at).await?;
-            }
+            let unknown = known.state.as_ref().is_none_or(|state| state.agreed == 0) && follower_start == 0;
+            let fresh = unknown && (at == 0 || only_padding(job, at).await?);
             (at, sequence) = pad(job, known, fresh, (at, sequence), leader_start).await?;
         }
     }
@@ -226,7 +224,7 @@ fn same_topics(job: &Job, known: &Known) -> Result<i64, Leave> {
 }
 
 /// Where the follower's log ends.
-struct Written {
+struct Ends {
     /// The offset of the leader up to which the follower has its records.
     at: i64,
     /// What comes next is the first of a segment.
@@ -239,7 +237,7 @@ struct Written {
 
 /// Both log ends. A broker that was frozen or cut off believes for a moment that it still leads, with a log that is too short: so what looks
 /// like lost records is looked at again before anybody believes it.
-async fn ends(job: &Job, agreed: i64, follower_start: i64) -> Result<(Written, i64), Leave> {
+async fn ends(job: &Job, agreed: i64, follower_start: i64) -> Result<(Ends, i64), Leave> {
     let mut looks = 0;
     loop {
         let (end, sequence) = writable(&job.follower, job.partition, job.producer_id()).await?;
@@ -248,7 +246,7 @@ async fn ends(job: &Job, agreed: i64, follower_start: i64) -> Result<(Written, i
         let leader_end = log_end(&job.leader, job.partition).await?;
         looks += 1;
         if (agreed..=leader_end).contains(&at) || looks == LOOKS {
-            return Ok((Written { at, jumps, end, sequence }, leader_end));
+            return Ok((Ends { at, jumps, end, sequence }, leader_end));
         }
         for side in [&job.leader, &job.follower] {
             side.client.forget_leader(&side.partition(job.partition));
@@ -353,11 +351,11 @@ async fn writable(follower: &Side, partition: i32, producer_id: i64) -> Result<(
     )))
 }
 
-/// Before anything is deleted: what is there must be padding of ours.
-async fn only_padding(job: &Job, end: i64) -> Result<(), Leave> {
-    match written_only_by(&job.follower, job.partition, 0..end, job.producer_id()).await {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(Leave::Failed(format!(
+/// Before anything is deleted: what is there is padding of ours, or a copy that was never kept in the state; nobody else's records.
+async fn only_padding(job: &Job, end: i64) -> Result<bool, Leave> {
+    match written(&job.follower, job.partition, 0..end, job.producer_id()).await {
+        Ok(written @ (Written::Filler | Written::Mirror)) => Ok(written == Written::Filler),
+        Ok(Written::Others) => Err(Leave::Failed(format!(
             "{} on {} has {end} records that the mirror did not write, and the leader's log begins behind them: their offsets cannot be the same. \
              Delete the topic there, or set offsets = \"translate\"",
             job.follower.partition(job.partition),

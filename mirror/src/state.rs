@@ -12,13 +12,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use kferry_wire::admin::partitions::Position;
-use kferry_wire::admin::topics::{NewPartitions, NewTopic};
 use kferry_wire::batch::Record;
 use kferry_wire::client::{Client, ClientError, TopicPartition, Topics};
-use kferry_wire::config::Offsets;
+use kferry_wire::config::{Mirror, Offsets};
 use serde::{Deserialize, Serialize};
 
-use crate::append::{AppendError, append};
+use crate::append::{self, AppendError, append};
 use crate::job::{Phase, Side};
 use crate::log::{LogReader, ReadError};
 use crate::offsets::{Direction, OffsetMap, Segment};
@@ -162,20 +161,14 @@ pub fn topic(mirror: &str) -> String {
 
 impl State {
     /// Reads all of a mirror's state on its target; creates the topic where it is missing and `create` is set. `None` where it is missing.
-    pub async fn open(client: Client, mirror: &str, create: bool) -> Result<Option<Self>, StateError> {
-        let topic: Arc<str> = topic(mirror).into();
+    pub async fn open(client: Client, mirror: &Mirror, create: bool) -> Result<Option<Self>, StateError> {
+        let topic: Arc<str> = topic(&mirror.name).into();
         let metadata = client.metadata(Topics::Named(&[&topic])).await?;
         let there = metadata.topics.iter().find(|known| known.error.is_none());
         let partitions = match there {
             Some(there) => there.partitions.len() as i32,
             None if create => {
-                let replication_factor = metadata.brokers.len().min(3) as i16;
-                let new = NewTopic {
-                    name: topic.to_string(),
-                    partitions: NewPartitions::Count { partitions: Some(SHARDS), replication_factor: Some(replication_factor) },
-                    configs: vec![("cleanup.policy".to_owned(), "compact".to_owned())],
-                };
-                client.create_topics(&[new], false).await.into_values().next().transpose()?;
+                append::create(&client, &topic, SHARDS, mirror.replication_factor, &[("cleanup.policy", "compact")]).await?;
                 SHARDS
             }
             None => return Ok(None),

@@ -156,6 +156,12 @@ impl Cluster {
         Ok(())
     }
 
+    /// What a topic has that does not set it, as far as a topic is known that does not.
+    fn default(&self, key: &str) -> Option<&str> {
+        let entries = self.configs.values().flatten().filter(|entry| entry.name == key);
+        entries.filter(|entry| entry.source != ConfigSource::Topic).find_map(|entry| entry.value.as_deref())
+    }
+
     fn config(&self, topic: &str, key: &str) -> Option<&str> {
         self.configs.get(topic)?.iter().find(|entry| entry.name == key)?.value.as_deref()
     }
@@ -338,7 +344,9 @@ fn config(
     for (key, value) in &mirror.topic_config {
         config.insert(key.clone(), value.clone());
     }
-    if let Some(min) = config.get(MIN_ISR).and_then(|min| min.parse::<usize>().ok())
+    // 2.8 holds to it even where there are fewer replicas, 4.x does not (`Partition.effectiveMinIsr`).
+    if let Some(min) =
+        config.get(MIN_ISR).map(String::as_str).or_else(|| follower.default(MIN_ISR)).and_then(|min| min.parse::<usize>().ok())
         && min > replication_factor
     {
         notes.push(format!("{MIN_ISR} = {min} becomes {replication_factor}, its replication factor: nothing could be written otherwise"));

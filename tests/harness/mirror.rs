@@ -45,6 +45,13 @@ impl Mirror {
         Self { folder: run::folder("mirror")?, arguments: Vec::new(), user: Some(user), runs: 0 }.written(source, target, lines)
     }
 
+    /// With a file of the test's own.
+    pub fn of(text: &str) -> Result<Self> {
+        let mirror = Self { folder: run::folder("mirror")?, arguments: Vec::new(), user: None, runs: 0 };
+        fs::write(mirror.folder.join("routes.toml"), text)?;
+        Ok(mirror)
+    }
+
     fn written(self, source: &Cluster, target: &Cluster, lines: &str) -> Result<Self> {
         self.write(source, target, lines)?;
         Ok(self)
@@ -62,7 +69,7 @@ impl Mirror {
             }
         }
         let admin = ports::take(1)?.start;
-        writeln!(text, "[admin]\nbind = \"127.0.0.1:{admin}\"\n")?;
+        writeln!(text, "[admin]\nmirror_bind = \"127.0.0.1:{admin}\"\n")?;
         writeln!(text, "[[mirrors]]\nname = \"m\"\nsource = \"source\"\ntarget = \"target\"\n{lines}")?;
         fs::write(self.folder.join("routes.toml"), text)?;
         Ok(())

@@ -43,6 +43,19 @@ impl Batch {
         self.read_records(&payload).map_err(|error| BatchError::malformed(offset, error))
     }
 
+    /// Whether it is as [`filler`] makes it: all of its records are empty, and without a timestamp.
+    ///
+    /// # Errors
+    /// As [`Batch::records`], of which it needs as much memory.
+    pub fn is_filler(&self, max_bytes: usize) -> Result<bool, BatchError> {
+        // Hardly any other batch gets as far as being decompressed.
+        Ok(self.max_timestamp() == -1
+            && self
+                .records(max_bytes)?
+                .iter()
+                .all(|record| record.timestamp == -1 && record.key.is_none() && record.value.is_none() && record.headers.is_empty()))
+    }
+
     fn read_records(&self, payload: &Bytes) -> Result<Vec<Record>, Malformed> {
         let count = self.header.count as usize;
         let mut records = Vec::with_capacity(count.min(payload.len() / MIN_RECORD_LEN));

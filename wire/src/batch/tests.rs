@@ -218,6 +218,25 @@ fn only_what_a_broker_takes_is_written() {
 }
 
 #[test]
+fn filler_is_told_from_records() {
+    assert_eq!(filler(100).unwrap().is_filler(1 << 20), Ok(true));
+    let empty = Record { offset: 0, timestamp: -1, key: None, value: None, headers: Vec::new() };
+    let changed: [fn(&mut Record); 4] = [
+        |record| record.timestamp = 7,
+        |record| record.key = Some(Bytes::from_static(b"")),
+        |record| record.value = Some(Bytes::from_static(b"x")),
+        |record| record.headers.push((Bytes::from_static(b"h"), None)),
+    ];
+    for change in changed {
+        let mut records = vec![empty.clone(), Record { offset: 1, ..empty.clone() }];
+        change(&mut records[1]);
+        let bytes = encode(&records, Codec::None, OURS).unwrap();
+        let Some(Ok(Entry::Batch(batch))) = split(bytes).next() else { panic!("it is a batch") };
+        assert_eq!(batch.is_filler(1 << 20), Ok(false), "{records:?}");
+    }
+}
+
+#[test]
 fn filler_takes_up_offsets_and_little_else() {
     let filler = filler(100_000).unwrap();
     assert!(filler.len() < 64 * 1024, "{} bytes", filler.len());

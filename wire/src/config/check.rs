@@ -22,7 +22,12 @@ pub(super) fn across_tables(findings: &Findings<'_>, draft: &Draft<'_>) {
     unique(findings, "cluster id", clusters.iter().filter_map(|cluster| cluster.id.as_ref().ok()), ToString::to_string);
     unique(findings, "listener name", listeners.iter().filter_map(|listener| listener.name.as_ref().ok()), |name| quoted(name));
     unique(findings, "route name", routes.iter().filter_map(|route| route.name.as_ref().ok()), |name| quoted(name));
-    ports(findings, clusters, listeners, draft.admin.as_ref().ok(), routes);
+    // A mirror's address is taken only where there are mirrors, or where the file has it.
+    let admin = draft.admin.as_ref().ok().map(|admin| {
+        let mirror_bind = Some(&admin.mirror_bind).filter(|bind| !bind.span.is_empty() || !mirrors.is_empty());
+        (&admin.bind, mirror_bind)
+    });
+    ports(findings, clusters, listeners, admin, routes);
     if draft.clusters.is_ok() && draft.has_all_clusters {
         for name in routes.iter().flat_map(named_clusters).chain(mirrors.iter().flat_map(MirrorDraft::named_clusters)) {
             known_cluster(findings, clusters, name);
@@ -82,7 +87,7 @@ fn ports(
     findings: &Findings<'_>,
     clusters: &[ClusterDraft<'_>],
     listeners: &[ListenerDraft<'_>],
-    admin: Option<&At<SocketAddr>>,
+    admin: Option<(&At<SocketAddr>, Option<&At<SocketAddr>>)>,
     routes: &[RouteDraft<'_>],
 ) {
     let ranges: Vec<_> = clusters
@@ -156,7 +161,11 @@ fn ports(
             Some(Bind { who, span: bind.span.clone(), address: bind.value })
         })
         .collect();
-    binds.extend(admin.map(|bind| Bind { who: "[admin]".to_owned(), span: bind.span.clone(), address: bind.value }));
+    if let Some((bind, mirror_bind)) = admin {
+        let taken = |who: &str, bind: &At<SocketAddr>| Bind { who: who.to_owned(), span: bind.span.clone(), address: bind.value };
+        binds.push(taken("[admin]", bind));
+        binds.extend(mirror_bind.map(|bind| taken("[admin] mirror_bind", bind)));
+    }
     for (n, bind) in binds.iter().enumerate() {
         let clash =
             binds[..n].iter().find(|other| bind.address.port() == other.address.port() && can_share(bind.address.ip(), other.address.ip()));
@@ -443,7 +452,7 @@ pub(super) fn built(draft: Draft<'_>) -> Field<Config> {
         clusters,
         listeners,
         users,
-        admin: Admin { bind: draft.admin?.value },
+        admin: draft.admin.map(|admin| Admin { bind: admin.bind.value, mirror_bind: admin.mirror_bind.value })?,
         limits: draft.limits?,
         routes,
         mirrors,

@@ -312,8 +312,10 @@ pub struct ClientAuth {
 /// `[admin]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admin {
-    /// `bind`, 127.0.0.1:9190 without it: it has no authentication of its own.
+    /// `bind`, 127.0.0.1:9190 without it: the proxy's. It has no authentication of its own.
     pub bind: SocketAddr,
+    /// `mirror_bind`, 127.0.0.1:9191 without it: kferry-mirror's. Nor has this one.
+    pub mirror_bind: SocketAddr,
 }
 
 /// `[limits]`: named after the broker's own settings.

@@ -37,11 +37,16 @@ pub(super) struct Draft<'t> {
     pub(super) has_all_clusters: bool,
     pub(super) listeners: Field<Vec<ListenerDraft<'t>>>,
     pub(super) users: Field<Vec<UserDraft<'t>>>,
-    /// `[admin]`'s `bind`; an empty place where it is the default.
-    pub(super) admin: Field<At<SocketAddr>>,
+    pub(super) admin: Field<AdminDraft>,
     pub(super) limits: Field<Limits>,
     pub(super) routes: Field<Vec<RouteDraft<'t>>>,
     pub(super) mirrors: Field<Vec<MirrorDraft<'t>>>,
+}
+
+/// An empty place where an address is the default.
+pub(super) struct AdminDraft {
+    pub(super) bind: At<SocketAddr>,
+    pub(super) mirror_bind: At<SocketAddr>,
 }
 
 pub(super) struct ClusterDraft<'t> {
@@ -527,11 +532,12 @@ fn server_tls(t: &mut Table<'_>, folder: &Path) -> Field<Option<ServerTls>> {
     Ok(Some(ServerTls { identity: identity.value, client_auth: client_auth? }))
 }
 
-fn admin(mut t: Table<'_>) -> Field<At<SocketAddr>> {
-    let bind = t.optional("bind", address);
-    let default = At { span: t.span.clone(), value: SocketAddr::from(([127, 0, 0, 1], 9190)) };
+fn admin(mut t: Table<'_>) -> Field<AdminDraft> {
+    let default = |span, port| At { span, value: SocketAddr::from(([127, 0, 0, 1], port)) };
+    let (bind, mirror_bind) = (t.optional("bind", address), t.optional("mirror_bind", address));
+    let span = t.span.clone();
     t.finish();
-    Ok(bind?.unwrap_or(default))
+    Ok(AdminDraft { bind: bind?.unwrap_or(default(span, 9190)), mirror_bind: mirror_bind?.unwrap_or(default(0..0, 9191)) })
 }
 
 fn limits(mut t: Table<'_>) -> Field<Limits> {

@@ -340,6 +340,39 @@ fn the_default_admin_address_is_told_where_the_file_can_be_edited() {
     "#);
 }
 
+/// Only a file with mirrors needs the address of theirs, or one that names it.
+#[test]
+fn the_address_of_the_mirrors_is_taken_where_there_are_mirrors() {
+    let mirrors = "\n[[mirrors]]\nname = \"m\"\nsource = \"legacy\"\ntarget = \"new\"\ntopics = [\"orders\"]\n";
+    let text = PORTS.replacen("0.0.0.0:9092", "0.0.0.0:9191", 1);
+    assert_eq!(parse(&text).admin.mirror_bind.to_string(), "127.0.0.1:9191");
+    let errors = |text: &str| Config::parse(text, Path::new("routes.toml")).unwrap_err().to_string();
+    assert_snapshot!(errors(&(text.clone() + mirrors)), @r#"
+    error: 0.0.0.0:9191 is taken by [admin] mirror_bind
+      --> routes.toml:15:8
+       |
+    15 | bind = "0.0.0.0:9191"
+       |        ^^^^^^^^^^^^^^
+       |
+       = help: it has 127.0.0.1:9191 by default: write another port
+
+    routes.toml: 1 error
+    "#);
+    let named = |port| PORTS.replacen("[[routes]]", &format!("[admin]\nmirror_bind = \"127.0.0.1:{port}\"\n\n[[routes]]"), 1);
+    assert_snapshot!(errors(&named(9190)), @r#"
+    error: 127.0.0.1:9190 is taken by [admin]
+      --> routes.toml:23:15
+       |
+    23 | mirror_bind = "127.0.0.1:9190"
+       |               ^^^^^^^^^^^^^^^^
+       |
+       = help: it has 127.0.0.1:9190 in line 22: write another port
+
+    routes.toml: 1 error
+    "#);
+    assert_eq!(parse(&(named(9081) + mirrors)).admin.mirror_bind.to_string(), "127.0.0.1:9081");
+}
+
 #[test]
 fn addresses_to_listen_on() {
     for (bind, hint) in [

@@ -120,6 +120,7 @@ sasl_password_env = "AUDITOR"
 
 [admin]
 bind = "127.0.0.1:9080"
+mirror_bind = "127.0.0.1:9081"
 
 [limits]
 max_connections = 100
