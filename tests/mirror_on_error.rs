@@ -229,7 +229,9 @@ fn a_record_with_a_rejected_timestamp_is_found_among_others() -> Result<()> {
         source.create_topic(&topic, 1, &[])?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as i64;
         let mut batch = records(0, 40, "today");
-        batch.iter_mut().for_each(|record| record.timestamp = Some(now));
+        for record in &mut batch {
+            record.timestamp = Some(now);
+        }
         batch[LATE as usize].timestamp = Some(now + DAY_MS);
         source.produce_with(&topic, &batch, &[("linger.ms", "500")])?;
         source.produce(&topic, &records(0, 10, "today too"))?;

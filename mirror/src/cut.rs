@@ -306,12 +306,14 @@ impl Cutter {
             [one] => self.raw(one, pieces),
             several => {
                 let mut records = Vec::new();
-                let decoded = several.iter().try_for_each(|batch| Ok::<_, BatchError>(records.append(&mut batch.records(DECODED)?)));
+                let decoded = several.iter().try_for_each(|batch| batch.records(DECODED).map(|mut more| records.append(&mut more)));
                 if decoded.is_ok() {
                     self.encode(&records, several[0].codec()?, Reason::Coalesced, pieces)?;
                 } else {
                     // One of them is broken inside. As they are, the follower's broker refuses that one alone.
-                    several.iter().for_each(|batch| self.raw(batch, pieces));
+                    for batch in several {
+                        self.raw(batch, pieces);
+                    }
                 }
             }
         }

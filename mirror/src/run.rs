@@ -595,10 +595,10 @@ impl Run {
         }
         self.save().await.map_err(|error| format!("{where_}: {}; and that it is left out cannot be kept: {error}", refusal.reason))?;
         metrics::skipped(job, &refusal, dead_letter);
-        if !several {
-            job.caution.skip.insert(offset);
-        } else {
+        if several {
             job.caution.leap = Some(refusal.offsets);
+        } else {
+            job.caution.skip.insert(offset);
         }
         Ok(())
     }
