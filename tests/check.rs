@@ -106,6 +106,7 @@ fn real_clusters_are_told_as_they_are() -> Result<()> {
     every_way_in_works_and_says_as_whom(new)?;
     zookeeper_clusters_are_known_too(legacy)?;
     a_principal_that_may_nothing_is_enough(new)?;
+    who_relays_must_know_the_topics(new)?;
     without_credentials_the_release_is_told(new)?;
     a_wrong_password_is_told_and_not_shown(new)?;
     settings_that_differ_from_the_listener_say_what_to_set(new)?;
@@ -173,6 +174,17 @@ fn a_principal_that_may_nothing_is_enough(new: &Cluster) -> Result<()> {
     assert_eq!(table.row(&address)?[..7], ["new", &address, "4.3", &new.cluster_id()?, "2", "-", "User:alice"]);
     let report = check(&routes, &["--connect", "--json"])?.json()?;
     assert_eq!((&report["ok"], &server(&report, &address)?["controller"]), (&json!(true), &Value::Null), "{report}");
+    Ok(())
+}
+
+fn who_relays_must_know_the_topics(new: &Cluster) -> Result<()> {
+    for (user, warned) in [(ADMIN, false), (ALICE, true)] {
+        let routes = Routes::new()?.kafka("new", new, Listener::SaslPlaintext, Some(user))?.relay("all", "*", "new", "");
+        let checked = check(&routes, &["--connect"])?;
+        assert_eq!(checked.code, Some(0), "{}", checked.text);
+        let warning = format!("warning: cluster new: User:{} may not Describe every topic", user.name);
+        assert_eq!(checked.text.contains(&warning), warned, "{}", checked.text);
+    }
     Ok(())
 }
 

@@ -4,11 +4,13 @@
 use std::fs;
 use std::ops::Range;
 use std::path::PathBuf;
+use std::process::Command;
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use harness::kafka::{Cluster, Listener, Record};
+use harness::proxy::executable;
 use harness::scenario::{identical, lines_of, mirror_of, records, says, stops};
 
 /// Batches of each topic, and the one that is damaged.
@@ -212,7 +214,11 @@ fn left_out(source: &Cluster, target: &Cluster, on_error: &str, made: &[&Made]) 
     identical(source, target, &format!("{on_error}.none"))?;
     mirror.write(source, target, &lines_of(on_error, "on_error = 'fail'"))?;
     mirror.arguments(&[]);
-    mirror.copy().context("with on_error = fail, when it is done")
+    mirror.copy().context("with on_error = fail, when it is done")?;
+    let verified = Command::new(executable("kferry")?).arg("verify").arg("--config").arg(mirror.config()).output()?;
+    let told = String::from_utf8_lossy(&verified.stdout);
+    ensure!(verified.status.success(), "kferry verify: {told} {}", String::from_utf8_lossy(&verified.stderr));
+    Ok(())
 }
 
 /// A record with a timestamp of tomorrow, in a topic that lets no record be later than a second from now.

@@ -48,7 +48,7 @@ impl Mirror {
     /// With a file of the test's own.
     pub fn of(text: &str) -> Result<Self> {
         let mirror = Self { folder: run::folder("mirror")?, arguments: Vec::new(), user: None, runs: 0 };
-        fs::write(mirror.folder.join("routes.toml"), text)?;
+        fs::write(mirror.config(), text)?;
         Ok(mirror)
     }
 
@@ -71,7 +71,7 @@ impl Mirror {
         let admin = ports::take(1)?.start;
         writeln!(text, "[admin]\nmirror_bind = \"127.0.0.1:{admin}\"\n")?;
         writeln!(text, "[[mirrors]]\nname = \"m\"\nsource = \"source\"\ntarget = \"target\"\n{lines}")?;
-        fs::write(self.folder.join("routes.toml"), text)?;
+        fs::write(self.config(), text)?;
         Ok(())
     }
 
@@ -80,11 +80,16 @@ impl Mirror {
         self.arguments = arguments.iter().map(ToString::to_string).collect();
     }
 
+    /// Its file, for other programs.
+    pub fn config(&self) -> PathBuf {
+        self.folder.join("routes.toml")
+    }
+
     /// Starts it.
     pub fn start(&mut self, arguments: &[&str]) -> Result<Process> {
         self.runs += 1;
         let mut command = Command::new(executable("kferry-mirror")?);
-        command.arg("--config").arg(self.folder.join("routes.toml")).args(&self.arguments).args(arguments);
+        command.arg("--config").arg(self.config()).args(&self.arguments).args(arguments);
         command.env("RUST_LOG", "info,kferry_mirror=debug");
         Process::spawn("kferry-mirror", &command, &self.log())
     }

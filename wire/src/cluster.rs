@@ -5,6 +5,7 @@
 //! - `DescribeQuorumResponse.json` (KIP-595): the leader of `__cluster_metadata` is `KRaft`'s controller
 
 use kafka_protocol::messages::describe_quorum_request::{PartitionData, TopicData};
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{DescribeQuorumRequest, MetadataRequest, TopicName};
 use kafka_protocol::protocol::{Request, StrBytes, VersionRange};
 
@@ -19,6 +20,13 @@ const METADATA: VersionRange = VersionRange { min: 1, max: 8 };
 
 /// What [`leader`] can read. Every broker that knows the API knows it; newer versions add nothing that is read here.
 const DESCRIBE_QUORUM: VersionRange = VersionRange { min: 0, max: 0 };
+
+/// The first version in which a topic that is asked for need not be created (KIP-204), and the last that [`Metadata::read`] can read.
+const METADATA_OF_A_TOPIC: VersionRange = VersionRange { min: 4, max: 8 };
+/// A topic that nobody has.
+const NOBODYS: &str = "__kferry.nobodys-topic";
+/// `TOPIC_AUTHORIZATION_FAILED`
+const TOPIC_AUTHORIZATION_FAILED: i16 = 29;
 
 /// A cluster, as one of its brokers sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,11 +76,26 @@ impl ClusterInfo {
     }
 }
 
-/// The front of an answer to Metadata. The topics follow, and there are none.
+/// Whether we may `Describe` every topic. Those that we may not are left out of a list of all topics without a word; of one that is asked for by
+/// its name, though nobody has it, a broker says that it is unknown, or that we may not know. With rights on some names only this is false.
+///
+/// # Errors
+/// [`RequestError`]
+pub async fn describes_every_topic(connection: &Connection) -> Result<bool, RequestError> {
+    let topic = MetadataRequestTopic::default().with_name(Some(TopicName(StrBytes::from_static_str(NOBODYS))));
+    let request = MetadataRequest::default().with_topics(Some(vec![topic])).with_allow_auto_topic_creation(false);
+    let version = connection.version_for::<MetadataRequest>(METADATA_OF_A_TOPIC)?;
+    let metadata = connection.ask(&request, version, |body| Metadata::read(&body, version)).await?;
+    Ok(metadata.topic_error != Some(TOPIC_AUTHORIZATION_FAILED))
+}
+
+/// The front of an answer to Metadata, up to the first topic's error; what follows is not read.
 struct Metadata {
     brokers: Vec<Broker>,
     cluster_id: Option<String>,
     controller_id: i32,
+    /// `None` without a topic.
+    topic_error: Option<i16>,
 }
 
 impl Metadata {
@@ -90,7 +113,9 @@ impl Metadata {
         }
         brokers.sort_by_key(|broker| broker.node_id);
         let cluster_id = if version >= 2 { body.nullable_string()?.map(str::to_owned) } else { None };
-        Ok(Self { brokers, cluster_id, controller_id: body.i32()? })
+        let controller_id = body.i32()?;
+        let topic_error = if body.count()? > 0 { Some(body.i16()?) } else { None };
+        Ok(Self { brokers, cluster_id, controller_id, topic_error })
     }
 }
 
@@ -282,8 +307,8 @@ mod tests {
         #[test]
         fn a_cut_answer_is_malformed(cut in 0usize..80) {
             let whole = encoded(&metadata(Some("L"), 2), 8);
-            // The topics, none, and the authorized operations are not read.
-            prop_assume!(cut < whole.len() - 8);
+            // The authorized operations are not read.
+            prop_assume!(cut < whole.len() - 4);
             prop_assert_eq!(Metadata::read(&whole[..cut], 8).err(), Some(Malformed::Short));
         }
     }

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use kferry_wire::cluster::ClusterInfo;
-use kferry_wire::config::{Cluster, Config, HostPort, Security};
-use kferry_wire::connection::{ConnectOptions, Connection, Refusal};
+use kferry_wire::cluster::{ClusterInfo, describes_every_topic};
+use kferry_wire::config::{Cluster, Config, HostPort, Mode};
+use kferry_wire::connection::{ConnectOptions, Connection, Refusal, RequestError};
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 
@@ -53,6 +53,9 @@ struct Seen {
     node_ids: Vec<i32>,
     controller: Option<i32>,
     principal: String,
+    /// Asked only where relayed clients may come to the cluster.
+    #[serde(skip)]
+    describes_every_topic: Option<bool>,
 }
 
 impl Brokers {
@@ -61,7 +64,10 @@ impl Brokers {
             .clusters
             .iter()
             .flat_map(|cluster| cluster.bootstrap_servers.iter().map(|address| (cluster.clone(), address.clone())))
-            .map(|(cluster, address)| tokio::spawn(async move { Server::ask(&cluster, &address).await }))
+            .map(|(cluster, address)| {
+                let relayed = is_relayed(config, &cluster);
+                tokio::spawn(async move { Server::ask(&cluster, &address, relayed).await })
+            })
             .collect();
         let mut servers = Vec::new();
         for server in asked {
@@ -105,6 +111,13 @@ impl Brokers {
                 }
             }
             warnings.extend(outside(cluster, of_cluster()));
+            warnings.extend(of_cluster().find_map(|server| match &server.answer {
+                Answer::Ok(Seen { describes_every_topic: Some(false), principal, .. }) => Some(format!(
+                    "cluster {name}: {principal} may not Describe every topic, and relay mode needs it of the topics of members of the consumer \
+                     protocol (group.protocol=consumer): where those are others, add an ACL for it on them"
+                )),
+                _ => None,
+            }));
         }
         for (id, names) in by_id {
             if names.len() > 1 {
@@ -124,6 +137,12 @@ impl Brokers {
         rows.extend(self.servers.iter().map(Server::row));
         table(&rows)
     }
+}
+
+/// Whether relayed clients may come to a cluster.
+fn is_relayed(config: &Config, cluster: &Cluster) -> bool {
+    let mut relayed = config.routes.iter().filter(|route| route.mode == Mode::Relay);
+    relayed.any(|route| route.cluster.name == cluster.name || route.credentials.contains_key(&cluster.name))
 }
 
 /// Brokers that relay mode would have no port for.
@@ -149,9 +168,9 @@ fn outside<'a>(cluster: &Cluster, servers: impl Iterator<Item = &'a Server>) -> 
 }
 
 impl Server {
-    async fn ask(cluster: &Cluster, address: &HostPort) -> Self {
+    async fn ask(cluster: &Cluster, address: &HostPort, relayed: bool) -> Self {
         let begin = Instant::now();
-        let answer = Answer::ask(address, &cluster.security, begin + DEADLINE).await;
+        let answer = Answer::ask(address, cluster, relayed, begin + DEADLINE).await;
         let took_ms = begin.elapsed().as_millis() as u64;
         Self { cluster: cluster.name.to_string(), address: address.to_string(), took_ms, answer }
     }
@@ -176,9 +195,9 @@ impl Server {
 }
 
 impl Answer {
-    async fn ask(address: &HostPort, security: &Security, deadline: Instant) -> Self {
+    async fn ask(address: &HostPort, cluster: &Cluster, relayed: bool, deadline: Instant) -> Self {
         let options = ConnectOptions { connect_timeout: DEADLINE, ..ConnectOptions::default() };
-        let connection = match Connection::connect(address, security, &options).await {
+        let connection = match Connection::connect(address, &cluster.security, &options).await {
             Ok(connection) => connection,
             Err(error) => {
                 return match error.refusal {
@@ -187,14 +206,20 @@ impl Answer {
                 };
             }
         };
-        match timeout_at(deadline, ClusterInfo::ask(&connection)).await {
-            Ok(Ok(info)) => Self::Ok(Seen {
+        let asked = async {
+            let info = ClusterInfo::ask(&connection).await?;
+            let describes = if relayed { Some(describes_every_topic(&connection).await?) } else { None };
+            Ok::<_, RequestError>((info, describes))
+        };
+        match timeout_at(deadline, asked).await {
+            Ok(Ok((info, describes_every_topic))) => Self::Ok(Seen {
                 kafka: info.release.to_string(),
                 metadata_version: info.metadata_version,
                 cluster_id: info.cluster_id,
                 node_ids: info.brokers.iter().map(|broker| broker.node_id).collect(),
                 controller: info.controller,
                 principal: connection.principal().to_owned(),
+                describes_every_topic,
             }),
             Ok(Err(error)) => Self::Failed { reason: error.to_string() },
             Err(_elapsed) => Self::Failed { reason: format!("{address}: connected, but no answer within {DEADLINE:?}; the broker hangs") },
@@ -215,6 +240,7 @@ mod tests {
             node_ids: node_ids.to_vec(),
             controller: node_ids.first().copied(),
             principal: "User:kferry".to_owned(),
+            describes_every_topic: None,
         })
     }
 
