@@ -181,6 +181,11 @@ impl Known {
     pub fn lag(&self) -> i64 {
         (self.leader_end - self.agreed).max(0)
     }
+
+    /// Where on the target the record is that the source has at this offset; `None` while that is not known, since it is not copied yet.
+    pub fn target_offset(&self, source: i64) -> Option<i64> {
+        (source <= self.agreed).then_some(source)
+    }
 }
 
 impl Status {

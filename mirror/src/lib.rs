@@ -16,6 +16,8 @@
 //! | [`holes`] | offsets without records |
 //! | [`log`] | a log as a consumer sees it, the comparison of two |
 //! | [`keys`] | the latest record of each key in two compacted logs |
+//! | [`groups`] | committed offsets of consumer groups |
+//! | [`group_state`] | what is kept of groups |
 //! | [`plan`] | what a mirror would do, and what is in its way |
 //! | [`rights`] | which ACLs are missing |
 //! | [`state`] | what is kept of each partition, in a compacted topic on the target |
@@ -30,6 +32,8 @@ pub mod append;
 pub mod cut;
 pub mod dead_letters;
 pub mod fetch;
+pub mod group_state;
+pub mod groups;
 pub mod holes;
 pub mod job;
 pub mod keys;

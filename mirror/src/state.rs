@@ -18,6 +18,7 @@ use kferry_wire::client::{Client, ClientError, TopicPartition, Topics};
 use serde::{Deserialize, Serialize};
 
 use crate::append::{AppendError, append};
+use crate::group_state::{Changes, GroupKey, GroupLog, GroupStates};
 use crate::job::{Phase, Side};
 use crate::log::{LogReader, ReadError};
 
@@ -75,6 +76,7 @@ pub struct State {
     positions: BTreeMap<i32, i64>,
     partitions: HashMap<TopicPartition, PartitionState>,
     leaders: HashMap<Arc<str>, LeaderState>,
+    groups: Arc<GroupStates>,
 }
 
 /// State that cannot be read or written.
@@ -117,7 +119,7 @@ impl State {
             None => return Ok(None),
         };
         let positions = (0..partitions).map(|partition| (partition, 0)).collect();
-        let mut state = Self { client, topic, positions, partitions: HashMap::new(), leaders: HashMap::new() };
+        let mut state = Self { client, topic, positions, partitions: HashMap::new(), leaders: HashMap::new(), groups: Arc::default() };
         state.refresh().await?;
         Ok(Some(state))
     }
@@ -146,6 +148,12 @@ impl State {
     }
 
     fn take(&mut self, record: &Record) {
+        if let Some(Ok(key)) = record.key.as_ref().map(|key| serde_json::from_slice::<GroupKey<'_>>(key)) {
+            if let Err(error) = Arc::make_mut(&mut self.groups).take(key, record.value.as_deref()) {
+                tracing::warn!(topic = &*self.topic, offset = record.offset, %error, "the mirror's state has a record that it cannot read");
+            }
+            return;
+        }
         let Some(Ok(key)) = record.key.as_ref().map(|key| serde_json::from_slice::<Key<'_>>(key)) else {
             return tracing::warn!(
                 topic = &*self.topic,
@@ -175,6 +183,21 @@ impl State {
     /// Who leads a topic; `None` is the mirror's source, in term 1.
     pub fn leader(&self, topic: &str) -> Option<&LeaderState> {
         self.leaders.get(topic)
+    }
+
+    /// What is known of groups.
+    pub fn groups(&self) -> &Arc<GroupStates> {
+        &self.groups
+    }
+
+    /// The way to keep what is known of groups.
+    pub fn group_log(&self) -> GroupLog {
+        GroupLog { client: self.client.clone(), topic: self.topic.clone(), shards: self.positions.len() as i32 }
+    }
+
+    /// What was kept by way of it.
+    pub fn groups_changed(&mut self, changes: Changes) {
+        Arc::make_mut(&mut self.groups).apply(changes);
     }
 
     /// Keeps what is known of partitions.
