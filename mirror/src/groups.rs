@@ -59,8 +59,6 @@ pub struct Work {
     pub topics: Vec<CopiedTopic>,
     /// What was kept.
     pub states: Arc<GroupStates>,
-    /// The way to keep more.
-    pub log: GroupLog,
 }
 
 /// A topic that the mirror copies.
@@ -231,20 +229,20 @@ impl Board {
 }
 
 /// One look at all groups, in both directions.
-pub async fn pass(work: Work, orders: Vec<Order>) -> Passed {
+pub async fn pass(work: Work, log: GroupLog, orders: Vec<Order>) -> Passed {
     let started = Instant::now();
     let now = jiff::Timestamp::now().as_millisecond();
     let (mut report, mut changes) = (Report::default(), Changes::new());
     for direction in Direction::both(&work, now) {
-        match direction.pass(&mut changes).await {
-            Ok((offsets, written)) => {
+        match direction.look().await {
+            Ok((writes, offsets)) => {
                 report.offsets.extend(offsets);
-                report.written += written;
+                report.written += direction.write(writes, &log, &mut report.offsets, &mut changes).await;
             }
             Err(error) => report.error = Some(error.to_string()),
         }
     }
-    if let Err(error) = forget_expired(&work, now, &mut changes).await {
+    if let Err(error) = forget_expired(&work, &log, now, &mut changes).await {
         report.error.get_or_insert(error);
     }
     report.offsets.sort_by(|one, other| one.key().cmp(&other.key()));
@@ -253,13 +251,27 @@ pub async fn pass(work: Work, orders: Vec<Order>) -> Passed {
     Passed { report, changes, orders }
 }
 
+/// What a pass would find, in both directions: offsets that it would write are in sync.
+///
+/// # Errors
+/// [`ClientError`]
+pub async fn look(work: &Work) -> Result<Vec<Offset>, ClientError> {
+    let mut found = Vec::new();
+    for direction in Direction::both(work, jiff::Timestamp::now().as_millisecond()) {
+        let (writes, offsets) = direction.look().await?;
+        found.extend(writes.iter().map(|(candidate, _)| direction.told(candidate, OffsetState::InSync, None)));
+        found.extend(offsets);
+    }
+    Ok(found)
+}
+
 /// What expired on the follower need not be known any more.
-async fn forget_expired(work: &Work, now: i64, changes: &mut Changes) -> Result<(), String> {
+async fn forget_expired(work: &Work, log: &GroupLog, now: i64, changes: &mut Changes) -> Result<(), String> {
     let expired = |written: &Written| now.saturating_sub(written.at) > RETENTION.as_millis() as i64;
     let old = work.states.all().filter(|(group, _, written)| expired(written) && is_ours(&work.mirror, group));
     let old = old.map(|(group, partition, _)| (group.clone(), partition.clone())).filter(|key| !changes.contains_key(key));
     let old: Changes = old.map(|key| (key, None)).collect();
-    work.log.keep(&old).await.map_err(|error| format!("the mirror's state: {error}"))?;
+    log.keep(&old).await.map_err(|error| format!("the mirror's state: {error}"))?;
     changes.extend(old);
     Ok(())
 }
@@ -315,8 +327,8 @@ impl<'w> Direction<'w> {
         })
     }
 
-    /// The offsets, and how many of them were written.
-    async fn pass(&self, changes: &mut Changes) -> Result<(Vec<Offset>, usize), ClientError> {
+    /// What is to be written, and how the other offsets are.
+    async fn look(&self) -> Result<(Vec<(Candidate, i64)>, Vec<Offset>), ClientError> {
         let all = GroupFilter::default();
         let (listed, there) = tokio::try_join!(self.leader.list_groups(all), self.follower.list_groups(all))?;
         let groups: Vec<&str> = listed.iter().filter(|group| self.copies(group)).map(|group| group.group_id.as_str()).collect();
@@ -332,8 +344,7 @@ impl<'w> Direction<'w> {
                 Verdict::Leave(state, reason) => offsets.push(self.told(&candidate, state, reason)),
             }
         }
-        let written = self.write(writes, &mut offsets, changes).await;
-        Ok((offsets, written))
+        Ok((writes, offsets))
     }
 
     /// Whether a group's offsets are copied in this direction. Share groups (KIP-932) have none that could be.
@@ -447,7 +458,7 @@ impl<'w> Direction<'w> {
     }
 
     /// Keeps what is to be written, and writes it. Says how many were written.
-    async fn write(&self, writes: Vec<(Candidate, i64)>, offsets: &mut Vec<Offset>, changes: &mut Changes) -> usize {
+    async fn write(&self, writes: Vec<(Candidate, i64)>, log: &GroupLog, offsets: &mut Vec<Offset>, changes: &mut Changes) -> usize {
         let kept: Changes = writes
             .iter()
             .map(|(candidate, offset)| {
@@ -455,7 +466,7 @@ impl<'w> Direction<'w> {
                 (candidate.key.clone(), Some(Written { offset: *offset, before, at: self.now }))
             })
             .collect();
-        if let Err(error) = self.work.log.keep(&kept).await {
+        if let Err(error) = log.keep(&kept).await {
             let reason = format!("what is to be written cannot be kept: {error}");
             offsets.extend(writes.iter().map(|(candidate, _)| self.told(candidate, OffsetState::Refused, Some(reason.clone()))));
             return 0;
@@ -488,7 +499,7 @@ impl<'w> Direction<'w> {
             }
         }
         // What was not written is not ours, should the group come to just this offset by itself.
-        match self.work.log.keep(&undone).await {
+        match log.keep(&undone).await {
             Ok(()) => changes.extend(undone),
             Err(error) => tracing::warn!(mirror = &*self.work.mirror.name, %error, "that offsets of groups were refused is not kept"),
         }

@@ -627,7 +627,7 @@ impl Run {
         if self.mirror.groups.is_empty() {
             self.table.groups.publish(Arc::default(), orders);
         } else {
-            self.groups.spawn(groups::pass(self.groups_work(), orders));
+            self.groups.spawn(groups::pass(self.groups_work(), self.state.group_log(), orders));
         }
     }
 
@@ -643,7 +643,6 @@ impl Run {
             target: self.target.clone(),
             topics: topics.collect(),
             states: self.state.groups().clone(),
-            log: self.state.group_log(),
         }
     }
 
