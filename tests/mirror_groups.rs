@@ -11,6 +11,7 @@ use harness::mirror::Mirror;
 use harness::process::Process;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::message::Message as _;
+use rdkafka::producer::{BaseProducer, Producer as _};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde_json::Value;
 
@@ -82,8 +83,8 @@ fn goes_on_at(read: &Read, from: &[(i32, i64)]) -> Result<()> {
 fn java(cluster: &Cluster, group: &str, topic: &str, count: usize, settings: &[&str]) -> Result<Read> {
     let (servers, count) = (cluster.bootstrap_servers(Listener::Plaintext)?, count.to_string());
     let config = cluster.folder().join(format!("{group}.properties"));
-    let settings = settings.iter().chain(&["max.partition.fetch.bytes=1000", "auto.offset.reset=earliest"]);
-    std::fs::write(&config, settings.map(|setting| format!("{setting}\n")).collect::<String>())?;
+    let settings = [settings, &["max.partition.fetch.bytes=1000", "auto.offset.reset=earliest"]].concat();
+    std::fs::write(&config, settings.join("\n"))?;
     let config = config.to_string_lossy();
     let what = ["--bootstrap-server", &servers, "--topic", topic, "--group", group, "--max-messages", &count];
     let how = ["--consumer.config", &config, "--property", "print.partition=true", "--property", "print.offset=true"];
@@ -153,7 +154,8 @@ impl Synced {
         let rows = self.rows(group);
         let [row] = &rows[..] else { bail!("{group} has not one row but {rows:?}") };
         let reason = row["reason"].as_str().unwrap_or_default();
-        let is = row["state"] == state && row["source_offset"] == source && row["target_offset"].as_i64() == target && reason.contains(words);
+        let is =
+            row["state"] == state && row["source_offset"] == source && row["target_offset"].as_i64() == target && reason.contains(words);
         ensure!(is, "{group} should be {state} at {source} and {target:?} with {words:?}: {row}");
         Ok(())
     }
@@ -310,6 +312,8 @@ fn a_group_that_lives_on_the_target_is_left_alone() -> Result<()> {
         ensure!(target.commits(group)?.is_empty(), "{group}: {:?}", target.commits(group)?);
     }
 
+    transaction(source, &running)?;
+
     // Wherever the source goes, the target goes with it; but not where somebody else has committed meanwhile.
     commit("it-moves", 0, 200)?;
     commit("self-moved", 0, 31)?;
@@ -346,10 +350,33 @@ fn a_group_that_lives_on_the_target_is_left_alone() -> Result<()> {
     let shown = running.mirror.http("GET", "/groups")?.body;
     ensure!(serde_json::from_str::<Value>(&shown)?["groups"] == again.0["groups"], "{shown}");
     let metrics = running.mirror.http("GET", "/metrics")?.body;
-    for line in ["kferry_mirror_group_offsets{mirror=\"m\",state=\"lives-on-target\"} 2", "state=\"below-log-start\"} 1", "state=\"refused\"} 0"] {
+    for line in
+        ["kferry_mirror_group_offsets{mirror=\"m\",state=\"lives-on-target\"} 2", "state=\"below-log-start\"} 1", "state=\"refused\"} 0"]
+    {
         ensure!(metrics.contains(line), "{line} is not in\n{metrics}");
     }
     thousand_groups(source, target, &running)
+}
+
+/// What a transaction is about to commit is copied when it has.
+fn transaction(source: &Cluster, running: &Running) -> Result<()> {
+    source.commit("in-transaction", "orders", [(0, Commit::at(10))])?;
+    let reader = consumer(source, "in-transaction", &[])?;
+    let producer: BaseProducer = source.client_config(Listener::Plaintext)?.set("transactional.id", "t").create()?;
+    producer.init_transactions(LIMIT)?;
+    producer.begin_transaction()?;
+    let mut next = TopicPartitionList::new();
+    next.add_partition_offset("orders", 0, Offset::Offset(40))?;
+    producer.send_offsets_to_transaction(&next, &reader.group_metadata().context("a group")?, LIMIT)?;
+    running.sync()?.is("in-transaction", "in-sync", 10, Some(10), "")?;
+    producer.commit_transaction(LIMIT)?;
+    let deadline = Instant::now() + LIMIT;
+    // The marker lands in the group's log a moment later.
+    while source.committed_offsets("in-transaction")?.into_values().ne([40]) {
+        ensure!(Instant::now() < deadline, "the transaction's offset is not there");
+        thread::sleep(Duration::from_millis(50));
+    }
+    running.sync()?.is("in-transaction", "in-sync", 40, Some(40), "")
 }
 
 fn thousand_groups(source: &Cluster, target: &Cluster, running: &Running) -> Result<()> {
@@ -360,7 +387,11 @@ fn thousand_groups(source: &Cluster, target: &Cluster, running: &Running) -> Res
     }
     let (first, second) = (running.sync()?, running.sync()?);
     let seconds = |synced: &Synced| synced.pass()["seconds"].as_f64().unwrap_or(f64::MAX);
-    println!("{GROUPS} groups, 2 offsets each: {:.2} s to write all of them, {:.2} s to find them in sync", seconds(&first), seconds(&second));
+    println!(
+        "{GROUPS} groups, 2 offsets each: {:.2} s to write all of them, {:.2} s to find them in sync",
+        seconds(&first),
+        seconds(&second)
+    );
     ensure!(first.pass()["written"] == 2 * GROUPS && second.pass()["written"] == 0, "{} {}", first.pass(), second.pass());
     for n in (0..GROUPS).step_by(97) {
         let at = n as i64 % 200 + 60;
@@ -383,7 +414,8 @@ fn groups_of_the_consumer_protocol_and_a_direction_that_turns() -> Result<()> {
     let stays = consumer(source, "stays", &[("group.protocol", "consumer"), ("auto.offset.reset", "earliest")])?;
     stays.subscribe(&[TOPIC])?;
     read(&stays, |read| read.len() == 4)?;
-    let mut running = Running::start(Mirror::new(source, target, "topics = \"orders\"\ngroups_regex = \".*\"\ngroups_interval_seconds = 1\n")?)?;
+    let mut running =
+        Running::start(Mirror::new(source, target, "topics = \"orders\"\ngroups_regex = \".*\"\ngroups_interval_seconds = 1\n")?)?;
     let deadline = Instant::now() + LIMIT;
     while offsets(target, "java", TOPIC)? != offsets(source, "java", TOPIC)? || offsets(target, "stays", TOPIC)?.len() < 4 {
         ensure!(Instant::now() < deadline, "the groups are not copied:\n{}", running.mirror.logs()?);

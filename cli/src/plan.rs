@@ -53,7 +53,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     };
     let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
     let (mirrors, (collisions, warnings)) = runtime.block_on(async {
-        let plans = join_all(chosen.iter().map(|mirror| MirrorPlan::of(mirror)));
+        let plans = join_all(chosen.iter().map(MirrorPlan::of));
         tokio::join!(plans, clashes(&config.mirrors, &chosen))
     });
     // Dropped, it would wait for look-ups in the DNS, which can go on for a minute after they have been given up.

@@ -55,8 +55,7 @@ pub async fn forecast<'p>(
     };
     let mut groups: BTreeMap<Arc<str>, GroupForecast> = BTreeMap::new();
     for Offset { group, topic, state, reason, .. } in look(&work).await? {
-        let forecast =
-            groups.entry(group.clone()).or_insert_with(|| GroupForecast { group, offsets: 0, left: 0, why: None });
+        let forecast = groups.entry(group.clone()).or_insert_with(|| GroupForecast { group, offsets: 0, left: 0, why: None });
         forecast.offsets += usize::from(topic.is_some());
         if !matches!(state, OffsetState::InSync | OffsetState::Waiting) {
             forecast.left += 1;

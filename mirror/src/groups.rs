@@ -453,7 +453,9 @@ impl<'w> Direction<'w> {
                 }
             }
             Some(Err(error)) => leave(OffsetState::Refused, error.clone()),
-            None => leave(OffsetState::Refused, format!("{} on {follower}: nobody tells where its log begins and ends", candidate.follower)),
+            None => {
+                leave(OffsetState::Refused, format!("{} on {follower}: nobody tells where its log begins and ends", candidate.follower))
+            }
         }
     }
 
@@ -562,15 +564,7 @@ impl<'w> Direction<'w> {
         let (here, there) = (Some(candidate.committed.offset), candidate.there.as_ref().map(|there| there.offset));
         let (source_offset, target_offset) = if self.backwards { (there, here) } else { (here, there) };
         let (group, partition) = candidate.key.clone();
-        Offset {
-            group,
-            topic: Some(partition.topic),
-            partition: Some(partition.partition),
-            source_offset,
-            target_offset,
-            state,
-            reason,
-        }
+        Offset { group, topic: Some(partition.topic), partition: Some(partition.partition), source_offset, target_offset, state, reason }
     }
 }
 
@@ -592,4 +586,148 @@ struct NotWritten {
 /// Brokers before 2.6 do not tell: then the coordinator's refusal does.
 fn has_members(group: &ListedGroup) -> bool {
     group.state.as_ref().is_some_and(|state| !matches!(state.as_str(), "Empty" | "Dead"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use kferry_wire::config::Config;
+
+    use super::*;
+    use crate::run::connect_options;
+
+    const NOW: i64 = 1_700_000_000_000;
+    const DAY: i64 = 24 * 60 * 60 * 1_000;
+
+    fn work(states: GroupStates) -> Work {
+        let text = "[clusters.old]\nid = 1\nbootstrap_servers = \"127.0.0.1:1\"\n[clusters.new]\nid = 2\nbootstrap_servers = \"127.0.0.1:2\"\n\
+                    [[mirrors]]\nname = \"m\"\nsource = \"old\"\ntarget = \"new\"\ntopics = \"orders\"\ngroups = \"g\"\n";
+        let mirror = Config::parse(text, Path::new("routes.toml")).unwrap().mirrors[0].clone();
+        let client = |cluster: &Arc<_>| Client::new(Arc::clone(cluster), connect_options("m"));
+        let (source, target) = (client(&mirror.source), client(&mirror.target));
+        Work { mirror, source, target, topics: Vec::new(), states: Arc::new(states) }
+    }
+
+    fn committed(offset: i64, metadata: &str) -> CommittedOffset {
+        CommittedOffset { offset, leader_epoch: Some(4), metadata: metadata.to_owned() }
+    }
+
+    /// The group has committed 50 of a log of which 100 are copied and 20 to 90 are on the follower.
+    fn candidate(there: Option<CommittedOffset>) -> Candidate {
+        Candidate {
+            key: ("g".into(), TopicPartition::new("orders", 0)),
+            follower: TopicPartition::new("renamed", 0),
+            committed: committed(50, "x"),
+            there,
+            known: Known { agreed: 100, leader_end: 110, ..Known::default() },
+        }
+    }
+
+    /// What becomes of it: the offset that is written, or the state.
+    fn judged(written: Option<Written>, candidate: &Candidate, is_live: bool) -> Result<i64, OffsetState> {
+        let mut states = GroupStates::default();
+        states.apply([(candidate.key.clone(), written)]);
+        let work = work(states);
+        let direction = Direction::both(&work, NOW).next().unwrap();
+        match direction.judge(candidate, is_live, Some(&Ok(20..=90))) {
+            Verdict::Write(offset) => Ok(offset),
+            Verdict::Leave(state, reason) => {
+                assert_eq!(reason.is_none(), state == OffsetState::InSync, "{reason:?}");
+                Err(state)
+            }
+        }
+    }
+
+    fn written(offset: i64, before: Option<i64>, at: i64) -> Written {
+        Written { offset, before, at }
+    }
+
+    #[test]
+    fn it_writes_only_where_the_follower_has_what_it_wrote_or_nothing() {
+        assert_eq!(judged(None, &candidate(None), false), Ok(50));
+        assert_eq!(judged(Some(written(40, None, NOW)), &candidate(None), false), Ok(50), "it expired there, or was deleted");
+        assert_eq!(judged(Some(written(40, Some(30), NOW)), &candidate(Some(committed(40, "x"))), false), Ok(50));
+        assert_eq!(judged(Some(written(40, Some(30), NOW)), &candidate(Some(committed(30, "x"))), false), Ok(50), "killed before it wrote");
+        for elsewhere in [39, 41, 50] {
+            let there = candidate(Some(committed(elsewhere, "x")));
+            assert_eq!(judged(Some(written(40, Some(30), NOW)), &there, false), Err(OffsetState::LivesOnTarget), "{elsewhere}");
+            assert_eq!(judged(None, &there, false), Err(OffsetState::LivesOnTarget), "{elsewhere}");
+        }
+        assert_eq!(judged(None, &candidate(None), true), Err(OffsetState::LivesOnTarget));
+        assert_eq!(judged(Some(written(40, None, NOW)), &candidate(Some(committed(40, "x"))), true), Err(OffsetState::LivesOnTarget));
+    }
+
+    #[test]
+    fn what_is_the_same_is_written_again_once_a_day_and_with_other_metadata() {
+        let same = candidate(Some(committed(50, "x")));
+        assert_eq!(judged(Some(written(50, Some(40), NOW - DAY + 1)), &same, false), Err(OffsetState::InSync));
+        assert_eq!(judged(Some(written(50, Some(40), NOW - DAY)), &same, false), Ok(50));
+        assert_eq!(judged(Some(written(50, Some(40), NOW)), &candidate(Some(committed(50, "y"))), false), Ok(50));
+    }
+
+    #[test]
+    fn an_offset_that_the_follower_does_not_have_is_not_written() {
+        let at = |offset| Candidate { committed: committed(offset, ""), ..candidate(None) };
+        assert_eq!(judged(None, &at(19), false), Err(OffsetState::BelowLogStart));
+        assert_eq!(judged(None, &at(20), false), Ok(20));
+        assert_eq!(judged(None, &at(90), false), Ok(90));
+        assert_eq!(judged(None, &at(91), false), Err(OffsetState::Waiting), "behind the follower's end");
+        assert_eq!(judged(None, &at(101), false), Err(OffsetState::Waiting), "behind what is copied");
+    }
+
+    #[test]
+    fn a_member_that_came_meanwhile_is_no_error() {
+        let work = work(GroupStates::default());
+        let direction = Direction::both(&work, NOW).next().unwrap();
+        let refusal = |code| {
+            let (what, message, advice) = ("OffsetCommit of renamed-0 for group g".to_owned(), String::new(), String::new());
+            direction.not_written(&ClientError::Kafka { cluster: "new".into(), what, code, message, advice })
+        };
+        let joined = refusal(ResponseError::UnknownMemberId);
+        assert_eq!((joined.state, joined.reason.as_str(), joined.did_nothing), (OffsetState::LivesOnTarget, "it has members on new", true));
+        let denied = refusal(ResponseError::GroupAuthorizationFailed);
+        assert_eq!((denied.state, denied.did_nothing), (OffsetState::Refused, true));
+        assert!(denied.reason.contains("GROUP_AUTHORIZATION_FAILED"), "{}", denied.reason);
+        assert!(!refusal(ResponseError::RequestTimedOut).did_nothing);
+    }
+
+    #[test]
+    fn the_other_direction_is_looked_at_when_the_target_leads_a_group() {
+        let directions = |work: &Work| Direction::both(work, NOW).map(|direction| direction.backwards).collect::<Vec<_>>();
+        assert_eq!(directions(&work(GroupStates::default())), [false]);
+        let mut states = GroupStates::default();
+        states.take(serde_json::from_str(r#"{"group":"g"}"#).unwrap(), Some(br#"{"leader":"new","term":2}"#)).unwrap();
+        let work = work(states);
+        assert_eq!(directions(&work), [false, true]);
+        let group = |name: &str, group_type: &str| ListedGroup {
+            group_id: name.to_owned(),
+            protocol_type: "consumer".to_owned(),
+            state: Some("Stable".to_owned()),
+            group_type: Some(group_type.to_owned()),
+        };
+        let copied =
+            |name, group_type| Direction::both(&work, NOW).map(|direction| direction.copies(&group(name, group_type))).collect::<Vec<_>>();
+        assert_eq!(copied("g", "Consumer"), [false, true]);
+        assert_eq!(copied("g", "Share"), [false, false]);
+        assert_eq!(copied("another", "Classic"), [false, false]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_asks_gets_the_pass_that_begins_after_it() {
+        let board = Arc::new(Board::default());
+        let asked = tokio::spawn({
+            let board = board.clone();
+            async move { board.sync().await }
+        });
+        board.ordered().await;
+        assert!(board.has_orders());
+        let orders = board.take_orders();
+        assert!(orders.len() == 1 && !board.has_orders());
+        board.publish(Arc::new(Report { groups: 7, ..Report::default() }), orders);
+        assert_eq!(asked.await.unwrap().unwrap().groups, 7);
+        assert_eq!(board.report().groups, 7);
+        assert!(board.sync().await.is_none(), "nobody makes a pass");
+        assert!(board.take_orders().iter().all(Order::is_closed));
+    }
 }
