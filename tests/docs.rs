@@ -57,6 +57,7 @@ fn every_metric_and_every_phase_of_a_mirror_is_in_operating_md() -> Result<()> {
         assert!(row.contains(&format!("`{kind}`")), "{kind} is not in: {row}");
     }
     assert_eq!(arms(&text("mirror/src/job.rs")?, "pub fn name(self)")?, first_column(&operating, "## What a partition is doing")?);
+    assert_eq!(arms(&text("mirror/src/groups.rs")?, "pub fn name(self)")?, first_column(&operating, "## How a group's offset is")?);
     Ok(())
 }
 

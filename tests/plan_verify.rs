@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use harness::kafka::{ALICE, Acl, Cluster, Listener, Operation, Record, Resource, User};
+use harness::kafka::{ALICE, Acl, Cluster, Commit, Listener, Operation, Record, Resource, User};
 use harness::mirror::Mirror;
 use harness::process::Process;
 use harness::proxy::executable;
@@ -132,6 +132,9 @@ fn prepare(source: &Cluster, target: &Cluster) -> Result<()> {
     source.produce("p.same", &records(10, "same"))?;
     target.create_topic("p.same", 1, &[("retention.ms", "60000000000000")])?;
     target.produce("p.same", &records(5, "same"))?;
+    source.commit("readers", "p.plain", [(0, Commit::at(3)), (1, Commit::at(4))])?;
+    source.commit("emigrants", "p.same", [(0, Commit::at(3))])?;
+    target.commit("emigrants", "p.same", [(0, Commit::at(2))])?;
     for (cluster, what) in [(source, "mine"), (target, "not mine")] {
         cluster.create_topic("taken", 1, &[("retention.ms", "-1")])?;
         let mut records = records(10, "equal");
@@ -181,15 +184,18 @@ fn plans(source: &Cluster, target: &Cluster) -> Result<()> {
 
     file.kferry(&["plan"])?.ends_with(1)?.says("create, 1 replicas")?.says("topic taken: ")?.says("is copied to cluster")?;
     file.kferry(&["plan", "--mirror", "x"])?.ends_with(2)?.says("it has m, n")?;
-    let good = File::new(source, target, None, &mirror("m", "topics_regex = ['p\\..*']"))?;
-    good.kferry(&["plan"])?.ends_with(0)?.says("p.late")?.says("40 offsets are filled")?;
+    let good = File::new(source, target, None, &mirror("m", "topics_regex = ['p\\..*']\ngroups = 'nobody'\ngroups_regex = '.*'"))?;
+    let done = good.kferry(&["plan"])?;
+    done.ends_with(0)?.says("p.late")?.says("40 offsets are filled")?;
+    done.says("readers    2        -\n")?.says("emigrants  1        1: its offset on target is 2, which this mirror did not write")?;
+    done.says("warning: mirror m: groups nobody: they have committed nothing")?;
     Ok(())
 }
 
 /// What the plan says is missing is granted, and then nothing is.
 fn rights(source: &Cluster, target: &Cluster) -> Result<()> {
-    let file =
-        File::new(source, target, Some(ALICE), &mirror("m", "topics = ['p.plain', 'p.same', 'p.transactions']\non_error = 'dead-letter'"))?;
+    let lines = "topics = ['p.plain', 'p.same', 'p.transactions']\non_error = 'dead-letter'\ngroups = 'readers'";
+    let file = File::new(source, target, Some(ALICE), &mirror("m", lines))?;
     let mut rounds = Vec::new();
     for _ in 0..4 {
         let report = file.kferry(&["plan", "--json"])?.json()?;
@@ -207,12 +213,12 @@ fn rights(source: &Cluster, target: &Cluster) -> Result<()> {
             let mut acls = Vec::new();
             for operation in strings(&right["operations"]) {
                 let operation = operation_of(operation)?;
+                let names = strings(&right["names"]).into_iter().map(str::to_owned);
+                let allow = |resource| Acl::allow(ALICE.name, operation, resource);
                 match right["resource"].as_str() {
-                    Some("topic") => {
-                        let names = strings(&right["names"]).into_iter();
-                        acls.extend(names.map(|name| Acl::allow(ALICE.name, operation, Resource::Topic(name.to_owned()))));
-                    }
-                    _ => acls.push(Acl::allow(ALICE.name, operation, Resource::Cluster)),
+                    Some("topic") => acls.extend(names.map(|name| allow(Resource::Topic(name)))),
+                    Some("group") => acls.extend(names.map(|name| allow(Resource::Group(name)))),
+                    _ => acls.push(allow(Resource::Cluster)),
                 }
             }
             cluster.add_acls(&acls)?;
@@ -224,6 +230,7 @@ fn rights(source: &Cluster, target: &Cluster) -> Result<()> {
     // First what is on the source has to be seen; then all that is missing is known.
     ensure!((1..=3).contains(&rounds.len()), "{rounds:#?}");
     let all = format!("{rounds:?}");
+    ensure!(all.contains("--operation Read --operation Describe --group readers"), "{rounds:#?}");
     for name in ["__kferry.mirror.m", "p.same.DLT", "p.plain", "p.transactions"] {
         ensure!(all.contains(name), "nothing is told of {name}: {rounds:#?}");
     }

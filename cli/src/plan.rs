@@ -53,7 +53,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     };
     let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
     let (mirrors, (collisions, warnings)) = runtime.block_on(async {
-        let plans = join_all(chosen.iter().map(|mirror| MirrorPlan::of(mirror)));
+        let plans = join_all(chosen.iter().map(MirrorPlan::of));
         tokio::join!(plans, clashes(&config.mirrors, &chosen))
     });
     // Dropped, it would wait for look-ups in the DNS, which can go on for a minute after they have been given up.
@@ -150,6 +150,7 @@ fn text(plan: &MirrorPlan) -> String {
             let _ = write!(out, "\n{}\n{told}", topic.plan.topic);
         }
     }
+    out.push_str(&groups(plan));
     let sum = |of: fn(&TopicForecast) -> u64| plan.topics.iter().map(of).sum::<u64>();
     let _ = writeln!(
         out,
@@ -160,6 +161,22 @@ fn text(plan: &MirrorPlan) -> String {
         HumanCount(sum(|topic| topic.padding.offsets)),
     );
     out
+}
+
+/// The groups whose offsets would be copied, and those of which some would not.
+fn groups(plan: &MirrorPlan) -> String {
+    if plan.groups.is_empty() {
+        return String::new();
+    }
+    let mut rows = vec![["GROUP", "OFFSETS", "NOT COPIED"].map(str::to_owned).to_vec()];
+    rows.extend(plan.groups.iter().map(|group| {
+        let left = match &group.why {
+            Some(why) => format!("{}: {}", group.left, printable(why)),
+            None => "-".to_owned(),
+        };
+        vec![printable(&group.group), group.offsets.to_string(), left]
+    }));
+    format!("\n{}", table(&rows))
 }
 
 fn row(topic: &TopicForecast) -> Vec<String> {

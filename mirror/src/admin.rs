@@ -1,4 +1,4 @@
-//! What operators and Kubernetes ask: `/metrics`, `/healthz`, `/readyz`, `/partitions`.
+//! What operators and Kubernetes ask: `/metrics`, `/healthz`, `/readyz`, `/partitions`, `/groups`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,13 +6,15 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
+use futures_util::future::join_all;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::groups::Report;
 use crate::job::Phase;
 use crate::run::Table;
 
@@ -27,6 +29,8 @@ pub async fn serve(listener: TcpListener, metrics: PrometheusHandle, mirrors: Mi
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/partitions", get(|State(mirrors): State<Arc<Mirrors>>| async move { Json(partitions(&mirrors)) }))
+        .route("/groups", get(|State(mirrors): State<Arc<Mirrors>>| async move { Json(groups(&last(&mirrors))) }))
+        .route("/groups/sync", post(sync_groups))
         .with_state(mirrors);
     if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await {
         tracing::error!(%error, "the admin address failed");
@@ -66,4 +70,37 @@ fn partitions(mirrors: &Mirrors) -> Value {
         })
     });
     json!({ "partitions": rows.collect::<Vec<_>>() })
+}
+
+/// What each mirror's last pass over the groups found.
+fn last(mirrors: &Mirrors) -> Vec<(Arc<str>, Arc<Report>)> {
+    mirrors.iter().map(|(mirror, table)| (mirror.clone(), table.groups.report())).collect()
+}
+
+/// A pass over the groups of each mirror, and what it found.
+async fn sync_groups(State(mirrors): State<Arc<Mirrors>>) -> Response {
+    let syncs = mirrors.iter().map(async |(mirror, table)| {
+        let report = table.groups.sync().await;
+        report.map(|report| (mirror.clone(), report))
+    });
+    let Some(reports) = join_all(syncs).await.into_iter().collect::<Option<Vec<_>>>() else {
+        return (StatusCode::SERVICE_UNAVAILABLE, "no pass over the groups came to an end; the log says why\n").into_response();
+    };
+    Json(groups(&reports)).into_response()
+}
+
+fn groups(reports: &[(Arc<str>, Arc<Report>)]) -> Value {
+    let passes = reports.iter().map(|(mirror, report)| {
+        let mut pass = json!(**report);
+        pass["mirror"] = json!(&**mirror);
+        pass
+    });
+    let offsets = reports.iter().flat_map(|(mirror, report)| {
+        report.offsets.iter().map(move |offset| {
+            let mut row = json!(offset);
+            row["mirror"] = json!(&**mirror);
+            row
+        })
+    });
+    json!({ "passes": passes.collect::<Vec<_>>(), "groups": offsets.collect::<Vec<_>>() })
 }

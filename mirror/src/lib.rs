@@ -17,6 +17,9 @@
 //! | [`log`] | a log as a consumer sees it, the comparison of two |
 //! | [`offsets`] | which offset on the target an offset on the source is |
 //! | [`keys`] | the latest record of each key in two compacted logs |
+//! | [`groups`] | committed offsets of consumer groups |
+//! | [`group_state`] | what is kept of groups |
+//! | [`group_plan`] | what would become of groups |
 //! | [`plan`] | what a mirror would do, and what is in its way |
 //! | [`rights`] | which ACLs are missing |
 //! | [`state`] | what is kept of each partition, in a compacted topic on the target |
@@ -31,6 +34,9 @@ pub mod append;
 pub mod cut;
 pub mod dead_letters;
 pub mod fetch;
+pub mod group_plan;
+pub mod group_state;
+pub mod groups;
 pub mod holes;
 pub mod job;
 pub mod keys;

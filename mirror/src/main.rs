@@ -110,9 +110,12 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
             let what = if partition.partition < 0 { partition.topic.to_string() } else { partition.to_string() };
             error!(mirror = &*name, partition = what, reason, "not copied");
         }
+        for (what, reason) in &outcome.groups_left {
+            error!(mirror = &*name, what, reason, "its offset is not copied");
+        }
         if options.once {
             info!(mirror = &*name, copied = outcome.copied, not_copied = outcome.left.len(), "done");
-            if !outcome.left.is_empty() {
+            if !outcome.left.is_empty() || !outcome.groups_left.is_empty() {
                 code = ExitCode::FAILURE;
             }
         }
@@ -151,9 +154,6 @@ fn chosen(config: &Config, names: &[String]) -> anyhow::Result<Vec<Arc<Mirror>>>
     }
     let chosen: Vec<_> =
         config.mirrors.iter().filter(|mirror| names.is_empty() || names.iter().any(|name| **name == *mirror.name)).cloned().collect();
-    if let Some(mirror) = chosen.iter().find(|mirror| !mirror.groups.is_empty()) {
-        bail!("mirror {} has groups, whose offsets this version does not copy; take groups and groups_regex out of the file", mirror.name);
-    }
     Ok(chosen)
 }
 

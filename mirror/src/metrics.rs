@@ -2,12 +2,15 @@
 //!
 //! Label values are bounded: mirrors are names of the file, topics and partitions those that it selects.
 
+use std::collections::HashMap;
+
 use kferry_wire::client::TopicPartition;
 use metrics::{counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tracing::{debug, error, info, warn};
 
 use crate::cut::Data;
+use crate::groups::{Offset, OffsetState, Report};
 use crate::job::{Job, Known, Phase, Refusal};
 use crate::log::Compared;
 
@@ -22,6 +25,10 @@ const ERRORS: &str = "kferry_mirror_errors_total";
 const LAG_RECORDS: &str = "kferry_mirror_lag_records";
 const LAG_SECONDS: &str = "kferry_mirror_lag_seconds";
 const PARTITIONS: &str = "kferry_mirror_partitions";
+const GROUP_OFFSETS: &str = "kferry_mirror_group_offsets";
+const GROUP_COMMITS: &str = "kferry_mirror_group_commits_total";
+const GROUP_PASSES: &str = "kferry_mirror_group_passes_total";
+const GROUP_SECONDS: &str = "kferry_mirror_group_pass_seconds";
 const PASSES: &str = "kferry_mirror_passes_total";
 
 /// Sets the process's recorder and says what each metric means.
@@ -42,6 +49,10 @@ pub fn install() -> anyhow::Result<PrometheusHandle> {
     describe_gauge!(LAG_SECONDS, "Since when the follower lacks something, by mirror, topic and partition");
     describe_gauge!(PARTITIONS, "Partitions, by mirror and phase");
     describe_counter!(PASSES, "Looks at both clusters' topics, by mirror and result");
+    describe_gauge!(GROUP_OFFSETS, "Offsets that groups have committed in the mirror's topics, by mirror and state");
+    describe_counter!(GROUP_COMMITS, "Offsets of groups written on the follower, by mirror");
+    describe_counter!(GROUP_PASSES, "Looks at all groups, by mirror and result");
+    describe_gauge!(GROUP_SECONDS, "How long the last look at all groups took, by mirror");
     gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     Ok(handle)
 }
@@ -101,6 +112,44 @@ pub(crate) fn passed(mirror: &str, error: Option<&dyn std::fmt::Display>) {
     counter!(PASSES, "mirror" => mirror.to_owned(), "result" => result).increment(1);
     if let Some(error) = error {
         warn!(mirror, %error, "the clusters' topics cannot be looked at; it is tried again");
+    }
+}
+
+/// Groups told of in the log after one pass. `GET /groups` has all of them.
+const GROUPS_TOLD: usize = 20;
+
+/// All groups were looked at: what is new since the time before.
+pub(crate) fn groups(mirror: &str, before: &Report, now: &Report) {
+    let result = if now.error.is_some() { "failed" } else { "ok" };
+    counter!(GROUP_PASSES, "mirror" => mirror.to_owned(), "result" => result).increment(1);
+    counter!(GROUP_COMMITS, "mirror" => mirror.to_owned()).increment(now.written as u64);
+    gauge!(GROUP_SECONDS, "mirror" => mirror.to_owned()).set(now.seconds);
+    if let Some(error) = &now.error {
+        return warn!(mirror, error, "the groups' offsets cannot be looked at; it is tried again");
+    }
+    for state in OffsetState::ALL {
+        let count = now.offsets.iter().filter(|offset| offset.state == state).count();
+        gauge!(GROUP_OFFSETS, "mirror" => mirror.to_owned(), "state" => state.name()).set(count as f64);
+    }
+    debug!(mirror, groups = now.groups, offsets = now.offsets.len(), written = now.written, seconds = now.seconds, "groups");
+    if before.offsets.is_empty() && !now.offsets.is_empty() {
+        info!(mirror, groups = now.groups, offsets = now.offsets.len(), written = now.written, "the groups' offsets are copied");
+    }
+    let known: HashMap<_, _> = before.offsets.iter().map(|offset| (offset.key(), offset.state)).collect();
+    let is_new = |offset: &&Offset| {
+        let is_quiet = matches!(offset.state, OffsetState::InSync | OffsetState::Waiting);
+        !is_quiet && known.get(&offset.key()) != Some(&offset.state)
+    };
+    let news: Vec<_> = now.offsets.iter().filter(is_new).collect();
+    for offset in news.iter().take(GROUPS_TOLD) {
+        let (what, state, reason) = (offset.to_string(), offset.state.name(), offset.reason.as_deref().unwrap_or_default());
+        match offset.state {
+            OffsetState::Refused => error!(mirror, what, reason, "its offset cannot be copied; it is tried again"),
+            _ => info!(mirror, what, state, reason, "its offset is not copied"),
+        }
+    }
+    if news.len() > GROUPS_TOLD {
+        warn!(mirror, more = news.len() - GROUPS_TOLD, "offsets of groups that are not copied; GET /groups has all of them");
     }
 }
 

@@ -17,6 +17,7 @@ use serde::Serialize;
 
 use crate::cut::producer_id;
 use crate::dead_letters;
+use crate::group_plan::{self, GroupForecast};
 use crate::job::{Phase, Side};
 use crate::log::{Allowed, LogReader, ReadError, Sample, Written, compare, sample, written};
 use crate::offsets::Direction;
@@ -55,6 +56,8 @@ pub struct MirrorPlan {
     pub offsets: &'static str,
     /// Its topics, by their names on the source.
     pub topics: Vec<TopicForecast>,
+    /// Groups that have committed something in its topics.
+    pub groups: Vec<GroupForecast>,
     /// Rights that it needs and does not have.
     pub missing_rights: Vec<Missing>,
     /// What is in the way of the mirror as a whole.
@@ -132,13 +135,14 @@ impl MirrorPlan {
     }
 
     /// Asks both clusters. What goes wrong is in its `errors`.
-    pub async fn of(mirror: &Mirror) -> Self {
+    pub async fn of(mirror: &Arc<Mirror>) -> Self {
         let mut plan = Self {
             mirror: mirror.name.clone(),
             source: mirror.source.name.clone(),
             target: mirror.target.name.clone(),
             offsets: mirror.offsets.name(),
             topics: Vec::new(),
+            groups: Vec::new(),
             missing_rights: Vec::new(),
             errors: Vec::new(),
             warnings: Vec::new(),
@@ -149,7 +153,7 @@ impl MirrorPlan {
         plan
     }
 
-    async fn look(&mut self, mirror: &Mirror) -> Result<(), StateError> {
+    async fn look(&mut self, mirror: &Arc<Mirror>) -> Result<(), StateError> {
         let client = |cluster: &Arc<_>| Client::new(Arc::clone(cluster), connect_options(&mirror.name)).within(PATIENCE);
         let clients = [client(&mirror.source), client(&mirror.target)];
         let (mut source, mut target) = tokio::try_join!(Cluster::look(&clients[0]), Cluster::look(&clients[1]))?;
@@ -178,6 +182,25 @@ impl MirrorPlan {
         self.creations(mirror, &clients).await;
         self.unseen(mirror, &source);
         self.rights(mirror, &clients).await?;
+        if !mirror.groups.is_empty() {
+            self.groups(mirror, &clients, state.as_ref()).await?;
+        }
+        Ok(())
+    }
+
+    async fn groups(&mut self, mirror: &Arc<Mirror>, clients: &[Client; 2], state: Option<&State>) -> Result<(), ClientError> {
+        self.groups = group_plan::forecast(mirror, clients, self.topics.iter().map(|topic| &topic.plan), state).await?;
+        let unseen = mirror.groups.names().filter(|name| self.groups.iter().all(|group| *group.group != **name));
+        let unseen: Vec<_> = unseen.collect();
+        if !unseen.is_empty() {
+            self.warnings.push(format!(
+                "groups {}: they have committed nothing in the mirror's topics on {}, or the principal may not see them there; correct `groups`, or grant \
+                 Describe",
+                unseen.join(", "),
+                self.source
+            ));
+        }
+        self.missing_rights.append(&mut group_plan::missing_rights(mirror, clients, &self.groups, state).await?);
         Ok(())
     }
 

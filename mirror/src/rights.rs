@@ -51,7 +51,7 @@ pub struct Missing {
     pub cluster: Arc<str>,
     /// Whose, as far as kferry knows: a broker may map it to another one.
     pub principal: String,
-    /// `topic`, `cluster` or `transactional-id`.
+    /// `topic`, `group`, `cluster` or `transactional-id`.
     pub resource: &'static str,
     /// Their names; none for the cluster.
     pub names: Vec<String>,
@@ -137,6 +137,31 @@ impl<'c> Rights<'c> {
             }
         }
         Ok(missing.into_iter().map(|(operations, names)| self.told("topic", names, &operations, purpose)).collect())
+    }
+
+    /// What is missing on groups, whether they exist or not, those of the same operations together.
+    ///
+    /// # Errors
+    /// [`ClientError`] if a broker does not answer; a refusal is none.
+    pub async fn missing_of_groups(
+        &self,
+        groups: &[&str],
+        needed: &[Operation],
+        purpose: &'static str,
+    ) -> Result<Vec<Missing>, ClientError> {
+        let mut missing: BTreeMap<BTreeSet<Operation>, Vec<String>> = BTreeMap::new();
+        for (group, answer) in self.client.group_authorized_operations(groups).await {
+            let lacking: BTreeSet<_> = match answer {
+                Ok(allowed) => needed.iter().copied().filter(|operation| !allowed.contains(*operation)).collect(),
+                // Who may read may describe; so neither is allowed.
+                Err(error) if error.is_authorization() => needed.iter().copied().collect(),
+                Err(error) => return Err(error),
+            };
+            if !lacking.is_empty() {
+                missing.entry(lacking).or_default().push(group);
+            }
+        }
+        Ok(missing.into_iter().map(|(operations, names)| self.told("group", names, &operations, purpose)).collect())
     }
 
     /// Markers need a right on the cluster; without it, empty transactions do, slowly. `Err` is what is missing, `Ok(false)` the slow way.

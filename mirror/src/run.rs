@@ -23,6 +23,7 @@ use tracing::{info, warn};
 
 use crate::cut::DECODED;
 use crate::dead_letters;
+use crate::groups::{self, Board, CopiedTopic, Passed, Work};
 use crate::job::{Caution, Job, Known, Leave, Phase, Refusal, Side, Status};
 use crate::metrics;
 use crate::offsets::{Direction, OffsetMap};
@@ -86,19 +87,23 @@ pub struct Options {
     pub coalesce: bool,
 }
 
-/// All partitions of a mirror, for everybody to see.
+/// All partitions of a mirror and all groups, for everybody to see.
 #[derive(Default)]
-pub struct Table(Mutex<BTreeMap<TopicPartition, Arc<Status>>>);
+pub struct Table {
+    partitions: Mutex<BTreeMap<TopicPartition, Arc<Status>>>,
+    /// Offsets of groups.
+    pub groups: Board,
+}
 
 impl Table {
     /// What is known of each.
     pub fn rows(&self) -> Vec<(TopicPartition, Known)> {
-        let table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let table = self.partitions.lock().unwrap_or_else(PoisonError::into_inner);
         table.iter().map(|(partition, status)| (partition.clone(), status.lock().clone())).collect()
     }
 
     fn change(&self, change: impl FnOnce(&mut BTreeMap<TopicPartition, Arc<Status>>)) {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        change(&mut self.partitions.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }
 
@@ -109,6 +114,8 @@ pub struct Outcome {
     pub copied: usize,
     /// The others, and why.
     pub left: Vec<(TopicPartition, String)>,
+    /// Offsets of groups that are not written, and why.
+    pub groups_left: Vec<(String, String)>,
 }
 
 /// A mirror at work.
@@ -133,6 +140,11 @@ pub struct Run {
     complete: bool,
     /// Topics that cannot be copied at all, and why.
     refused: BTreeMap<Arc<str>, String>,
+    /// What the last pass found.
+    plans: Vec<TopicPlan>,
+    /// The pass over the groups, while there is one.
+    groups: JoinSet<Passed>,
+    next_groups: Instant,
 }
 
 /// The leading cluster and its broker, the following broker.
@@ -203,6 +215,9 @@ impl Run {
             permits: Arc::new(Semaphore::new(LOOKS)),
             complete: false,
             refused: BTreeMap::new(),
+            plans: Vec::new(),
+            groups: JoinSet::new(),
+            next_groups: Instant::now(),
         })
     }
 
@@ -230,10 +245,22 @@ impl Run {
                     let pause = if passed.is_ok() && !self.complete { TICK } else { PASS * 2_u32.pow(failures.min(3)) };
                     next_pass = Instant::now() + pause;
                 }
-                _ = tick.tick() => self.tick(),
+                Some(passed) = self.groups.join_next() => {
+                    self.groups_passed(passed.expect("a pass over the groups does not panic"));
+                    self.sync_groups();
+                }
+                () = self.table.groups.ordered() => self.sync_groups(),
+                _ = tick.tick() => {
+                    self.tick();
+                    self.sync_groups();
+                }
             }
         }
-        self.end().await
+        let groups_left = tokio::select! {
+            left = self.sync_groups_once() => left,
+            () = stop.cancelled() => Vec::new(),
+        };
+        Outcome { groups_left, ..self.end().await }
     }
 
     /// One look at both clusters' topics.
@@ -281,6 +308,7 @@ impl Run {
             self.take_in(plan);
         }
         self.drop_deleted(&plans);
+        self.plans = plans;
         self.follow_log_starts().await;
         self.save().await
     }
@@ -638,6 +666,72 @@ impl Run {
             })
         });
         join_all(deletes).await;
+    }
+
+    /// Begins a pass over the groups, if it is time for one or somebody has asked for it. With `once` there is one, at the end.
+    fn sync_groups(&mut self) {
+        let is_due = self.next_groups <= Instant::now() || self.table.groups.has_orders();
+        if is_due && !self.options.once && self.groups.is_empty() && !self.plans.is_empty() {
+            self.begin_groups();
+        }
+    }
+
+    fn begin_groups(&mut self) {
+        self.next_groups = Instant::now() + self.mirror.groups_interval;
+        let orders = self.table.groups.take_orders();
+        if self.mirror.groups.is_empty() {
+            self.table.groups.publish(Arc::default(), orders);
+        } else {
+            self.groups.spawn(groups::pass(self.groups_work(), self.state.group_log(), orders));
+        }
+    }
+
+    fn groups_work(&self) -> Work {
+        let ready = self.plans.iter().filter(|plan| plan.error.is_none() && plan.action == Action::Nothing);
+        let topics = ready.map(|plan| {
+            let partitions = (0..plan.partitions).map(|partition| self.known(plan, partition)).collect();
+            CopiedTopic { source: plan.topic.clone(), target: plan.target.clone(), partitions }
+        });
+        Work {
+            mirror: self.mirror.clone(),
+            source: self.source.clone(),
+            target: self.target.clone(),
+            topics: topics.collect(),
+            states: self.state.groups().clone(),
+        }
+    }
+
+    /// What is known of a partition, by this process or by what was kept of it: before a comparison, or while another process copies it.
+    fn known(&self, plan: &TopicPlan, partition: i32) -> Known {
+        let partition = TopicPartition::new(plan.topic.clone(), partition);
+        let slot = self.slots.get(&partition).filter(|slot| slot.topic_ids == plan.topic_ids);
+        let mut known = slot.map(|slot| slot.status.lock().clone()).unwrap_or_default();
+        if let Some(kept) = self.state.partition(&partition)
+            && kept.topic_ids == plan.topic_ids
+            && !self.accepted(&partition)
+        {
+            known.agreed = known.agreed.max(kept.agreed);
+        }
+        known
+    }
+
+    fn groups_passed(&mut self, passed: Passed) {
+        self.state.groups_changed(passed.changes);
+        let report = Arc::new(passed.report);
+        metrics::groups(&self.mirror.name, &self.table.groups.report(), &report);
+        self.table.groups.publish(report, passed.orders);
+    }
+
+    /// With `once`: the groups' offsets, now that the records before them are there. Says which are not written, and why.
+    async fn sync_groups_once(&mut self) -> Vec<(String, String)> {
+        if !self.options.once {
+            return Vec::new();
+        }
+        self.begin_groups();
+        while let Some(passed) = self.groups.join_next().await {
+            self.groups_passed(passed.expect("a pass over the groups does not panic"));
+        }
+        self.table.groups.report().left()
     }
 
     /// Keeps what has changed.

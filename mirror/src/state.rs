@@ -18,6 +18,7 @@ use kferry_wire::config::{Mirror, Offsets};
 use serde::{Deserialize, Serialize};
 
 use crate::append::{self, AppendError, append};
+use crate::group_state::{Changes, GroupKey, GroupLog, GroupStates};
 use crate::job::{Phase, Side};
 use crate::log::{LogReader, ReadError};
 use crate::offsets::{Direction, OffsetMap, Segment};
@@ -138,6 +139,7 @@ pub struct State {
     /// Of each partition: the target's offset by the source's.
     segments: HashMap<TopicPartition, BTreeMap<i64, i64>>,
     leaders: HashMap<Arc<str>, LeaderState>,
+    groups: Arc<GroupStates>,
 }
 
 /// State that cannot be read or written.
@@ -179,6 +181,7 @@ impl State {
             partitions: HashMap::new(),
             segments: HashMap::new(),
             leaders: HashMap::new(),
+            groups: Arc::default(),
         };
         state.refresh().await?;
         Ok(Some(state))
@@ -209,6 +212,12 @@ impl State {
     }
 
     fn take(&mut self, record: &Record) {
+        if let Some(Ok(key)) = record.key.as_ref().map(|key| serde_json::from_slice::<GroupKey<'_>>(key)) {
+            if let Err(error) = Arc::make_mut(&mut self.groups).take(key, record.value.as_deref()) {
+                tracing::warn!(topic = &*self.keeper.topic, offset = record.offset, %error, "the mirror's state has a record that it cannot read");
+            }
+            return;
+        }
         let Some(Ok(key)) = record.key.as_ref().map(|key| serde_json::from_slice::<Key<'_>>(key)) else {
             return tracing::warn!(
                 topic = &*self.keeper.topic,
@@ -243,6 +252,21 @@ impl State {
     /// Who leads a topic; `None` is the mirror's source, in term 1.
     pub fn leader(&self, topic: &str) -> Option<&LeaderState> {
         self.leaders.get(topic)
+    }
+
+    /// What is known of groups.
+    pub fn groups(&self) -> &Arc<GroupStates> {
+        &self.groups
+    }
+
+    /// The way to keep what is known of groups.
+    pub fn group_log(&self) -> GroupLog {
+        GroupLog { client: self.keeper.client.clone(), topic: self.keeper.topic.clone(), shards: self.keeper.shards }
+    }
+
+    /// What was kept by way of it.
+    pub fn groups_changed(&mut self, changes: Changes) {
+        Arc::make_mut(&mut self.groups).apply(changes);
     }
 
     /// What is known of a partition's offsets on both clusters, where they are translated.

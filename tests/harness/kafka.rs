@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-pub use self::admin::{Acl, Group, Operation, Partition, Resource};
+pub use self::admin::{Acl, Commit, Group, Operation, Partition, Resource};
 pub use self::bulk::{Fill, Stored};
 pub use self::records::Record;
 use crate::process::Process;

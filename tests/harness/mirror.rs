@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::kafka::{Cluster, Listener, User};
 use crate::process::Process;
-use crate::proxy::executable;
+use crate::proxy::{Answer, executable, http};
 use crate::{ports, run};
 
 /// How long a mirror may take to copy what a test has made.
@@ -115,6 +115,13 @@ impl Mirror {
         command.args(arguments).arg("--config").arg(self.folder.join("routes.toml"));
         let status = Process::spawn("kferry", &command, &output)?.wait(LIMIT)?;
         Ok(Ended { code: status.code(), log: fs::read_to_string(&output)? })
+    }
+
+    /// Asks its admin address.
+    pub fn http(&self, method: &str, path: &str) -> Result<Answer> {
+        let file = fs::read_to_string(self.folder.join("routes.toml"))?;
+        let port = file.split("bind = \"127.0.0.1:").nth(1).and_then(|rest| rest.split('"').next()?.parse().ok());
+        http(port.context("the file has an admin address")?, method, path)
     }
 
     /// What all runs so far have logged.

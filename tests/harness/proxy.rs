@@ -283,24 +283,12 @@ impl Proxy {
 
     /// `POST /reload`.
     pub fn reload(&self) -> Result<Answer> {
-        self.http("POST", "/reload")
+        http(self.admin_port, "POST", "/reload")
     }
 
     /// Asks the admin address.
     pub fn get(&self, path: &str) -> Result<Answer> {
-        self.http("GET", path)
-    }
-
-    fn http(&self, method: &str, path: &str) -> Result<Answer> {
-        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.admin_port))?;
-        stream.set_read_timeout(Some(LIMIT))?;
-        // 1.0: the answer ends with the connection, and is not in chunks.
-        write!(stream, "{method} {path} HTTP/1.0\r\n\r\n")?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text)?;
-        let (head, body) = text.split_once("\r\n\r\n").context("no HTTP answer")?;
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).context("no HTTP status")?;
-        Ok(Answer { status, body: body.to_owned() })
+        http(self.admin_port, "GET", path)
     }
 
     /// The rows of `/clients`.
@@ -397,6 +385,19 @@ pub fn refused(config: &Path) -> Result<(ExitStatus, String)> {
     let log = run::folder("proxy-log")?.join("stderr");
     let status = spawn(Command::new(executable("kferry-proxy")?), config, &[], &log)?.wait(LIMIT)?;
     Ok((status, fs::read_to_string(&log)?))
+}
+
+/// Asks an admin address on 127.0.0.1.
+pub fn http(port: u16, method: &str, path: &str) -> Result<Answer> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    // 1.0: the answer ends with the connection, and is not in chunks.
+    write!(stream, "{method} {path} HTTP/1.0\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    let (head, body) = text.split_once("\r\n\r\n").context("no HTTP answer")?;
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).context("no HTTP status")?;
+    Ok(Answer { status, body: body.to_owned() })
 }
 
 fn spawn(mut command: Command, config: &Path, arguments: &[&str], log: &Path) -> Result<Process> {

@@ -16,10 +16,11 @@ use kafka_protocol::messages::create_acls_request::AclCreation;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use kafka_protocol::messages::{
-    BrokerId, CreateAclsRequest, CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeAclsRequest,
-    DescribeGroupsRequest, FindCoordinatorRequest, GroupId, ListOffsetsRequest, MetadataRequest, MetadataResponse, OffsetFetchRequest,
-    RequestHeader, ResponseHeader, TopicName,
+    BrokerId, CreateAclsRequest, CreateTopicsRequest, DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeAclsRequest,
+    DescribeGroupsRequest, FindCoordinatorRequest, GroupId, ListOffsetsRequest, MetadataRequest, MetadataResponse, OffsetCommitRequest,
+    OffsetCommitResponse, OffsetFetchRequest, RequestHeader, ResponseHeader, TopicName,
 };
 use kafka_protocol::protocol::{Decodable as _, Encodable as _, HeaderVersion, Request, StrBytes};
 
@@ -32,6 +33,8 @@ const DELETE_RECORDS: i16 = 1;
 const LIST_OFFSETS: i16 = 5;
 const FIND_COORDINATOR: i16 = 3;
 const OFFSET_FETCH: i16 = 7;
+const OFFSET_COMMIT: i16 = 7;
+const DELETE_GROUPS: i16 = 2;
 const DESCRIBE_GROUPS: i16 = 5;
 const CREATE_ACLS: i16 = 2;
 const DESCRIBE_ACLS: i16 = 2;
@@ -59,6 +62,24 @@ pub struct Group {
     pub state: String,
     /// The members' `client_id`s, sorted.
     pub client_ids: Vec<String>,
+}
+
+/// What a group committed for a partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Commit {
+    /// The next offset that it will read.
+    pub offset: i64,
+    /// Of the record before it; -1 is none.
+    pub leader_epoch: i32,
+    /// Whatever the consumer wrote beside it.
+    pub metadata: String,
+}
+
+impl Commit {
+    /// An offset and nothing else.
+    pub fn at(offset: i64) -> Self {
+        Self { offset, leader_epoch: -1, metadata: String::new() }
+    }
 }
 
 /// What an ACL is about.
@@ -260,18 +281,53 @@ impl Cluster {
 
     /// The offsets that a group committed, by topic and partition.
     pub fn committed_offsets(&self, group: &str) -> Result<BTreeMap<(String, i32), i64>> {
+        Ok(self.commits(group)?.into_iter().map(|(partition, commit)| (partition, commit.offset)).collect())
+    }
+
+    /// What a group committed, by topic and partition.
+    pub fn commits(&self, group: &str) -> Result<BTreeMap<(String, i32), Commit>> {
         let request = OffsetFetchRequest::default().with_group_id(GroupId(text(group))).with_topics(None);
         let response = self.ask_coordinator(group, OFFSET_FETCH, &request, |response| response.error_code)?;
-        let mut offsets = BTreeMap::new();
+        let mut commits = BTreeMap::new();
         for topic in response.topics {
             for partition in topic.partitions {
                 check(partition.error_code)?;
                 if partition.committed_offset >= 0 {
-                    offsets.insert((topic.name.to_string(), partition.partition_index), partition.committed_offset);
+                    let commit = Commit {
+                        offset: partition.committed_offset,
+                        leader_epoch: partition.committed_leader_epoch,
+                        metadata: partition.metadata.map(|metadata| metadata.to_string()).unwrap_or_default(),
+                    };
+                    commits.insert((topic.name.to_string(), partition.partition_index), commit);
                 }
             }
         }
-        Ok(offsets)
+        Ok(commits)
+    }
+
+    /// Commits for a group that has no members, as a consumer does that assigns its partitions itself.
+    pub fn commit(&self, group: &str, topic: &str, commits: impl IntoIterator<Item = (i32, Commit)>) -> Result<()> {
+        let partitions = commits.into_iter().map(|(partition, commit)| {
+            OffsetCommitRequestPartition::default()
+                .with_partition_index(partition)
+                .with_committed_offset(commit.offset)
+                .with_committed_leader_epoch(commit.leader_epoch)
+                .with_committed_metadata(Some(text(&commit.metadata)))
+        });
+        let topic = OffsetCommitRequestTopic::default().with_name(topic_name(topic)).with_partitions(partitions.collect());
+        let request = OffsetCommitRequest::default().with_group_id(GroupId(text(group))).with_topics(vec![topic]);
+        let code = |response: &OffsetCommitResponse| {
+            let partitions = response.topics.iter().flat_map(|topic| &topic.partitions);
+            partitions.map(|partition| partition.error_code).find(|code| *code != 0).unwrap_or(0)
+        };
+        self.ask_coordinator(group, OFFSET_COMMIT, &request, code).map(drop)
+    }
+
+    /// Deletes a group that has no members.
+    pub fn delete_group(&self, group: &str) -> Result<()> {
+        let request = DeleteGroupsRequest::default().with_groups_names(vec![GroupId(text(group))]);
+        self.ask_coordinator(group, DELETE_GROUPS, &request, |response| response.results.first().map_or(0, |group| group.error_code))
+            .map(drop)
     }
 
     /// Adds rules; the cluster must have been started with `acls()`. Returns when every broker that runs goes by them.

@@ -17,6 +17,7 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::{Request, StrBytes, VersionRange};
 
+use super::acls::Operations;
 use super::{by_topic, text, topic_name};
 use crate::client::{Answers, Asked, Client, ClientError, CoordinatorKind, Coordinators, Resend, Subject, TopicPartition, Topics};
 use crate::connection::Connection;
@@ -36,6 +37,9 @@ const OFFSET_FETCH_MANY: i16 = 8;
 const OFFSET_COMMIT_RETENTION: VersionRange = VersionRange { min: 2, max: 4 };
 const OFFSET_COMMIT: VersionRange = VersionRange { min: 2, max: 9 };
 const DESCRIBE_GROUPS: VersionRange = VersionRange { min: 0, max: 6 };
+/// Those with authorized operations (KIP-430) in which a group that does not exist, or is of another type, is one that is dead: from version 6
+/// on (KIP-1043) it is an error, without them.
+const DESCRIBE_GROUPS_OF_ANY_TYPE: VersionRange = VersionRange { min: 3, max: 5 };
 const CONSUMER_GROUP_DESCRIBE: VersionRange = VersionRange { min: 0, max: 1 };
 
 /// Groups in one request.
@@ -293,6 +297,29 @@ impl Client {
             committed.entry(partition.clone()).or_insert_with(|| Err(self.incomplete(ApiKey::OffsetCommit, partition)));
         }
         Ok(committed)
+    }
+
+    /// What we may do with groups, whether they exist or not.
+    ///
+    /// # Errors
+    /// `GROUP_AUTHORIZATION_FAILED` for a group that we may not describe.
+    pub async fn group_authorized_operations(&self, groups: &[&str]) -> Answers<String, Operations> {
+        let asked = groups.iter().map(|group| ((*group).to_owned(), ())).collect();
+        let kind = Coordinators(CoordinatorKind::Group);
+        self.spread(ApiKey::DescribeGroups, kind, Resend::Always, asked, |connection, batch: Vec<(String, ())>| async move {
+            let mut allowed = Vec::new();
+            for chunk in batch.chunks(GROUPS_PER_REQUEST) {
+                let ids = chunk.iter().map(|(group, ())| GroupId(text(group))).collect();
+                let request = DescribeGroupsRequest::default().with_groups(ids).with_include_authorized_operations(true);
+                let (asked, answer) = self.send(&connection, DESCRIBE_GROUPS_OF_ANY_TYPE, |_| request).await?;
+                allowed.extend(answer.groups.iter().map(|group| {
+                    let checked = asked.check(&Subject::group(&group.group_id), group.error_code, group.error_message.as_ref());
+                    (group.group_id.to_string(), checked.map(|()| Operations::read(group.authorized_operations)))
+                }));
+            }
+            Ok(allowed)
+        })
+        .await
     }
 
     /// Groups of both protocols, with their members. One that does not exist is `Dead`.

@@ -185,6 +185,7 @@ impl<'t> MirrorDraft<'t> {
             target: cluster(self.target?)?,
             topics: self.topics?.selection,
             groups: self.groups?.selection,
+            groups_interval: self.groups_interval?,
             offsets: self.offsets?,
             on_error: self.on_error?,
             naming: self.naming?.naming,

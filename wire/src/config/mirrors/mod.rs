@@ -18,6 +18,7 @@ mod selection;
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Cluster;
 pub use collisions::{Collision, CollisionKind, Copied, collisions};
@@ -36,8 +37,10 @@ pub struct Mirror {
     pub target: Arc<Cluster>,
     /// `topics`, `topics_regex` and `exclude_regex`: by their names on the source. At least one name or regex.
     pub topics: Selection,
-    /// `groups` and `groups_regex`: whose offsets are copied. None without the keys.
+    /// `groups`, `groups_regex` and `groups_exclude_regex`: whose offsets are copied. None without the keys.
     pub groups: Selection,
+    /// `groups_interval_seconds`: how often their offsets are looked at, 1 s to an hour. Default [`Mirror::GROUPS_INTERVAL`].
+    pub groups_interval: Duration,
     /// `offsets`, `preserve` without it.
     pub offsets: Offsets,
     /// `on_error`, `fail` without it.
@@ -63,6 +66,9 @@ impl Mirror {
     /// The default of `max_padding`. So many offsets are some eight minutes of a broker's time and 6 GB of its disk for each partition, the
     /// latter until they are deleted again.
     pub const MAX_PADDING: i64 = 10_000_000_000;
+
+    /// The default of `groups_interval_seconds`: what a group that is started anew on the target may have to read again.
+    pub const GROUPS_INTERVAL: Duration = Duration::from_secs(10);
 }
 
 /// `offsets` of a mirror.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU64;
 use std::ops::Range;
+use std::time::Duration;
 
 use regex_automata::util::interpolate;
 
@@ -24,6 +25,7 @@ pub(in super::super) struct MirrorDraft<'t> {
     pub(in super::super) target: Field<At<&'t str>>,
     pub(super) topics: Field<Named<'t>>,
     pub(super) groups: Field<Named<'t>>,
+    pub(super) groups_interval: Field<Duration>,
     pub(super) offsets: Field<Offsets>,
     pub(super) on_error: Field<OnError>,
     pub(super) naming: Field<NamingDraft<'t>>,
@@ -60,6 +62,7 @@ pub(in super::super) fn mirror(mut t: Table<'_>) -> MirrorDraft<'_> {
     };
     let topics = topics(&mut t);
     let groups = groups(&mut t);
+    let groups_interval = t.optional("groups_interval_seconds", |v| v.integer(1..=3_600));
     let offsets = t.optional("offsets", |v| v.one_of(&Offsets::ALL.map(|offsets| (offsets.name(), offsets))));
     let on_error = t.optional("on_error", |v| v.one_of(&OnError::ALL.map(|on_error| (on_error.name(), on_error))));
     let replication_factor = t.optional("replication_factor", |v| v.integer(1..=i16::MAX as u64));
@@ -77,6 +80,8 @@ pub(in super::super) fn mirror(mut t: Table<'_>) -> MirrorDraft<'_> {
         target,
         topics,
         groups,
+        groups_interval: groups_interval
+            .map(|seconds| seconds.map_or(Mirror::GROUPS_INTERVAL, |seconds| Duration::from_secs(seconds.value))),
         offsets: offsets.map(|offsets| offsets.map_or(Offsets::Preserve, |offsets| offsets.value)),
         on_error: on_error.map(|on_error| on_error.map_or(OnError::Fail, |on_error| on_error.value)),
         naming,
@@ -110,17 +115,24 @@ fn topics<'t>(t: &mut Table<'t>) -> Field<Named<'t>> {
         let hint = r#"write topics = ["orders"], or topics_regex = [".*"] for every topic"#;
         return Err(t.missing(&["topics", "topics_regex"], t.span.clone(), "a mirror without topics", hint));
     }
-    for name in topics.names.iter().filter(|name| topics.selection.excludes(name.value)) {
-        let hint = "what is excluded is not copied: drop it here, or write a narrower regex there";
-        t.findings.warn(name.span.clone(), format!("topic {} is excluded by `exclude_regex`", quoted(name.value)), hint);
-    }
+    warn_of_excluded(t.findings, &topics, ("topic", "exclude_regex"));
     Ok(topics)
+}
+
+fn warn_of_excluded(findings: &Findings<'_>, named: &Named<'_>, (what, key): (&str, &str)) {
+    for name in named.names.iter().filter(|name| named.selection.excludes(name.value)) {
+        let hint = "what is excluded is not copied: drop it here, or write a narrower regex there";
+        findings.warn(name.span.clone(), format!("{what} {} is excluded by `{key}`", quoted(name.value)), hint);
+    }
 }
 
 fn groups<'t>(t: &mut Table<'t>) -> Field<Named<'t>> {
     let named = t.optional("groups", |v| names(v, Value::text));
     let regexes = t.optional("groups_regex", patterns);
-    Ok(Named::new(named?, regexes?, None))
+    let excluded = t.optional("groups_exclude_regex", patterns);
+    let groups = Named::new(named?, regexes?, excluded?);
+    warn_of_excluded(t.findings, &groups, ("group", "groups_exclude_regex"));
+    Ok(groups)
 }
 
 impl<'t> Named<'t> {

@@ -19,7 +19,7 @@ pub fn is_internal(topic: &str) -> bool {
     topic.starts_with("__") || topic.starts_with("kferry.")
 }
 
-/// `topics`, `topics_regex` and `exclude_regex` of a mirror, or `groups` and `groups_regex`.
+/// `topics`, `topics_regex` and `exclude_regex` of a mirror, or `groups`, `groups_regex` and `groups_exclude_regex`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Selection {
     pub(super) names: BTreeSet<String>,

@@ -53,6 +53,7 @@ fn a_file_of_mirrors_alone() {
     assert_eq!((&*mirror.name, &*mirror.source.name, &*mirror.target.name), ("legacy-to-new", "legacy", "new"));
     assert_eq!((mirror.offsets, mirror.on_error), (Offsets::Preserve, OnError::Fail));
     assert_eq!((mirror.replication_factor, mirror.max_padding, mirror.max_bytes_per_second), (None, 10_000_000_000, None));
+    assert_eq!(mirror.groups_interval, std::time::Duration::from_secs(10));
     assert!(mirror.topic_config.is_empty() && mirror.groups.is_empty() && !mirror.groups.matches("billing"));
     assert_eq!(mirror.topics.names().collect::<Vec<_>>(), ["orders", "payments"]);
     assert!(mirror.topics.matches("orders") && !mirror.topics.matches("orders2"));
@@ -69,6 +70,8 @@ offsets = "translate"
 on_error = "dead-letter"
 groups = "billing"
 groups_regex = ["team-.*"]
+groups_exclude_regex = "team-0.*"
+groups_interval_seconds = 30
 replication_factor = 3
 max_padding = 1_000
 max_bytes_per_second = 50_000_000
@@ -111,7 +114,8 @@ to = 'rest.$1'
     {
         assert!(!mirror.topics.matches(topic), "{topic}");
     }
-    assert!(mirror.groups.matches("billing") && mirror.groups.matches("team-7") && !mirror.groups.matches("team"));
+    assert!(mirror.groups.matches("billing") && mirror.groups.matches("team-7"));
+    assert!(!mirror.groups.matches("team") && !mirror.groups.matches("team-07"));
     assert_snapshot!(mirror.naming.target("a").unwrap_err(), @r#"topic "a" would be called "a" on the target, which is not as `topic_naming` wants it, ^[a-z]+(\.[a-z0-9-]+)+$: give it another name in [mirrors.rename]"#);
 }
 
