@@ -41,7 +41,7 @@ fn identical(source: &Cluster, target: &Cluster, topic: &str) -> Result<()> {
 
 /// A mirror of the topics that begin with a word.
 fn mirror_of(source: &Cluster, target: &Cluster, prefix: &str, lines: &str) -> Result<Mirror> {
-    Mirror::new(source, target, &lines_of(prefix, lines))
+    Mirror::named(prefix, source, target, &lines_of(prefix, lines))
 }
 
 fn lines_of(prefix: &str, lines: &str) -> String {
@@ -292,7 +292,8 @@ fn without_the_right_to_write_markers(source: &Cluster, target: &Cluster) -> Res
 /// Says in the mirror's state who leads a topic.
 fn turn(target: &Cluster, topic: &str, leader: &str, term: i32) -> Result<()> {
     let (key, value) = (format!("{{\"topic\":\"{topic}\"}}"), format!("{{\"leader\":\"{leader}\",\"term\":{term}}}"));
-    target.produce("__kferry.mirror.m", &[Record::new(key, value)])
+    let mirror = topic.split('.').next().unwrap_or_default();
+    target.produce(&format!("__kferry.mirror.{mirror}"), &[Record::new(key, value)])
 }
 
 /// Who leads in the terms after the first.

@@ -180,8 +180,8 @@ impl MirrorReport {
         let client = |cluster: &Arc<_>| Client::new(Arc::clone(cluster), connect_options(&mirror.name)).within(PATIENCE);
         let (source, target) = (client(&mirror.source), client(&mirror.target));
         let (mut on_source, mut on_target) = tokio::try_join!(Cluster::look(&source), Cluster::look(&target))?;
-        let mut state = State::open(target.clone(), &mirror.name, false).await?;
-        let leader = |topic: &str| state.as_ref().and_then(|state| state.leader(topic).cloned());
+        let state = State::open(target.clone(), &mirror.name, false).await?;
+        let leader = |topic: &str| state.as_ref().and_then(|state| state.leader(topic));
         let mut plans = topics::plan(mirror, &mut on_source, &mut on_target, leader).await?;
         plans.retain(|plan| only.is_empty() || only.iter().any(|topic| **topic == *plan.topic));
 
@@ -226,11 +226,11 @@ impl MirrorReport {
         }
         ends(&mut work).await;
         // After the ends: what was left out by then is in it.
-        if let Some(state) = &mut state {
+        if let Some(state) = &state {
             state.refresh().await?;
             for work in &mut work {
                 let partition = TopicPartition::new(work.row.topic.clone(), work.row.partition);
-                work.skipped = state.partition(&partition).map_or_else(Vec::new, |state| state.skipped.clone());
+                work.skipped = state.partition(&partition).map_or_else(Vec::new, |state| state.skipped);
             }
         }
         self.partitions = compare_all(&self.mirror, work).await;

@@ -16,6 +16,7 @@
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kafka_protocol::ResponseError;
@@ -24,6 +25,7 @@ use kferry_wire::client::{ClientError, TopicPartition};
 use tokio::time::{Instant, sleep};
 
 use crate::job::{Leave, Side};
+use crate::shards::Shard;
 
 /// Markers in one request.
 const AT_ONCE: i64 = 1_000;
@@ -49,18 +51,21 @@ const LANDED: Duration = Duration::from_secs(30);
 
 /// Fills the offsets with markers. `producer_id` is the one of the mirror's batches there; the markers have others beside it, so that they leave
 /// its sequence alone.
-pub async fn fill(side: Side, partition: i32, producer_id: i64, offsets: Range<i64>) -> Result<(), Leave> {
+pub async fn fill(side: Side, partition: i32, producer_id: i64, offsets: Range<i64>, shard: Arc<Shard>) -> Result<(), Leave> {
     let writer = (RandomState::new().hash_one(producer_id) & ((1 << WRITER_BITS) - 1)) as i32;
     let (mut at, mut set) = (offsets.start, 0);
     while at < offsets.end {
         let count = (offsets.end - at).min(AT_ONCE);
         let markers: Vec<_> =
             (at..at + count).map(|offset| marker(side.partition(partition), producer_id + set * SET, offset, writer)).collect();
+        if !shard.may_write() {
+            return Err(Leave::no_lease());
+        }
         let mut answers = side.client.write_txn_markers(&markers).await;
         match answers.remove(&side.partition(partition)).expect("what was sent is answered") {
             Ok(()) => at += count,
             Err(error) if error.code() == Some(ResponseError::ClusterAuthorizationFailed) && at == offsets.start => {
-                return transactions(&side, partition, offsets, &error).await;
+                return transactions(&side, partition, offsets, &error, &shard).await;
             }
             Err(error) => {
                 let end = rest(&side, partition).await;
@@ -92,7 +97,7 @@ fn marker(partition: TopicPartition, producer_id: i64, offset: i64, writer: i32)
 }
 
 /// One empty transaction for each offset.
-async fn transactions(side: &Side, partition: i32, offsets: Range<i64>, refused: &ClientError) -> Result<(), Leave> {
+async fn transactions(side: &Side, partition: i32, offsets: Range<i64>, refused: &ClientError, shard: &Shard) -> Result<(), Leave> {
     let count = offsets.end - offsets.start;
     if count > TRANSACTIONS {
         return Err(Leave::Failed(format!(
@@ -105,6 +110,9 @@ async fn transactions(side: &Side, partition: i32, offsets: Range<i64>, refused:
     }
     let id = format!("kferry-mirror-{}-{partition}", side.topic);
     for at in offsets.clone() {
+        if !shard.may_write() {
+            return Err(Leave::no_lease());
+        }
         if let Err(error) = empty_transaction(side, partition, &id).await {
             rest(side, partition).await;
             return Err(if error.is_retriable() {

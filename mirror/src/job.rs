@@ -10,6 +10,7 @@ use kafka_protocol::ResponseError;
 use kferry_wire::client::{Client, TopicPartition};
 
 use crate::cut;
+use crate::shards::Shard;
 
 /// A topic on one of the two clusters.
 #[derive(Clone)]
@@ -52,6 +53,8 @@ pub struct Job {
     pub max_message_bytes: usize,
     /// What everybody may see of it.
     pub status: Arc<Status>,
+    /// What allows it to be written.
+    pub shard: Arc<Shard>,
     /// What a refusal has taught.
     pub caution: Caution,
 }
@@ -80,7 +83,7 @@ impl Job {
 }
 
 /// Why a lane or a look gives a partition back.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Leave {
     /// Something passing: look again, a little later.
     Again(String),
@@ -94,8 +97,15 @@ pub enum Leave {
     Cancelled,
 }
 
+impl Leave {
+    /// The group's coordinator has not said lately that this process is a member.
+    pub fn no_lease() -> Self {
+        Self::Again("this process may not be the one any more that has its shard".to_owned())
+    }
+}
+
 /// Records that cannot be copied.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Refusal {
     /// Their offsets.
     pub offsets: Range<i64>,

@@ -2,6 +2,8 @@
 //!
 //! Label values are bounded: mirrors are names of the file, topics and partitions those that it selects.
 
+use std::time::Duration;
+
 use kafka_protocol::ResponseError;
 use kferry_wire::client::TopicPartition;
 use metrics::{counter, describe_counter, describe_gauge, gauge};
@@ -24,6 +26,9 @@ const LAG_RECORDS: &str = "kferry_mirror_lag_records";
 const LAG_SECONDS: &str = "kferry_mirror_lag_seconds";
 const PARTITIONS: &str = "kferry_mirror_partitions";
 const PASSES: &str = "kferry_mirror_passes_total";
+const SHARDS: &str = "kferry_mirror_shards";
+const REBALANCES: &str = "kferry_mirror_rebalances_total";
+const LEASE: &str = "kferry_mirror_lease_seconds";
 
 /// Sets the process's recorder and says what each metric means.
 ///
@@ -43,6 +48,9 @@ pub fn install() -> anyhow::Result<PrometheusHandle> {
     describe_gauge!(LAG_SECONDS, "Since when the follower lacks something, by mirror, topic and partition");
     describe_gauge!(PARTITIONS, "Partitions, by mirror and phase");
     describe_counter!(PASSES, "Looks at both clusters' topics, by mirror and result");
+    describe_gauge!(SHARDS, "Shards that this process has, by mirror");
+    describe_counter!(REBALANCES, "Changes of the shards that this process has, by mirror and kind: gained, revoked, lost");
+    describe_gauge!(LEASE, "How long the process may still write without a word from the group's coordinator, by mirror");
     gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     Ok(handle)
 }
@@ -107,6 +115,39 @@ pub(crate) fn passed(mirror: &str, error: Option<&dyn std::fmt::Display>) {
 pub(crate) fn gone(mirror: &str, partition: &TopicPartition) {
     info!(mirror, %partition, "the leader has it no more, or the file does not select it; the follower's is left as it is");
     lag(mirror, partition, &Known::default());
+}
+
+/// A partition is another process's now.
+pub(crate) fn given_up(mirror: &str, partition: &TopicPartition) {
+    lag(mirror, partition, &Known::default());
+}
+
+/// The group has given shards to this process, which now has so many.
+pub(crate) fn gained(mirror: &str, shards: &[i32], now: usize) {
+    rebalanced(mirror, "gained", now);
+    info!(mirror, ?shards, now, "shards gained");
+}
+
+/// The group takes shards away from this process, which keeps so many.
+pub(crate) fn revoked(mirror: &str, shards: &[i32], now: usize) {
+    rebalanced(mirror, "revoked", now);
+    info!(mirror, ?shards, now, "shards go to another process");
+}
+
+/// The group has put this process out.
+pub(crate) fn lost(mirror: &str, shards: &[i32], now: usize) {
+    rebalanced(mirror, "lost", now);
+    warn!(mirror, ?shards, "shards lost: the group went on without this process");
+}
+
+fn rebalanced(mirror: &str, kind: &'static str, now: usize) {
+    counter!(REBALANCES, "mirror" => mirror.to_owned(), "kind" => kind).increment(1);
+    gauge!(SHARDS, "mirror" => mirror.to_owned()).set(now as f64);
+}
+
+/// How long the process may still write without a word from the coordinator.
+pub(crate) fn lease(mirror: &str, left: Duration) {
+    gauge!(LEASE, "mirror" => mirror.to_owned()).set(left.as_secs_f64());
 }
 
 fn lag(mirror: &str, partition: &TopicPartition, known: &Known) {

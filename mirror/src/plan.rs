@@ -163,7 +163,7 @@ impl MirrorPlan {
             Err(error) if is_authorization(&error) => None,
             Err(error) => return Err(error),
         };
-        let leader = |topic: &str| state.as_ref().and_then(|state| state.leader(topic).cloned());
+        let leader = |topic: &str| state.as_ref().and_then(|state| state.leader(topic));
         let plans = topics::plan(mirror, &mut source, &mut target, leader).await?;
         let backwards = |plan: &TopicPlan| plan.leader == mirror.target.name;
 
@@ -444,7 +444,7 @@ impl Pair<'_> {
         let (on_follower, on_leader) = (self.follower.0.cluster(), self.leader.0.cluster());
         let known = TopicPartition::new(forecast.plan.topic.clone(), partition);
         let kept = self.state.and_then(|state| state.partition(&known));
-        let copied = kept.is_some_and(|kept| kept.agreed > 0);
+        let copied = kept.as_ref().is_some_and(|kept| kept.agreed > 0);
         if let Some(kept) = kept {
             if kept.phase == Phase::Diverged {
                 return Err(format!("{known} has diverged: {}", kept.reason.as_deref().unwrap_or("nobody knows why")));

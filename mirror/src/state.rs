@@ -8,9 +8,11 @@
 //! several processes will share.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use futures_util::future::{join_all, try_join_all};
 use kferry_wire::admin::partitions::Position;
 use kferry_wire::admin::topics::{NewPartitions, NewTopic};
 use kferry_wire::batch::Record;
@@ -67,12 +69,18 @@ struct Key<'a> {
     partition: Option<i32>,
 }
 
-/// The topic's content, and the way to change it.
+/// The topic's content, and the way to change it. Clones share it.
+#[derive(Clone)]
 pub struct State {
     client: Client,
     topic: Arc<str>,
-    /// The next offset to read of each partition.
-    positions: BTreeMap<i32, i64>,
+    /// The next offset to read of each partition. Each is locked while it is read, and none waits for another one's broker.
+    positions: Arc<[tokio::sync::Mutex<i64>]>,
+    tables: Arc<Mutex<Tables>>,
+}
+
+#[derive(Default)]
+struct Tables {
     partitions: HashMap<TopicPartition, PartitionState>,
     leaders: HashMap<Arc<str>, LeaderState>,
 }
@@ -116,36 +124,37 @@ impl State {
             }
             None => return Ok(None),
         };
-        let positions = (0..partitions).map(|partition| (partition, 0)).collect();
-        let mut state = Self { client, topic, positions, partitions: HashMap::new(), leaders: HashMap::new() };
+        let positions = (0..partitions).map(|_| tokio::sync::Mutex::new(0)).collect();
+        let state = Self { client, topic, positions, tables: Arc::default() };
         state.refresh().await?;
         Ok(Some(state))
     }
 
     /// Reads what has been written since.
-    pub async fn refresh(&mut self) -> Result<(), StateError> {
-        let partitions: Vec<_> = self.positions.keys().map(|partition| TopicPartition::new(self.topic.clone(), *partition)).collect();
-        let starts = self.client.list_offsets(&partitions, Position::LogStart).await;
-        let ends = self.client.list_offsets(&partitions, Position::LastStable).await;
-        for partition in partitions {
-            let offset =
-                |answers: &BTreeMap<_, Result<_, ClientError>>| answers.get(&partition).cloned().transpose().map(Option::unwrap_or_default);
-            let (start, end): (i64, i64) = (offset(&starts)?, offset(&ends)?);
-            let at = self.positions[&partition.partition].max(start);
-            if at >= end {
-                continue;
-            }
+    pub async fn refresh(&self) -> Result<(), StateError> {
+        try_join_all(self.shards().map(|shard| self.refresh_shard(shard))).await.map(drop)
+    }
+
+    /// Reads what has been written since in one partition of the state's topic.
+    pub async fn refresh_shard(&self, shard: i32) -> Result<(), StateError> {
+        let mut position = self.positions[shard as usize].lock().await;
+        let partition = TopicPartition::new(self.topic.clone(), shard);
+        let asked = [partition.clone()];
+        let offset = async |position| self.client.list_offsets(&asked, position).await.remove(&partition).transpose().map(Option::unwrap_or_default);
+        let (start, end): (i64, i64) = tokio::try_join!(offset(Position::LogStart), offset(Position::LastStable))?;
+        let at = (*position).max(start);
+        if at < end {
             let side = Side { client: self.client.clone(), topic: self.topic.clone() };
-            let mut reader = LogReader::new(side, partition.partition, at, end, MAX_BYTES);
+            let mut reader = LogReader::new(side, shard, at, end, MAX_BYTES);
             while let Some(record) = reader.next().await? {
                 self.take(&record);
             }
-            self.positions.insert(partition.partition, end);
+            *position = end;
         }
         Ok(())
     }
 
-    fn take(&mut self, record: &Record) {
+    fn take(&self, record: &Record) {
         let Some(Ok(key)) = record.key.as_ref().map(|key| serde_json::from_slice::<Key<'_>>(key)) else {
             return tracing::warn!(
                 topic = &*self.topic,
@@ -155,12 +164,13 @@ impl State {
         };
         let topic: Arc<str> = key.topic.as_ref().into();
         let value = record.value.as_deref();
+        let mut tables = self.tables();
         let read = match key.partition {
             Some(partition) => {
                 let partition = TopicPartition::new(topic, partition);
-                take_value(&mut self.partitions, partition, value)
+                take_value(&mut tables.partitions, partition, value)
             }
-            None => take_value(&mut self.leaders, topic, value),
+            None => take_value(&mut tables.leaders, topic, value),
         };
         if let Err(error) = read {
             tracing::warn!(topic = &*self.topic, offset = record.offset, %error, "the mirror's state has a record that it cannot read");
@@ -168,17 +178,17 @@ impl State {
     }
 
     /// What is known of a partition.
-    pub fn partition(&self, partition: &TopicPartition) -> Option<&PartitionState> {
-        self.partitions.get(partition)
+    pub fn partition(&self, partition: &TopicPartition) -> Option<PartitionState> {
+        self.tables().partitions.get(partition).cloned()
     }
 
     /// Who leads a topic; `None` is the mirror's source, in term 1.
-    pub fn leader(&self, topic: &str) -> Option<&LeaderState> {
-        self.leaders.get(topic)
+    pub fn leader(&self, topic: &str) -> Option<LeaderState> {
+        self.tables().leaders.get(topic).cloned()
     }
 
-    /// Keeps what is known of partitions.
-    pub async fn save(&mut self, states: Vec<(TopicPartition, PartitionState)>) -> Result<(), StateError> {
+    /// Keeps what is known of partitions, if `may_write` says so just before.
+    pub async fn save(&self, states: Vec<(TopicPartition, PartitionState)>, may_write: impl Fn() -> bool) -> Result<(), StateError> {
         let mut shards: BTreeMap<i32, Vec<Record>> = BTreeMap::new();
         let timestamp = jiff::Timestamp::now().as_millisecond();
         for (partition, state) in &states {
@@ -186,16 +196,35 @@ impl State {
             let record = Record { offset: 0, timestamp, key: Some(json(&key)), value: Some(json(state)), headers: Vec::new() };
             shards.entry(self.shard(partition)).or_default().push(record);
         }
-        for (shard, records) in shards {
-            append(&self.client, &TopicPartition::new(self.topic.clone(), shard), records).await?;
-        }
-        self.partitions.extend(states);
+        let may_write = &may_write;
+        let appends = shards.into_iter().map(|(shard, records)| async move {
+            // In the order of the saves; and what is read meanwhile is not put over what is saved.
+            let _turn = self.positions[shard as usize].lock().await;
+            append(&self.client, &TopicPartition::new(self.topic.clone(), shard), records, may_write).await
+        });
+        let saved: Result<Vec<()>, _> = join_all(appends).await.into_iter().collect();
+        saved?;
+        self.tables().partitions.extend(states);
         Ok(())
+    }
+
+    /// The partitions of the state's topic.
+    pub fn shards(&self) -> Range<i32> {
+        0..self.positions.len() as i32
     }
 
     /// Which partition of the state's topic is about a partition.
     pub fn shard(&self, partition: &TopicPartition) -> i32 {
         (crate::cut::producer_id("", &partition.topic, partition.partition, 0) % self.positions.len() as i64) as i32
+    }
+
+    /// Which partition of the state's topic is about a consumer group.
+    pub fn group_shard(&self, group: &str) -> i32 {
+        self.shard(&TopicPartition::new(group, -1))
+    }
+
+    fn tables(&self) -> MutexGuard<'_, Tables> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -16,8 +16,11 @@ use crate::{ports, run};
 /// How long a mirror may take to copy what a test has made.
 const LIMIT: Duration = Duration::from_mins(2);
 
-/// A file with two clusters, `source` and `target`, and a mirror between them named `m`.
+/// A file with two clusters, `source` and `target`, and a mirror between them, named `m` unless it needs another name: several with one name and
+/// one target are processes that share their work.
 pub struct Mirror {
+    name: String,
+    admin: u16,
     folder: PathBuf,
     arguments: Vec<String>,
     /// Who it is on the target.
@@ -37,12 +40,27 @@ pub struct Ended {
 impl Mirror {
     /// `lines` are more lines of the mirror, `topics_regex = [...]` among them.
     pub fn new(source: &Cluster, target: &Cluster, lines: &str) -> Result<Self> {
-        Self { folder: run::folder("mirror")?, arguments: Vec::new(), user: None, runs: 0 }.written(source, target, lines)
+        Self::named("m", source, target, lines)
+    }
+
+    /// The same, with a name.
+    pub fn named(name: &str, source: &Cluster, target: &Cluster, lines: &str) -> Result<Self> {
+        Self::prepared(name, None)?.written(source, target, lines)
     }
 
     /// The same, logged in as a user on the target, which has the listener `SASL_PLAINTEXT`.
     pub fn new_as(user: User, source: &Cluster, target: &Cluster, lines: &str) -> Result<Self> {
-        Self { folder: run::folder("mirror")?, arguments: Vec::new(), user: Some(user), runs: 0 }.written(source, target, lines)
+        Self::prepared("m", Some(user))?.written(source, target, lines)
+    }
+
+    fn prepared(name: &str, user: Option<User>) -> Result<Self> {
+        let admin = ports::take(1)?.start;
+        Ok(Self { name: name.to_owned(), admin, folder: run::folder("mirror")?, arguments: Vec::new(), user, runs: 0 })
+    }
+
+    /// The port of its admin address.
+    pub fn admin_port(&self) -> u16 {
+        self.admin
     }
 
     fn written(self, source: &Cluster, target: &Cluster, lines: &str) -> Result<Self> {
@@ -61,9 +79,8 @@ impl Mirror {
                 writeln!(text, "sasl_username = \"{name}\"\nsasl_password = \"{password}\"")?;
             }
         }
-        let admin = ports::take(1)?.start;
-        writeln!(text, "[admin]\nbind = \"127.0.0.1:{admin}\"\n")?;
-        writeln!(text, "[[mirrors]]\nname = \"m\"\nsource = \"source\"\ntarget = \"target\"\n{lines}")?;
+        writeln!(text, "[admin]\nbind = \"127.0.0.1:{}\"\n", self.admin)?;
+        writeln!(text, "[[mirrors]]\nname = \"{}\"\nsource = \"source\"\ntarget = \"target\"\n{lines}", self.name)?;
         fs::write(self.folder.join("routes.toml"), text)?;
         Ok(())
     }
