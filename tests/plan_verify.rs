@@ -218,6 +218,10 @@ fn rights(source: &Cluster, target: &Cluster) -> Result<()> {
                         let names = strings(&right["names"]).into_iter();
                         acls.extend(names.map(|name| Acl::allow(ALICE.name, operation, Resource::Topic(name.to_owned()))));
                     }
+                    Some("group") => {
+                        let names = strings(&right["names"]).into_iter();
+                        acls.extend(names.map(|name| Acl::allow(ALICE.name, operation, Resource::Group(name.to_owned()))));
+                    }
                     _ => acls.push(Acl::allow(ALICE.name, operation, Resource::Cluster)),
                 }
             }
@@ -230,7 +234,7 @@ fn rights(source: &Cluster, target: &Cluster) -> Result<()> {
     // First what is on the source has to be seen; then all that is missing is known.
     ensure!((1..=3).contains(&rounds.len()), "{rounds:#?}");
     let all = format!("{rounds:?}");
-    for name in ["__kferry.mirror.m", "p.same.DLT", "p.plain", "p.transactions"] {
+    for name in ["__kferry.mirror.m", "kferry-mirror-m", "p.same.DLT", "p.plain", "p.transactions"] {
         ensure!(all.contains(name), "nothing is told of {name}: {rounds:#?}");
     }
     ensure!(all.contains("DescribeConfigs") && all.contains("AlterConfigs") && all.contains("\"Alter\""), "{rounds:#?}");

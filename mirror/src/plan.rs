@@ -21,6 +21,7 @@ use crate::job::{Phase, Side};
 use crate::log::{Allowed, LogReader, ReadError, Sample, compare, sample, written_only_by};
 use crate::rights::{Missing, Needs, Rights};
 use crate::run::connect_options;
+use crate::shards;
 use crate::state::{self, State, StateError};
 use crate::topics::{self, Action, Cluster, TopicPlan};
 
@@ -282,6 +283,10 @@ impl MirrorPlan {
             let rights = Rights::of(client).await?;
             for (needs, purpose) in [(copied, "the topics"), (own, "the mirror's state"), (dead_letters, "dead letters")] {
                 self.missing_rights.append(&mut rights.missing(&needs, purpose).await?);
+            }
+            if at == 1 {
+                let group = rights.group(&shards::group(&mirror.name), "sharing the mirror's work").await?;
+                self.missing_rights.extend(group);
             }
             if let Some(topic) = holes {
                 match rights.markers(&topic).await? {

@@ -317,7 +317,13 @@ impl Lane {
             }
             copying.filling = true;
             let (partition, offsets) = (partition.clone(), offsets.clone());
-            let fill = holes::fill(copying.job.follower.clone(), copying.job.partition, copying.job.producer_id(), offsets, copying.job.shard.clone());
+            let fill = holes::fill(
+                copying.job.follower.clone(),
+                copying.job.partition,
+                copying.job.producer_id(),
+                offsets,
+                copying.job.shard.clone(),
+            );
             self.fills.push(async move { (partition, fill.await) }.boxed());
         }
     }

@@ -760,7 +760,9 @@ impl Run {
         match saved.await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => warn!(mirror = &*self.mirror.name, %error, "the next start compares more than it would have to"),
-            Err(_) => warn!(mirror = &*self.mirror.name, "the state is not kept in time; the next start compares more than it would have to"),
+            Err(_) => {
+                warn!(mirror = &*self.mirror.name, "the state is not kept in time; the next start compares more than it would have to")
+            }
         }
         if let Some(member) = self.member.take() {
             member.leave().await;

@@ -249,9 +249,11 @@ fn be_member(membership: &Arc<Membership>) -> Result<(), MemberError> {
     consumer.subscribe(&[&membership.topic]).map_err(MemberError::from)?;
     let mut next = Instant::now();
     while !membership.stop.is_cancelled() && !membership.renew.load(Ordering::Acquire) {
-        // What it says that matters comes through the context.
         if let Some(Err(error)) = consumer.poll(POLL) {
-            debug!(mirror = &*membership.mirror, %error, "the mirror's group");
+            match error.rdkafka_error_code() {
+                Some(RDKafkaErrorCode::GroupAuthorizationFailed) => return Err(MemberError::NoRight(group(&membership.mirror))),
+                _ => debug!(mirror = &*membership.mirror, %error, "the mirror's group"),
+            }
         }
         if Instant::now() >= next {
             membership.renew_lease(&consumer);
@@ -275,6 +277,9 @@ enum MemberError {
         /// Why.
         reason: String,
     },
+    /// An ACL is missing.
+    #[error("may not be a member of the group {0}; grant READ on it to the mirror's principal on the target")]
+    NoRight(String),
     /// librdkafka says no.
     #[error(transparent)]
     Kafka(KafkaError),
@@ -351,9 +356,8 @@ impl Membership {
         let mut offsets = TopicPartitionList::new();
         let sent = self.lease.now();
         // rdkafka tells nobody how an asynchronous commit ended. This one ends after `socket.timeout.ms`, or after 10 s without a coordinator.
-        let committed = offsets
-            .add_partition_offset(&self.topic, number, Offset::Offset(0))
-            .and_then(|()| consumer.commit(&offsets, CommitMode::Sync));
+        let committed =
+            offsets.add_partition_offset(&self.topic, number, Offset::Offset(0)).and_then(|()| consumer.commit(&offsets, CommitMode::Sync));
         match committed {
             Ok(()) => self.lease.renew(sent),
             Err(error) => debug!(mirror = &*self.mirror, %error, "the lease is not renewed"),
@@ -381,7 +385,9 @@ impl Membership {
         let kept = self.take(numbers);
         metrics::revoked(&self.mirror, numbers, kept);
         let (handover, done) = sync_channel(1);
-        if self.changes.send(Change::Revoked(Handover(handover))).is_ok() && done.recv_timeout(HANDING_OVER) == Err(RecvTimeoutError::Timeout) {
+        if self.changes.send(Change::Revoked(Handover(handover))).is_ok()
+            && done.recv_timeout(HANDING_OVER) == Err(RecvTimeoutError::Timeout)
+        {
             warn!(mirror = &*self.mirror, shards = ?numbers, "partitions of shards that go to another process did not come to rest in time");
         }
     }
@@ -446,7 +452,11 @@ impl ClientContext for Held {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         let mirror = &*self.0.mirror;
         match level {
-            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
+            RDKafkaLogLevel::Emerg
+            | RDKafkaLogLevel::Alert
+            | RDKafkaLogLevel::Critical
+            | RDKafkaLogLevel::Error
+            | RDKafkaLogLevel::Warning => {
                 warn!(mirror, facility, message, "librdkafka");
             }
             RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => info!(mirror, facility, message, "librdkafka"),

@@ -140,7 +140,8 @@ impl State {
         let mut position = self.positions[shard as usize].lock().await;
         let partition = TopicPartition::new(self.topic.clone(), shard);
         let asked = [partition.clone()];
-        let offset = async |position| self.client.list_offsets(&asked, position).await.remove(&partition).transpose().map(Option::unwrap_or_default);
+        let offset =
+            async |position| self.client.list_offsets(&asked, position).await.remove(&partition).transpose().map(Option::unwrap_or_default);
         let (start, end): (i64, i64) = tokio::try_join!(offset(Position::LogStart), offset(Position::LastStable))?;
         let at = (*position).max(start);
         if at < end {

@@ -3,7 +3,7 @@
 //! - [`kafka`]: real Apache Kafka clusters: start, kill, freeze, restart, look inside.
 //! - [`fake`]: a broker for what a real one won't do on command. [`raw`]: a client for what no real one would send.
 //! - [`proxy`]: the real `kferry-proxy`, its file and its admin address.
-//! - [`mirror`]: the real `kferry-mirror`.
+//! - [`mirror`]: the real `kferry-mirror`. [`chaos`]: load that never ends, and the comparison afterwards.
 //! - [`pki`]: the certificate authority of a run.
 //! - [`jars`]: Kafka's jars, any version, by Maven.
 //! - [`process`]: programs that never outlive the process that started them.
@@ -11,6 +11,7 @@
 //! - [`measure`], [`ordinary`], [`fetcher`]: for benchmarks: figures, who runs what is measured, a consumer that costs nothing.
 //! - [`run`]: the folder of a run, on a real disk, gone afterwards.
 
+pub mod chaos;
 pub mod clients;
 pub mod fake;
 pub mod fetcher;

@@ -11,7 +11,7 @@ use anyhow::{Result, ensure};
 use crate::kafka::{Cluster, Listener, User};
 use crate::process::Process;
 use crate::proxy::executable;
-use crate::{ports, run};
+use crate::{pki, ports, run};
 
 /// How long a mirror may take to copy what a test has made.
 const LIMIT: Duration = Duration::from_mins(2);
@@ -23,8 +23,8 @@ pub struct Mirror {
     admin: u16,
     folder: PathBuf,
     arguments: Vec<String>,
-    /// Who it is on the target.
-    user: Option<User>,
+    /// Who it is on the target, and through which listener.
+    user: Option<(User, Listener)>,
     runs: usize,
 }
 
@@ -48,12 +48,17 @@ impl Mirror {
         Self::prepared(name, None)?.written(source, target, lines)
     }
 
-    /// The same, logged in as a user on the target, which has the listener `SASL_PLAINTEXT`.
-    pub fn new_as(user: User, source: &Cluster, target: &Cluster, lines: &str) -> Result<Self> {
-        Self::prepared("m", Some(user))?.written(source, target, lines)
+    /// The same, logged in as a user on the target through a listener with a login.
+    pub fn new_through(listener: Listener, user: User, source: &Cluster, target: &Cluster, lines: &str) -> Result<Self> {
+        Self::prepared("m", Some((user, listener)))?.written(source, target, lines)
     }
 
-    fn prepared(name: &str, user: Option<User>) -> Result<Self> {
+    /// The same, logged in as a user on the target, which has the listener `SASL_PLAINTEXT`.
+    pub fn new_as(user: User, source: &Cluster, target: &Cluster, lines: &str) -> Result<Self> {
+        Self::new_through(Listener::SaslPlaintext, user, source, target, lines)
+    }
+
+    fn prepared(name: &str, user: Option<(User, Listener)>) -> Result<Self> {
         let admin = ports::take(1)?.start;
         Ok(Self { name: name.to_owned(), admin, folder: run::folder("mirror")?, arguments: Vec::new(), user, runs: 0 })
     }
@@ -72,10 +77,13 @@ impl Mirror {
     pub fn write(&self, source: &Cluster, target: &Cluster, lines: &str) -> Result<()> {
         let mut text = String::new();
         for (id, name, cluster, user) in [(1, "source", source, None), (2, "target", target, self.user)] {
-            let listener = if user.is_some() { Listener::SaslPlaintext } else { Listener::Plaintext };
+            let listener = user.map_or(Listener::Plaintext, |(_, listener)| listener);
             writeln!(text, "[clusters.{name}]\nid = {id}\nbootstrap_servers = \"{}\"", cluster.bootstrap_servers(listener)?)?;
-            if let Some(User { name, password }) = user {
-                writeln!(text, "security_protocol = \"SASL_PLAINTEXT\"\nsasl_mechanism = \"SCRAM-SHA-512\"")?;
+            if let Some((User { name, password }, listener)) = user {
+                if listener == Listener::SaslSsl {
+                    writeln!(text, "ssl_ca_location = \"{}\"", pki::authority()?.ca_path.display())?;
+                }
+                writeln!(text, "security_protocol = \"{}\"\nsasl_mechanism = \"SCRAM-SHA-512\"", listener.security_protocol())?;
                 writeln!(text, "sasl_username = \"{name}\"\nsasl_password = \"{password}\"")?;
             }
         }
