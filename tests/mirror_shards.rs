@@ -234,38 +234,32 @@ fn a_broker_that_hangs_holds_up_only_what_it_leads() -> Result<()> {
 
 /// Freezes the target's second broker, which has no vote, and says for how long a partition that the first one leads did not get on.
 fn hang(target: &Cluster, mirror: &Mirror) -> Result<Duration> {
-    let healthy = target.node_ids()[0];
-    let led: Vec<_> = target
-        .partitions("h.plain")?
-        .iter()
-        .enumerate()
-        .filter(|(_, at)| at.leader == healthy)
-        .map(|(n, _)| format!("h.plain-{n}"))
-        .collect();
-    ensure!((1..8).contains(&led.len()), "one broker leads {led:?}");
+    let [healthy, frozen] = target.node_ids()[..] else { bail!("two brokers were asked for") };
+    let leaders: BTreeMap<_, _> =
+        target.partitions("h.plain")?.into_iter().enumerate().map(|(n, partition)| (format!("h.plain-{n}"), partition.leader)).collect();
     until(LIMIT, "all partitions are copied", || Ok(copying(mirror)?.values().filter(|agreed| **agreed > 100).count() == 8))?;
-    let mut last: BTreeMap<&str, (i64, Instant)> = led.iter().map(|partition| (&**partition, (0, Instant::now()))).collect();
-    let mut longest = Duration::ZERO;
-    let mut watch = |time: Duration| -> Result<()> {
-        let until = Instant::now() + time;
+    let mut last: BTreeMap<&str, (i64, Instant)> = leaders.keys().map(|partition| (&**partition, (0, Instant::now()))).collect();
+    let mut longest = BTreeMap::from([(healthy, Duration::ZERO), (frozen, Duration::ZERO)]);
+    target.freeze(frozen)?;
+    let until = Instant::now() + Duration::from_secs(20);
+    let watched = (|| -> Result<()> {
         while Instant::now() < until {
             let rows = copying(mirror)?;
             for (partition, (agreed, since)) in &mut last {
-                match rows.get(*partition) {
-                    Some(now) if now > agreed => (*agreed, *since) = (*now, Instant::now()),
-                    _ => longest = longest.max(since.elapsed()),
+                let stood = longest.entry(leaders[*partition]).or_default();
+                *stood = (*stood).max(since.elapsed());
+                if let Some(now) = rows.get(*partition).filter(|now| **now > *agreed) {
+                    (*agreed, *since) = (*now, Instant::now());
                 }
             }
-            thread::sleep(Duration::from_millis(50));
+            thread::sleep(Duration::from_millis(20));
         }
         Ok(())
-    };
-    watch(Duration::from_secs(2))?;
-    target.freeze(target.node_ids()[1])?;
-    let watched = watch(Duration::from_secs(20));
-    target.thaw(target.node_ids()[1])?;
+    })();
+    target.thaw(frozen)?;
     watched?;
-    Ok(longest)
+    ensure!(longest[&frozen] > Duration::from_secs(10), "what the frozen broker leads was copied: {longest:?}");
+    Ok(longest[&healthy])
 }
 
 #[test]
