@@ -17,8 +17,8 @@ use kferry_wire::connection::ConnectOptions;
 const LIMIT: Duration = Duration::from_mins(1);
 /// A pass over the topics every 5 s, and one more for what was just created.
 const FOLLOWED: Duration = Duration::from_secs(15);
-/// What the mirrors keep: all have the same name.
-const STATE: &str = "__kferry.mirror.m";
+/// What the mirror `unkept` keeps.
+const UNKEPT: &str = "__kferry.mirror.unkept";
 
 #[test]
 fn the_mirror_stops_where_it_must_and_says_why() -> Result<()> {
@@ -148,8 +148,8 @@ fn records_that_are_gone_although_nothing_was_kept(source: &Cluster, target: &Cl
     let mut mirror = mirror_of(source, target, "unkept", "on_error = 'fail'")?;
     mirror.copy()?;
     let forgotten = Record { value: None, ..Record::new(r#"{"topic":"unkept.records","partition":0}"#, "") };
-    for partition in 0..target.partitions(STATE)?.len() {
-        target.produce(STATE, &[forgotten.clone().to_partition(partition as i32)])?;
+    for partition in 0..target.partitions(UNKEPT)?.len() {
+        target.produce(UNKEPT, &[forgotten.clone().to_partition(partition as i32)])?;
     }
     source.produce("unkept.records", &records(0, 100, "second"))?;
     source.delete_records("unkept.records", 0, 150)?;
@@ -279,7 +279,8 @@ fn a_transaction_that_was_left_open_is_ended_before_its_successor_begins(source:
 /// Says in the mirror's state who leads a topic.
 fn turn(target: &Cluster, topic: &str, leader: &str, term: i32) -> Result<()> {
     let (key, value) = (format!("{{\"topic\":\"{topic}\"}}"), format!("{{\"leader\":\"{leader}\",\"term\":{term}}}"));
-    target.produce(STATE, &[Record::new(key, value)])
+    let mirror = topic.split('.').next().unwrap_or_default();
+    target.produce(&format!("__kferry.mirror.{mirror}"), &[Record::new(key, value)])
 }
 
 /// Who leads in the terms after the first.
@@ -467,7 +468,14 @@ fn an_unclean_election_is_told_and_old_formats_are_copied() -> Result<()> {
             continue;
         }
         comes(LIMIT, mirror, || {
-            says(mirror, &["diverged", "fail.unclean-0 on target ends at offset 100, and the leader's records before 150 were copied once", "--accept"])
+            says(
+                mirror,
+                &[
+                    "diverged",
+                    "fail.unclean-0 on target ends at offset 100, and the leader's records before 150 were copied once",
+                    "--accept",
+                ],
+            )
         })?;
         running.kill();
         mirror.arguments(&["--accept", topic.as_str()]);

@@ -30,7 +30,7 @@ fn lines_of(prefix: &str, lines: &str) -> String {
 }
 
 fn mirror_of(source: &Cluster, target: &Cluster, prefix: &str) -> Result<Mirror> {
-    Mirror::new(source, target, &lines_of(prefix, ""))
+    Mirror::named(prefix, source, target, &lines_of(prefix, ""))
 }
 
 /// One transaction on partition 0.
@@ -251,7 +251,7 @@ fn the_direction_turns(source: &Cluster, target: &Cluster) -> Result<()> {
     mirror.copy()?;
     for (name, term) in [("target", 2), ("source", 3), ("target", 4)] {
         let (key, value) = ("{\"topic\":\"turn.topic\"}", format!("{{\"leader\":\"{name}\",\"term\":{term}}}"));
-        target.produce("__kferry.mirror.m", &[Record::new(key, value)])?;
+        target.produce("__kferry.mirror.turn", &[Record::new(key, value)])?;
         let leader = if name == "source" { source } else { target };
         leader.produce("turn.topic", &records(0, 30, &format!("term {term}")))?;
         transaction(leader, "turn.topic", 4, term != 3)?;

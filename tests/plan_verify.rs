@@ -231,7 +231,7 @@ fn rights(source: &Cluster, target: &Cluster) -> Result<()> {
     ensure!((1..=3).contains(&rounds.len()), "{rounds:#?}");
     let all = format!("{rounds:?}");
     ensure!(all.contains("--operation Read --operation Describe --group readers"), "{rounds:#?}");
-    for name in ["__kferry.mirror.m", "p.same.DLT", "p.plain", "p.transactions"] {
+    for name in ["__kferry.mirror.m", "kferry-mirror-m", "p.same.DLT", "p.plain", "p.transactions"] {
         ensure!(all.contains(name), "nothing is told of {name}: {rounds:#?}");
     }
     ensure!(all.contains("DescribeConfigs") && all.contains("AlterConfigs") && all.contains("\"Alter\""), "{rounds:#?}");

@@ -15,7 +15,7 @@ use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use kferry_mirror::job::Side;
 use kferry_mirror::keys::Keys;
 use kferry_mirror::log::{Allowed, Compared, LogReader, ReadError, View, compare_keys};
-use kferry_mirror::offsets::{Direction, OffsetMap};
+use kferry_mirror::offsets::OffsetMap;
 use kferry_mirror::plan::PATIENCE;
 use kferry_mirror::run::connect_options;
 use kferry_mirror::state::{State, StateError};
@@ -181,8 +181,8 @@ impl MirrorReport {
         let client = |cluster: &Arc<_>| Client::new(Arc::clone(cluster), connect_options(&mirror.name)).within(PATIENCE);
         let (source, target) = (client(&mirror.source), client(&mirror.target));
         let (mut on_source, mut on_target) = tokio::try_join!(Cluster::look(&source), Cluster::look(&target))?;
-        let mut state = State::open(target.clone(), mirror, false).await?;
-        let leader = |topic: &str| state.as_ref().and_then(|state| state.leader(topic).cloned());
+        let state = State::open(target.clone(), mirror, false).await?;
+        let leader = |topic: &str| state.as_ref().and_then(|state| state.leader(topic));
         let mut plans = topics::plan(mirror, &mut on_source, &mut on_target, leader).await?;
         plans.retain(|plan| only.is_empty() || only.iter().any(|topic| **topic == *plan.topic));
 
@@ -222,21 +222,20 @@ impl MirrorReport {
                     skipped: 0,
                     notes: Vec::new(),
                 };
-                let direction = if plan.leader == mirror.source.name { Direction::Forwards } else { Direction::Backwards };
-                let view = View { map: OffsetMap::Same, direction, term: plan.term };
+                let view = View { map: OffsetMap::Same, direction: plan.direction(mirror), term: plan.term };
                 Work { row, sides: sides.clone(), compacted, skipped: Vec::new(), view, agreed: 0 }
             }));
         }
         ends(&mut work).await;
         // After the ends: what was left out by then is in it.
-        if let Some(state) = &mut state {
+        if let Some(state) = &state {
             state.refresh().await?;
             for work in &mut work {
                 let partition = TopicPartition::new(work.row.topic.clone(), work.row.partition);
                 work.view.map = state.map(&partition, mirror.offsets);
                 if let Some(kept) = state.partition(&partition) {
-                    work.skipped.clone_from(&kept.skipped);
                     work.agreed = kept.agreed(&work.row.leader, &work.view.map, work.view.direction);
+                    work.skipped = kept.skipped;
                 }
                 if work.view.map.translates() {
                     work.row.follower_end = work.agreed;

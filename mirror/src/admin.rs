@@ -37,17 +37,17 @@ pub async fn serve(listener: TcpListener, metrics: PrometheusHandle, mirrors: Mi
     }
 }
 
-/// Ready when every partition has been looked at: from then on what is behind is lag, and what stands still says why.
+/// Ready when every partition of this process has been looked at: from then on what is behind is lag, and what stands still says why.
 async fn ready(State(mirrors): State<Arc<Mirrors>>) -> Response {
-    let rows = mirrors.values().flat_map(|table| table.rows());
-    let waiting = rows.filter(|(_, known)| matches!(known.phase, Phase::Waiting | Phase::Comparing | Phase::Padding)).count();
-    if mirrors.values().any(|table| table.rows().is_empty()) {
-        (StatusCode::SERVICE_UNAVAILABLE, "no partition is known yet\n".to_owned()).into_response()
-    } else if waiting > 0 {
-        (StatusCode::SERVICE_UNAVAILABLE, format!("{waiting} partitions are not looked at yet\n")).into_response()
+    let Some((mirror, table)) = mirrors.iter().find(|(_, table)| !table.is_ready()) else { return "ready\n".into_response() };
+    let rows = table.rows();
+    let waiting = rows.iter().filter(|(_, known)| matches!(known.phase, Phase::Waiting | Phase::Comparing | Phase::Padding)).count();
+    let told = if rows.is_empty() {
+        format!("{mirror}: no partition is known yet, or the process is not in the mirror's group\n")
     } else {
-        "ready\n".into_response()
-    }
+        format!("{mirror}: {waiting} partitions are not looked at yet\n")
+    };
+    (StatusCode::SERVICE_UNAVAILABLE, told).into_response()
 }
 
 fn partitions(mirrors: &Mirrors) -> Value {

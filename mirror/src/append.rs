@@ -28,6 +28,9 @@ pub enum AppendError {
         /// Kafka's error.
         error: String,
     },
+    /// The process must not write just now.
+    #[error("nothing is written to {0}: this process may not be the one any more that has its shard")]
+    NoLease(TopicPartition),
 }
 
 /// Creates a topic. It has `replication_factor` replicas, or as many as the cluster gives by itself (`default.replication.factor`): how many
@@ -61,8 +64,13 @@ pub async fn create(
     Ok(())
 }
 
-/// Appends records, on all in-sync replicas. Their offsets do not matter.
-pub async fn append(client: &Client, partition: &TopicPartition, mut records: Vec<Record>) -> Result<(), AppendError> {
+/// Appends records, on all in-sync replicas, if `may_write` says so just before. Their offsets do not matter.
+pub async fn append(
+    client: &Client,
+    partition: &TopicPartition,
+    mut records: Vec<Record>,
+    may_write: impl Fn() -> bool,
+) -> Result<(), AppendError> {
     let cluster = &client.cluster().name;
     for (offset, record) in records.iter_mut().enumerate() {
         record.offset = offset as i64;
@@ -74,6 +82,9 @@ pub async fn append(client: &Client, partition: &TopicPartition, mut records: Ve
     for last in [false, false, true] {
         let broker = client.leader_of(partition).await?;
         let version = broker.version_for::<ProduceRequest>(produce::VERSIONS).map_err(failed)?;
+        if !may_write() {
+            return Err(AppendError::NoLease(partition.clone()));
+        }
         let error = match broker.request(&request, version).await {
             Ok(answer) => match produce::only(answer).map(|answer| (answer.error_code.err(), answer.error_message)) {
                 Some((None, _)) => return Ok(()),

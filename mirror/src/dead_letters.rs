@@ -52,5 +52,5 @@ pub async fn write(job: &Job, refusal: &Refusal, record: Option<Record>, replica
     for (name, value) in headers {
         record.headers.push((Bytes::from(format!("__connect.errors.{name}")), Some(Bytes::from(value))));
     }
-    append(client, &TopicPartition::new(topic, 0), vec![record]).await
+    append(client, &TopicPartition::new(topic, 0), vec![record], || job.shard.may_write()).await
 }

@@ -38,12 +38,12 @@ pub async fn forecast<'p>(
     state: Option<&State>,
 ) -> Result<Vec<GroupForecast>, ClientError> {
     let topics = plans.filter(|plan| plan.error.is_none()).map(|plan| {
-        let agreed = |index| {
-            let partition = TopicPartition::new(plan.topic.clone(), index);
-            state.and_then(|state| state.partition(&partition)).map_or(0, |kept| kept.agreed)
-        };
         let there = if plan.action == Action::Nothing { plan.partitions } else { 0 };
-        let partitions = (0..there).map(|index| Known { agreed: agreed(index), ..Known::default() }).collect();
+        let known = |index| {
+            let partition = TopicPartition::new(plan.topic.clone(), index);
+            Arc::new(state.map_or_else(Known::default, |state| state.known(mirror, &partition, plan)))
+        };
+        let partitions = (0..there).map(known).collect();
         CopiedTopic { source: plan.topic.clone(), target: plan.target.clone(), partitions }
     });
     let work = Work {
@@ -51,7 +51,8 @@ pub async fn forecast<'p>(
         source: clients[0].clone(),
         target: clients[1].clone(),
         topics: topics.collect(),
-        states: state.map(|state| state.groups().clone()).unwrap_or_default(),
+        states: state.map(State::groups).unwrap_or_default(),
+        owned: None,
     };
     let mut groups: BTreeMap<Arc<str>, GroupForecast> = BTreeMap::new();
     for Offset { group, topic, state, reason, .. } in look(&work).await? {
@@ -76,11 +77,12 @@ pub async fn missing_rights(
     state: Option<&State>,
 ) -> Result<Vec<Missing>, ClientError> {
     let names: BTreeSet<&str> = groups.iter().map(|group| &*group.group).chain(mirror.groups.names()).collect();
+    let states = state.map(State::groups);
     let mut missing = Vec::new();
     for client in clients {
         let cluster = &*client.cluster().name;
         let leads = |group: &str| {
-            let leader = state.and_then(|state| state.groups().leader(group));
+            let leader = states.as_ref().and_then(|states| states.leader(group));
             leader.map_or(&*mirror.source.name, |leader| &*leader.leader) == cluster
         };
         let (led, followed): (Vec<&str>, Vec<&str>) = names.iter().partition(|group| leads(group));

@@ -8,17 +8,10 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use bytes::Bytes;
-use kferry_wire::batch::Record;
-use kferry_wire::client::{Client, TopicPartition};
+use kferry_wire::client::TopicPartition;
 use serde::{Deserialize, Serialize};
 
-use crate::append::{AppendError, append};
-use crate::cut::producer_id;
 use crate::state::LeaderState;
-
-/// Bytes of keys and values in one batch: far below what a broker takes.
-const BATCH: usize = 256 << 10;
 
 /// A group's offset as the mirror wrote it. It is kept before it is written: so whatever the follower has after a crash, it is one of the two.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +53,12 @@ pub(crate) struct GroupKey<'a> {
 pub struct GroupStates {
     written: HashMap<Arc<str>, HashMap<TopicPartition, Written>>,
     leaders: HashMap<Arc<str>, LeaderState>,
+}
+
+impl<'a> GroupKey<'a> {
+    pub(crate) fn of((group, partition): &'a GroupPartition) -> Self {
+        Self { group: (&**group).into(), topic: Some((&*partition.topic).into()), partition: Some(partition.partition) }
+    }
 }
 
 impl GroupStates {
@@ -117,70 +116,13 @@ impl GroupStates {
     }
 }
 
-/// The way to keep it.
-#[derive(Clone)]
-pub struct GroupLog {
-    /// The mirror's target.
-    pub client: Client,
-    /// The mirror's topic there.
-    pub topic: Arc<str>,
-    /// Its partitions.
-    pub shards: i32,
-}
-
-impl GroupLog {
-    /// Which partition of the topic is about a group.
-    pub fn shard(&self, group: &str) -> i32 {
-        (producer_id("", group, -1, 0) % i64::from(self.shards)) as i32
-    }
-
-    /// Keeps what has changed.
-    ///
-    /// # Errors
-    /// [`AppendError`]; some of it may be kept then.
-    pub async fn keep(&self, changes: &Changes) -> Result<(), AppendError> {
-        let timestamp = jiff::Timestamp::now().as_millisecond();
-        let mut shards: BTreeMap<i32, Vec<Record>> = BTreeMap::new();
-        for ((group, partition), written) in changes {
-            let topic = Some((&*partition.topic).into());
-            let key = json(&GroupKey { group: (&**group).into(), topic, partition: Some(partition.partition) });
-            let record = Record { offset: 0, timestamp, key: Some(key), value: written.as_ref().map(json), headers: Vec::new() };
-            shards.entry(self.shard(group)).or_default().push(record);
-        }
-        for (shard, records) in shards {
-            let shard = TopicPartition::new(self.topic.clone(), shard);
-            for batch in batches(records) {
-                append(&self.client, &shard, batch).await?;
-            }
-        }
-        Ok(())
-    }
-}
-
-fn batches(records: Vec<Record>) -> Vec<Vec<Record>> {
-    let mut batches: Vec<Vec<Record>> = Vec::new();
-    let mut bytes = usize::MAX;
-    for record in records {
-        let len = [&record.key, &record.value].into_iter().flatten().map(Bytes::len).sum::<usize>();
-        bytes = bytes.saturating_add(len);
-        match batches.last_mut() {
-            Some(batch) if bytes <= BATCH => batch.push(record),
-            _ => {
-                batches.push(vec![record]);
-                bytes = len;
-            }
-        }
-    }
-    batches
-}
-
-fn json(value: &impl Serialize) -> Bytes {
-    serde_json::to_vec(value).expect("names and numbers are always JSON").into()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn json(value: &impl Serialize) -> String {
+        serde_json::to_string(value).unwrap()
+    }
 
     fn take(states: &mut GroupStates, key: &str, value: Option<&str>) {
         states.take(serde_json::from_str(key).unwrap(), value.map(str::as_bytes)).unwrap();
@@ -209,15 +151,5 @@ mod tests {
         for key in [r#"{"topic":"orders"}"#, r#"{"topic":"orders","partition":0}"#] {
             assert!(serde_json::from_str::<GroupKey<'_>>(key).is_err(), "{key}");
         }
-    }
-
-    #[test]
-    fn many_records_are_several_batches() {
-        let record = |len| Record { offset: 0, timestamp: 0, key: Some(vec![b'k'; len].into()), value: None, headers: Vec::new() };
-        assert!(batches(Vec::new()).is_empty());
-        let lens = |lens: &[usize]| batches(lens.iter().map(|len| record(*len)).collect()).iter().map(Vec::len).collect::<Vec<_>>();
-        assert_eq!(lens(&[1, 2, 3]), [3]);
-        assert_eq!(lens(&[BATCH, 1, BATCH - 1, 1]), [1, 2, 1]);
-        assert_eq!(lens(&[2 * BATCH, 2 * BATCH]), [1, 1]);
     }
 }

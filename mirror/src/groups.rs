@@ -25,8 +25,10 @@ use serde::Serialize;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::group_state::{Changes, GroupLog, GroupPartition, GroupStates, Written};
+use crate::group_state::{Changes, GroupPartition, GroupStates, Written};
 use crate::job::Known;
+use crate::shards::Owned;
+use crate::state::State;
 
 /// After which an offset that was written expires, if it is not written again. As long as an application may reasonably be away, and longer than
 /// the week after which brokers forget groups of their own (`offsets.retention.minutes`).
@@ -59,6 +61,20 @@ pub struct Work {
     pub topics: Vec<CopiedTopic>,
     /// What was kept.
     pub states: Arc<GroupStates>,
+    /// The shards of this process; without them it looks at all groups.
+    pub owned: Option<Owned>,
+}
+
+impl Work {
+    /// Whether this process looks after a group.
+    fn is_ours(&self, group: &str) -> bool {
+        self.mirror.groups.matches(group) && self.owned.as_ref().is_none_or(|owned| owned.of_group(group).is_some())
+    }
+
+    /// Whether it may write for a group just now.
+    fn may_write(&self, group: &str) -> bool {
+        self.owned.as_ref().is_some_and(|owned| owned.of_group(group).is_some_and(|shard| shard.may_write()))
+    }
 }
 
 /// A topic that the mirror copies.
@@ -68,7 +84,7 @@ pub struct CopiedTopic {
     /// Its name on the target.
     pub target: Arc<str>,
     /// What is known of each partition, whoever copies it.
-    pub partitions: Vec<Known>,
+    pub partitions: Vec<Arc<Known>>,
 }
 
 /// What a pass found, and did.
@@ -168,8 +184,6 @@ impl OffsetState {
 pub struct Passed {
     /// For everybody to see.
     pub report: Report,
-    /// What was kept.
-    pub changes: Changes,
     /// Who waits for it.
     pub orders: Vec<Order>,
 }
@@ -229,7 +243,7 @@ impl Board {
 }
 
 /// One look at all groups, in both directions.
-pub async fn pass(work: Work, log: GroupLog, orders: Vec<Order>) -> Passed {
+pub async fn pass(work: Work, state: State, orders: Vec<Order>) -> Passed {
     let started = Instant::now();
     let now = jiff::Timestamp::now().as_millisecond();
     let (mut report, mut changes) = (Report::default(), Changes::new());
@@ -237,18 +251,18 @@ pub async fn pass(work: Work, log: GroupLog, orders: Vec<Order>) -> Passed {
         match direction.look().await {
             Ok((writes, offsets)) => {
                 report.offsets.extend(offsets);
-                report.written += direction.write(writes, &log, &mut report.offsets, &mut changes).await;
+                report.written += direction.write(writes, &state, &mut report.offsets, &mut changes).await;
             }
             Err(error) => report.error = Some(error.to_string()),
         }
     }
-    if let Err(error) = forget_expired(&work, &log, now, &mut changes).await {
+    if let Err(error) = forget_expired(&work, &state, now, &changes).await {
         report.error.get_or_insert(error);
     }
     report.offsets.sort_by(|one, other| one.key().cmp(&other.key()));
     report.groups = report.offsets.iter().map(|offset| &offset.group).collect::<BTreeSet<_>>().len();
     report.seconds = started.elapsed().as_secs_f64();
-    Passed { report, changes, orders }
+    Passed { report, orders }
 }
 
 /// What a pass would find, in both directions: offsets that it would write are in sync.
@@ -266,19 +280,13 @@ pub async fn look(work: &Work) -> Result<Vec<Offset>, ClientError> {
 }
 
 /// What expired on the follower need not be known any more.
-async fn forget_expired(work: &Work, log: &GroupLog, now: i64, changes: &mut Changes) -> Result<(), String> {
+async fn forget_expired(work: &Work, state: &State, now: i64, changes: &Changes) -> Result<(), String> {
     let expired = |written: &Written| now.saturating_sub(written.at) > RETENTION.as_millis() as i64;
-    let old = work.states.all().filter(|(group, _, written)| expired(written) && is_ours(&work.mirror, group));
+    let old = work.states.all().filter(|(group, _, written)| expired(written) && work.is_ours(group));
     let old = old.map(|(group, partition, _)| (group.clone(), partition.clone())).filter(|key| !changes.contains_key(key));
     let old: Changes = old.map(|key| (key, None)).collect();
-    log.keep(&old).await.map_err(|error| format!("the mirror's state: {error}"))?;
-    changes.extend(old);
-    Ok(())
-}
-
-/// Whether this process looks after a group.
-fn is_ours(mirror: &Mirror, group: &str) -> bool {
-    mirror.groups.matches(group)
+    let kept = state.keep_groups(&old, |group| work.may_write(group)).await;
+    kept.map_err(|error| format!("the mirror's state: {error}"))
 }
 
 /// The groups whose offsets one of the clusters leads.
@@ -303,7 +311,9 @@ struct Candidate {
     /// What the follower has of it.
     there: Option<CommittedOffset>,
     /// What is known of the partition.
-    known: Known,
+    known: Arc<Known>,
+    /// Where on the follower a consumer goes on; `None` is not known.
+    offset: Option<i64>,
 }
 
 /// What becomes of a candidate.
@@ -351,7 +361,7 @@ impl<'w> Direction<'w> {
     fn copies(&self, group: &ListedGroup) -> bool {
         let leader = self.work.states.leader(&group.group_id).map_or(&*self.work.mirror.source.name, |leader| &*leader.leader);
         let shares = group.group_type.as_ref().is_some_and(|name| name.eq_ignore_ascii_case("share"));
-        *leader == *self.leader.cluster().name && !shares && is_ours(&self.work.mirror, &group.group_id)
+        *leader == *self.leader.cluster().name && !shares && self.work.is_ours(&group.group_id)
     }
 
     /// What groups have committed in topics of the mirror; and groups of which nobody tells it.
@@ -382,16 +392,16 @@ impl<'w> Direction<'w> {
                 let Some(topic) = self.topics.get(&*partition.topic) else { continue };
                 let name = if self.backwards { &topic.source } else { &topic.target };
                 let follower = TopicPartition::new(name.clone(), partition.partition);
+                let known =
+                    usize::try_from(partition.partition).ok().and_then(|index| topic.partitions.get(index)).cloned().unwrap_or_default();
+                let offset = if self.backwards { known.source_offset(committed.offset) } else { known.target_offset(committed.offset) };
                 candidates.push(Candidate {
+                    offset,
                     key: (group.clone(), TopicPartition::new(topic.source.clone(), partition.partition)),
                     there: held.get(&follower).cloned(),
                     follower,
                     committed,
-                    known: usize::try_from(partition.partition)
-                        .ok()
-                        .and_then(|index| topic.partitions.get(index))
-                        .cloned()
-                        .unwrap_or_default(),
+                    known,
                 });
             }
         }
@@ -400,7 +410,7 @@ impl<'w> Direction<'w> {
 
     /// The offsets at which a consumer may go on in the follower's logs.
     async fn logs(&self, candidates: &[Candidate]) -> HashMap<TopicPartition, Result<RangeInclusive<i64>, String>> {
-        let copied = candidates.iter().filter(|candidate| candidate.offset().is_some());
+        let copied = candidates.iter().filter(|candidate| candidate.offset.is_some());
         let partitions: BTreeSet<_> = copied.map(|candidate| candidate.follower.clone()).collect();
         let partitions: Vec<_> = partitions.into_iter().collect();
         let (starts, mut ends) = tokio::join!(
@@ -433,7 +443,7 @@ impl<'w> Direction<'w> {
             return leave(OffsetState::LivesOnTarget, reason);
         }
         let known = &candidate.known;
-        let Some(offset) = candidate.offset() else {
+        let Some(offset) = candidate.offset else {
             return leave(OffsetState::Waiting, format!("copied up to {}; the leader's log ends at {}", known.agreed, known.leader_end));
         };
         match log {
@@ -460,7 +470,7 @@ impl<'w> Direction<'w> {
     }
 
     /// Keeps what is to be written, and writes it. Says how many were written.
-    async fn write(&self, writes: Vec<(Candidate, i64)>, log: &GroupLog, offsets: &mut Vec<Offset>, changes: &mut Changes) -> usize {
+    async fn write(&self, writes: Vec<(Candidate, i64)>, state: &State, offsets: &mut Vec<Offset>, changes: &mut Changes) -> usize {
         let kept: Changes = writes
             .iter()
             .map(|(candidate, offset)| {
@@ -468,7 +478,7 @@ impl<'w> Direction<'w> {
                 (candidate.key.clone(), Some(Written { offset: *offset, before, at: self.now }))
             })
             .collect();
-        if let Err(error) = log.keep(&kept).await {
+        if let Err(error) = state.keep_groups(&kept, |group| self.work.may_write(group)).await {
             let reason = format!("what is to be written cannot be kept: {error}");
             offsets.extend(writes.iter().map(|(candidate, _)| self.told(candidate, OffsetState::Refused, Some(reason.clone()))));
             return 0;
@@ -501,7 +511,7 @@ impl<'w> Direction<'w> {
             }
         }
         // What was not written is not ours, should the group come to just this offset by itself.
-        match log.keep(&undone).await {
+        match state.keep_groups(&undone, |group| self.work.may_write(group)).await {
             Ok(()) => changes.extend(undone),
             Err(error) => tracing::warn!(mirror = &*self.work.mirror.name, %error, "that offsets of groups were refused is not kept"),
         }
@@ -568,13 +578,6 @@ impl<'w> Direction<'w> {
     }
 }
 
-impl Candidate {
-    /// The offset for the follower.
-    fn offset(&self) -> Option<i64> {
-        self.known.target_offset(self.committed.offset)
-    }
-}
-
 /// Why an offset was not written.
 struct NotWritten {
     state: OffsetState,
@@ -606,7 +609,7 @@ mod tests {
         let mirror = Config::parse(text, Path::new("routes.toml")).unwrap().mirrors[0].clone();
         let client = |cluster: &Arc<_>| Client::new(Arc::clone(cluster), connect_options("m"));
         let (source, target) = (client(&mirror.source), client(&mirror.target));
-        Work { mirror, source, target, topics: Vec::new(), states: Arc::new(states) }
+        Work { mirror, source, target, topics: Vec::new(), states: Arc::new(states), owned: None }
     }
 
     fn committed(offset: i64, metadata: &str) -> CommittedOffset {
@@ -620,7 +623,8 @@ mod tests {
             follower: TopicPartition::new("renamed", 0),
             committed: committed(50, "x"),
             there,
-            known: Known { agreed: 100, leader_end: 110, ..Known::default() },
+            known: Arc::new(Known { agreed: 100, leader_end: 110, ..Known::default() }),
+            offset: Some(50),
         }
     }
 
@@ -668,7 +672,10 @@ mod tests {
 
     #[test]
     fn an_offset_that_the_follower_does_not_have_is_not_written() {
-        let at = |offset| Candidate { committed: committed(offset, ""), ..candidate(None) };
+        let at = |offset| {
+            let candidate = candidate(None);
+            Candidate { committed: committed(offset, ""), offset: candidate.known.target_offset(offset), ..candidate }
+        };
         assert_eq!(judged(None, &at(19), false), Err(OffsetState::BelowLogStart));
         assert_eq!(judged(None, &at(20), false), Ok(20));
         assert_eq!(judged(None, &at(90), false), Ok(90));

@@ -18,6 +18,7 @@
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kafka_protocol::ResponseError;
@@ -28,6 +29,7 @@ use kferry_wire::client::{ClientError, TopicPartition};
 use tokio::time::{Instant, sleep};
 
 use crate::job::{Leave, Side};
+use crate::shards::Shard;
 
 /// Markers in one request.
 const AT_ONCE: i64 = 1_000;
@@ -52,22 +54,31 @@ const TRANSACTION: Duration = Duration::from_mins(1);
 const LANDED: Duration = Duration::from_secs(30);
 
 /// Fills the offsets, with markers or with empty transactions. `producer_id` is the one of the mirror's batches there.
-pub async fn fill(side: Side, partition: i32, producer_id: i64, offsets: Range<i64>) -> Result<(), Leave> {
-    match markers(&side, partition, producer_id, offsets.clone()).await? {
+pub async fn fill(side: Side, partition: i32, producer_id: i64, offsets: Range<i64>, shard: Arc<Shard>) -> Result<(), Leave> {
+    match markers(&side, partition, producer_id, offsets.clone(), &shard).await? {
         None => Ok(()),
-        Some(refused) => transactions(&side, partition, offsets, &refused).await,
+        Some(refused) => transactions(&side, partition, offsets, &refused, &shard).await,
     }
 }
 
 /// Fills the offsets with markers, or says why the mirror may not write any. Their producer ids are beside the one of the mirror's batches there,
 /// so that they leave its sequence alone.
-pub async fn markers(side: &Side, partition: i32, producer_id: i64, offsets: Range<i64>) -> Result<Option<ClientError>, Leave> {
+pub async fn markers(
+    side: &Side,
+    partition: i32,
+    producer_id: i64,
+    offsets: Range<i64>,
+    shard: &Shard,
+) -> Result<Option<ClientError>, Leave> {
     let writer = (RandomState::new().hash_one(producer_id) & ((1 << WRITER_BITS) - 1)) as i32;
     let (mut at, mut set) = (offsets.start, 0);
     while at < offsets.end {
         let count = (offsets.end - at).min(AT_ONCE);
         let markers: Vec<_> =
             (at..at + count).map(|offset| marker(side.partition(partition), producer_id + set * SET, offset, writer)).collect();
+        if !shard.may_write() {
+            return Err(Leave::no_lease());
+        }
         let mut answers = side.client.write_txn_markers(&markers).await;
         match answers.remove(&side.partition(partition)).expect("what was sent is answered") {
             Ok(()) => at += count,
@@ -110,7 +121,7 @@ fn marker(partition: TopicPartition, producer_id: i64, offset: i64, writer: i32)
 }
 
 /// One empty transaction for each offset.
-async fn transactions(side: &Side, partition: i32, offsets: Range<i64>, refused: &ClientError) -> Result<(), Leave> {
+async fn transactions(side: &Side, partition: i32, offsets: Range<i64>, refused: &ClientError, shard: &Shard) -> Result<(), Leave> {
     let count = offsets.end - offsets.start;
     if count > TRANSACTIONS {
         return Err(Leave::Failed(format!(
@@ -123,6 +134,9 @@ async fn transactions(side: &Side, partition: i32, offsets: Range<i64>, refused:
     }
     let id = format!("kferry-mirror-{}-{partition}", side.topic);
     for at in offsets.clone() {
+        if !shard.may_write() {
+            return Err(Leave::no_lease());
+        }
         let told = async |error: ClientError| {
             rest(side, partition).await;
             // Another process of the same mirror has begun a transaction since: it goes on from here, or we do.

@@ -11,7 +11,8 @@ use kferry_wire::client::{Client, TopicPartition};
 
 use crate::cut;
 use crate::offsets::{Direction, OffsetMap};
-use crate::state::Keeper;
+use crate::shards::Shard;
+use crate::state::State;
 
 /// A topic on one of the two clusters.
 #[derive(Clone)]
@@ -49,13 +50,15 @@ pub struct Job {
     /// Grows by one with each change of the leader.
     pub term: i32,
     /// Where the segments of a partition whose offsets are translated are kept.
-    pub keeper: Keeper,
+    pub state: State,
     /// Whether the leader's log is compacted: then either side may miss records that the other still has.
     pub compacted: bool,
     /// The follower's `max.message.bytes`.
     pub max_message_bytes: usize,
     /// What everybody may see of it.
     pub status: Arc<Status>,
+    /// What allows it to be written.
+    pub shard: Arc<Shard>,
     /// What a refusal has taught.
     pub caution: Caution,
 }
@@ -89,7 +92,7 @@ impl Job {
 }
 
 /// Why a lane or a look gives a partition back.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Leave {
     /// Something passing: look again, a little later.
     Again(String),
@@ -103,8 +106,15 @@ pub enum Leave {
     Cancelled,
 }
 
+impl Leave {
+    /// The group's coordinator has not said lately that this process is a member.
+    pub fn no_lease() -> Self {
+        Self::Again("this process may not be the one any more that has its shard".to_owned())
+    }
+}
+
 /// Records that cannot be copied.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Refusal {
     /// Their offsets.
     pub offsets: Range<i64>,
@@ -211,12 +221,20 @@ impl Known {
     /// Where on the target a consumer goes on that is at this offset of the source. `None` is not known yet: it lies before the first record that
     /// was copied, or behind the last one.
     pub fn target_offset(&self, source: i64) -> Option<i64> {
-        let target = self.map.target(source)?;
+        self.map.target(source).filter(|target| self.is_copied(source, *target))
+    }
+
+    /// The same for somebody who is at this offset of the target.
+    pub fn source_offset(&self, target: i64) -> Option<i64> {
+        self.map.source(target).filter(|source| self.is_copied(*source, target))
+    }
+
+    fn is_copied(&self, source: i64, target: i64) -> bool {
         let leader = match self.direction {
             Direction::Forwards => source,
             Direction::Backwards => target,
         };
-        (leader <= self.agreed).then_some(target)
+        leader <= self.agreed
     }
 }
 

@@ -6,6 +6,8 @@
 //! | file | what it is |
 //! |---|---|
 //! | [`run`] | a mirror at work: passes over the topics, jobs, lanes, what becomes of failures |
+//! | [`shards`] | several processes: who works on what, and until when it may write |
+//! | [`pass`] | a look at both clusters' topics |
 //! | [`topics`] | which topics, and what the follower's must be like |
 //! | [`job`] | a partition to be mirrored, and what is known of it |
 //! | [`settle`] | a look at both logs, padding |
@@ -24,6 +26,7 @@
 //! | [`rights`] | which ACLs are missing |
 //! | [`state`] | what is kept of each partition, in a compacted topic on the target |
 //! | [`append`] | records of the mirror's own |
+//! | [`on_error`] | records that cannot be copied: which one, and what becomes of it |
 //! | [`dead_letters`] | records that the follower will not take |
 //! | [`admin`] | `/metrics`, `/healthz`, `/readyz`, `/partitions` |
 //! | [`progress`] | bars on a terminal, lines elsewhere |
@@ -43,6 +46,8 @@ pub mod keys;
 pub mod log;
 pub mod metrics;
 pub mod offsets;
+pub mod on_error;
+pub mod pass;
 pub mod plan;
 pub mod produce;
 pub mod progress;
@@ -50,5 +55,6 @@ pub mod replicate;
 pub mod rights;
 pub mod run;
 pub mod settle;
+pub mod shards;
 pub mod state;
 pub mod topics;

@@ -3,6 +3,7 @@
 //! Label values are bounded: mirrors are names of the file, topics and partitions those that it selects.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use kferry_wire::client::TopicPartition;
 use metrics::{counter, describe_counter, describe_gauge, gauge};
@@ -30,6 +31,9 @@ const GROUP_COMMITS: &str = "kferry_mirror_group_commits_total";
 const GROUP_PASSES: &str = "kferry_mirror_group_passes_total";
 const GROUP_SECONDS: &str = "kferry_mirror_group_pass_seconds";
 const PASSES: &str = "kferry_mirror_passes_total";
+const SHARDS: &str = "kferry_mirror_shards";
+const REBALANCES: &str = "kferry_mirror_rebalances_total";
+const LEASE: &str = "kferry_mirror_lease_seconds";
 
 /// Sets the process's recorder and says what each metric means.
 ///
@@ -53,6 +57,9 @@ pub fn install() -> anyhow::Result<PrometheusHandle> {
     describe_counter!(GROUP_COMMITS, "Offsets of groups written on the follower, by mirror");
     describe_counter!(GROUP_PASSES, "Looks at all groups, by mirror and result");
     describe_gauge!(GROUP_SECONDS, "How long the last look at all groups took, by mirror");
+    describe_gauge!(SHARDS, "Shards that this process has, by mirror");
+    describe_counter!(REBALANCES, "Changes of the shards that this process has, by mirror and kind: gained, revoked, lost");
+    describe_gauge!(LEASE, "How long the process may still write without a word from the group's coordinator, by mirror");
     gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     Ok(handle)
 }
@@ -157,6 +164,39 @@ pub(crate) fn groups(mirror: &str, before: &Report, now: &Report) {
 pub(crate) fn gone(mirror: &str, partition: &TopicPartition) {
     info!(mirror, %partition, "the leader has it no more, or the file does not select it; the follower's is left as it is");
     lag(mirror, partition, &Known::default());
+}
+
+/// A partition is another process's now.
+pub(crate) fn given_up(mirror: &str, partition: &TopicPartition) {
+    lag(mirror, partition, &Known::default());
+}
+
+/// The group has given shards to this process, which now has so many.
+pub(crate) fn gained(mirror: &str, shards: &[i32], now: usize) {
+    rebalanced(mirror, "gained", now);
+    info!(mirror, ?shards, now, "shards gained");
+}
+
+/// The group takes shards away from this process, which keeps so many.
+pub(crate) fn revoked(mirror: &str, shards: &[i32], now: usize) {
+    rebalanced(mirror, "revoked", now);
+    info!(mirror, ?shards, now, "shards go to another process");
+}
+
+/// The group has put this process out.
+pub(crate) fn lost(mirror: &str, shards: &[i32], now: usize) {
+    rebalanced(mirror, "lost", now);
+    warn!(mirror, ?shards, "shards lost: the group went on without this process");
+}
+
+fn rebalanced(mirror: &str, kind: &'static str, now: usize) {
+    counter!(REBALANCES, "mirror" => mirror.to_owned(), "kind" => kind).increment(1);
+    gauge!(SHARDS, "mirror" => mirror.to_owned()).set(now as f64);
+}
+
+/// How long the process may still write without a word from the coordinator.
+pub(crate) fn lease(mirror: &str, left: Duration) {
+    gauge!(LEASE, "mirror" => mirror.to_owned()).set(left.as_secs_f64());
 }
 
 fn lag(mirror: &str, partition: &TopicPartition, known: &Known) {

@@ -20,9 +20,9 @@ use crate::dead_letters;
 use crate::group_plan::{self, GroupForecast};
 use crate::job::{Phase, Side};
 use crate::log::{Allowed, LogReader, ReadError, Sample, Written, compare, sample, written};
-use crate::offsets::Direction;
 use crate::rights::{Missing, Needs, Rights};
 use crate::run::connect_options;
+use crate::shards;
 use crate::state::{self, State, StateError};
 use crate::topics::{self, Action, Cluster, TopicPlan};
 
@@ -163,7 +163,7 @@ impl MirrorPlan {
             Err(error) if is_authorization(&error) => None,
             Err(error) => return Err(error),
         };
-        let leader = |topic: &str| state.as_ref().and_then(|state| state.leader(topic).cloned());
+        let leader = |topic: &str| state.as_ref().and_then(|state| state.leader(topic));
         let plans = topics::plan(mirror, &mut source, &mut target, leader).await?;
         let backwards = |plan: &TopicPlan| plan.leader == mirror.target.name;
 
@@ -305,6 +305,10 @@ impl MirrorPlan {
             let rights = Rights::of(client).await?;
             for (needs, purpose) in [(copied, "the topics"), (own, "the mirror's state"), (dead_letters, "dead letters")] {
                 self.missing_rights.append(&mut rights.missing(&needs, purpose).await?);
+            }
+            if at == 1 {
+                let group = rights.group(&shards::group(&mirror.name), "sharing the mirror's work").await?;
+                self.missing_rights.extend(group);
             }
             if let Some(topic) = holes {
                 match rights.markers(&topic).await? {
@@ -484,9 +488,7 @@ impl Pair<'_> {
     /// Up to which offset of the leader a partition is copied.
     fn known(&self, plan: &TopicPlan, partition: i32) -> i64 {
         let partition = TopicPartition::new(plan.topic.clone(), partition);
-        let Some((state, kept)) = self.state.and_then(|state| Some((state, state.partition(&partition)?))) else { return 0 };
-        let direction = if plan.leader == self.mirror.source.name { Direction::Forwards } else { Direction::Backwards };
-        kept.agreed(&plan.leader, &state.map(&partition, self.mirror.offsets), direction)
+        self.state.map_or(0, |state| state.known(self.mirror, &partition, plan).agreed)
     }
 
     /// What a look at the ends tells. `Err` is in the way.

@@ -26,7 +26,7 @@ use kafka_protocol::messages::{ApiVersionsRequest, FetchRequest, FetchResponse, 
 use kferry_wire::client::{Client, TopicPartition};
 use kferry_wire::connection::{Connection, RequestError};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::cut::{Cutter, Data, Hole, Piece};
@@ -46,6 +46,9 @@ pub(crate) const PRODUCE_TIMEOUT_MS: i32 = 30_000;
 const GAP: i64 = 1_000;
 /// Brokers close a connection on which nothing is asked for ten minutes (`connections.max.idle.ms`).
 const KEEP_ALIVE: Duration = Duration::from_mins(1);
+
+/// Between two looks whether the lease has come back.
+const HELD_UP: Duration = Duration::from_millis(100);
 
 /// A partition that was looked at, to be copied from here on.
 pub struct Settled {
@@ -71,6 +74,10 @@ pub struct Lane {
     fetch: Option<BoxFuture<'static, Result<FetchResponse, RequestError>>>,
     fetch_from: Instant,
     produces: FuturesUnordered<BoxFuture<'static, Produced>>,
+    /// Bytes in `produces`.
+    in_flight: usize,
+    /// Something waits for the lease.
+    held_up: bool,
     fills: FuturesUnordered<BoxFuture<'static, (TopicPartition, Result<Filled, Leave>)>>,
     keep_alive: Interval,
     /// Why the lane ends, once it does.
@@ -106,15 +113,23 @@ struct Copying {
 type Produced = (Vec<(TopicPartition, Data)>, Result<ProduceResponse, RequestError>);
 
 impl Lane {
-    /// Copies what comes in, until `stop` or until a connection breaks; then everything goes `back`.
+    /// Connects to two brokers and copies what comes in, until `stop` or until a connection breaks; then everything goes `back`.
     pub async fn run(
-        (leader, source): (Client, Arc<Connection>),
-        target: Arc<Connection>,
+        (leader, follower): (Client, Client),
+        (source, target): (i32, i32),
         limits: Arc<Limits>,
-        incoming: mpsc::UnboundedReceiver<Settled>,
+        mut incoming: mpsc::UnboundedReceiver<Settled>,
         back: mpsc::UnboundedSender<(Job, Leave)>,
         stop: CancellationToken,
     ) {
+        let connected = tokio::select! {
+            connected = async { tokio::try_join!(leader.connect(source), follower.connect(target)) } => connected.map_err(|error| Leave::Again(error.to_string())),
+            () = stop.cancelled() => Err(Leave::Cancelled),
+        };
+        let (source, target) = match connected {
+            Ok((source, target)) => (Arc::new(source), Arc::new(target)),
+            Err(leave) => return give_all_back(&mut incoming, &back, &leave).await,
+        };
         let mut keep_alive = interval(KEEP_ALIVE);
         keep_alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut lane = Self {
@@ -130,6 +145,8 @@ impl Lane {
             fetch: None,
             fetch_from: Instant::now(),
             produces: FuturesUnordered::new(),
+            in_flight: 0,
+            held_up: false,
             fills: FuturesUnordered::new(),
             keep_alive,
             broken: None,
@@ -159,6 +176,7 @@ impl Lane {
                 self.fetch = None;
                 self.fetched(answer);
             }
+            () = sleep(HELD_UP), if self.held_up => {}
             () = sleep_until(self.fetch_from), if self.fetch.is_none() && self.fetch_from > Instant::now() => {}
             _ = self.keep_alive.tick() => self.keep_alive(),
         }
@@ -178,8 +196,12 @@ impl Lane {
 
     /// Asks for what there is room for, if nothing is asked for yet.
     fn fetch(&mut self) {
+        // A quarter of the share for the answer, one for what waits, and the rest for what is in flight.
+        let share = self.limits.share();
+        let bytes = self.limits.fetch_bytes.min(share / 4);
         let queued: usize = self.partitions.values().map(|copying| copying.queued).sum();
-        if self.fetch.is_some() || queued >= self.limits.fetch_bytes || Instant::now() < self.fetch_from {
+        let is_full = queued >= bytes || queued + self.in_flight + bytes > share;
+        if self.fetch.is_some() || is_full || Instant::now() < self.fetch_from {
             return;
         }
         let wanted: HashMap<_, _> = self
@@ -194,7 +216,7 @@ impl Lane {
         let amount = Amount {
             // A partition that comes in meanwhile waits so long, and one whose queue was full.
             max_wait_ms: 250,
-            max_bytes: self.limits.fetch_bytes as i32,
+            max_bytes: bytes as i32,
             partition_max_bytes: self.limits.partition_bytes as i32,
         };
         let request = self.session.request(wanted, amount);
@@ -233,13 +255,20 @@ impl Lane {
 
     /// Sends as much as may be in flight: the next batch of each partition that has one.
     async fn produce(&mut self) {
+        self.held_up = false;
         while self.produces.len() < IN_FLIGHT && self.broken.is_none() {
             let mut batches = Vec::new();
             let mut bytes = 0;
             for (partition, copying) in &mut self.partitions {
-                if bytes < self.limits.produce_bytes
-                    && let Some(data) = copying.next_batch()
-                {
+                if bytes >= self.limits.produce_bytes || !copying.has_batch() {
+                    continue;
+                }
+                // Just before it is sent.
+                if !copying.job.shard.may_write() {
+                    self.held_up = true;
+                    continue;
+                }
+                if let Some(data) = copying.next_batch() {
                     bytes += data.bytes.len();
                     batches.push((partition.clone(), copying.job.follower.partition(partition.partition), data));
                 }
@@ -247,6 +276,7 @@ impl Lane {
             if batches.is_empty() {
                 return;
             }
+            self.in_flight += bytes;
             let sent = batches.iter().map(|(_, partition, data)| (partition.clone(), data.bytes.clone()));
             let request = produce::request(sent, PRODUCE_TIMEOUT_MS);
             let target = self.target.clone();
@@ -268,6 +298,7 @@ impl Lane {
     }
 
     fn produced(&mut self, (batches, answer): Produced) {
+        self.in_flight -= batches.iter().map(|(_, data)| data.bytes.len()).sum::<usize>();
         match answer {
             Ok(answer) => {
                 let mut answers: HashMap<_, _> = HashMap::new();
@@ -298,6 +329,10 @@ impl Lane {
                 continue;
             }
             let Some(Piece::Hole(Hole { offsets })) = copying.queue.front() else { continue };
+            if !copying.job.shard.may_write() {
+                self.held_up = true;
+                continue;
+            }
             copying.filling = true;
             let (partition, fill) = (partition.clone(), copying.fill(offsets.clone()));
             self.fills.push(async move { (partition, fill.await) }.boxed());
@@ -322,6 +357,9 @@ impl Lane {
     }
 
     fn give_back(&mut self) {
+        for copying in self.partitions.values_mut().filter(|copying| copying.job.shard.is_over()) {
+            copying.leave(Leave::Cancelled);
+        }
         let back = &self.back;
         let leaving = self.partitions.extract_if(|_, copying| copying.leave.is_some() && copying.in_flight == 0 && !copying.filling);
         for (_, copying) in leaving {
@@ -347,10 +385,7 @@ impl Lane {
     /// What is in flight is awaited, then all goes back. Each of it has a deadline of its own.
     async fn end(mut self) {
         let leave = |broken: &Option<String>| broken.clone().map_or(Leave::Cancelled, Leave::Again);
-        self.incoming.close();
-        while let Some(settled) = self.incoming.recv().await {
-            let _ = self.back.send((settled.job, leave(&self.broken)));
-        }
+        give_all_back(&mut self.incoming, &self.back, &leave(&self.broken)).await;
         for copying in self.partitions.values_mut() {
             copying.leave(leave(&self.broken));
         }
@@ -363,6 +398,14 @@ impl Lane {
             }
         }
         self.give_back();
+    }
+}
+
+/// What a lane has not begun with.
+async fn give_all_back(incoming: &mut mpsc::UnboundedReceiver<Settled>, back: &mpsc::UnboundedSender<(Job, Leave)>, leave: &Leave) {
+    incoming.close();
+    while let Some(settled) = incoming.recv().await {
+        let _ = back.send((settled.job, leave.clone()));
     }
 }
 
@@ -381,20 +424,20 @@ impl Copying {
     fn fill(&self, offsets: Range<i64>) -> impl Future<Output = Result<Filled, Leave>> + use<> {
         let there = offsets.start + self.shift..offsets.end + self.shift;
         let (follower, partition, producer_id) = (self.job.follower.clone(), self.job.partition, self.job.producer_id());
-        let (keeper, name) = (self.job.keeper.clone(), self.job.topic_partition());
+        let (state, shard, name) = (self.job.state.clone(), self.job.shard.clone(), self.job.topic_partition());
         let (direction, translates) = {
             let known = self.job.status.lock();
             (known.direction, known.map.translates())
         };
         async move {
             if !translates {
-                return holes::fill(follower, partition, producer_id, there).await.map(|()| Filled::Markers);
+                return holes::fill(follower, partition, producer_id, there, shard).await.map(|()| Filled::Markers);
             }
             let after = Segment::of(direction, offsets.end, there.start);
-            if there.end - there.start <= GAP && holes::markers(&follower, partition, producer_id, there).await?.is_none() {
+            if there.end - there.start <= GAP && holes::markers(&follower, partition, producer_id, there, &shard).await?.is_none() {
                 return Ok(Filled::Markers);
             }
-            let kept = keeper.segment(&name, after).await;
+            let kept = state.keep_segment(&name, after, &shard).await;
             kept.map_err(|error| Leave::Again(format!("a segment of its offsets cannot be kept: {error}")))?;
             Ok(Filled::LeftOut)
         }
@@ -445,12 +488,13 @@ impl Copying {
         }
     }
 
-    /// The next batch, if it may be sent.
-    fn next_batch(&mut self) -> Option<Data> {
+    /// Whether there is a batch, and nothing else of the partition has to come first.
+    fn has_batch(&self) -> bool {
         let waits = self.leave.is_some() || self.filling || (self.in_flight > 0 && !self.proven);
-        if waits || !matches!(self.queue.front(), Some(Piece::Data(_))) {
-            return None;
-        }
+        !waits && matches!(self.queue.front(), Some(Piece::Data(_)))
+    }
+
+    fn next_batch(&mut self) -> Option<Data> {
         let Some(Piece::Data(data)) = self.queue.pop_front() else { return None };
         self.queued -= data.bytes.len();
         self.in_flight += 1;

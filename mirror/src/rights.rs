@@ -16,8 +16,8 @@ use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::incremental_alter_configs_request::AlterConfigsResource;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
-    DeleteRecordsRequest, DescribeConfigsRequest, EndTxnRequest, IncrementalAlterConfigsRequest, ProduceRequest, ProducerId, TopicName,
-    TransactionalId,
+    DeleteRecordsRequest, DescribeConfigsRequest, EndTxnRequest, GroupId, HeartbeatRequest, IncrementalAlterConfigsRequest, ProduceRequest,
+    ProducerId, TopicName, TransactionalId,
 };
 use kafka_protocol::protocol::{Request, StrBytes, VersionRange};
 use kferry_wire::admin::acls::Operation;
@@ -31,6 +31,7 @@ use crate::produce;
 const DELETE_RECORDS: VersionRange = VersionRange { min: 0, max: 2 };
 const DESCRIBE_CONFIGS: VersionRange = VersionRange { min: 1, max: 4 };
 const INCREMENTAL_ALTER_CONFIGS: VersionRange = VersionRange { min: 0, max: 1 };
+const HEARTBEAT: VersionRange = VersionRange { min: 0, max: 4 };
 const END_TXN: VersionRange = VersionRange { min: 0, max: 3 };
 /// `ConfigResource.Type`.
 const TOPIC: i8 = 2;
@@ -183,6 +184,18 @@ impl<'c> Rights<'c> {
             return Ok(Err(self.told("cluster", Vec::new(), &BTreeSet::from([Operation::Alter]), purpose)));
         }
         Ok(Ok(false))
+    }
+
+    /// What is missing to be a member of a consumer group.
+    ///
+    /// # Errors
+    /// [`ClientError`]
+    pub async fn group(&self, group: &str, purpose: &'static str) -> Result<Option<Missing>, ClientError> {
+        let request = HeartbeatRequest::default().with_group_id(GroupId(StrBytes::from_string(group.to_owned()))).with_generation_id(-1);
+        let answer = self.ask(&request, HEARTBEAT).await?;
+        // Anything else, such as UNKNOWN_MEMBER_ID, comes after the rights were looked at.
+        let refused = answer.error_code.err() == Some(ResponseError::GroupAuthorizationFailed);
+        Ok(refused.then(|| self.told("group", vec![group.to_owned()], &BTreeSet::from([Operation::Read]), purpose)))
     }
 
     /// The topics, none of which we see, for which an operation is refused.

@@ -4,43 +4,47 @@
 //! [`Job`]. A job is looked at ([`crate::settle`]), copied on the lane of its two brokers ([`crate::replicate`]), and when it comes back,
 //! its reason says what is next: another look, `on_error`, or nothing before somebody mends it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::join_all;
-use kferry_wire::admin::partitions::Position;
-use kferry_wire::batch::{self, Record};
 use kferry_wire::client::{Client, TopicPartition};
-use kferry_wire::config::{Mirror, Offsets, OnError};
+use kferry_wire::config::{Mirror, OnError};
 use kferry_wire::connection::ConnectOptions;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::warn;
 
-use crate::cut::DECODED;
-use crate::dead_letters;
-use crate::groups::{self, Board, CopiedTopic, Passed, Work};
+use crate::groups::{self, Board, CopiedTopic, Work};
 use crate::job::{Caution, Job, Known, Leave, Phase, Refusal, Side, Status};
 use crate::metrics;
-use crate::offsets::{Direction, OffsetMap};
+use crate::on_error::{self, Verdict};
+use crate::pass::{LogStart, Pass, Passed, is_accepted, sides};
 use crate::replicate::{Lane, Settled};
 use crate::settle::{self, settle};
-use crate::state::{PartitionState, State, StateError};
-use crate::topics::{self, Action, Cluster, TopicPlan};
+use crate::shards::{Change, HANDED_OVER, Handover, Member, Owned, Shard};
+use crate::state::{self, PartitionState, State, StateError};
+use crate::topics::{Action, Cluster, TopicPlan};
 
 /// Between two passes.
 const PASS: Duration = Duration::from_secs(5);
 /// Between two looks at the time: retries, the state that is to be kept, metrics.
 const TICK: Duration = Duration::from_secs(1);
-/// Looks at partitions at a time.
-const LOOKS: usize = 32;
+/// Looks at partitions of one pair of brokers at a time: those of a broker that hangs do not take the others' turns. And of all.
+const LOOKS: (usize, usize) = (8, 64);
 /// After which a partition that failed is tried again: somebody may have mended it.
 const FAILED: Duration = Duration::from_mins(1);
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(15));
+/// Of records, on all lanes together.
+const MEMORY: usize = 256 << 20;
+/// What was kept last is written at the end for so long; without it the next start compares more.
+const LAST_SAVE: Duration = Duration::from_secs(10);
+/// A process that is no member of the group for so long is not ready.
+const NO_MEMBER: Duration = Duration::from_mins(1);
 
 /// How much of a lane's memory is used for what.
 pub struct Limits {
@@ -50,8 +54,19 @@ pub struct Limits {
     pub partition_bytes: usize,
     /// Bytes of a Produce request.
     pub produce_bytes: usize,
+    /// Bytes that all lanes together hold: fetched, waiting and in flight.
+    pub memory: usize,
+    /// How many lanes there are.
+    pub lanes: AtomicUsize,
     /// `max_bytes_per_second`.
     pub rate: Rate,
+}
+
+impl Limits {
+    /// Bytes that one lane may hold. It has its share for itself: what a broker that hangs does not take is no other lane's.
+    pub fn share(&self) -> usize {
+        self.memory / self.lanes.load(Ordering::Relaxed).max(1)
+    }
 }
 
 /// A bound of bytes per second, over all lanes.
@@ -87,10 +102,11 @@ pub struct Options {
     pub coalesce: bool,
 }
 
-/// All partitions of a mirror and all groups, for everybody to see.
+/// All partitions and groups of a mirror that are this process's, for everybody to see.
 #[derive(Default)]
 pub struct Table {
-    partitions: Mutex<BTreeMap<TopicPartition, Arc<Status>>>,
+    rows: Mutex<BTreeMap<TopicPartition, Arc<Status>>>,
+    ready: AtomicBool,
     /// Offsets of groups.
     pub groups: Board,
 }
@@ -98,12 +114,23 @@ pub struct Table {
 impl Table {
     /// What is known of each.
     pub fn rows(&self) -> Vec<(TopicPartition, Known)> {
-        let table = self.partitions.lock().unwrap_or_else(PoisonError::into_inner);
-        table.iter().map(|(partition, status)| (partition.clone(), status.lock().clone())).collect()
+        let rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        rows.iter().map(|(partition, status)| (partition.clone(), status.lock().clone())).collect()
+    }
+
+    /// What a partition is doing; `None` is not one of this process.
+    pub fn phase(&self, partition: &TopicPartition) -> Option<Phase> {
+        let rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        rows.get(partition).map(|status| status.lock().phase)
+    }
+
+    /// Whether the process is a member of the mirror's group, and each of its partitions was looked at. Short interruptions do not change it.
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed)
     }
 
     fn change(&self, change: impl FnOnce(&mut BTreeMap<TopicPartition, Arc<Status>>)) {
-        change(&mut self.partitions.lock().unwrap_or_else(PoisonError::into_inner));
+        change(&mut self.rows.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }
 
@@ -118,7 +145,7 @@ pub struct Outcome {
     pub groups_left: Vec<(String, String)>,
 }
 
-/// A mirror at work.
+/// A mirror at work. What waits for a broker is in one of its tasks; the loop never waits for anything but for one of them to say something.
 pub struct Run {
     mirror: Arc<Mirror>,
     options: Options,
@@ -127,32 +154,64 @@ pub struct Run {
     state: State,
     table: Arc<Table>,
     limits: Arc<Limits>,
+    /// Of the group of the mirror's processes; with `--once` there is none.
+    member: Option<Member>,
+    /// When it was one last.
+    member_at: Instant,
+    /// The shards whose state was read.
+    owned: Owned,
+    /// Shards that were gained, while their state is read.
+    reading: JoinSet<(Arc<Shard>, Result<(), StateError>)>,
+    /// Shards that are over wait for this, until then.
+    handover: Option<(Handover, Instant)>,
+    /// Both clusters, while no pass has them, and the topics of the last one.
+    clusters: Option<(Cluster, Cluster)>,
+    plans: Vec<TopicPlan>,
+    /// Partitions that `--accept` names, once what was kept of them is forgotten.
+    forgotten: HashSet<TopicPartition>,
+    passing: JoinSet<Result<Passed, StateError>>,
+    /// The pass over the groups, while there is one.
+    groups: JoinSet<groups::Passed>,
+    next_groups: Instant,
     slots: HashMap<TopicPartition, Slot>,
+    looks: JoinSet<Result<(Settled, LaneKey), (Job, Leave)>>,
+    turns: Arc<Turns>,
     lanes: HashMap<LaneKey, mpsc::UnboundedSender<Settled>>,
     lanes_stop: CancellationToken,
     lanes_running: JoinSet<()>,
-    looks: JoinSet<Result<Settled, (Job, Leave)>>,
     /// What lanes give back: at most as many as there are partitions.
     back: mpsc::UnboundedReceiver<(Job, Leave)>,
     to_back: mpsc::UnboundedSender<(Job, Leave)>,
-    permits: Arc<Semaphore>,
+    /// Records that are being left out.
+    refusals: JoinSet<(Job, Result<(), String>)>,
+    saving: JoinSet<Result<(), StateError>>,
+    save_at: Instant,
     /// The last pass found nothing left to create.
     complete: bool,
     /// Topics that cannot be copied at all, and why.
     refused: BTreeMap<Arc<str>, String>,
-    /// What the last pass found.
-    plans: Vec<TopicPlan>,
-    /// The pass over the groups, while there is one.
-    groups: JoinSet<Passed>,
-    next_groups: Instant,
 }
 
 /// The leading cluster and its broker, the following broker.
 type LaneKey = (Arc<str>, i32, i32);
 
+/// Whose turn it is to look.
+struct Turns {
+    all: Arc<Semaphore>,
+    pairs: Mutex<HashMap<LaneKey, Arc<Semaphore>>>,
+}
+
+impl Turns {
+    fn of(&self, pair: &LaneKey) -> Arc<Semaphore> {
+        let mut pairs = self.pairs.lock().unwrap_or_else(PoisonError::into_inner);
+        pairs.entry(pair.clone()).or_insert_with(|| Arc::new(Semaphore::new(LOOKS.0))).clone()
+    }
+}
+
 /// A partition's place.
 struct Slot {
     status: Arc<Status>,
+    shard: Arc<Shard>,
     term: i32,
     term_start: i64,
     topic_ids: BTreeMap<String, String>,
@@ -180,7 +239,7 @@ pub fn connect_options(mirror: &str) -> ConnectOptions {
 }
 
 impl Run {
-    /// Connects to the target and reads the mirror's state there.
+    /// Connects to the target, reads the mirror's state there, and joins the group of its processes. With `--once` it works on all shards alone.
     ///
     /// # Errors
     /// [`StateError`]
@@ -194,7 +253,14 @@ impl Run {
             fetch_bytes: rate.map_or(4 << 20, |rate| (4 << 20).min(rate as usize)),
             partition_bytes: 1 << 20,
             produce_bytes: 4 << 20,
+            memory: MEMORY,
+            lanes: AtomicUsize::new(0),
             rate: Rate::new(rate),
+        };
+        let (member, owned) = if options.once {
+            (None, Owned::all(state.clone()))
+        } else {
+            (Some(Member::join(&mirror.name, mirror.target.clone(), state::topic(&mirror.name))), Owned::none(state.clone()))
         };
         let (to_back, back) = mpsc::unbounded_channel();
         Ok(Self {
@@ -205,25 +271,35 @@ impl Run {
             state,
             table,
             limits: Arc::new(limits),
+            member,
+            member_at: Instant::now(),
+            owned,
+            reading: JoinSet::new(),
+            handover: None,
+            clusters: None,
+            plans: Vec::new(),
+            forgotten: HashSet::new(),
+            passing: JoinSet::new(),
+            groups: JoinSet::new(),
+            next_groups: Instant::now(),
             slots: HashMap::new(),
+            looks: JoinSet::new(),
+            turns: Arc::new(Turns { all: Arc::new(Semaphore::new(LOOKS.1)), pairs: Mutex::default() }),
             lanes: HashMap::new(),
             lanes_stop: CancellationToken::new(),
             lanes_running: JoinSet::new(),
-            looks: JoinSet::new(),
             back,
             to_back,
-            permits: Arc::new(Semaphore::new(LOOKS)),
+            refusals: JoinSet::new(),
+            saving: JoinSet::new(),
+            save_at: Instant::now() + PASS,
             complete: false,
             refused: BTreeMap::new(),
-            plans: Vec::new(),
-            groups: JoinSet::new(),
-            next_groups: Instant::now(),
         })
     }
 
     /// Copies until `stop`, or with `once` until the present end.
     pub async fn run(mut self, stop: CancellationToken) -> Outcome {
-        let mut clusters = None;
         let mut next_pass = Instant::now();
         let mut failures = 0;
         let mut tick = interval(TICK);
@@ -231,20 +307,30 @@ impl Run {
         while !(stop.is_cancelled() || self.options.once && self.is_done()) {
             tokio::select! {
                 () = stop.cancelled() => {}
-                Some((job, leave)) = self.back.recv() => self.came_back(job, leave).await,
+                change = next_change(&mut self.member) => self.changed(change),
+                Some(read) = self.reading.join_next() => self.read(read.expect("a read does not panic")),
+                Some((job, leave)) = self.back.recv() => self.came_back(job, leave),
                 Some(look) = self.looks.join_next() => match look.expect("a look does not panic") {
-                    Ok(settled) => self.give_to_lane(settled).await,
-                    Err((job, leave)) => self.came_back(job, leave).await,
+                    Ok((settled, lane)) => self.give_to_lane(settled, &lane),
+                    Err((job, leave)) => self.came_back(job, leave),
                 },
-                Some(_) = self.lanes_running.join_next() => self.lanes.retain(|_, lane| !lane.is_closed()),
-                () = sleep_until(next_pass) => {
-                    let passed = self.pass(&mut clusters).await;
-                    metrics::passed(&self.mirror.name, passed.as_ref().err().map(|error| error as _));
-                    failures = if passed.is_ok() { 0 } else { failures + 1 };
-                    // What was just created is known to the brokers in a moment.
-                    let pause = if passed.is_ok() && !self.complete { TICK } else { PASS * 2_u32.pow(failures.min(3)) };
-                    next_pass = Instant::now() + pause;
+                Some(refused) = self.refusals.join_next() => {
+                    let (job, result) = refused.expect("it does not panic");
+                    self.left_out(job, result);
                 }
+                Some(_) = self.lanes_running.join_next() => {
+                    self.lanes.retain(|_, lane| !lane.is_closed());
+                    self.limits.lanes.store(self.lanes_running.len(), Ordering::Relaxed);
+                }
+                Some(passed) = self.passing.join_next() => {
+                    let passed = passed.expect("a pass does not panic");
+                    failures = if passed.is_ok() { 0 } else { failures + 1 };
+                    self.passed(passed);
+                    // What was just created is known to the brokers in a moment.
+                    next_pass = Instant::now() + if failures == 0 && !self.complete { TICK } else { PASS * 2_u32.pow(failures.min(3)) };
+                }
+                Some(saved) = self.saving.join_next() => self.saved(&saved.expect("a save does not panic")),
+                () = sleep_until(next_pass), if self.passing.is_empty() => self.pass(),
                 Some(passed) = self.groups.join_next() => {
                     self.groups_passed(passed.expect("a pass over the groups does not panic"));
                     self.sync_groups();
@@ -255,6 +341,7 @@ impl Run {
                     self.sync_groups();
                 }
             }
+            self.hand_over();
         }
         let groups_left = tokio::select! {
             left = self.sync_groups_once() => left,
@@ -263,116 +350,130 @@ impl Run {
         Outcome { groups_left, ..self.end().await }
     }
 
-    /// One look at both clusters' topics.
-    async fn pass(&mut self, clusters: &mut Option<(Cluster, Cluster)>) -> Result<(), StateError> {
-        match clusters {
-            None => {
-                let (source, target) = tokio::try_join!(Cluster::look(&self.source), Cluster::look(&self.target))?;
-                *clusters = Some((source, target));
-            }
-            Some((source, target)) => drop(tokio::try_join!(source.look_again(), target.look_again())?),
+    /// What the group of the mirror's processes does with the shards.
+    fn changed(&mut self, change: Change) {
+        match change {
+            Change::Gained(shards) => shards.into_iter().for_each(|shard| self.read_state(shard, Duration::ZERO)),
+            Change::Revoked(handover) => self.handover = Some((handover, Instant::now() + HANDED_OVER)),
+            Change::Lost => self.drop_over(),
         }
-        let (source, target) = clusters.as_mut().expect("both are there now");
-        self.state.refresh().await?;
-        let plans = topics::plan(&self.mirror, source, target, |topic| self.state.leader(topic).cloned()).await?;
-        self.complete = true;
-        for plan in &plans {
-            let follower = if plan.leader == self.mirror.source.name { (&plan.target, &mut *target) } else { (&plan.topic, &mut *source) };
-            if let Some(error) = &plan.error {
-                self.refuse(&plan.topic, error.clone());
-                continue;
+    }
+
+    /// What the process before has kept of a shard is known before anything of it is looked at.
+    fn read_state(&mut self, shard: Arc<Shard>, pause: Duration) {
+        let state = self.state.clone();
+        self.reading.spawn(async move {
+            tokio::time::sleep(pause).await;
+            let read = state.refresh_shard(shard.number()).await;
+            (shard, read)
+        });
+    }
+
+    fn read(&mut self, (shard, read): (Arc<Shard>, Result<(), StateError>)) {
+        match read {
+            _ if shard.is_over() => {}
+            Ok(()) => {
+                self.owned.add(shard);
+                self.take_in_all();
             }
-            if plan.action != Action::Nothing {
-                let padded = self.mirror.offsets == Offsets::Preserve
-                    && matches!(plan.action, Action::Create { .. })
-                    && self.begins_late(plan).await?;
-                match topics::apply(plan, follower.0, &follower.1.client, padded).await {
-                    Ok(()) => {
-                        info!(mirror = &*self.mirror.name, topic = &*plan.topic, on = &**follower.1.name(), action = ?plan.action, notes = ?plan.notes, "done on the follower");
-                        self.complete = false;
-                    }
-                    Err(error) => {
-                        self.refuse(&plan.topic, format!("{} on {} cannot be created or grown: {error}", follower.0, follower.1.name()));
-                    }
-                }
-                continue;
+            Err(error) => {
+                warn!(mirror = &*self.mirror.name, shard = shard.number(), %error, "a shard's state cannot be read; it is tried again");
+                self.read_state(shard, TICK);
             }
-            self.refused.remove(&plan.topic);
-            if let Some(policy) = topics::awaits_compaction(plan)
-                && self.all_copying(plan)
-            {
-                topics::compact(follower.0, &follower.1.client, policy).await?;
-                follower.1.forget_config(follower.0);
+        }
+    }
+
+    /// Lets shards go that are over, once nothing of them is under way any more and what is known of them is kept.
+    fn hand_over(&mut self) {
+        let Some((_, until)) = &self.handover else { return };
+        let resting = self.slots.values().all(|slot| slot.rest.is_some() || !slot.shard.is_over());
+        if !resting && Instant::now() < *until {
+            return;
+        }
+        let kept = self.keep(|slot| slot.shard.is_over());
+        self.drop_over();
+        if let Some((handover, until)) = self.handover.take() {
+            self.saving.spawn(async move {
+                let kept = timeout_at(until, kept).await;
+                drop(handover);
+                kept.unwrap_or(Ok(()))
+            });
+        }
+    }
+
+    /// Forgets the partitions of shards that are over. What comes back of them later is nobody's.
+    fn drop_over(&mut self) {
+        self.owned.drop_over();
+        let (table, mirror) = (&self.table, &self.mirror.name);
+        self.slots.retain(|partition, slot| {
+            let over = slot.shard.is_over();
+            if over {
+                metrics::given_up(mirror, partition);
+                table.change(|rows| drop(rows.remove(partition)));
             }
-            self.forget_accepted(plan).await?;
+            !over
+        });
+    }
+
+    /// One look at both clusters' topics.
+    fn pass(&mut self) {
+        let log_starts = self.slots.iter().filter_map(|(partition, slot)| {
+            let known = slot.status.lock();
+            let to = known.leader_start.min(known.agreed);
+            // Where offsets are translated the log is not the mirror's alone.
+            let goes = known.phase == Phase::Copying && !known.map.translates() && to > known.follower_start;
+            goes.then(|| LogStart { partition: partition.clone(), follower: slot.follower.clone(), to, status: slot.status.clone() })
+        });
+        let pass = Pass {
+            mirror: self.mirror.clone(),
+            source: self.source.clone(),
+            target: self.target.clone(),
+            state: self.state.clone(),
+            table: self.table.clone(),
+            owned: self.owned.clone(),
+            accept: self.options.accept.clone(),
+            forgotten: self.forgotten.clone(),
+            clusters: self.clusters.take(),
+            log_starts: log_starts.collect(),
+        };
+        self.passing.spawn(pass.run());
+    }
+
+    fn passed(&mut self, passed: Result<Passed, StateError>) {
+        metrics::passed(&self.mirror.name, passed.as_ref().err().map(|error| error as _));
+        let Ok(passed) = passed else { return };
+        self.clusters = Some(passed.clusters);
+        self.complete = passed.complete;
+        self.plans = passed.plans;
+        self.forgotten.extend(passed.forgotten);
+        let refused: BTreeMap<_, _> = passed.refused.into_iter().collect();
+        for (topic, reason) in &refused {
+            // It is said once, and tried again with each pass.
+            if self.refused.get(topic) != Some(reason) {
+                warn!(mirror = &*self.mirror.name, topic = &**topic, reason, "the topic cannot be copied");
+            }
+        }
+        self.refused = refused;
+        self.take_in_all();
+        self.drop_deleted();
+    }
+
+    fn take_in_all(&mut self) {
+        let plans = std::mem::take(&mut self.plans);
+        for plan in plans.iter().filter(|plan| plan.error.is_none() && plan.action == Action::Nothing) {
             self.take_in(plan);
         }
-        self.drop_deleted(&plans);
         self.plans = plans;
-        self.follow_log_starts().await;
-        self.save().await
-    }
-
-    /// A topic cannot be copied at all. It is said once, and tried again with each pass.
-    fn refuse(&mut self, topic: &Arc<str>, reason: String) {
-        if self.refused.get(topic) != Some(&reason) {
-            warn!(mirror = &*self.mirror.name, topic = &**topic, reason, "the topic cannot be copied");
-            self.refused.insert(topic.clone(), reason);
-        }
-    }
-
-    /// Whether a partition of the leader begins above 0.
-    async fn begins_late(&self, plan: &TopicPlan) -> Result<bool, StateError> {
-        let (leader, _) = self.sides(plan);
-        let partitions: Vec<_> = (0..plan.partitions).map(|partition| leader.partition(partition)).collect();
-        let starts = leader.client.list_offsets(&partitions, Position::LogStart).await;
-        Ok(starts.into_values().collect::<Result<Vec<_>, _>>()?.into_iter().any(|start| start > 0))
-    }
-
-    /// The topic on the leading cluster, and on the following one.
-    fn sides(&self, plan: &TopicPlan) -> (Side, Side) {
-        let source = Side { client: self.source.clone(), topic: plan.topic.clone() };
-        let target = Side { client: self.target.clone(), topic: plan.target.clone() };
-        if plan.leader == self.mirror.source.name { (source, target) } else { (target, source) }
-    }
-
-    fn all_copying(&self, plan: &TopicPlan) -> bool {
-        (0..plan.partitions).all(|partition| {
-            let slot = self.slots.get(&TopicPartition::new(plan.topic.clone(), partition));
-            slot.is_some_and(|slot| slot.status.lock().phase == Phase::Copying)
-        })
-    }
-
-    /// What was kept of partitions that `--accept` names is forgotten, but for what was left out of them and, if it is still the same topic, where
-    /// its records are: a comparison of the whole needs both.
-    async fn forget_accepted(&mut self, plan: &TopicPlan) -> Result<(), StateError> {
-        let mut forgotten = Vec::new();
-        for partition in (0..plan.partitions).map(|partition| TopicPartition::new(plan.topic.clone(), partition)) {
-            if self.slots.contains_key(&partition) || !self.accepted(&partition) {
-                continue;
-            }
-            let Some(kept) = self.state.partition(&partition) else { continue };
-            let same = kept.topic_ids == plan.topic_ids;
-            let mode = if same { kept.mode.clone() } else { self.mirror.offsets.name().to_owned() };
-            let map = if same { self.state.map(&partition, self.mirror.offsets) } else { OffsetMap::Same };
-            let state = PartitionState {
-                mode,
-                phase: Phase::Waiting,
-                reason: None,
-                topic_ids: plan.topic_ids.clone(),
-                agreed: 0,
-                skipped: if same { kept.skipped.clone() } else { Vec::new() },
-                ..kept.clone()
-            };
-            forgotten.push((partition, state, map));
-        }
-        self.state.save(forgotten).await
     }
 
     /// Partitions that are new, and those whose leader has changed.
     fn take_in(&mut self, plan: &TopicPlan) {
         for partition in 0..plan.partitions {
             let partition = TopicPartition::new(plan.topic.clone(), partition);
+            let Some(shard) = self.owned.of(&partition).cloned() else { continue };
+            if is_accepted(&self.options.accept, &partition) && !self.forgotten.contains(&partition) {
+                continue;
+            }
             if let Some(slot) = self.slots.get_mut(&partition) {
                 if slot.term != plan.term || slot.topic_ids != plan.topic_ids {
                     // Its lane gives it back, and the next pass takes it in anew.
@@ -387,20 +488,23 @@ impl Run {
             }
             let kept = self.state.partition(&partition);
             let status = Arc::new(Status::default());
-            if let Some(kept) = kept
+            if let Some(kept) = &kept
                 && kept.phase == Phase::Diverged
             {
                 warn!(mirror = &*self.mirror.name, %partition, reason = kept.reason, "it has diverged before, and is not copied");
                 let mut known = status.lock();
                 (known.phase, known.reason) = (Phase::Diverged, kept.reason.clone());
             }
-            {
+            let term_start = {
                 let mut known = status.lock();
-                known.direction = if plan.leader == self.mirror.source.name { Direction::Forwards } else { Direction::Backwards };
-                known.skipped = kept.map_or_else(Vec::new, |kept| kept.skipped.clone());
+                known.direction = plan.direction(&self.mirror);
                 known.map = self.state.map(&partition, self.mirror.offsets);
-            }
-            let (leader, follower) = self.sides(plan);
+                known.skipped = kept.as_ref().map_or_else(Vec::new, |kept| kept.skipped.clone());
+                kept.map_or(0, |kept| {
+                    if kept.term == plan.term { kept.term_start } else { kept.agreed(&plan.leader, &known.map, known.direction) }
+                })
+            };
+            let (leader, follower) = sides(&self.mirror, &self.source, &self.target, plan);
             let job = Job {
                 mirror: self.mirror.name.clone(),
                 topic: plan.topic.clone(),
@@ -408,19 +512,17 @@ impl Run {
                 leader,
                 follower: follower.clone(),
                 term: plan.term,
-                keeper: self.state.keeper().clone(),
                 compacted: plan.compacted,
                 max_message_bytes: plan.max_message_bytes,
                 status: status.clone(),
+                shard: shard.clone(),
+                state: self.state.clone(),
                 caution: Caution::default(),
             };
             let diverged = status.lock().phase == Phase::Diverged;
-            let term_start = kept.map_or(0, |kept| {
-                let known = status.lock();
-                if kept.term == plan.term { kept.term_start } else { kept.agreed(&plan.leader, &known.map, known.direction) }
-            });
             let slot = Slot {
                 status: status.clone(),
+                shard,
                 term: plan.term,
                 term_start,
                 topic_ids: plan.topic_ids.clone(),
@@ -437,12 +539,9 @@ impl Run {
         }
     }
 
-    fn accepted(&self, partition: &TopicPartition) -> bool {
-        self.options.accept.iter().any(|accepted| *accepted == *partition.topic || *accepted == partition.to_string())
-    }
-
     /// Topics that are gone from the source, or that the file selects no more.
-    fn drop_deleted(&mut self, plans: &[TopicPlan]) {
+    fn drop_deleted(&mut self) {
+        let plans = &self.plans;
         let gone =
             |partition: &TopicPartition| !plans.iter().any(|plan| plan.topic == partition.topic && partition.partition < plan.partitions);
         let (table, mirror) = (&self.table, &self.mirror.name);
@@ -458,7 +557,7 @@ impl Run {
 
     /// Sends a partition that rests to be looked at, if its time has come.
     fn look(&mut self, partition: &TopicPartition) {
-        let state = self.state.partition(partition).cloned();
+        let state = self.state.partition(partition);
         let Some(slot) = self.slots.get_mut(partition) else { return };
         let Some((job, _)) = slot.rest.take_if(|(_, at)| !slot.stale && at.is_some_and(|at| at <= Instant::now())) else { return };
         let known = settle::Known {
@@ -468,57 +567,53 @@ impl Run {
             lost_is_skipped: self.mirror.on_error != OnError::Fail,
             coalesce: self.options.coalesce,
         };
-        let permits = self.permits.clone();
+        let turns = self.turns.clone();
         self.looks.spawn(async move {
-            let _permit = permits.acquire().await;
-            settle(job, known).await
+            let pair = match lane_of(&job).await {
+                Ok(pair) => turns.of(&pair),
+                Err(leave) => return Err((job, leave)),
+            };
+            let _turn = (pair.acquire().await, turns.all.acquire().await);
+            let settled = settle(job, known).await?;
+            match lane_of(&settled.job).await {
+                Ok(lane) => Ok((settled, lane)),
+                Err(leave) => Err((settled.job, leave)),
+            }
         });
     }
 
     /// Gives a partition to the lane of its two leaders.
-    async fn give_to_lane(&mut self, settled: Settled) {
+    fn give_to_lane(&mut self, settled: Settled, key: &LaneKey) {
         // A look may have taken longer than the lanes took to stop, and the direction may have turned meanwhile.
         let stale = self.slots.get(&settled.job.topic_partition()).is_none_or(|slot| slot.stale);
         if stale || self.lanes_stop.is_cancelled() {
-            return self.came_back(settled.job, Leave::Cancelled).await;
+            return self.came_back(settled.job, Leave::Cancelled);
         }
-        let job = &settled.job;
-        let partitions = (job.leader.partition(job.partition), job.follower.partition(job.partition));
-        let ids = tokio::try_join!(job.leader.client.leader_id(&partitions.0), job.follower.client.leader_id(&partitions.1));
-        let ids = match ids {
-            Ok(ids) => ids,
-            Err(error) => return self.came_back(settled.job, Leave::Again(error.to_string())).await,
-        };
-        let key = (job.leader.cluster().clone(), ids.0, ids.1);
-        if self.lanes.get(&key).is_none_or(mpsc::UnboundedSender::is_closed) {
-            let (leader, follower) = (job.leader.client.clone(), job.follower.client.clone());
-            let connected = tokio::try_join!(leader.connect(ids.0), follower.connect(ids.1));
-            let (source, target) = match connected {
-                Ok((source, target)) => (Arc::new(source), Arc::new(target)),
-                Err(error) => {
-                    leader.forget_leader(&partitions.0);
-                    follower.forget_leader(&partitions.1);
-                    return self.came_back(settled.job, Leave::Again(error.to_string())).await;
-                }
-            };
+        if self.lanes.get(key).is_none_or(mpsc::UnboundedSender::is_closed) {
+            let clients = (settled.job.leader.client.clone(), settled.job.follower.client.clone());
             let (lane, incoming) = mpsc::unbounded_channel();
             let (back, stop) = (self.to_back.clone(), self.lanes_stop.clone());
-            self.lanes_running.spawn(Lane::run((leader, source), target, self.limits.clone(), incoming, back, stop));
+            self.lanes_running.spawn(Lane::run(clients, (key.1, key.2), self.limits.clone(), incoming, back, stop));
+            self.limits.lanes.store(self.lanes_running.len(), Ordering::Relaxed);
             self.lanes.insert(key.clone(), lane);
         }
-        if let Err(mpsc::error::SendError(settled)) = self.lanes[&key].send(settled) {
-            self.came_back(settled.job, Leave::Again("its lane has just ended".to_owned())).await;
+        if let Err(mpsc::error::SendError(settled)) = self.lanes[key].send(settled) {
+            self.came_back(settled.job, Leave::Again("its lane has just ended".to_owned()));
         }
     }
 
     /// A partition that is not copied any more: why decides what is next.
-    async fn came_back(&mut self, mut job: Job, leave: Leave) {
+    fn came_back(&mut self, job: Job, leave: Leave) {
         let partition = job.topic_partition();
-        let Some(slot) = self.slots.get_mut(&partition) else { return };
+        let Some(slot) = self.slots.get_mut(&partition).filter(|slot| Arc::ptr_eq(&slot.status, &job.status)) else { return };
+        if slot.shard.is_over() {
+            // It stays as it is until it was kept.
+            slot.rest = Some((job, None));
+            return;
+        }
         let agreed = job.status.lock().agreed;
         slot.failures = if agreed > slot.failed_at { 1 } else { slot.failures + 1 };
         slot.failed_at = agreed;
-        let failures = slot.failures;
         let now = Instant::now();
         let at = match leave {
             Leave::Cancelled => {
@@ -530,9 +625,9 @@ impl Run {
                 // Whoever led it may not do so any more.
                 job.leader.client.forget_leader(&job.leader.partition(job.partition));
                 job.follower.client.forget_leader(&job.follower.partition(job.partition));
-                metrics::interrupted(&job, &reason, failures);
+                metrics::interrupted(&job, &reason, slot.failures);
                 job.status.phase(Phase::Waiting, Some(reason));
-                Some(now + backoff(failures, RandomState::new().hash_one(0)))
+                Some(now + backoff(slot.failures, RandomState::new().hash_one(0)))
             }
             Leave::Failed(reason) => {
                 metrics::failed(&job, &reason);
@@ -542,93 +637,49 @@ impl Run {
             Leave::Diverged(reason) => {
                 metrics::diverged(&job, &reason);
                 job.status.phase(Phase::Diverged, Some(reason));
+                self.save_at = now;
                 None
             }
-            Leave::Refused(refusal) => match self.refused(&mut job, refusal).await {
-                Ok(()) => Some(now),
-                Err(reason) => {
-                    metrics::failed(&job, &reason);
-                    job.status.phase(Phase::Failed, Some(reason));
-                    Some(now + FAILED)
-                }
-            },
+            Leave::Refused(refusal) => return self.refused(job, refusal),
         };
-        if let Some(slot) = self.slots.get_mut(&partition) {
-            slot.rest = Some((job, at));
-            let has_diverged = slot.status.lock().phase == Phase::Diverged;
-            if has_diverged && let Err(error) = self.save().await {
-                warn!(mirror = &*self.mirror.name, %error, "that it diverged is not kept yet");
-            }
-        }
+        slot.rest = Some((job, at));
         self.look(&partition);
     }
 
-    /// Records that cannot be copied. First it is found out which one it is; then `on_error` decides. `Err` is why the partition stays.
-    async fn refused(&mut self, job: &mut Job, mut refusal: Refusal) -> Result<(), String> {
-        let offset = refusal.offsets.start;
-        let several = refusal.offsets.end > offset + 1;
-        let entry = batch::split(refusal.bytes.clone()).next().and_then(Result::ok).filter(|entry| entry.check().is_ok());
-        let records = match entry.map(|entry| entry.records(DECODED)) {
-            Some(Ok(records)) => Some(records),
-            // The broker's word alone does not say what is wrong with it.
-            Some(Err(_)) => {
-                refusal.reason += "; its records cannot be read: look at it with kafka-dump-log.sh";
-                None
+    /// Records that cannot be copied.
+    fn refused(&mut self, mut job: Job, refusal: Refusal) {
+        let end = refusal.offsets.end;
+        match on_error::decide(self.mirror.on_error, &job, refusal) {
+            Verdict::Single => {
+                job.caution.single_until = end;
+                self.left_out(job, Ok(()));
             }
-            None => None,
-        };
-        if let Some(records) = &records
-            && records.len() > 1
-            && job.caution.single_until < refusal.offsets.end
-        {
-            job.caution.single_until = refusal.offsets.end;
-            return Ok(());
-        }
-        let where_ = format!(
-            "{} on {}, offset{} {}",
-            job.leader.partition(job.partition),
-            job.leader.cluster(),
-            if several { "s" } else { "" },
-            if several { format!("{offset} to {}", refusal.offsets.end - 1) } else { offset.to_string() }
-        );
-        // Records that are lost have no bytes, and their reason says what to do.
-        let advice = if refusal.bytes.is_empty() {
-            ""
-        } else if refusal.offsets.is_empty() {
-            ". How far it reaches cannot be told, so on_error cannot leave it out: mend the leader's log, or delete its records up to behind the \
-             damage (kafka-delete-records.sh); then on_error decides about what is lost"
-        } else if several {
-            ". Mend it and it goes on by itself; or set on_error = \"skip\" or \"dead-letter\", and that batch is left out"
-        } else {
-            ". Mend it and it goes on by itself; or set on_error = \"skip\" or \"dead-letter\", and that record is left out"
-        };
-        if self.mirror.on_error == OnError::Fail || refusal.offsets.is_empty() || refusal.bytes.is_empty() {
-            return Err(format!("{where_}: {}{advice}", refusal.reason));
-        }
-        let dead_letter = self.mirror.on_error == OnError::DeadLetter;
-        if dead_letter {
-            let record: Option<Record> = records.and_then(|records| records.into_iter().next());
-            dead_letters::write(job, &refusal, record, self.mirror.replication_factor)
-                .await
-                .map_err(|error| format!("{where_}: {}; and it cannot be written to its dead letters: {error}", refusal.reason))?;
-        }
-        // Kept before the marker is written: without it the next comparison would find a record missing.
-        {
-            let mut known = job.status.lock();
-            match known.skipped.last_mut() {
-                Some(last) if (last.0..=last.1).contains(&offset) => last.1 = last.1.max(refusal.offsets.end),
-                _ => known.skipped.push((offset, refusal.offsets.end)),
+            Verdict::Stay(reason) => self.left_out(job, Err(reason)),
+            Verdict::LeaveOut(left_out) => {
+                let partition = job.topic_partition();
+                let Some(slot) = self.slots.get(&partition) else { return };
+                let (state, kept) = (self.state.clone(), self.present(&partition, slot, &job.status.lock()));
+                let replication_factor = self.mirror.replication_factor;
+                self.refusals.spawn(async move {
+                    let result = on_error::leave_out(&mut job, left_out, &state, kept, replication_factor).await;
+                    (job, result)
+                });
             }
-            known.unsaved = true;
         }
-        self.save().await.map_err(|error| format!("{where_}: {}; and that it is left out cannot be kept: {error}", refusal.reason))?;
-        metrics::skipped(job, &refusal, dead_letter);
-        if several {
-            job.caution.leap = Some(refusal.offsets);
-        } else {
-            job.caution.skip.insert(offset);
+    }
+
+    /// A partition with a refused record is looked at again, or stays where it is.
+    fn left_out(&mut self, job: Job, result: Result<(), String>) {
+        let partition = job.topic_partition();
+        let Some(slot) = self.slots.get_mut(&partition).filter(|slot| Arc::ptr_eq(&slot.status, &job.status)) else { return };
+        let mut at = Instant::now();
+        if let Err(reason) = result {
+            metrics::failed(&job, &reason);
+            job.status.phase(Phase::Failed, Some(reason));
+            at += FAILED;
         }
-        Ok(())
+        slot.rest = Some((job, Some(at)));
+        self.look(&partition);
     }
 
     /// Retries whose time has come, lanes that were stopped, and what everybody may see.
@@ -641,31 +692,15 @@ impl Run {
         for partition in resting {
             self.look(&partition);
         }
+        if Instant::now() >= self.save_at {
+            self.save();
+        }
+        self.get_ready();
         let rows = self.slots.iter().map(|(partition, slot)| (partition, slot.status.lock().clone()));
         metrics::partitions(&self.mirror.name, rows);
-    }
-
-    /// The follower's log starts go after the leader's: what is deleted there is deleted here.
-    async fn follow_log_starts(&self) {
-        let deletes = self.slots.iter().filter_map(|(partition, slot)| {
-            let to = {
-                let known = slot.status.lock();
-                let to = known.leader_start.min(known.agreed);
-                // Where offsets are translated the log is not the mirror's alone.
-                (known.phase == Phase::Copying && !known.map.translates() && to > known.follower_start).then_some(to)?
-            };
-            Some(async move {
-                match slot.follower.client.delete_records(&slot.follower.topic, partition.partition, to).await {
-                    Ok(_) => slot.status.lock().follower_start = to,
-                    // A compacted topic keeps its log start: nothing can be deleted from it, and nothing has to be.
-                    Err(error) if error.code() == Some(kafka_protocol::ResponseError::PolicyViolation) => {
-                        slot.status.lock().follower_start = to;
-                    }
-                    Err(error) => warn!(%partition, %error, "the follower's log start cannot go after the leader's"),
-                }
-            })
-        });
-        join_all(deletes).await;
+        if let Some(member) = &self.member {
+            metrics::lease(&self.mirror.name, member.lease.left());
+        }
     }
 
     /// Begins a pass over the groups, if it is time for one or somebody has asked for it. With `once` there is one, at the end.
@@ -682,7 +717,7 @@ impl Run {
         if self.mirror.groups.is_empty() {
             self.table.groups.publish(Arc::default(), orders);
         } else {
-            self.groups.spawn(groups::pass(self.groups_work(), self.state.group_log(), orders));
+            self.groups.spawn(groups::pass(self.groups_work(), self.state.clone(), orders));
         }
     }
 
@@ -697,26 +732,21 @@ impl Run {
             source: self.source.clone(),
             target: self.target.clone(),
             topics: topics.collect(),
-            states: self.state.groups().clone(),
+            states: self.state.groups(),
+            owned: Some(self.owned.clone()),
         }
     }
 
     /// What is known of a partition, by this process or by what was kept of it: before a comparison, or while another process copies it.
-    fn known(&self, plan: &TopicPlan, partition: i32) -> Known {
+    fn known(&self, plan: &TopicPlan, partition: i32) -> Arc<Known> {
         let partition = TopicPartition::new(plan.topic.clone(), partition);
+        let kept = self.state.known(&self.mirror, &partition, plan);
         let slot = self.slots.get(&partition).filter(|slot| slot.topic_ids == plan.topic_ids);
-        let mut known = slot.map(|slot| slot.status.lock().clone()).unwrap_or_default();
-        if let Some(kept) = self.state.partition(&partition)
-            && kept.topic_ids == plan.topic_ids
-            && !self.accepted(&partition)
-        {
-            known.agreed = known.agreed.max(kept.agreed);
-        }
-        known
+        let live = slot.map(|slot| slot.status.lock().clone());
+        Arc::new(live.filter(|live| live.agreed >= kept.agreed).unwrap_or(kept))
     }
 
-    fn groups_passed(&mut self, passed: Passed) {
-        self.state.groups_changed(passed.changes);
+    fn groups_passed(&self, passed: groups::Passed) {
         let report = Arc::new(passed.report);
         metrics::groups(&self.mirror.name, &self.table.groups.report(), &report);
         self.table.groups.publish(report, passed.orders);
@@ -734,41 +764,78 @@ impl Run {
         self.table.groups.report().left()
     }
 
-    /// Keeps what has changed.
-    async fn save(&mut self) -> Result<(), StateError> {
-        let mut states = Vec::new();
-        for (partition, slot) in &self.slots {
+    /// Ready is who has looked at all of its partitions once; what is gained or interrupted later does not change that.
+    fn get_ready(&mut self) {
+        let now = Instant::now();
+        let is_member = self.member.as_ref().is_none_or(|member| member.joined.load(Ordering::Acquire));
+        if is_member {
+            self.member_at = now;
+        }
+        let waits = |slot: &Slot| matches!(slot.status.lock().phase, Phase::Waiting | Phase::Comparing | Phase::Padding);
+        if is_member && self.complete && self.reading.is_empty() && !self.slots.values().any(waits) {
+            self.table.ready.store(true, Ordering::Relaxed);
+        } else if now > self.member_at + NO_MEMBER {
+            self.table.ready.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Writes to the state's topic what has changed, one save after the other.
+    fn save(&mut self) {
+        if self.saving.is_empty() {
+            self.save_at = Instant::now() + PASS;
+            let kept = self.keep(|slot| !slot.shard.is_over());
+            self.saving.spawn(kept);
+        }
+    }
+
+    fn saved(&self, saved: &Result<(), StateError>) {
+        if let Err(error) = saved {
+            warn!(mirror = &*self.mirror.name, %error, "what is known of partitions is not kept yet; it is tried again");
+        }
+    }
+
+    /// Keeps what has changed of some partitions.
+    fn keep(&self, which: fn(&Slot) -> bool) -> impl Future<Output = Result<(), StateError>> + Send + use<> {
+        let (mut states, mut slots) = (Vec::new(), Vec::new());
+        for (partition, slot) in self.slots.iter().filter(|(_, slot)| which(slot)) {
             let mut known = slot.status.lock();
             // While it is filled up or looked at nothing is agreed yet.
             if !std::mem::take(&mut known.unsaved) || matches!(known.phase, Phase::Waiting | Phase::Comparing) && known.skipped.is_empty() {
                 continue;
             }
-            let kept = self.state.partition(partition);
-            let state = PartitionState {
-                mode: self.mirror.offsets.name().to_owned(),
-                phase: known.phase,
-                reason: known.reason.clone(),
-                leader: slot.leader.to_string(),
-                term: slot.term,
-                term_start: slot.term_start,
-                topic_ids: slot.topic_ids.clone(),
-                agreed: known.agreed.max(kept.map_or(0, |kept| kept.agreed(&slot.leader, &known.map, known.direction))),
-                skipped: known.skipped.clone(),
-            };
             known.forget_before_log_starts();
-            if kept != Some(&state) || known.map.segments() != self.state.segments(partition) {
-                states.push((partition.clone(), state, known.map.clone()));
+            let present = self.present(partition, slot, &known);
+            if self.state.partition(partition).as_ref() != Some(&present) || known.map.segments() != self.state.segments(partition) {
+                states.push((partition.clone(), present, known.map.clone()));
+                slots.push((slot.status.clone(), slot.shard.clone()));
             }
         }
-        let statuses: Vec<_> =
-            states.iter().filter_map(|(partition, ..)| self.slots.get(partition)).map(|slot| slot.status.clone()).collect();
-        let saved = self.state.save(states).await;
-        if saved.is_err() {
-            for status in statuses {
-                status.lock().unsaved = true;
+        let state = self.state.clone();
+        async move {
+            let saved = state.save(states, || slots.iter().all(|(_, shard)| shard.may_save())).await;
+            if saved.is_err() {
+                for (status, _) in &slots {
+                    status.lock().unsaved = true;
+                }
             }
+            saved
         }
-        saved
+    }
+
+    /// What is to be kept of a partition.
+    fn present(&self, partition: &TopicPartition, slot: &Slot, known: &Known) -> PartitionState {
+        let kept = self.state.partition(partition);
+        PartitionState {
+            mode: self.mirror.offsets.name().to_owned(),
+            phase: known.phase,
+            reason: known.reason.clone(),
+            leader: slot.leader.to_string(),
+            term: slot.term,
+            term_start: slot.term_start,
+            topic_ids: slot.topic_ids.clone(),
+            agreed: known.agreed.max(kept.map_or(0, |kept| kept.agreed(&slot.leader, &known.map, known.direction))),
+            skipped: known.skipped.clone(),
+        }
     }
 
     /// With `once`: whether every partition has come to the end that its leader had, or will not.
@@ -783,9 +850,23 @@ impl Run {
     async fn end(mut self) -> Outcome {
         self.lanes_stop.cancel();
         self.looks.shutdown().await;
+        self.passing.shutdown().await;
+        self.refusals.shutdown().await;
         while self.lanes_running.join_next().await.is_some() {}
-        if let Err(error) = self.save().await {
-            warn!(mirror = &*self.mirror.name, %error, "the next start compares more than it would have to");
+        let last = self.keep(|slot| !slot.shard.is_over());
+        let saved = tokio::time::timeout(LAST_SAVE, async {
+            while self.saving.join_next().await.is_some() {}
+            last.await
+        });
+        match saved.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(mirror = &*self.mirror.name, %error, "the next start compares more than it would have to"),
+            Err(_) => {
+                warn!(mirror = &*self.mirror.name, "the state is not kept in time; the next start compares more than it would have to");
+            }
+        }
+        if let Some(member) = self.member.take() {
+            member.leave().await;
         }
         let mut outcome = Outcome::default();
         for (partition, slot) in &self.slots {
@@ -803,6 +884,28 @@ impl Run {
     }
 }
 
+/// Never, for a process that is alone.
+async fn next_change(member: &mut Option<Member>) -> Change {
+    match member {
+        Some(member) => member.changes.recv().await.expect("the member tells changes until it is dropped"),
+        None => std::future::pending().await,
+    }
+}
+
+/// Who leads a partition on both sides just now.
+async fn lane_of(job: &Job) -> Result<LaneKey, Leave> {
+    let (leader, follower) = (&job.leader, &job.follower);
+    let partitions = (leader.partition(job.partition), follower.partition(job.partition));
+    let ids = async { tokio::try_join!(leader.client.leader_id(&partitions.0), follower.client.leader_id(&partitions.1)) };
+    tokio::select! {
+        ids = ids => match ids {
+            Ok(ids) => Ok((leader.cluster().clone(), ids.0, ids.1)),
+            Err(error) => Err(Leave::Again(error.to_string())),
+        },
+        () = job.shard.over() => Err(Leave::Cancelled),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -814,6 +917,21 @@ mod tests {
             assert!(least >= BACKOFF.0 && least < most && most <= BACKOFF.1, "{least:?} to {most:?}");
             assert!(backoff(failures + 1, 0) >= least);
         }
+    }
+
+    #[test]
+    fn lanes_share_the_memory() {
+        let limits = Limits {
+            fetch_bytes: 4 << 20,
+            partition_bytes: 1 << 20,
+            produce_bytes: 4 << 20,
+            memory: MEMORY,
+            lanes: AtomicUsize::new(0),
+            rate: Rate::new(None),
+        };
+        assert_eq!(limits.share(), MEMORY);
+        limits.lanes.store(100, Ordering::Relaxed);
+        assert!(limits.share() * 100 <= MEMORY && limits.share() > limits.partition_bytes);
     }
 
     #[tokio::test(start_paused = true)]

@@ -64,7 +64,12 @@ pub struct Known {
 
 /// Looks at both logs, and says from where to copy.
 pub async fn settle(job: Job, known: Known) -> Result<Settled, (Job, Leave)> {
-    match look(&job, &known).await {
+    // Of padding that is under way then, each batch lands where it belongs or not at all.
+    let looked = tokio::select! {
+        looked = look(&job, &known) => looked,
+        () = job.shard.over() => Err(Leave::Cancelled),
+    };
+    match looked {
         Ok(mut cutter) => {
             job.status.phase(Phase::Copying, None);
             let leap = job.caution.leap.clone().filter(|leap| leap.start == cutter.at());
@@ -115,7 +120,7 @@ async fn look(job: &Job, known: &Known) -> Result<Cutter, Leave> {
         jumps = true;
     }
     if let Some(segment) = map.last().filter(|_| jumps) {
-        let kept = job.keeper.segment(&job.topic_partition(), segment).await;
+        let kept = job.state.keep_segment(&job.topic_partition(), segment, &job.shard).await;
         kept.map_err(|error| Leave::Again(format!("a segment of its offsets cannot be kept: {error}")))?;
         job.status.lock().map = map.clone();
     }
@@ -382,6 +387,9 @@ async fn pad(job: &Job, known: &Known, fresh: bool, (at, sequence): (i64, i32), 
     job.status.phase(Phase::Padding, None);
     let follower = job.follower.partition(job.partition);
     let (end, sequence) = fill(job, (at, sequence), leader_start).await?;
+    if !job.shard.may_write() {
+        return Err(Leave::no_lease());
+    }
     let deleted = job.follower.client.delete_records(&follower.topic, job.partition, leader_start).await;
     deleted.map_err(|error| Leave::Failed(format!("the padding of {follower} cannot be deleted: {error}")))?;
     job.status.lock().follower_start = leader_start;
@@ -423,6 +431,9 @@ async fn fill(job: &Job, (mut at, mut sequence): (i64, i32), to: i64) -> Result<
             let mut bytes = BytesMut::with_capacity(batch.len());
             batch.rewrite(Stamp { producer_id: job.producer_id(), producer_epoch: 0, base_sequence: sequence }, &mut bytes);
             let request = produce::request([(follower.clone(), bytes.freeze())], PRODUCE_TIMEOUT_MS);
+            if !job.shard.may_write() {
+                return Err(Leave::no_lease());
+            }
             let (broker, expected) = (broker.clone(), at);
             let mut answer = Box::pin(async move { (expected, broker.request(&request, version).await) });
             // Sent in this order, whoever is awaited first.

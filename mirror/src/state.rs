@@ -4,13 +4,15 @@
 //! both logs were known to be equal, who leads, and that they have diverged.
 //!
 //! Keys and values are JSON. A partition's key is `{"topic":"orders","partition":0}`, by the topic's name on the mirror's source, that of
-//! one of its segments has the `source` offset too, and a topic's leader is under `{"topic":"orders"}`. All that is about a partition is in
-//! one partition of the topic: those are the shards that several processes share.
+//! one of its segments has the `source` offset too, and a topic's leader is under `{"topic":"orders"}`. What is kept of groups is in
+//! [`crate::group_state`]. All that is about a partition is in one partition of the topic: those are the shards that several processes share.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use futures_util::future::{join_all, try_join_all};
 use kferry_wire::admin::partitions::Position;
 use kferry_wire::batch::Record;
 use kferry_wire::client::{Client, ClientError, TopicPartition, Topics};
@@ -18,17 +20,19 @@ use kferry_wire::config::{Mirror, Offsets};
 use serde::{Deserialize, Serialize};
 
 use crate::append::{self, AppendError, append};
-use crate::group_state::{Changes, GroupKey, GroupLog, GroupStates};
-use crate::job::{Phase, Side};
+use crate::group_state::{Changes, GroupKey, GroupStates};
+use crate::job::{Known, Phase, Side};
 use crate::log::{LogReader, ReadError};
 use crate::offsets::{Direction, OffsetMap, Segment};
+use crate::shards::Shard;
+use crate::topics::TopicPlan;
 
 /// Partitions of the topic.
 const SHARDS: i32 = 16;
 /// Bytes of state in one answer.
 const MAX_BYTES: i32 = 1 << 20;
-/// Records of state in one batch: some 200 bytes each.
-const AT_ONCE: usize = 2_000;
+/// Bytes of keys and values in one batch: far below what a broker takes.
+const BATCH: usize = 256 << 10;
 
 /// What is kept of a partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,47 +98,27 @@ struct SegmentValue {
     target: i64,
 }
 
-/// The way to write to the topic, for everybody who has to before something else is written.
-#[derive(Clone)]
-pub struct Keeper {
-    client: Client,
-    topic: Arc<str>,
-    shards: i32,
-}
-
-impl Keeper {
-    /// Which partition of the topic is about a partition.
-    pub fn shard(&self, partition: &TopicPartition) -> i32 {
-        (crate::cut::producer_id("", &partition.topic, partition.partition, 0) % i64::from(self.shards)) as i32
-    }
-
-    /// Keeps the beginning of a segment, before its first record is written.
-    ///
-    /// # Errors
-    /// [`AppendError`]
-    pub async fn segment(&self, partition: &TopicPartition, segment: Segment) -> Result<(), AppendError> {
-        self.append(self.shard(partition), vec![segment_record(partition, segment.source, Some(segment.target))]).await
-    }
-
-    async fn append(&self, shard: i32, records: Vec<Record>) -> Result<(), AppendError> {
-        append(&self.client, &TopicPartition::new(self.topic.clone(), shard), records).await
-    }
-}
-
 fn segment_record(partition: &TopicPartition, source: i64, target: Option<i64>) -> Record {
     let key = Key { source: Some(source), ..Key::of(partition) };
     record(&key, target.map(|target| json(&SegmentValue { target })))
 }
 
-fn record(key: &Key<'_>, value: Option<Bytes>) -> Record {
+fn record(key: &impl Serialize, value: Option<Bytes>) -> Record {
     Record { offset: 0, timestamp: jiff::Timestamp::now().as_millisecond(), key: Some(json(key)), value, headers: Vec::new() }
 }
 
-/// The topic's content, and the way to change it.
+/// The topic's content, and the way to change it. Clones share it.
+#[derive(Clone)]
 pub struct State {
-    keeper: Keeper,
-    /// The next offset to read of each partition.
-    positions: BTreeMap<i32, i64>,
+    client: Client,
+    topic: Arc<str>,
+    /// The next offset to read of each partition. Each is locked while it is read, and none waits for another one's broker.
+    positions: Arc<[tokio::sync::Mutex<i64>]>,
+    tables: Arc<Mutex<Tables>>,
+}
+
+#[derive(Default)]
+struct Tables {
     partitions: HashMap<TopicPartition, PartitionState>,
     /// Of each partition: the target's offset by the source's.
     segments: HashMap<TopicPartition, BTreeMap<i64, i64>>,
@@ -175,109 +159,76 @@ impl State {
             }
             None => return Ok(None),
         };
-        let mut state = Self {
-            keeper: Keeper { client, topic, shards: partitions },
-            positions: (0..partitions).map(|partition| (partition, 0)).collect(),
-            partitions: HashMap::new(),
-            segments: HashMap::new(),
-            leaders: HashMap::new(),
-            groups: Arc::default(),
-        };
+        let positions = (0..partitions).map(|_| tokio::sync::Mutex::new(0)).collect();
+        let state = Self { client, topic, positions, tables: Arc::default() };
         state.refresh().await?;
         Ok(Some(state))
     }
 
     /// Reads what has been written since.
-    pub async fn refresh(&mut self) -> Result<(), StateError> {
-        let Keeper { client, topic, .. } = self.keeper.clone();
-        let partitions: Vec<_> = self.positions.keys().map(|partition| TopicPartition::new(topic.clone(), *partition)).collect();
-        let starts = client.list_offsets(&partitions, Position::LogStart).await;
-        let ends = client.list_offsets(&partitions, Position::LastStable).await;
-        for partition in partitions {
-            let offset =
-                |answers: &BTreeMap<_, Result<_, ClientError>>| answers.get(&partition).cloned().transpose().map(Option::unwrap_or_default);
-            let (start, end): (i64, i64) = (offset(&starts)?, offset(&ends)?);
-            let at = self.positions[&partition.partition].max(start);
-            if at >= end {
-                continue;
-            }
-            let side = Side { client: client.clone(), topic: topic.clone() };
-            let mut reader = LogReader::new(side, partition.partition, at, end, MAX_BYTES);
+    pub async fn refresh(&self) -> Result<(), StateError> {
+        try_join_all(self.shards().map(|shard| self.refresh_shard(shard))).await.map(drop)
+    }
+
+    /// Reads what has been written since in one partition of the state's topic.
+    pub async fn refresh_shard(&self, shard: i32) -> Result<(), StateError> {
+        let mut position = self.positions[shard as usize].lock().await;
+        let partition = TopicPartition::new(self.topic.clone(), shard);
+        let asked = [partition.clone()];
+        let offset =
+            async |position| self.client.list_offsets(&asked, position).await.remove(&partition).transpose().map(Option::unwrap_or_default);
+        let (start, end): (i64, i64) = tokio::try_join!(offset(Position::LogStart), offset(Position::LastStable))?;
+        let at = (*position).max(start);
+        if at < end {
+            let side = Side { client: self.client.clone(), topic: self.topic.clone() };
+            let mut reader = LogReader::new(side, shard, at, end, MAX_BYTES);
             while let Some(record) = reader.next().await? {
                 self.take(&record);
             }
-            self.positions.insert(partition.partition, end);
+            *position = end;
         }
         Ok(())
     }
 
-    fn take(&mut self, record: &Record) {
-        if let Some(Ok(key)) = record.key.as_ref().map(|key| serde_json::from_slice::<GroupKey<'_>>(key)) {
-            if let Err(error) = Arc::make_mut(&mut self.groups).take(key, record.value.as_deref()) {
-                tracing::warn!(topic = &*self.keeper.topic, offset = record.offset, %error, "the mirror's state has a record that it cannot read");
-            }
-            return;
-        }
-        let Some(Ok(key)) = record.key.as_ref().map(|key| serde_json::from_slice::<Key<'_>>(key)) else {
+    fn take(&self, record: &Record) {
+        let (Some(key), value) = (record.key.as_deref(), record.value.as_deref()) else { return };
+        let mut tables = self.tables();
+        let read = if let Ok(key) = serde_json::from_slice::<GroupKey<'_>>(key) {
+            Arc::make_mut(&mut tables.groups).take(key, value)
+        } else if let Ok(key) = serde_json::from_slice::<Key<'_>>(key) {
+            tables.take(&key, value)
+        } else {
             return tracing::warn!(
-                topic = &*self.keeper.topic,
+                topic = &*self.topic,
                 offset = record.offset,
                 "the mirror's state has a record with a key that it does not know"
             );
         };
-        let topic: Arc<str> = key.topic.as_ref().into();
-        let value = record.value.as_deref();
-        let partition = key.partition.map(|partition| TopicPartition::new(topic.clone(), partition));
-        let read = match (partition, key.source) {
-            (Some(partition), None) => take_value(value).map(|state| put(&mut self.partitions, partition, state)),
-            (Some(partition), Some(source)) => take_value(value).map(|segment: Option<SegmentValue>| {
-                let segments = self.segments.entry(partition).or_default();
-                match segment {
-                    Some(SegmentValue { target }) => drop(segments.insert(source, target)),
-                    None => drop(segments.remove(&source)),
-                }
-            }),
-            (None, _) => take_value(value).map(|leader| put(&mut self.leaders, topic, leader)),
-        };
         if let Err(error) = read {
-            tracing::warn!(topic = &*self.keeper.topic, offset = record.offset, %error, "the mirror's state has a record that it cannot read");
+            tracing::warn!(topic = &*self.topic, offset = record.offset, %error, "the mirror's state has a record that it cannot read");
         }
     }
 
     /// What is known of a partition.
-    pub fn partition(&self, partition: &TopicPartition) -> Option<&PartitionState> {
-        self.partitions.get(partition)
+    pub fn partition(&self, partition: &TopicPartition) -> Option<PartitionState> {
+        self.tables().partitions.get(partition).cloned()
     }
 
     /// Who leads a topic; `None` is the mirror's source, in term 1.
-    pub fn leader(&self, topic: &str) -> Option<&LeaderState> {
-        self.leaders.get(topic)
-    }
-
-    /// What is known of groups.
-    pub fn groups(&self) -> &Arc<GroupStates> {
-        &self.groups
-    }
-
-    /// The way to keep what is known of groups.
-    pub fn group_log(&self) -> GroupLog {
-        GroupLog { client: self.keeper.client.clone(), topic: self.keeper.topic.clone(), shards: self.keeper.shards }
-    }
-
-    /// What was kept by way of it.
-    pub fn groups_changed(&mut self, changes: Changes) {
-        Arc::make_mut(&mut self.groups).apply(changes);
+    pub fn leader(&self, topic: &str) -> Option<LeaderState> {
+        self.tables().leaders.get(topic).cloned()
     }
 
     /// What is known of a partition's offsets on both clusters, where they are translated.
     pub fn segments(&self, partition: &TopicPartition) -> Vec<Segment> {
-        let segments = self.segments.get(partition);
+        let tables = self.tables();
+        let segments = tables.segments.get(partition);
         segments.map_or_else(Vec::new, |known| known.iter().map(|(source, target)| Segment { source: *source, target: *target }).collect())
     }
 
     /// Where on the target a partition's offsets are.
     pub fn map(&self, partition: &TopicPartition, offsets: Offsets) -> OffsetMap {
-        match (offsets, self.partitions.get(partition)) {
+        match (offsets, self.partition(partition)) {
             (Offsets::Preserve, _) => OffsetMap::Same,
             // The file has changed: what was copied by then has the same offsets.
             (Offsets::Translate, Some(state)) if state.mode == Offsets::Preserve.name() => {
@@ -287,38 +238,143 @@ impl State {
         }
     }
 
-    /// The way to write.
-    pub fn keeper(&self) -> &Keeper {
-        &self.keeper
+    /// What was kept of a partition, as somebody who asks for an offset needs it; nothing if its topic is another one by now.
+    pub fn known(&self, mirror: &Mirror, partition: &TopicPartition, plan: &TopicPlan) -> Known {
+        let (direction, map) = (plan.direction(mirror), self.map(partition, mirror.offsets));
+        let kept = self.partition(partition).filter(|kept| kept.topic_ids == plan.topic_ids);
+        Known { agreed: kept.map_or(0, |kept| kept.agreed(&plan.leader, &map, direction)), map, direction, ..Known::default() }
     }
 
-    /// Keeps what is known of partitions: first the map of their offsets, then how far they are.
-    pub async fn save(&mut self, states: Vec<(TopicPartition, PartitionState, OffsetMap)>) -> Result<(), StateError> {
+    /// What is known of groups.
+    pub fn groups(&self) -> Arc<GroupStates> {
+        self.tables().groups.clone()
+    }
+
+    /// Keeps what is known of partitions, first the map of their offsets, then how far they are; if `may_write` says so just before.
+    pub async fn save(
+        &self,
+        states: Vec<(TopicPartition, PartitionState, OffsetMap)>,
+        may_write: impl Fn() -> bool,
+    ) -> Result<(), StateError> {
         let mut shards: BTreeMap<i32, Vec<Record>> = BTreeMap::new();
         for (partition, state, map) in &states {
-            let records = shards.entry(self.keeper.shard(partition)).or_default();
-            let kept = self.segments.get(partition);
-            let is_kept = |segment: &Segment| kept.is_some_and(|kept| kept.get(&segment.source) == Some(&segment.target));
+            let records = shards.entry(self.shard(partition)).or_default();
+            let kept = self.segments(partition);
+            let is_kept =
+                |segment: &Segment| kept.binary_search_by_key(&segment.source, |kept| kept.source).is_ok_and(|at| kept[at] == *segment);
             let new = map.segments().iter().filter(|segment| !is_kept(segment));
             records.extend(new.map(|segment| segment_record(partition, segment.source, Some(segment.target))));
-            let is_left = |source: i64| map.segments().binary_search_by_key(&source, |segment| segment.source).is_ok();
-            let gone = kept.into_iter().flat_map(BTreeMap::keys).filter(|source| !is_left(**source));
-            records.extend(gone.map(|source| segment_record(partition, *source, None)));
+            let is_left = |kept: &Segment| map.segments().binary_search_by_key(&kept.source, |segment| segment.source).is_ok();
+            let gone = kept.iter().filter(|kept| !is_left(kept));
+            records.extend(gone.map(|segment| segment_record(partition, segment.source, None)));
             records.push(record(&Key::of(partition), Some(json(state))));
         }
-        for (shard, mut records) in shards {
-            while !records.is_empty() {
-                let rest = records.split_off(records.len().min(AT_ONCE));
-                self.keeper.append(shard, std::mem::replace(&mut records, rest)).await?;
-            }
-        }
+        let may_write = &may_write;
+        let saves = shards.into_iter().map(|(shard, records)| self.append(shard, records, may_write));
+        let saved: Result<Vec<()>, _> = join_all(saves).await.into_iter().collect();
+        saved?;
+        let mut tables = self.tables();
         for (partition, state, map) in states {
-            let segments = map.segments().iter().map(|segment| (segment.source, segment.target)).collect();
-            put(&mut self.segments, partition.clone(), Some(segments).filter(|segments: &BTreeMap<_, _>| !segments.is_empty()));
-            self.partitions.insert(partition, state);
+            let segments: BTreeMap<_, _> = map.segments().iter().map(|segment| (segment.source, segment.target)).collect();
+            put(&mut tables.segments, partition.clone(), Some(segments).filter(|segments| !segments.is_empty()));
+            tables.partitions.insert(partition, state);
         }
         Ok(())
     }
+
+    /// Keeps the beginning of a segment, before its first record is written.
+    ///
+    /// # Errors
+    /// [`AppendError`]
+    pub async fn keep_segment(&self, partition: &TopicPartition, segment: Segment, shard: &Shard) -> Result<(), AppendError> {
+        let record = segment_record(partition, segment.source, Some(segment.target));
+        self.append(self.shard(partition), vec![record], &|| shard.may_write()).await?;
+        self.tables().segments.entry(partition.clone()).or_default().insert(segment.source, segment.target);
+        Ok(())
+    }
+
+    /// Keeps what has changed of groups, if `may_write` says so of each just before.
+    ///
+    /// # Errors
+    /// [`AppendError`]; some of it may be kept then.
+    pub async fn keep_groups(&self, changes: &Changes, may_write: impl Fn(&str) -> bool) -> Result<(), AppendError> {
+        let mut shards: BTreeMap<i32, (Vec<&str>, Vec<Record>)> = BTreeMap::new();
+        for (key, written) in changes {
+            let (groups, records) = shards.entry(self.group_shard(&key.0)).or_default();
+            groups.push(&key.0);
+            records.push(record(&GroupKey::of(key), written.as_ref().map(json)));
+        }
+        for (shard, (groups, records)) in shards {
+            self.append(shard, records, &|| groups.iter().all(|group| may_write(group))).await?;
+        }
+        Arc::make_mut(&mut self.tables().groups).apply(changes.clone());
+        Ok(())
+    }
+
+    /// In the order of the saves; and what is read meanwhile is not put over what is saved.
+    async fn append(&self, shard: i32, records: Vec<Record>, may_write: &impl Fn() -> bool) -> Result<(), AppendError> {
+        let _turn = self.positions[shard as usize].lock().await;
+        for batch in batches(records) {
+            append(&self.client, &TopicPartition::new(self.topic.clone(), shard), batch, may_write).await?;
+        }
+        Ok(())
+    }
+
+    /// The partitions of the state's topic.
+    pub fn shards(&self) -> Range<i32> {
+        0..self.positions.len() as i32
+    }
+
+    /// Which partition of the state's topic is about a partition.
+    pub fn shard(&self, partition: &TopicPartition) -> i32 {
+        (crate::cut::producer_id("", &partition.topic, partition.partition, 0) % self.positions.len() as i64) as i32
+    }
+
+    /// Which partition of the state's topic is about a consumer group.
+    pub fn group_shard(&self, group: &str) -> i32 {
+        self.shard(&TopicPartition::new(group, -1))
+    }
+
+    fn tables(&self) -> MutexGuard<'_, Tables> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Tables {
+    fn take(&mut self, key: &Key<'_>, value: Option<&[u8]>) -> Result<(), serde_json::Error> {
+        let topic: Arc<str> = key.topic.as_ref().into();
+        let partition = key.partition.map(|partition| TopicPartition::new(topic.clone(), partition));
+        match (partition, key.source) {
+            (Some(partition), None) => put(&mut self.partitions, partition, take_value(value)?),
+            (Some(partition), Some(source)) => {
+                let segment: Option<SegmentValue> = take_value(value)?;
+                let segments = self.segments.entry(partition).or_default();
+                match segment {
+                    Some(SegmentValue { target }) => drop(segments.insert(source, target)),
+                    None => drop(segments.remove(&source)),
+                }
+            }
+            (None, _) => put(&mut self.leaders, topic, take_value(value)?),
+        }
+        Ok(())
+    }
+}
+
+fn batches(records: Vec<Record>) -> Vec<Vec<Record>> {
+    let mut batches: Vec<Vec<Record>> = Vec::new();
+    let mut bytes = usize::MAX;
+    for record in records {
+        let len = [&record.key, &record.value].into_iter().flatten().map(Bytes::len).sum::<usize>();
+        bytes = bytes.saturating_add(len);
+        match batches.last_mut() {
+            Some(batch) if bytes <= BATCH => batch.push(record),
+            _ => {
+                batches.push(vec![record]);
+                bytes = len;
+            }
+        }
+    }
+    batches
 }
 
 /// `None` is a tombstone.
@@ -335,4 +391,19 @@ fn put<K: std::hash::Hash + Eq, V>(table: &mut HashMap<K, V>, key: K, value: Opt
 
 fn json(value: &impl Serialize) -> Bytes {
     serde_json::to_vec(value).expect("names and numbers are always JSON").into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_records_are_several_batches() {
+        let record = |len| Record { offset: 0, timestamp: 0, key: Some(vec![b'k'; len].into()), value: None, headers: Vec::new() };
+        assert!(batches(Vec::new()).is_empty());
+        let lens = |lens: &[usize]| batches(lens.iter().map(|len| record(*len)).collect()).iter().map(Vec::len).collect::<Vec<_>>();
+        assert_eq!(lens(&[1, 2, 3]), [3]);
+        assert_eq!(lens(&[BATCH, 1, BATCH - 1, 1]), [1, 2, 1]);
+        assert_eq!(lens(&[2 * BATCH, 2 * BATCH]), [1, 1]);
+    }
 }

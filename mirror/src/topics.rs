@@ -14,6 +14,7 @@ use kferry_wire::client::{Client, ClientError, Metadata, Topic, Topics};
 use kferry_wire::config::{Mirror, NamingError};
 use serde::Serialize;
 
+use crate::offsets::Direction;
 use crate::state::LeaderState;
 
 /// Settings that belong to the brokers of one cluster, or say how bytes are kept and not what they are.
@@ -71,6 +72,13 @@ pub struct TopicPlan {
     /// The topic's ids, by cluster.
     #[serde(skip)]
     pub topic_ids: BTreeMap<String, String>,
+}
+
+impl TopicPlan {
+    /// From which side of the mirror to which other one it is copied.
+    pub fn direction(&self, mirror: &Mirror) -> Direction {
+        if self.leader == mirror.source.name { Direction::Forwards } else { Direction::Backwards }
+    }
 }
 
 /// What has to be done on the follower.

@@ -3,8 +3,8 @@
 //! - [`kafka`]: real Apache Kafka clusters: start, kill, freeze, restart, look inside.
 //! - [`fake`]: a broker for what a real one won't do on command. [`raw`]: a client for what no real one would send.
 //! - [`proxy`]: the real `kferry-proxy`, its file and its admin address.
-//! - [`mirror`]: the real `kferry-mirror`. [`scenario`]: what its tests share. [`translated`]: what one says that translates offsets, beside a look at
-//!   every record.
+//! - [`mirror`]: the real `kferry-mirror`. [`scenario`]: what its tests share. [`chaos`]: load that never ends, and the comparison afterwards.
+//!   [`translated`]: what one says that translates offsets, beside a look at every record.
 //! - [`pki`]: the certificate authority of a run.
 //! - [`jars`]: Kafka's jars, any version, by Maven.
 //! - [`process`]: programs that never outlive the process that started them.
@@ -12,6 +12,7 @@
 //! - [`measure`], [`ordinary`], [`fetcher`]: for benchmarks: figures, who runs what is measured, a consumer that costs nothing.
 //! - [`run`]: the folder of a run, on a real disk, gone afterwards.
 
+pub mod chaos;
 pub mod clients;
 pub mod fake;
 pub mod fetcher;

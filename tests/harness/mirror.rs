@@ -11,17 +11,20 @@ use anyhow::{Context as _, Result, ensure};
 use crate::kafka::{Cluster, Listener, User};
 use crate::process::Process;
 use crate::proxy::{Answer, executable, http};
-use crate::{ports, run};
+use crate::{pki, ports, run};
 
 /// How long a mirror may take to copy what a test has made.
 const LIMIT: Duration = Duration::from_mins(2);
 
-/// A file with two clusters, `source` and `target`, and a mirror between them named `m`.
+/// A file with two clusters, `source` and `target`, and a mirror between them, named `m` unless it needs another name: several with one name and
+/// one target are processes that share their work.
 pub struct Mirror {
+    name: String,
+    admin: u16,
     folder: PathBuf,
     arguments: Vec<String>,
-    /// Who it is on the target.
-    user: Option<User>,
+    /// Who it is on the target, and through which listener.
+    user: Option<(User, Listener)>,
     runs: usize,
 }
 
@@ -37,17 +40,37 @@ pub struct Ended {
 impl Mirror {
     /// `lines` are more lines of the mirror, `topics_regex = [...]` among them.
     pub fn new(source: &Cluster, target: &Cluster, lines: &str) -> Result<Self> {
-        Self { folder: run::folder("mirror")?, arguments: Vec::new(), user: None, runs: 0 }.written(source, target, lines)
+        Self::named("m", source, target, lines)
+    }
+
+    /// The same, with a name.
+    pub fn named(name: &str, source: &Cluster, target: &Cluster, lines: &str) -> Result<Self> {
+        Self::prepared(name, None)?.written(source, target, lines)
+    }
+
+    /// The same, logged in as a user on the target through a listener with a login.
+    pub fn new_through(listener: Listener, user: User, source: &Cluster, target: &Cluster, lines: &str) -> Result<Self> {
+        Self::prepared("m", Some((user, listener)))?.written(source, target, lines)
     }
 
     /// The same, logged in as a user on the target, which has the listener `SASL_PLAINTEXT`.
     pub fn new_as(user: User, source: &Cluster, target: &Cluster, lines: &str) -> Result<Self> {
-        Self { folder: run::folder("mirror")?, arguments: Vec::new(), user: Some(user), runs: 0 }.written(source, target, lines)
+        Self::new_through(Listener::SaslPlaintext, user, source, target, lines)
+    }
+
+    fn prepared(name: &str, user: Option<(User, Listener)>) -> Result<Self> {
+        let admin = ports::take(1)?.start;
+        Ok(Self { name: name.to_owned(), admin, folder: run::folder("mirror")?, arguments: Vec::new(), user, runs: 0 })
+    }
+
+    /// The port of its admin address.
+    pub fn admin_port(&self) -> u16 {
+        self.admin
     }
 
     /// With a file of the test's own.
     pub fn of(text: &str) -> Result<Self> {
-        let mirror = Self { folder: run::folder("mirror")?, arguments: Vec::new(), user: None, runs: 0 };
+        let mirror = Self::prepared("m", None)?;
         fs::write(mirror.config(), text)?;
         Ok(mirror)
     }
@@ -61,16 +84,18 @@ impl Mirror {
     pub fn write(&self, source: &Cluster, target: &Cluster, lines: &str) -> Result<()> {
         let mut text = String::new();
         for (id, name, cluster, user) in [(1, "source", source, None), (2, "target", target, self.user)] {
-            let listener = if user.is_some() { Listener::SaslPlaintext } else { Listener::Plaintext };
+            let listener = user.map_or(Listener::Plaintext, |(_, listener)| listener);
             writeln!(text, "[clusters.{name}]\nid = {id}\nbootstrap_servers = \"{}\"", cluster.bootstrap_servers(listener)?)?;
-            if let Some(User { name, password }) = user {
-                writeln!(text, "security_protocol = \"SASL_PLAINTEXT\"\nsasl_mechanism = \"SCRAM-SHA-512\"")?;
+            if let Some((User { name, password }, listener)) = user {
+                if listener == Listener::SaslSsl {
+                    writeln!(text, "ssl_ca_location = \"{}\"", pki::authority()?.ca_path.display())?;
+                }
+                writeln!(text, "security_protocol = \"{}\"\nsasl_mechanism = \"SCRAM-SHA-512\"", listener.security_protocol())?;
                 writeln!(text, "sasl_username = \"{name}\"\nsasl_password = \"{password}\"")?;
             }
         }
-        let admin = ports::take(1)?.start;
-        writeln!(text, "[admin]\nmirror_bind = \"127.0.0.1:{admin}\"\n")?;
-        writeln!(text, "[[mirrors]]\nname = \"m\"\nsource = \"source\"\ntarget = \"target\"\n{lines}")?;
+        writeln!(text, "[admin]\nmirror_bind = \"127.0.0.1:{}\"\n", self.admin)?;
+        writeln!(text, "[[mirrors]]\nname = \"{}\"\nsource = \"source\"\ntarget = \"target\"\n{lines}", self.name)?;
         fs::write(self.config(), text)?;
         Ok(())
     }

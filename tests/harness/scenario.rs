@@ -38,9 +38,9 @@ pub fn identical(source: &Cluster, target: &Cluster, topic: &str) -> Result<()> 
     Ok(())
 }
 
-/// A mirror of the topics that begin with a word.
+/// A mirror of the topics that begin with a word, and named so.
 pub fn mirror_of(source: &Cluster, target: &Cluster, prefix: &str, lines: &str) -> Result<Mirror> {
-    Mirror::new(source, target, &lines_of(prefix, lines))
+    Mirror::named(prefix, source, target, &lines_of(prefix, lines))
 }
 
 /// The lines of such a mirror, for [`Mirror::write`].

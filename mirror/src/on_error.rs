@@ -1,0 +1,106 @@
+//! Records that cannot be copied: which one it is, and what `on_error` makes of it.
+
+use kferry_wire::batch::{self, Record};
+use kferry_wire::config::OnError;
+
+use crate::cut::DECODED;
+use crate::dead_letters;
+use crate::job::{Job, Refusal};
+use crate::metrics;
+use crate::state::{PartitionState, State};
+
+/// What to do with a refusal.
+pub enum Verdict {
+    /// It is not known yet which record it is: they go one by one.
+    Single,
+    /// It is left out, and perhaps written to the dead letters.
+    LeaveOut(LeftOut),
+    /// The partition stays where it is, for this reason.
+    Stay(String),
+}
+
+/// What is left out.
+pub struct LeftOut {
+    refusal: Refusal,
+    record: Option<Record>,
+    dead_letter: bool,
+    where_: String,
+}
+
+/// Looks into the batch, and decides.
+pub fn decide(on_error: OnError, job: &Job, mut refusal: Refusal) -> Verdict {
+    let (offset, end) = (refusal.offsets.start, refusal.offsets.end);
+    let entry = batch::split(refusal.bytes.clone()).next().and_then(Result::ok).filter(|entry| entry.check().is_ok());
+    let records = match entry.map(|entry| entry.records(DECODED)) {
+        Some(Ok(records)) => Some(records),
+        // The broker's word alone does not say what is wrong with it.
+        Some(Err(_)) => {
+            refusal.reason += "; its records cannot be read: look at it with kafka-dump-log.sh";
+            None
+        }
+        None => None,
+    };
+    if records.as_ref().is_some_and(|records| records.len() > 1) && job.caution.single_until < end {
+        return Verdict::Single;
+    }
+    let several = end > offset + 1;
+    let where_ = format!(
+        "{} on {}, offset{} {}",
+        job.leader.partition(job.partition),
+        job.leader.cluster(),
+        if several { "s" } else { "" },
+        if several { format!("{offset} to {}", end - 1) } else { offset.to_string() }
+    );
+    // Records that are lost have no bytes, and their reason says what to do.
+    let advice = if refusal.bytes.is_empty() {
+        ""
+    } else if refusal.offsets.is_empty() {
+        ". How far it reaches cannot be told, so on_error cannot leave it out: mend the leader's log, or delete its records up to behind the damage \
+         (kafka-delete-records.sh); then on_error decides about what is lost"
+    } else if several {
+        ". Mend it and it goes on by itself; or set on_error = \"skip\" or \"dead-letter\", and that batch is left out"
+    } else {
+        ". Mend it and it goes on by itself; or set on_error = \"skip\" or \"dead-letter\", and that record is left out"
+    };
+    if on_error == OnError::Fail || refusal.offsets.is_empty() || refusal.bytes.is_empty() {
+        return Verdict::Stay(format!("{where_}: {}{advice}", refusal.reason));
+    }
+    let record = records.and_then(|records| records.into_iter().next());
+    Verdict::LeaveOut(LeftOut { refusal, record, dead_letter: on_error == OnError::DeadLetter, where_ })
+}
+
+/// Leaves it out. `kept` is what is kept of the partition just now. A topic of dead letters that has to be created has so many replicas.
+/// `Err` is why it stays.
+pub async fn leave_out(
+    job: &mut Job,
+    left_out: LeftOut,
+    state: &State,
+    mut kept: PartitionState,
+    replication_factor: Option<u16>,
+) -> Result<(), String> {
+    let LeftOut { refusal, record, dead_letter, where_ } = left_out;
+    if dead_letter {
+        dead_letters::write(job, &refusal, record, replication_factor)
+            .await
+            .map_err(|error| format!("{where_}: {}; and it cannot be written to its dead letters: {error}", refusal.reason))?;
+    }
+    let (offset, end) = (refusal.offsets.start, refusal.offsets.end);
+    match kept.skipped.last_mut() {
+        Some(last) if (last.0..=last.1).contains(&offset) => last.1 = last.1.max(end),
+        _ => kept.skipped.push((offset, end)),
+    }
+    // Kept before the marker is written: without it the next comparison would find a record missing.
+    let (skipped, map) = (kept.skipped.clone(), job.status.lock().map.clone());
+    state
+        .save(vec![(job.topic_partition(), kept, map)], || job.shard.may_write())
+        .await
+        .map_err(|error| format!("{where_}: {}; and that it is left out cannot be kept: {error}", refusal.reason))?;
+    job.status.lock().skipped = skipped;
+    metrics::skipped(job, &refusal, dead_letter);
+    if end == offset + 1 {
+        job.caution.skip.insert(offset);
+    } else {
+        job.caution.leap = Some(refusal.offsets);
+    }
+    Ok(())
+}

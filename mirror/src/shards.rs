@@ -1,0 +1,622 @@
+//! Several processes share a mirror: which of them works on what, and until when it may write.
+//!
+//! The partitions of the state's topic on the target are the *shards*. The processes are members of one consumer group that is subscribed to that
+//! topic, so Kafka says who has which shard, and there is no other coordinator. Nothing is consumed. What is about a mirrored partition is its
+//! shard's; what is about a whole topic belongs to the shard of its partition 0, and a consumer group's offsets to the shard of its name.
+//!
+//! A process that hangs does not know that the group has gone on without it. So nothing is written but under a *lease*: each second the member
+//! commits an offset, which the coordinator takes from a member of the present generation only. That it did proves that the shards were ours
+//! when the commit was *sent*, and they stay ours for a session from then on: before that is over, the coordinator gives them to nobody else unless we
+//! have given them up. What is sent just before a process is frozen may still arrive when another one has taken over; then the
+//! compare-and-swap of [`crate::replicate`] and [`crate::holes`] is the second wall.
+//!
+//! # References
+//! - KIP-429 (cooperative rebalancing): a shard that moves is given up by the old owner before anybody else gets it
+//! - `OffsetMetadataManager.validateOffsetCommit`, before 4.0 `GroupCoordinator.doCommitOffsets`: a commit of a classic group's member is refused
+//!   from another generation and while members await their assignment; else it prolongs the session as a heartbeat does
+//! - librdkafka's `rdkafka_cgrp.c`: `rd_kafka_cgrp_group_is_rebalancing` does not rejoin before the application has answered a revocation
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use kferry_wire::client::TopicPartition;
+use kferry_wire::config::{Cluster, Sasl, SecretError};
+use kferry_wire::security::sasl::{SaslError, token};
+use rdkafka::client::{ClientContext, OAuthToken};
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
+use tokio::sync::mpsc;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::{debug, info, warn};
+
+use crate::metrics;
+use crate::state::State;
+
+/// After so long without a word a member is put out of the group. A coordinator that fails is replaced after a broker's session (9 s) and a
+/// moment; with less than this its members' leases would end before.
+const SESSION: Duration = Duration::from_secs(15);
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Between two commits.
+const RENEWAL: Duration = Duration::from_secs(1);
+/// From the moment on at which a commit was sent. It ends a second before the session: for what is sent at its end and lies in a queue, and for
+/// clocks that do not run alike.
+const LEASE: Duration = Duration::from_secs(14);
+/// How long the group waits in a rebalance for a member that heartbeats and does not rejoin. Ours rejoin within [`HANDING_OVER`] and a heartbeat.
+const REBALANCE: Duration = Duration::from_mins(1);
+/// How long the group waits for a shard that is to be given up, and how long its partitions may take to come to rest: what is kept of them after
+/// that would come too late.
+const HANDING_OVER: Duration = Duration::from_secs(5);
+/// See [`Change::Revoked`].
+pub const HANDED_OVER: Duration = Duration::from_secs(4);
+/// For one answer of a broker, where Kafka's protocol has no other bound: a coordinator that hangs is asked for elsewhere after it.
+const ANSWER: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_millis(100);
+/// Between two attempts to become a member.
+const PAUSE: Duration = Duration::from_secs(2);
+/// A token is read again so often: librdkafka asks for the next one when four fifths of this are over.
+const TOKEN: Duration = Duration::from_mins(1);
+
+/// The consumer group of a mirror's processes, on its target.
+pub fn group(mirror: &str) -> String {
+    format!("kferry-mirror-{mirror}")
+}
+
+/// Until when a process may write.
+pub struct Lease {
+    began: Instant,
+    /// In ms from then on.
+    until: AtomicU64,
+}
+
+impl Lease {
+    fn new(until: u64) -> Arc<Self> {
+        Arc::new(Self { began: Instant::now(), until: AtomicU64::new(until) })
+    }
+
+    /// How much of it is left; nothing when it has run out.
+    pub fn left(&self) -> Duration {
+        Duration::from_millis(self.until.load(Ordering::Acquire)).saturating_sub(self.began.elapsed())
+    }
+
+    /// The present, in ms.
+    fn now(&self) -> u64 {
+        self.began.elapsed().as_millis() as u64
+    }
+
+    /// The coordinator took us for a member at that time.
+    fn renew(&self, sent: u64) {
+        self.until.fetch_max(sent + LEASE.as_millis() as u64, Ordering::AcqRel);
+    }
+}
+
+/// A shard that this process has.
+pub struct Shard {
+    number: i32,
+    lease: Arc<Lease>,
+    over: CancellationToken,
+}
+
+impl Shard {
+    /// Which partition of the state's topic it is.
+    pub fn number(&self) -> i32 {
+        self.number
+    }
+
+    /// Whether something may be sent for it just now. If not, it may be so again, unless the shard [is over](Self::is_over).
+    pub fn may_write(&self) -> bool {
+        !self.is_over() && self.lease.left() > Duration::ZERO
+    }
+
+    /// As [`Self::may_write`], for what is still to be kept of a shard that is being given up.
+    pub fn may_save(&self) -> bool {
+        self.lease.left() > Duration::ZERO
+    }
+
+    /// It is being given up, or was lost. If it comes back, it does so as another one.
+    pub fn is_over(&self) -> bool {
+        self.over.is_cancelled()
+    }
+
+    /// Waits until it is over.
+    pub async fn over(&self) {
+        self.over.cancelled().await;
+    }
+}
+
+/// The shards that this process has, and which one a thing belongs to.
+#[derive(Clone)]
+pub struct Owned {
+    state: State,
+    shards: HashMap<i32, Arc<Shard>>,
+}
+
+impl Owned {
+    /// None yet.
+    pub fn none(state: State) -> Self {
+        Self { state, shards: HashMap::new() }
+    }
+
+    /// All, for a process that is alone.
+    pub fn all(state: State) -> Self {
+        let lease = Lease::new(u64::MAX);
+        let shard = |number| (number, Arc::new(Shard { number, lease: lease.clone(), over: CancellationToken::new() }));
+        let shards = state.shards().map(shard).collect();
+        Self { state, shards }
+    }
+
+    /// The shard of a partition, if it is ours.
+    pub fn of(&self, partition: &TopicPartition) -> Option<&Arc<Shard>> {
+        self.shards.get(&self.state.shard(partition)).filter(|shard| !shard.is_over())
+    }
+
+    /// The shard of a consumer group, if it is ours.
+    pub fn of_group(&self, group: &str) -> Option<&Arc<Shard>> {
+        self.shards.get(&self.state.group_shard(group)).filter(|shard| !shard.is_over())
+    }
+
+    /// One more.
+    pub fn add(&mut self, shard: Arc<Shard>) {
+        self.shards.insert(shard.number, shard);
+    }
+
+    /// Forgets those that are over.
+    pub fn drop_over(&mut self) {
+        self.shards.retain(|_, shard| !shard.is_over());
+    }
+}
+
+/// What the group does with our shards.
+pub enum Change {
+    /// They are ours.
+    Gained(Vec<Arc<Shard>>),
+    /// They are to be given up; the group waits until this is dropped, which is to be within [`HANDED_OVER`]. They [are over](Shard::is_over) already.
+    Revoked(Handover),
+    /// They may be somebody else's by now.
+    Lost,
+}
+
+/// The group waits until it is dropped.
+pub struct Handover(#[expect(dead_code, reason = "that it is dropped is what the member waits for")] SyncSender<()>);
+
+/// A member of the group, as long as it is kept.
+pub struct Member {
+    /// What happens.
+    pub changes: mpsc::UnboundedReceiver<Change>,
+    /// Under which it writes.
+    pub lease: Arc<Lease>,
+    /// The coordinator has given it an assignment, perhaps an empty one, and has not put it out since.
+    pub joined: Arc<AtomicBool>,
+    thread: thread::JoinHandle<()>,
+    stop: DropGuard,
+}
+
+impl Member {
+    /// Joins, and stays a member whatever the cluster does. `topic` is the state's.
+    pub fn join(mirror: &Arc<str>, cluster: Arc<Cluster>, topic: String) -> Self {
+        let (sender, changes) = mpsc::unbounded_channel();
+        let (lease, joined, stop) = (Lease::new(0), Arc::new(AtomicBool::new(false)), CancellationToken::new());
+        let membership = Membership {
+            mirror: mirror.clone(),
+            cluster,
+            topic,
+            lease: lease.clone(),
+            joined: joined.clone(),
+            held: Mutex::default(),
+            changes: sender,
+            stop: stop.clone(),
+            proven: AtomicBool::new(false),
+            renew: AtomicBool::new(false),
+        };
+        let membership = Arc::new(membership);
+        // A thread of its own: librdkafka calls back from its poll, and a revocation waits there.
+        let thread = thread::Builder::new().name("shards".to_owned()).spawn(move || stay(&membership)).expect("a thread can be started");
+        Self { changes, lease, joined, thread, stop: stop.drop_guard() }
+    }
+
+    /// Leaves the group, so that the others take over at once.
+    pub async fn leave(self) {
+        let Self { changes, thread, stop, .. } = self;
+        // Nobody answers a revocation any more.
+        drop((changes, stop));
+        let ended = tokio::task::spawn_blocking(move || thread.join().is_ok());
+        if !matches!(tokio::time::timeout(HANDING_OVER, ended).await, Ok(Ok(true))) {
+            warn!("the group could not be left in time; the others take over when the session is over");
+        }
+    }
+}
+
+/// A member again and again: passwords and certificates may have changed since the last time.
+fn stay(membership: &Arc<Membership>) {
+    while !membership.stop.is_cancelled() {
+        if let Err(error) = be_member(membership) {
+            warn!(mirror = &*membership.mirror, %error, "no member of the mirror's group; it is tried again");
+        }
+        membership.lost();
+        let until = Instant::now() + PAUSE;
+        while Instant::now() < until && !membership.stop.is_cancelled() {
+            thread::sleep(POLL);
+        }
+    }
+}
+
+/// Until it is to leave, or has to begin anew.
+fn be_member(membership: &Arc<Membership>) -> Result<(), MemberError> {
+    membership.renew.store(false, Ordering::Release);
+    let config = client_config(&membership.cluster, &membership.mirror)?;
+    let consumer: BaseConsumer<Held> = config.create_with_context(Held(membership.clone())).map_err(MemberError::from)?;
+    consumer.subscribe(&[&membership.topic]).map_err(MemberError::from)?;
+    let mut next = Instant::now();
+    while !membership.stop.is_cancelled() && !membership.renew.load(Ordering::Acquire) {
+        if let Some(Err(error)) = consumer.poll(POLL) {
+            match error.rdkafka_error_code() {
+                Some(RDKafkaErrorCode::GroupAuthorizationFailed) => return Err(MemberError::NoRight(group(&membership.mirror))),
+                _ => debug!(mirror = &*membership.mirror, %error, "the mirror's group"),
+            }
+        }
+        if Instant::now() >= next {
+            membership.renew_lease(&consumer);
+            next = Instant::now() + RENEWAL;
+        }
+    }
+    Ok(())
+}
+
+/// Why a process is no member of its mirror's group.
+#[derive(Debug, thiserror::Error)]
+enum MemberError {
+    /// The password cannot be read.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// librdkafka does not take a setting. The value is not shown: it may be a password.
+    #[error("librdkafka does not take {key}: {reason}")]
+    Setting {
+        /// Its name.
+        key: String,
+        /// Why.
+        reason: String,
+    },
+    /// An ACL is missing.
+    #[error("may not be a member of the group {0}; grant READ on it to the mirror's principal on the target")]
+    NoRight(String),
+    /// librdkafka says no.
+    #[error(transparent)]
+    Kafka(KafkaError),
+}
+
+impl From<KafkaError> for MemberError {
+    fn from(error: KafkaError) -> Self {
+        match error {
+            KafkaError::ClientConfig(_, reason, key, _) => Self::Setting { key, reason },
+            error => Self::Kafka(error),
+        }
+    }
+}
+
+/// librdkafka's words for how kferry connects to a cluster.
+fn client_config(cluster: &Cluster, mirror: &str) -> Result<ClientConfig, MemberError> {
+    let servers: Vec<_> = cluster.bootstrap_servers.iter().map(ToString::to_string).collect();
+    let ms = |time: Duration| time.as_millis().to_string();
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", servers.join(","))
+        .set("client.id", group(mirror))
+        .set("group.id", group(mirror))
+        .set("partition.assignment.strategy", "cooperative-sticky")
+        .set("session.timeout.ms", ms(SESSION))
+        .set("heartbeat.interval.ms", ms(HEARTBEAT))
+        .set("max.poll.interval.ms", ms(REBALANCE))
+        .set("socket.timeout.ms", ms(ANSWER))
+        .set("reconnect.backoff.max.ms", "1000")
+        // The topic may have been created a moment ago, and be unknown to the broker that is asked first.
+        .set("topic.metadata.refresh.interval.ms", "10000")
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("security.protocol", cluster.security.protocol());
+    if let Some(tls) = &cluster.security.tls {
+        // The system's authorities are where OpenSSL was told when it was built, which is not where every system has them.
+        let ca = tls.ca.as_ref().map_or_else(|| "probe".into(), |ca| ca.to_string_lossy());
+        config.set("ssl.ca.location", ca);
+        if let Some(identity) = &tls.identity {
+            config.set("ssl.certificate.location", identity.certificate.to_string_lossy());
+            config.set("ssl.key.location", identity.key.to_string_lossy());
+        }
+        if tls.skip_host_name_check {
+            config.set("ssl.endpoint.identification.algorithm", "none");
+        }
+    }
+    if let Some(Some(sasl)) = &cluster.security.sasl {
+        config.set("sasl.mechanism", sasl.mechanism());
+        if let Sasl::Password { username, password, .. } = sasl {
+            config.set("sasl.username", username).set("sasl.password", password.read()?);
+        }
+    }
+    Ok(config)
+}
+
+/// What librdkafka's callbacks and the thread around it share.
+struct Membership {
+    mirror: Arc<str>,
+    cluster: Arc<Cluster>,
+    topic: String,
+    lease: Arc<Lease>,
+    joined: Arc<AtomicBool>,
+    held: Mutex<HashMap<i32, Arc<Shard>>>,
+    changes: mpsc::UnboundedSender<Change>,
+    stop: CancellationToken,
+    /// The lease was renewed since there are shards.
+    proven: AtomicBool,
+    /// The consumer has to be made anew.
+    renew: AtomicBool,
+}
+
+impl Membership {
+    /// Commits, if there is a shard to commit for. What is committed means nothing; that it is taken is what counts.
+    fn renew_lease(&self, consumer: &BaseConsumer<Held>) {
+        let Some(number) = self.held().keys().next().copied() else { return };
+        // Of a group that has become empty meanwhile the coordinator would take a commit that proves nothing.
+        if self.proven.load(Ordering::Acquire) && self.lease.left() == Duration::ZERO {
+            warn!(mirror = &*self.mirror, "the lease has run out: no word from the group's coordinator for too long; it is joined anew");
+            self.renew.store(true, Ordering::Release);
+            return;
+        }
+        let mut offsets = TopicPartitionList::new();
+        let sent = self.lease.now();
+        // rdkafka tells nobody how an asynchronous commit ended. This one ends after `socket.timeout.ms`, or after 10 s without a coordinator.
+        let committed =
+            offsets.add_partition_offset(&self.topic, number, Offset::Offset(0)).and_then(|()| consumer.commit(&offsets, CommitMode::Sync));
+        match committed {
+            Ok(()) if !consumer.assignment_lost() => {
+                self.lease.renew(sent);
+                self.proven.store(true, Ordering::Release);
+            }
+            Ok(()) => {}
+            Err(error) => debug!(mirror = &*self.mirror, %error, "the lease is not renewed"),
+        }
+    }
+
+    fn gained(&self, numbers: &[i32]) {
+        self.joined.store(true, Ordering::Release);
+        // Each rebalance tells what is new, which is often nothing; and there may be more processes than shards.
+        if numbers.is_empty() {
+            return;
+        }
+        let gained: Vec<_> = numbers
+            .iter()
+            .map(|number| Arc::new(Shard { number: *number, lease: self.lease.clone(), over: CancellationToken::new() }))
+            .collect();
+        let mut held = self.held();
+        if held.is_empty() {
+            self.proven.store(false, Ordering::Release);
+        }
+        held.extend(gained.iter().map(|shard| (shard.number, shard.clone())));
+        metrics::gained(&self.mirror, numbers, held.len());
+        drop(held);
+        let _ = self.changes.send(Change::Gained(gained));
+    }
+
+    fn revoked(&self, numbers: &[i32]) {
+        let kept = self.take(numbers);
+        metrics::revoked(&self.mirror, numbers, kept);
+        let (handover, done) = sync_channel(1);
+        if self.changes.send(Change::Revoked(Handover(handover))).is_ok()
+            && done.recv_timeout(HANDING_OVER) == Err(RecvTimeoutError::Timeout)
+        {
+            warn!(mirror = &*self.mirror, shards = ?numbers, "partitions of shards that go to another process did not come to rest in time");
+        }
+    }
+
+    /// All shards may be somebody else's.
+    fn lost(&self) {
+        self.joined.store(false, Ordering::Release);
+        let numbers: Vec<_> = self.held().keys().copied().collect();
+        if !numbers.is_empty() {
+            let kept = self.take(&numbers);
+            metrics::lost(&self.mirror, &numbers, kept);
+            let _ = self.changes.send(Change::Lost);
+        }
+    }
+
+    /// From here on nothing is sent for these. Says how many are left.
+    fn take(&self, numbers: &[i32]) -> usize {
+        let mut held = self.held();
+        for number in numbers {
+            if let Some(shard) = held.remove(number) {
+                shard.over.cancel();
+            }
+        }
+        held.len()
+    }
+
+    fn held(&self) -> std::sync::MutexGuard<'_, HashMap<i32, Arc<Shard>>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// librdkafka's callbacks.
+struct Held(Arc<Membership>);
+
+impl ConsumerContext for Held {
+    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        match rebalance {
+            Rebalance::Revoke(_) if consumer.assignment_lost() => self.0.lost(),
+            Rebalance::Revoke(list) => self.0.revoked(&numbers(list)),
+            Rebalance::Assign(_) | Rebalance::Error(_) => {}
+        }
+    }
+
+    fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        if let Rebalance::Assign(list) = rebalance {
+            // Nothing is to be read: the state has its own reader.
+            if let Err(error) = consumer.pause(list) {
+                debug!(mirror = &*self.0.mirror, %error, "cannot pause");
+            }
+            self.0.gained(&numbers(list));
+        }
+    }
+}
+
+fn numbers(list: &TopicPartitionList) -> Vec<i32> {
+    list.elements().iter().map(TopicPartitionListElem::partition).collect()
+}
+
+impl ClientContext for Held {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        let mirror = &*self.0.mirror;
+        match level {
+            RDKafkaLogLevel::Emerg
+            | RDKafkaLogLevel::Alert
+            | RDKafkaLogLevel::Critical
+            | RDKafkaLogLevel::Error
+            | RDKafkaLogLevel::Warning => {
+                warn!(mirror, facility, message, "librdkafka");
+            }
+            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => info!(mirror, facility, message, "librdkafka"),
+            RDKafkaLogLevel::Debug => debug!(mirror, facility, message, "librdkafka"),
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        let code = error.rdkafka_error_code();
+        if matches!(code, Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed | RDKafkaErrorCode::Fatal)) {
+            warn!(mirror = &*self.0.mirror, ?code, reason, "no member of the mirror's group; it is tried again");
+            self.0.renew.store(true, Ordering::Release);
+        } else {
+            debug!(mirror = &*self.0.mirror, ?code, reason, "librdkafka");
+        }
+    }
+
+    /// Reads the token as it is now. When it really ends the broker knows: kferry does not look into it.
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        let Some(Some(Sasl::OAuthBearer { token_file })) = &self.0.cluster.security.sasl else {
+            return Err(Box::new(SaslError::Message { mechanism: "OAUTHBEARER", reason: "it is not what the file says".to_owned() }));
+        };
+        let until = Timestamp::now() + TOKEN;
+        Ok(OAuthToken { token: token(token_file)?, principal_name: "kferry".to_owned(), lifetime_ms: until.as_millisecond() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kferry_wire::config::{ClientTls, HostPort, SaslMechanism, Secret, Security};
+
+    fn cluster(security: Security) -> Cluster {
+        let bootstrap_servers = vec![HostPort { host: "::1".to_owned(), port: 9092 }, HostPort { host: "kafka".to_owned(), port: 9093 }];
+        Cluster { name: "target".into(), id: 1, bootstrap_servers, brokers: None, security }
+    }
+
+    fn membership() -> (Arc<Membership>, mpsc::UnboundedReceiver<Change>) {
+        let (changes, received) = mpsc::unbounded_channel();
+        let membership = Membership {
+            mirror: "m".into(),
+            cluster: Arc::new(cluster(Security::default())),
+            topic: "t".to_owned(),
+            lease: Lease::new(0),
+            joined: Arc::default(),
+            held: Mutex::default(),
+            changes,
+            stop: CancellationToken::new(),
+            proven: AtomicBool::new(false),
+            renew: AtomicBool::new(false),
+        };
+        (Arc::new(membership), received)
+    }
+
+    fn gained(changes: &mut mpsc::UnboundedReceiver<Change>) -> Vec<Arc<Shard>> {
+        let Ok(Change::Gained(shards)) = changes.try_recv() else { panic!("nothing was gained") };
+        shards
+    }
+
+    #[test]
+    fn a_shard_is_written_to_from_the_first_commit_on_until_the_lease_is_out_or_the_shard_is_over() {
+        let (membership, mut changes) = membership();
+        membership.gained(&[3, 5]);
+        let shards = gained(&mut changes);
+        assert!(shards.iter().all(|shard| !shard.may_write()), "nothing is proven yet");
+        membership.lease.renew(membership.lease.now());
+        assert!(shards.iter().all(|shard| shard.may_write()));
+        let left = membership.lease.left();
+        assert!(left <= LEASE && left > LEASE / 2, "{left:?}");
+        membership.lease.renew(0);
+        assert!(membership.lease.left() + Duration::from_secs(1) > left, "an older commit takes nothing away");
+
+        membership.lost();
+        assert!(shards.iter().all(|shard| shard.is_over() && !shard.may_write()));
+        assert!(matches!(changes.try_recv(), Ok(Change::Lost)));
+        // What is gained again is another shard: who still has the old one may not write.
+        membership.gained(&[3]);
+        assert!(gained(&mut changes)[0].may_write() && !shards[0].may_write());
+    }
+
+    #[test]
+    fn a_lease_that_nobody_renews_runs_out() {
+        let lease = Lease::new(30);
+        assert!(lease.left() > Duration::ZERO);
+        thread::sleep(Duration::from_millis(40));
+        assert_eq!(lease.left(), Duration::ZERO);
+    }
+
+    #[test]
+    fn the_group_waits_for_a_shard_that_is_given_up() {
+        let (membership, mut changes) = membership();
+        membership.gained(&[1, 2]);
+        let shards = gained(&mut changes);
+        membership.lease.renew(membership.lease.now());
+        let revoked = thread::spawn({
+            let membership = membership.clone();
+            move || membership.revoked(&[1])
+        });
+        let Some(Change::Revoked(handover)) = changes.blocking_recv() else { panic!("nothing was revoked") };
+        assert!(shards[0].is_over() && shards[0].may_save() && shards[1].may_write());
+        thread::sleep(Duration::from_millis(100));
+        assert!(!revoked.is_finished(), "it waits");
+        drop(handover);
+        revoked.join().unwrap();
+        // Nobody listens any more: nothing is waited for.
+        drop(changes);
+        let began = Instant::now();
+        membership.revoked(&[2]);
+        assert!(began.elapsed() < HANDING_OVER);
+    }
+
+    #[test]
+    fn librdkafka_connects_as_the_file_says() {
+        let config = client_config(&cluster(Security::default()), "m").unwrap();
+        let get = |key: &str| config.get(key).map(str::to_owned);
+        assert_eq!(get("bootstrap.servers").unwrap(), "[::1]:9092,kafka:9093");
+        assert_eq!((get("group.id").unwrap(), get("security.protocol").unwrap()), ("kferry-mirror-m".to_owned(), "PLAINTEXT".to_owned()));
+        assert_eq!((get("ssl.ca.location"), get("sasl.mechanism")), (None, None));
+
+        let tls = Some(ClientTls { ca: Some("/ca.pem".into()), identity: None, skip_host_name_check: true });
+        let password = Secret::Literal("hush".to_owned());
+        let login = Sasl::Password { mechanism: SaslMechanism::ScramSha512, username: "alice".to_owned(), password };
+        let config = client_config(&cluster(Security { tls, sasl: Some(Some(login)) }), "m").unwrap();
+        let get = |key: &str| config.get(key).unwrap();
+        assert_eq!((get("security.protocol"), get("sasl.mechanism")), ("SASL_SSL", "SCRAM-SHA-512"));
+        assert_eq!((get("ssl.ca.location"), get("ssl.endpoint.identification.algorithm")), ("/ca.pem", "none"));
+        assert_eq!((get("sasl.username"), get("sasl.password")), ("alice", "hush"));
+        assert!(!format!("{config:?}").contains("hush"));
+
+        let tls = Some(ClientTls::default());
+        let config = client_config(&cluster(Security { tls, sasl: None }), "m").unwrap();
+        assert_eq!((config.get("security.protocol"), config.get("ssl.ca.location")), (Some("SSL"), Some("probe")));
+        config.create_native_config().unwrap();
+    }
+
+    #[test]
+    fn a_setting_that_is_refused_is_named_and_its_value_is_not() {
+        let mut config = ClientConfig::new();
+        let refused = config.set("sasl.password.or.so", "hush").create_native_config().err().unwrap();
+        let error = MemberError::from(refused).to_string();
+        assert!(error.contains("sasl.password.or.so") && !error.contains("hush"), "{error}");
+    }
+}
