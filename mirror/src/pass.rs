@@ -4,12 +4,14 @@
 //! process that has the shard of its partition 0.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use kafka_protocol::ResponseError;
 use kferry_wire::admin::partitions::Position;
-use kferry_wire::client::{Client, TopicPartition};
+use kferry_wire::client::{Client, TopicPartition, Topics};
 use kferry_wire::config::Mirror;
+use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use crate::job::{Phase, Side, Status};
@@ -17,6 +19,10 @@ use crate::run::Table;
 use crate::shards::Owned;
 use crate::state::{State, StateError};
 use crate::topics::{self, Action, Cluster, TopicPlan};
+
+/// How long brokers may take to hear of a new topic, and the time between two looks.
+const KNOWN: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// What a pass begins with.
 pub struct Pass {
@@ -90,6 +96,7 @@ impl Pass {
                     Ok(()) => {
                         info!(mirror = &*self.mirror.name, topic = &*plan.topic, on = &**follower.1.name(), action = ?plan.action, notes = ?plan.notes, "done on the follower");
                         complete = false;
+                        self.await_topic(follower.0, &follower.1.client).await;
                     }
                     Err(error) => {
                         let reason = format!("{} on {} cannot be created or grown: {error}", follower.0, follower.1.name());
@@ -113,6 +120,18 @@ impl Pass {
         let partitions: Vec<_> = (0..plan.partitions).map(|partition| leader.partition(partition)).collect();
         let starts = leader.client.list_offsets(&partitions, Position::LogStart).await;
         Ok(starts.into_values().collect::<Result<Vec<_>, _>>()?.into_iter().any(|start| start > 0))
+    }
+
+    /// Brokers hear of a topic a moment after the controller has created it. Until then it would be created again, and be refused.
+    async fn await_topic(&self, topic: &Arc<str>, client: &Client) {
+        let until = Instant::now() + KNOWN;
+        while Instant::now() < until {
+            let metadata = client.metadata(Topics::Named(&[topic])).await;
+            if metadata.is_ok_and(|metadata| metadata.topics.iter().any(|topic| topic.error.is_none())) {
+                return;
+            }
+            sleep(PAUSE).await;
+        }
     }
 
     /// Of a partition that another process copies, what it has kept is known.

@@ -25,7 +25,7 @@ use crate::on_error::{self, Verdict};
 use crate::pass::{LogStart, Pass, Passed, sides};
 use crate::replicate::{Lane, Settled};
 use crate::settle::{self, settle};
-use crate::shards::{Change, HANDING_OVER, Handover, Member, Owned, Shard};
+use crate::shards::{Change, HANDED_OVER, Handover, Member, Owned, Shard};
 use crate::state::{self, PartitionState, State, StateError};
 use crate::topics::{Action, Cluster, TopicPlan};
 
@@ -296,7 +296,7 @@ impl Run {
                 Some(read) = self.reading.join_next() => self.read(read.expect("a read does not panic")),
                 Some((job, leave)) = self.back.recv() => self.came_back(job, leave),
                 Some(look) = self.looks.join_next() => match look.expect("a look does not panic") {
-                    Ok((settled, lane)) => self.give_to_lane(settled, lane),
+                    Ok((settled, lane)) => self.give_to_lane(settled, &lane),
                     Err((job, leave)) => self.came_back(job, leave),
                 },
                 Some(refused) = self.refusals.join_next() => {
@@ -327,7 +327,7 @@ impl Run {
     fn changed(&mut self, change: Change) {
         match change {
             Change::Gained(shards) => shards.into_iter().for_each(|shard| self.read_state(shard, Duration::ZERO)),
-            Change::Revoked(handover) => self.handover = Some((handover, Instant::now() + HANDING_OVER - TICK)),
+            Change::Revoked(handover) => self.handover = Some((handover, Instant::now() + HANDED_OVER)),
             Change::Lost => self.drop_over(),
         }
     }
@@ -547,13 +547,13 @@ impl Run {
     }
 
     /// Gives a partition to the lane of its two leaders.
-    fn give_to_lane(&mut self, settled: Settled, key: LaneKey) {
+    fn give_to_lane(&mut self, settled: Settled, key: &LaneKey) {
         // A look may have taken longer than the lanes took to stop, and the direction may have turned meanwhile.
         let stale = self.slots.get(&settled.job.topic_partition()).is_none_or(|slot| slot.stale);
         if stale || self.lanes_stop.is_cancelled() {
             return self.came_back(settled.job, Leave::Cancelled);
         }
-        if self.lanes.get(&key).is_none_or(mpsc::UnboundedSender::is_closed) {
+        if self.lanes.get(key).is_none_or(mpsc::UnboundedSender::is_closed) {
             let clients = (settled.job.leader.client.clone(), settled.job.follower.client.clone());
             let (lane, incoming) = mpsc::unbounded_channel();
             let (back, stop) = (self.to_back.clone(), self.lanes_stop.clone());
@@ -561,7 +561,7 @@ impl Run {
             self.limits.lanes.store(self.lanes_running.len(), Ordering::Relaxed);
             self.lanes.insert(key.clone(), lane);
         }
-        if let Err(mpsc::error::SendError(settled)) = self.lanes[&key].send(settled) {
+        if let Err(mpsc::error::SendError(settled)) = self.lanes[key].send(settled) {
             self.came_back(settled.job, Leave::Again("its lane has just ended".to_owned()));
         }
     }
@@ -715,7 +715,9 @@ impl Run {
         async move {
             let saved = state.save(states, || slots.iter().all(|(_, shard)| shard.may_save())).await;
             if saved.is_err() {
-                slots.iter().for_each(|(status, _)| status.lock().unsaved = true);
+                for (status, _) in &slots {
+                    status.lock().unsaved = true;
+                }
             }
             saved
         }
@@ -761,7 +763,7 @@ impl Run {
             Ok(Ok(())) => {}
             Ok(Err(error)) => warn!(mirror = &*self.mirror.name, %error, "the next start compares more than it would have to"),
             Err(_) => {
-                warn!(mirror = &*self.mirror.name, "the state is not kept in time; the next start compares more than it would have to")
+                warn!(mirror = &*self.mirror.name, "the state is not kept in time; the next start compares more than it would have to");
             }
         }
         if let Some(member) = self.member.take() {
@@ -816,6 +818,21 @@ mod tests {
             assert!(least >= BACKOFF.0 && least < most && most <= BACKOFF.1, "{least:?} to {most:?}");
             assert!(backoff(failures + 1, 0) >= least);
         }
+    }
+
+    #[test]
+    fn lanes_share_the_memory() {
+        let limits = Limits {
+            fetch_bytes: 4 << 20,
+            partition_bytes: 1 << 20,
+            produce_bytes: 4 << 20,
+            memory: MEMORY,
+            lanes: AtomicUsize::new(0),
+            rate: Rate::new(None),
+        };
+        assert_eq!(limits.share(), MEMORY);
+        limits.lanes.store(100, Ordering::Relaxed);
+        assert!(limits.share() * 100 <= MEMORY && limits.share() > limits.partition_bytes);
     }
 
     #[tokio::test(start_paused = true)]

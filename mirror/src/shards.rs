@@ -45,12 +45,16 @@ const SESSION: Duration = Duration::from_secs(15);
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Between two commits.
 const RENEWAL: Duration = Duration::from_secs(1);
-/// A lease ends so much before the session: for what is sent at its end and lies in a queue, and for clocks that do not run alike.
-const MARGIN: Duration = Duration::from_secs(1);
+/// From the moment on at which a commit was sent. It ends a second before the session: for what is sent at its end and lies in a queue, and for
+/// clocks that do not run alike.
+const LEASE: Duration = Duration::from_secs(14);
 /// How long the group waits in a rebalance for a member that heartbeats and does not rejoin. Ours rejoin within [`HANDING_OVER`] and a heartbeat.
 const REBALANCE: Duration = Duration::from_mins(1);
-/// How long a shard's partitions may take to come to rest when it is to be given up.
-pub const HANDING_OVER: Duration = Duration::from_secs(5);
+/// How long the group waits for a shard that is to be given up, and how long its partitions may take to come to rest: what is kept of them after
+/// that would come too late.
+const HANDING_OVER: Duration = Duration::from_secs(5);
+/// See [`Change::Revoked`].
+pub const HANDED_OVER: Duration = Duration::from_secs(4);
 /// For one answer of a broker, where Kafka's protocol has no other bound: a coordinator that hangs is asked for elsewhere after it.
 const ANSWER: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(100);
@@ -88,7 +92,7 @@ impl Lease {
 
     /// The coordinator took us for a member at that time.
     fn renew(&self, sent: u64) {
-        self.until.fetch_max(sent + (SESSION - MARGIN).as_millis() as u64, Ordering::AcqRel);
+        self.until.fetch_max(sent + LEASE.as_millis() as u64, Ordering::AcqRel);
     }
 }
 
@@ -172,7 +176,7 @@ impl Owned {
 pub enum Change {
     /// They are ours.
     Gained(Vec<Arc<Shard>>),
-    /// They are to be given up; the group waits for at most [`HANDING_OVER`] until this is dropped. They [are over](Shard::is_over) already.
+    /// They are to be given up; the group waits until this is dropped, which is to be within [`HANDED_OVER`]. They [are over](Shard::is_over) already.
     Revoked(Handover),
     /// They may be somebody else's by now.
     Lost,
@@ -207,6 +211,7 @@ impl Member {
             held: Mutex::default(),
             changes: sender,
             stop: stop.clone(),
+            proven: AtomicBool::new(false),
             renew: AtomicBool::new(false),
         };
         let membership = Arc::new(membership);
@@ -345,6 +350,8 @@ struct Membership {
     held: Mutex<HashMap<i32, Arc<Shard>>>,
     changes: mpsc::UnboundedSender<Change>,
     stop: CancellationToken,
+    /// The lease was renewed since there are shards.
+    proven: AtomicBool,
     /// The consumer has to be made anew.
     renew: AtomicBool,
 }
@@ -353,13 +360,23 @@ impl Membership {
     /// Commits, if there is a shard to commit for. What is committed means nothing; that it is taken is what counts.
     fn renew_lease(&self, consumer: &BaseConsumer<Held>) {
         let Some(number) = self.held().keys().next().copied() else { return };
+        // Of a group that has become empty meanwhile the coordinator would take a commit that proves nothing.
+        if self.proven.load(Ordering::Acquire) && self.lease.left() == Duration::ZERO {
+            warn!(mirror = &*self.mirror, "the lease has run out: no word from the group's coordinator for too long; it is joined anew");
+            self.renew.store(true, Ordering::Release);
+            return;
+        }
         let mut offsets = TopicPartitionList::new();
         let sent = self.lease.now();
         // rdkafka tells nobody how an asynchronous commit ended. This one ends after `socket.timeout.ms`, or after 10 s without a coordinator.
         let committed =
             offsets.add_partition_offset(&self.topic, number, Offset::Offset(0)).and_then(|()| consumer.commit(&offsets, CommitMode::Sync));
         match committed {
-            Ok(()) => self.lease.renew(sent),
+            Ok(()) if !consumer.assignment_lost() => {
+                self.lease.renew(sent);
+                self.proven.store(true, Ordering::Release);
+            }
+            Ok(()) => {}
             Err(error) => debug!(mirror = &*self.mirror, %error, "the lease is not renewed"),
         }
     }
@@ -375,6 +392,9 @@ impl Membership {
             .map(|number| Arc::new(Shard { number: *number, lease: self.lease.clone(), over: CancellationToken::new() }))
             .collect();
         let mut held = self.held();
+        if held.is_empty() {
+            self.proven.store(false, Ordering::Release);
+        }
         held.extend(gained.iter().map(|shard| (shard.number, shard.clone())));
         metrics::gained(&self.mirror, numbers, held.len());
         drop(held);
@@ -481,5 +501,122 @@ impl ClientContext for Held {
         };
         let until = Timestamp::now() + TOKEN;
         Ok(OAuthToken { token: token(token_file)?, principal_name: "kferry".to_owned(), lifetime_ms: until.as_millisecond() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kferry_wire::config::{ClientTls, HostPort, SaslMechanism, Secret, Security};
+
+    fn cluster(security: Security) -> Cluster {
+        let bootstrap_servers = vec![HostPort { host: "::1".to_owned(), port: 9092 }, HostPort { host: "kafka".to_owned(), port: 9093 }];
+        Cluster { name: "target".into(), id: 1, bootstrap_servers, brokers: None, security }
+    }
+
+    fn membership() -> (Arc<Membership>, mpsc::UnboundedReceiver<Change>) {
+        let (changes, received) = mpsc::unbounded_channel();
+        let membership = Membership {
+            mirror: "m".into(),
+            cluster: Arc::new(cluster(Security::default())),
+            topic: "t".to_owned(),
+            lease: Lease::new(0),
+            joined: Arc::default(),
+            held: Mutex::default(),
+            changes,
+            stop: CancellationToken::new(),
+            proven: AtomicBool::new(false),
+            renew: AtomicBool::new(false),
+        };
+        (Arc::new(membership), received)
+    }
+
+    fn gained(changes: &mut mpsc::UnboundedReceiver<Change>) -> Vec<Arc<Shard>> {
+        let Ok(Change::Gained(shards)) = changes.try_recv() else { panic!("nothing was gained") };
+        shards
+    }
+
+    #[test]
+    fn a_shard_is_written_to_from_the_first_commit_on_until_the_lease_is_out_or_the_shard_is_over() {
+        let (membership, mut changes) = membership();
+        membership.gained(&[3, 5]);
+        let shards = gained(&mut changes);
+        assert!(shards.iter().all(|shard| !shard.may_write()), "nothing is proven yet");
+        membership.lease.renew(membership.lease.now());
+        assert!(shards.iter().all(|shard| shard.may_write()));
+        let left = membership.lease.left();
+        assert!(left <= LEASE && left > LEASE / 2, "{left:?}");
+        membership.lease.renew(0);
+        assert!(membership.lease.left() + Duration::from_secs(1) > left, "an older commit takes nothing away");
+
+        membership.lost();
+        assert!(shards.iter().all(|shard| shard.is_over() && !shard.may_write()));
+        assert!(matches!(changes.try_recv(), Ok(Change::Lost)));
+        // What is gained again is another shard: who still has the old one may not write.
+        membership.gained(&[3]);
+        assert!(gained(&mut changes)[0].may_write() && !shards[0].may_write());
+    }
+
+    #[test]
+    fn a_lease_that_nobody_renews_runs_out() {
+        let lease = Lease::new(30);
+        assert!(lease.left() > Duration::ZERO);
+        thread::sleep(Duration::from_millis(40));
+        assert_eq!(lease.left(), Duration::ZERO);
+    }
+
+    #[test]
+    fn the_group_waits_for_a_shard_that_is_given_up() {
+        let (membership, mut changes) = membership();
+        membership.gained(&[1, 2]);
+        let shards = gained(&mut changes);
+        membership.lease.renew(membership.lease.now());
+        let revoked = thread::spawn({
+            let membership = membership.clone();
+            move || membership.revoked(&[1])
+        });
+        let Some(Change::Revoked(handover)) = changes.blocking_recv() else { panic!("nothing was revoked") };
+        assert!(shards[0].is_over() && shards[0].may_save() && shards[1].may_write());
+        thread::sleep(Duration::from_millis(100));
+        assert!(!revoked.is_finished(), "it waits");
+        drop(handover);
+        revoked.join().unwrap();
+        // Nobody listens any more: nothing is waited for.
+        drop(changes);
+        let began = Instant::now();
+        membership.revoked(&[2]);
+        assert!(began.elapsed() < HANDING_OVER);
+    }
+
+    #[test]
+    fn librdkafka_connects_as_the_file_says() {
+        let config = client_config(&cluster(Security::default()), "m").unwrap();
+        let get = |key: &str| config.get(key).map(str::to_owned);
+        assert_eq!(get("bootstrap.servers").unwrap(), "[::1]:9092,kafka:9093");
+        assert_eq!((get("group.id").unwrap(), get("security.protocol").unwrap()), ("kferry-mirror-m".to_owned(), "PLAINTEXT".to_owned()));
+        assert_eq!((get("ssl.ca.location"), get("sasl.mechanism")), (None, None));
+
+        let tls = Some(ClientTls { ca: Some("/ca.pem".into()), identity: None, skip_host_name_check: true });
+        let password = Secret::Literal("hush".to_owned());
+        let login = Sasl::Password { mechanism: SaslMechanism::ScramSha512, username: "alice".to_owned(), password };
+        let config = client_config(&cluster(Security { tls, sasl: Some(Some(login)) }), "m").unwrap();
+        let get = |key: &str| config.get(key).unwrap();
+        assert_eq!((get("security.protocol"), get("sasl.mechanism")), ("SASL_SSL", "SCRAM-SHA-512"));
+        assert_eq!((get("ssl.ca.location"), get("ssl.endpoint.identification.algorithm")), ("/ca.pem", "none"));
+        assert_eq!((get("sasl.username"), get("sasl.password")), ("alice", "hush"));
+        assert!(!format!("{config:?}").contains("hush"));
+
+        let tls = Some(ClientTls::default());
+        let config = client_config(&cluster(Security { tls, sasl: None }), "m").unwrap();
+        assert_eq!((config.get("security.protocol"), config.get("ssl.ca.location")), (Some("SSL"), Some("probe")));
+        config.create_native_config().unwrap();
+    }
+
+    #[test]
+    fn a_setting_that_is_refused_is_named_and_its_value_is_not() {
+        let mut config = ClientConfig::new();
+        let refused = config.set("sasl.password.or.so", "hush").create_native_config().err().unwrap();
+        let error = MemberError::from(refused).to_string();
+        assert!(error.contains("sasl.password.or.so") && !error.contains("hush"), "{error}");
     }
 }
