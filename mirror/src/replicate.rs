@@ -185,6 +185,11 @@ impl Lane {
 
     fn take(&mut self, Settled { job, cutter, first }: Settled) {
         let partition = job.leader.partition(job.partition);
+        // Its shard was lost and came back, and what was sent for it before has no answer yet.
+        if self.partitions.contains_key(&partition) {
+            let _ = self.back.send((job, Leave::Again("what was sent before has not been answered yet".to_owned())));
+            return;
+        }
         let queue = first.into_iter().collect();
         let shift = {
             let known = job.status.lock();

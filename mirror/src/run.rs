@@ -586,7 +586,7 @@ impl Run {
     fn give_to_lane(&mut self, settled: Settled, key: &LaneKey) {
         // A look may have taken longer than the lanes took to stop, and the direction may have turned meanwhile.
         let stale = self.slots.get(&settled.job.topic_partition()).is_none_or(|slot| slot.stale);
-        if stale || self.lanes_stop.is_cancelled() {
+        if stale || settled.job.shard.is_over() || self.lanes_stop.is_cancelled() {
             return self.came_back(settled.job, Leave::Cancelled);
         }
         if self.lanes.get(key).is_none_or(mpsc::UnboundedSender::is_closed) {

@@ -172,7 +172,9 @@ impl State {
 
     /// Reads what has been written since in one partition of the state's topic.
     pub async fn refresh_shard(&self, shard: i32) -> Result<(), StateError> {
-        let mut position = self.positions[shard as usize].lock().await;
+        // If somebody has added partitions to it, nothing is in those: the hash goes by what there was when it was opened.
+        let Some(position) = self.positions.get(shard as usize) else { return Ok(()) };
+        let mut position = position.lock().await;
         let partition = TopicPartition::new(self.topic.clone(), shard);
         let asked = [partition.clone()];
         let offset =
@@ -270,9 +272,8 @@ impl State {
             records.push(record(&Key::of(partition), Some(json(state))));
         }
         let may_write = &may_write;
-        let saves = shards.into_iter().map(|(shard, records)| self.append(shard, records, may_write));
-        let saved: Result<Vec<()>, _> = join_all(saves).await.into_iter().collect();
-        saved?;
+        let appends = shards.into_iter().map(|(shard, records)| self.append(shard, records, may_write));
+        join_all(appends).await.into_iter().collect::<Result<Vec<()>, _>>()?;
         let mut tables = self.tables();
         for (partition, state, map) in states {
             let segments: BTreeMap<_, _> = map.segments().iter().map(|segment| (segment.source, segment.target)).collect();
