@@ -252,6 +252,7 @@ fn kferry_mirror(routes: &Routes, coalesce: Coalesce) -> Result<Command> {
     std::fs::write(&config, routes.text())?;
     let mut command = Command::new(executable("kferry-mirror")?);
     command.arg("--config").arg(config).env_remove("KFERRY_CONFIG");
+    command.args(["--admin-bind", &format!("127.0.0.1:{}", routes.admin_port())]);
     // The target's topics are deleted between the rounds: the mirror is told that this was meant.
     command.args(["--accept", LARGE_TOPIC, "--accept", SMALL_TOPIC]);
     if coalesce == Coalesce::No {
