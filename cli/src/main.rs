@@ -5,11 +5,15 @@
 //! | [`check`] | `kferry check`: is the file right, and what is behind it |
 //! | [`plan`] | `kferry plan`: what the mirrors would do, and what is in their way |
 //! | [`verify`] | `kferry verify`: are both sides of a mirror the same |
+//! | [`acls`] | `kferry acls`: ACLs, SCRAM users and quotas that the target lacks |
+//! | [`secrets`] | passwords of users that are to be created |
 //! | [`mirrors`] | the mirrors that a command is about |
 
+mod acls;
 mod check;
 mod mirrors;
 mod plan;
+mod secrets;
 mod verify;
 
 use std::process::ExitCode;
@@ -29,6 +33,7 @@ enum Command {
     Check(check::Args),
     Plan(plan::Args),
     Verify(verify::Args),
+    Acls(acls::Args),
 }
 
 fn main() -> ExitCode {
@@ -36,6 +41,7 @@ fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Acls(args) => acls::run(&args),
     }
 }
 

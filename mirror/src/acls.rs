@@ -40,7 +40,7 @@ pub struct Copied<'c> {
     pub group: &'c dyn Fn(&str) -> bool,
     /// The topics that there are on both clusters, without those of Kafka and kferry.
     pub topics: [BTreeSet<String>; 2],
-    /// The groups that there are on both clusters.
+    /// The groups that there are on both clusters, without those of kferry.
     pub groups: [BTreeSet<String>; 2],
 }
 
@@ -149,8 +149,8 @@ impl AclPlan {
         let mut plan = Self::default();
         let mut wanted = BTreeSet::new();
         let topics: Vec<_> = source.iter().filter(|acl| acl.resource_type == ResourceType::Topic && is_known(acl)).collect();
-        let named = topics.iter().filter_map(|acl| if let Some(Names::One(name)) = Names::of(acl) { Some(name) } else { None });
-        let images = copied.images(named);
+        let by_name = topics.iter().filter_map(|acl| if let Some(Names::One(name)) = Names::of(acl) { Some(name) } else { None });
+        let images = copied.images(by_name);
 
         // What is denied on the source, and on the target only for the topics that are there now.
         let mut narrowed = Vec::new();
@@ -280,9 +280,10 @@ impl AclPlan {
             Ok(topics.filter(|topic| !topic.internal && !is_internal(&topic.name)).map(|topic| topic.name.to_string()).collect())
         };
         let groups = async |client: &Client| -> Result<BTreeSet<String>, ClientError> {
-            Ok(client.list_groups(GroupFilter::default()).await?.into_iter().map(|group| group.group_id).collect())
+            let groups = client.list_groups(GroupFilter::default()).await?.into_iter().map(|group| group.group_id);
+            Ok(groups.filter(|group| !is_internal(group)).collect())
         };
-        let ((on_source, on_target), (of_source, of_target)) =
+        let ((source_topics, target_topics), (source_groups, target_groups)) =
             tokio::try_join!(async { tokio::try_join!(topics(source), topics(target)) }, async {
                 tokio::try_join!(groups(source), groups(target))
             })?;
@@ -293,8 +294,8 @@ impl AclPlan {
         let copied = Copied {
             target: &name,
             group: &|group| mirror.groups.matches(group),
-            topics: [on_source, on_target],
-            groups: [of_source, of_target],
+            topics: [source_topics, target_topics],
+            groups: [source_groups, target_groups],
         };
         let mut plan = Self::of(&bindings, &has, &copied);
         plan.extra.retain(|acl| acl.principal != own);
