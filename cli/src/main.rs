@@ -7,10 +7,12 @@
 //! | [`verify`] | `kferry verify`: are both sides of a mirror the same |
 //! | [`acls`] | `kferry acls`: ACLs, SCRAM users and quotas that the target lacks |
 //! | [`secrets`] | passwords of users that are to be created |
+//! | [`dlt`] | `kferry dlt`: dead letters, listed, shown, replayed |
 //! | [`mirrors`] | the mirrors that a command is about |
 
 mod acls;
 mod check;
+mod dlt;
 mod mirrors;
 mod plan;
 mod secrets;
@@ -34,6 +36,7 @@ enum Command {
     Plan(plan::Args),
     Verify(verify::Args),
     Acls(acls::Args),
+    Dlt(dlt::Args),
 }
 
 fn main() -> ExitCode {
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         Command::Plan(args) => plan::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Acls(args) => acls::run(&args),
+        Command::Dlt(args) => dlt::run(&args),
     }
 }
 

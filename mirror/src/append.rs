@@ -29,14 +29,24 @@ pub enum AppendError {
     },
 }
 
-/// Appends records, on all in-sync replicas. Their offsets do not matter.
-pub async fn append(client: &Client, partition: &TopicPartition, mut records: Vec<Record>) -> Result<(), AppendError> {
+/// Appends records, on all in-sync replicas. Their offsets do not matter. After a lost answer they are sent again, and may be there twice.
+pub async fn append(client: &Client, partition: &TopicPartition, records: Vec<Record>) -> Result<(), AppendError> {
+    append_compressed(client, partition, records, Codec::None).await
+}
+
+/// The same, compressed: what its topic takes only so may have come so.
+pub async fn append_compressed(
+    client: &Client,
+    partition: &TopicPartition,
+    mut records: Vec<Record>,
+    codec: Codec,
+) -> Result<(), AppendError> {
     let cluster = &client.cluster().name;
     for (offset, record) in records.iter_mut().enumerate() {
         record.offset = offset as i64;
     }
     let refused = |error: String| AppendError::Refused { cluster: cluster.to_string(), partition: partition.clone(), error };
-    let batch = batch::encode(&records, Codec::None, NOBODY).map_err(|error| refused(error.to_string()))?;
+    let batch = batch::encode(&records, codec, NOBODY).map_err(|error| refused(error.to_string()))?;
     let request = produce::request([(partition.clone(), batch)], TIMEOUT_MS);
     let failed = |source| AppendError::Client(ClientError::Request { cluster: cluster.clone(), source });
     for last in [false, false, true] {

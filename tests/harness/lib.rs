@@ -3,7 +3,7 @@
 //! - [`kafka`]: real Apache Kafka clusters: start, kill, freeze, restart, look inside.
 //! - [`fake`]: a broker for what a real one won't do on command. [`raw`]: a client for what no real one would send.
 //! - [`proxy`]: the real `kferry-proxy`, its file and its admin address.
-//! - [`mirror`]: the real `kferry-mirror`.
+//! - [`mirror`]: the real `kferry-mirror`. [`kferry`]: the real `kferry`.
 //! - [`pki`]: the certificate authority of a run.
 //! - [`jars`]: Kafka's jars, any version, by Maven.
 //! - [`process`]: programs that never outlive the process that started them.
@@ -16,6 +16,7 @@ pub mod fake;
 pub mod fetcher;
 pub mod jars;
 pub mod kafka;
+pub mod kferry;
 pub mod measure;
 pub mod mirror;
 pub mod ordinary;
