@@ -325,10 +325,10 @@ fn quotas_are_copied(source: &Cluster, target: &Cluster, file: &File) -> Result<
 }
 
 fn a_right_of_kferry_is_missing(source: &Cluster, target: &Cluster) -> Result<()> {
-    let file = File::new(source, target, Some(ALICE), &mirror("m", LINES))?;
+    let file = File::new(source, target, Some(BOB), &mirror("m", LINES))?;
     let done = file.kferry(&["acls", "--quotas"])?;
     done.ends_with(1)?.says("the ACLs are not known: cluster source: DescribeAcls of the cluster")?;
-    done.says("an ACL must allow User:alice the operation Describe on the cluster")?;
+    done.says("an ACL must allow User:bob the operation Describe on the cluster")?;
     done.says("the operation DescribeConfigs on the cluster")?;
     Ok(())
 }

@@ -83,6 +83,8 @@ struct Acls {
     left_out: Vec<Binding>,
     /// How many bindings are about something that this mirror does not copy.
     elsewhere: usize,
+    /// What of `add` and `added` denies kferry itself something, unless it is a super user.
+    against_us: Vec<Binding>,
 }
 
 /// An ACL, in Kafka's words.
@@ -271,6 +273,7 @@ impl MirrorReport {
             expanded: plan.expanded.iter().map(|(acl, why)| Binding::new(acl, Some(why))).collect(),
             left_out: plan.left_out.iter().map(|(acl, why)| Binding::new(acl, Some(why))).collect(),
             elsewhere: plan.elsewhere,
+            against_us: plan.against_us.iter().map(binding).collect(),
         });
     }
 
@@ -332,6 +335,16 @@ fn print(report: &Report) {
         let of = format!("mirror {}", mirror.mirror);
         for binding in mirror.acls.iter().flat_map(|acls| &acls.undecided) {
             say(Severity::Warning, &format!("{of}: not copied, somebody has to decide: {}", binding.sentence()));
+        }
+        for binding in mirror.acls.iter().flat_map(|acls| &acls.against_us) {
+            say(
+                Severity::Warning,
+                &format!(
+                    "{of}: {} also holds for kferry, and can stop the mirror; put its principal into super.users of {}",
+                    binding.sentence(),
+                    mirror.target
+                ),
+            );
         }
         let waiting: Vec<_> = mirror.users.iter().flatten().filter(|user| user.stand == Stand::Undecided).collect();
         if !waiting.is_empty() {

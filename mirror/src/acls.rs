@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::dead_letters;
 
-/// In one request: a controller takes changes of up to 10,000 records (`AclControlManager.MAX_RECORDS_PER_USER_OP`).
+/// In one request: a controller takes changes of up to 10,000 records (`QuorumController.MAX_RECORDS_PER_USER_OP`).
 const AT_ONCE: usize = 500;
 /// How long brokers may take until they have seen what was created. With ZooKeeper they are told one after the other.
 const SEEN: Duration = Duration::from_secs(15);
@@ -61,6 +61,8 @@ pub struct AclPlan {
     pub left_out: Vec<(Acl, &'static str)>,
     /// How many bindings of the source are about what this mirror does not copy.
     pub elsewhere: usize,
+    /// What of [`Self::add`] denies kferry itself something, unless it is a super user.
+    pub against_us: Vec<Acl>,
 }
 
 /// The names that a binding is about.
@@ -232,10 +234,9 @@ impl AclPlan {
             return;
         }
         // Somebody who has nothing to do with the copied topics will not come for them.
-        let everybody = |principal: &str| principal.ends_with(":*");
         let concerns_us = principals.contains(&acl.principal)
-            || (everybody(&acl.principal) && !principals.is_empty())
-            || principals.iter().any(|one| everybody(one));
+            || (is_everybody(&acl.principal) && !principals.is_empty())
+            || principals.iter().any(|one| is_everybody(one));
         match (acl.resource_type, Names::of(acl)) {
             (ResourceType::Group, Some(Names::One(group))) if concerns_us || (copied.group)(group) => drop(wanted.insert(acl.clone())),
             (ResourceType::Group, Some(Names::Beginning(prefix))) if concerns_us => {
@@ -273,7 +274,6 @@ impl AclPlan {
             Err(error) => return Err(error),
         };
         let (has, own) = tokio::try_join!(target.describe_acls(), target.any())?;
-        // What kferry itself needs to mirror is nothing that the source should have.
         let own = own.principal().to_owned();
         let topics = async |client: &Client| -> Result<BTreeSet<String>, ClientError> {
             let topics = client.metadata(Topics::All).await?.topics.into_iter();
@@ -298,8 +298,16 @@ impl AclPlan {
             groups: [source_groups, target_groups],
         };
         let mut plan = Self::of(&bindings, &has, &copied);
-        plan.extra.retain(|acl| acl.principal != own);
+        plan.seen_by(&own);
         Ok(Some(plan))
+    }
+
+    /// What the ACLs are for kferry's own principal on the target.
+    fn seen_by(&mut self, own: &str) {
+        // What it needs to mirror is nothing that the source should have.
+        self.extra.retain(|acl| acl.principal != own);
+        let is_against = |acl: &&Acl| acl.permission == Permission::Deny && (acl.principal == own || is_everybody(&acl.principal));
+        self.against_us = self.add.iter().filter(is_against).cloned().collect();
     }
 }
 
@@ -320,6 +328,10 @@ pub async fn apply(target: &Client, acls: &[Acl]) -> Vec<(Acl, ClientError)> {
         }
     }
     refused
+}
+
+fn is_everybody(principal: &str) -> bool {
+    principal.ends_with(":*")
 }
 
 fn is_known(acl: &Acl) -> bool {
@@ -522,6 +534,15 @@ mod tests {
         assert_eq!(plan.extra, [allow("c", "bi+"), deny("b", "bill.a"), allow("b", "orders")]);
     }
 
+    #[test]
+    fn what_would_stop_the_mirror_is_told() {
+        let source = [deny("*", "orders"), deny("kferry", "pay.a"), deny("a", "pay.a"), allow("*", "orders")];
+        let mut plan = plan(&source, &[allow("kferry", "orders"), allow("b", "orders")], [TOPICS, &[]], [&[], &[]]);
+        plan.seen_by("User:kferry");
+        assert_eq!(plan.against_us, [deny("kferry", "bill.a"), deny("*", "orders")]);
+        assert_eq!((plan.extra.clone(), plan.add.len()), (vec![allow("b", "orders")], 4));
+    }
+
     /// As an authorizer decides for one operation.
     fn may(acls: &[Acl], principal: &str, topic: &str) -> bool {
         let applies = |acl: &&Acl| {
@@ -561,7 +582,9 @@ mod tests {
             let name = |topic: &str| topic.starts_with(selected).then(|| Ok(renamed(how, topic)));
             let images: BTreeMap<_, _> = topics.iter().filter_map(|topic| Some((topic.clone(), name(topic)?.unwrap()))).collect();
             // Two topics of one name on the target collide, which `plan` refuses.
-            prop_assume!(images.values().collect::<BTreeSet<_>>().len() == images.len());
+            if images.values().collect::<BTreeSet<_>>().len() < images.len() {
+                return Ok(());
+            }
             let foreign: BTreeSet<String> = foreign.into_iter().filter(|topic| !images.values().any(|image| image == topic)).collect();
             let copied = Copied { target: &name, group: &|_| false, topics: [topics.clone(), foreign.clone()], groups: [set(&[]), set(&[])] };
             let plan = AclPlan::of(&source, &[], &copied);
