@@ -451,11 +451,11 @@ impl Letters {
     ) -> Result<(), Failed> {
         let own = self.side.partition(partition);
         // A mirror that is killed between the dead letter and its state writes the letter again.
-        let mut seen: HashSet<(String, i32, i64, i64)> = HashSet::new();
+        let mut seen: HashSet<(i32, i64, i64)> = HashSet::new();
         let mut reader = LogReader::new(self.side.clone(), partition, offsets.start, offsets.end, ANSWER);
         while let Some(record) = reader.next().await? {
             let Some(letter) = Letter::read(&self.mirror, record) else { continue };
-            let is_new = seen.insert((letter.topic.clone(), letter.partition, letter.original_offset, letter.record.timestamp));
+            let is_new = seen.insert((letter.partition, letter.original_offset, letter.record.timestamp));
             if letter.offset < replayed {
                 continue;
             }

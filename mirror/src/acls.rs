@@ -318,14 +318,19 @@ pub async fn apply(target: &Client, acls: &[Acl]) -> Vec<(Acl, ClientError)> {
         let created = target.create_acls(acls).await.into_iter();
         refused.extend(created.filter_map(|(acl, created)| Some((acl, created.err()?))));
     }
-    let created: Vec<_> = acls.iter().filter(|acl| refused.iter().all(|(refused, _)| refused != *acl)).collect();
+    let failed: BTreeSet<&Acl> = refused.iter().map(|(acl, _)| acl).collect();
+    let created: Vec<_> = acls.iter().filter(|acl| !failed.contains(acl)).collect();
     let deadline = Instant::now() + SEEN;
+    let mut pause = Duration::from_millis(50);
     // Later the next look says what is missing.
     while Instant::now() < deadline {
-        match target.describe_acls().await {
-            Ok(has) if !created.iter().all(|acl| has.contains(acl)) => sleep(Duration::from_millis(100)).await,
-            _ => break,
+        let Ok(has) = target.describe_acls().await else { break };
+        let has: BTreeSet<Acl> = has.into_iter().collect();
+        if created.iter().all(|acl| has.contains(*acl)) {
+            break;
         }
+        sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(2));
     }
     refused
 }
