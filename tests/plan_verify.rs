@@ -1,76 +1,16 @@
 //! `kferry plan` and `kferry verify` on real clusters: what is in a mirror's way, which rights it lacks, and whether both sides are the same.
 
-use std::fmt::Write as _;
 use std::fs;
-use std::path::PathBuf;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use harness::kafka::{ALICE, Acl, Cluster, Commit, Listener, Operation, Record, Resource, User};
+use harness::kafka::{ALICE, Acl, Cluster, Commit, Listener, Operation, Record, Resource};
+use harness::kferry::{File, mirror};
 use harness::mirror::Mirror;
-use harness::process::Process;
-use harness::proxy::executable;
-use harness::run;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_mins(1);
-
-/// A finished `kferry`: its exit code, and both outputs together.
-#[derive(Debug)]
-struct Done {
-    code: Option<i32>,
-    text: String,
-}
-
-impl Done {
-    fn json(&self) -> Result<Value> {
-        serde_json::from_str(&self.text).with_context(|| self.text.clone())
-    }
-
-    fn ends_with(&self, code: i32) -> Result<&Self> {
-        ensure!(self.code == Some(code), "{code} was expected: {self:?}");
-        Ok(self)
-    }
-
-    fn says(&self, text: &str) -> Result<&Self> {
-        ensure!(self.text.contains(text), "it does not say {text:?}:\n{}", self.text);
-        Ok(self)
-    }
-}
-
-/// A file, and what is made of it.
-struct File(PathBuf);
-
-impl File {
-    fn new(source: &Cluster, target: &Cluster, user: Option<User>, mirrors: &str) -> Result<Self> {
-        let listener = if user.is_some() { Listener::SaslPlaintext } else { Listener::Plaintext };
-        let mut text = String::new();
-        for (id, name, cluster) in [(1, "source", source), (2, "target", target)] {
-            let (servers, protocol) = (cluster.bootstrap_servers(listener)?, listener.security_protocol());
-            writeln!(text, "[clusters.{name}]\nid = {id}\nbootstrap_servers = \"{servers}\"\nsecurity_protocol = \"{protocol}\"")?;
-            if let Some(User { name, password }) = user {
-                writeln!(text, "sasl_mechanism = \"SCRAM-SHA-512\"\nsasl_username = \"{name}\"\nsasl_password = \"{password}\"")?;
-            }
-        }
-        let path = run::folder("plan")?.join("routes.toml");
-        fs::write(&path, text + mirrors)?;
-        Ok(Self(path))
-    }
-
-    fn kferry(&self, arguments: &[&str]) -> Result<Done> {
-        let output = run::folder("kferry")?.join("output");
-        let mut command = Command::new(executable("kferry")?);
-        command.args(arguments).arg("--config").arg(&self.0);
-        let status = Process::spawn("kferry", &command, &output)?.wait(LIMIT)?;
-        Ok(Done { code: status.code(), text: fs::read_to_string(&output)? })
-    }
-}
-
-fn mirror(name: &str, lines: &str) -> String {
-    format!("[[mirrors]]\nname = \"{name}\"\nsource = \"source\"\ntarget = \"target\"\n{lines}\n")
-}
 
 fn records(count: usize, what: &str) -> Vec<Record> {
     let record = |n: usize| Record { timestamp: Some(1_700_000_000_000), ..Record::new(format!("key {}", n % 50), format!("{what} {n}")) };

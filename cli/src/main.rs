@@ -6,12 +6,18 @@
 //! | [`plan`] | `kferry plan`: what the mirrors would do, and what is in their way |
 //! | [`verify`] | `kferry verify`: are both sides of a mirror the same |
 //! | [`offsets`] | `kferry offsets`: which offset on the target an offset on the source is |
+//! | [`acls`] | `kferry acls`: ACLs, SCRAM users and quotas that the target lacks |
+//! | [`secrets`] | passwords of users that are to be created |
+//! | [`dlt`] | `kferry dlt`: dead letters, listed, shown, replayed |
 //! | [`mirrors`] | the mirrors that a command is about |
 
+mod acls;
 mod check;
+mod dlt;
 mod mirrors;
 mod offsets;
 mod plan;
+mod secrets;
 mod verify;
 
 use std::process::ExitCode;
@@ -32,6 +38,8 @@ enum Command {
     Offsets(offsets::Args),
     Plan(plan::Args),
     Verify(verify::Args),
+    Acls(acls::Args),
+    Dlt(dlt::Args),
 }
 
 fn main() -> ExitCode {
@@ -40,6 +48,8 @@ fn main() -> ExitCode {
         Command::Offsets(args) => offsets::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Acls(args) => acls::run(&args),
+        Command::Dlt(args) => dlt::run(&args),
     }
 }
 

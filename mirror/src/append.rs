@@ -64,11 +64,23 @@ pub async fn create(
     Ok(())
 }
 
-/// Appends records, on all in-sync replicas, if `may_write` says so just before. Their offsets do not matter.
+/// Appends records, on all in-sync replicas, if `may_write` says so just before. Their offsets do not matter. After a lost answer they are sent
+/// again, and may be there twice.
 pub async fn append(
     client: &Client,
     partition: &TopicPartition,
+    records: Vec<Record>,
+    may_write: impl Fn() -> bool,
+) -> Result<(), AppendError> {
+    append_compressed(client, partition, records, Codec::None, may_write).await
+}
+
+/// The same, compressed: what its topic takes only so may have come so.
+pub async fn append_compressed(
+    client: &Client,
+    partition: &TopicPartition,
     mut records: Vec<Record>,
+    codec: Codec,
     may_write: impl Fn() -> bool,
 ) -> Result<(), AppendError> {
     let cluster = &client.cluster().name;
@@ -76,7 +88,7 @@ pub async fn append(
         record.offset = offset as i64;
     }
     let refused = |error: String| AppendError::Refused { cluster: cluster.to_string(), partition: partition.clone(), error };
-    let batch = batch::encode(&records, Codec::None, NOBODY).map_err(|error| refused(error.to_string()))?;
+    let batch = batch::encode(&records, codec, NOBODY).map_err(|error| refused(error.to_string()))?;
     let request = produce::request([(partition.clone(), batch)], TIMEOUT_MS);
     let failed = |source| AppendError::Client(ClientError::Request { cluster: cluster.clone(), source });
     for last in [false, false, true] {

@@ -15,6 +15,65 @@ use crate::job::{Job, Refusal};
 /// What is too large for its topic must have room in this one.
 const MAX_MESSAGE_BYTES: &str = "104857600";
 
+/// What each header's name begins with.
+const PREFIX: &str = "__connect.errors.";
+/// The headers that a dead letter gets behind those of the record, in this order.
+const HEADERS: [&str; 9] =
+    ["topic", "partition", "offset", "timestamp", "connector.name", "task.id", "stage", "exception.class.name", "exception.message"];
+/// A record that the follower would not take.
+const PRODUCE: &str = "PRODUCE";
+/// The bytes of a batch that cannot be read.
+const CONSUME: &str = "CONSUME";
+
+/// A record of a topic of dead letters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Letter {
+    /// Its offset in the topic of dead letters.
+    pub offset: i64,
+    /// The topic that it was read from, by its name there.
+    pub topic: String,
+    /// The partition of that topic.
+    pub partition: i32,
+    /// Its offset there.
+    pub original_offset: i64,
+    /// Kafka's error, or `UNKNOWN`.
+    pub error: String,
+    /// Why it was left out.
+    pub reason: String,
+    /// Whether it is a record; otherwise its value is what could not be read.
+    pub is_record: bool,
+    /// As it was, without the headers of a dead letter.
+    pub record: Record,
+}
+
+impl Letter {
+    /// Reads what [`write`] has written for a mirror. `None` is somebody else's record: others name topics so, too.
+    pub fn read(mirror: &str, mut record: Record) -> Option<Self> {
+        let added = record.headers.split_off(record.headers.len().checked_sub(HEADERS.len())?);
+        let mut values = Vec::new();
+        for (name, (key, value)) in HEADERS.iter().zip(added) {
+            (key.strip_prefix(PREFIX.as_bytes())? == name.as_bytes()).then_some(())?;
+            values.push(String::from_utf8_lossy(&value?).into_owned());
+        }
+        let [topic, partition, original_offset, timestamp, connector, _, stage, error, reason] = <[String; 9]>::try_from(values).ok()?;
+        (connector == connector_name(mirror)).then_some(())?;
+        Some(Self {
+            offset: record.offset,
+            topic,
+            partition: partition.parse().ok()?,
+            original_offset: original_offset.parse().ok()?,
+            error,
+            reason,
+            is_record: stage == PRODUCE,
+            record: Record { timestamp: timestamp.parse().ok()?, ..record },
+        })
+    }
+}
+
+fn connector_name(mirror: &str) -> String {
+    format!("kferry-mirror {mirror}")
+}
+
 /// The topic of dead letters of a topic.
 pub fn topic(topic: &str) -> String {
     format!("{topic}.DLT")
@@ -31,26 +90,68 @@ pub async fn write(job: &Job, refusal: &Refusal, record: Option<Record>, replica
         let configs = [("max.message.bytes", MAX_MESSAGE_BYTES), ("retention.ms", "-1")];
         append::create(client, &topic, 1, replication_factor, &configs).await?;
     }
+    let letter = letter(&job.mirror, &job.leader.partition(job.partition), refusal, record);
+    append(client, &TopicPartition::new(topic, 0), vec![letter], || job.shard.may_write()).await
+}
+
+fn letter(mirror: &str, from: &TopicPartition, refusal: &Refusal, record: Option<Record>) -> Record {
+    let stage = if record.is_some() { PRODUCE } else { CONSUME };
     let now = jiff::Timestamp::now().as_millisecond();
     let record =
         record.unwrap_or_else(|| Record { offset: 0, timestamp: now, key: None, value: Some(refusal.bytes.clone()), headers: Vec::new() });
     let timestamp = record.timestamp.to_string();
     // Its own may be what it is refused for, and this topic would refuse it too.
     let mut record = Record { timestamp: now, ..record };
-    let code = refusal.code.map_or_else(|| "UNKNOWN".to_owned(), |code| format!("{code:?}"));
-    let headers = [
-        ("topic", job.leader.topic.to_string()),
-        ("partition", job.partition.to_string()),
-        ("offset", refusal.offsets.start.to_string()),
-        ("timestamp", timestamp),
-        ("connector.name", format!("kferry-mirror {}", job.mirror)),
-        ("task.id", "0".to_owned()),
-        ("stage", "PRODUCE".to_owned()),
-        ("exception.class.name", code),
-        ("exception.message", refusal.reason.clone()),
+    let values = [
+        from.topic.to_string(),
+        from.partition.to_string(),
+        refusal.offsets.start.to_string(),
+        timestamp,
+        connector_name(mirror),
+        "0".to_owned(),
+        stage.to_owned(),
+        refusal.code.map_or_else(|| "UNKNOWN".to_owned(), |code| format!("{code:?}")),
+        refusal.reason.clone(),
     ];
-    for (name, value) in headers {
-        record.headers.push((Bytes::from(format!("__connect.errors.{name}")), Some(Bytes::from(value))));
+    let headers = HEADERS.into_iter().zip(values).map(|(name, value)| (Bytes::from(format!("{PREFIX}{name}")), Some(Bytes::from(value))));
+    record.headers.extend(headers);
+    record
+}
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::ResponseError;
+
+    use super::*;
+
+    fn header(name: &str, value: &str) -> (Bytes, Option<Bytes>) {
+        (Bytes::copy_from_slice(name.as_bytes()), Some(Bytes::copy_from_slice(value.as_bytes())))
     }
-    append(client, &TopicPartition::new(topic, 0), vec![record], || job.shard.may_write()).await
+
+    #[test]
+    fn a_letter_gives_the_record_back_with_its_own_headers() {
+        let refusal =
+            Refusal { offsets: 17..18, code: Some(ResponseError::MessageTooLarge), reason: "too large".to_owned(), bytes: Bytes::new() };
+        // The record may be a dead letter itself, of a connector.
+        let headers = vec![header("a", "b"), header("__connect.errors.topic", "theirs"), (Bytes::from("empty"), None)];
+        let record = Record { offset: 17, timestamp: 5, key: None, value: Some("v".into()), headers };
+        let from = TopicPartition::new("orders", 3);
+        let written = Record { offset: 2, ..letter("m", &from, &refusal, Some(record.clone())) };
+        assert_eq!(written.headers.len(), 3 + HEADERS.len());
+        let read = Letter::read("m", written.clone()).unwrap();
+        assert_eq!((read.offset, read.topic.as_str(), read.partition, read.original_offset), (2, "orders", 3, 17));
+        assert_eq!((read.error.as_str(), read.reason.as_str(), read.is_record), ("MessageTooLarge", "too large", true));
+        assert_eq!(read.record, Record { offset: 2, ..record.clone() });
+        for foreign in [record, Record { headers: written.headers[..10].to_vec(), ..written.clone() }] {
+            assert_eq!(Letter::read("m", foreign), None);
+        }
+        assert_eq!(Letter::read("another", written), None);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_no_record() {
+        let refusal = Refusal { offsets: 5..9, code: None, reason: "broken".to_owned(), bytes: "bytes".into() };
+        let read = Letter::read("m", letter("m", &TopicPartition::new("orders", 0), &refusal, None)).unwrap();
+        assert!(!read.is_record && read.record.value.as_deref() == Some(b"bytes") && read.error == "UNKNOWN");
+    }
 }

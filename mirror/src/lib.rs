@@ -25,6 +25,9 @@
 //! | [`plan`] | what a mirror would do, and what is in its way |
 //! | [`rights`] | which ACLs are missing |
 //! | [`state`] | what is kept of each partition, in a compacted topic on the target |
+//! | [`acls`] | what the source's ACLs become on the target |
+//! | [`users`] | SCRAM users, which have to be created anew |
+//! | [`quotas`] | quotas of users and clients |
 //! | [`append`] | records of the mirror's own |
 //! | [`on_error`] | records that cannot be copied: which one, and what becomes of it |
 //! | [`dead_letters`] | records that the follower will not take |
@@ -32,6 +35,7 @@
 //! | [`progress`] | bars on a terminal, lines elsewhere |
 //! | [`metrics`] | every event once: its log line and its metric |
 
+pub mod acls;
 pub mod admin;
 pub mod append;
 pub mod cut;
@@ -51,6 +55,7 @@ pub mod pass;
 pub mod plan;
 pub mod produce;
 pub mod progress;
+pub mod quotas;
 pub mod replicate;
 pub mod rights;
 pub mod run;
@@ -58,3 +63,4 @@ pub mod settle;
 pub mod shards;
 pub mod state;
 pub mod topics;
+pub mod users;

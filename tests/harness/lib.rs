@@ -4,7 +4,7 @@
 //! - [`fake`]: a broker for what a real one won't do on command. [`raw`]: a client for what no real one would send.
 //! - [`proxy`]: the real `kferry-proxy`, its file and its admin address.
 //! - [`mirror`]: the real `kferry-mirror`. [`scenario`]: what its tests share. [`chaos`]: load that never ends, and the comparison afterwards.
-//!   [`translated`]: what one says that translates offsets, beside a look at every record.
+//!   [`translated`]: what one says that translates offsets, beside a look at every record. [`kferry`]: the real `kferry`.
 //! - [`pki`]: the certificate authority of a run.
 //! - [`jars`]: Kafka's jars, any version, by Maven.
 //! - [`process`]: programs that never outlive the process that started them.
@@ -18,6 +18,7 @@ pub mod fake;
 pub mod fetcher;
 pub mod jars;
 pub mod kafka;
+pub mod kferry;
 pub mod measure;
 pub mod mirror;
 pub mod ordinary;

@@ -11,6 +11,7 @@ use kafka_protocol::messages::alter_user_scram_credentials_request::{ScramCreden
 use kafka_protocol::messages::{AlterUserScramCredentialsRequest, ApiKey, DescribeUserScramCredentialsRequest};
 use kafka_protocol::protocol::VersionRange;
 use ring::pbkdf2;
+use ring::rand::{SecureRandom as _, SystemRandom};
 
 use super::text;
 use crate::client::{Answers, Client, ClientError, Controller, Resend, Subject};
@@ -20,6 +21,9 @@ const ALTER_USER_SCRAM_CREDENTIALS: VersionRange = VersionRange { min: 0, max: 0
 
 /// Kafka's lowest number of iterations, and its tools' default.
 pub const MIN_ITERATIONS: NonZeroU32 = NonZeroU32::new(4_096).expect("it is not 0");
+
+/// Bytes of a salt.
+const SALT: usize = 24;
 
 /// A mechanism of SCRAM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -80,6 +84,13 @@ pub struct SaltedPassword {
 }
 
 impl SaltedPassword {
+    /// With a random salt.
+    pub fn random(mechanism: ScramMechanism, password: &str, iterations: NonZeroU32) -> Self {
+        let mut salt = [0; SALT];
+        SystemRandom::new().fill(&mut salt).expect("the system has random bytes");
+        Self::new(mechanism, password, &salt, iterations)
+    }
+
     /// `salt` should be random and of at least 16 bytes.
     pub fn new(mechanism: ScramMechanism, password: &str, salt: &[u8], iterations: NonZeroU32) -> Self {
         let (algorithm, len) = match mechanism {
