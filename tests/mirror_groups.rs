@@ -2,6 +2,7 @@
 //! lives on the target is left alone.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -358,6 +359,39 @@ fn a_group_that_lives_on_the_target_is_left_alone() -> Result<()> {
     thousand_groups(source, target, &running)
 }
 
+/// Whenever it is killed, it knows afterwards what it has written, or was about to write: it never takes that for somebody else's.
+fn killed_again_and_again(source: &Cluster, target: &Cluster, running: &mut Running) -> Result<()> {
+    const KILLS: u64 = 8;
+    let (stopped, at) = (AtomicBool::new(false), AtomicI64::new(0));
+    thread::scope(|scope| {
+        let committing = scope.spawn(|| {
+            while !stopped.load(Ordering::Relaxed) {
+                let next = at.load(Ordering::Relaxed) % 9_000 + 1;
+                source.commit("restless", "orders", (0..4).map(|partition| (partition, Commit::at(next))))?;
+                at.store(next, Ordering::Relaxed);
+            }
+            anyhow::Ok(())
+        });
+        let killing = (0..KILLS).try_for_each(|kill| {
+            running.kill_and_restart()?;
+            let (before, deadline) = (target.committed_offsets("restless")?, Instant::now() + LIMIT);
+            while target.committed_offsets("restless")? == before {
+                ensure!(Instant::now() < deadline, "nothing is written after {kill} kills:\n{}", running.mirror.logs()?);
+                thread::sleep(Duration::from_millis(10));
+            }
+            // Passes begin each second: so each time at another place of one.
+            thread::sleep(Duration::from_millis(900 + kill * 20));
+            Ok(())
+        });
+        stopped.store(true, Ordering::Relaxed);
+        committing.join().map_err(|_| anyhow::anyhow!("committing panicked"))??;
+        killing
+    })?;
+    let (found, at) = (running.sync()?, at.load(Ordering::Relaxed));
+    ensure!(offsets(target, "restless", "orders")? == [(0, at), (1, at), (2, at), (3, at)], "{at}: {:?}", found.rows("restless"));
+    Ok(())
+}
+
 /// What a transaction is about to commit is copied when it has.
 fn transaction(source: &Cluster, running: &Running) -> Result<()> {
     source.commit("in-transaction", "orders", [(0, Commit::at(10))])?;
@@ -442,6 +476,8 @@ fn groups_of_the_consumer_protocol_and_a_direction_that_turns() -> Result<()> {
     }
     ensure!(found.rows("stays").len() == 4 && offsets(target, "stays", TOPIC)? == before && offsets(target, "java", TOPIC)? == there);
     drop((stays, member));
+
+    killed_again_and_again(source, target, &mut running)?;
 
     // The target leads the group from here on: what it commits there comes back, where the source still has what went over.
     source.commit("back", TOPIC, [(0, Commit::at(100)), (1, Commit::at(200))])?;

@@ -139,8 +139,8 @@ pub struct Run {
     complete: bool,
     /// Topics that cannot be copied at all, and why.
     refused: BTreeMap<Arc<str>, String>,
-    /// What the last pass found.
-    plans: Vec<TopicPlan>,
+    /// What the last pass found, once there was one.
+    plans: Option<Vec<TopicPlan>>,
     /// The pass over the groups, while there is one.
     groups: JoinSet<Passed>,
     next_groups: Instant,
@@ -212,7 +212,7 @@ impl Run {
             permits: Arc::new(Semaphore::new(LOOKS)),
             complete: false,
             refused: BTreeMap::new(),
-            plans: Vec::new(),
+            plans: None,
             groups: JoinSet::new(),
             next_groups: Instant::now(),
         })
@@ -302,7 +302,7 @@ impl Run {
             self.take_in(plan);
         }
         self.drop_deleted(&plans);
-        self.plans = plans;
+        self.plans = Some(plans);
         self.follow_log_starts().await;
         self.save().await
     }
@@ -616,7 +616,7 @@ impl Run {
     /// Begins a pass over the groups, if it is time for one or somebody has asked for it. With `once` there is one, at the end.
     fn sync_groups(&mut self) {
         let is_due = self.next_groups <= Instant::now() || self.table.groups.has_orders();
-        if is_due && !self.options.once && self.groups.is_empty() && !self.plans.is_empty() {
+        if is_due && !self.options.once && self.groups.is_empty() && self.plans.is_some() {
             self.begin_groups();
         }
     }
@@ -632,7 +632,7 @@ impl Run {
     }
 
     fn groups_work(&self) -> Work {
-        let ready = self.plans.iter().filter(|plan| plan.error.is_none() && plan.action == Action::Nothing);
+        let ready = self.plans.iter().flatten().filter(|plan| plan.error.is_none() && plan.action == Action::Nothing);
         let topics = ready.map(|plan| {
             let partitions = (0..plan.partitions).map(|partition| self.known(plan, partition)).collect();
             CopiedTopic { source: plan.topic.clone(), target: plan.target.clone(), partitions }

@@ -24,6 +24,8 @@ use crate::log::{LogReader, ReadError};
 
 /// Partitions of the topic.
 const SHARDS: i32 = 16;
+/// The active segment is never compacted, and all of it is read at a start. Groups that commit all the time write a record for each offset.
+const SEGMENT: &str = "4194304";
 /// Bytes of state in one answer.
 const MAX_BYTES: i32 = 1 << 20;
 
@@ -111,7 +113,9 @@ impl State {
                 let new = NewTopic {
                     name: topic.to_string(),
                     partitions: NewPartitions::Count { partitions: Some(SHARDS), replication_factor: Some(replication_factor) },
-                    configs: vec![("cleanup.policy".to_owned(), "compact".to_owned())],
+                    configs: [("cleanup.policy", "compact"), ("segment.bytes", SEGMENT)]
+                        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                        .into(),
                 };
                 client.create_topics(&[new], false).await.into_values().next().transpose()?;
                 SHARDS
