@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use harness::kafka::{Cluster, Commit, Fill, Listener, Record};
+use harness::kafka::{ALICE, Acl, Cluster, Commit, Fill, Listener, Operation, Record, Resource};
 use harness::mirror::Mirror;
 use harness::process::Process;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
@@ -439,7 +439,11 @@ fn thousand_groups(source: &Cluster, target: &Cluster, running: &Running) -> Res
 fn groups_of_the_consumer_protocol_and_a_direction_that_turns() -> Result<()> {
     const TOPIC: &str = "orders";
     const PROTOCOL: &str = "group.protocol=consumer";
-    let [source, target] = &clusters("4.3.0", "4.3.0", &[])?;
+    let builders = vec![
+        Cluster::version("4.3.0").name("source"),
+        Cluster::version("4.3.0").name("target").first_node_id(11).listen(Listener::SaslPlaintext).acls(),
+    ];
+    let [source, target] = &Cluster::start_all(builders)?[..] else { bail!("two clusters were asked for") };
     source.create_topic(TOPIC, 4, &[])?;
     let fill = Fill { records: 40_000, records_per_batch: 100, compression: "lz4" };
     source.fill(TOPIC, fill, |n, value| value.extend(format!("order {n}").bytes()))?;
@@ -491,5 +495,24 @@ fn groups_of_the_consumer_protocol_and_a_direction_that_turns() -> Result<()> {
     let found = running.sync()?;
     ensure!(offsets(source, "back", TOPIC)? == [(0, 150), (1, 201)], "{:?}", found.rows("back"));
     ensure!(offsets(target, "back", TOPIC)? == [(0, 150), (1, 250)], "{:?}", found.rows("back"));
+    drop(running);
+    a_missing_right_is_named(source, target)
+}
+
+fn a_missing_right_is_named(source: &Cluster, target: &Cluster) -> Result<()> {
+    source.create_topic("rights", 1, &[])?;
+    source.produce("rights", &numbered(0, 10))?;
+    source.commit("readers", "rights", [(0, Commit::at(7))])?;
+    let allow = |operation, resource| Acl::allow(ALICE.name, operation, resource);
+    let topics = ["rights", "__kferry.mirror.m"].map(|topic| allow(Operation::All, Resource::Topic(topic.to_owned())));
+    let group = |operation| allow(operation, Resource::Group("readers".to_owned()));
+    target.add_acls(&[&topics[..], &[allow(Operation::Alter, Resource::Cluster), group(Operation::Describe)]].concat())?;
+    let mut mirror = Mirror::new_as(ALICE, source, target, "topics = \"rights\"\ngroups = \"readers\"\n")?;
+    let ended = mirror.once()?;
+    let named = ended.log.contains("an ACL must allow User:alice the operation Read on group readers");
+    ensure!(ended.code == Some(1) && named && target.commits("readers")?.is_empty(), "{ended:?}");
+    target.add_acls(&[group(Operation::Read)])?;
+    mirror.copy()?;
+    ensure!(offsets(target, "readers", "rights")? == [(0, 7)]);
     Ok(())
 }

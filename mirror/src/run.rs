@@ -625,7 +625,7 @@ impl Run {
         self.next_groups = Instant::now() + self.mirror.groups_interval;
         let orders = self.table.groups.take_orders();
         if self.mirror.groups.is_empty() {
-            self.table.groups.publish(Arc::default(), orders);
+            self.table.groups.publish(&Arc::default(), orders);
         } else {
             self.groups.spawn(groups::pass(self.groups_work(), self.state.group_log(), orders));
         }
@@ -660,11 +660,14 @@ impl Run {
         known
     }
 
-    fn groups_passed(&mut self, passed: Passed) {
+    fn groups_passed(&mut self, mut passed: Passed) {
         self.state.groups_changed(passed.changes);
-        let report = Arc::new(passed.report);
-        metrics::groups(&self.mirror.name, &self.table.groups.report(), &report);
-        self.table.groups.publish(report, passed.orders);
+        let before = self.table.groups.report();
+        if passed.report.error.is_some() && passed.report.offsets.is_empty() {
+            passed.report.offsets.clone_from(&before.offsets);
+        }
+        metrics::groups(&self.mirror.name, &before, &passed.report);
+        self.table.groups.publish(&Arc::new(passed.report), passed.orders);
     }
 
     /// With `once`: the groups' offsets, now that the records before them are there. Says which are not written, and why.
