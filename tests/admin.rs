@@ -321,6 +321,8 @@ async fn groups(cluster: &Cluster, client: &Client) -> Result<()> {
         let consumer = member(cluster, name, protocol)?;
         until("the group is stable", async || Ok(all(client.describe_groups(&[name]).await)?[name].state == "Stable")).await?;
         let described = all(client.describe_groups(&[name, "idle", "never-there"]).await)?;
+        let allowed = all(client.group_authorized_operations(&[name, "idle", "never-there"]).await)?;
+        assert!(allowed.len() == 3 && allowed.values().all(|allowed| allowed.contains(Operation::Read)), "{allowed:?}");
         let live = &described[name];
         assert!(live.group_type == group_type && live.is_live() && live.state == "Stable", "{described:?}");
         assert_eq!(live.members.iter().map(|member| member.client_id.as_str()).collect::<Vec<_>>(), ["reader-1"]);
@@ -473,6 +475,7 @@ async fn rights(cluster: &Cluster, admin: &Client) -> Result<()> {
     let of_group = "GROUP_AUTHORIZATION_FAILED";
     missing(&refused(alice.offset_fetch(&["idle"], false).await)?, of_group, "Describe", "group idle");
     missing(&refused(alice.describe_groups(&["idle"]).await)?, of_group, "Describe", "group idle");
+    missing(&refused(alice.group_authorized_operations(&["idle"]).await)?, of_group, "Describe", "group idle");
     let unseen = alice.init_producer_id("theirs", LIMIT).await.unwrap_err();
     missing(&unseen, "TRANSACTIONAL_ID_AUTHORIZATION_FAILED", "Describe", "transactional id theirs");
     assert_eq!(alice.list_groups(GroupFilter::default()).await?, []);

@@ -1,5 +1,6 @@
 //! `make bench-mirror`: what it costs to copy topics between two real clusters, beside MirrorMaker 2 in the same run, for small batches, for a log
-//! that starts late, and for many partitions in which little happens. `bench-mirror --only copy,mm2,small,padding,idle` runs some of it.
+//! that starts late, and for many partitions in which little happens; and where groups go on, beside MirrorMaker 2 too.
+//! `bench-mirror --only copy,mm2,small,padding,idle,groups` runs some of it.
 
 use std::io::Write as _;
 use std::process::Command;
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
-use harness::kafka::{Cluster, Fill, Listener, Stored};
+use harness::kafka::{Cluster, Commit, Fill, Listener, Stored};
 use harness::measure::{self, Memory, Spread, cpu_time, memory};
 use harness::process::Process;
 use harness::proxy::{Routes, executable};
@@ -42,6 +43,13 @@ const IDLE_PARTITIONS: i32 = 10;
 const IDLE_RECORDS: usize = 20;
 const IDLE_TIME: Duration = Duration::from_mins(1);
 
+const GROUPS_TOPIC: &str = "bench-groups";
+const GROUPS: [&str; 3] = ["bench-billing", "bench-search", "bench-reports"];
+/// 100,000 in each partition.
+const OF_GROUPS: Fill = Fill { records: 400_000, records_per_batch: 768, compression: "lz4" };
+/// How long MirrorMaker 2 has for the groups once the records are there, and how often it copies their offsets (`mm2.properties`).
+const FOR_GROUPS: Duration = Duration::from_mins(1);
+
 /// The mirror has this share of MirrorMaker 2's CPU time after its start, for all that it does.
 const CPU_GOAL: f64 = 20.0;
 /// The mirror takes this share of its time from the first record to the last.
@@ -54,7 +62,7 @@ const LIMIT: Duration = Duration::from_mins(10);
 /// How often the target is asked how far it is: each look costs it five short connections.
 const LOOK: Duration = Duration::from_millis(50);
 
-const PARTS: [&str; 5] = ["copy", "mm2", "small", "padding", "idle"];
+const PARTS: [&str; 6] = ["copy", "mm2", "small", "padding", "idle", "groups"];
 
 fn main() -> Result<()> {
     let parts = parts()?;
@@ -90,6 +98,9 @@ fn main() -> Result<()> {
     }
     if wanted("idle") {
         idle(&stage)?;
+    }
+    if wanted("groups") {
+        groups(&stage)?;
     }
     Ok(())
 }
@@ -160,21 +171,27 @@ impl Stage {
 
     /// Copies topics that match, as a job that ends with the last record.
     fn kferry(&self, topic: &str, coalesce: Coalesce) -> Result<Cost> {
-        let process = spawn("kferry-mirror", kferry_mirror(&self.routes(topic)?, coalesce)?.arg("--once"))?;
+        let process = spawn("kferry-mirror", kferry_mirror(&self.routes(topic, "")?, coalesce)?.arg("--once"))?;
         self.watch(process, topic, Ends::Itself)
     }
 
-    fn routes(&self, topics_regex: &str) -> Result<Routes> {
-        let mirror =
-            format!("[[mirrors]]\nname = \"bench\"\nsource = \"source\"\ntarget = \"target\"\ntopics_regex = [\"{topics_regex}\"]\n");
+    /// `lines` are more lines of the mirror.
+    fn routes(&self, topics_regex: &str, lines: &str) -> Result<Routes> {
+        let mirror = format!(
+            "[[mirrors]]\nname = \"bench\"\nsource = \"source\"\ntarget = \"target\"\ntopics_regex = [\"{topics_regex}\"]\n{lines}"
+        );
         let routes = Routes::new()?
             .cluster("source", &self.source.bootstrap_servers(Listener::Plaintext)?)
             .cluster("target", &self.target.bootstrap_servers(Listener::Plaintext)?);
         Ok(routes.route("all", "*", "source").section(&mirror))
     }
 
-    /// As `connect-mirror-maker.sh` and `kafka-run-class.sh` start it.
     fn mirror_maker(&self, topic: &str) -> Result<Cost> {
+        self.watch(self.start_mirror_maker(topic)?, topic, Ends::Never)
+    }
+
+    /// As `connect-mirror-maker.sh` and `kafka-run-class.sh` start it.
+    fn start_mirror_maker(&self, topic: &str) -> Result<Process> {
         let folder = run::folder("mirror-maker")?;
         let properties = folder.join("mm2.properties");
         let text = include_str!("kafka/mm2.properties")
@@ -187,7 +204,7 @@ impl Stage {
         command.args(["-XX:InitiatingHeapOccupancyPercent=35", "-XX:+ExplicitGCInvokesConcurrent", "-Djava.awt.headless=true"]);
         command.arg("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn").arg("-cp").arg(jars::kafka(MIRROR_MAKER)?.join("*"));
         command.arg("org.apache.kafka.connect.mirror.MirrorMaker").arg(&properties);
-        self.watch(spawn("MirrorMaker 2", &command)?, topic, Ends::Never)
+        spawn("MirrorMaker 2", &command)
     }
 
     /// Measures a copy from the start of its process on, and checks that it is whole.
@@ -455,13 +472,93 @@ fn padding(stage: &Stage) -> Result<()> {
     Ok(())
 }
 
+/// Where groups that were stopped on the source would go on on the target.
+fn groups(stage: &Stage) -> Result<()> {
+    let topic = GROUPS_TOPIC;
+    stage.source.create_topic(topic, PARTITIONS, &[])?;
+    stage.fill(topic, OF_GROUPS)?;
+    let each = OF_GROUPS.records as i64 / i64::from(PARTITIONS);
+    for (group, n) in GROUPS.iter().zip(1..) {
+        // Anywhere in the log.
+        let at = |partition: i32| (n * 31_337 + i64::from(partition) * 27_183) % each;
+        stage.source.commit(group, topic, (0..PARTITIONS).map(|partition| (partition, Commit::at(at(partition)))))?;
+    }
+
+    let lines = format!("groups = {GROUPS:?}\n");
+    let mut command = kferry_mirror(&stage.routes(topic, &lines)?, Coalesce::Yes)?;
+    let start = Instant::now();
+    let mut process = spawn("kferry-mirror", command.arg("--once"))?;
+    let status = process.wait(LIMIT)?;
+    ensure!(status.success(), "it ended with {status}:\n{}", process.log_tail(30));
+    let ours = (GoesOn::of(stage)?, seconds(start.elapsed()));
+    stage.target.delete_topic(topic)?;
+    for group in GROUPS {
+        stage.target.delete_group(group)?;
+    }
+
+    // That it is there already is no matter to it, and can be asked about.
+    stage.target.create_topic(topic, PARTITIONS, &[])?;
+    let start = Instant::now();
+    let mut mirror_maker = stage.start_mirror_maker(topic)?;
+    stage.target.await_log_ends(topic, OF_GROUPS.records as i64, LIMIT)?;
+    let copied = Instant::now();
+    let mut theirs = (GoesOn::of(stage)?, seconds(start.elapsed()));
+    while copied.elapsed() < FOR_GROUPS {
+        std::thread::sleep(Duration::from_secs(1));
+        let now = GoesOn::of(stage)?;
+        if now != theirs.0 {
+            theirs = (now, seconds(start.elapsed()));
+        }
+    }
+    mirror_maker.kill();
+
+    println!("\n{} groups that were stopped somewhere in {PARTITIONS} partitions of {each} records", GROUPS.len());
+    let mut table = table(["", "exact", "without an offset", "records to be read again", "so after its start, s"]);
+    for (name, (goes_on, after)) in [(format!("MirrorMaker 2 {MIRROR_MAKER}"), theirs), ("kferry-mirror --once".to_owned(), ours)] {
+        let GoesOn { exact, missing, again } = goes_on;
+        let of = GROUPS.len() * PARTITIONS as usize;
+        table.add_row([name, format!("{exact} of {of}"), missing.to_string(), again.to_string(), format!("{after:.1}")]);
+    }
+    println!("{table}");
+    ensure!(ours.0.missing == 0 && ours.0.again == 0, "{ours:?}");
+    Ok(())
+}
+
+/// Where groups go on on the target, beside where they were stopped.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct GoesOn {
+    /// Offsets that are the source's.
+    exact: usize,
+    /// Those that are not there: all is read again, or nothing, as `auto.offset.reset` says.
+    missing: usize,
+    /// Records between those that are there and the source's.
+    again: i64,
+}
+
+impl GoesOn {
+    fn of(stage: &Stage) -> Result<Self> {
+        let mut goes_on = Self::default();
+        for group in GROUPS {
+            let there = stage.target.committed_offsets(group)?;
+            for (partition, offset) in stage.source.committed_offsets(group)? {
+                match there.get(&partition) {
+                    Some(there) if *there == offset => goes_on.exact += 1,
+                    Some(there) => goes_on.again += (offset - there).abs(),
+                    None => goes_on.missing += 1,
+                }
+            }
+        }
+        Ok(goes_on)
+    }
+}
+
 /// A daemon for many partitions.
 fn idle(stage: &Stage) -> Result<()> {
     let topics: Vec<_> = (0..IDLE_TOPICS).map(|n| format!("idle-{n:03}")).collect();
     for topic in &topics {
         stage.source.create_topic(topic, IDLE_PARTITIONS, &[])?;
     }
-    let mut mirror = spawn("kferry-mirror", &kferry_mirror(&stage.routes("idle-.*")?, Coalesce::Yes)?)?;
+    let mut mirror = spawn("kferry-mirror", &kferry_mirror(&stage.routes("idle-.*", "")?, Coalesce::Yes)?)?;
     let start = Instant::now();
     while stage.target.list_topics()?.iter().filter(|topic| topic.starts_with("idle-")).count() < IDLE_TOPICS {
         still_running(&mut mirror)?;

@@ -98,17 +98,19 @@ fn demo() -> Result<()> {
     say(&format!("kferry-mirror copies {} from legacy to new, where there is no such topic yet", mirrored::TOPIC));
     let mut writer = Some(Writer::start(&stage));
     let mut shipments = Reader::new(&stage.legacy)?;
+    let mut billing = Reader::group(&stage.legacy)?;
 
     let mut rows: Vec<Vec<Cell>> =
         PRODUCERS.iter().map(|producer| vec![Cell::new(producer.client_id), Cell::new(producer.software())]).collect();
     let mut reader = vec![Cell::new(READER), Cell::new("librdkafka, a group")];
     let mut steady_row = vec![Cell::new(STEADY), Cell::new("librdkafka, stays connected")];
     let mut shipments_row = vec![Cell::new(mirrored::READER), Cell::new("librdkafka, its own offsets")];
+    let mut billing_row = vec![Cell::new(mirrored::GROUP), Cell::new("librdkafka, a group")];
     let mut steady: Option<Steady> = None;
 
     for (round, (name, orders)) in ROUNDS.into_iter().enumerate() {
         if round > 0 {
-            stage.proxy.edit(&stage.routes(orders))?;
+            stage.proxy.edit(&stage.routes(round))?;
         }
         say(&format!("routes.toml: {}", style(format!("orders-* and {}  →  {orders}", mirrored::READER)).cyan().bold()));
         say(&format!("    {} producers connect and send {RECORDS} records each, {READER} reads", PRODUCERS.len()));
@@ -134,11 +136,23 @@ fn demo() -> Result<()> {
             mirrored::READER,
             shipments.offsets().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
         ));
-        // The last time to the end of what there is, else it is stopped in the middle.
+        // The last time to the end of what there is, else they are stopped in the middle.
         let last = writer.take_if(|_| round + 1 == ROUNDS.len()).map(Writer::stop).transpose()?;
         let count = last.map_or(mirrored::READ, |all| all - shipments.count());
         shipments.run(stage, orders, count).with_context(|| format!("{}, {name}", mirrored::READER))?;
         shipments_row.push(landed(orders, count));
+
+        let cluster = mirrored::GROUP_ROUNDS[round];
+        if round > 0 && cluster != mirrored::GROUP_ROUNDS[round - 1] {
+            let offsets = copying.syncs_the_group()?.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            say(&format!(
+                "    {} was stopped on legacy and is started on {cluster}: its committed offsets are {offsets} there",
+                mirrored::GROUP
+            ));
+        }
+        let count = last.map_or(mirrored::READ, |all| all - billing.count());
+        billing.run(stage, cluster, count).with_context(|| format!("{}, {name}", mirrored::GROUP))?;
+        billing_row.push(landed(cluster, count));
         if orders == "new" {
             say("    kferry-mirror is killed (kill -9) and started again");
             copying.kill_and_restart()?;
@@ -157,7 +171,7 @@ fn demo() -> Result<()> {
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED);
     table.set_header(["client.id", "client"].into_iter().chain(ROUNDS.map(|(name, _)| name)));
-    table.add_rows(rows).add_row(reader).add_row(steady_row).add_row(shipments_row);
+    table.add_rows(rows).add_row(reader).add_row(steady_row).add_row(shipments_row).add_row(billing_row);
     println!("\n{table}");
     let bytes = |route| stage.proxy.metric("kferry_proxy_request_bytes_total", &[("route", route)]);
     let (relayed, bootstrap) = (bytes(RELAYED)?, bytes("payments")?);
@@ -169,9 +183,15 @@ fn demo() -> Result<()> {
     copying.reaches(&stage.new, &stage.legacy.log_ends(mirrored::TOPIC)?)?;
     let (count, (lost, twice)) = (shipments.count(), shipments.lost_and_twice(&stage)?);
     ensure!((lost, twice) == (0, 0), "{} lost {lost} records and read {twice} twice", mirrored::READER);
+    let (billed, (unbilled, billed_twice)) = (billing.count(), billing.lost_and_twice(&stage)?);
+    ensure!((unbilled, billed_twice) == (0, 0), "{} lost {unbilled} records and read {billed_twice} twice", mirrored::GROUP);
     let done = style("✔").green().bold();
     println!("\n{done} {} has the same {count} records on both clusters: offset, timestamp, key and value", mirrored::TOPIC);
     println!("{done} {} changed the cluster twice with nothing but its offsets: {lost} lost, {twice} twice", mirrored::READER);
+    println!(
+        "{done} {}, a group, was stopped on legacy and started on new: {billed} records, {unbilled} lost, {billed_twice} twice",
+        mirrored::GROUP
+    );
     Ok(())
 }
 
@@ -198,12 +218,12 @@ impl Stage {
         }
         mirrored::create(&legacy)?;
         let clusters = Routes::new()?.kafka("legacy", &legacy, Listener::Plaintext, None)?.kafka("new", &new, Listener::Plaintext, None)?;
-        let proxy = Proxy::start(&routes(&clusters, ROUNDS[0].1))?;
+        let proxy = Proxy::start(&routes(&clusters, 0))?;
         Ok(Self { legacy, new, clusters, proxy })
     }
 
-    fn routes(&self, orders: &str) -> Routes {
-        routes(&self.clusters, orders)
+    fn routes(&self, round: usize) -> Routes {
+        routes(&self.clusters, round)
     }
 
     fn cluster(&self, name: &str) -> &Cluster {
@@ -263,11 +283,13 @@ impl Stage {
     }
 }
 
-fn routes(clusters: &Routes, orders: &str) -> Routes {
+fn routes(clusters: &Routes, round: usize) -> Routes {
+    let orders = ROUNDS[round].1;
     clusters
         .clone()
         .route("orders", "orders-*", orders)
         .route(mirrored::TOPIC, mirrored::READER, orders)
+        .route(mirrored::GROUP, mirrored::GROUP, mirrored::GROUP_ROUNDS[round])
         .route("payments", "payments-*", "new")
         .relay(RELAYED, "invoices-*", "new", "")
         .route("everybody-else", "*", "legacy")

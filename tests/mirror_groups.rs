@@ -2,11 +2,12 @@
 //! lives on the target is left alone.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use harness::kafka::{Cluster, Commit, Fill, Listener, Record};
+use harness::kafka::{ALICE, Acl, Cluster, Commit, Fill, Listener, Operation, Record, Resource};
 use harness::mirror::Mirror;
 use harness::process::Process;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
@@ -358,6 +359,39 @@ fn a_group_that_lives_on_the_target_is_left_alone() -> Result<()> {
     thousand_groups(source, target, &running)
 }
 
+/// Whenever it is killed, it knows afterwards what it has written, or was about to write: it never takes that for somebody else's.
+fn killed_again_and_again(source: &Cluster, target: &Cluster, running: &mut Running) -> Result<()> {
+    const KILLS: u64 = 8;
+    let (stopped, at) = (AtomicBool::new(false), AtomicI64::new(0));
+    thread::scope(|scope| {
+        let committing = scope.spawn(|| {
+            while !stopped.load(Ordering::Relaxed) {
+                let next = at.load(Ordering::Relaxed) % 9_000 + 1;
+                source.commit("restless", "orders", (0..4).map(|partition| (partition, Commit::at(next))))?;
+                at.store(next, Ordering::Relaxed);
+            }
+            anyhow::Ok(())
+        });
+        let killing = (0..KILLS).try_for_each(|kill| {
+            running.kill_and_restart()?;
+            let (before, deadline) = (target.committed_offsets("restless")?, Instant::now() + LIMIT);
+            while target.committed_offsets("restless")? == before {
+                ensure!(Instant::now() < deadline, "nothing is written after {kill} kills:\n{}", running.mirror.logs()?);
+                thread::sleep(Duration::from_millis(10));
+            }
+            // Passes begin each second: so each time at another place of one.
+            thread::sleep(Duration::from_millis(900 + kill * 20));
+            Ok(())
+        });
+        stopped.store(true, Ordering::Relaxed);
+        committing.join().map_err(|_| anyhow::anyhow!("committing panicked"))??;
+        killing
+    })?;
+    let (found, at) = (running.sync()?, at.load(Ordering::Relaxed));
+    ensure!(offsets(target, "restless", "orders")? == [(0, at), (1, at), (2, at), (3, at)], "{at}: {:?}", found.rows("restless"));
+    Ok(())
+}
+
 /// What a transaction is about to commit is copied when it has.
 fn transaction(source: &Cluster, running: &Running) -> Result<()> {
     source.commit("in-transaction", "orders", [(0, Commit::at(10))])?;
@@ -405,7 +439,11 @@ fn thousand_groups(source: &Cluster, target: &Cluster, running: &Running) -> Res
 fn groups_of_the_consumer_protocol_and_a_direction_that_turns() -> Result<()> {
     const TOPIC: &str = "orders";
     const PROTOCOL: &str = "group.protocol=consumer";
-    let [source, target] = &clusters("4.3.0", "4.3.0", &[])?;
+    let builders = vec![
+        Cluster::version("4.3.0").name("source"),
+        Cluster::version("4.3.0").name("target").first_node_id(11).listen(Listener::SaslPlaintext).acls(),
+    ];
+    let [source, target] = &Cluster::start_all(builders)?[..] else { bail!("two clusters were asked for") };
     source.create_topic(TOPIC, 4, &[])?;
     let fill = Fill { records: 40_000, records_per_batch: 100, compression: "lz4" };
     source.fill(TOPIC, fill, |n, value| value.extend(format!("order {n}").bytes()))?;
@@ -443,6 +481,8 @@ fn groups_of_the_consumer_protocol_and_a_direction_that_turns() -> Result<()> {
     ensure!(found.rows("stays").len() == 4 && offsets(target, "stays", TOPIC)? == before && offsets(target, "java", TOPIC)? == there);
     drop((stays, member));
 
+    killed_again_and_again(source, target, &mut running)?;
+
     // The target leads the group from here on: what it commits there comes back, where the source still has what went over.
     source.commit("back", TOPIC, [(0, Commit::at(100)), (1, Commit::at(200))])?;
     running.sync()?;
@@ -455,5 +495,24 @@ fn groups_of_the_consumer_protocol_and_a_direction_that_turns() -> Result<()> {
     let found = running.sync()?;
     ensure!(offsets(source, "back", TOPIC)? == [(0, 150), (1, 201)], "{:?}", found.rows("back"));
     ensure!(offsets(target, "back", TOPIC)? == [(0, 150), (1, 250)], "{:?}", found.rows("back"));
+    drop(running);
+    a_missing_right_is_named(source, target)
+}
+
+fn a_missing_right_is_named(source: &Cluster, target: &Cluster) -> Result<()> {
+    source.create_topic("rights", 1, &[])?;
+    source.produce("rights", &numbered(0, 10))?;
+    source.commit("readers", "rights", [(0, Commit::at(7))])?;
+    let allow = |operation, resource| Acl::allow(ALICE.name, operation, resource);
+    let topics = ["rights", "__kferry.mirror.m"].map(|topic| allow(Operation::All, Resource::Topic(topic.to_owned())));
+    let group = |operation| allow(operation, Resource::Group("readers".to_owned()));
+    target.add_acls(&[&topics[..], &[allow(Operation::Alter, Resource::Cluster), group(Operation::Describe)]].concat())?;
+    let mut mirror = Mirror::new_as(ALICE, source, target, "topics = \"rights\"\ngroups = \"readers\"\n")?;
+    let ended = mirror.once()?;
+    let named = ended.log.contains("an ACL must allow User:alice the operation Read on group readers");
+    ensure!(ended.code == Some(1) && named && target.commits("readers")?.is_empty(), "{ended:?}");
+    target.add_acls(&[group(Operation::Read)])?;
+    mirror.copy()?;
+    ensure!(offsets(target, "readers", "rights")? == [(0, 7)]);
     Ok(())
 }

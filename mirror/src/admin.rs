@@ -66,6 +66,7 @@ fn partitions(mirrors: &Mirrors) -> Value {
                 "lag_records": known.lag(),
                 "lag_seconds": known.behind_since.map_or(0.0, |since| since.elapsed().as_secs_f64()),
                 "skipped": known.skipped,
+                "segments": known.map.segments().len(),
             })
         })
     });

@@ -96,7 +96,7 @@ pub struct Report {
     pub written: usize,
     /// How long it took.
     pub seconds: f64,
-    /// Why a cluster could not be asked. What is told of the offsets is then not all of them.
+    /// Why a cluster could not be asked. The offsets are those of the pass before then, or not all of them.
     pub error: Option<String>,
     /// Each offset, by group, topic and partition.
     #[serde(skip)]
@@ -233,12 +233,12 @@ impl Board {
         std::mem::take(&mut *self.orders.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(crate) fn publish(&self, report: Arc<Report>, orders: Vec<Order>) {
+    pub(crate) fn publish(&self, report: &Arc<Report>, orders: Vec<Order>) {
+        *self.report.lock().unwrap_or_else(PoisonError::into_inner) = report.clone();
         for order in orders {
             // Whoever does not wait any more has closed it.
             let _ = order.send(report.clone());
         }
-        *self.report.lock().unwrap_or_else(PoisonError::into_inner) = report;
     }
 }
 
@@ -444,7 +444,12 @@ impl<'w> Direction<'w> {
         }
         let known = &candidate.known;
         let Some(offset) = candidate.offset else {
-            return leave(OffsetState::Waiting, format!("copied up to {}; the leader's log ends at {}", known.agreed, known.leader_end));
+            if let Some(first) = known.map.first(known.direction).filter(|first| candidate.committed.offset < *first) {
+                return leave(OffsetState::BelowLogStart, format!("the first offset of the leader that was copied is {first}"));
+            }
+            // Nothing is known of the leader's end while another process copies the partition.
+            let end = if known.leader_end > 0 { format!("; the leader's log ends at {}", known.leader_end) } else { String::new() };
+            return leave(OffsetState::Waiting, format!("copied up to {}{end}", known.agreed));
         };
         match log {
             Some(Ok(log)) if offset < *log.start() => {
@@ -731,7 +736,7 @@ mod tests {
         assert!(board.has_orders());
         let orders = board.take_orders();
         assert!(orders.len() == 1 && !board.has_orders());
-        board.publish(Arc::new(Report { groups: 7, ..Report::default() }), orders);
+        board.publish(&Arc::new(Report { groups: 7, ..Report::default() }), orders);
         assert_eq!(asked.await.unwrap().unwrap().groups, 7);
         assert_eq!(board.report().groups, 7);
         assert!(board.sync().await.is_none(), "nobody makes a pass");

@@ -25,6 +25,7 @@ const SKIPPED: &str = "kferry_mirror_skipped_records_total";
 const ERRORS: &str = "kferry_mirror_errors_total";
 const LAG_RECORDS: &str = "kferry_mirror_lag_records";
 const LAG_SECONDS: &str = "kferry_mirror_lag_seconds";
+const SEGMENTS: &str = "kferry_mirror_segments";
 const PARTITIONS: &str = "kferry_mirror_partitions";
 const GROUP_OFFSETS: &str = "kferry_mirror_group_offsets";
 const GROUP_COMMITS: &str = "kferry_mirror_group_commits_total";
@@ -51,6 +52,7 @@ pub fn install() -> anyhow::Result<PrometheusHandle> {
     describe_counter!(ERRORS, "Interruptions of a partition, by mirror and kind");
     describe_gauge!(LAG_RECORDS, "Offsets that the leader has and the follower does not, by mirror, topic and partition");
     describe_gauge!(LAG_SECONDS, "Since when the follower lacks something, by mirror, topic and partition");
+    describe_gauge!(SEGMENTS, "Segments of the offset maps of this process's partitions, by mirror: where offsets are translated");
     describe_gauge!(PARTITIONS, "Partitions, by mirror and phase");
     describe_counter!(PASSES, "Looks at both clusters' topics, by mirror and result");
     describe_gauge!(GROUP_OFFSETS, "Offsets that groups have committed in the mirror's topics, by mirror and state");
@@ -208,10 +210,13 @@ fn lag(mirror: &str, partition: &TopicPartition, known: &Known) {
 /// How all partitions are, now and then.
 pub(crate) fn partitions<'a>(mirror: &str, partitions: impl Iterator<Item = (&'a TopicPartition, Known)>) {
     let mut phases = [0_u32; Phase::ALL.len()];
+    let mut segments = 0;
     for (partition, known) in partitions {
         lag(mirror, partition, &known);
+        segments += known.map.segments().len();
         phases[Phase::ALL.iter().position(|phase| *phase == known.phase).unwrap_or_default()] += 1;
     }
+    gauge!(SEGMENTS, "mirror" => mirror.to_owned()).set(segments as f64);
     for (phase, count) in Phase::ALL.iter().zip(phases) {
         gauge!(PARTITIONS, "mirror" => mirror.to_owned(), "phase" => phase.name()).set(count);
     }

@@ -164,9 +164,9 @@ pub struct Run {
     reading: JoinSet<(Arc<Shard>, Result<(), StateError>)>,
     /// Shards that are over wait for this, until then.
     handover: Option<(Handover, Instant)>,
-    /// Both clusters, while no pass has them, and the topics of the last one.
+    /// Both clusters, while no pass has them, and the topics of the last one, once there was one.
     clusters: Option<(Cluster, Cluster)>,
-    plans: Vec<TopicPlan>,
+    plans: Option<Vec<TopicPlan>>,
     /// Partitions that `--accept` names, once what was kept of them is forgotten.
     forgotten: HashSet<TopicPartition>,
     passing: JoinSet<Result<Passed, StateError>>,
@@ -277,7 +277,7 @@ impl Run {
             reading: JoinSet::new(),
             handover: None,
             clusters: None,
-            plans: Vec::new(),
+            plans: None,
             forgotten: HashSet::new(),
             passing: JoinSet::new(),
             groups: JoinSet::new(),
@@ -444,7 +444,7 @@ impl Run {
         let Ok(passed) = passed else { return };
         self.clusters = Some(passed.clusters);
         self.complete = passed.complete;
-        self.plans = passed.plans;
+        self.plans = Some(passed.plans);
         self.forgotten.extend(passed.forgotten);
         let refused: BTreeMap<_, _> = passed.refused.into_iter().collect();
         for (topic, reason) in &refused {
@@ -459,11 +459,11 @@ impl Run {
     }
 
     fn take_in_all(&mut self) {
-        let plans = std::mem::take(&mut self.plans);
+        let Some(plans) = self.plans.take() else { return };
         for plan in plans.iter().filter(|plan| plan.error.is_none() && plan.action == Action::Nothing) {
             self.take_in(plan);
         }
-        self.plans = plans;
+        self.plans = Some(plans);
     }
 
     /// Partitions that are new, and those whose leader has changed.
@@ -541,7 +541,7 @@ impl Run {
 
     /// Topics that are gone from the source, or that the file selects no more.
     fn drop_deleted(&mut self) {
-        let plans = &self.plans;
+        let plans = self.plans.as_deref().unwrap_or_default();
         let gone =
             |partition: &TopicPartition| !plans.iter().any(|plan| plan.topic == partition.topic && partition.partition < plan.partitions);
         let (table, mirror) = (&self.table, &self.mirror.name);
@@ -706,7 +706,7 @@ impl Run {
     /// Begins a pass over the groups, if it is time for one or somebody has asked for it. With `once` there is one, at the end.
     fn sync_groups(&mut self) {
         let is_due = self.next_groups <= Instant::now() || self.table.groups.has_orders();
-        if is_due && !self.options.once && self.groups.is_empty() && !self.plans.is_empty() {
+        if is_due && !self.options.once && self.groups.is_empty() && self.plans.is_some() {
             self.begin_groups();
         }
     }
@@ -715,14 +715,14 @@ impl Run {
         self.next_groups = Instant::now() + self.mirror.groups_interval;
         let orders = self.table.groups.take_orders();
         if self.mirror.groups.is_empty() {
-            self.table.groups.publish(Arc::default(), orders);
+            self.table.groups.publish(&Arc::default(), orders);
         } else {
             self.groups.spawn(groups::pass(self.groups_work(), self.state.clone(), orders));
         }
     }
 
     fn groups_work(&self) -> Work {
-        let ready = self.plans.iter().filter(|plan| plan.error.is_none() && plan.action == Action::Nothing);
+        let ready = self.plans.iter().flatten().filter(|plan| plan.error.is_none() && plan.action == Action::Nothing);
         let topics = ready.map(|plan| {
             let partitions = (0..plan.partitions).map(|partition| self.known(plan, partition)).collect();
             CopiedTopic { source: plan.topic.clone(), target: plan.target.clone(), partitions }
@@ -746,10 +746,13 @@ impl Run {
         Arc::new(live.filter(|live| live.agreed >= kept.agreed).unwrap_or(kept))
     }
 
-    fn groups_passed(&self, passed: groups::Passed) {
-        let report = Arc::new(passed.report);
-        metrics::groups(&self.mirror.name, &self.table.groups.report(), &report);
-        self.table.groups.publish(report, passed.orders);
+    fn groups_passed(&self, mut passed: groups::Passed) {
+        let before = self.table.groups.report();
+        if passed.report.error.is_some() && passed.report.offsets.is_empty() {
+            passed.report.offsets.clone_from(&before.offsets);
+        }
+        metrics::groups(&self.mirror.name, &before, &passed.report);
+        self.table.groups.publish(&Arc::new(passed.report), passed.orders);
     }
 
     /// With `once`: the groups' offsets, now that the records before them are there. Says which are not written, and why.

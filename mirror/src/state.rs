@@ -29,6 +29,8 @@ use crate::topics::TopicPlan;
 
 /// Partitions of the topic.
 const SHARDS: i32 = 16;
+/// The active segment is never compacted, and all of it is read at a start. Groups that commit all the time write a record for each offset.
+const SEGMENT: &str = "4194304";
 /// Bytes of state in one answer.
 const MAX_BYTES: i32 = 1 << 20;
 /// Bytes of keys and values in one batch: far below what a broker takes.
@@ -154,7 +156,8 @@ impl State {
         let partitions = match there {
             Some(there) => there.partitions.len() as i32,
             None if create => {
-                append::create(&client, &topic, SHARDS, mirror.replication_factor, &[("cleanup.policy", "compact")]).await?;
+                let configs = [("cleanup.policy", "compact"), ("segment.bytes", SEGMENT)];
+                append::create(&client, &topic, SHARDS, mirror.replication_factor, &configs).await?;
                 SHARDS
             }
             None => return Ok(None),

@@ -11,9 +11,10 @@ use kafka_protocol::ResponseError;
 use kferry_wire::admin::configs::{ConfigChange, ConfigEntry, ConfigResource, ConfigSource};
 use kferry_wire::admin::topics::{NewPartitions, NewTopic};
 use kferry_wire::client::{Client, ClientError, Metadata, Topic, Topics};
-use kferry_wire::config::{Mirror, NamingError};
+use kferry_wire::config::{Mirror, NamingError, OnError};
 use serde::Serialize;
 
+use crate::dead_letters;
 use crate::offsets::Direction;
 use crate::state::LeaderState;
 
@@ -212,6 +213,15 @@ pub async fn plan(
     let mut plans: Vec<_> = plans.collect();
     for plan in &mut plans {
         plan.target = targets[&plan.topic].as_ref().map_or_else(|_| plan.topic.clone(), Arc::clone);
+        let dead_letters = dead_letters::topic(&plan.target);
+        if mirror.on_error == OnError::DeadLetter && on_target.contains(&*dead_letters) {
+            plan.error.get_or_insert_with(|| {
+                format!(
+                    "its dead letters would go to {dead_letters}, which is a copy itself: leave that one out with exclude_regex, rename it in \
+                     [mirrors.rename], or set on_error = \"fail\" or \"skip\""
+                )
+            });
+        }
     }
     Ok(plans)
 }

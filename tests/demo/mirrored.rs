@@ -1,5 +1,5 @@
-//! The mirror's part of the demo: a topic that is written to on the legacy cluster all the time, and a consumer of it that changes the
-//! cluster with nothing but the offsets that it has.
+//! The mirror's part of the demo: a topic that is written to on the legacy cluster all the time, a consumer of it that changes the cluster with
+//! nothing but the offsets that it has, and a consumer group that is stopped on the legacy cluster and started on the new one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,11 +10,12 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use harness::kafka::{Cluster, Record};
 use harness::mirror::Mirror;
 use harness::process::Process;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::metadata::MetadataBroker;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::{Offset, TopicPartitionList};
+use serde_json::Value;
 
 use crate::{LIMIT, Stage};
 
@@ -23,7 +24,13 @@ pub(crate) const TOPIC: &str = "shipments";
 /// A consumer that keeps its offsets itself.
 pub(crate) const READER: &str = "shipments-reader";
 
-/// What the reader reads before it is stopped, in the middle of what there is.
+/// A consumer group, whose offsets Kafka keeps.
+pub(crate) const GROUP: &str = "shipments-billing";
+
+/// Where the group is, in each round: it moves once.
+pub(crate) const GROUP_ROUNDS: [&str; 3] = ["legacy", "new", "new"];
+
+/// What a reader reads before it is stopped, in the middle of what there is.
 pub(crate) const READ: usize = 400;
 
 const WRITER: &str = "shipments-writer";
@@ -58,7 +65,7 @@ pub(crate) struct Copying {
 
 impl Copying {
     pub(crate) fn start(legacy: &Cluster, new: &Cluster) -> Result<Self> {
-        let mut mirror = Mirror::new(legacy, new, &format!("topics = [\"{TOPIC}\"]\n"))?;
+        let mut mirror = Mirror::new(legacy, new, &format!("topics = [\"{TOPIC}\"]\ngroups = [\"{GROUP}\"]\n"))?;
         let process = mirror.start(&[])?;
         Ok(Self { mirror, process })
     }
@@ -83,6 +90,23 @@ impl Copying {
             thread::sleep(Duration::from_millis(50));
         }
         Ok(())
+    }
+}
+
+impl Copying {
+    /// Has the group's offsets copied now, as an operator does between stopping and starting it. Says which they are.
+    pub(crate) fn syncs_the_group(&self) -> Result<Vec<i64>> {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let answer = self.mirror.http("POST", "/groups/sync")?;
+            let found: Value = serde_json::from_str(&answer.body).context(answer.body)?;
+            let rows = found["groups"].as_array().map_or(&[][..], Vec::as_slice);
+            if rows.len() == PARTITIONS as usize && rows.iter().all(|row| row["state"] == "in-sync") {
+                return Ok(rows.iter().filter_map(|row| row["target_offset"].as_i64()).collect());
+            }
+            ensure!(Instant::now() < deadline, "the offsets of {GROUP} are not copied: {found:#}");
+            thread::sleep(Duration::from_millis(50));
+        }
     }
 }
 
@@ -133,16 +157,32 @@ impl Writer {
     }
 }
 
-/// The topic's consumer, instance after instance. What it has read and its next offsets are all that one hands on to the next.
+/// A consumer of the topic, instance after instance.
 pub(crate) struct Reader {
+    client_id: &'static str,
+    keeps: Offsets,
     next: Vec<i64>,
     seen: Vec<Record>,
 }
 
+/// Who keeps a reader's offsets from one instance to the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Offsets {
+    /// It does: that is all that one hands on to the next.
+    Itself,
+    /// Kafka does, for its group. One hands nothing on to the next.
+    Group,
+}
+
 impl Reader {
-    /// It begins at the beginning.
+    /// It begins at the beginning, and keeps its offsets itself.
     pub(crate) fn new(legacy: &Cluster) -> Result<Self> {
-        Ok(Self { next: legacy.log_starts(TOPIC)?, seen: Vec::new() })
+        Ok(Self { client_id: READER, keeps: Offsets::Itself, next: legacy.log_starts(TOPIC)?, seen: Vec::new() })
+    }
+
+    /// The same as a group.
+    pub(crate) fn group(legacy: &Cluster) -> Result<Self> {
+        Ok(Self { client_id: GROUP, keeps: Offsets::Group, ..Self::new(legacy)? })
     }
 
     /// The next offset of each partition.
@@ -157,17 +197,18 @@ impl Reader {
 
     /// One instance: connects, goes on at its offsets, reads so many records, and is stopped.
     pub(crate) fn run(&mut self, stage: &Stage, cluster: &str, count: usize) -> Result<()> {
-        let mut config = stage.client(READER);
-        // An offset that the cluster does not have is an error, not a reason to begin anywhere else.
-        config.set("group.id", READER).set("enable.auto.commit", "false").set("auto.offset.reset", "error");
+        let mut config = stage.client(self.client_id);
+        // An offset that the cluster does not have is an error, not a reason to begin anywhere else; but for a group that has none yet.
+        let is_new = self.keeps == Offsets::Group && self.seen.is_empty();
+        config.set("group.id", self.client_id).set("enable.auto.commit", "false");
+        config.set("auto.offset.reset", if is_new { "earliest" } else { "error" });
         // A little of each partition at a time: so it is stopped in the middle of all of them.
         config.set("isolation.level", "read_committed").set("max.partition.fetch.bytes", "1000");
         let consumer: BaseConsumer = config.create()?;
-        let mut assignment = TopicPartitionList::new();
-        for (partition, offset) in (0..).zip(&self.next) {
-            assignment.add_partition_offset(TOPIC, partition, Offset::Offset(*offset))?;
+        match self.keeps {
+            Offsets::Itself => consumer.assign(&self.positions()?)?,
+            Offsets::Group => consumer.subscribe(&[TOPIC])?,
         }
-        consumer.assign(&assignment)?;
         let deadline = Instant::now() + LIMIT;
         let enough = self.seen.len() + count;
         while self.seen.len() < enough {
@@ -176,11 +217,22 @@ impl Reader {
                 self.take(&message?);
             }
         }
+        if self.keeps == Offsets::Group {
+            consumer.commit(&self.positions()?, CommitMode::Sync)?;
+        }
         // Both clusters have the topic: which one it read from is told by the brokers that it knows.
         let metadata = consumer.fetch_metadata(Some(TOPIC), LIMIT)?;
         let brokers: Vec<_> = metadata.brokers().iter().map(MetadataBroker::id).collect();
         ensure!(brokers == stage.cluster(cluster).node_ids(), "it read from the brokers {brokers:?}, not from {cluster}");
         Ok(())
+    }
+
+    fn positions(&self) -> Result<TopicPartitionList> {
+        let mut positions = TopicPartitionList::new();
+        for (partition, offset) in (0..).zip(&self.next) {
+            positions.add_partition_offset(TOPIC, partition, Offset::Offset(*offset))?;
+        }
+        Ok(positions)
     }
 
     fn take(&mut self, message: &BorrowedMessage<'_>) {
@@ -213,7 +265,7 @@ impl Reader {
         self.seen.sort();
         self.seen.dedup();
         let lost = legacy.iter().filter(|record| self.seen.binary_search(record).is_err()).count();
-        ensure!(lost > 0 || self.seen == legacy, "{READER} has read records that are on neither cluster");
+        ensure!(lost > 0 || self.seen == legacy, "{} has read records that are on neither cluster", self.client_id);
         Ok((lost, count - self.seen.len()))
     }
 }
