@@ -23,7 +23,7 @@ const FROZEN_MS: (u64, u64) = (200, 9_000);
 /// A killed broker stays away so long.
 const AWAY_MS: (u64, u64) = (0, 5_000);
 /// Between two kills of a mirror: within its start, its comparison, and while it copies.
-const RUNS_MS: (u64, u64) = (50, 5_000);
+const RUNS_MS: (u64, u64) = (50, 3_000);
 /// Between two blows to brokers.
 const CALM_MS: (u64, u64) = (0, 2_000);
 
@@ -61,37 +61,47 @@ fn strike(clusters: &[&Cluster], mut random: Random, count: usize) -> Result<()>
     Ok(())
 }
 
-/// A mirror runs, is killed and runs again, `count` times and until `over`.
+/// A mirror runs, is killed and runs again, `count` times and until `over`. Each run is by itself: as a member of the mirror's group it would wait for
+/// the session of the one that was killed, and be killed before it has copied anything.
 fn kill_and_restart(mirror: &mut Mirror, mut random: Random, count: usize, over: &AtomicBool) -> Result<usize> {
     let mut killed = 0;
     while killed < count || !over.load(Ordering::Relaxed) {
-        let mut process = mirror.start(&[])?;
+        let mut process = mirror.start(&["--once"])?;
         random.pause(RUNS_MS);
-        ensure!(process.exited().is_none(), "the mirror ended on its own:\n{}", process.log_tail(30));
-        process.kill();
-        killed += 1;
+        killed += usize::from(is_killed(&mut process)?);
     }
     Ok(killed)
 }
 
-/// Two mirrors of the same name, each of which is killed or frozen in turn: one that thaws is a zombie, and sends what it had in mind when the
-/// other has gone on.
+/// Kills it, unless it came to the end of what there was, or to partitions whose brokers are away.
+fn is_killed(process: &mut Process) -> Result<bool> {
+    match process.exited() {
+        None => process.kill(),
+        Some(status) => {
+            ensure!(matches!(status.code(), Some(0 | 1)), "the mirror ended with {status}:\n{}", process.log_tail(30));
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Two mirrors that both copy everything, since neither is in the group, each of which is killed or frozen in turn: one that thaws is a zombie, and
+/// sends what it had in mind when the other has gone on.
 fn fight(mirrors: &mut [Mirror; 2], mut random: Random, count: usize, over: &AtomicBool) -> Result<usize> {
     let mut blows = 0;
-    let mut running: Vec<Process> = mirrors.iter_mut().map(|mirror| mirror.start(&[])).collect::<Result<_>>()?;
+    let mut running: Vec<Process> = mirrors.iter_mut().map(|mirror| mirror.start(&["--once"])).collect::<Result<_>>()?;
     while blows < count || !over.load(Ordering::Relaxed) {
         random.pause(RUNS_MS);
         let which = random.below(2) as usize;
-        ensure!(running[which].exited().is_none(), "the mirror ended on its own:\n{}", running[which].log_tail(30));
-        if random.below(2) == 0 {
+        if random.below(2) == 0 && running[which].exited().is_none() {
             running[which].freeze()?;
             random.pause(RUNS_MS);
             running[which].thaw()?;
+            blows += 1;
         } else {
-            running[which].kill();
-            running[which] = mirrors[which].start(&[])?;
+            blows += usize::from(is_killed(&mut running[which])?);
+            running[which] = mirrors[which].start(&["--once"])?;
         }
-        blows += 1;
     }
     Ok(blows)
 }

@@ -361,7 +361,7 @@ fn a_group_that_lives_on_the_target_is_left_alone() -> Result<()> {
 
 /// Whenever it is killed, it knows afterwards what it has written, or was about to write: it never takes that for somebody else's.
 fn killed_again_and_again(source: &Cluster, target: &Cluster, running: &mut Running) -> Result<()> {
-    const KILLS: u64 = 8;
+    const KILLS: u64 = 3;
     let (stopped, at) = (AtomicBool::new(false), AtomicI64::new(0));
     thread::scope(|scope| {
         let committing = scope.spawn(|| {

@@ -53,7 +53,7 @@ fn a_bound_of_bytes_per_second_holds_and_one_replica_is_enough() -> Result<()> {
     identical(source, target, "rate.all")?;
     ensure!(target.partitions("rate.all")?[0].replicas.len() == 1, "it has {:?}", target.partitions("rate.all")?);
     // The mirror's own topic is as the target's cluster wants it.
-    let own = target.partitions("__kferry.mirror.m")?;
+    let own = target.partitions("__kferry.mirror.rate")?;
     ensure!(own.iter().all(|partition| partition.replicas.len() == 2), "it has {own:?}");
     drop(running);
     Ok(())

@@ -3,11 +3,12 @@
 //!
 //! The scenarios share their clusters and run side by side, each with topics and a mirror process of its own.
 
+use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use harness::kafka::{Acl, BOB, Cluster, Listener, Operation, Record, Resource};
+use harness::kafka::{Acl, BOB, Cluster, Commit, Fill, Listener, Operation, Record, Resource};
 use harness::mirror::Mirror;
 use harness::translated::{FOREIGN, Found, segments};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
@@ -286,5 +287,58 @@ fn a_position_goes_on_exactly_on_the_other_side() -> Result<()> {
         ensure!(value(&left, at).is_some() && value(&left, at) == value(&right, there), "offset {at} is not {there}: {answer}");
     }
     ensure!(began.elapsed() < LIMIT);
+    Ok(())
+}
+
+/// Committed offsets of three groups on four partitions of 100,000 records, somewhere in the log, where others wrote before and in between.
+#[test]
+fn groups_go_on_at_the_same_records() -> Result<()> {
+    const EACH: i64 = 100_000;
+    const TOPIC: &str = "groups.topic";
+    let clusters = Cluster::start_all(vec![
+        Cluster::version("3.9.1").name("source"),
+        Cluster::version("4.3.0").name("target").first_node_id(11),
+    ])?;
+    let [source, target] = &clusters[..] else { bail!("two clusters were asked for") };
+    let fill = Fill { records: 2 * EACH as u64, records_per_batch: 100, compression: "lz4" };
+    source.create_topic(TOPIC, 4, &[])?;
+    target.create_topic(TOPIC, 4, &[])?;
+    let others: Vec<_> = (0..4).flat_map(|partition| foreign(partition, 1_000 * (partition as usize + 1))).collect();
+    target.produce(TOPIC, &others)?;
+    let mut mirror = Mirror::named("groups", source, target, &lines_of("groups", "groups_regex = '.*'"))?;
+    for half in ["first", "second"] {
+        source.fill(TOPIC, fill, |n, value| value.extend(format!("{half} {n}").bytes()))?;
+        if half == "second" {
+            target.produce(TOPIC, &others)?;
+            // At the beginning and the end, on both sides of where others wrote, and anywhere.
+            let committed =
+                [("one", [12_345, 77_777, 50_000, 99_999]), ("two", [0, 1, EACH, 49_999]), ("three", [50_001, 33_333, 66_666, 5])];
+            for (group, offsets) in committed {
+                source.commit(group, TOPIC, (0..4).zip(offsets).map(|(partition, offset)| (partition, Commit::at(offset))))?;
+            }
+        }
+        mirror.copy()?;
+    }
+    let by_place = |records: Vec<Record>| -> BTreeMap<(i32, i64), Option<Vec<u8>>> {
+        records.into_iter().map(|record| ((record.partition, record.offset), record.value)).collect()
+    };
+    let (on_source, on_target) = (by_place(source.read_all(TOPIC)?), by_place(target.read_all(TOPIC)?));
+    let (mut exact, ends) = (0, target.log_ends(TOPIC)?);
+    for group in ["one", "two", "three"] {
+        let (there, here) = (source.committed_offsets(group)?, target.committed_offsets(group)?);
+        ensure!(there.len() == 4 && here.len() == 4, "{group}: {there:?}, {here:?}");
+        for ((topic, partition), offset) in there {
+            let moved = here[&(topic, partition)];
+            let same = match on_source.get(&(partition, offset)) {
+                Some(value) => on_target.get(&(partition, moved)) == Some(value),
+                // At the end of one log is at the end of the other.
+                None => offset == EACH && moved == ends[partition as usize],
+            };
+            ensure!(same, "{group}: {offset} of partition {partition} became {moved}");
+            exact += 1;
+        }
+    }
+    println!("{exact} of 12 translated offsets of 3 groups on 4 partitions of {EACH} records are exact");
+    ensure!(exact == 12);
     Ok(())
 }

@@ -706,7 +706,9 @@ impl Run {
     /// Begins a pass over the groups, if it is time for one or somebody has asked for it. With `once` there is one, at the end.
     fn sync_groups(&mut self) {
         let is_due = self.next_groups <= Instant::now() || self.table.groups.has_orders();
-        if is_due && !self.options.once && self.groups.is_empty() && self.plans.is_some() {
+        // Whoever asks right after the start waits until the process may write.
+        let may_write = self.member.as_ref().is_some_and(|member| member.lease.left() > Duration::ZERO) && self.reading.is_empty();
+        if is_due && may_write && self.groups.is_empty() && self.plans.is_some() {
             self.begin_groups();
         }
     }

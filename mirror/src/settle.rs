@@ -153,8 +153,8 @@ fn possible(job: &Job, known: &Known, (agreed, at): (i64, i64), (end, leader_end
     }
     if at < agreed {
         let lost = format!(
-            "{} on {} ends at offset {end}, and the leader's records before {agreed} were copied once: it lost some (an unclean leader election, or \
-             the topic was emptied)",
+            "{} on {} ends at offset {end}, and the leader's records before {agreed} were copied once: it lost records (an unclean leader election, \
+             or the topic was emptied)",
             follower.partition(job.partition),
             follower.cluster()
         );
