@@ -532,6 +532,13 @@ impl<'w> Direction<'w> {
         let mut committed = Vec::with_capacity(writes.len());
         while !writes.is_empty() {
             let chunk: Vec<_> = writes.drain(..writes.len().min(COMMITTED_AT_ONCE)).collect();
+            if !self.work.may_write(&group) {
+                let reason = "another process may look after the group by now".to_owned();
+                let not_written =
+                    |candidate| (candidate, Err(NotWritten { state: OffsetState::Waiting, reason: reason.clone(), did_nothing: true }));
+                committed.extend(chunk.into_iter().map(|(candidate, _)| not_written(candidate)));
+                continue;
+            }
             let offset = |candidate: &Candidate, offset| CommittedOffset {
                 offset,
                 leader_epoch: None,

@@ -212,6 +212,7 @@ impl Known {
 
     /// What lies before both log starts is nobody's any more.
     pub fn forget_before_log_starts(&mut self) {
+        self.skipped.retain(|(_, to)| *to > self.leader_start);
         match self.direction {
             Direction::Forwards => self.map.forget_before(self.leader_start, self.follower_start),
             Direction::Backwards => self.map.forget_before(self.follower_start, self.leader_start),
@@ -249,6 +250,14 @@ impl Status {
         let mut known = self.lock();
         known.unsaved |= known.phase != phase;
         (known.phase, known.reason) = (phase, reason);
+    }
+
+    /// A segment begins at these offsets of the leader and the follower.
+    pub fn begin(&self, leader: i64, follower: i64) {
+        let mut known = self.lock();
+        let direction = known.direction;
+        known.map.begin(direction, leader, follower);
+        known.unsaved = true;
     }
 
     /// Both logs are equal up to here.

@@ -6,6 +6,8 @@
 //!
 //! An offset between two segments is that of the next record: a consumer at the one reads on exactly where it would at the other.
 
+use std::sync::Arc;
+
 /// The mirror copies from its source to its target, or after a move the other way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Direction {
@@ -32,7 +34,7 @@ pub enum OffsetMap {
     #[default]
     Same,
     /// In order, growing on both sides: `translate`.
-    Segments(Vec<Segment>),
+    Segments(Arc<Vec<Segment>>),
 }
 
 impl Segment {
@@ -54,6 +56,11 @@ impl Segment {
 }
 
 impl OffsetMap {
+    /// From its segments, in order.
+    pub fn of(segments: Vec<Segment>) -> Self {
+        Self::Segments(Arc::new(segments))
+    }
+
     /// All segments; none where offsets are the same.
     pub fn segments(&self) -> &[Segment] {
         match self {
@@ -114,28 +121,25 @@ impl OffsetMap {
     /// between. That begins a segment, even if the difference happens to stay the same: what is between is not the mirror's. Where both
     /// happened there are two, and a segment of which nothing came is replaced.
     pub fn begin(&mut self, direction: Direction, leader: i64, follower: i64) {
-        let Self::Segments(segments) = self else { return };
         let ends = |segment: Option<&Segment>| segment.map(|segment| segment.ends(direction));
+        let segments = self.segments();
         if let Some((first, at)) = ends(segments.last()) {
             // Where the records of the segment before ended on the leader: its last one is next to this one on the follower.
             let before = ends(segments.iter().rev().nth(1)).map(|(leader, follower)| leader + (at - follower));
             let is_gap = before.is_none_or(|before| before < first);
-            if first == leader {
-                segments.pop();
-                if is_gap && let Some(before) = before {
-                    self.begin(direction, before, follower);
-                    return self.push(direction, leader, follower);
-                }
-            } else if at == follower && is_gap {
-                segments.pop();
+            if first == leader || at == follower && is_gap {
+                self.change(|segments| segments.truncate(segments.len() - 1));
+            }
+            if let Some(before) = before.filter(|_| first == leader && is_gap) {
+                self.begin(direction, before, follower);
             }
         }
-        self.push(direction, leader, follower);
+        self.change(|segments| segments.push(Segment::of(direction, leader, follower)));
     }
 
-    fn push(&mut self, direction: Direction, leader: i64, follower: i64) {
+    fn change(&mut self, change: impl FnOnce(&mut Vec<Segment>)) {
         if let Self::Segments(segments) = self {
-            segments.push(Segment::of(direction, leader, follower));
+            change(Arc::make_mut(segments));
         }
     }
 
@@ -143,7 +147,7 @@ impl OffsetMap {
     pub fn cut_off(&mut self, direction: Direction, leader: i64) -> Vec<(i64, i64)> {
         let Self::Segments(segments) = self else { return Vec::new() };
         let kept = segments.partition_point(|segment| segment.ends(direction).0 <= leader);
-        segments.drain(kept..).map(|segment| segment.ends(direction)).collect()
+        Arc::make_mut(segments).drain(kept..).map(|segment| segment.ends(direction)).collect()
     }
 
     /// The first offset of the leader that was copied.
@@ -155,7 +159,9 @@ impl OffsetMap {
     pub fn forget_before(&mut self, source_start: i64, target_start: i64) {
         let Self::Segments(segments) = self else { return };
         let gone = segments.iter().skip(1).take_while(|next| next.source <= source_start && next.target <= target_start).count();
-        segments.drain(..gone);
+        if gone > 0 {
+            Arc::make_mut(segments).drain(..gone);
+        }
     }
 }
 
@@ -174,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_segment_of_which_nothing_came_is_replaced() {
-        let mut map = OffsetMap::Segments(Vec::new());
+        let mut map = OffsetMap::of(Vec::new());
         assert_eq!((map.target(5), map.source(5)), (None, None));
         map.begin(Direction::Forwards, 5, 100);
         map.begin(Direction::Forwards, 5, 101);
@@ -207,7 +213,7 @@ mod tests {
             direction in prop_oneof![Just(Direction::Forwards), Just(Direction::Backwards)],
         ) {
             let (mut leader, mut follower) = (start, there);
-            let mut map = OffsetMap::Segments(Vec::new());
+            let mut map = OffsetMap::of(Vec::new());
             let mut records = Vec::new();
             map.begin(direction, leader, follower);
             for event in events {

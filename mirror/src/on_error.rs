@@ -90,12 +90,15 @@ pub async fn leave_out(
         _ => kept.skipped.push((offset, end)),
     }
     // Kept before the marker is written: without it the next comparison would find a record missing.
-    let (skipped, map) = (kept.skipped.clone(), job.status.lock().map.clone());
+    {
+        let mut known = job.status.lock();
+        known.skipped.clone_from(&kept.skipped);
+        known.unsaved = true;
+    }
     state
-        .save(vec![(job.topic_partition(), kept, map)], || job.shard.may_write())
+        .save(vec![(job.topic_partition(), kept, job.status.clone())], || job.shard.may_write())
         .await
         .map_err(|error| format!("{where_}: {}; and that it is left out cannot be kept: {error}", refusal.reason))?;
-    job.status.lock().skipped = skipped;
     metrics::skipped(job, &refusal, dead_letter);
     if end == offset + 1 {
         job.caution.skip.insert(offset);

@@ -97,7 +97,6 @@ impl Pass {
         for plan in &plans {
             let mine = self.owned.of(&TopicPartition::new(plan.topic.clone(), 0)).is_some_and(|shard| shard.may_write());
             if !mine {
-                complete &= plan.action == Action::Nothing;
                 continue;
             }
             let follower = if plan.leader == self.mirror.source.name { (&plan.target, &mut target) } else { (&plan.topic, &mut source) };
@@ -145,15 +144,18 @@ impl Pass {
                 let same = kept.topic_ids == plan.topic_ids;
                 let map = if same { self.state.map(&partition, self.mirror.offsets) } else { OffsetMap::Same };
                 let state = PartitionState {
-                    mode: if same { kept.mode } else { self.mirror.offsets.name().to_owned() },
+                    mode: if same { kept.mode.clone() } else { self.mirror.offsets.name().to_owned() },
                     phase: Phase::Waiting,
                     reason: None,
                     topic_ids: plan.topic_ids.clone(),
-                    agreed: 0,
-                    skipped: if same { kept.skipped } else { Vec::new() },
-                    ..kept
+                    // Where offsets are translated the records are found from there on.
+                    agreed: if same && map.translates() { kept.agreed } else { 0 },
+                    skipped: if same { kept.skipped.clone() } else { Vec::new() },
+                    ..kept.clone()
                 };
-                states.push((partition, state, map));
+                let of_map = Status::default();
+                of_map.lock().map = map;
+                states.push((partition, state, Arc::new(of_map)));
                 shards.push(shard);
             }
         }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use futures_util::stream::FuturesUnordered;
+use futures_util::stream::{FuturesOrdered, FuturesUnordered};
 use futures_util::{FutureExt as _, StreamExt as _};
 use kafka_protocol::ResponseError;
 use kafka_protocol::error::ParseResponseErrorCode as _;
@@ -73,7 +73,8 @@ pub struct Lane {
     session: Session,
     fetch: Option<BoxFuture<'static, Result<FetchResponse, RequestError>>>,
     fetch_from: Instant,
-    produces: FuturesUnordered<BoxFuture<'static, Produced>>,
+    /// In the order in which they were sent: each answer says where the next one belongs.
+    produces: FuturesOrdered<BoxFuture<'static, Produced>>,
     /// Bytes in `produces`.
     in_flight: usize,
     /// Something waits for the lease.
@@ -144,7 +145,7 @@ impl Lane {
             session: Session::default(),
             fetch: None,
             fetch_from: Instant::now(),
-            produces: FuturesUnordered::new(),
+            produces: FuturesOrdered::new(),
             in_flight: 0,
             held_up: false,
             fills: FuturesUnordered::new(),
@@ -297,7 +298,7 @@ impl Lane {
             // Requests go out in the order in which they are first polled, and that must be the order of the offsets.
             match futures_util::poll!(&mut produced) {
                 std::task::Poll::Ready(produced) => self.produced(produced),
-                std::task::Poll::Pending => self.produces.push(produced),
+                std::task::Poll::Pending => self.produces.push_back(produced),
             }
         }
     }
@@ -352,7 +353,7 @@ impl Lane {
                 if let Some(Piece::Hole(Hole { offsets })) = copying.queue.pop_front() {
                     match filled {
                         Filled::Markers => metrics::filled(&copying.job, offsets.end - offsets.start),
-                        Filled::LeftOut => copying.goes_on(offsets.end, offsets.start + copying.shift),
+                        Filled::LeftOut => copying.shift -= offsets.end - offsets.start,
                     }
                     copying.job.status.agree(offsets.end);
                 }
@@ -377,7 +378,7 @@ impl Lane {
     fn keep_alive(&mut self) {
         if self.produces.is_empty() {
             let target = self.target.clone();
-            self.produces.push(
+            self.produces.push_back(
                 async move {
                     let answer = target.request(&ApiVersionsRequest::default(), 0).await;
                     (Vec::new(), answer.map(|_| ProduceResponse::default()))
@@ -418,10 +419,7 @@ impl Copying {
     /// What is at this offset of the leader is at that one of the follower, and so on from there.
     fn goes_on(&mut self, leader: i64, follower: i64) {
         self.shift = follower - leader;
-        let mut known = self.job.status.lock();
-        let direction = known.direction;
-        known.map.begin(direction, leader, follower);
-        known.unsaved = true;
+        self.job.status.begin(leader, follower);
     }
 
     /// Has the follower's offsets filled. Where offsets are translated a large gap is left out instead, and any where the mirror may not write
@@ -430,19 +428,21 @@ impl Copying {
         let there = offsets.start + self.shift..offsets.end + self.shift;
         let (follower, partition, producer_id) = (self.job.follower.clone(), self.job.partition, self.job.producer_id());
         let (state, shard, name) = (self.job.state.clone(), self.job.shard.clone(), self.job.topic_partition());
+        let status = self.job.status.clone();
         let (direction, translates) = {
-            let known = self.job.status.lock();
+            let known = status.lock();
             (known.direction, known.map.translates())
         };
         async move {
             if !translates {
                 return holes::fill(follower, partition, producer_id, there, shard).await.map(|()| Filled::Markers);
             }
-            let after = Segment::of(direction, offsets.end, there.start);
+            let (leader, follower_end) = (offsets.end, there.start);
             if there.end - there.start <= GAP && holes::markers(&follower, partition, producer_id, there, &shard).await?.is_none() {
                 return Ok(Filled::Markers);
             }
-            let kept = state.keep_segment(&name, after, &shard).await;
+            status.begin(leader, follower_end);
+            let kept = state.keep_segment(&name, Segment::of(direction, leader, follower_end), &shard).await;
             kept.map_err(|error| Leave::Again(format!("a segment of its offsets cannot be kept: {error}")))?;
             Ok(Filled::LeftOut)
         }

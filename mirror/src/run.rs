@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kferry_wire::client::{Client, TopicPartition};
-use kferry_wire::config::{Mirror, OnError};
+use kferry_wire::config::{Mirror, Offsets};
 use kferry_wire::connection::ConnectOptions;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -217,6 +217,8 @@ struct Slot {
     topic_ids: BTreeMap<String, String>,
     leader: Arc<str>,
     follower: Side,
+    /// It is to be compared from the beginning: `--accept`.
+    from_start: bool,
     /// It is of an older term, or of a topic that was created anew: when it rests it goes.
     stale: bool,
     failures: u32,
@@ -332,7 +334,11 @@ impl Run {
                 Some(saved) = self.saving.join_next() => self.saved(&saved.expect("a save does not panic")),
                 () = sleep_until(next_pass), if self.passing.is_empty() => self.pass(),
                 Some(passed) = self.groups.join_next() => {
-                    self.groups_passed(passed.expect("a pass over the groups does not panic"));
+                    // One that was under way when shards went to another process is given up.
+                    match passed {
+                        Ok(passed) => self.groups_passed(passed),
+                        Err(error) => assert!(error.is_cancelled(), "a pass over the groups does not panic"),
+                    }
                     self.sync_groups();
                 }
                 () = self.table.groups.ordered() => self.sync_groups(),
@@ -386,8 +392,9 @@ impl Run {
     /// Lets shards go that are over, once nothing of them is under way any more and what is known of them is kept.
     fn hand_over(&mut self) {
         let Some((_, until)) = &self.handover else { return };
+        self.groups.abort_all();
         let resting = self.slots.values().all(|slot| slot.rest.is_some() || !slot.shard.is_over());
-        if !resting && Instant::now() < *until {
+        if !(resting && self.saving.is_empty()) && Instant::now() < *until {
             return;
         }
         let kept = self.keep(|slot| slot.shard.is_over());
@@ -476,12 +483,19 @@ impl Run {
             }
             if let Some(slot) = self.slots.get_mut(&partition) {
                 if slot.term != plan.term || slot.topic_ids != plan.topic_ids {
-                    // Its lane gives it back, and the next pass takes it in anew.
-                    slot.stale = true;
-                    self.lanes_stop.cancel();
-                    if slot.rest.is_some() {
+                    // Its lane gives it back; it is kept how far it is, and a pass after that takes it in anew.
+                    if !slot.stale {
+                        slot.stale = true;
+                        self.lanes_stop.cancel();
+                    }
+                    let unsaved = {
+                        let known = slot.status.lock();
+                        known.unsaved && known.agreed > 0
+                    };
+                    if slot.rest.is_some() && !unsaved {
                         self.slots.remove(&partition);
                     }
+                    self.save_at = Instant::now();
                     self.complete = false;
                 }
                 continue;
@@ -528,6 +542,7 @@ impl Run {
                 topic_ids: plan.topic_ids.clone(),
                 leader: plan.leader.clone(),
                 follower,
+                from_start: is_accepted(&self.options.accept, &partition),
                 stale: false,
                 failures: 0,
                 failed_at: -1,
@@ -564,8 +579,10 @@ impl Run {
             state,
             topic_ids: slot.topic_ids.clone(),
             max_padding: self.mirror.max_padding,
-            lost_is_skipped: self.mirror.on_error != OnError::Fail,
+            on_error: self.mirror.on_error,
             coalesce: self.options.coalesce,
+            offsets: self.mirror.offsets,
+            from_start: slot.from_start,
         };
         let turns = self.turns.clone();
         self.looks.spawn(async move {
@@ -707,7 +724,9 @@ impl Run {
     fn sync_groups(&mut self) {
         let is_due = self.next_groups <= Instant::now() || self.table.groups.has_orders();
         // Whoever asks right after the start waits until the process may write.
-        let may_write = self.member.as_ref().is_some_and(|member| member.lease.left() > Duration::ZERO) && self.reading.is_empty();
+        let may_write = self.member.as_ref().is_some_and(|member| member.lease.left() > Duration::ZERO)
+            && self.reading.is_empty()
+            && self.handover.is_none();
         if is_due && may_write && self.groups.is_empty() && self.plans.is_some() {
             self.begin_groups();
         }
@@ -804,14 +823,15 @@ impl Run {
         let (mut states, mut slots) = (Vec::new(), Vec::new());
         for (partition, slot) in self.slots.iter().filter(|(_, slot)| which(slot)) {
             let mut known = slot.status.lock();
-            // While it is filled up or looked at nothing is agreed yet.
-            if !std::mem::take(&mut known.unsaved) || matches!(known.phase, Phase::Waiting | Phase::Comparing) && known.skipped.is_empty() {
+            // While it is filled up or looked at for the first time nothing is agreed yet.
+            let nothing = matches!(known.phase, Phase::Waiting | Phase::Comparing) && known.skipped.is_empty() && known.agreed == 0;
+            if nothing || !std::mem::take(&mut known.unsaved) {
                 continue;
             }
             known.forget_before_log_starts();
             let present = self.present(partition, slot, &known);
             if self.state.partition(partition).as_ref() != Some(&present) || known.map.segments() != self.state.segments(partition) {
-                states.push((partition.clone(), present, known.map.clone()));
+                states.push((partition.clone(), present, slot.status.clone()));
                 slots.push((slot.status.clone(), slot.shard.clone()));
             }
         }
@@ -831,7 +851,7 @@ impl Run {
     fn present(&self, partition: &TopicPartition, slot: &Slot, known: &Known) -> PartitionState {
         let kept = self.state.partition(partition);
         PartitionState {
-            mode: self.mirror.offsets.name().to_owned(),
+            mode: if known.map.translates() { Offsets::Translate } else { Offsets::Preserve }.name().to_owned(),
             phase: known.phase,
             reason: known.reason.clone(),
             leader: slot.leader.to_string(),
@@ -857,6 +877,7 @@ impl Run {
         self.looks.shutdown().await;
         self.passing.shutdown().await;
         self.refusals.shutdown().await;
+        self.groups.shutdown().await;
         while self.lanes_running.join_next().await.is_some() {}
         let last = self.keep(|slot| !slot.shard.is_over());
         let saved = tokio::time::timeout(LAST_SAVE, async {

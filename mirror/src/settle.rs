@@ -25,7 +25,7 @@ use kafka_protocol::messages::ProduceRequest;
 use kferry_wire::admin::partitions::Position;
 use kferry_wire::batch::{self, Stamp};
 use kferry_wire::client::{ClientError, TopicPartition};
-use kferry_wire::config::Offsets;
+use kferry_wire::config::{Offsets, OnError};
 
 use crate::cut::{Cutter, next_sequence};
 use crate::holes;
@@ -48,7 +48,7 @@ const LOOKS: usize = 4;
 const DOUBT: Duration = Duration::from_secs(2);
 
 /// What a look needs to know besides the partition.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Known {
     /// What was kept of it.
     pub state: Option<PartitionState>,
@@ -56,10 +56,14 @@ pub struct Known {
     pub topic_ids: BTreeMap<String, String>,
     /// The most offsets to fill.
     pub max_padding: i64,
-    /// Whether lost records are left out, as `on_error` says.
-    pub lost_is_skipped: bool,
+    /// What becomes of records that are lost.
+    pub on_error: OnError,
     /// Whether small batches are put together.
     pub coalesce: bool,
+    /// What the file says about offsets.
+    pub offsets: Offsets,
+    /// Both logs are to be compared from their beginning: `--accept`.
+    pub from_start: bool,
 }
 
 /// Looks at both logs, and says from where to copy.
@@ -82,9 +86,8 @@ pub async fn settle(job: Job, known: Known) -> Result<Settled, (Job, Leave)> {
 
 async fn look(job: &Job, known: &Known) -> Result<Cutter, Leave> {
     let (leader, follower) = (&job.leader, &job.follower);
-    let agreed = same_topics(job, known)?;
-    // What was forgotten begins again with the first segment.
-    let agreed = agreed.max(job.status.lock().first());
+    let first = job.status.lock().first();
+    let agreed = same_topics(job, known)?.max(first);
     let producer_id = job.producer_id();
 
     let leader_start = earliest(leader, job.partition).await?;
@@ -102,7 +105,7 @@ async fn look(job: &Job, known: &Known) -> Result<Cutter, Leave> {
     possible(job, known, (agreed, at), (end, leader_end))?;
     if at < leader_start {
         if map.translates() {
-            if map.first(direction).is_some() && !known.lost_is_skipped {
+            if map.first(direction).is_some() && known.on_error == OnError::Fail {
                 return Err(lost_on_leader(job, at, leader_start));
             }
             at = leader_start;
@@ -120,13 +123,14 @@ async fn look(job: &Job, known: &Known) -> Result<Cutter, Leave> {
         jumps = true;
     }
     if let Some(segment) = map.last().filter(|_| jumps) {
+        job.status.lock().map = map.clone();
         let kept = job.state.keep_segment(&job.topic_partition(), segment, &job.shard).await;
         kept.map_err(|error| Leave::Again(format!("a segment of its offsets cannot be kept: {error}")))?;
-        job.status.lock().map = map.clone();
     }
 
-    let both_have = map.leader(direction, follower_start).unwrap_or(at);
-    let from = leader_start.max(both_have).max(agreed.min(at));
+    // What the follower had before the mirror wrote there does not count.
+    let both_have = map.leader(direction, follower_start).unwrap_or(0);
+    let from = leader_start.max(both_have).max(if known.from_start { first } else { agreed.min(at) });
     if from < at {
         same_records(job, from..at, View { map, direction, term: job.term }).await?;
     }
@@ -158,7 +162,7 @@ fn possible(job: &Job, known: &Known, (agreed, at): (i64, i64), (end, leader_end
             follower.partition(job.partition),
             follower.cluster()
         );
-        if !known.lost_is_skipped {
+        if known.on_error == OnError::Fail && !known.from_start {
             return Err(Leave::Diverged(format!(
                 "{lost}. To copy them again from the leader, start the mirror with --accept {}",
                 job.topic_partition()
@@ -216,7 +220,7 @@ fn same_topics(job: &Job, known: &Known) -> Result<i64, Leave> {
     }
     let status = job.status.lock();
     let map = &status.map;
-    if state.mode == Offsets::Translate.name() && !map.translates() && state.agreed > 0 {
+    if map.translates() && known.offsets == Offsets::Preserve {
         return Err(Leave::Failed(format!(
             "the offsets of {} on {} were translated before, and cannot be the leader's any more; set offsets = \"translate\", or delete the topic \
              there and start the mirror with --accept {}",
@@ -270,6 +274,7 @@ async fn retrace(job: &Job, agreed: i64, (follower_start, end): (i64, i64)) -> R
     if !map.translates() {
         return Ok((end, false));
     }
+    let whole = map.clone();
     let mut announced = map.cut_off(direction, agreed).into_iter().peekable();
     // Without a segment the mirror has written nothing here.
     let Some(from) = map.follower(direction, agreed) else { return Ok((agreed, false)) };
@@ -291,7 +296,7 @@ async fn retrace(job: &Job, agreed: i64, (follower_start, end): (i64, i64)) -> R
         let there = batch.base_offset();
         if !is_known {
             // What comes before is deleted. Whether it was as the map has it, the comparison of the records says.
-            (at, next) = (map.leader(direction, there).unwrap_or(at), there);
+            (at, next) = (whole.leader(direction, there).unwrap_or(at), there);
             is_known = true;
         }
         let gap = behind_gaps(&mut announced, there).filter(|leader| *leader > at);
@@ -373,7 +378,7 @@ async fn only_padding(job: &Job, end: i64) -> Result<bool, Leave> {
 /// Fills the follower up to the leader's log start with empty records, and deletes them. A fresh partition is filled before anything is
 /// copied; in one that was copied before, the leader has lost what the follower did not have yet, and `on_error` decides.
 async fn pad(job: &Job, known: &Known, fresh: bool, (at, sequence): (i64, i32), leader_start: i64) -> Result<(i64, i32), Leave> {
-    if !fresh && !known.lost_is_skipped {
+    if !fresh && known.on_error == OnError::Fail {
         return Err(lost_on_leader(job, at, leader_start));
     }
     if leader_start - at > known.max_padding {

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::append::{self, AppendError, append};
 use crate::group_state::{Changes, GroupKey, GroupStates};
-use crate::job::{Known, Phase, Side};
+use crate::job::{Known, Phase, Side, Status};
 use crate::log::{LogReader, ReadError};
 use crate::offsets::{Direction, OffsetMap, Segment};
 use crate::shards::Shard;
@@ -233,14 +233,17 @@ impl State {
 
     /// Where on the target a partition's offsets are.
     pub fn map(&self, partition: &TopicPartition, offsets: Offsets) -> OffsetMap {
-        match (offsets, self.partition(partition)) {
-            (Offsets::Preserve, _) => OffsetMap::Same,
-            // The file has changed: what was copied by then has the same offsets.
-            (Offsets::Translate, Some(state)) if state.mode == Offsets::Preserve.name() => {
-                OffsetMap::Segments(vec![Segment { source: 0, target: 0 }])
-            }
-            (Offsets::Translate, _) => OffsetMap::Segments(self.segments(partition)),
+        let (kept, mut segments) = (self.partition(partition), self.segments(partition));
+        // The file may have changed. What was translated stays so.
+        if offsets == Offsets::Preserve && kept.as_ref().is_none_or(|kept| kept.mode != Offsets::Translate.name()) {
+            return OffsetMap::Same;
         }
+        // And what was copied before has the same offsets.
+        let preserved = kept.is_some_and(|kept| kept.mode == Offsets::Preserve.name() && kept.agreed > 0);
+        if preserved && segments.first().is_none_or(|first| first.source > 0) {
+            segments.insert(0, Segment { source: 0, target: 0 });
+        }
+        OffsetMap::of(segments)
     }
 
     /// What was kept of a partition, as somebody who asks for an offset needs it; nothing if its topic is another one by now.
@@ -255,30 +258,44 @@ impl State {
         self.tables().groups.clone()
     }
 
-    /// Keeps what is known of partitions, first the map of their offsets, then how far they are; if `may_write` says so just before.
+    /// Keeps what is known of partitions, first the map of their offsets, then how far they are; if `may_write` says so just before. The map is that
+    /// of the status at the moment of writing: a segment that was kept since is in it, and stays.
     pub async fn save(
         &self,
-        states: Vec<(TopicPartition, PartitionState, OffsetMap)>,
+        states: Vec<(TopicPartition, PartitionState, Arc<Status>)>,
         may_write: impl Fn() -> bool,
     ) -> Result<(), StateError> {
-        let mut shards: BTreeMap<i32, Vec<Record>> = BTreeMap::new();
-        for (partition, state, map) in &states {
-            let records = shards.entry(self.shard(partition)).or_default();
-            let kept = self.segments(partition);
-            let is_kept =
-                |segment: &Segment| kept.binary_search_by_key(&segment.source, |kept| kept.source).is_ok_and(|at| kept[at] == *segment);
-            let new = map.segments().iter().filter(|segment| !is_kept(segment));
+        let mut shards: BTreeMap<i32, Vec<_>> = BTreeMap::new();
+        for state in states {
+            shards.entry(self.shard(&state.0)).or_default().push(state);
+        }
+        let saves = shards.into_iter().map(|(shard, states)| self.save_shard(shard, states, &may_write));
+        join_all(saves).await.into_iter().collect::<Result<Vec<()>, _>>()?;
+        Ok(())
+    }
+
+    async fn save_shard(
+        &self,
+        shard: i32,
+        states: Vec<(TopicPartition, PartitionState, Arc<Status>)>,
+        may_write: &impl Fn() -> bool,
+    ) -> Result<(), AppendError> {
+        let _turn = self.positions[shard as usize].lock().await;
+        let mut records = Vec::new();
+        let maps: Vec<_> = states.iter().map(|(_, _, status)| status.lock().map.clone()).collect();
+        for ((partition, state, _), map) in states.iter().zip(&maps) {
+            let (kept, segments) = (self.segments(partition), map.segments());
+            let find = |among: &[Segment], source| among.binary_search_by_key(&source, |segment| segment.source).ok();
+            let is_kept = |segment: &&Segment| find(&kept, segment.source).is_some_and(|at| kept[at] == **segment);
+            let new = segments.iter().filter(|segment| !is_kept(segment));
             records.extend(new.map(|segment| segment_record(partition, segment.source, Some(segment.target))));
-            let is_left = |kept: &Segment| map.segments().binary_search_by_key(&kept.source, |segment| segment.source).is_ok();
-            let gone = kept.iter().filter(|kept| !is_left(kept));
+            let gone = kept.iter().filter(|kept| find(segments, kept.source).is_none());
             records.extend(gone.map(|segment| segment_record(partition, segment.source, None)));
             records.push(record(&Key::of(partition), Some(json(state))));
         }
-        let may_write = &may_write;
-        let appends = shards.into_iter().map(|(shard, records)| self.append(shard, records, may_write));
-        join_all(appends).await.into_iter().collect::<Result<Vec<()>, _>>()?;
+        self.append(shard, records, may_write).await?;
         let mut tables = self.tables();
-        for (partition, state, map) in states {
+        for ((partition, state, _), map) in states.into_iter().zip(maps) {
             let segments: BTreeMap<_, _> = map.segments().iter().map(|segment| (segment.source, segment.target)).collect();
             put(&mut tables.segments, partition.clone(), Some(segments).filter(|segments| !segments.is_empty()));
             tables.partitions.insert(partition, state);
@@ -286,13 +303,15 @@ impl State {
         Ok(())
     }
 
-    /// Keeps the beginning of a segment, before its first record is written.
+    /// Keeps the beginning of a segment, before its first record is written. It is in the partition's map by then.
     ///
     /// # Errors
     /// [`AppendError`]
     pub async fn keep_segment(&self, partition: &TopicPartition, segment: Segment, shard: &Shard) -> Result<(), AppendError> {
         let record = segment_record(partition, segment.source, Some(segment.target));
-        self.append(self.shard(partition), vec![record], &|| shard.may_write()).await?;
+        let number = self.shard(partition);
+        let _turn = self.positions[number as usize].lock().await;
+        self.append(number, vec![record], &|| shard.may_write()).await?;
         self.tables().segments.entry(partition.clone()).or_default().insert(segment.source, segment.target);
         Ok(())
     }
@@ -309,15 +328,15 @@ impl State {
             records.push(record(&GroupKey::of(key), written.as_ref().map(json)));
         }
         for (shard, (groups, records)) in shards {
+            let _turn = self.positions[shard as usize].lock().await;
             self.append(shard, records, &|| groups.iter().all(|group| may_write(group))).await?;
         }
         Arc::make_mut(&mut self.tables().groups).apply(changes.clone());
         Ok(())
     }
 
-    /// In the order of the saves; and what is read meanwhile is not put over what is saved.
+    /// Whoever calls has the shard's lock, and keeps it until the tables have it too: so what is read is never put over what is saved.
     async fn append(&self, shard: i32, records: Vec<Record>, may_write: &impl Fn() -> bool) -> Result<(), AppendError> {
-        let _turn = self.positions[shard as usize].lock().await;
         for batch in batches(records) {
             append(&self.client, &TopicPartition::new(self.topic.clone(), shard), batch, may_write).await?;
         }
