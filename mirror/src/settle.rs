@@ -92,7 +92,7 @@ async fn look(job: &Job, known: &Known) -> Result<Cutter, Leave> {
 
     let leader_start = earliest(leader, job.partition).await?;
     let follower_start = earliest(follower, job.partition).await?;
-    let (Ends { mut at, mut jumps, end, mut sequence }, leader_end) = ends(job, agreed, follower_start).await?;
+    let (Ends { mut at, mut jumps, end, mut sequence }, leader_end) = ends(job, known, agreed, follower_start).await?;
     let stable_end = offset(leader, job.partition, Position::LastStable).await?;
     let (mut map, direction) = {
         let mut status = job.status.lock();
@@ -246,11 +246,11 @@ struct Ends {
 
 /// Both log ends. A broker that was frozen or cut off believes for a moment that it still leads, with a log that is too short: so what looks
 /// like lost records is looked at again before anybody believes it.
-async fn ends(job: &Job, agreed: i64, follower_start: i64) -> Result<(Ends, i64), Leave> {
+async fn ends(job: &Job, known: &Known, agreed: i64, follower_start: i64) -> Result<(Ends, i64), Leave> {
     let mut looks = 0;
     loop {
         let (end, sequence) = writable(&job.follower, job.partition, job.producer_id()).await?;
-        let (at, jumps) = retrace(job, agreed, (follower_start, end)).await?;
+        let (at, jumps) = retrace(job, known, agreed, (follower_start, end)).await?;
         // Read after the follower's: a log that grows meanwhile is the leader's, and it only grows.
         let leader_end = log_end(&job.leader, job.partition).await?;
         looks += 1;
@@ -266,7 +266,7 @@ async fn ends(job: &Job, agreed: i64, follower_start: i64) -> Result<(Ends, i64)
 
 /// Which offset of the leader the follower's log end is: from the last one that is known the mirror's own batches and markers are counted. The
 /// map has all of them then; and whether a segment begins at that end.
-async fn retrace(job: &Job, agreed: i64, (follower_start, end): (i64, i64)) -> Result<(i64, bool), Leave> {
+async fn retrace(job: &Job, known: &Known, agreed: i64, (follower_start, end): (i64, i64)) -> Result<(i64, bool), Leave> {
     let (mut map, direction) = {
         let status = job.status.lock();
         (status.map.clone(), status.direction)
@@ -283,6 +283,14 @@ async fn retrace(job: &Job, agreed: i64, (follower_start, end): (i64, i64)) -> R
         map.cut_off(direction, at);
         job.status.lock().map = map;
         return Ok((at, false));
+    }
+    if end > from && known.state.as_ref().is_some_and(|state| state.term < job.term) {
+        return Err(Leave::Diverged(format!(
+            "{} on {} ends at offset {end}, and what it led was copied, as far as is known, up to {from} when the direction turned: what is between would \
+             be copied back. Turn it back, let the mirror catch up and stop it with SIGTERM, and turn it then",
+            job.follower.partition(job.partition),
+            job.follower.cluster(),
+        )));
     }
     let producer_id = job.producer_id();
     // Where the next one belongs on both sides, if it goes on as the one before.
