@@ -115,22 +115,49 @@ fn source(brokers: u16) -> harness::kafka::Builder {
     if brokers == 1 { source } else { source.set("min.insync.replicas", "2") }
 }
 
+type Load<'l> = Box<dyn FnOnce(&AtomicBool) -> Result<()> + Send + 'l>;
+
+/// Loads run while brokers are struck and mirrors killed, until both have come to their end.
+fn under_load(
+    loads: Vec<Load<'_>>,
+    strike: impl FnOnce() -> Result<()> + Send,
+    kill: impl FnOnce(&AtomicBool) -> Result<usize>,
+) -> Result<usize> {
+    let (stop, over) = (&AtomicBool::new(false), &AtomicBool::new(false));
+    thread::scope(|scope| {
+        let loads: Vec<_> = loads.into_iter().map(|load| scope.spawn(move || load(stop))).collect();
+        let brokers = scope.spawn(move || {
+            let struck = strike();
+            over.store(true, Ordering::Relaxed);
+            struck
+        });
+        let killed = kill(over);
+        let struck = brokers.join().expect("it does not panic");
+        stop.store(true, Ordering::Relaxed);
+        let loads: Vec<_> = loads.into_iter().map(|load| load.join().expect("it does not panic")).collect();
+        struck?;
+        loads.into_iter().collect::<Result<()>>()?;
+        killed
+    })
+}
+
+/// So many kills as are wanted, with choices that can be repeated.
+fn seeded(test: impl FnOnce(usize, u64) -> Result<()>) -> Result<()> {
+    let _turn = turn();
+    let (kills, seed) = (kills()?, seed()?);
+    println!("KFERRY_KILLS={kills} KFERRY_SEED={seed}");
+    test(kills, seed).with_context(|| format!("KFERRY_KILLS={kills} KFERRY_SEED={seed}"))
+}
+
 #[test]
 fn kills_lose_and_repeat_nothing() -> Result<()> {
-    survive("4.3.0")
+    seeded(|kills, seed| copy_under_kills("4.3.0", kills, seed))
 }
 
 /// Another controller, another replication of topics, and brokers that are registered until their session is over.
 #[test]
 fn kills_lose_and_repeat_nothing_on_a_target_with_zookeeper() -> Result<()> {
-    survive("2.8.2")
-}
-
-fn survive(version: &str) -> Result<()> {
-    let _turn = turn();
-    let (kills, seed) = (kills()?, seed()?);
-    println!("KFERRY_KILLS={kills} KFERRY_SEED={seed}");
-    copy_under_kills(version, kills, seed).with_context(|| format!("KFERRY_KILLS={kills} KFERRY_SEED={seed}"))
+    seeded(|kills, seed| copy_under_kills("2.8.2", kills, seed))
 }
 
 fn copy_under_kills(version: &str, kills: usize, seed: u64) -> Result<()> {
@@ -143,25 +170,15 @@ fn copy_under_kills(version: &str, kills: usize, seed: u64) -> Result<()> {
     // Its topics are there before a broker is away: they cannot be created while one is.
     mirror.copy()?;
 
-    let (stop, over) = (AtomicBool::new(false), AtomicBool::new(false));
-    let killed = thread::scope(|scope| {
-        let load = [
-            scope.spawn(|| produce(source, "c.plain", 3, &stop)),
-            scope.spawn(|| transact(source, "c.transactions", 2, Random(seed), &stop)),
-        ];
-        let brokers = scope.spawn(|| {
-            let struck = strike(&[target, target, source], Random(!seed), kills / 2);
-            over.store(true, Ordering::Relaxed);
-            struck
-        });
-        let result = kill_and_restart(&mut mirror, Random(seed.rotate_left(32)), kills.div_ceil(2), &over);
-        let struck = brokers.join().expect("it does not panic");
-        stop.store(true, Ordering::Relaxed);
-        let loads = load.map(|load| load.join().expect("it does not panic"));
-        struck?;
-        loads.into_iter().collect::<Result<()>>()?;
-        result
-    })?;
+    let loads: Vec<Load<'_>> = vec![
+        Box::new(|stop| produce(source, "c.plain", 3, stop)),
+        Box::new(|stop| transact(source, "c.transactions", 2, Random(seed), stop)),
+    ];
+    let killed = under_load(
+        loads,
+        || strike(&[target, target, source], Random(!seed), kills / 2),
+        |over| kill_and_restart(&mut mirror, Random(seed.rotate_left(32)), kills.div_ceil(2), over),
+    )?;
     let ended = mirror.once()?;
     let found = Found::look(source, target, &["c.plain", "c.transactions"])?;
     println!("{killed} kills of the mirror, {} blows to brokers, {:?}: {found:?}", kills / 2, began.elapsed());
@@ -175,10 +192,7 @@ fn copy_under_kills(version: &str, kills: usize, seed: u64) -> Result<()> {
 
 #[test]
 fn two_mirrors_of_the_same_partitions_put_nothing_in_a_wrong_place() -> Result<()> {
-    let _turn = turn();
-    let (kills, seed) = (kills()?, seed()?);
-    println!("KFERRY_KILLS={kills} KFERRY_SEED={seed}");
-    two(kills, seed).with_context(|| format!("KFERRY_KILLS={kills} KFERRY_SEED={seed}"))
+    seeded(two)
 }
 
 fn two(kills: usize, seed: u64) -> Result<()> {
@@ -191,25 +205,15 @@ fn two(kills: usize, seed: u64) -> Result<()> {
     let mut mirrors = [Mirror::new(source, target, topics)?, Mirror::new(source, target, topics)?];
     mirrors[0].copy()?;
 
-    let (stop, over) = (AtomicBool::new(false), AtomicBool::new(false));
-    let killed = thread::scope(|scope| {
-        let load = [
-            scope.spawn(|| produce(source, "f.plain", 4, &stop)),
-            scope.spawn(|| transact(source, "f.transactions", 2, Random(seed), &stop)),
-        ];
-        let brokers = scope.spawn(|| {
-            let struck = strike(&[target], Random(!seed), kills / 3);
-            over.store(true, Ordering::Relaxed);
-            struck
-        });
-        let result = fight(&mut mirrors, Random(seed.rotate_left(32)), kills, &over);
-        let struck = brokers.join().expect("it does not panic");
-        stop.store(true, Ordering::Relaxed);
-        let loads = load.map(|load| load.join().expect("it does not panic"));
-        struck?;
-        loads.into_iter().collect::<Result<()>>()?;
-        result
-    })?;
+    let loads: Vec<Load<'_>> = vec![
+        Box::new(|stop| produce(source, "f.plain", 4, stop)),
+        Box::new(|stop| transact(source, "f.transactions", 2, Random(seed), stop)),
+    ];
+    let killed = under_load(
+        loads,
+        || strike(&[target], Random(!seed), kills / 3),
+        |over| fight(&mut mirrors, Random(seed.rotate_left(32)), kills, over),
+    )?;
     let ended = mirrors[0].once()?;
     let found = Found::look(source, target, &["f.plain", "f.transactions"])?;
     println!("{killed} blows to two mirrors, {} blows to brokers, {:?}: {found:?}", kills / 3, began.elapsed());
@@ -223,10 +227,7 @@ fn two(kills: usize, seed: u64) -> Result<()> {
 
 #[test]
 fn translated_offsets_are_exact_whatever_is_killed() -> Result<()> {
-    let _turn = turn();
-    let (kills, seed) = (kills()?, seed()?);
-    println!("KFERRY_KILLS={kills} KFERRY_SEED={seed}");
-    translate(kills, seed).with_context(|| format!("KFERRY_KILLS={kills} KFERRY_SEED={seed}"))
+    seeded(translate)
 }
 
 fn translate(kills: usize, seed: u64) -> Result<()> {
@@ -242,27 +243,17 @@ fn translate(kills: usize, seed: u64) -> Result<()> {
     let mut mirror = Mirror::new(source, target, "topics_regex = ['t\\..*']\noffsets = \"translate\"")?;
     mirror.copy()?;
 
-    let (stop, over) = (AtomicBool::new(false), AtomicBool::new(false));
-    let killed = thread::scope(|scope| {
-        let load = [
-            scope.spawn(|| produce(source, "t.plain", 2, &stop)),
-            scope.spawn(|| transact(source, "t.transactions", 2, Random(seed), &stop)),
-            scope.spawn(|| intrude(target, "t.plain", 2, Random(seed ^ 1), &stop)),
-            scope.spawn(|| intrude(target, "t.transactions", 2, Random(seed ^ 2), &stop)),
-        ];
-        let brokers = scope.spawn(|| {
-            let struck = strike(&[target], Random(!seed), kills / 3);
-            over.store(true, Ordering::Relaxed);
-            struck
-        });
-        let result = kill_and_restart(&mut mirror, Random(seed.rotate_left(32)), kills, &over);
-        let struck = brokers.join().expect("it does not panic");
-        stop.store(true, Ordering::Relaxed);
-        let loads = load.map(|load| load.join().expect("it does not panic"));
-        struck?;
-        loads.into_iter().collect::<Result<()>>()?;
-        result
-    })?;
+    let loads: Vec<Load<'_>> = vec![
+        Box::new(|stop| produce(source, "t.plain", 2, stop)),
+        Box::new(|stop| transact(source, "t.transactions", 2, Random(seed), stop)),
+        Box::new(|stop| intrude(target, "t.plain", 2, Random(seed ^ 1), stop)),
+        Box::new(|stop| intrude(target, "t.transactions", 2, Random(seed ^ 2), stop)),
+    ];
+    let killed = under_load(
+        loads,
+        || strike(&[target], Random(!seed), kills / 3),
+        |over| kill_and_restart(&mut mirror, Random(seed.rotate_left(32)), kills, over),
+    )?;
     let ended = mirror.once()?;
     ensure!(ended.code == Some(0), "kferry-mirror --once ended with {:?}:\n{}", ended.code, ended.log);
     for (topic, _) in topics {

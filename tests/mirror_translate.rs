@@ -4,22 +4,16 @@
 //! The scenarios share their clusters and run side by side, each with topics and a mirror process of its own.
 
 use std::collections::BTreeMap;
-use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use harness::kafka::{Acl, BOB, Cluster, Commit, Fill, Listener, Operation, Record, Resource};
 use harness::mirror::Mirror;
+use harness::scenario::{self, Scenario, records, side_by_side};
 use harness::translated::{FOREIGN, Found, segments};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
 const LIMIT: Duration = Duration::from_mins(1);
-
-type Scenario = (&'static str, fn(&Cluster, &Cluster) -> Result<()>);
-
-fn records(partition: i32, count: usize, what: &str) -> Vec<Record> {
-    (0..count).map(|n| Record::new(format!("key {n}"), format!("{what} {n}")).to_partition(partition)).collect()
-}
 
 /// What somebody else writes to the target.
 fn foreign(partition: i32, count: usize) -> Vec<Record> {
@@ -27,7 +21,7 @@ fn foreign(partition: i32, count: usize) -> Vec<Record> {
 }
 
 fn lines_of(prefix: &str, lines: &str) -> String {
-    format!("topics_regex = ['{prefix}\\..*']\noffsets = \"translate\"\n{lines}")
+    scenario::lines_of(prefix, &format!("offsets = \"translate\"\n{lines}"))
 }
 
 fn mirror_of(source: &Cluster, target: &Cluster, prefix: &str) -> Result<Mirror> {
@@ -92,13 +86,7 @@ fn every_record_is_where_the_map_says() -> Result<()> {
         ("preserve, then translate", offsets_that_were_preserved_may_be_translated_from_then_on),
         ("there and back", the_direction_turns),
     ];
-    let failed: Vec<String> = thread::scope(|scope| {
-        let running: Vec<_> = scenarios.iter().map(|&(name, scenario)| (name, scope.spawn(move || scenario(source, target)))).collect();
-        let ended = running.into_iter().map(|(name, scenario)| (name, scenario.join().unwrap_or_else(|_| Err(anyhow!("it panicked")))));
-        ended.filter_map(|(name, ended)| Some(format!("{name}: {:#}", ended.err()?))).collect()
-    });
-    ensure!(failed.is_empty(), "{}", failed.join("\n\n"));
-    Ok(())
+    side_by_side(source, target, &scenarios)
 }
 
 fn the_copy_goes_behind_what_is_there(source: &Cluster, target: &Cluster) -> Result<()> {
@@ -260,9 +248,12 @@ fn the_direction_turns(source: &Cluster, target: &Cluster) -> Result<()> {
     source.produce("turn.topic", &records(0, 70, "first"))?;
     let mut mirror = mirror_of(source, target, "turn")?;
     mirror.copy()?;
-    for (name, term) in [("target", 2), ("source", 3), ("target", 4)] {
+    let turn = |name: &str, term: i32| {
         let (key, value) = ("{\"topic\":\"turn.topic\"}", format!("{{\"leader\":\"{name}\",\"term\":{term}}}"));
-        target.produce("__kferry.mirror.turn", &[Record::new(key, value)])?;
+        target.produce("__kferry.mirror.turn", &[Record::new(key, value)])
+    };
+    for (name, term) in [("target", 2), ("source", 3), ("target", 4)] {
+        turn(name, term)?;
         let leader = if name == "source" { source } else { target };
         leader.produce("turn.topic", &records(0, 30, &format!("term {term}")))?;
         transaction(leader, "turn.topic", 4, term != 3)?;
@@ -271,6 +262,12 @@ fn the_direction_turns(source: &Cluster, target: &Cluster) -> Result<()> {
         perfect(&mirror, source, target, "turn.topic", "turn.topic").with_context(|| format!("term {term}"))?;
         says(&mirror, 0, &["verify"], &["identical"]).with_context(|| format!("term {term}"))?;
     }
+    // What the leader has and the follower has not would be lost by another turn.
+    target.produce("turn.topic", &records(0, 5, "not copied"))?;
+    turn("source", 5)?;
+    let ended = mirror.once()?;
+    let said = ended.log.contains("it led until the direction turned") && ended.log.contains("--accept turn.topic-0");
+    ensure!(ended.code == Some(1) && said, "{ended:?}");
     Ok(())
 }
 

@@ -284,24 +284,17 @@ async fn retrace(job: &Job, known: &Known, agreed: i64, (follower_start, end): (
         job.status.lock().map = map;
         return Ok((at, false));
     }
-    if end > from && known.state.as_ref().is_some_and(|state| state.term < job.term) {
-        return Err(Leave::Diverged(format!(
-            "{} on {} ends at offset {end}, and what it led was copied, as far as is known, up to {from} when the direction turned: what is between would \
-             be copied back. Turn it back, let the mirror catch up and stop it with SIGTERM, and turn it then",
-            job.follower.partition(job.partition),
-            job.follower.cluster(),
-        )));
-    }
     let producer_id = job.producer_id();
     // Where the next one belongs on both sides, if it goes on as the one before.
     let (mut at, mut next) = (agreed, from);
-    let mut is_known = from >= follower_start;
+    let (mut is_known, mut others) = (from >= follower_start, None);
     let walked = visit(&job.follower, job.partition, from.max(follower_start)..end, |batch| {
         let ours = batch.producer_id() == producer_id && !batch.is_control();
+        let there = batch.base_offset();
         if !ours && !holes::is_marker(batch) {
+            others.get_or_insert(there);
             return;
         }
-        let there = batch.base_offset();
         if !is_known {
             // What comes before is deleted. Whether it was as the map has it, the comparison of the records says.
             (at, next) = (whole.leader(direction, there).unwrap_or(at), there);
@@ -319,6 +312,17 @@ async fn retrace(job: &Job, known: &Known, agreed: i64, (follower_start, end): (
         (at, next) = (at + count, there + count);
     });
     walked.await.map_err(|error| if error.is_retriable() { Leave::Again(error.to_string()) } else { Leave::Failed(error.to_string()) })?;
+    let turned = known.state.as_ref().is_some_and(|state| state.term < job.term);
+    if let Some(others) = others.filter(|_| turned) {
+        return Err(Leave::Diverged(format!(
+            "{} on {} has records from offset {others} on that are not known to be on {}: it led until the direction turned, and they would be lost there, or \
+             their copies be copied back. Turn it back and start the mirror with --accept {}; when it has caught up stop it with SIGTERM, and turn it then",
+            job.follower.partition(job.partition),
+            job.follower.cluster(),
+            job.leader.cluster(),
+            job.topic_partition(),
+        )));
+    }
     let gap = behind_gaps(&mut announced, end).filter(|leader| *leader > at);
     if let Some(leader) = gap {
         at = leader;
