@@ -246,17 +246,17 @@ impl Board {
 pub async fn pass(work: Work, state: State, orders: Vec<Order>) -> Passed {
     let started = Instant::now();
     let now = jiff::Timestamp::now().as_millisecond();
-    let (mut report, mut changes) = (Report::default(), Changes::new());
+    let mut report = Report::default();
     for direction in Direction::both(&work, now) {
         match direction.look().await {
             Ok((writes, offsets)) => {
                 report.offsets.extend(offsets);
-                report.written += direction.write(writes, &state, &mut report.offsets, &mut changes).await;
+                report.written += direction.write(writes, &state, &mut report.offsets).await;
             }
             Err(error) => report.error = Some(error.to_string()),
         }
     }
-    if let Err(error) = forget_expired(&work, &state, now, &changes).await {
+    if let Err(error) = forget_expired(&work, &state, now).await {
         report.error.get_or_insert(error);
     }
     report.offsets.sort_by(|one, other| one.key().cmp(&other.key()));
@@ -280,11 +280,12 @@ pub async fn look(work: &Work) -> Result<Vec<Offset>, ClientError> {
 }
 
 /// What expired on the follower need not be known any more.
-async fn forget_expired(work: &Work, state: &State, now: i64, changes: &Changes) -> Result<(), String> {
+async fn forget_expired(work: &Work, state: &State, now: i64) -> Result<(), String> {
     let expired = |written: &Written| now.saturating_sub(written.at) > RETENTION.as_millis() as i64;
-    let old = work.states.all().filter(|(group, _, written)| expired(written) && work.is_ours(group));
-    let old = old.map(|(group, partition, _)| (group.clone(), partition.clone())).filter(|key| !changes.contains_key(key));
-    let old: Changes = old.map(|key| (key, None)).collect();
+    // As it is now: what this pass has written is in it.
+    let states = state.groups();
+    let old = states.all().filter(|(group, _, written)| expired(written) && work.is_ours(group));
+    let old: Changes = old.map(|(group, partition, _)| ((group.clone(), partition.clone()), None)).collect();
     let kept = state.keep_groups(&old, |group| work.may_write(group)).await;
     kept.map_err(|error| format!("the mirror's state: {error}"))
 }
@@ -475,7 +476,7 @@ impl<'w> Direction<'w> {
     }
 
     /// Keeps what is to be written, and writes it. Says how many were written.
-    async fn write(&self, writes: Vec<(Candidate, i64)>, state: &State, offsets: &mut Vec<Offset>, changes: &mut Changes) -> usize {
+    async fn write(&self, writes: Vec<(Candidate, i64)>, state: &State, offsets: &mut Vec<Offset>) -> usize {
         let kept: Changes = writes
             .iter()
             .map(|(candidate, offset)| {
@@ -488,7 +489,6 @@ impl<'w> Direction<'w> {
             offsets.extend(writes.iter().map(|(candidate, _)| self.told(candidate, OffsetState::Refused, Some(reason.clone()))));
             return 0;
         }
-        changes.extend(kept);
 
         let mut by_group: BTreeMap<Arc<str>, Vec<(Candidate, i64)>> = BTreeMap::new();
         for (candidate, offset) in writes {
@@ -516,9 +516,8 @@ impl<'w> Direction<'w> {
             }
         }
         // What was not written is not ours, should the group come to just this offset by itself.
-        match state.keep_groups(&undone, |group| self.work.may_write(group)).await {
-            Ok(()) => changes.extend(undone),
-            Err(error) => tracing::warn!(mirror = &*self.work.mirror.name, %error, "that offsets of groups were refused is not kept"),
+        if let Err(error) = state.keep_groups(&undone, |group| self.work.may_write(group)).await {
+            tracing::warn!(mirror = &*self.work.mirror.name, %error, "that offsets of groups were refused is not kept");
         }
         written
     }
