@@ -639,7 +639,7 @@ fn in_front_of(broker: &FakeBroker) -> Result<Routes> {
 fn a_node_id_outside_of_the_file_is_a_clear_error() -> Result<()> {
     let broker = FakeBroker::start()?;
     let itself = |node_id| (node_id, "127.0.0.1".to_owned(), broker.port());
-    broker.answers(Answers { brokers: vec![itself(1), itself(7)], ..Answers::default() });
+    broker.answers(Answers { brokers: Some(vec![itself(1), itself(7)]), ..Answers::default() });
     let proxy = Proxy::start(&in_front_of(&broker)?)?;
     let mut client = Raw::connect(proxy.port())?;
     client.ask(&raw::api_versions(1, Some("c")))?;
@@ -653,7 +653,27 @@ fn a_node_id_outside_of_the_file_is_a_clear_error() -> Result<()> {
     assert_eq!(line["cluster"], "fake");
 
     // The others of the cluster are as before once it is gone.
-    broker.answers(Answers { brokers: vec![itself(1)], ..Answers::default() });
+    broker.answers(Answers { brokers: Some(vec![itself(1)]), ..Answers::default() });
+    let mut client = Raw::connect(proxy.port())?;
+    assert_eq!(ask(&mut client, 1, "c", &MetadataRequest::default())?.brokers[0].node_id.0, NODE_IDS + 1);
+    Ok(())
+}
+
+/// librdkafka would forget its brokers, those of `bootstrap.servers` too, and never come back.
+#[test]
+fn no_client_is_told_that_there_are_no_brokers() -> Result<()> {
+    let broker = FakeBroker::start()?;
+    let proxy = Proxy::start(&in_front_of(&broker)?)?;
+    let mut client = Raw::connect(proxy.port())?;
+    client.ask(&raw::metadata(1, Some("c")))?;
+    broker.answers(Answers { brokers: Some(Vec::new()), ..Answers::default() });
+    client.send(&raw::metadata(2, Some("c")))?;
+    ended(&proxy, &mut client, "no_brokers", "the broker knows no brokers yet, as one that has just started: the client will ask another")?;
+    let warned = |line: &serde_json::Value| line["message"].as_str().is_some_and(|message| message.contains("knows no brokers yet"));
+    until("the proxy says that it was told of none either", || Ok(proxy.log()?.iter().any(warned)))?;
+
+    // What it knew before is still true.
+    broker.answers(Answers::default());
     let mut client = Raw::connect(proxy.port())?;
     assert_eq!(ask(&mut client, 1, "c", &MetadataRequest::default())?.brokers[0].node_id.0, NODE_IDS + 1);
     Ok(())

@@ -58,6 +58,10 @@ pub const HANDED_OVER: Duration = Duration::from_secs(4);
 /// For one answer of a broker, where Kafka's protocol has no other bound: a coordinator that hangs is asked for elsewhere after it.
 const ANSWER: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(100);
+/// So long may a call into librdkafka take: a commit that waits for another coordinator takes a session, a revocation [`HANDING_OVER`].
+const HUNG: Duration = Duration::from_secs(30);
+/// So long may it take to become a member: a rebalance, and a session for a coordinator that is about to be elected.
+const JOINING: Duration = REBALANCE.saturating_add(SESSION);
 /// Between two attempts to become a member.
 const PAUSE: Duration = Duration::from_secs(2);
 /// A token is read again so often: librdkafka asks for the next one when four fifths of this are over.
@@ -211,11 +215,8 @@ impl Member {
             held: Mutex::default(),
             changes: sender,
             stop: stop.clone(),
-            proven: AtomicBool::new(false),
-            renew: AtomicBool::new(false),
         };
         let membership = Arc::new(membership);
-        // A thread of its own: librdkafka calls back from its poll, and a revocation waits there.
         let thread = thread::Builder::new().name("shards".to_owned()).spawn(move || stay(&membership)).expect("a thread can be started");
         Self { changes, lease, joined, thread, stop: stop.drop_guard() }
     }
@@ -232,13 +233,28 @@ impl Member {
     }
 }
 
-/// A member again and again: passwords and certificates may have changed since the last time.
+/// A member again and again: passwords and certificates may have changed since the last time, and librdkafka does not always come back by itself.
+/// It forgets all brokers at an answer of Metadata that lists none, which a broker that has just started may give (confluentinc/librdkafka issue
+/// 5301), and a commit was seen that did not end in two minutes.
 fn stay(membership: &Arc<Membership>) {
     while !membership.stop.is_cancelled() {
-        if let Err(error) = be_member(membership) {
+        let consumer = Arc::new(GroupConsumer::new(membership.clone()));
+        // A thread of its own: librdkafka calls back from its poll, and a revocation waits there.
+        let thread = thread::Builder::new().name("group".to_owned()).spawn({
+            let consumer = consumer.clone();
+            move || be_member(&consumer)
+        });
+        let thread = thread.expect("a thread can be started");
+        while !thread.is_finished() && !consumer.hangs() {
+            thread::sleep(POLL);
+        }
+        consumer.give_up();
+        if !thread.is_finished() {
+            // If it goes on one day it leaves the group; until then librdkafka does, which is not polled any more.
+            warn!(mirror = &*membership.mirror, "librdkafka hangs; the mirror's group is joined anew without it");
+        } else if let Err(error) = thread.join().expect("a member does not panic") {
             warn!(mirror = &*membership.mirror, %error, "no member of the mirror's group; it is tried again");
         }
-        membership.lost();
         let until = Instant::now() + PAUSE;
         while Instant::now() < until && !membership.stop.is_cancelled() {
             thread::sleep(POLL);
@@ -246,22 +262,27 @@ fn stay(membership: &Arc<Membership>) {
     }
 }
 
-/// Until it is to leave, or has to begin anew.
-fn be_member(membership: &Arc<Membership>) -> Result<(), MemberError> {
-    membership.renew.store(false, Ordering::Release);
-    let config = client_config(&membership.cluster, &membership.mirror)?;
-    let consumer: BaseConsumer<Held> = config.create_with_context(Held(membership.clone())).map_err(MemberError::from)?;
-    consumer.subscribe(&[&membership.topic]).map_err(MemberError::from)?;
+/// Until it is to leave, or has to begin anew, as it has to whenever the group went on without it.
+fn be_member(this: &Arc<GroupConsumer>) -> Result<(), MemberError> {
+    let Membership { mirror, cluster, topic, joined, .. } = &*this.membership;
+    let joining = Instant::now() + JOINING;
+    let consumer: BaseConsumer<Held> =
+        client_config(cluster, mirror)?.create_with_context(Held(this.clone())).map_err(MemberError::from)?;
+    consumer.subscribe(&[topic]).map_err(MemberError::from)?;
     let mut next = Instant::now();
-    while !membership.stop.is_cancelled() && !membership.renew.load(Ordering::Acquire) {
+    while this.goes_on() {
         if let Some(Err(error)) = consumer.poll(POLL) {
             match error.rdkafka_error_code() {
-                Some(RDKafkaErrorCode::GroupAuthorizationFailed) => return Err(MemberError::NoRight(group(&membership.mirror))),
-                _ => debug!(mirror = &*membership.mirror, %error, "the mirror's group"),
+                Some(RDKafkaErrorCode::GroupAuthorizationFailed) => return Err(MemberError::NoRight(group(mirror))),
+                _ => debug!(mirror = &**mirror, %error, "the mirror's group"),
             }
         }
-        if Instant::now() >= next {
-            membership.renew_lease(&consumer);
+        if !joined.load(Ordering::Acquire) {
+            if Instant::now() >= joining {
+                return Err(MemberError::NotJoined(JOINING.as_secs()));
+            }
+        } else if Instant::now() >= next {
+            this.renew_lease(&consumer);
             next = Instant::now() + RENEWAL;
         }
     }
@@ -285,6 +306,9 @@ enum MemberError {
     /// An ACL is missing.
     #[error("may not be a member of the group {0}; grant READ on it to the mirror's principal on the target")]
     NoRight(String),
+    /// No assignment came.
+    #[error("no answer of the group's coordinator for {0} s; check that the target's brokers run and that __consumer_offsets has leaders")]
+    NotJoined(u64),
     /// librdkafka says no.
     #[error(transparent)]
     Kafka(KafkaError),
@@ -340,7 +364,7 @@ fn client_config(cluster: &Cluster, mirror: &str) -> Result<ClientConfig, Member
     Ok(config)
 }
 
-/// What librdkafka's callbacks and the thread around it share.
+/// What outlives a consumer.
 struct Membership {
     mirror: Arc<str>,
     cluster: Arc<Cluster>,
@@ -350,37 +374,72 @@ struct Membership {
     held: Mutex<HashMap<i32, Arc<Shard>>>,
     changes: mpsc::UnboundedSender<Change>,
     stop: CancellationToken,
-    /// The lease was renewed since there are shards.
-    proven: AtomicBool,
-    /// The consumer has to be made anew.
-    renew: AtomicBool,
 }
 
-impl Membership {
-    /// Commits, if there is a shard to commit for. What is committed means nothing; that it is taken is what counts.
-    fn renew_lease(&self, consumer: &BaseConsumer<Held>) {
-        let Some(number) = self.held().keys().next().copied() else { return };
-        // Of a group that has become empty meanwhile the coordinator would take a commit that proves nothing.
-        if self.proven.load(Ordering::Acquire) && self.lease.left() == Duration::ZERO {
-            warn!(mirror = &*self.mirror, "the lease has run out: no word from the group's coordinator for too long; it is joined anew");
-            self.renew.store(true, Ordering::Release);
-            return;
-        }
-        let mut offsets = TopicPartitionList::new();
-        let sent = self.lease.now();
-        // rdkafka tells nobody how an asynchronous commit ended. This one ends after `socket.timeout.ms`, or after 10 s without a coordinator.
-        let committed =
-            offsets.add_partition_offset(&self.topic, number, Offset::Offset(0)).and_then(|()| consumer.commit(&offsets, CommitMode::Sync));
-        match committed {
-            Ok(()) if !consumer.assignment_lost() => {
-                self.lease.renew(sent);
-                self.proven.store(true, Ordering::Release);
-            }
-            Ok(()) => {}
-            Err(error) => debug!(mirror = &*self.mirror, %error, "the lease is not renewed"),
+/// What one consumer, its callbacks and who watches it share.
+struct GroupConsumer {
+    membership: Arc<Membership>,
+    began: Instant,
+    /// When it was last seen to go on, in ms from then on.
+    seen: AtomicU64,
+    /// The lease was renewed.
+    proven: AtomicBool,
+    /// It is nobody's any more, and another one has to be made.
+    over: AtomicBool,
+}
+
+impl GroupConsumer {
+    fn new(membership: Arc<Membership>) -> Self {
+        Self { membership, began: Instant::now(), seen: AtomicU64::new(0), proven: AtomicBool::new(false), over: AtomicBool::new(false) }
+    }
+
+    fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
+    }
+
+    /// Its shards are lost, at once: it leaves the group when it is dropped. What it says later, perhaps in its successor's time, counts no more.
+    fn give_up(&self) {
+        if !self.over.swap(true, Ordering::AcqRel) {
+            self.membership.lost();
         }
     }
 
+    /// Whether it is to be polled again.
+    fn goes_on(&self) -> bool {
+        self.seen.store(self.began.elapsed().as_millis() as u64, Ordering::Release);
+        !self.is_over() && !self.membership.stop.is_cancelled()
+    }
+
+    fn hangs(&self) -> bool {
+        self.began.elapsed() > Duration::from_millis(self.seen.load(Ordering::Acquire)) + HUNG
+    }
+
+    /// Commits, also without a shard. What is committed means nothing; that it is taken is what counts.
+    fn renew_lease(&self, consumer: &BaseConsumer<Held>) {
+        let Membership { mirror, topic, lease, .. } = &*self.membership;
+        // Of a group that has become empty meanwhile the coordinator would take a commit that proves nothing.
+        if self.proven.load(Ordering::Acquire) && lease.left() == Duration::ZERO {
+            warn!(mirror = &**mirror, "the lease has run out: no word from the group's coordinator for too long; it is joined anew");
+            self.give_up();
+            return;
+        }
+        let mut offsets = TopicPartitionList::new();
+        let sent = lease.now();
+        // rdkafka tells nobody how an asynchronous commit ended. This one ends after `socket.timeout.ms`, or after a session without a coordinator.
+        let committed =
+            offsets.add_partition_offset(topic, 0, Offset::Offset(0)).and_then(|()| consumer.commit(&offsets, CommitMode::Sync));
+        match committed {
+            Ok(()) if !consumer.assignment_lost() && !self.is_over() => {
+                lease.renew(sent);
+                self.proven.store(true, Ordering::Release);
+            }
+            Ok(()) => {}
+            Err(error) => debug!(mirror = &**mirror, %error, "the lease is not renewed"),
+        }
+    }
+}
+
+impl Membership {
     fn gained(&self, numbers: &[i32]) {
         self.joined.store(true, Ordering::Release);
         // Each rebalance tells what is new, which is often nothing; and there may be more processes than shards.
@@ -392,9 +451,6 @@ impl Membership {
             .map(|number| Arc::new(Shard { number: *number, lease: self.lease.clone(), over: CancellationToken::new() }))
             .collect();
         let mut held = self.held();
-        if held.is_empty() {
-            self.proven.store(false, Ordering::Release);
-        }
         held.extend(gained.iter().map(|shard| (shard.number, shard.clone())));
         metrics::gained(&self.mirror, numbers, held.len());
         drop(held);
@@ -439,25 +495,28 @@ impl Membership {
     }
 }
 
-/// librdkafka's callbacks.
-struct Held(Arc<Membership>);
+/// librdkafka's callbacks. Those of a consumer that is over count no more.
+struct Held(Arc<GroupConsumer>);
 
 impl ConsumerContext for Held {
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        let Self(this) = self;
         match rebalance {
-            Rebalance::Revoke(_) if consumer.assignment_lost() => self.0.lost(),
-            Rebalance::Revoke(list) => self.0.revoked(&numbers(list)),
+            _ if this.is_over() => {}
+            Rebalance::Revoke(_) if consumer.assignment_lost() => this.give_up(),
+            Rebalance::Revoke(list) => this.membership.revoked(&numbers(list)),
             Rebalance::Assign(_) | Rebalance::Error(_) => {}
         }
     }
 
     fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        if let Rebalance::Assign(list) = rebalance {
+        let Self(this) = self;
+        if let (Rebalance::Assign(list), false) = (rebalance, this.is_over()) {
             // Nothing is to be read: the state has its own reader.
             if let Err(error) = consumer.pause(list) {
-                debug!(mirror = &*self.0.mirror, %error, "cannot pause");
+                debug!(mirror = &*this.membership.mirror, %error, "cannot pause");
             }
-            self.0.gained(&numbers(list));
+            this.membership.gained(&numbers(list));
         }
     }
 }
@@ -470,7 +529,7 @@ impl ClientContext for Held {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        let mirror = &*self.0.mirror;
+        let mirror = &*self.0.membership.mirror;
         match level {
             RDKafkaLogLevel::Emerg
             | RDKafkaLogLevel::Alert
@@ -487,16 +546,16 @@ impl ClientContext for Held {
     fn error(&self, error: KafkaError, reason: &str) {
         let code = error.rdkafka_error_code();
         if matches!(code, Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed | RDKafkaErrorCode::Fatal)) {
-            warn!(mirror = &*self.0.mirror, ?code, reason, "no member of the mirror's group; it is tried again");
-            self.0.renew.store(true, Ordering::Release);
+            warn!(mirror = &*self.0.membership.mirror, ?code, reason, "no member of the mirror's group; it is tried again");
+            self.0.give_up();
         } else {
-            debug!(mirror = &*self.0.mirror, ?code, reason, "librdkafka");
+            debug!(mirror = &*self.0.membership.mirror, ?code, reason, "librdkafka");
         }
     }
 
     /// Reads the token as it is now. When it really ends the broker knows: kferry does not look into it.
     fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
-        let Some(Some(Sasl::OAuthBearer { token_file })) = &self.0.cluster.security.sasl else {
+        let Some(Some(Sasl::OAuthBearer { token_file })) = &self.0.membership.cluster.security.sasl else {
             return Err(Box::new(SaslError::Message { mechanism: "OAUTHBEARER", reason: "it is not what the file says".to_owned() }));
         };
         let until = Timestamp::now() + TOKEN;
@@ -525,8 +584,6 @@ mod tests {
             held: Mutex::default(),
             changes,
             stop: CancellationToken::new(),
-            proven: AtomicBool::new(false),
-            renew: AtomicBool::new(false),
         };
         (Arc::new(membership), received)
     }
@@ -586,6 +643,17 @@ mod tests {
         let began = Instant::now();
         membership.revoked(&[2]);
         assert!(began.elapsed() < HANDING_OVER);
+    }
+
+    #[test]
+    fn a_consumer_that_is_not_polled_any_more_hangs() {
+        let mut consumer = GroupConsumer::new(membership().0);
+        assert!(consumer.goes_on() && !consumer.hangs());
+        consumer.began -= HUNG + Duration::from_secs(1);
+        assert!(consumer.hangs());
+        assert!(consumer.goes_on() && !consumer.hangs());
+        consumer.give_up();
+        assert!(!consumer.goes_on());
     }
 
     #[test]

@@ -156,7 +156,8 @@ impl State {
         let partitions = match there {
             Some(there) => there.partitions.len() as i32,
             None if create => {
-                let configs = [("cleanup.policy", "compact"), ("segment.bytes", SEGMENT)];
+                // What was agreed on must not be lost together with what was copied: then nothing would tell that something was lost.
+                let configs = [("cleanup.policy", "compact"), ("segment.bytes", SEGMENT), ("unclean.leader.election.enable", "false")];
                 append::create(&client, &topic, SHARDS, mirror.replication_factor, &configs).await?;
                 SHARDS
             }

@@ -109,6 +109,7 @@ impl Brokers {
                 Ok::<_, String>((info, connection.versions().clone()))
             };
             match found.await {
+                Ok((info, _)) if info.brokers.is_empty() => failures.push(format!("{server} knows no brokers yet")),
                 Ok((info, versions)) => {
                     for broker in info.brokers {
                         if virtual_node_id(cluster, broker.node_id).is_err() {
@@ -153,12 +154,14 @@ pub struct ToClient<'a> {
     world: &'a World,
     /// A topic id of which nobody knows yet what the client calls it: the message is not for the client.
     pub unknown_topic: Option<Uuid>,
+    /// How many brokers the message names with their address.
+    pub brokers: usize,
 }
 
 impl<'a> ToClient<'a> {
     /// For one message.
     pub fn new(world: &'a World) -> Self {
-        Self { world, unknown_topic: None }
+        Self { world, unknown_topic: None, brokers: 0 }
     }
 }
 
@@ -169,6 +172,7 @@ impl Rewrite for ToClient<'_> {
     }
 
     fn address(&mut self, node_id: i32, host: &str, port: i32) -> Result<(String, u16), Unmapped> {
+        self.brokers += 1;
         let World { cluster, brokers, advertised_host, broker_port_offset } = self.world;
         let range = cluster.brokers.as_ref().filter(|brokers| brokers.node_ids.contains(&node_id)).ok_or(Unmapped(node_id))?;
         if let Ok(port) = u16::try_from(port) {

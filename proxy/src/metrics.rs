@@ -123,6 +123,8 @@ pub enum Cause {
     },
     /// The broker's answer is not the one to the request that is due.
     WrongAnswer(ApiKey),
+    /// The broker told a relayed client of no broker at all.
+    NoBrokers,
     /// The id of a topic in a message of a relayed client's, of which the cluster's topics do not tell what it is on the other side.
     UnknownTopicId {
         /// Which API.
@@ -181,6 +183,7 @@ impl Cause {
             Self::NotAdvertised { .. } => "not_advertised",
             Self::NotRewritten { .. } => "not_rewritten",
             Self::WrongAnswer(_) => "wrong_answer",
+            Self::NoBrokers => "no_brokers",
             Self::UnknownTopicId { .. } => "unknown_topic_id",
             Self::UnknownBroker { .. } => "unknown_broker",
             Self::BrokerUnreachable(_) => "broker_unreachable",
@@ -212,6 +215,7 @@ impl Cause {
             }
             Self::NotRewritten { api_key, version, error } => format!("{api_key:?} v{version} is no valid message: {error}"),
             Self::WrongAnswer(api_key) => format!("the broker's answer is not the one to {api_key:?}"),
+            Self::NoBrokers => "the broker knows no brokers yet, as one that has just started: the client will ask another".to_owned(),
             Self::UnknownTopicId { api_key, topic_id, error: None } => format!(
                 "{api_key:?} has the topic id {topic_id}, and kferry's own login sees no topic that has it: let it describe the topics of relayed \
                  clients; if the topic was deleted just now, the client's next try will succeed"

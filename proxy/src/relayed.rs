@@ -425,6 +425,11 @@ impl Relayed {
     async fn for_client(&self, asked: Asked, body: &[u8]) -> Result<Option<Vec<u8>>, Cause> {
         let mut by = ToClient::new(&self.given.world);
         let rewritten = asked.rewrite(asked.api.response, body, &mut by)?;
+        // A broker that has just started may answer so, and librdkafka from 2.10 on forgets all brokers at it, for good
+        // (confluentinc/librdkafka issue 5301). The client is to ask another one.
+        if asked.api.key == ApiKey::Metadata && by.brokers == 0 {
+            return Err(Cause::NoBrokers);
+        }
         let Some(topic_id) = by.unknown_topic else { return Ok(rewritten) };
         self.list_topics(asked, topic_id).await?;
         let mut by = ToClient::new(&self.given.world);

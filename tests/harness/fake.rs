@@ -84,8 +84,8 @@ pub struct Request {
 pub struct Answers {
     /// The answer to ApiVersions; its list is sent in a v0 body with error 35 to whoever asks for a version above the listed one.
     pub api_versions: ApiVersionsResponse,
-    /// Node ids and addresses in Metadata; the first is the controller. Empty: the fake broker itself, as node 1.
-    pub brokers: Vec<(i32, String, u16)>,
+    /// Node ids and addresses in Metadata; the first is the controller. `None`: the fake broker itself, as node 1.
+    pub brokers: Option<Vec<(i32, String, u16)>>,
     /// What SaslHandshake allows.
     pub sasl_mechanisms: Vec<&'static str>,
 }
@@ -95,11 +95,7 @@ impl Default for Answers {
         let listed = [(ApiKey::Produce, 0, 12), (ApiKey::Metadata, 0, 13), (ApiKey::SaslHandshake, 0, 1), (ApiKey::ApiVersions, 0, 4)];
         let listed =
             listed.map(|(key, min, max)| ApiVersion::default().with_api_key(key as i16).with_min_version(min).with_max_version(max));
-        Self {
-            api_versions: ApiVersionsResponse::default().with_api_keys(listed.to_vec()),
-            brokers: Vec::new(),
-            sasl_mechanisms: vec!["PLAIN"],
-        }
+        Self { api_versions: ApiVersionsResponse::default().with_api_keys(listed.to_vec()), brokers: None, sasl_mechanisms: vec!["PLAIN"] }
     }
 }
 
@@ -355,11 +351,9 @@ fn answer(state: &State, request: &Request) -> io::Result<Option<Vec<u8>>> {
             }
         }
         Ok(ApiKey::Metadata) => {
-            let mut brokers = answers.brokers;
-            if brokers.is_empty() {
-                brokers.push((1, state.address.ip().to_string(), state.address.port()));
-            }
-            let controller = brokers[0].0;
+            let itself = || vec![(1, state.address.ip().to_string(), state.address.port())];
+            let brokers = answers.brokers.unwrap_or_else(itself);
+            let controller = brokers.first().map_or(-1, |broker| broker.0);
             let brokers = brokers.into_iter().map(|(id, host, port)| {
                 MetadataResponseBroker::default().with_node_id(BrokerId(id)).with_host(StrBytes::from_string(host)).with_port(port.into())
             });
@@ -431,7 +425,7 @@ mod tests {
         let answer = client.frame().unwrap();
         assert_eq!(ApiVersionsResponse::decode(&mut bytes::Bytes::from(answer).split_off(4), 3).unwrap(), Answers::default().api_versions);
 
-        let mut answers = Answers { brokers: vec![(5, "b".to_owned(), 9)], ..Answers::default() };
+        let mut answers = Answers { brokers: Some(vec![(5, "b".to_owned(), 9)]), ..Answers::default() };
         answers.api_versions.api_keys.retain(|api| api.api_key != ApiKey::ApiVersions as i16);
         answers.api_versions.unknown_tagged_fields.insert(99, bytes::Bytes::from_static(b"new"));
         broker.answers(answers);

@@ -38,6 +38,12 @@ pub enum ClientError {
         /// Which one.
         node_id: i32,
     },
+    /// The broker that was asked does not know its own cluster: it has just started.
+    #[error("cluster {cluster}: the broker that was asked knows no brokers yet; if it has not started just now, check its log")]
+    NoBrokers {
+        /// Its name in the file.
+        cluster: Arc<str>,
+    },
     /// Nobody is the controller.
     #[error("cluster {cluster}: it has no controller just now; check its brokers")]
     NoController {
@@ -122,7 +128,7 @@ impl ClientError {
         match self {
             Self::Connect { source, .. } => may_pass(&source.refusal),
             Self::NoBroker { errors, .. } => errors.iter().any(|error| may_pass(&error.refusal)),
-            Self::UnknownNode { .. } | Self::NoController { .. } | Self::Deadline { .. } => true,
+            Self::UnknownNode { .. } | Self::NoBrokers { .. } | Self::NoController { .. } | Self::Deadline { .. } => true,
             Self::Request { source, .. } => matches!(source, RequestError::Broken { .. }),
             // Kafka's clients retry this one too: the transaction before is being completed.
             Self::Kafka { code, .. } => code.is_retriable() || *code == ResponseError::ConcurrentTransactions,
@@ -139,7 +145,11 @@ impl ClientError {
                 matches!(code, ResponseError::RequestTimedOut | ResponseError::NetworkException | ResponseError::UnknownServerError)
             }
             Self::Deadline { .. } | Self::Incomplete { .. } => true,
-            Self::Connect { .. } | Self::NoBroker { .. } | Self::UnknownNode { .. } | Self::NoController { .. } => false,
+            Self::Connect { .. }
+            | Self::NoBroker { .. }
+            | Self::UnknownNode { .. }
+            | Self::NoBrokers { .. }
+            | Self::NoController { .. } => false,
         }
     }
 
