@@ -668,7 +668,12 @@ fn no_client_is_told_that_there_are_no_brokers() -> Result<()> {
     client.ask(&raw::metadata(1, Some("c")))?;
     broker.answers(Answers { brokers: Some(Vec::new()), ..Answers::default() });
     client.send(&raw::metadata(2, Some("c")))?;
-    ended(&proxy, &mut client, "no_brokers", "the broker knows no brokers yet, as one that has just started: the client will ask another")?;
+    ended(
+        &proxy,
+        &mut client,
+        "no_brokers",
+        "the broker told of no brokers, as one does that has just started: the client will ask another",
+    )?;
     let warned = |line: &serde_json::Value| line["message"].as_str().is_some_and(|message| message.contains("knows no brokers yet"));
     until("the proxy says that it was told of none either", || Ok(proxy.log()?.iter().any(warned)))?;
 

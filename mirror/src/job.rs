@@ -9,6 +9,7 @@ use bytes::Bytes;
 use kafka_protocol::ResponseError;
 use kferry_wire::client::{Client, TopicPartition};
 
+use crate::append::AppendError;
 use crate::cut;
 use crate::offsets::{Direction, OffsetMap};
 use crate::shards::Shard;
@@ -110,6 +111,11 @@ impl Leave {
     /// The group's coordinator has not said lately that this process is a member.
     pub fn no_lease() -> Self {
         Self::Again("this process may not be the one any more that has its shard".to_owned())
+    }
+
+    /// Where a translated partition goes on is kept before anything is written there.
+    pub fn unkept(error: AppendError) -> Self {
+        Self::Again(format!("a segment of its offsets cannot be kept: {error}"))
     }
 }
 

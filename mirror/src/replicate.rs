@@ -442,8 +442,7 @@ impl Copying {
                 return Ok(Filled::Markers);
             }
             status.begin(leader, follower_end);
-            let kept = state.keep_segment(&name, Segment::of(direction, leader, follower_end), &shard).await;
-            kept.map_err(|error| Leave::Again(format!("a segment of its offsets cannot be kept: {error}")))?;
+            state.keep_segment(&name, Segment::of(direction, leader, follower_end), &shard).await.map_err(Leave::unkept)?;
             Ok(Filled::LeftOut)
         }
     }

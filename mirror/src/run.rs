@@ -397,7 +397,7 @@ impl Run {
         if !(resting && self.saving.is_empty()) && Instant::now() < *until {
             return;
         }
-        let kept = self.keep(|slot| slot.shard.is_over());
+        let kept = self.keep(Shard::may_be_left);
         self.drop_over();
         if let Some((handover, until)) = self.handover.take() {
             self.saving.spawn(async move {
@@ -807,7 +807,7 @@ impl Run {
     fn save(&mut self) {
         if self.saving.is_empty() {
             self.save_at = Instant::now() + PASS;
-            let kept = self.keep(|slot| !slot.shard.is_over());
+            let kept = self.keep(Shard::may_write);
             self.saving.spawn(kept);
         }
     }
@@ -818,10 +818,10 @@ impl Run {
         }
     }
 
-    /// Keeps what has changed of some partitions.
-    fn keep(&self, which: fn(&Slot) -> bool) -> impl Future<Output = Result<(), StateError>> + Send + use<> {
+    /// Keeps what has changed of the partitions of some shards, as long as they stay so.
+    fn keep(&self, may: fn(&Shard) -> bool) -> impl Future<Output = Result<(), StateError>> + Send + use<> {
         let (mut states, mut slots) = (Vec::new(), Vec::new());
-        for (partition, slot) in self.slots.iter().filter(|(_, slot)| which(slot)) {
+        for (partition, slot) in self.slots.iter().filter(|(_, slot)| may(&slot.shard)) {
             let mut known = slot.status.lock();
             // While it is filled up or looked at for the first time nothing is agreed yet.
             let nothing = matches!(known.phase, Phase::Waiting | Phase::Comparing) && known.skipped.is_empty() && known.agreed == 0;
@@ -837,7 +837,7 @@ impl Run {
         }
         let state = self.state.clone();
         async move {
-            let saved = state.save(states, || slots.iter().all(|(_, shard)| shard.may_save())).await;
+            let saved = state.save(states, || slots.iter().all(|(_, shard)| may(shard))).await;
             if saved.is_err() {
                 for (status, _) in &slots {
                     status.lock().unsaved = true;
@@ -879,7 +879,7 @@ impl Run {
         self.refusals.shutdown().await;
         self.groups.shutdown().await;
         while self.lanes_running.join_next().await.is_some() {}
-        let last = self.keep(|slot| !slot.shard.is_over());
+        let last = self.keep(Shard::may_write);
         let saved = tokio::time::timeout(LAST_SAVE, async {
             while self.saving.join_next().await.is_some() {}
             last.await

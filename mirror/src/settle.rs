@@ -124,8 +124,7 @@ async fn look(job: &Job, known: &Known) -> Result<Cutter, Leave> {
     }
     if let Some(segment) = map.last().filter(|_| jumps) {
         job.status.lock().map = map.clone();
-        let kept = job.state.keep_segment(&job.topic_partition(), segment, &job.shard).await;
-        kept.map_err(|error| Leave::Again(format!("a segment of its offsets cannot be kept: {error}")))?;
+        job.state.keep_segment(&job.topic_partition(), segment, &job.shard).await.map_err(Leave::unkept)?;
     }
 
     // What the follower had before the mirror wrote there does not count.

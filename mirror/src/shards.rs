@@ -19,7 +19,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -118,9 +118,9 @@ impl Shard {
         !self.is_over() && self.lease.left() > Duration::ZERO
     }
 
-    /// As [`Self::may_write`], for what is still to be kept of a shard that is being given up.
-    pub fn may_save(&self) -> bool {
-        self.lease.left() > Duration::ZERO
+    /// Whether what is known of it may still be kept, now that it is being given up; nothing else may be sent.
+    pub fn may_be_left(&self) -> bool {
+        self.is_over() && self.lease.left() > Duration::ZERO
     }
 
     /// It is being given up, or was lost. If it comes back, it does so as another one.
@@ -226,10 +226,8 @@ impl Member {
         let Self { changes, thread, stop, .. } = self;
         // Nobody answers a revocation any more.
         drop((changes, stop));
-        let ended = tokio::task::spawn_blocking(move || thread.join().is_ok());
-        if !matches!(tokio::time::timeout(HANDING_OVER, ended).await, Ok(Ok(true))) {
-            warn!("the group could not be left in time; the others take over when the session is over");
-        }
+        // It ends within [`HANDING_OVER`].
+        let _ = tokio::task::spawn_blocking(move || thread.join()).await;
     }
 }
 
@@ -249,7 +247,9 @@ fn stay(membership: &Arc<Membership>) {
             thread::sleep(POLL);
         }
         consumer.give_up();
-        if !thread.is_finished() {
+        if !thread.is_finished() && membership.stop.is_cancelled() {
+            warn!(mirror = &*membership.mirror, "the group could not be left in time; the others take over when the session is over");
+        } else if !thread.is_finished() {
             // If it goes on one day it leaves the group; until then librdkafka does, which is not polled any more.
             warn!(mirror = &*membership.mirror, "librdkafka hangs; the mirror's group is joined anew without it");
         } else if let Err(error) = thread.join().expect("a member does not panic") {
@@ -277,13 +277,12 @@ fn be_member(this: &Arc<GroupConsumer>) -> Result<(), MemberError> {
                 _ => debug!(mirror = &**mirror, %error, "the mirror's group"),
             }
         }
-        if !joined.load(Ordering::Acquire) {
-            if Instant::now() >= joining {
-                return Err(MemberError::NotJoined(JOINING.as_secs()));
-            }
-        } else if Instant::now() >= next {
+        if joined.load(Ordering::Acquire) && Instant::now() >= next {
             this.renew_lease(&consumer);
             next = Instant::now() + RENEWAL;
+        }
+        if !this.proven.load(Ordering::Acquire) && Instant::now() >= joining {
+            return Err(MemberError::NotJoined(JOINING.as_secs()));
         }
     }
     Ok(())
@@ -306,7 +305,7 @@ enum MemberError {
     /// An ACL is missing.
     #[error("may not be a member of the group {0}; grant READ on it to the mirror's principal on the target")]
     NoRight(String),
-    /// No assignment came.
+    /// No assignment came, or no commit was taken after it.
     #[error("no answer of the group's coordinator for {0} s; check that the target's brokers run and that __consumer_offsets has leaders")]
     NotJoined(u64),
     /// librdkafka says no.
@@ -384,34 +383,31 @@ struct GroupConsumer {
     seen: AtomicU64,
     /// The lease was renewed.
     proven: AtomicBool,
-    /// It is nobody's any more, and another one has to be made.
+    /// It is to leave in an orderly way, and another one is to be made.
+    renew: AtomicBool,
+    /// Its shards are lost. Changed with `held` locked, under which all that it says of them is weighed: it may go on late, in its successor's time.
     over: AtomicBool,
 }
 
 impl GroupConsumer {
     fn new(membership: Arc<Membership>) -> Self {
-        Self { membership, began: Instant::now(), seen: AtomicU64::new(0), proven: AtomicBool::new(false), over: AtomicBool::new(false) }
+        let [proven, renew, over] = [false; 3].map(AtomicBool::new);
+        Self { membership, began: Instant::now(), seen: AtomicU64::new(0), proven, renew, over }
     }
 
     fn is_over(&self) -> bool {
         self.over.load(Ordering::Acquire)
     }
 
-    /// Its shards are lost, at once: it leaves the group when it is dropped. What it says later, perhaps in its successor's time, counts no more.
-    fn give_up(&self) {
-        if !self.over.swap(true, Ordering::AcqRel) {
-            self.membership.lost();
-        }
-    }
-
     /// Whether it is to be polled again.
     fn goes_on(&self) -> bool {
         self.seen.store(self.began.elapsed().as_millis() as u64, Ordering::Release);
-        !self.is_over() && !self.membership.stop.is_cancelled()
+        !self.is_over() && !self.renew.load(Ordering::Acquire) && !self.membership.stop.is_cancelled()
     }
 
     fn hangs(&self) -> bool {
-        self.began.elapsed() > Duration::from_millis(self.seen.load(Ordering::Acquire)) + HUNG
+        let patience = if self.membership.stop.is_cancelled() { HANDING_OVER } else { HUNG };
+        self.began.elapsed() > Duration::from_millis(self.seen.load(Ordering::Acquire)) + patience
     }
 
     /// Commits, also without a shard. What is committed means nothing; that it is taken is what counts.
@@ -437,86 +433,98 @@ impl GroupConsumer {
             Err(error) => debug!(mirror = &**mirror, %error, "the lease is not renewed"),
         }
     }
-}
 
-impl Membership {
+    /// They are ours from now on.
     fn gained(&self, numbers: &[i32]) {
-        self.joined.store(true, Ordering::Release);
+        let membership = &*self.membership;
+        let mut held = membership.held();
+        if self.is_over() {
+            return;
+        }
+        membership.joined.store(true, Ordering::Release);
         // Each rebalance tells what is new, which is often nothing; and there may be more processes than shards.
         if numbers.is_empty() {
             return;
         }
         let gained: Vec<_> = numbers
             .iter()
-            .map(|number| Arc::new(Shard { number: *number, lease: self.lease.clone(), over: CancellationToken::new() }))
+            .map(|number| Arc::new(Shard { number: *number, lease: membership.lease.clone(), over: CancellationToken::new() }))
             .collect();
-        let mut held = self.held();
         held.extend(gained.iter().map(|shard| (shard.number, shard.clone())));
-        metrics::gained(&self.mirror, numbers, held.len());
+        metrics::gained(&membership.mirror, numbers, held.len());
         drop(held);
-        let _ = self.changes.send(Change::Gained(gained));
+        let _ = membership.changes.send(Change::Gained(gained));
     }
 
+    /// They are to be given up: waits for that, a moment.
     fn revoked(&self, numbers: &[i32]) {
-        let kept = self.take(numbers);
-        metrics::revoked(&self.mirror, numbers, kept);
+        let membership = &*self.membership;
+        let mut held = membership.held();
+        if self.is_over() {
+            return;
+        }
+        end(&mut held, numbers);
+        metrics::revoked(&membership.mirror, numbers, held.len());
+        drop(held);
         let (handover, done) = sync_channel(1);
-        if self.changes.send(Change::Revoked(Handover(handover))).is_ok()
+        if membership.changes.send(Change::Revoked(Handover(handover))).is_ok()
             && done.recv_timeout(HANDING_OVER) == Err(RecvTimeoutError::Timeout)
         {
-            warn!(mirror = &*self.mirror, shards = ?numbers, "partitions of shards that go to another process did not come to rest in time");
+            warn!(mirror = &*membership.mirror, shards = ?numbers, "partitions of shards that go to another process did not come to rest in time");
         }
     }
 
-    /// All shards may be somebody else's.
-    fn lost(&self) {
-        self.joined.store(false, Ordering::Release);
-        let numbers: Vec<_> = self.held().keys().copied().collect();
+    /// All of its shards may be somebody else's.
+    fn give_up(&self) {
+        let membership = &*self.membership;
+        let mut held = membership.held();
+        if self.over.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        membership.joined.store(false, Ordering::Release);
+        let numbers: Vec<_> = held.keys().copied().collect();
         if !numbers.is_empty() {
-            let kept = self.take(&numbers);
-            metrics::lost(&self.mirror, &numbers, kept);
-            let _ = self.changes.send(Change::Lost);
+            end(&mut held, &numbers);
+            metrics::lost(&membership.mirror, &numbers, held.len());
+            let _ = membership.changes.send(Change::Lost);
         }
     }
+}
 
-    /// From here on nothing is sent for these. Says how many are left.
-    fn take(&self, numbers: &[i32]) -> usize {
-        let mut held = self.held();
-        for number in numbers {
-            if let Some(shard) = held.remove(number) {
-                shard.over.cancel();
-            }
-        }
-        held.len()
+/// From here on nothing is sent for these.
+fn end(held: &mut HashMap<i32, Arc<Shard>>, numbers: &[i32]) {
+    for shard in numbers.iter().filter_map(|number| held.remove(number)) {
+        shard.over.cancel();
     }
+}
 
-    fn held(&self) -> std::sync::MutexGuard<'_, HashMap<i32, Arc<Shard>>> {
+impl Membership {
+    fn held(&self) -> MutexGuard<'_, HashMap<i32, Arc<Shard>>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// librdkafka's callbacks. Those of a consumer that is over count no more.
+/// librdkafka's callbacks.
 struct Held(Arc<GroupConsumer>);
 
 impl ConsumerContext for Held {
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         let Self(this) = self;
         match rebalance {
-            _ if this.is_over() => {}
             Rebalance::Revoke(_) if consumer.assignment_lost() => this.give_up(),
-            Rebalance::Revoke(list) => this.membership.revoked(&numbers(list)),
+            Rebalance::Revoke(list) => this.revoked(&numbers(list)),
             Rebalance::Assign(_) | Rebalance::Error(_) => {}
         }
     }
 
     fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         let Self(this) = self;
-        if let (Rebalance::Assign(list), false) = (rebalance, this.is_over()) {
+        if let Rebalance::Assign(list) = rebalance {
             // Nothing is to be read: the state has its own reader.
             if let Err(error) = consumer.pause(list) {
                 debug!(mirror = &*this.membership.mirror, %error, "cannot pause");
             }
-            this.membership.gained(&numbers(list));
+            this.gained(&numbers(list));
         }
     }
 }
@@ -547,7 +555,7 @@ impl ClientContext for Held {
         let code = error.rdkafka_error_code();
         if matches!(code, Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed | RDKafkaErrorCode::Fatal)) {
             warn!(mirror = &*self.0.membership.mirror, ?code, reason, "no member of the mirror's group; it is tried again");
-            self.0.give_up();
+            self.0.renew.store(true, Ordering::Release);
         } else {
             debug!(mirror = &*self.0.membership.mirror, ?code, reason, "librdkafka");
         }
@@ -573,7 +581,7 @@ mod tests {
         Cluster { name: "target".into(), id: 1, bootstrap_servers, brokers: None, security }
     }
 
-    fn membership() -> (Arc<Membership>, mpsc::UnboundedReceiver<Change>) {
+    fn consumer() -> (Arc<GroupConsumer>, mpsc::UnboundedReceiver<Change>) {
         let (changes, received) = mpsc::unbounded_channel();
         let membership = Membership {
             mirror: "m".into(),
@@ -585,7 +593,7 @@ mod tests {
             changes,
             stop: CancellationToken::new(),
         };
-        (Arc::new(membership), received)
+        (Arc::new(GroupConsumer::new(Arc::new(membership))), received)
     }
 
     fn gained(changes: &mut mpsc::UnboundedReceiver<Change>) -> Vec<Arc<Shard>> {
@@ -595,8 +603,9 @@ mod tests {
 
     #[test]
     fn a_shard_is_written_to_from_the_first_commit_on_until_the_lease_is_out_or_the_shard_is_over() {
-        let (membership, mut changes) = membership();
-        membership.gained(&[3, 5]);
+        let (consumer, mut changes) = consumer();
+        consumer.gained(&[3, 5]);
+        let membership = &consumer.membership;
         let shards = gained(&mut changes);
         assert!(shards.iter().all(|shard| !shard.may_write()), "nothing is proven yet");
         membership.lease.renew(membership.lease.now());
@@ -606,11 +615,14 @@ mod tests {
         membership.lease.renew(0);
         assert!(membership.lease.left() + Duration::from_secs(1) > left, "an older commit takes nothing away");
 
-        membership.lost();
+        consumer.give_up();
         assert!(shards.iter().all(|shard| shard.is_over() && !shard.may_write()));
         assert!(matches!(changes.try_recv(), Ok(Change::Lost)));
+        consumer.gained(&[3]);
+        consumer.revoked(&[3]);
+        assert!(changes.try_recv().is_err() && !membership.joined.load(Ordering::Acquire), "what it says now is of no account");
         // What is gained again is another shard: who still has the old one may not write.
-        membership.gained(&[3]);
+        GroupConsumer::new(membership.clone()).gained(&[3]);
         assert!(gained(&mut changes)[0].may_write() && !shards[0].may_write());
     }
 
@@ -624,16 +636,17 @@ mod tests {
 
     #[test]
     fn the_group_waits_for_a_shard_that_is_given_up() {
-        let (membership, mut changes) = membership();
-        membership.gained(&[1, 2]);
+        let (consumer, mut changes) = consumer();
+        consumer.gained(&[1, 2]);
         let shards = gained(&mut changes);
-        membership.lease.renew(membership.lease.now());
+        let lease = &consumer.membership.lease;
+        lease.renew(lease.now());
         let revoked = thread::spawn({
-            let membership = membership.clone();
-            move || membership.revoked(&[1])
+            let consumer = consumer.clone();
+            move || consumer.revoked(&[1])
         });
         let Some(Change::Revoked(handover)) = changes.blocking_recv() else { panic!("nothing was revoked") };
-        assert!(shards[0].is_over() && shards[0].may_save() && shards[1].may_write());
+        assert!(shards[0].may_be_left() && !shards[0].may_write() && shards[1].may_write() && !shards[1].may_be_left());
         thread::sleep(Duration::from_millis(100));
         assert!(!revoked.is_finished(), "it waits");
         drop(handover);
@@ -641,15 +654,17 @@ mod tests {
         // Nobody listens any more: nothing is waited for.
         drop(changes);
         let began = Instant::now();
-        membership.revoked(&[2]);
+        consumer.revoked(&[2]);
         assert!(began.elapsed() < HANDING_OVER);
     }
 
     #[test]
     fn a_consumer_that_is_not_polled_any_more_hangs() {
-        let mut consumer = GroupConsumer::new(membership().0);
+        let mut consumer = GroupConsumer::new(consumer().0.membership.clone());
         assert!(consumer.goes_on() && !consumer.hangs());
-        consumer.began -= HUNG + Duration::from_secs(1);
+        consumer.began -= HANDING_OVER + Duration::from_secs(1);
+        assert!(!consumer.hangs());
+        consumer.began -= HUNG;
         assert!(consumer.hangs());
         assert!(consumer.goes_on() && !consumer.hangs());
         consumer.give_up();

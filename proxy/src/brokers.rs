@@ -109,15 +109,18 @@ impl Brokers {
                 Ok::<_, String>((info, connection.versions().clone()))
             };
             match found.await {
-                Ok((info, _)) if info.brokers.is_empty() => failures.push(format!("{server} knows no brokers yet")),
                 Ok((info, versions)) => {
+                    self.known().versions = Some(versions);
+                    if info.brokers.is_empty() {
+                        failures.push(format!("{server} knows no brokers yet"));
+                        continue;
+                    }
                     for broker in info.brokers {
                         if virtual_node_id(cluster, broker.node_id).is_err() {
                             metrics::node_id_outside(&cluster.name, broker.node_id);
                         }
                         self.learn(cluster, broker.node_id, &broker.advertised);
                     }
-                    self.known().versions = Some(versions);
                     failures.clear();
                     break;
                 }

@@ -215,7 +215,7 @@ impl Cause {
             }
             Self::NotRewritten { api_key, version, error } => format!("{api_key:?} v{version} is no valid message: {error}"),
             Self::WrongAnswer(api_key) => format!("the broker's answer is not the one to {api_key:?}"),
-            Self::NoBrokers => "the broker knows no brokers yet, as one that has just started: the client will ask another".to_owned(),
+            Self::NoBrokers => "the broker told of no brokers, as one does that has just started: the client will ask another".to_owned(),
             Self::UnknownTopicId { api_key, topic_id, error: None } => format!(
                 "{api_key:?} has the topic id {topic_id}, and kferry's own login sees no topic that has it: let it describe the topics of relayed \
                  clients; if the topic was deleted just now, the client's next try will succeed"

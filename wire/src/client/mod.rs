@@ -91,6 +91,8 @@ struct Shared {
     brokers: Mutex<HashMap<i32, Arc<Slot>>>,
     /// Whose turn it is where any broker will do.
     turn: AtomicUsize,
+    /// Which one of the addresses is tried first: not the one that knew no brokers.
+    first: AtomicUsize,
 }
 
 /// One shared connection. The lock is held while it is made: whoever comes meanwhile waits for the same one.
@@ -122,6 +124,7 @@ impl Client {
             bootstrap: Slot::default(),
             brokers: Mutex::default(),
             turn: AtomicUsize::new(0),
+            first: AtomicUsize::new(0),
         };
         Self { shared: Arc::new(shared), deadline: DEADLINE }
     }
@@ -217,7 +220,14 @@ impl Client {
     /// Asks for metadata once, and remembers brokers and leaders.
     async fn refresh(&self, topics: Topics<'_>) -> Result<Metadata, ClientError> {
         let connection = self.any().await?;
-        let metadata = metadata::ask(self, &connection, topics).await?;
+        let metadata = match metadata::ask(self, &connection, topics).await {
+            Err(error @ ClientError::NoBrokers { .. }) => {
+                self.shared.bootstrap.0.lock().await.take();
+                self.shared.first.fetch_add(1, Ordering::Relaxed);
+                return Err(error);
+            }
+            metadata => metadata?,
+        };
         let mut known = self.known();
         known.brokers = metadata.brokers.iter().map(|broker| (broker.node_id, broker.advertised.clone())).collect();
         known.controller = metadata.controller;
@@ -324,6 +334,8 @@ impl Client {
                 addresses.push(known.clone());
             }
         }
+        let first = self.shared.first.load(Ordering::Relaxed) % addresses.len().max(1);
+        addresses.rotate_left(first);
         let mut untried = addresses.iter();
         let mut attempts = FuturesUnordered::new();
         let mut errors = Vec::new();
