@@ -114,7 +114,7 @@ impl Leave {
     }
 
     /// Where a translated partition goes on is kept before anything is written there.
-    pub fn unkept(error: AppendError) -> Self {
+    pub fn unkept(error: &AppendError) -> Self {
         Self::Again(format!("a segment of its offsets cannot be kept: {error}"))
     }
 }

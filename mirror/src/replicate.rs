@@ -442,7 +442,7 @@ impl Copying {
                 return Ok(Filled::Markers);
             }
             status.begin(leader, follower_end);
-            state.keep_segment(&name, Segment::of(direction, leader, follower_end), &shard).await.map_err(Leave::unkept)?;
+            state.keep_segment(&name, Segment::of(direction, leader, follower_end), &shard).await.map_err(|error| Leave::unkept(&error))?;
             Ok(Filled::LeftOut)
         }
     }

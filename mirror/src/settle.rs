@@ -124,7 +124,7 @@ async fn look(job: &Job, known: &Known) -> Result<Cutter, Leave> {
     }
     if let Some(segment) = map.last().filter(|_| jumps) {
         job.status.lock().map = map.clone();
-        job.state.keep_segment(&job.topic_partition(), segment, &job.shard).await.map_err(Leave::unkept)?;
+        job.state.keep_segment(&job.topic_partition(), segment, &job.shard).await.map_err(|error| Leave::unkept(&error))?;
     }
 
     // What the follower had before the mirror wrote there does not count.

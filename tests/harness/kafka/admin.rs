@@ -5,6 +5,7 @@
 //! and 4.x both know.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
@@ -25,6 +26,26 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::{Decodable as _, Encodable as _, HeaderVersion, Request, StrBytes};
 
 use super::{Cluster, LIMIT, Listener, Node, wait_for};
+
+/// A broker that is not in sync.
+pub(super) struct Behind {
+    seen_by: i32,
+    node_id: i32,
+    /// The first partition where it is so.
+    partition: String,
+    pub(super) leader: i32,
+    isr: Vec<i32>,
+}
+
+impl fmt::Display for Behind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { seen_by, node_id, partition, leader, isr } = self;
+        write!(
+            f,
+            "node {seen_by} doesn't see node {node_id} in sync in {partition}, of which {leader} is the leader and {isr:?} are in sync"
+        )
+    }
+}
 
 const METADATA: i16 = 9;
 const CREATE_TOPICS: i16 = 5;
@@ -371,7 +392,7 @@ impl Cluster {
     }
 
     /// What speaks against a node having caught up with all of its partitions.
-    pub(super) fn why_not_in_sync(&self, node_id: i32) -> Result<Option<String>> {
+    pub(super) fn why_not_in_sync(&self, node_id: i32) -> Result<Option<Behind>> {
         let id = BrokerId(node_id);
         for node in self.answering_nodes() {
             for topic in metadata(node)?.topics {
@@ -380,10 +401,13 @@ impl Cluster {
                 });
                 if let Some(partition) = behind {
                     let name = topic.name.as_ref().map_or("?", |name| name.as_str());
-                    return Ok(Some(format!(
-                        "node {} doesn't see node {node_id} in sync in {name}-{}",
-                        node.id, partition.partition_index
-                    )));
+                    return Ok(Some(Behind {
+                        seen_by: node.id,
+                        node_id,
+                        partition: format!("{name}-{}", partition.partition_index),
+                        leader: partition.leader_id.0,
+                        isr: partition.isr_nodes.iter().map(|id| id.0).collect(),
+                    }));
                 }
             }
         }
