@@ -265,7 +265,6 @@ fn stay(membership: &Arc<Membership>) {
 /// Until it is to leave, or has to begin anew, as it has to whenever the group went on without it.
 fn be_member(this: &Arc<GroupConsumer>) -> Result<(), MemberError> {
     let Membership { mirror, cluster, topic, joined, .. } = &*this.membership;
-    let joining = Instant::now() + JOINING;
     let consumer: BaseConsumer<Held> =
         client_config(cluster, mirror)?.create_with_context(Held(this.clone())).map_err(MemberError::from)?;
     consumer.subscribe(&[topic]).map_err(MemberError::from)?;
@@ -281,7 +280,7 @@ fn be_member(this: &Arc<GroupConsumer>) -> Result<(), MemberError> {
             this.renew_lease(&consumer);
             next = Instant::now() + RENEWAL;
         }
-        if !this.proven.load(Ordering::Acquire) && Instant::now() >= joining {
+        if !this.proven.load(Ordering::Acquire) && this.began.elapsed() >= JOINING {
             return Err(MemberError::NotJoined(JOINING.as_secs()));
         }
     }

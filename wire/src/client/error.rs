@@ -40,7 +40,7 @@ pub enum ClientError {
     },
     /// The broker that was asked does not know its own cluster: it has just started.
     #[error("cluster {cluster}: the broker that was asked knows no brokers yet; if it has not started just now, check its log")]
-    NoBrokers {
+    KnowsNoBrokers {
         /// Its name in the file.
         cluster: Arc<str>,
     },
@@ -128,7 +128,7 @@ impl ClientError {
         match self {
             Self::Connect { source, .. } => may_pass(&source.refusal),
             Self::NoBroker { errors, .. } => errors.iter().any(|error| may_pass(&error.refusal)),
-            Self::UnknownNode { .. } | Self::NoBrokers { .. } | Self::NoController { .. } | Self::Deadline { .. } => true,
+            Self::UnknownNode { .. } | Self::KnowsNoBrokers { .. } | Self::NoController { .. } | Self::Deadline { .. } => true,
             Self::Request { source, .. } => matches!(source, RequestError::Broken { .. }),
             // Kafka's clients retry this one too: the transaction before is being completed.
             Self::Kafka { code, .. } => code.is_retriable() || *code == ResponseError::ConcurrentTransactions,
@@ -148,7 +148,7 @@ impl ClientError {
             Self::Connect { .. }
             | Self::NoBroker { .. }
             | Self::UnknownNode { .. }
-            | Self::NoBrokers { .. }
+            | Self::KnowsNoBrokers { .. }
             | Self::NoController { .. } => false,
         }
     }

@@ -145,7 +145,7 @@ pub(super) async fn ask(client: &Client, connection: &Connection, topics: Topics
     let (asked, answer) = client.send(connection, METADATA, |_| topics.request()).await?;
     // It says of every topic that it is unknown, too. The Java client passes over such an answer as well (`NetworkClient.handleSuccessfulResponse`).
     if answer.brokers.is_empty() {
-        return Err(ClientError::NoBrokers { cluster: client.cluster().name.clone() });
+        return Err(ClientError::KnowsNoBrokers { cluster: client.cluster().name.clone() });
     }
     let broker = |broker: &kafka_protocol::messages::metadata_response::MetadataResponseBroker| {
         let port = u16::try_from(broker.port).map_err(|_| client.incomplete(asked.api, &format!("broker {}", broker.node_id.0)))?;

@@ -221,7 +221,7 @@ impl Client {
     async fn refresh(&self, topics: Topics<'_>) -> Result<Metadata, ClientError> {
         let connection = self.any().await?;
         let metadata = match metadata::ask(self, &connection, topics).await {
-            Err(error @ ClientError::NoBrokers { .. }) => {
+            Err(error @ ClientError::KnowsNoBrokers { .. }) => {
                 self.shared.bootstrap.0.lock().await.take();
                 self.shared.first.fetch_add(1, Ordering::Relaxed);
                 return Err(error);
