@@ -14,11 +14,11 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use kferry_config::diagnostic::{self, Severity};
+use kferry_config::{Config, HostPort, Sasl, SaslMechanism, Secret, Security};
 use kferry_wire::api::{self, Api, Rewrite, RewriteError, Unmapped, Uuid};
 use kferry_wire::batch::{self, Codec, Entry, Record, Stamp};
 use kferry_wire::cluster::ClusterInfo;
-use kferry_wire::config::diagnostic::{self, Severity};
-use kferry_wire::config::{Config, HostPort, Sasl, SaslMechanism, Secret, Security};
 use kferry_wire::connection::{ConnectOptions, Connection};
 use kferry_wire::frame::{self, FrameError, SIZE_LEN, read_frame};
 use kferry_wire::header::{FirstRequest, Software, acks, body_at, is_idempotent};

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use harness::kafka::{ALICE, Cluster, Listener, Record};
 use kafka_protocol::error::ResponseError;
+use kferry_config::{HostPort, Sasl, SaslMechanism, Secret, Security};
 use kferry_wire::admin::acls::{Acl, Operation, PatternType, Permission, ResourceType};
 use kferry_wire::admin::configs::{ConfigChange, ConfigResource, ConfigSource};
 use kferry_wire::admin::groups::{CommittedOffset, GroupFilter, GroupType};
@@ -17,7 +18,6 @@ use kferry_wire::admin::quotas::QuotaEntity;
 use kferry_wire::admin::topics::{NewPartitions, NewTopic};
 use kferry_wire::admin::users::{MIN_ITERATIONS, SaltedPassword, ScramAlteration, ScramMechanism};
 use kferry_wire::client::{Answers, Client, ClientError, CoordinatorKind, TopicPartition, Topics};
-use kferry_wire::config::{self, HostPort, Sasl, SaslMechanism, Secret, Security};
 use kferry_wire::connection::ConnectOptions;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
@@ -72,7 +72,7 @@ fn client(cluster: &Cluster, listener: Listener, login: Option<(SaslMechanism, &
         Some(Sasl::Password { mechanism, username: username.to_owned(), password: Secret::Literal(password.to_owned()) })
     });
     let security = Security { tls: None, sasl };
-    let cluster = config::Cluster { name: "old".into(), id: 1, bootstrap_servers, brokers: None, security };
+    let cluster = kferry_config::Cluster { name: "old".into(), id: 1, bootstrap_servers, brokers: None, security };
     Ok(Client::new(Arc::new(cluster), ConnectOptions::default()))
 }
 

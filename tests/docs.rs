@@ -84,7 +84,7 @@ fn every_argument_of_kferry_mirror_is_in_operating_md() -> Result<()> {
 
 #[test]
 fn every_limit_is_in_operating_md_with_its_default() -> Result<()> {
-    let code = text("wire/src/config/read.rs")?;
+    let code = text("config/src/read/mod.rs")?;
     let limits: BTreeSet<_> = between(&code, "= limit(\"", '"');
     assert!(limits.len() >= 6, "{limits:?}");
     assert_eq!(limits, first_column(&text("docs/operating.md")?, "## Limits")?);

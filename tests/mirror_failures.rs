@@ -10,8 +10,8 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use harness::kafka::{ALICE, Acl, BOB, Cluster, Listener, Operation, Record, Resource};
 use harness::mirror::Mirror;
 use harness::scenario::{Scenario, comes, identical, lines_of, mirror_of, records, says, side_by_side, stops, transactions};
+use kferry_config::{HostPort, Security};
 use kferry_wire::client::{Client, TopicPartition};
-use kferry_wire::config::{self, HostPort, Security};
 use kferry_wire::connection::ConnectOptions;
 
 const LIMIT: Duration = Duration::from_mins(1);
@@ -252,7 +252,7 @@ fn a_transaction_that_was_left_open_is_ended_before_its_successor_begins(source:
     transactions(source, TOPIC, 60)?;
     let address = target.address(11, Listener::Plaintext)?;
     let (host, port) = address.rsplit_once(':').context("host:port")?;
-    let settings = config::Cluster {
+    let settings = kferry_config::Cluster {
         name: "target".into(),
         id: 2,
         bootstrap_servers: vec![HostPort { host: host.to_owned(), port: port.parse()? }],

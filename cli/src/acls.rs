@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use kferry_config::Mirror;
 use kferry_mirror::acls::AclPlan;
 use kferry_mirror::plan::PATIENCE;
 use kferry_mirror::quotas::QuotaPlan;
@@ -15,7 +16,6 @@ use kferry_mirror::users::UserPlan;
 use kferry_mirror::{acls, quotas, users};
 use kferry_wire::admin::acls::Acl;
 use kferry_wire::client::{Client, ClientError};
-use kferry_wire::config::Mirror;
 use kferry_wire::connection::ConnectOptions;
 use serde::Serialize;
 

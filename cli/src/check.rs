@@ -16,8 +16,8 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use kferry_wire::config::Config;
-use kferry_wire::config::diagnostic::{self, Diagnostic, Invalid, Severity};
+use kferry_config::Config;
+use kferry_config::diagnostic::{self, Diagnostic, Invalid, Severity};
 use serde::Serialize;
 
 use brokers::Brokers;

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Subcommand;
+use kferry_config::{Config, Mirror, is_internal};
 use kferry_mirror::append::append_compressed;
 use kferry_mirror::dead_letters::{self, Letter};
 use kferry_mirror::job::Side;
@@ -23,7 +24,6 @@ use kferry_wire::admin::groups::CommittedOffset;
 use kferry_wire::admin::partitions::Position;
 use kferry_wire::batch::{Codec, Record};
 use kferry_wire::client::{Client, ClientError, Metadata, TopicPartition, Topics};
-use kferry_wire::config::{Config, Mirror, is_internal};
 use serde::Serialize;
 
 use crate::check::{count, print_json, printable, table, to_stderr, to_stdout};

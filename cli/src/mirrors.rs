@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use kferry_wire::config::{Config, Mirror};
+use kferry_config::{Config, Mirror};
 use serde::Serialize;
 
 use crate::check::{Place, print_json, read, to_stderr};

@@ -5,12 +5,12 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use kferry_config::Mirror;
 use kferry_mirror::offsets::{Direction, OffsetMap, Segment};
 use kferry_mirror::plan::PATIENCE;
 use kferry_mirror::run::connect_options;
 use kferry_mirror::state::{State, StateError};
 use kferry_wire::client::{Client, TopicPartition};
-use kferry_wire::config::Mirror;
 use serde::Serialize;
 
 use crate::check::{print_json, printable, table, to_stderr, to_stdout};

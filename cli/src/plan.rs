@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use indicatif::{HumanBytes, HumanCount};
+use kferry_config::{Cluster, Mirror, collisions};
 use kferry_mirror::plan::{Holes, MirrorPlan, Mode, PATIENCE, TopicForecast};
 use kferry_mirror::topics::Action;
 use kferry_wire::client::{Client, Topics};
-use kferry_wire::config::{Cluster, Mirror, collisions};
 use kferry_wire::connection::ConnectOptions;
 use serde::Serialize;
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
+use kferry_config::Mirror;
 use kferry_mirror::job::Side;
 use kferry_mirror::keys::Keys;
 use kferry_mirror::log::{Allowed, Compared, LogReader, ReadError, View, compare_keys};
@@ -22,7 +23,6 @@ use kferry_mirror::state::{State, StateError};
 use kferry_mirror::topics::{self, Cluster};
 use kferry_wire::admin::partitions::Position;
 use kferry_wire::client::{Answers, Client, ClientError, TopicPartition};
-use kferry_wire::config::Mirror;
 use serde::Serialize;
 
 use crate::check::{count, print_json, printable, table, to_stderr, to_stdout};

@@ -15,10 +15,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use kafka_protocol::ResponseError;
+use kferry_config::{Mirror, is_internal};
 use kferry_wire::admin::acls::{Acl, Operation, PatternType, Permission, ResourceType};
 use kferry_wire::admin::groups::GroupFilter;
 use kferry_wire::client::{Client, ClientError, Topics};
-use kferry_wire::config::{Mirror, is_internal};
 use tokio::time::{Instant, sleep};
 
 use crate::dead_letters;

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use kferry_config::Mirror;
 use kferry_wire::admin::acls::Operation;
 use kferry_wire::client::{Client, ClientError, TopicPartition};
-use kferry_wire::config::Mirror;
 use serde::Serialize;
 
 use crate::groups::{CopiedTopic, Offset, OffsetState, Work, look};

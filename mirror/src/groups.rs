@@ -17,10 +17,10 @@ use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
 use kafka_protocol::ResponseError;
+use kferry_config::Mirror;
 use kferry_wire::admin::groups::{CommittedOffset, GroupFilter, ListedGroup};
 use kferry_wire::admin::partitions::Position;
 use kferry_wire::client::{Client, ClientError, TopicPartition};
-use kferry_wire::config::Mirror;
 use serde::Serialize;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -606,7 +606,7 @@ fn has_members(group: &ListedGroup) -> bool {
 mod tests {
     use std::path::Path;
 
-    use kferry_wire::config::Config;
+    use kferry_config::Config;
 
     use super::*;
     use crate::run::connect_options;

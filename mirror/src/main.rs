@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use clap::{Parser, ValueEnum};
+use kferry_config::diagnostic::{self, Severity};
+use kferry_config::{Config, Mirror};
 use kferry_mirror::admin::{self, Mirrors};
 use kferry_mirror::metrics;
 use kferry_mirror::progress;
 use kferry_mirror::run::{Options, Outcome, Run, Table};
-use kferry_wire::config::diagnostic::{self, Severity};
-use kferry_wire::config::{Config, Mirror};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;

@@ -1,7 +1,7 @@
 //! Records that cannot be copied: which one it is, and what `on_error` makes of it.
 
+use kferry_config::OnError;
 use kferry_wire::batch::{self, Record};
-use kferry_wire::config::OnError;
 
 use crate::cut::DECODED;
 use crate::dead_letters;

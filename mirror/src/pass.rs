@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use kafka_protocol::ResponseError;
+use kferry_config::{Mirror, Offsets};
 use kferry_wire::admin::partitions::Position;
 use kferry_wire::client::{Client, TopicPartition, Topics};
-use kferry_wire::config::{Mirror, Offsets};
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
 use kafka_protocol::ResponseError;
+use kferry_config::{Mirror, Offsets, OnError};
 use kferry_wire::admin::acls::Operation;
 use kferry_wire::admin::partitions::Position;
 use kferry_wire::admin::topics::{NewPartitions, NewTopic};
 use kferry_wire::client::{Answers, Client, ClientError, TopicPartition};
-use kferry_wire::config::{Mirror, Offsets, OnError};
 use serde::Serialize;
 
 use crate::cut::producer_id;

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use kferry_config::{Mirror, Offsets};
 use kferry_wire::client::{Client, TopicPartition};
-use kferry_wire::config::{Mirror, Offsets};
 use kferry_wire::connection::ConnectOptions;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;

@@ -22,10 +22,10 @@ use bytes::BytesMut;
 use kafka_protocol::ResponseError;
 use kafka_protocol::error::ParseResponseErrorCode as _;
 use kafka_protocol::messages::ProduceRequest;
+use kferry_config::{Offsets, OnError};
 use kferry_wire::admin::partitions::Position;
 use kferry_wire::batch::{self, Stamp};
 use kferry_wire::client::{ClientError, TopicPartition};
-use kferry_wire::config::{Offsets, OnError};
 
 use crate::cut::{Cutter, next_sequence};
 use crate::holes;

@@ -24,8 +24,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use kferry_config::{Cluster, Sasl, SecretError};
 use kferry_wire::client::TopicPartition;
-use kferry_wire::config::{Cluster, Sasl, SecretError};
 use kferry_wire::security::sasl::{SaslError, token};
 use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
@@ -573,7 +573,7 @@ impl ClientContext for Held {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kferry_wire::config::{ClientTls, HostPort, SaslMechanism, Secret, Security};
+    use kferry_config::{ClientTls, HostPort, SaslMechanism, Secret, Security};
 
     fn cluster(security: Security) -> Cluster {
         let bootstrap_servers = vec![HostPort { host: "::1".to_owned(), port: 9092 }, HostPort { host: "kafka".to_owned(), port: 9093 }];

@@ -13,10 +13,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures_util::future::{join_all, try_join_all};
+use kferry_config::{Mirror, Offsets};
 use kferry_wire::admin::partitions::Position;
 use kferry_wire::batch::Record;
 use kferry_wire::client::{Client, ClientError, TopicPartition, Topics};
-use kferry_wire::config::{Mirror, Offsets};
 use serde::{Deserialize, Serialize};
 
 use crate::append::{self, AppendError, append};

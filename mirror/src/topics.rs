@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kafka_protocol::ResponseError;
+use kferry_config::{Mirror, NamingError, OnError};
 use kferry_wire::admin::configs::{ConfigChange, ConfigEntry, ConfigResource, ConfigSource};
 use kferry_wire::admin::topics::{NewPartitions, NewTopic};
 use kferry_wire::client::{Client, ClientError, Metadata, Topic, Topics};
-use kferry_wire::config::{Mirror, NamingError, OnError};
 use serde::Serialize;
 
 use crate::dead_letters;

@@ -8,9 +8,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use kferry_config::{Cluster, HostPort, Listener, NODE_IDS};
 use kferry_wire::api::{Rewrite, Unmapped};
 use kferry_wire::cluster::ClusterInfo;
-use kferry_wire::config::{Cluster, HostPort, Listener, NODE_IDS};
 use kferry_wire::connection::{ConnectOptions, Connection};
 use kferry_wire::versions::Versions;
 use tokio::time::Instant;

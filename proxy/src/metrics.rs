@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use kafka_protocol::messages::ApiKey;
+use kferry_config::HostPort;
 use kferry_wire::api::RewriteError;
-use kferry_wire::config::HostPort;
 use kferry_wire::connection::ConnectError;
 use kferry_wire::header::NotKafka;
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
-use kferry_wire::config::diagnostic::{self, Invalid, Severity};
-use kferry_wire::config::{BrokerRange, Cluster, Config, Listener, Mode, SaslMechanism};
+use kferry_config::diagnostic::{self, Invalid, Severity};
+use kferry_config::{BrokerRange, Cluster, Config, Listener, Mode, SaslMechanism};
 use kferry_wire::security::tls::{SecurityError, server_config};
 use kferry_wire::security::users::{UserError, Users};
 use tokio::sync::Mutex;

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
-use kferry_wire::config::{Cluster, Listener};
+use kferry_config::{Cluster, Listener};
 
 use crate::admin;
 use crate::brokers::{Brokers, virtual_brokers};

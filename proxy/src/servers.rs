@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use kferry_wire::config::{Cluster, HostPort, Security};
+use kferry_config::{Cluster, HostPort, Security};
 use kferry_wire::connection::{Bare, ConnectError, ConnectOptions, Connection};
 use kferry_wire::security::tls::{SecurityError, client_config, explain, server_name};
 use kferry_wire::stream::Stream;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kafka_protocol::messages::ApiKey;
-use kferry_wire::config::{HostPort, Mode, Route, Security};
+use kferry_config::{HostPort, Mode, Route, Security};
 use kferry_wire::connection::{Bare, ConnectOptions};
 use kferry_wire::header::{FirstRequest, RequestHeader, Software};
 use kferry_wire::security::tls::subject_of;

@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use kafka_protocol::messages::{ApiKey, MetadataRequest};
 use kafka_protocol::protocol::VersionRange;
+use kferry_config::Cluster;
 use kferry_wire::api::{self, Api, Rewrite, Unmapped};
-use kferry_wire::config::Cluster;
 use kferry_wire::connection::{ConnectOptions, Connection};
 use tokio::time::{Instant, sleep_until, timeout};
 use uuid::Uuid;
@@ -219,7 +219,7 @@ impl Rewrite for Topics {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kferry_wire::config::{HostPort, Security};
+    use kferry_config::{HostPort, Security};
 
     /// Clients keep it for as long as they run, and get it from proxies of other versions.
     #[test]

@@ -28,7 +28,7 @@ use kafka_protocol::messages::{
     ApiKey, ApiVersionsResponse, BrokerId, MetadataResponse, ResponseHeader, SaslHandshakeRequest, SaslHandshakeResponse,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, StrBytes};
-use kferry_wire::config::{ServerTls, TlsIdentity};
+use kferry_config::{ServerTls, TlsIdentity};
 use kferry_wire::frame::{self, SIZE_LEN};
 use kferry_wire::header::RequestHeader;
 use kferry_wire::security::tls::server_config;

@@ -9,10 +9,10 @@ use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{DescribeQuorumRequest, MetadataRequest, TopicName};
 use kafka_protocol::protocol::{Request, StrBytes, VersionRange};
 
-use crate::config::HostPort;
 use crate::connection::{Connection, RequestError};
 use crate::reader::{Malformed, Reader};
 use crate::versions::Release;
+use kferry_config::HostPort;
 
 /// What [`Metadata::read`] can read: from version 1 on there is a controller, and 9 is the first flexible one. All brokers from 0.10.0 to 4.3
 /// know some of it.
@@ -147,7 +147,6 @@ fn leader(body: &[u8]) -> Result<Option<i32>, Malformed> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Security;
     use crate::connection::ConnectOptions;
     use crate::frame::{SIZE_LEN, read_frame};
     use crate::header::RequestHeader;
@@ -157,6 +156,7 @@ mod tests {
     use kafka_protocol::messages::metadata_response::MetadataResponseBroker;
     use kafka_protocol::messages::{ApiKey, ApiVersionsRequest, ApiVersionsResponse, BrokerId, DescribeQuorumResponse, MetadataResponse};
     use kafka_protocol::protocol::Encodable;
+    use kferry_config::Security;
     use proptest::prelude::*;
     use tokio::io::AsyncWriteExt;
     use tokio::net::TcpListener;

@@ -7,7 +7,6 @@
 //! | [`header`] | the request header: `api_key`, `api_version`, `correlation_id`, `client_id` |
 //! | [`api`] | one row for each API: versions, what is rewritten, and the walk that rewrites it |
 //! | [`batch`] | record batches: their headers rewritten, their records read and written |
-//! | [`config`] | `routes.toml`: text to checked types, every error at once |
 //! | [`security`] | TLS from PEM files, SASL logins |
 //! | [`stream`] | TCP or TLS |
 //! | [`connection`] | one authenticated connection to one broker |
@@ -25,7 +24,6 @@ pub mod api;
 pub mod batch;
 pub mod client;
 pub mod cluster;
-pub mod config;
 pub mod connection;
 pub mod frame;
 pub mod header;

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use kferry_config::{Cluster, Config, HostPort, Mode};
 use kferry_wire::cluster::{ClusterInfo, describes_every_topic};
-use kferry_wire::config::{Cluster, Config, HostPort, Mode};
 use kferry_wire::connection::{ConnectOptions, Connection, Refusal, RequestError};
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};

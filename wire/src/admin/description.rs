@@ -9,7 +9,7 @@ use kafka_protocol::protocol::VersionRange;
 use super::acls::Operations;
 use crate::client::{Client, ClientError, Resend, Subject};
 use crate::cluster::Broker;
-use crate::config::HostPort;
+use kferry_config::HostPort;
 
 const DESCRIBE_CLUSTER: VersionRange = VersionRange { min: 0, max: 1 };
 

@@ -9,8 +9,8 @@ use kafka_protocol::protocol::{StrBytes, VersionRange};
 
 use super::{Client, ClientError, Subject};
 use crate::cluster::Broker;
-use crate::config::HostPort;
 use crate::connection::Connection;
+use kferry_config::HostPort;
 
 /// Below version 4 asking for a topic creates it; version 12 gives ids and still takes names.
 const METADATA: VersionRange = VersionRange { min: 4, max: 12 };

@@ -37,10 +37,10 @@ use kafka_protocol::messages::{ApiKey, FindCoordinatorRequest};
 use kafka_protocol::protocol::{Request, StrBytes, VersionRange};
 use tokio::time::timeout;
 
-use crate::config::{Cluster, HostPort};
 use crate::connection::{ConnectOptions, Connection};
 pub use error::ClientError;
 pub(crate) use error::{Asked, Subject};
+use kferry_config::{Cluster, HostPort};
 pub use metadata::{Metadata, Partition, Topic, TopicId, TopicPartition, Topics};
 pub(crate) use retry::Resend;
 pub(crate) use route::{Controller, Coordinators, Leaders, Node, Nodes};

@@ -4,7 +4,7 @@ use crate::admin::groups::GroupFilter;
 use crate::admin::partitions::{Position, TxnMarker};
 use crate::admin::topics::{NewPartitions, NewTopic};
 use crate::admin::transactions::Producer;
-use crate::config::Security;
+use kferry_config::Security;
 use tokio::net::TcpListener;
 
 fn cluster(bootstrap_servers: Vec<HostPort>) -> Arc<Cluster> {

@@ -28,12 +28,12 @@ use tokio_rustls::client::TlsStream;
 
 use super::login::{LoggedIn, SaslExchange, Session};
 use super::{ConnectOptions, Peer, RequestError, body, correlation_id, encode};
-use crate::config::{ClientTls, HostPort, Sasl, Security};
 use crate::frame::{FrameError, read_frame};
 use crate::security::sasl::SaslError;
 use crate::security::tls::{self, SecurityError};
 use crate::stream::Stream;
 use crate::versions::{Release, Versions};
+use kferry_config::{ClientTls, HostPort, Sasl, Security};
 
 /// ApiVersions and SASL answers have a few kilobytes; nobody is trusted with more before the login.
 const LOGIN_LIMIT: usize = 1024 * 1024;

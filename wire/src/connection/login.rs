@@ -17,10 +17,10 @@ use tokio::time::Instant;
 
 use super::connect::{Refusal, Step, error_name};
 use super::{ConnectError, ConnectOptions, body, encode, version_for};
-use crate::config::{HostPort, Sasl, Security};
 use crate::reader::{Malformed, Reader};
 use crate::security::sasl::{Login, SaslError};
 use crate::versions::Versions;
+use kferry_config::{HostPort, Sasl, Security};
 
 /// Version 0 is followed by bare bytes without frames.
 const SASL_HANDSHAKE_VERSION: i16 = 1;
@@ -213,9 +213,9 @@ impl<'a> Mechanisms<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{SaslMechanism, Secret};
     use kafka_protocol::messages::{ApiVersionsResponse, SaslHandshakeResponse, api_versions_response::ApiVersion};
     use kafka_protocol::protocol::{Encodable, Request};
+    use kferry_config::{SaslMechanism, Secret};
 
     fn broker() -> HostPort {
         HostPort { host: "broker-1".to_owned(), port: 9092 }

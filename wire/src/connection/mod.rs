@@ -33,12 +33,12 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
-use crate::config::{HostPort, Security};
 use crate::frame::{FrameError, SIZE_LEN, read_frame};
 use crate::reader::{Malformed, Reader};
 use crate::stream::Stream;
 use crate::versions::Versions;
 pub use connect::{ConnectError, Refusal, Step};
+use kferry_config::{HostPort, Security};
 pub use login::{LoggedIn, SaslExchange, Session};
 
 /// Requests that wait to be written. Those in flight are as many as there are callers.

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, DuplexStream};
 use tokio::time::Instant;
 
-use crate::config::{Sasl, SaslMechanism, Secret};
+use kferry_config::{Sasl, SaslMechanism, Secret};
 
 const METADATA_VERSION: i16 = 9;
 const METADATA: VersionRange = VersionRange { min: 0, max: 13 };
@@ -433,8 +433,8 @@ async fn a_port_where_nobody_listens_and_a_host_that_does_not_exist() {
 
 #[tokio::test]
 async fn our_certificate_makes_us_somebody_only_where_the_broker_asks_for_it() {
-    use crate::config::{ClientAuth, ClientTls, ServerTls};
     use crate::security::tls::{client_config, server_config};
+    use kferry_config::{ClientAuth, ClientTls, ServerTls};
 
     let authority = crate::security::tls::tests::Authority::new();
     let mut params = rcgen::CertificateParams::default();
@@ -472,7 +472,7 @@ async fn tls_to_a_plaintext_port_points_to_the_settings() {
     let folder = tempfile::tempdir().unwrap();
     let ca = folder.path().join("ca.pem");
     std::fs::write(&ca, authority.cert.pem()).unwrap();
-    let security = Security { tls: Some(crate::config::ClientTls { ca: Some(ca), ..Default::default() }), sasl: None };
+    let security = Security { tls: Some(kferry_config::ClientTls { ca: Some(ca), ..Default::default() }), sasl: None };
     // Kafka reads the handshake as a size of 352 MB and hangs up; something else may answer in plain text.
     for (answer, says) in
         [(&b""[..], "closed the connection during the TLS handshake"), (b"HTTP/1.1 400 Bad Request\r\n\r\n", "this port is plaintext")]

@@ -2,7 +2,7 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | [`tls`] | rustls configurations from the checked types of [`crate::config`] |
+//! | [`tls`] | rustls configurations from the checked types of [`kferry_config`] |
 //! | [`sasl`] | the client's side of PLAIN, SCRAM and OAUTHBEARER, without the frames around it |
 //! | [`users`] | the broker's side of PLAIN and SCRAM: who may log in at the proxy |
 

@@ -15,7 +15,7 @@ use rsasl::mechname::Mechname;
 use rsasl::prelude::{SASLClient, Session, SessionError, State};
 use rsasl::property::{AuthId, Password};
 
-use crate::config::{OAUTHBEARER, Sasl, SaslMechanism, Secret, SecretError};
+use kferry_config::{OAUTHBEARER, Sasl, SaslMechanism, Secret, SecretError};
 
 /// How often a broker may ask for the password to be hashed. Below, a false broker could guess the password from our proof (Kafka's own
 /// client refuses that too); above, it could keep a processor busy for as long as it likes. Kafka's brokers store 4,096 to 16,384.

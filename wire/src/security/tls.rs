@@ -16,7 +16,7 @@ use rustls::{
     SignatureScheme,
 };
 
-use crate::config::{ClientTls, ServerTls, TlsIdentity};
+use kferry_config::{ClientTls, ServerTls, TlsIdentity};
 
 /// A TLS configuration that cannot be made. Names the file and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -400,7 +400,7 @@ fn escaped(value: &str) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::config::ClientAuth;
+    use kferry_config::ClientAuth;
     use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
     use tempfile::TempDir;
     use tokio_rustls::{TlsAcceptor, TlsConnector};

@@ -17,8 +17,8 @@ use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use ring::{digest, hmac, pbkdf2};
 
-use crate::config::{SaslMechanism, SecretError, User};
 use crate::reader::Reader;
+use kferry_config::{SaslMechanism, SecretError, User};
 
 /// What Kafka stores SCRAM credentials with, and the least that its clients take.
 const ITERATIONS: NonZeroU32 = NonZeroU32::new(4096).unwrap();
@@ -319,8 +319,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::{Sasl, Secret};
     use crate::security::sasl::Login;
+    use kferry_config::{Sasl, Secret};
 
     const PASSWORD: &str = "pencil, und \u{e4}=";
 

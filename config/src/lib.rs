@@ -1,0 +1,41 @@
+//! `routes.toml`: the one configuration file, read by all of kferry's programs.
+//!
+//! [`Config::load`] turns the text into checked types once, at the edge, and reports *every* error of the file together,
+//! each with its line, column, a caret and a hint. Nothing behind this module looks at TOML again.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `parse` | the way from a file to a [`Config`], step by step |
+//! | `read` | the schema: TOML tables to drafts of the checked types, one function a table |
+//! | `check` | what only several tables together can tell |
+//! | `build` | drafts to checked types |
+//! | `types` | the checked types |
+//! | [`matcher`] | who a route is for: globs and regexes over `client.id`, and which of them an earlier one shadows |
+//! | `names` | which topics and groups a mirror copies, and what a topic is called on its target |
+//! | `collisions` | copies that would get in each other's way |
+//! | [`diagnostic`] | an error or a warning with its place in the file, and how it is shown |
+//! | `secret` | what must not be shown |
+//!
+//! Keys are Kafka's property names with underscores instead of dots. Paths are relative to the folder of the file.
+
+mod build;
+mod check;
+mod collisions;
+pub mod diagnostic;
+pub mod matcher;
+mod names;
+mod parse;
+mod read;
+mod secret;
+#[cfg(test)]
+mod tests;
+mod types;
+
+pub use collisions::{Collision, CollisionKind, Copied, collisions};
+pub use names::{Naming, NamingError, Selection, is_internal};
+pub use types::Config;
+pub use types::cluster::{
+    BrokerRange, ClientTls, Cluster, HostPort, NODE_IDS, OAUTHBEARER, Sasl, SaslMechanism, Secret, SecretError, Security, TlsIdentity,
+};
+pub use types::mirror::{Mirror, Offsets, OnError};
+pub use types::proxy::{Admin, ClientAuth, Limits, Listener, Mode, Route, ServerTls, User};

@@ -1,0 +1,9 @@
+//! Which topics and groups a mirror copies, and what a topic is called on its target.
+
+mod naming;
+mod selection;
+
+pub use naming::{Naming, NamingError};
+pub(crate) use naming::{Rule, is_legal, legal};
+pub(crate) use selection::Pattern;
+pub use selection::{Selection, is_internal};

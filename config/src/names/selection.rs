@@ -1,0 +1,225 @@
+//! Which topics and groups are meant: by name or by a regex of the whole name, less those that are excluded.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use regex_automata::PatternID;
+use regex_automata::meta::{self, Regex};
+use regex_automata::util::captures::Captures;
+use regex_automata::util::syntax;
+
+use crate::matcher::BadPattern;
+
+/// The most memory that a pattern takes compiled, in bytes. As for routes: far more than what a person wrote needs.
+const LARGEST: usize = 1 << 20;
+
+/// Whether a topic belongs to Kafka (`__consumer_offsets`), its tools (`__amazon_msk_canary`) or kferry itself (`kferry.routes`). Such are
+/// never mirrored, and no topic is renamed to such a name.
+pub fn is_internal(topic: &str) -> bool {
+    topic.starts_with("__") || topic.starts_with("kferry.")
+}
+
+/// `topics`, `topics_regex` and `exclude_regex` of a mirror, or `groups`, `groups_regex` and `groups_exclude_regex`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Selection {
+    pub(crate) names: BTreeSet<String>,
+    pub(crate) patterns: Vec<Pattern>,
+    pub(crate) excluded: Vec<Pattern>,
+}
+
+impl Selection {
+    /// Whether this one is meant: it is named or matches a regex as a whole, and is not excluded. [Internal](is_internal) ones never are.
+    pub fn matches(&self, name: &str) -> bool {
+        !is_internal(name)
+            && (self.names.contains(name) || self.patterns.iter().any(|pattern| pattern.matches(name)))
+            && !self.excludes(name)
+    }
+
+    /// The names that are written out, in their order, less those that are excluded: that one of them does not exist may be a slip.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().map(String::as_str).filter(|name| self.matches(name))
+    }
+
+    /// Whether nothing can ever be meant, because there is neither a name nor a regex.
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty() && self.patterns.is_empty()
+    }
+
+    pub(crate) fn excludes(&self, name: &str) -> bool {
+        self.excluded.iter().any(|pattern| pattern.matches(name))
+    }
+}
+
+/// A regex that matches whole names.
+#[derive(Clone)]
+pub(crate) struct Pattern {
+    written: String,
+    regex: Regex,
+}
+
+impl Pattern {
+    pub(crate) fn new(pattern: &str) -> Result<Self, BadPattern> {
+        let bad = |message: String, hint: &str| BadPattern { part: 0..pattern.len(), message, hint: hint.to_owned() };
+        let not_a_regex = |reason: &str| {
+            bad(
+                format!("not a regex: {}", reason.lines().last().unwrap_or_default().trim_start_matches("error: ")),
+                "it is read as by Rust's regex crate, without look-around and backreferences; it is about the whole name",
+            )
+        };
+        // By itself first: `a)|(b` is a regex only within the group below.
+        syntax::parse(pattern).map_err(|error| not_a_regex(&error.to_string()))?;
+        let regex = Regex::builder()
+            .configure(meta::Config::new().nfa_size_limit(Some(LARGEST)).onepass_size_limit(Some(LARGEST)))
+            .build(&format!(r"\A(?:{pattern})\z"))
+            .map_err(|error| match (error.size_limit(), error.syntax_error()) {
+                (None, Some(error)) => not_a_regex(&error.to_string()),
+                _ => bad("too complex".to_owned(), r"write fewer repetitions, or ASCII classes like [0-9A-Za-z_] instead of \w"),
+            })?;
+        Ok(Self { written: pattern.to_owned(), regex })
+    }
+
+    pub(crate) fn matches(&self, name: &str) -> bool {
+        self.regex.is_match(name)
+    }
+
+    /// The groups of a name that matches.
+    pub(crate) fn captures(&self, name: &str) -> Option<Captures> {
+        let mut captures = self.regex.create_captures();
+        self.regex.captures(name, &mut captures);
+        captures.is_match().then_some(captures)
+    }
+
+    /// The groups, the whole match first, with their names where they have some.
+    pub(crate) fn group_names(&self) -> Vec<Option<String>> {
+        self.regex.group_info().pattern_names(PatternID::ZERO).map(|name| name.map(str::to_owned)).collect()
+    }
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.written == other.written
+    }
+}
+
+impl Eq for Pattern {}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.written)
+    }
+}
+
+impl fmt::Debug for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.written, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::matcher::{ClientMatcher, Ids};
+
+    fn patterns(patterns: &[&str]) -> Vec<Pattern> {
+        patterns.iter().map(|pattern| Pattern::new(pattern).unwrap()).collect()
+    }
+
+    fn selection(names: &[&str], regexes: &[&str], excluded: &[&str]) -> Selection {
+        let names = names.iter().map(|&name| name.to_owned()).collect();
+        Selection { names, patterns: patterns(regexes), excluded: patterns(excluded) }
+    }
+
+    #[test]
+    fn a_regex_is_about_the_whole_name() {
+        for (pattern, yes, no) in [
+            ("a", &["a"][..], &["ab", "ba", ""][..]),
+            ("a|ab", &["a", "ab"], &["abb", "b"]),
+            (r"^payment\..*$", &["payment.", "payment.x"], &["payment", "my-payment.x"]),
+            ("a*?", &["", "aaa"], &["b"]),
+            ("(?i)orders", &["ORDERS"], &["ORDERS2"]),
+            (r"\borders\b", &["orders"], &["orders-2"]),
+        ] {
+            let pattern = Pattern::new(pattern).unwrap();
+            for name in yes {
+                assert!(pattern.matches(name), "{pattern} {name}");
+            }
+            for name in no {
+                assert!(!pattern.matches(name), "{pattern} {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_regex_by_itself_is_none() {
+        for pattern in ["a)|(?:b", "(", "(?x)a # b", r"\w{1000}{1000}"] {
+            let bad = Pattern::new(pattern).unwrap_err();
+            assert!(!bad.message.contains('\n') && pattern.get(bad.part.clone()).is_some(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn internal_topics_are_nobodys() {
+        let everything = selection(&["__consumer_offsets"], &["(?s).*"], &[]);
+        for topic in ["__consumer_offsets", "__x", "kferry.routes", "kferry.mirror.a"] {
+            assert!(is_internal(topic) && !everything.matches(topic), "{topic}");
+        }
+        assert!(["_schemas", "kferry", "kferry-orders", ""].iter().all(|topic| everything.matches(topic)));
+        assert_eq!(everything.names().count(), 0);
+    }
+
+    #[test]
+    fn nothing_is_selected_by_nothing() {
+        assert!(Selection::default().is_empty() && !Selection::default().matches(""));
+        assert!(selection(&[], &[], &["a"]).is_empty() && !selection(&[], &["a"], &["a"]).is_empty());
+    }
+
+    /// A regex over few characters, so that names match.
+    fn regexes() -> impl Strategy<Value = String> {
+        let leaf = proptest::sample::select(vec!["a", "b", ".", r"\.", "[ab]", "[^a]", "^", "$", "_"]).prop_map(str::to_owned);
+        leaf.prop_recursive(3, 12, 3, |inner| {
+            prop_oneof![
+                (inner.clone(), inner.clone()).prop_map(|(one, other)| format!("{one}{other}")),
+                (inner.clone(), inner.clone()).prop_map(|(one, other)| format!("(?:{one}|{other})")),
+                inner.clone().prop_map(|inner| format!("(?:{inner})*")),
+                inner.prop_map(|inner| format!("({inner})+?")),
+            ]
+        })
+    }
+
+    proptest! {
+        /// Routes decide with an automaton of their own whether the whole of a name matches: both must say the same.
+        #[test]
+        fn a_pattern_matches_as_a_route_does(pattern in regexes(), name in "[ab._]{0,6}") {
+            // One that nothing matches is an error there.
+            let Ok(ids) = Ids::regex(&pattern) else { return Ok(()) };
+            let expected = ClientMatcher::new(ids, None, None).matches(&name, Ipv4Addr::LOCALHOST.into(), None);
+            prop_assert_eq!(Pattern::new(&pattern).unwrap().matches(&name), expected, "{} {:?}", pattern, name);
+        }
+
+        #[test]
+        fn a_name_is_meant_if_it_is_written_or_matches_and_is_not_excluded(
+            names in proptest::collection::btree_set("[ab_]{1,3}", 0..4), regexes in proptest::collection::vec(regexes(), 0..3),
+            excluded in proptest::collection::vec(regexes(), 0..3), name in "[ab_]{1,3}",
+        ) {
+            let compiled = |patterns: &[String]| patterns.iter().map(|pattern| Pattern::new(pattern).unwrap()).collect::<Vec<_>>();
+            let selection = Selection { names, patterns: compiled(&regexes), excluded: compiled(&excluded) };
+            let any = |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.matches(&name));
+            let written = selection.names.contains(&name) || any(&selection.patterns);
+            prop_assert_eq!(selection.matches(&name), written && !any(&selection.excluded) && !name.starts_with("__"));
+            prop_assert!(!selection.is_empty() || !selection.matches(&name));
+            prop_assert_eq!(selection.names().any(|meant| meant == name), selection.names.contains(&name) && selection.matches(&name));
+        }
+
+        #[test]
+        fn no_pattern_panics(pattern in "\\PC{0,20}|[a\\[\\]{}()|^$\\\\*?+-]{0,12}", name in "\\PC{0,10}") {
+            match Pattern::new(&pattern) {
+                Ok(compiled) => prop_assert_eq!(compiled.matches(&name), compiled.captures(&name).is_some()),
+                Err(bad) => prop_assert!(!bad.message.contains('\n') && pattern.get(bad.part.clone()).is_some(), "{:?}", bad),
+            }
+        }
+    }
+}
