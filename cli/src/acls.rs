@@ -9,11 +9,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use kferry_config::Mirror;
-use kferry_mirror::acls::AclPlan;
 use kferry_mirror::plan::PATIENCE;
-use kferry_mirror::quotas::QuotaPlan;
-use kferry_mirror::users::UserPlan;
-use kferry_mirror::{acls, quotas, users};
+use kferry_mirror::security::acls::AclPlan;
+use kferry_mirror::security::quotas::QuotaPlan;
+use kferry_mirror::security::users::UserPlan;
+use kferry_mirror::security::{acls, quotas, users};
 use kferry_wire::admin::acls::Acl;
 use kferry_wire::client::{Client, ClientError};
 use kferry_wire::connection::ConnectOptions;

@@ -13,17 +13,18 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use kferry_config::{Config, Mirror, is_internal};
-use kferry_mirror::append::append_compressed;
-use kferry_mirror::dead_letters::{self, Letter};
-use kferry_mirror::job::Side;
-use kferry_mirror::log::{LogReader, ReadError};
+use kferry_mirror::connect_options;
+use kferry_mirror::dead_letters::Letter;
+use kferry_mirror::own_topics::dead_letter_topic;
+use kferry_mirror::partition::Side;
 use kferry_mirror::plan::PATIENCE;
-use kferry_mirror::run::connect_options;
 use kferry_mirror::state::{State, StateError};
 use kferry_wire::admin::groups::CommittedOffset;
 use kferry_wire::admin::partitions::Position;
 use kferry_wire::batch::{Codec, Record};
 use kferry_wire::client::{Client, ClientError, Metadata, TopicPartition, Topics};
+use kferry_wire::log::append_compressed;
+use kferry_wire::log::{LogReader, ReadError};
 use serde::Serialize;
 
 use crate::check::{count, print_json, printable, table, to_stderr, to_stdout};
@@ -267,14 +268,14 @@ impl Report {
         let images = images(mirror, &on_source);
         let mut found = false;
         for (topic, image) in &images {
-            if what.topic.as_ref().is_some_and(|only| **only != **topic && *only != dead_letters::topic(image)) {
+            if what.topic.as_ref().is_some_and(|only| **only != **topic && *only != dead_letter_topic(image)) {
                 continue;
             }
             found = true;
             let is_source = state.as_ref().and_then(|state| state.leader(topic)).is_none_or(|leader| leader.leader == *mirror.source.name);
             let sides = [(&source, topic, &on_source), (&target, image, &on_target)];
             let (leader, follower) = if is_source { (&sides[0], &sides[1]) } else { (&sides[1], &sides[0]) };
-            let dead: Arc<str> = dead_letters::topic(follower.1).into();
+            let dead: Arc<str> = dead_letter_topic(follower.1).into();
             let Some(there) = follower.2.topic(&dead).filter(|topic| topic.error.is_none()) else { continue };
             // It is the copy of an application's own dead letters.
             if images.values().any(|image| *image == dead) || images.contains_key(&dead) {
@@ -381,7 +382,7 @@ impl Letters {
         let mut report = self.report();
         let mut times: Option<(i64, i64)> = None;
         for (partition, start, end, replayed) in self.ranges(destination).await? {
-            let mut reader = LogReader::new(self.side.clone(), partition, start, end, ANSWER);
+            let mut reader = LogReader::new(self.side.client.clone(), self.side.partition(partition), start..end, ANSWER);
             while let Some(record) = reader.next().await? {
                 let Some(letter) = Letter::read(&self.mirror, record) else {
                     report.foreign += 1;
@@ -452,7 +453,7 @@ impl Letters {
         let own = self.side.partition(partition);
         // A mirror that is killed between the dead letter and its state writes the letter again.
         let mut seen: HashSet<(i32, i64, i64)> = HashSet::new();
-        let mut reader = LogReader::new(self.side.clone(), partition, offsets.start, offsets.end, ANSWER);
+        let mut reader = LogReader::new(self.side.client.clone(), self.side.partition(partition), offsets, ANSWER);
         while let Some(record) = reader.next().await? {
             let Some(letter) = Letter::read(&self.mirror, record) else { continue };
             let is_new = seen.insert((letter.partition, letter.original_offset, letter.record.timestamp));

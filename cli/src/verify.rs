@@ -13,16 +13,17 @@ use std::time::Duration;
 use futures_util::{StreamExt as _, stream};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use kferry_config::Mirror;
-use kferry_mirror::job::Side;
-use kferry_mirror::keys::Keys;
-use kferry_mirror::log::{Allowed, Compared, LogReader, ReadError, View, compare_keys};
-use kferry_mirror::offsets::OffsetMap;
+use kferry_mirror::connect_options;
+use kferry_mirror::log::Keys;
+use kferry_mirror::log::{Allowed, Compared, FollowerReader, View, compare_keys};
+use kferry_mirror::partition::OffsetMap;
+use kferry_mirror::partition::Side;
 use kferry_mirror::plan::PATIENCE;
-use kferry_mirror::run::connect_options;
 use kferry_mirror::state::{State, StateError};
 use kferry_mirror::topics::{self, Cluster};
 use kferry_wire::admin::partitions::Position;
 use kferry_wire::client::{Answers, Client, ClientError, TopicPartition};
+use kferry_wire::log::{LogReader, ReadError};
 use serde::Serialize;
 
 use crate::check::{count, print_json, printable, table, to_stderr, to_stdout};
@@ -385,8 +386,8 @@ impl Work {
         let allowed = Allowed { missing: self.compacted, skipped: self.skipped.clone() };
         let mut keys = self.compacted.then(Keys::default);
         let [leader, follower] = self.sides.clone();
-        let leader = LogReader::new(leader, row.partition, from, to, ANSWER).counted(read.clone());
-        let follower = LogReader::of_follower(follower, row.partition, from..to, ANSWER, self.view.clone());
+        let leader = LogReader::new(leader.client.clone(), leader.partition(row.partition), from..to, ANSWER).counted(read.clone());
+        let follower = FollowerReader::new(&follower, row.partition, from..to, ANSWER, self.view.clone());
         let compared = compare_keys(leader, follower, &allowed, &mut keys).await?;
         let Compared { equal, compacted, skipped, difference } = compared;
         (row.equal, row.compacted, row.skipped) = (equal, compacted, skipped);
@@ -423,7 +424,7 @@ async fn later(leader: &Side, partition: i32, from: i64, keys: &mut Keys) -> Res
     let asked = leader.partition(partition);
     let mut ends = leader.client.list_offsets(std::slice::from_ref(&asked), Position::LastStable).await;
     let end = ends.remove(&asked).expect("what was asked for is answered")?;
-    let mut reader = LogReader::new(leader.clone(), partition, from, end, ANSWER);
+    let mut reader = LogReader::new(leader.client.clone(), leader.partition(partition), from..end, ANSWER);
     while keys.is_waiting()
         && let Some(record) = reader.next().await?
     {

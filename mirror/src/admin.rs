@@ -15,11 +15,11 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::groups::Report;
-use crate::job::Phase;
-use crate::run::Table;
+use crate::overview::Overview;
+use crate::partition::Phase;
 
 /// Each mirror's partitions, by the mirror's name.
-pub type Mirrors = BTreeMap<Arc<str>, Arc<Table>>;
+pub type Mirrors = BTreeMap<Arc<str>, Arc<Overview>>;
 
 /// Serves until `stop`.
 pub async fn serve(listener: TcpListener, metrics: PrometheusHandle, mirrors: Mirrors, stop: CancellationToken) {

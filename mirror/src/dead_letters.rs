@@ -8,9 +8,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use kferry_wire::batch::Record;
 use kferry_wire::client::{TopicPartition, Topics};
+use kferry_wire::log::{AppendError, append};
 
-use crate::append::{self, AppendError, append};
-use crate::job::{Job, Refusal};
+use crate::own_topics::{create, dead_letter_topic};
+use crate::partition::{Refusal, Shard, Side};
 
 /// What is too large for its topic must have room in this one.
 const MAX_MESSAGE_BYTES: &str = "104857600";
@@ -74,24 +75,27 @@ fn connector_name(mirror: &str) -> String {
     format!("kferry-mirror {mirror}")
 }
 
-/// The topic of dead letters of a topic.
-pub fn topic(topic: &str) -> String {
-    format!("{topic}.DLT")
-}
-
 /// Writes a record, or the bytes of a batch that cannot be read, to the topic of dead letters, which is created where it is missing,
-/// with so many replicas (see [`append::create`]).
-pub async fn write(job: &Job, refusal: &Refusal, record: Option<Record>, replication_factor: Option<u16>) -> Result<(), AppendError> {
-    let client = &job.follower.client;
-    let topic: Arc<str> = topic(&job.follower.topic).into();
+/// with so many replicas (see [`create`]).
+pub(crate) async fn write(
+    mirror: &str,
+    (leader, follower): (&Side, &Side),
+    partition: i32,
+    shard: &Shard,
+    refusal: &Refusal,
+    record: Option<Record>,
+    replication_factor: Option<u16>,
+) -> Result<(), AppendError> {
+    let client = &follower.client;
+    let topic: Arc<str> = dead_letter_topic(&follower.topic).into();
     let metadata = client.metadata(Topics::Named(&[&topic])).await?;
     if metadata.topics.iter().all(|topic| topic.error.is_some()) {
         // A dead letter stays until somebody has seen to it.
         let configs = [("max.message.bytes", MAX_MESSAGE_BYTES), ("retention.ms", "-1")];
-        append::create(client, &topic, 1, replication_factor, &configs).await?;
+        create(client, &topic, 1, replication_factor, &configs).await?;
     }
-    let letter = letter(&job.mirror, &job.leader.partition(job.partition), refusal, record);
-    append(client, &TopicPartition::new(topic, 0), vec![letter], || job.shard.may_write()).await
+    let letter = letter(mirror, &leader.partition(partition), refusal, record);
+    append(client, &TopicPartition::new(topic, 0), vec![letter], || shard.may_write()).await
 }
 
 fn letter(mirror: &str, from: &TopicPartition, refusal: &Refusal, record: Option<Record>) -> Record {

@@ -1,66 +1,55 @@
 //! Copies topics between clusters, each record at the same offset.
 //!
-//! The path of a batch, top-down: [`run`] finds the partitions and looks after them, [`settle`] compares both logs and says from where to go
-//! on, and [`replicate`] fetches, [`cut`]s, produces and checks.
+//! The path of a batch, top-down: [`run`] finds the partitions and looks after them, `copy::settle` compares both logs and says from where to go
+//! on, and `copy::replicate` fetches, cuts, produces and checks.
+//!
+//! | folder | what it is |
+//! |---|---|
+//! | [`run`] | a mirror at work: passes over the topics, partitions, lanes, what becomes of failures |
+//! | `copy` | a look at both logs, and the lanes between brokers |
+//! | [`topics`] | which topics, what the follower's must be like, and the pass that sees to it |
+//! | [`groups`] | committed offsets of consumer groups |
+//! | [`shards`] | several processes: who works on what, and until when it may write |
+//! | [`state`] | what is kept of partitions and groups, in a compacted topic on the target |
+//! | [`log`] | both sides' logs as a consumer sees them, and their comparison |
+//! | [`partition`] | a mirrored partition: its two sides, what is known of it, what allows it to be written |
+//! | [`plan`] | what a mirror would do, what is in its way, which ACLs are missing |
+//! | [`security`] | what the source's ACLs, users and quotas become on the target |
 //!
 //! | file | what it is |
 //! |---|---|
-//! | [`run`] | a mirror at work: passes over the topics, jobs, lanes, what becomes of failures |
-//! | [`shards`] | several processes: who works on what, and until when it may write |
-//! | [`pass`] | a look at both clusters' topics |
-//! | [`topics`] | which topics, and what the follower's must be like |
-//! | [`job`] | a partition to be mirrored, and what is known of it |
-//! | [`settle`] | a look at both logs, padding |
-//! | [`replicate`] | the data path: one broker to one broker |
-//! | [`fetch`] | Fetch requests and answers, sessions |
-//! | [`produce`] | Produce requests and answers |
-//! | [`cut`] | a log's bytes into batches to append and offsets to fill |
-//! | [`holes`] | offsets without records |
-//! | [`log`] | a log as a consumer sees it, the comparison of two |
-//! | [`offsets`] | which offset on the target an offset on the source is |
-//! | [`keys`] | the latest record of each key in two compacted logs |
-//! | [`groups`] | committed offsets of consumer groups |
-//! | [`group_state`] | what is kept of groups |
-//! | [`group_plan`] | what would become of groups |
-//! | [`plan`] | what a mirror would do, and what is in its way |
-//! | [`rights`] | which ACLs are missing |
-//! | [`state`] | what is kept of each partition, in a compacted topic on the target |
-//! | [`acls`] | what the source's ACLs become on the target |
-//! | [`users`] | SCRAM users, which have to be created anew |
-//! | [`quotas`] | quotas of users and clients |
-//! | [`append`] | records of the mirror's own |
-//! | [`on_error`] | records that cannot be copied: which one, and what becomes of it |
 //! | [`dead_letters`] | records that the follower will not take |
+//! | [`own_topics`] | topics of the mirror's own |
+//! | [`overview`] | partitions and groups of this process, for everybody to see |
 //! | [`admin`] | `/metrics`, `/healthz`, `/readyz`, `/partitions` |
 //! | [`progress`] | bars on a terminal, lines elsewhere |
-//! | [`metrics`] | every event once: its log line and its metric |
+//! | [`metrics`] | the names of the metrics |
+//!
+//! The feature `librdkafka` (on by default) is the one file that knows it, `shards::member`: how a process of `kferry-mirror` becomes a member of its
+//! mirror's consumer group. Whoever only looks, as the command line does, needs none of it.
 
-pub mod acls;
 pub mod admin;
-pub mod append;
-pub mod cut;
+mod copy;
 pub mod dead_letters;
-pub mod fetch;
-pub mod group_plan;
-pub mod group_state;
 pub mod groups;
-pub mod holes;
-pub mod job;
-pub mod keys;
 pub mod log;
 pub mod metrics;
-pub mod offsets;
-pub mod on_error;
-pub mod pass;
+pub mod overview;
+pub mod own_topics;
+pub mod partition;
 pub mod plan;
-pub mod produce;
 pub mod progress;
-pub mod quotas;
-pub mod replicate;
-pub mod rights;
 pub mod run;
-pub mod settle;
+pub mod security;
 pub mod shards;
 pub mod state;
 pub mod topics;
-pub mod users;
+
+use std::time::Duration;
+
+use kferry_wire::connection::ConnectOptions;
+
+/// How a mirror connects.
+pub fn connect_options(mirror: &str) -> ConnectOptions {
+    ConnectOptions { client_id: format!("kferry-mirror-{mirror}"), request_timeout: Duration::from_secs(40), ..ConnectOptions::default() }
+}

@@ -12,8 +12,10 @@ use kferry_config::diagnostic::{self, Severity};
 use kferry_config::{Config, Mirror};
 use kferry_mirror::admin::{self, Mirrors};
 use kferry_mirror::metrics;
+use kferry_mirror::overview::Overview;
 use kferry_mirror::progress;
-use kferry_mirror::run::{Options, Outcome, Run, Table};
+use kferry_mirror::run::{Options, Outcome, Run};
+use kferry_mirror::shards::Member;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -40,7 +42,7 @@ struct Args {
     /// Forget what is kept of a topic (orders) or a partition (orders-3), and compare the whole of both logs: after a divergence was mended.
     #[arg(long, value_name = "TOPIC[-PARTITION]")]
     accept: Vec<String>,
-    /// Leave small batches as they are, instead of putting several into one when there is more than one to copy.
+    /// Handback small batches as they are, instead of putting several into one when there is more than one to copy.
     #[arg(long)]
     no_coalesce: bool,
     /// Where /metrics and the rest are served, instead of [admin] mirror_bind: for several processes with one file on one host.
@@ -85,7 +87,7 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let chosen = chosen(&config, &args.mirror)?;
     let options = Options { once: args.once, accept: args.accept, coalesce: !args.no_coalesce };
     let stop = CancellationToken::new();
-    let mirrors: Vec<_> = chosen.into_iter().map(|mirror| (mirror, Arc::new(Table::default()))).collect();
+    let mirrors: Vec<_> = chosen.into_iter().map(|mirror| (mirror, Arc::new(Overview::default()))).collect();
 
     let admin = args.admin_bind.unwrap_or(config.admin.mirror_bind);
     let listener = tokio::net::TcpListener::bind(admin).await;
@@ -126,11 +128,11 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 /// One mirror, from the moment that its target can be reached.
-async fn one(mirror: Arc<Mirror>, options: Options, table: Arc<Table>, stop: CancellationToken) -> Outcome {
+async fn one(mirror: Arc<Mirror>, options: Options, table: Arc<Overview>, stop: CancellationToken) -> Outcome {
     let mut pause = std::time::Duration::from_secs(1);
     loop {
         let begun = tokio::select! {
-            begun = Run::begin(mirror.clone(), options.clone(), table.clone()) => begun,
+            begun = Run::begin(mirror.clone(), options.clone(), table.clone(), Member::join) => begun,
             () = stop.cancelled() => return Outcome::default(),
         };
         match begun {

@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::admin::Mirrors;
-use crate::job::Phase;
-use crate::run::Table;
+use crate::overview::Overview;
+use crate::partition::Phase;
 
 /// The bars, which log lines must not write over.
 static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
@@ -67,7 +67,7 @@ pub async fn show(mirrors: Mirrors, once: bool, stop: CancellationToken) {
 
 struct Shown {
     name: Arc<str>,
-    table: Arc<Table>,
+    table: Arc<Overview>,
     bar: Option<ProgressBar>,
     /// Records that were there already when it began, of each look the first.
     began: Option<(u64, Instant)>,
@@ -75,7 +75,7 @@ struct Shown {
 }
 
 impl Shown {
-    fn new(name: Arc<str>, table: Arc<Table>, terminal: bool) -> Self {
+    fn new(name: Arc<str>, table: Arc<Overview>, terminal: bool) -> Self {
         let bar = terminal.then(|| {
             let style = ProgressStyle::with_template("{prefix} {bar:30} {percent:>3}% {msg}").expect("a template of ours");
             BARS.add(ProgressBar::new(0).with_style(style).with_prefix(name.to_string()))

@@ -49,6 +49,10 @@ const DELETE_HORIZON: i16 = 1 << 6;
 /// What a marker's record may take, in bytes: it has six in its key and six in its value.
 const MARKER_MAX_BYTES: usize = 64 * 1024;
 
+/// The most bytes that the records of one batch may have once they are decompressed. Brokers take no batch whose records are larger than they can
+/// hold themselves.
+pub const DECODED_LIMIT: usize = 1 << 30;
+
 /// Why a batch cannot be read or written. Offsets are the base offset of a batch, or the offset of an old message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BatchError {

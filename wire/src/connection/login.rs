@@ -15,7 +15,7 @@ use kafka_protocol::messages::{SaslAuthenticateRequest, SaslAuthenticateResponse
 use kafka_protocol::protocol::{Decodable, Message, StrBytes};
 use tokio::time::Instant;
 
-use super::connect::{Refusal, Step, error_name};
+use super::error::{Refusal, Step, error_name};
 use super::{ConnectError, ConnectOptions, body, encode, version_for};
 use crate::reader::{Malformed, Reader};
 use crate::security::sasl::{Login, SaslError};

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `mod` | requests and answers |
 //! | `connect` | from a host and a port to an authenticated connection: DNS, TCP, TLS, ApiVersions, SASL |
+//! | `error` | why a connection could not be made, and what to do |
 //! | `login` | SASL, request by request, also in the middle of a connection |
 //!
 //! # References
@@ -16,6 +17,7 @@
 //! - `org.apache.kafka.clients.NetworkClient`: a request that times out closes its connection
 
 mod connect;
+mod error;
 mod login;
 
 use std::collections::VecDeque;
@@ -37,7 +39,7 @@ use crate::frame::{FrameError, SIZE_LEN, read_frame};
 use crate::reader::{Malformed, Reader};
 use crate::stream::Stream;
 use crate::versions::Versions;
-pub use connect::{ConnectError, Refusal, Step};
+pub use error::{ConnectError, Refusal, Step};
 use kferry_config::{HostPort, Security};
 pub use login::{LoggedIn, SaslExchange, Session};
 

@@ -1,0 +1,59 @@
+//! What is told of a partition that is copied: each event once, its log line and its metric.
+
+use metrics::counter;
+use tracing::{debug, error, info, warn};
+
+use super::cut::Data;
+use super::job::PartitionJob;
+use crate::log::Compared;
+use crate::metrics::{BATCHES, BYTES, COMPARED, ERRORS, MARKERS, RECORDS, SKIPPED};
+use crate::partition::Refusal;
+
+/// A batch landed where it belongs.
+pub(crate) fn copied(job: &PartitionJob, data: &Data) {
+    counter!(RECORDS, "mirror" => job.mirror.clone()).increment(data.count as u64);
+    counter!(BYTES, "mirror" => job.mirror.clone()).increment(data.bytes.len() as u64);
+    counter!(BATCHES, "mirror" => job.mirror.clone(), "path" => data.path.name()).increment(1);
+}
+
+/// Offsets were filled with markers.
+pub(crate) fn filled(job: &PartitionJob, offsets: i64) {
+    counter!(MARKERS, "mirror" => job.mirror.clone()).increment(offsets as u64);
+}
+
+/// Both logs were compared.
+pub(crate) fn compared(job: &PartitionJob, compared: &Compared) {
+    counter!(COMPARED, "mirror" => job.mirror.clone()).increment(compared.equal);
+    debug!(mirror = &*job.mirror, partition = %job.topic_partition(), equal = compared.equal, "compared");
+}
+
+/// A partition was interrupted and is looked at again.
+pub(crate) fn interrupted(job: &PartitionJob, reason: &str, failures: u32) {
+    counter!(ERRORS, "mirror" => job.mirror.clone(), "kind" => "interrupted").increment(1);
+    // The first ones of a partition happen with every election.
+    if failures < 3 {
+        info!(mirror = &*job.mirror, partition = %job.topic_partition(), reason, "interrupted; it is tried again");
+    } else {
+        warn!(mirror = &*job.mirror, partition = %job.topic_partition(), reason, failures, "still interrupted; it is tried again");
+    }
+}
+
+/// A partition cannot go on.
+pub(crate) fn failed(job: &PartitionJob, reason: &str) {
+    counter!(ERRORS, "mirror" => job.mirror.clone(), "kind" => "failed").increment(1);
+    error!(mirror = &*job.mirror, partition = %job.topic_partition(), reason, "cannot be copied; it is tried again in a minute");
+}
+
+/// The two logs of a partition differ.
+pub(crate) fn diverged(job: &PartitionJob, reason: &str) {
+    counter!(ERRORS, "mirror" => job.mirror.clone(), "kind" => "diverged").increment(1);
+    error!(mirror = &*job.mirror, partition = %job.topic_partition(), reason, "diverged");
+}
+
+/// A record, or a batch that cannot be read, was left out.
+pub(crate) fn skipped(job: &PartitionJob, refusal: &Refusal, dead_letter: bool) {
+    let Refusal { offsets, code, reason, .. } = refusal;
+    let count = offsets.end - offsets.start;
+    counter!(SKIPPED, "mirror" => job.mirror.clone(), "topic" => job.topic.clone()).increment(count as u64);
+    warn!(mirror = &*job.mirror, partition = %job.topic_partition(), offset = offsets.start, count, ?code, reason, dead_letter, "left out");
+}

@@ -1,0 +1,109 @@
+//! Records that cannot be copied: which one it is, and what `on_error` makes of it.
+
+use kferry_config::OnError;
+use kferry_wire::batch::{self, DECODED_LIMIT, Record};
+
+use super::events;
+use super::job::PartitionJob;
+use crate::dead_letters;
+use crate::partition::Refusal;
+use crate::state::{PartitionState, State};
+
+/// What to do with a refusal.
+pub(crate) enum OnErrorDecision {
+    /// It is not known yet which record it is: they go one by one.
+    Single,
+    /// It is left out, and perhaps written to the dead letters.
+    LeaveOut(LeftOut),
+    /// The partition stays where it is, for this reason.
+    Stay(String),
+}
+
+/// What is left out.
+pub(crate) struct LeftOut {
+    refusal: Refusal,
+    record: Option<Record>,
+    dead_letter: bool,
+    where_: String,
+}
+
+/// Looks into the batch, and decides.
+pub(crate) fn decide(on_error: OnError, job: &PartitionJob, mut refusal: Refusal) -> OnErrorDecision {
+    let (offset, end) = (refusal.offsets.start, refusal.offsets.end);
+    let entry = batch::split(refusal.bytes.clone()).next().and_then(Result::ok).filter(|entry| entry.check().is_ok());
+    let records = match entry.map(|entry| entry.records(DECODED_LIMIT)) {
+        Some(Ok(records)) => Some(records),
+        // The broker's word alone does not say what is wrong with it.
+        Some(Err(_)) => {
+            refusal.reason += "; its records cannot be read: look at it with kafka-dump-log.sh";
+            None
+        }
+        None => None,
+    };
+    if records.as_ref().is_some_and(|records| records.len() > 1) && job.caution.single_until < end {
+        return OnErrorDecision::Single;
+    }
+    let several = end > offset + 1;
+    let where_ = format!(
+        "{} on {}, offset{} {}",
+        job.leader.partition(job.partition),
+        job.leader.cluster(),
+        if several { "s" } else { "" },
+        if several { format!("{offset} to {}", end - 1) } else { offset.to_string() }
+    );
+    // Records that are lost have no bytes, and their reason says what to do.
+    let advice = if refusal.bytes.is_empty() {
+        ""
+    } else if refusal.offsets.is_empty() {
+        ". How far it reaches cannot be told, so on_error cannot leave it out: mend the leader's log, or delete its records up to behind the damage \
+         (kafka-delete-records.sh); then on_error decides about what is lost"
+    } else if several {
+        ". Mend it and it goes on by itself; or set on_error = \"skip\" or \"dead-letter\", and that batch is left out"
+    } else {
+        ". Mend it and it goes on by itself; or set on_error = \"skip\" or \"dead-letter\", and that record is left out"
+    };
+    if on_error == OnError::Fail || refusal.offsets.is_empty() || refusal.bytes.is_empty() {
+        return OnErrorDecision::Stay(format!("{where_}: {}{advice}", refusal.reason));
+    }
+    let record = records.and_then(|records| records.into_iter().next());
+    OnErrorDecision::LeaveOut(LeftOut { refusal, record, dead_letter: on_error == OnError::DeadLetter, where_ })
+}
+
+/// Leaves it out. `kept` is what is kept of the partition just now. A topic of dead letters that has to be created has so many replicas.
+/// `Err` is why it stays.
+pub(crate) async fn leave_out(
+    job: &mut PartitionJob,
+    left_out: LeftOut,
+    state: &State,
+    mut kept: PartitionState,
+    replication_factor: Option<u16>,
+) -> Result<(), String> {
+    let LeftOut { refusal, record, dead_letter, where_ } = left_out;
+    if dead_letter {
+        dead_letters::write(&job.mirror, (&job.leader, &job.follower), job.partition, &job.shard, &refusal, record, replication_factor)
+            .await
+            .map_err(|error| format!("{where_}: {}; and it cannot be written to its dead letters: {error}", refusal.reason))?;
+    }
+    let (offset, end) = (refusal.offsets.start, refusal.offsets.end);
+    match kept.skipped.last_mut() {
+        Some(last) if (last.0..=last.1).contains(&offset) => last.1 = last.1.max(end),
+        _ => kept.skipped.push((offset, end)),
+    }
+    // Kept before the marker is written: without it the next comparison would find a record missing.
+    {
+        let mut known = job.status.lock();
+        known.skipped.clone_from(&kept.skipped);
+        known.unsaved = true;
+    }
+    state
+        .save(vec![(job.topic_partition(), kept, job.status.clone())], || job.shard.may_write())
+        .await
+        .map_err(|error| format!("{where_}: {}; and that it is left out cannot be kept: {error}", refusal.reason))?;
+    events::skipped(job, &refusal, dead_letter);
+    if end == offset + 1 {
+        job.caution.skip.insert(offset);
+    } else {
+        job.caution.leap = Some(refusal.offsets);
+    }
+    Ok(())
+}

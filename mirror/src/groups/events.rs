@@ -1,0 +1,47 @@
+//! What is told of a pass over the groups: each event once, its log line and its metric.
+
+use std::collections::HashMap;
+
+use metrics::{counter, gauge};
+use tracing::{debug, error, info, warn};
+
+use super::{Offset, OffsetState, Report};
+use crate::metrics::{GROUP_COMMITS, GROUP_OFFSETS, GROUP_PASSES, GROUP_SECONDS};
+
+/// Groups told of in the log after one pass. `GET /groups` has all of them.
+const GROUPS_TOLD: usize = 20;
+
+/// All groups were looked at: what is new since the time before.
+pub(crate) fn groups(mirror: &str, before: &Report, now: &Report) {
+    let result = if now.error.is_some() { "failed" } else { "ok" };
+    counter!(GROUP_PASSES, "mirror" => mirror.to_owned(), "result" => result).increment(1);
+    counter!(GROUP_COMMITS, "mirror" => mirror.to_owned()).increment(now.written as u64);
+    gauge!(GROUP_SECONDS, "mirror" => mirror.to_owned()).set(now.seconds);
+    if let Some(error) = &now.error {
+        return warn!(mirror, error, "the groups' offsets cannot be looked at; it is tried again");
+    }
+    for state in OffsetState::ALL {
+        let count = now.offsets.iter().filter(|offset| offset.state == state).count();
+        gauge!(GROUP_OFFSETS, "mirror" => mirror.to_owned(), "state" => state.name()).set(count as f64);
+    }
+    debug!(mirror, groups = now.groups, offsets = now.offsets.len(), written = now.written, seconds = now.seconds, "groups");
+    if before.offsets.is_empty() && !now.offsets.is_empty() {
+        info!(mirror, groups = now.groups, offsets = now.offsets.len(), written = now.written, "the groups' offsets are copied");
+    }
+    let known: HashMap<_, _> = before.offsets.iter().map(|offset| (offset.key(), offset.state)).collect();
+    let is_new = |offset: &&Offset| {
+        let is_quiet = matches!(offset.state, OffsetState::InSync | OffsetState::Waiting);
+        !is_quiet && known.get(&offset.key()) != Some(&offset.state)
+    };
+    let news: Vec<_> = now.offsets.iter().filter(is_new).collect();
+    for offset in news.iter().take(GROUPS_TOLD) {
+        let (what, state, reason) = (offset.to_string(), offset.state.name(), offset.reason.as_deref().unwrap_or_default());
+        match offset.state {
+            OffsetState::Refused => error!(mirror, what, reason, "its offset cannot be copied; it is tried again"),
+            _ => info!(mirror, what, state, reason, "its offset is not copied"),
+        }
+    }
+    if news.len() > GROUPS_TOLD {
+        warn!(mirror, more = news.len() - GROUPS_TOLD, "offsets of groups that are not copied; GET /groups has all of them");
+    }
+}

@@ -1,0 +1,752 @@
+//! Committed offsets of consumer groups, from the cluster that leads a group's offsets to the other one.
+//!
+//! A [`pass`] runs beside the copying, every few seconds or on demand: it lists the groups, fetches what they committed on both clusters, and
+//! commits for them on the follower. What it must not harm is a group that lives there. So it writes only where the follower holds what it wrote
+//! last, or nothing; what it is about to write is kept first ([`crate::state`]). A group that gets members meanwhile refuses by itself.
+//!
+//! What was written expires after [`RETENTION`] and is written again each day: so a group that nobody has any more goes away by itself.
+//!
+//! # References
+//! - `GroupMetadataManager.validateOffsetCommit` (4.x), `GroupCoordinator.doCommitOffsets` (before): who may commit without being a member
+//! - KIP-211, `OffsetExpirationConditionImpl`: an explicit retention time comes before `offsets.retention.minutes`
+
+pub(crate) mod events;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ops::RangeInclusive;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::{StreamExt as _, stream};
+use kafka_protocol::ResponseError;
+use kferry_config::Mirror;
+use kferry_wire::admin::groups::{CommittedOffset, GroupFilter, ListedGroup};
+use kferry_wire::admin::partitions::Position;
+use kferry_wire::client::{Client, ClientError, TopicPartition};
+use serde::Serialize;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::partition::Progress;
+use crate::shards::Owned;
+use crate::state::{Changes, GroupPartition, GroupStates, State, Written};
+
+/// After which an offset that was written expires, if it is not written again. As long as an application may reasonably be away, and longer than
+/// the week after which brokers forget groups of their own (`offsets.retention.minutes`).
+pub const RETENTION: Duration = Duration::from_hours(24 * 30);
+/// After which it is written again.
+const RENEWAL: Duration = Duration::from_hours(24);
+/// For each question to a cluster, retries included.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// For all commits of a pass.
+const COMMITS: Duration = Duration::from_mins(2);
+/// Groups that are committed for at a time.
+const AT_ONCE: usize = 64;
+/// Offsets in one OffsetCommit. The coordinator appends them as one batch, each with up to 4 KiB of metadata (`offset.metadata.max.bytes`), and
+/// the batch may have 1 MiB.
+const COMMITTED_AT_ONCE: usize = 200;
+/// Who waits for a pass on demand.
+const ORDERS: usize = 100;
+/// How long they wait.
+const ORDER: Duration = Duration::from_mins(5);
+
+/// What a pass needs to know.
+pub struct Work {
+    /// Which groups, and which clusters.
+    pub mirror: Arc<Mirror>,
+    /// The mirror's source.
+    pub source: Client,
+    /// The mirror's target.
+    pub target: Client,
+    /// The topics that the mirror copies.
+    pub topics: Vec<CopiedTopic>,
+    /// What was kept.
+    pub states: Arc<GroupStates>,
+    /// The shards of this process; without them it looks at all groups.
+    pub owned: Option<Owned>,
+}
+
+impl Work {
+    /// Whether this process looks after a group.
+    fn is_ours(&self, group: &str) -> bool {
+        self.mirror.groups.matches(group) && self.owned.as_ref().is_none_or(|owned| owned.of_group(group).is_some())
+    }
+
+    /// Whether it may write for a group just now.
+    fn may_write(&self, group: &str) -> bool {
+        self.owned.as_ref().is_some_and(|owned| owned.of_group(group).is_some_and(|shard| shard.may_write()))
+    }
+}
+
+/// A topic that the mirror copies.
+pub struct CopiedTopic {
+    /// Its name on the source.
+    pub source: Arc<str>,
+    /// Its name on the target.
+    pub target: Arc<str>,
+    /// What is known of each partition, whoever copies it.
+    pub partitions: Vec<Arc<Progress>>,
+}
+
+/// What a pass found, and did.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Report {
+    /// Groups that have committed something in the mirror's topics.
+    pub groups: usize,
+    /// Offsets that were written.
+    pub written: usize,
+    /// How long it took.
+    pub seconds: f64,
+    /// Why a cluster could not be asked. The offsets are those of the pass before then, or not all of them.
+    pub error: Option<String>,
+    /// Each offset, by group, topic and partition.
+    #[serde(skip)]
+    pub offsets: Vec<Offset>,
+}
+
+impl Report {
+    /// What failed: the pass itself, groups, offsets.
+    pub fn left(&self) -> Vec<(String, String)> {
+        let offsets = self.offsets.iter().filter(|offset| offset.state == OffsetState::Refused);
+        let offsets = offsets.map(|offset| (offset.to_string(), offset.reason.clone().unwrap_or_default()));
+        self.error.iter().map(|error| ("all groups".to_owned(), error.clone())).chain(offsets).collect()
+    }
+}
+
+/// A group's offset in a partition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Offset {
+    /// `group.id`
+    pub group: Arc<str>,
+    /// The topic, by its name on the source; `None` where nothing is known but the group.
+    pub topic: Option<Arc<str>>,
+    /// The partition.
+    pub partition: Option<i32>,
+    /// What is committed on the source.
+    pub source_offset: Option<i64>,
+    /// What is committed on the target.
+    pub target_offset: Option<i64>,
+    /// How it is.
+    pub state: OffsetState,
+    /// Why it is not in sync.
+    pub reason: Option<String>,
+}
+
+impl Offset {
+    /// Which one it is.
+    pub fn key(&self) -> (&str, Option<&str>, Option<i32>) {
+        (&self.group, self.topic.as_deref(), self.partition)
+    }
+}
+
+impl std::fmt::Display for Offset {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "group {}", self.group)?;
+        match (&self.topic, self.partition) {
+            (Some(topic), Some(partition)) => write!(f, ", {topic}-{partition}"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// How a group's offset on the follower is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OffsetState {
+    /// As on the leader.
+    InSync,
+    /// The records before it are not copied yet, or not there: it may also be behind the leader's log end.
+    Waiting,
+    /// The group has members there, or has moved on by itself.
+    LivesOnTarget,
+    /// The follower's log begins behind it: retention, or DeleteRecords.
+    BelowLogStart,
+    /// A cluster says no, or nothing.
+    Refused,
+}
+
+impl OffsetState {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::InSync, Self::Waiting, Self::LivesOnTarget, Self::BelowLogStart, Self::Refused];
+
+    /// The metric's label.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::InSync => "in-sync",
+            Self::Waiting => "waiting",
+            Self::LivesOnTarget => "lives-on-target",
+            Self::BelowLogStart => "below-log-start",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// The end of a pass.
+pub struct GroupPassResult {
+    /// For everybody to see.
+    pub report: Report,
+    /// Who waits for it.
+    pub orders: Vec<Order>,
+}
+
+/// Somebody who waits for a pass.
+pub type Order = oneshot::Sender<Arc<Report>>;
+
+/// The last report, and passes on demand.
+#[derive(Default)]
+pub struct GroupReports {
+    report: Mutex<Arc<Report>>,
+    orders: Mutex<Vec<Order>>,
+    ordered: Notify,
+}
+
+impl GroupReports {
+    /// What the last pass found.
+    pub fn report(&self) -> Arc<Report> {
+        self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What a pass finds that begins now. `None` if there was none within five minutes, or too many wait for one.
+    pub async fn sync(&self) -> Option<Arc<Report>> {
+        let (order, answer) = oneshot::channel();
+        {
+            let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+            orders.retain(|order| !order.is_closed());
+            if orders.len() >= ORDERS {
+                return None;
+            }
+            orders.push(order);
+        }
+        self.ordered.notify_one();
+        timeout(ORDER, answer).await.ok()?.ok()
+    }
+
+    /// Returns when somebody has asked for a pass.
+    pub(crate) async fn ordered(&self) {
+        self.ordered.notified().await;
+    }
+
+    pub(crate) fn has_orders(&self) -> bool {
+        !self.orders.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    pub(crate) fn take_orders(&self) -> Vec<Order> {
+        std::mem::take(&mut *self.orders.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn publish(&self, report: &Arc<Report>, orders: Vec<Order>) {
+        *self.report.lock().unwrap_or_else(PoisonError::into_inner) = report.clone();
+        for order in orders {
+            // Whoever does not wait any more has closed it.
+            let _ = order.send(report.clone());
+        }
+    }
+}
+
+/// One look at all groups, in both directions.
+pub async fn pass(work: Work, state: State, orders: Vec<Order>) -> GroupPassResult {
+    let started = Instant::now();
+    let now = jiff::Timestamp::now().as_millisecond();
+    let mut report = Report::default();
+    for direction in LedGroups::both(&work, now) {
+        match direction.look().await {
+            Ok((writes, offsets)) => {
+                report.offsets.extend(offsets);
+                report.written += direction.write(writes, &state, &mut report.offsets).await;
+            }
+            Err(error) => report.error = Some(error.to_string()),
+        }
+    }
+    if let Err(error) = forget_expired(&work, &state, now).await {
+        report.error.get_or_insert(error);
+    }
+    report.offsets.sort_by(|one, other| one.key().cmp(&other.key()));
+    report.groups = report.offsets.iter().map(|offset| &offset.group).collect::<BTreeSet<_>>().len();
+    report.seconds = started.elapsed().as_secs_f64();
+    GroupPassResult { report, orders }
+}
+
+/// What a pass would find, in both directions: offsets that it would write are in sync.
+///
+/// # Errors
+/// [`ClientError`]
+pub async fn look(work: &Work) -> Result<Vec<Offset>, ClientError> {
+    let mut found = Vec::new();
+    for direction in LedGroups::both(work, jiff::Timestamp::now().as_millisecond()) {
+        let (writes, offsets) = direction.look().await?;
+        found.extend(writes.iter().map(|(candidate, _)| direction.told(candidate, OffsetState::InSync, None)));
+        found.extend(offsets);
+    }
+    Ok(found)
+}
+
+/// What expired on the follower need not be known any more.
+async fn forget_expired(work: &Work, state: &State, now: i64) -> Result<(), String> {
+    let expired = |written: &Written| now.saturating_sub(written.at) > RETENTION.as_millis() as i64;
+    // As it is now: what this pass has written is in it.
+    let states = state.groups();
+    let old = states.all().filter(|(group, _, written)| expired(written) && work.is_ours(group));
+    let old: Changes = old.map(|(group, partition, _)| ((group.clone(), partition.clone()), None)).collect();
+    let kept = state.keep_groups(&old, |group| work.may_write(group)).await;
+    kept.map_err(|error| format!("the mirror's state: {error}"))
+}
+
+/// The groups whose offsets one of the clusters leads.
+struct LedGroups<'w> {
+    work: &'w Work,
+    leader: Client,
+    follower: Client,
+    /// The mirror's target leads.
+    backwards: bool,
+    /// By their names on the leader.
+    topics: HashMap<&'w str, &'w CopiedTopic>,
+    /// In ms since the epoch.
+    now: i64,
+}
+
+/// An offset that a group has committed on the leader in a topic of the mirror.
+struct Candidate {
+    key: GroupPartition,
+    /// The partition there.
+    follower: TopicPartition,
+    committed: CommittedOffset,
+    /// What the follower has of it.
+    there: Option<CommittedOffset>,
+    /// What is known of the partition.
+    known: Arc<Progress>,
+    /// Where on the follower a consumer goes on; `None` is not known.
+    offset: Option<i64>,
+}
+
+/// What becomes of a candidate.
+enum OffsetDecision {
+    /// This offset is written.
+    Write(i64),
+    /// Nothing is written.
+    Leave(OffsetState, Option<String>),
+}
+
+impl<'w> LedGroups<'w> {
+    fn both(work: &'w Work, now: i64) -> impl Iterator<Item = Self> {
+        let target = &work.target.cluster().name;
+        let turned = work.states.leaders().any(|leader| leader.leader == **target);
+        [false, true].into_iter().filter(move |backwards| turned || !backwards).map(move |backwards| {
+            let (source, target) = (work.source.within(PATIENCE), work.target.within(PATIENCE));
+            let (leader, follower) = if backwards { (target, source) } else { (source, target) };
+            let name = |topic: &'w CopiedTopic| if backwards { &*topic.target } else { &*topic.source };
+            let topics = work.topics.iter().map(|topic| (name(topic), topic)).collect();
+            Self { work, leader, follower, backwards, topics, now }
+        })
+    }
+
+    /// What is to be written, and how the other offsets are.
+    async fn look(&self) -> Result<(Vec<(Candidate, i64)>, Vec<Offset>), ClientError> {
+        let all = GroupFilter::default();
+        let (listed, there) = tokio::try_join!(self.leader.list_groups(all), self.follower.list_groups(all))?;
+        let groups: Vec<&str> = listed.iter().filter(|group| self.copies(group)).map(|group| group.group_id.as_str()).collect();
+        let live: HashSet<&str> = there.iter().filter(|group| has_members(group)).map(|group| group.group_id.as_str()).collect();
+
+        let (candidates, mut offsets) = self.fetch(&groups).await;
+        let logs = self.logs(&candidates).await;
+        let mut writes = Vec::new();
+        for candidate in candidates {
+            let is_live = live.contains(&*candidate.key.0);
+            match self.judge(&candidate, is_live, logs.get(&candidate.follower)) {
+                OffsetDecision::Write(offset) => writes.push((candidate, offset)),
+                OffsetDecision::Leave(state, reason) => offsets.push(self.told(&candidate, state, reason)),
+            }
+        }
+        Ok((writes, offsets))
+    }
+
+    /// Whether a group's offsets are copied in this direction. Share groups (KIP-932) have none that could be.
+    fn copies(&self, group: &ListedGroup) -> bool {
+        let leader = self.work.states.leader(&group.group_id).map_or(&*self.work.mirror.source.name, |leader| &*leader.leader);
+        let shares = group.group_type.as_ref().is_some_and(|name| name.eq_ignore_ascii_case("share"));
+        *leader == *self.leader.cluster().name && !shares && self.work.is_ours(&group.group_id)
+    }
+
+    /// What groups have committed in topics of the mirror; and groups of which nobody tells it.
+    async fn fetch(&self, groups: &[&str]) -> (Vec<Candidate>, Vec<Offset>) {
+        // Not only stable offsets: with them a group whose transactions follow one another would hold the pass up. What is committed is told
+        // either way, and what a transaction is about to commit is not.
+        let (committed, mut held) = tokio::join!(self.leader.offset_fetch(groups, false), self.follower.offset_fetch(groups, false));
+        let (mut candidates, mut refused) = (Vec::new(), Vec::new());
+        for (group, committed) in committed {
+            let held = held.remove(&group).unwrap_or_else(|| Ok(BTreeMap::new()));
+            let group: Arc<str> = group.into();
+            let (committed, held) = match (committed, held) {
+                (Ok(committed), Ok(held)) => (committed, held),
+                (Err(error), _) | (_, Err(error)) => {
+                    refused.push(Offset {
+                        group,
+                        topic: None,
+                        partition: None,
+                        source_offset: None,
+                        target_offset: None,
+                        state: OffsetState::Refused,
+                        reason: Some(error.to_string()),
+                    });
+                    continue;
+                }
+            };
+            for (partition, committed) in committed {
+                let Some(topic) = self.topics.get(&*partition.topic) else { continue };
+                let name = if self.backwards { &topic.source } else { &topic.target };
+                let follower = TopicPartition::new(name.clone(), partition.partition);
+                let known =
+                    usize::try_from(partition.partition).ok().and_then(|index| topic.partitions.get(index)).cloned().unwrap_or_default();
+                let offset = if self.backwards { known.source_offset(committed.offset) } else { known.target_offset(committed.offset) };
+                candidates.push(Candidate {
+                    offset,
+                    key: (group.clone(), TopicPartition::new(topic.source.clone(), partition.partition)),
+                    there: held.get(&follower).cloned(),
+                    follower,
+                    committed,
+                    known,
+                });
+            }
+        }
+        (candidates, refused)
+    }
+
+    /// The offsets at which a consumer may go on in the follower's logs.
+    async fn logs(&self, candidates: &[Candidate]) -> HashMap<TopicPartition, Result<RangeInclusive<i64>, String>> {
+        let copied = candidates.iter().filter(|candidate| candidate.offset.is_some());
+        let partitions: BTreeSet<_> = copied.map(|candidate| candidate.follower.clone()).collect();
+        let partitions: Vec<_> = partitions.into_iter().collect();
+        let (starts, mut ends) = tokio::join!(
+            self.follower.list_offsets(&partitions, Position::LogStart),
+            self.follower.list_offsets(&partitions, Position::HighWatermark)
+        );
+        let logs = starts.into_iter().filter_map(|(partition, start)| {
+            let end = ends.remove(&partition)?;
+            let log = start.and_then(|start| Ok(start..=end?)).map_err(|error| error.to_string());
+            Some((partition, log))
+        });
+        logs.collect()
+    }
+
+    fn judge(&self, candidate: &Candidate, is_live: bool, log: Option<&Result<RangeInclusive<i64>, String>>) -> OffsetDecision {
+        let (group, partition) = &candidate.key;
+        let follower = &self.follower.cluster().name;
+        let leave = |state, reason| OffsetDecision::Leave(state, Some(reason));
+        if is_live {
+            return leave(OffsetState::LivesOnTarget, format!("it has members on {follower}"));
+        }
+        let written = self.work.states.written(group, partition);
+        if let Some(there) = &candidate.there
+            && !written.is_some_and(|written| written.is(there.offset))
+        {
+            let reason = format!(
+                "its offset on {follower} is {}, which this mirror did not write; delete the group there to have it copied again",
+                there.offset
+            );
+            return leave(OffsetState::LivesOnTarget, reason);
+        }
+        let known = &candidate.known;
+        let Some(offset) = candidate.offset else {
+            if let Some(first) = known.map.first(known.direction).filter(|first| candidate.committed.offset < *first) {
+                return leave(OffsetState::BelowLogStart, format!("the first offset of the leader that was copied is {first}"));
+            }
+            // Nothing is known of the leader's end while another process copies the partition.
+            let end = if known.leader_end > 0 { format!("; the leader's log ends at {}", known.leader_end) } else { String::new() };
+            return leave(OffsetState::Waiting, format!("copied up to {}{end}", known.agreed));
+        };
+        match log {
+            Some(Ok(log)) if offset < *log.start() => {
+                leave(OffsetState::BelowLogStart, format!("{} on {follower} begins at offset {}", candidate.follower, log.start()))
+            }
+            Some(Ok(log)) if offset > *log.end() => {
+                leave(OffsetState::Waiting, format!("{} on {follower} ends at offset {}", candidate.follower, log.end()))
+            }
+            Some(Ok(_)) => {
+                let fresh = written.is_some_and(|written| self.now.saturating_sub(written.at) < RENEWAL.as_millis() as i64);
+                let same = |there: &CommittedOffset| there.offset == offset && there.metadata == candidate.committed.metadata;
+                if fresh && candidate.there.as_ref().is_some_and(same) {
+                    OffsetDecision::Leave(OffsetState::InSync, None)
+                } else {
+                    OffsetDecision::Write(offset)
+                }
+            }
+            Some(Err(error)) => leave(OffsetState::Refused, error.clone()),
+            None => {
+                leave(OffsetState::Refused, format!("{} on {follower}: nobody tells where its log begins and ends", candidate.follower))
+            }
+        }
+    }
+
+    /// Keeps what is to be written, and writes it. Says how many were written.
+    async fn write(&self, writes: Vec<(Candidate, i64)>, state: &State, offsets: &mut Vec<Offset>) -> usize {
+        let kept: Changes = writes
+            .iter()
+            .map(|(candidate, offset)| {
+                let before = candidate.there.as_ref().map(|there| there.offset);
+                (candidate.key.clone(), Some(Written { offset: *offset, before, at: self.now }))
+            })
+            .collect();
+        if let Err(error) = state.keep_groups(&kept, |group| self.work.may_write(group)).await {
+            let reason = format!("what is to be written cannot be kept: {error}");
+            offsets.extend(writes.iter().map(|(candidate, _)| self.told(candidate, OffsetState::Refused, Some(reason.clone()))));
+            return 0;
+        }
+
+        let mut by_group: BTreeMap<Arc<str>, Vec<(Candidate, i64)>> = BTreeMap::new();
+        for (candidate, offset) in writes {
+            by_group.entry(candidate.key.0.clone()).or_default().push((candidate, offset));
+        }
+        let deadline = Instant::now() + COMMITS;
+        let mut commits = stream::iter(by_group).map(|(group, writes)| self.commit(group, writes, deadline)).buffer_unordered(AT_ONCE);
+        let (mut written, mut undone) = (0, Changes::new());
+        while let Some(committed) = commits.next().await {
+            for (mut candidate, result) in committed {
+                match result {
+                    Ok(offset) => {
+                        written += 1;
+                        candidate.there = Some(CommittedOffset { offset, ..candidate.committed.clone() });
+                        offsets.push(self.told(&candidate, OffsetState::InSync, None));
+                    }
+                    Err(error) => {
+                        if error.did_nothing {
+                            let before = self.work.states.written(&candidate.key.0, &candidate.key.1).cloned();
+                            undone.insert(candidate.key.clone(), before);
+                        }
+                        offsets.push(self.told(&candidate, error.state, Some(error.reason)));
+                    }
+                }
+            }
+        }
+        // What was not written is not ours, should the group come to just this offset by itself.
+        if let Err(error) = state.keep_groups(&undone, |group| self.work.may_write(group)).await {
+            tracing::warn!(mirror = &*self.work.mirror.name, %error, "that offsets of groups were refused is not kept");
+        }
+        written
+    }
+
+    async fn commit(
+        &self,
+        group: Arc<str>,
+        mut writes: Vec<(Candidate, i64)>,
+        deadline: Instant,
+    ) -> Vec<(Candidate, Result<i64, NotWritten>)> {
+        let mut committed = Vec::with_capacity(writes.len());
+        while !writes.is_empty() {
+            let chunk: Vec<_> = writes.drain(..writes.len().min(COMMITTED_AT_ONCE)).collect();
+            if !self.work.may_write(&group) {
+                let reason = "another process may look after the group by now".to_owned();
+                let not_written =
+                    |candidate| (candidate, Err(NotWritten { state: OffsetState::Waiting, reason: reason.clone(), did_nothing: true }));
+                committed.extend(chunk.into_iter().map(|(candidate, _)| not_written(candidate)));
+                continue;
+            }
+            let offset = |candidate: &Candidate, offset| CommittedOffset {
+                offset,
+                leader_epoch: None,
+                metadata: candidate.committed.metadata.clone(),
+            };
+            let offsets = chunk.iter().map(|(candidate, to)| (candidate.follower.clone(), offset(candidate, *to))).collect();
+            // A client answers for each partition: without an answer the time is over.
+            let answers = timeout_at(deadline, self.follower.offset_commit(&group, &offsets, Some(RETENTION))).await;
+            let mut answers = answers.unwrap_or_default();
+            for (candidate, offset) in chunk {
+                let result = match answers.remove(&candidate.follower) {
+                    Some(Ok(())) => Ok(offset),
+                    Some(Err(error)) => Err(self.not_written(&error)),
+                    None => Err(NotWritten {
+                        state: OffsetState::Refused,
+                        reason: format!("not written within {} s", COMMITS.as_secs()),
+                        did_nothing: false,
+                    }),
+                };
+                committed.push((candidate, result));
+            }
+        }
+        committed
+    }
+
+    fn not_written(&self, error: &ClientError) -> NotWritten {
+        let joined = matches!(
+            error.code(),
+            Some(
+                ResponseError::UnknownMemberId
+                    | ResponseError::RebalanceInProgress
+                    | ResponseError::IllegalGeneration
+                    | ResponseError::StaleMemberEpoch
+            )
+        );
+        let (state, reason) = if joined {
+            (OffsetState::LivesOnTarget, format!("it has members on {}", self.follower.cluster().name))
+        } else {
+            (OffsetState::Refused, error.to_string())
+        };
+        NotWritten { state, reason, did_nothing: !error.may_have_executed() }
+    }
+
+    fn told(&self, candidate: &Candidate, state: OffsetState, reason: Option<String>) -> Offset {
+        let (here, there) = (Some(candidate.committed.offset), candidate.there.as_ref().map(|there| there.offset));
+        let (source_offset, target_offset) = if self.backwards { (there, here) } else { (here, there) };
+        let (group, partition) = candidate.key.clone();
+        Offset { group, topic: Some(partition.topic), partition: Some(partition.partition), source_offset, target_offset, state, reason }
+    }
+}
+
+/// Why an offset was not written.
+struct NotWritten {
+    state: OffsetState,
+    reason: String,
+    /// The coordinator said so. Otherwise it may have been written.
+    did_nothing: bool,
+}
+
+/// Brokers before 2.6 do not tell: then the coordinator's refusal does.
+fn has_members(group: &ListedGroup) -> bool {
+    group.state.as_ref().is_some_and(|state| !matches!(state.as_str(), "Empty" | "Dead"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use kferry_config::Config;
+
+    use super::*;
+    use crate::connect_options;
+
+    const NOW: i64 = 1_700_000_000_000;
+    const DAY: i64 = 24 * 60 * 60 * 1_000;
+
+    fn work(states: GroupStates) -> Work {
+        let text = "[clusters.old]\nid = 1\nbootstrap_servers = \"127.0.0.1:1\"\n[clusters.new]\nid = 2\nbootstrap_servers = \"127.0.0.1:2\"\n\
+                    [[mirrors]]\nname = \"m\"\nsource = \"old\"\ntarget = \"new\"\ntopics = \"orders\"\ngroups = \"g\"\n";
+        let mirror = Config::parse(text, Path::new("routes.toml")).unwrap().mirrors[0].clone();
+        let client = |cluster: &Arc<_>| Client::new(Arc::clone(cluster), connect_options("m"));
+        let (source, target) = (client(&mirror.source), client(&mirror.target));
+        Work { mirror, source, target, topics: Vec::new(), states: Arc::new(states), owned: None }
+    }
+
+    fn committed(offset: i64, metadata: &str) -> CommittedOffset {
+        CommittedOffset { offset, leader_epoch: Some(4), metadata: metadata.to_owned() }
+    }
+
+    /// The group has committed 50 of a log of which 100 are copied and 20 to 90 are on the follower.
+    fn candidate(there: Option<CommittedOffset>) -> Candidate {
+        Candidate {
+            key: ("g".into(), TopicPartition::new("orders", 0)),
+            follower: TopicPartition::new("renamed", 0),
+            committed: committed(50, "x"),
+            there,
+            known: Arc::new(Progress { agreed: 100, leader_end: 110, ..Progress::default() }),
+            offset: Some(50),
+        }
+    }
+
+    /// What becomes of it: the offset that is written, or the state.
+    fn judged(written: Option<Written>, candidate: &Candidate, is_live: bool) -> Result<i64, OffsetState> {
+        let mut states = GroupStates::default();
+        states.apply([(candidate.key.clone(), written)]);
+        let work = work(states);
+        let direction = LedGroups::both(&work, NOW).next().unwrap();
+        match direction.judge(candidate, is_live, Some(&Ok(20..=90))) {
+            OffsetDecision::Write(offset) => Ok(offset),
+            OffsetDecision::Leave(state, reason) => {
+                assert_eq!(reason.is_none(), state == OffsetState::InSync, "{reason:?}");
+                Err(state)
+            }
+        }
+    }
+
+    fn written(offset: i64, before: Option<i64>, at: i64) -> Written {
+        Written { offset, before, at }
+    }
+
+    #[test]
+    fn it_writes_only_where_the_follower_has_what_it_wrote_or_nothing() {
+        assert_eq!(judged(None, &candidate(None), false), Ok(50));
+        assert_eq!(judged(Some(written(40, None, NOW)), &candidate(None), false), Ok(50), "it expired there, or was deleted");
+        assert_eq!(judged(Some(written(40, Some(30), NOW)), &candidate(Some(committed(40, "x"))), false), Ok(50));
+        assert_eq!(judged(Some(written(40, Some(30), NOW)), &candidate(Some(committed(30, "x"))), false), Ok(50), "killed before it wrote");
+        for elsewhere in [39, 41, 50] {
+            let there = candidate(Some(committed(elsewhere, "x")));
+            assert_eq!(judged(Some(written(40, Some(30), NOW)), &there, false), Err(OffsetState::LivesOnTarget), "{elsewhere}");
+            assert_eq!(judged(None, &there, false), Err(OffsetState::LivesOnTarget), "{elsewhere}");
+        }
+        assert_eq!(judged(None, &candidate(None), true), Err(OffsetState::LivesOnTarget));
+        assert_eq!(judged(Some(written(40, None, NOW)), &candidate(Some(committed(40, "x"))), true), Err(OffsetState::LivesOnTarget));
+    }
+
+    #[test]
+    fn what_is_the_same_is_written_again_once_a_day_and_with_other_metadata() {
+        let same = candidate(Some(committed(50, "x")));
+        assert_eq!(judged(Some(written(50, Some(40), NOW - DAY + 1)), &same, false), Err(OffsetState::InSync));
+        assert_eq!(judged(Some(written(50, Some(40), NOW - DAY)), &same, false), Ok(50));
+        assert_eq!(judged(Some(written(50, Some(40), NOW)), &candidate(Some(committed(50, "y"))), false), Ok(50));
+    }
+
+    #[test]
+    fn an_offset_that_the_follower_does_not_have_is_not_written() {
+        let at = |offset| {
+            let candidate = candidate(None);
+            Candidate { committed: committed(offset, ""), offset: candidate.known.target_offset(offset), ..candidate }
+        };
+        assert_eq!(judged(None, &at(19), false), Err(OffsetState::BelowLogStart));
+        assert_eq!(judged(None, &at(20), false), Ok(20));
+        assert_eq!(judged(None, &at(90), false), Ok(90));
+        assert_eq!(judged(None, &at(91), false), Err(OffsetState::Waiting), "behind the follower's end");
+        assert_eq!(judged(None, &at(101), false), Err(OffsetState::Waiting), "behind what is copied");
+    }
+
+    #[test]
+    fn a_member_that_came_meanwhile_is_no_error() {
+        let work = work(GroupStates::default());
+        let direction = LedGroups::both(&work, NOW).next().unwrap();
+        let refusal = |code| {
+            let (what, message, advice) = ("OffsetCommit of renamed-0 for group g".to_owned(), String::new(), String::new());
+            direction.not_written(&ClientError::Kafka { cluster: "new".into(), what, code, message, advice })
+        };
+        let joined = refusal(ResponseError::UnknownMemberId);
+        assert_eq!((joined.state, joined.reason.as_str(), joined.did_nothing), (OffsetState::LivesOnTarget, "it has members on new", true));
+        let denied = refusal(ResponseError::GroupAuthorizationFailed);
+        assert_eq!((denied.state, denied.did_nothing), (OffsetState::Refused, true));
+        assert!(denied.reason.contains("GROUP_AUTHORIZATION_FAILED"), "{}", denied.reason);
+        assert!(!refusal(ResponseError::RequestTimedOut).did_nothing);
+    }
+
+    #[test]
+    fn the_other_direction_is_looked_at_when_the_target_leads_a_group() {
+        let directions = |work: &Work| LedGroups::both(work, NOW).map(|direction| direction.backwards).collect::<Vec<_>>();
+        assert_eq!(directions(&work(GroupStates::default())), [false]);
+        let mut states = GroupStates::default();
+        states.take(serde_json::from_str(r#"{"group":"g"}"#).unwrap(), Some(br#"{"leader":"new","term":2}"#)).unwrap();
+        let work = work(states);
+        assert_eq!(directions(&work), [false, true]);
+        let group = |name: &str, group_type: &str| ListedGroup {
+            group_id: name.to_owned(),
+            protocol_type: "consumer".to_owned(),
+            state: Some("Stable".to_owned()),
+            group_type: Some(group_type.to_owned()),
+        };
+        let copied =
+            |name, group_type| LedGroups::both(&work, NOW).map(|direction| direction.copies(&group(name, group_type))).collect::<Vec<_>>();
+        assert_eq!(copied("g", "Consumer"), [false, true]);
+        assert_eq!(copied("g", "Share"), [false, false]);
+        assert_eq!(copied("another", "Classic"), [false, false]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_asks_gets_the_pass_that_begins_after_it() {
+        let board = Arc::new(GroupReports::default());
+        let asked = tokio::spawn({
+            let board = board.clone();
+            async move { board.sync().await }
+        });
+        board.ordered().await;
+        assert!(board.has_orders());
+        let orders = board.take_orders();
+        assert!(orders.len() == 1 && !board.has_orders());
+        board.publish(&Arc::new(Report { groups: 7, ..Report::default() }), orders);
+        assert_eq!(asked.await.unwrap().unwrap().groups, 7);
+        assert_eq!(board.report().groups, 7);
+        assert!(board.sync().await.is_none(), "nobody makes a pass");
+        assert!(board.take_orders().iter().all(Order::is_closed));
+    }
+}

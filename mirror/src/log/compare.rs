@@ -1,0 +1,127 @@
+//! The comparison of two logs, record for record.
+
+use kferry_wire::batch::Record;
+use kferry_wire::log::{LogReader, ReadError};
+
+use super::keys::{Keys, Owner};
+use super::view::FollowerReader;
+
+/// What may differ between two logs that are equal.
+#[derive(Debug, Clone, Default)]
+pub struct Allowed {
+    /// One of them may miss records that the other still has: each is compacted by its own clock.
+    pub missing: bool,
+    /// Offsets, from and to, whose records the follower leaves out: `on_error` decided so.
+    pub skipped: Vec<(i64, i64)>,
+}
+
+/// The first difference between two logs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// Where.
+    pub offset: i64,
+    /// What: a sentence about the leader and the follower.
+    pub what: String,
+}
+
+/// What a comparison found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Compared {
+    /// Records that both have and that are equal.
+    pub equal: u64,
+    /// Records that only one of them has still, as [`Allowed::missing`] allows.
+    pub compacted: u64,
+    /// Records that the follower leaves out, as [`Allowed::skipped`] says.
+    pub skipped: u64,
+    /// The first difference.
+    pub difference: Option<Difference>,
+}
+
+/// Compares two logs record for record: offset, timestamp, key, value and headers. Both readers have the same range.
+///
+/// # Errors
+/// [`ReadError`]: nothing can be said then.
+pub async fn compare(leader: LogReader, follower: FollowerReader, allowed: &Allowed) -> Result<Compared, ReadError> {
+    compare_keys(leader, follower, allowed, &mut None).await
+}
+
+/// The same, and for compacted logs also which keys' latest record only one of them has.
+///
+/// # Errors
+/// [`ReadError`]: nothing can be said then.
+pub async fn compare_keys(
+    leader: LogReader,
+    mut follower: FollowerReader,
+    allowed: &Allowed,
+    keys: &mut Option<Keys>,
+) -> Result<Compared, ReadError> {
+    let mut found = Compared::default();
+    let mut leader = leader.tolerating(allowed.skipped.clone());
+    let (mut left, mut right) = tokio::try_join!(leader.next(), follower.next())?;
+    loop {
+        let different = |offset, what: String| Some(Difference { offset, what });
+        match (&left, &right) {
+            (None, None) => return Ok(found),
+            (Some(one), Some(other)) if one.offset == other.offset => {
+                if let Some(what) = difference(one, other) {
+                    found.difference = different(one.offset, what);
+                    return Ok(found);
+                }
+                if let Some(keys) = keys {
+                    keys.both(one);
+                }
+                found.equal += 1;
+                (left, right) = match (leader.ready(), follower.ready()) {
+                    (Some(one), Some(other)) => (Some(one), Some(other)),
+                    (one, other) => {
+                        let left = async { if one.is_some() { Ok(one) } else { leader.next().await } };
+                        let right = async { if other.is_some() { Ok(other) } else { follower.next().await } };
+                        tokio::try_join!(left, right)?
+                    }
+                };
+            }
+            (Some(one), other) if other.as_ref().is_none_or(|other| one.offset < other.offset) => {
+                if allowed.skipped.iter().any(|(from, to)| (*from..*to).contains(&one.offset)) {
+                    found.skipped += 1;
+                } else if allowed.missing {
+                    if let Some(keys) = keys {
+                        keys.one_only(one, Owner::Leader);
+                    }
+                    found.compacted += 1;
+                } else {
+                    found.difference = different(one.offset, "the follower has no record there, the leader has one".to_owned());
+                    return Ok(found);
+                }
+                left = leader.next().await?;
+            }
+            (_, other) => {
+                if !allowed.missing {
+                    let offset = other.as_ref().map_or(0, |other| other.offset);
+                    found.difference = different(offset, "the follower has a record there, the leader has none".to_owned());
+                    return Ok(found);
+                }
+                if let (Some(keys), Some(other)) = (keys.as_mut(), other) {
+                    keys.one_only(other, Owner::Follower);
+                }
+                found.compacted += 1;
+                right = follower.next().await?;
+            }
+        }
+    }
+}
+
+/// What two records of the same offset differ in.
+fn difference(leader: &Record, follower: &Record) -> Option<String> {
+    let what = if leader.timestamp != follower.timestamp {
+        return Some(format!("the leader's timestamp is {}, the follower's {}", leader.timestamp, follower.timestamp));
+    } else if leader.key != follower.key {
+        "key"
+    } else if leader.value != follower.value {
+        "value"
+    } else if leader.headers != follower.headers {
+        "headers"
+    } else {
+        return None;
+    };
+    Some(format!("the {what} of the record differs"))
+}

@@ -1,0 +1,42 @@
+//! All partitions and groups of a mirror that are this process's, for everybody to see.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use kferry_wire::client::TopicPartition;
+
+use crate::groups::GroupReports;
+use crate::partition::{Phase, Progress, Status};
+
+/// All partitions and groups of a mirror that are this process's, for everybody to see.
+#[derive(Default)]
+pub struct Overview {
+    rows: Mutex<BTreeMap<TopicPartition, Arc<Status>>>,
+    pub(crate) ready: AtomicBool,
+    /// Offsets of groups.
+    pub groups: GroupReports,
+}
+
+impl Overview {
+    /// What is known of each.
+    pub fn rows(&self) -> Vec<(TopicPartition, Progress)> {
+        let rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        rows.iter().map(|(partition, status)| (partition.clone(), status.lock().clone())).collect()
+    }
+
+    /// What a partition is doing; `None` is not one of this process.
+    pub fn phase(&self, partition: &TopicPartition) -> Option<Phase> {
+        let rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        rows.get(partition).map(|status| status.lock().phase)
+    }
+
+    /// Whether the process is a member of the mirror's group, and each of its partitions was looked at. Short interruptions do not change it.
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn change(&self, change: impl FnOnce(&mut BTreeMap<TopicPartition, Arc<Status>>)) {
+        change(&mut self.rows.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}

@@ -1,0 +1,92 @@
+//! What a mirror would do with groups, for `kferry plan`: the same look as that of a pass, and nothing is written.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use kferry_config::Mirror;
+use kferry_wire::admin::acls::Operation;
+use kferry_wire::client::{Client, ClientError};
+use serde::Serialize;
+
+use super::rights::{Missing, Rights};
+use crate::groups::{CopiedTopic, Offset, OffsetState, Work, look};
+use crate::partition::Progress;
+use crate::state::State;
+use crate::topics::{Action, TopicPlan};
+
+/// What would become of a group.
+#[derive(Debug, Serialize)]
+pub struct GroupForecast {
+    /// `group.id`
+    pub group: Arc<str>,
+    /// Partitions of the mirror's topics for which it has committed.
+    pub offsets: usize,
+    /// Those that would not be copied, also when their records are.
+    pub left: usize,
+    /// Why, of the first of them.
+    pub why: Option<String>,
+}
+
+/// Asks both clusters. `clients` are the source's and the target's.
+///
+/// # Errors
+/// [`ClientError`]
+pub(super) async fn forecast<'p>(
+    mirror: &Arc<Mirror>,
+    clients: &[Client; 2],
+    plans: impl Iterator<Item = &'p TopicPlan>,
+    state: Option<&State>,
+) -> Result<Vec<GroupForecast>, ClientError> {
+    let topics = plans.filter(|plan| plan.error.is_none()).map(|plan| {
+        let there = if plan.action == Action::Nothing { plan.partitions } else { 0 };
+        let known = |partition| Arc::new(state.map_or_else(Progress::default, |state| plan.kept(mirror, state, partition)));
+        let partitions = (0..there).map(known).collect();
+        CopiedTopic { source: plan.topic.clone(), target: plan.target.clone(), partitions }
+    });
+    let work = Work {
+        mirror: mirror.clone(),
+        source: clients[0].clone(),
+        target: clients[1].clone(),
+        topics: topics.collect(),
+        states: state.map(State::groups).unwrap_or_default(),
+        owned: None,
+    };
+    let mut groups: BTreeMap<Arc<str>, GroupForecast> = BTreeMap::new();
+    for Offset { group, topic, state, reason, .. } in look(&work).await? {
+        let forecast = groups.entry(group.clone()).or_insert_with(|| GroupForecast { group, offsets: 0, left: 0, why: None });
+        forecast.offsets += usize::from(topic.is_some());
+        if !matches!(state, OffsetState::InSync | OffsetState::Waiting) {
+            forecast.left += 1;
+            forecast.why = forecast.why.take().or(reason);
+        }
+    }
+    Ok(groups.into_values().collect())
+}
+
+/// Which rights on groups are missing: of those that are known, and those that the file names.
+///
+/// # Errors
+/// [`ClientError`]
+pub(super) async fn missing_rights(
+    mirror: &Mirror,
+    clients: &[Client; 2],
+    groups: &[GroupForecast],
+    state: Option<&State>,
+) -> Result<Vec<Missing>, ClientError> {
+    let names: BTreeSet<&str> = groups.iter().map(|group| &*group.group).chain(mirror.groups.names()).collect();
+    let states = state.map(State::groups);
+    let mut missing = Vec::new();
+    for client in clients {
+        let cluster = &*client.cluster().name;
+        let leads = |group: &str| {
+            let leader = states.as_ref().and_then(|states| states.leader(group));
+            leader.map_or(&*mirror.source.name, |leader| &*leader.leader) == cluster
+        };
+        let (led, followed): (Vec<&str>, Vec<&str>) = names.iter().partition(|group| leads(group));
+        let rights = Rights::of(client).await?;
+        let purpose = "the offsets of groups";
+        missing.append(&mut rights.missing_of_groups(&led, &[Operation::Describe], purpose).await?);
+        missing.append(&mut rights.missing_of_groups(&followed, &[Operation::Describe, Operation::Read], purpose).await?);
+    }
+    Ok(missing)
+}

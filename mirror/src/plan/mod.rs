@@ -1,0 +1,693 @@
+//! What a mirror would do, and what is in its way: everything that can be known without writing anything.
+//!
+//! The rules are those of [`crate::settle`] and [`crate::topics`]; where those read a log as a whole, this reads a little of it.
+
+mod groups;
+mod rights;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{StreamExt as _, stream};
+use kafka_protocol::ResponseError;
+use kferry_config::{Mirror, Offsets, OnError};
+use kferry_wire::admin::acls::Operation;
+use kferry_wire::admin::partitions::Position;
+use kferry_wire::admin::topics::{NewPartitions, NewTopic};
+use kferry_wire::client::{Answers, Client, ClientError, TopicPartition};
+use kferry_wire::log::{LogReader, ReadError};
+use serde::Serialize;
+
+pub use self::groups::GroupForecast;
+pub use self::rights::Missing;
+use self::rights::{Needs, Rights};
+use crate::log::{Allowed, FollowerReader, Sample, View, Written, compare, sample, written};
+use crate::own_topics::{dead_letter_topic, state_topic};
+use crate::partition::{Direction, OffsetMap, Phase, Side, producer_id};
+use crate::state::{State, StateError};
+use crate::topics::{self, Action, Cluster, TopicPlan};
+use crate::{connect_options, shards};
+
+/// How long a cluster is asked, retries included: somebody waits for the answer.
+pub const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Offsets of padding that a broker takes in a second of its CPU (measured: 19 to 22 million).
+const PADDED_PER_SECOND: u64 = 20_000_000;
+/// Bytes of so many offsets of padding.
+const PADDING: (u64, u64) = (59_000, 100_000);
+/// Records at each end of what is on both sides that are compared.
+const COMPARED: i64 = 1_000;
+const COMPARED_BYTES: i32 = 256 << 10;
+/// Bytes that are looked at to know what batches are like, and in how many partitions of a topic.
+const SAMPLED: (i32, usize) = (64 << 10, 8);
+/// How far from its end a log is looked at.
+const SAMPLED_OFFSETS: i64 = 100;
+/// Looks at logs at a time.
+const LOOKS: usize = 16;
+
+/// What a mirror would do.
+#[derive(Debug, Serialize)]
+pub struct MirrorPlan {
+    /// Its name.
+    pub mirror: Arc<str>,
+    /// Its source.
+    pub source: Arc<str>,
+    /// Its target.
+    pub target: Arc<str>,
+    /// `offsets`.
+    pub offsets: &'static str,
+    /// Its topics, by their names on the source.
+    pub topics: Vec<TopicForecast>,
+    /// Groups that have committed something in its topics.
+    pub groups: Vec<GroupForecast>,
+    /// Rights that it needs and does not have.
+    pub missing_rights: Vec<Missing>,
+    /// What is in the way of the mirror as a whole.
+    pub errors: Vec<String>,
+    /// What an operator should know.
+    pub warnings: Vec<String>,
+}
+
+/// What would become of a topic.
+#[derive(Debug, Serialize)]
+pub struct TopicForecast {
+    /// What there is, and what has to be done on the follower.
+    #[serde(flatten)]
+    pub plan: TopicPlan,
+    /// Whether its offsets can be kept.
+    pub mode: Mode,
+    /// What there is to know about that.
+    pub why: Vec<String>,
+    /// What is in the way.
+    pub errors: Vec<String>,
+    /// What has to be filled up first.
+    pub padding: Padding,
+    /// Why there are offsets without records, which become markers.
+    pub holes: Vec<Holes>,
+    /// Offsets that the follower does not have yet; where there are holes not all of them have a record.
+    pub records: u64,
+    /// Their bytes as they are stored on the leader, by a look at a few batches. 0 if nothing is known.
+    pub bytes: u64,
+}
+
+/// Whether a topic's offsets can be kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// Each record at the same offset.
+    Preserve,
+    /// Each record at another offset, and a map says at which.
+    Translate,
+    /// Not as things are.
+    NotPossible,
+}
+
+/// Empty records up to the leader's log start, which are deleted again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Padding {
+    /// How many, all partitions together.
+    pub offsets: u64,
+    /// Seconds of a broker's CPU.
+    pub seconds: f64,
+    /// Bytes on its disk, until they are deleted.
+    pub bytes: u64,
+}
+
+/// Why there are offsets without records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Holes {
+    /// Records were compacted away.
+    Compaction,
+    /// Markers and aborted records of transactions.
+    Transactions,
+}
+
+impl Padding {
+    fn of(offsets: u64) -> Self {
+        let bytes = u128::from(offsets) * u128::from(PADDING.0) / u128::from(PADDING.1);
+        Self { offsets, seconds: offsets as f64 / PADDED_PER_SECOND as f64, bytes: bytes as u64 }
+    }
+}
+
+impl MirrorPlan {
+    /// Nothing is in the way.
+    pub fn is_possible(&self) -> bool {
+        self.errors.is_empty() && self.missing_rights.is_empty() && self.topics.iter().all(|topic| topic.errors.is_empty())
+    }
+
+    /// Asks both clusters. What goes wrong is in its `errors`.
+    pub async fn of(mirror: &Arc<Mirror>) -> Self {
+        let mut plan = Self {
+            mirror: mirror.name.clone(),
+            source: mirror.source.name.clone(),
+            target: mirror.target.name.clone(),
+            offsets: mirror.offsets.name(),
+            topics: Vec::new(),
+            groups: Vec::new(),
+            missing_rights: Vec::new(),
+            errors: Vec::new(),
+            warnings: Vec::new(),
+        };
+        if let Err(error) = Box::pin(plan.look(mirror)).await {
+            plan.errors.push(error.to_string());
+        }
+        plan
+    }
+
+    async fn look(&mut self, mirror: &Arc<Mirror>) -> Result<(), StateError> {
+        let client = |cluster: &Arc<_>| Client::new(Arc::clone(cluster), connect_options(&mirror.name)).within(PATIENCE);
+        let clients = [client(&mirror.source), client(&mirror.target)];
+        let (mut source, mut target) = tokio::try_join!(Cluster::look(&clients[0]), Cluster::look(&clients[1]))?;
+        // Without the right to read it nothing is known of it; the missing right is told.
+        let state = match State::open(clients[1].clone(), mirror, false).await {
+            Ok(state) => state,
+            Err(error) if is_authorization(&error) => None,
+            Err(error) => return Err(error),
+        };
+        let leader = |topic: &str| state.as_ref().and_then(|state| state.leader(topic));
+        let plans = topics::plan(mirror, &mut source, &mut target, leader).await?;
+        let backwards = |plan: &TopicPlan| plan.leader == mirror.target.name;
+
+        let (on_source, on_target) = (partitions(&plans, &source, |plan| &plan.topic), partitions(&plans, &target, |plan| &plan.target));
+        let logs = tokio::join!(Logs::ask(&clients[0], &on_source), Logs::ask(&clients[1], &on_target));
+        let logs = [logs.0, logs.1];
+
+        for plan in plans {
+            let (leader, follower) = if backwards(&plan) { (1, 0) } else { (0, 1) };
+            let names = [plan.topic.clone(), plan.target.clone()];
+            let side = |at: usize| Side { client: clients[at].clone(), topic: names[at].clone() };
+            let pair =
+                Pair { mirror, state: state.as_ref(), leader: (side(leader), &logs[leader]), follower: (side(follower), &logs[follower]) };
+            self.topics.push(pair.forecast(plan).await);
+        }
+        self.creations(mirror, &clients).await;
+        self.unseen(mirror, &source);
+        self.rights(mirror, &clients).await?;
+        if !mirror.groups.is_empty() {
+            self.groups(mirror, &clients, state.as_ref()).await?;
+        }
+        Ok(())
+    }
+
+    async fn groups(&mut self, mirror: &Arc<Mirror>, clients: &[Client; 2], state: Option<&State>) -> Result<(), ClientError> {
+        self.groups = groups::forecast(mirror, clients, self.topics.iter().map(|topic| &topic.plan), state).await?;
+        let unseen = mirror.groups.names().filter(|name| self.groups.iter().all(|group| *group.group != **name));
+        let unseen: Vec<_> = unseen.collect();
+        if !unseen.is_empty() {
+            self.warnings.push(format!(
+                "groups {}: they have committed nothing in the mirror's topics on {}, or the principal may not see them there; correct `groups`, or grant \
+                 Describe",
+                unseen.join(", "),
+                self.source
+            ));
+        }
+        self.missing_rights.append(&mut groups::missing_rights(mirror, clients, &self.groups, state).await?);
+        Ok(())
+    }
+
+    /// Whether the follower's brokers would create what has to be created.
+    async fn creations(&mut self, mirror: &Mirror, clients: &[Client; 2]) {
+        for client in clients {
+            let follower = &client.cluster().name;
+            let topics: BTreeMap<String, NewTopic> = self
+                .topics
+                .iter()
+                .filter(|topic| topic.plan.leader != *follower && topic.plan.error.is_none())
+                .filter_map(|topic| {
+                    let Action::Create { replication_factor, config } = &topic.plan.action else { return None };
+                    let name = topic.on(follower == &mirror.target.name).to_string();
+                    let partitions =
+                        NewPartitions::Count { partitions: Some(topic.plan.partitions), replication_factor: Some(*replication_factor) };
+                    let configs = config.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+                    Some((name.clone(), NewTopic { name, partitions, configs }))
+                })
+                .collect();
+            let topics: Vec<_> = topics.into_values().collect();
+            let mut answers = Answers::new();
+            for topics in topics.chunks(100) {
+                answers.append(&mut client.create_topics(topics, true).await);
+            }
+            for topic in &mut self.topics {
+                match answers.get(&**topic.on(follower == &mirror.target.name)) {
+                    Some(Err(error)) if error.code() == Some(ResponseError::InvalidConfig) => {
+                        topic.plan.notes.push(format!("a setting that {follower} does not take is left out: {error}"));
+                    }
+                    // The missing right is told by itself.
+                    Some(Err(error)) if !error.is_authorization() && topic.plan.leader != *follower => topic.errors.push(error.to_string()),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// Topics that the file names and the source does not show.
+    fn unseen(&mut self, mirror: &Mirror, source: &Cluster) {
+        let unseen: Vec<_> = mirror.topics.names().filter(|name| source.topic(name).is_none()).collect();
+        if !unseen.is_empty() {
+            let names = unseen.join(", ");
+            self.warnings.push(format!(
+                "{names}: not on {}, or the principal may not see it there; correct `topics`, or grant Describe",
+                self.source
+            ));
+        }
+        if self.topics.is_empty() {
+            self.errors.push(format!(
+                "no topic of {} is meant: correct `topics` and `topics_regex`, or grant Describe on the topics there to the mirror's principal",
+                self.source
+            ));
+        }
+    }
+
+    async fn rights(&mut self, mirror: &Mirror, clients: &[Client; 2]) -> Result<(), ClientError> {
+        const LEADER: [Operation; 3] = [Operation::Describe, Operation::Read, Operation::DescribeConfigs];
+        const FOLLOWER: [Operation; 7] = [
+            Operation::Create,
+            Operation::Describe,
+            Operation::Read,
+            Operation::Write,
+            Operation::Delete,
+            Operation::DescribeConfigs,
+            Operation::AlterConfigs,
+        ];
+        const OWN: [Operation; 4] = [Operation::Create, Operation::Describe, Operation::Read, Operation::Write];
+        const DEAD_LETTERS: [Operation; 3] = [Operation::Create, Operation::Describe, Operation::Write];
+        for (at, client) in clients.iter().enumerate() {
+            let (mut copied, mut own, mut dead_letters) = (Needs::new(), Needs::new(), Needs::new());
+            let mut holes = None;
+            for topic in self.topics.iter().filter(|topic| topic.plan.error.is_none()) {
+                let name = topic.on(at == 1);
+                let needs = copied.entry(name.clone()).or_default();
+                if topic.plan.leader == client.cluster().name {
+                    needs.extend(LEADER);
+                    continue;
+                }
+                needs.extend(FOLLOWER);
+                if mirror.offsets == Offsets::Translate {
+                    // Nothing is deleted from a log that is not the mirror's alone.
+                    needs.remove(&Operation::Delete);
+                }
+                if matches!(topic.plan.action, Action::Grow { .. }) {
+                    needs.insert(Operation::Alter);
+                }
+                if !topic.holes.is_empty() {
+                    holes.get_or_insert_with(|| name.clone());
+                }
+                if mirror.on_error == OnError::DeadLetter {
+                    dead_letters.insert(dead_letter_topic(name).into(), BTreeSet::from(DEAD_LETTERS));
+                }
+            }
+            if at == 0 {
+                for name in mirror.topics.names() {
+                    copied.entry(name.into()).or_insert_with(|| BTreeSet::from(LEADER));
+                }
+            } else {
+                own.insert(state_topic(&mirror.name).into(), BTreeSet::from(OWN));
+            }
+            let rights = Rights::of(client).await?;
+            for (needs, purpose) in [(copied, "the topics"), (own, "the mirror's state"), (dead_letters, "dead letters")] {
+                self.missing_rights.append(&mut rights.missing(&needs, purpose).await?);
+            }
+            if at == 1 {
+                let group = rights.group(&shards::group(&mirror.name), "sharing the mirror's work").await?;
+                self.missing_rights.extend(group);
+            }
+            if let Some(topic) = holes {
+                match rights.markers(&topic).await? {
+                    Ok(true) => {}
+                    Ok(false) | Err(_) if mirror.offsets == Offsets::Translate => self.warnings.push(format!(
+                        "{}: offsets without records become segments of the offset map, one each; with Alter on the cluster they become markers",
+                        client.cluster().name
+                    )),
+                    Ok(false) => self.warnings.push(format!(
+                        "{}: offsets without records take an empty transaction each, some 500 a second; with Alter on the cluster a hundred thousand",
+                        client.cluster().name
+                    )),
+                    Err(missing) => self.missing_rights.push(missing),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl TopicForecast {
+    /// Its name on the mirror's source or target.
+    fn on(&self, target: bool) -> &Arc<str> {
+        if target { &self.plan.target } else { &self.plan.topic }
+    }
+}
+
+/// The partitions of the topics that there are on a cluster.
+fn partitions(plans: &[TopicPlan], cluster: &Cluster, name: impl Fn(&TopicPlan) -> &Arc<str>) -> Vec<TopicPartition> {
+    let possible = plans.iter().filter(|plan| plan.error.is_none()).map(name);
+    let there = possible.filter_map(|name| Some((name, cluster.topic(name)?.partitions.len() as i32)));
+    there.flat_map(|(name, count)| (0..count).map(|partition| TopicPartition::new(name.clone(), partition))).collect()
+}
+
+/// Where the logs of a cluster begin and end.
+struct Logs {
+    starts: Answers<TopicPartition, i64>,
+    stable: Answers<TopicPartition, i64>,
+    ends: Answers<TopicPartition, i64>,
+}
+
+impl Logs {
+    async fn ask(client: &Client, partitions: &[TopicPartition]) -> Self {
+        let (starts, stable, ends) = tokio::join!(
+            client.list_offsets(partitions, Position::LogStart),
+            client.list_offsets(partitions, Position::LastStable),
+            client.log_ends(partitions)
+        );
+        Self { starts, stable, ends }
+    }
+
+    /// `None` is a partition that is not there.
+    fn of(&self, partition: &TopicPartition) -> Result<Option<Log>, &ClientError> {
+        let (Some(start), Some(stable), Some(end)) = (self.starts.get(partition), self.stable.get(partition), self.ends.get(partition))
+        else {
+            return Ok(None);
+        };
+        Ok(Some(Log { start: *start.as_ref()?, stable: *stable.as_ref()?, end: *end.as_ref()? }))
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Log {
+    start: i64,
+    /// The last stable offset.
+    stable: i64,
+    end: i64,
+}
+
+/// A topic on both clusters.
+struct Pair<'p> {
+    mirror: &'p Mirror,
+    state: Option<&'p State>,
+    leader: (Side, &'p Logs),
+    follower: (Side, &'p Logs),
+}
+
+/// Something of a log that has to be read to know it.
+enum Look {
+    /// The follower has these offsets, and nobody knows who wrote them.
+    Foreign { partition: i32, from: i64, to: i64 },
+    /// It has offsets before the leader's first, from 0 on: are they padding?
+    Unknown { partition: i32, to: i64 },
+    /// What the leader's batches are like.
+    Sample { partition: i32, at: i64 },
+}
+
+impl Pair<'_> {
+    fn translates(&self) -> bool {
+        self.mirror.offsets == Offsets::Translate
+    }
+
+    async fn forecast(&self, plan: TopicPlan) -> TopicForecast {
+        let mut forecast = TopicForecast {
+            mode: if self.translates() { Mode::Translate } else { Mode::Preserve },
+            why: Vec::new(),
+            errors: plan.error.iter().cloned().collect(),
+            padding: Padding::default(),
+            holes: Vec::new(),
+            records: 0,
+            bytes: 0,
+            plan,
+        };
+        if forecast.errors.is_empty() {
+            self.partitions(&mut forecast).await;
+        }
+        if !forecast.errors.is_empty() {
+            forecast.mode = Mode::NotPossible;
+        }
+        forecast
+    }
+
+    async fn partitions(&self, forecast: &mut TopicForecast) {
+        if let Some((_, _, has)) = forecast.plan.drift.iter().find(|(key, ..)| key == "message.timestamp.type") {
+            forecast.errors.push(format!(
+                "message.timestamp.type of {} on {} is {has}: its brokers would put their time on every record; set it to CreateTime there",
+                self.follower.0.topic,
+                self.follower.0.cluster()
+            ));
+        }
+        let mut looks = Vec::new();
+        let (mut unpadded, mut others) = (0, 0);
+        for partition in 0..forecast.plan.partitions {
+            let logs = (self.leader.1.of(&self.leader.0.partition(partition)), self.follower.1.of(&self.follower.0.partition(partition)));
+            let (leader, follower) = match logs {
+                (Ok(Some(leader)), Ok(follower)) => (leader, follower.unwrap_or_default()),
+                (Ok(None), _) => continue,
+                (Err(error), _) | (_, Err(error)) => {
+                    forecast.errors.push(error.to_string());
+                    return;
+                }
+            };
+            match self.partition(forecast, partition, (leader, follower)) {
+                Ok(mut more) => looks.append(&mut more),
+                Err(error) => forecast.errors.push(error),
+            }
+            let known = self.known(&forecast.plan, partition);
+            let copied = if self.translates() { known } else { follower.end };
+            if self.translates() {
+                others += i32::from(known == 0 && follower.end > 0);
+            } else {
+                unpadded += (leader.start - follower.end).max(0) as u64;
+            }
+            forecast.records += (leader.stable - copied.max(leader.start)).max(0) as u64;
+        }
+        self.padding(forecast, unpadded);
+        if self.translates() {
+            let on = self.follower.0.cluster();
+            forecast.why.push(match others {
+                0 => "offsets are translated: `kferry offsets` says which is which".to_owned(),
+                _ => format!("{others} of its partitions on {on} have data already; the copy goes behind it, and `kferry offsets` says where a record is"),
+            });
+        }
+        let sampled = self.looks(forecast, looks).await;
+        if sampled.offsets > 0 {
+            forecast.bytes = (u128::from(forecast.records) * u128::from(sampled.bytes) / u128::from(sampled.offsets)) as u64;
+        }
+        if forecast.plan.compacted {
+            forecast.holes.push(Holes::Compaction);
+        }
+        if sampled.transactional {
+            forecast.holes.push(Holes::Transactions);
+        }
+        if !forecast.holes.is_empty() {
+            let reason = match (forecast.plan.compacted, sampled.transactional) {
+                (true, false) => "it is compacted",
+                (false, _) => "transactions are written to it",
+                (true, true) => "it is compacted, and transactions are written to it",
+            };
+            forecast.why.push(format!(
+                "{reason}: offsets that hold no record become markers, which no consumer sees; but offsetsForTimes counts them, with the time at which \
+                 they are written"
+            ));
+        }
+    }
+
+    /// Up to which offset of the leader a partition is copied.
+    fn known(&self, plan: &TopicPlan, partition: i32) -> i64 {
+        self.state.map_or(0, |state| plan.kept(self.mirror, state, partition).agreed)
+    }
+
+    /// What a look at the ends tells. `Err` is in the way.
+    fn partition(&self, forecast: &mut TopicForecast, partition: i32, (leader, follower): (Log, Log)) -> Result<Vec<Look>, String> {
+        let (here, there) = (self.follower.0.partition(partition), self.leader.0.partition(partition));
+        let (on_follower, on_leader) = (self.follower.0.cluster(), self.leader.0.cluster());
+        let known = TopicPartition::new(forecast.plan.topic.clone(), partition);
+        let kept = self.state.and_then(|state| state.partition(&known));
+        let copied = self.known(&forecast.plan, partition);
+        if let Some(kept) = kept {
+            if kept.phase == Phase::Diverged {
+                return Err(format!("{known} has diverged: {}", kept.reason.as_deref().unwrap_or("nobody knows why")));
+            }
+            for (cluster, now) in &forecast.plan.topic_ids {
+                if kept.topic_ids.get(cluster).is_some_and(|then| then != now) {
+                    return Err(format!(
+                        "{known}: its topic on {cluster} was deleted and created anew, and its offsets mean other records now; delete the topic on \
+                         {on_follower}, and start the mirror with --accept {known}"
+                    ));
+                }
+            }
+        }
+        if !self.translates() && follower.end > leader.end {
+            return Err(format!(
+                "{here} on {on_follower} has data that the mirror did not write: it ends at offset {}, behind the end {} of {there} on {on_leader}; delete \
+                 the topic there, give it another name with [mirrors.rename], or set offsets = \"translate\"",
+                follower.end, leader.end
+            ));
+        }
+        let mut looks = Vec::new();
+        if leader.stable > leader.start {
+            looks.push(Look::Sample { partition, at: leader.start.max(leader.stable - SAMPLED_OFFSETS) });
+        }
+        let end = if self.translates() { copied } else { follower.end };
+        if copied > 0 {
+            if end < leader.start && self.mirror.on_error == OnError::Fail {
+                return Err(format!(
+                    "{there} on {on_leader} begins at offset {}, and only the offsets before {} were copied: what was between is lost. With on_error = \
+                     \"skip\" or \"dead-letter\" the mirror goes on behind it",
+                    leader.start, end
+                ));
+            }
+        } else if follower.end > 0 && !self.translates() {
+            let from = leader.start.max(follower.start);
+            if follower.end > leader.start {
+                looks.push(Look::Foreign { partition, from, to: follower.end.min(leader.stable) });
+            } else if follower.end < leader.start && follower.start == 0 {
+                looks.push(Look::Unknown { partition, to: follower.end });
+            } else if follower.end < leader.start {
+                return Err(format!(
+                    "{here} on {on_follower} has had data that the mirror did not write (its log begins at offset {}); delete the topic there",
+                    follower.start
+                ));
+            }
+        }
+        let missing = (leader.start - follower.end).max(0);
+        if !self.translates() && missing > self.mirror.max_padding {
+            return Err(format!(
+                "{there} on {on_leader} begins at offset {}: filling {missing} offsets of {here} on {on_follower} is more than max_padding = {} allows; raise it, or set \
+                 offsets = \"translate\"",
+                leader.start, self.mirror.max_padding
+            ));
+        }
+        Ok(looks)
+    }
+
+    fn padding(&self, forecast: &mut TopicForecast, offsets: u64) {
+        if offsets == 0 {
+            return;
+        }
+        let padding = Padding::of(offsets);
+        forecast.padding = padding;
+        forecast.why.push(format!(
+            "its log starts above 0: {offsets} offsets are filled with empty records and deleted again, some {:.1} s of the brokers' CPU and {} bytes \
+             of their disks for a while",
+            padding.seconds, padding.bytes
+        ));
+        let waits = matches!(forecast.plan.action, Action::Create { .. }) || topics::awaits_compaction(&forecast.plan).is_some();
+        if forecast.plan.compacted && !waits {
+            forecast.errors.push(format!(
+                "{} on {} is compacted, and padding has no keys: set its cleanup.policy to delete until it is padded, or delete the topic",
+                self.follower.0.topic,
+                self.follower.0.cluster()
+            ));
+        }
+    }
+
+    async fn looks(&self, forecast: &mut TopicForecast, looks: Vec<Look>) -> Sample {
+        let (samples, others): (Vec<_>, Vec<_>) = looks.into_iter().partition(|look| matches!(look, Look::Sample { .. }));
+        let looks = others.into_iter().chain(samples.into_iter().take(SAMPLED.1));
+        let (compacted, term) = (forecast.plan.compacted, forecast.plan.term);
+        let mut found = stream::iter(looks)
+            .map(|look| {
+                let topic = forecast.plan.topic.clone();
+                async move { self.look(look, &topic, term, compacted).await }
+            })
+            .buffer_unordered(LOOKS);
+        let mut sum = Sample::default();
+        let (mut errors, mut same) = (BTreeSet::new(), 0);
+        while let Some(found) = found.next().await {
+            match found {
+                Ok(Found::Sample(sample)) => {
+                    sum.bytes += sample.bytes;
+                    sum.offsets += sample.offsets;
+                    sum.transactional |= sample.transactional;
+                }
+                Ok(Found::Same) => same += 1,
+                Ok(Found::InTheWay(error)) => drop(errors.insert(error)),
+                // What was deleted meanwhile, or may not be read: the missing right is told by itself.
+                Ok(Found::Padding)
+                | Err(ReadError::Kafka { error: ResponseError::OffsetOutOfRange | ResponseError::TopicAuthorizationFailed, .. }) => {}
+                Err(error) => drop(errors.insert(error.to_string())),
+            }
+        }
+        drop(found);
+        forecast.errors.extend(errors);
+        if same > 0 {
+            forecast.why.push(format!(
+                "{same} of its partitions on {} already have data that the mirror did not write or does not remember; its first and last {COMPARED} records are \
+                 the leader's, and the mirror compares all of it before it goes on",
+                self.follower.0.cluster()
+            ));
+        }
+        sum
+    }
+
+    async fn look(&self, look: Look, topic: &str, term: i32, compacted: bool) -> Result<Found, ReadError> {
+        let (leader, follower) = (&self.leader.0, &self.follower.0);
+        let in_the_way = |partition, what: String| {
+            Ok(Found::InTheWay(format!(
+                "{} on {} has data that the mirror did not write: {what}; delete the topic there, give it another name with [mirrors.rename], or set \
+                 offsets = \"translate\"",
+                follower.partition(partition),
+                follower.cluster()
+            )))
+        };
+        match look {
+            Look::Sample { partition, at } => Ok(Found::Sample(sample(leader, partition, at, SAMPLED.0).await?)),
+            Look::Unknown { partition, to } => {
+                let ours = producer_id(&self.mirror.name, topic, partition, term);
+                match written(follower, partition, 0..to.min(COMPARED), ours).await? {
+                    Written::Filler => Ok(Found::Padding),
+                    Written::Mirror if self.mirror.on_error != OnError::Fail => Ok(Found::Padding),
+                    Written::Mirror => Ok(Found::InTheWay(format!(
+                        "{} on {} has deleted records from offset {to} on before they were copied; with on_error = \"skip\" or \"dead-letter\" the \
+                         mirror goes on behind them",
+                        leader.partition(partition),
+                        leader.cluster()
+                    ))),
+                    Written::Others => {
+                        in_the_way(partition, "it lies before the leader's log start, where the mirror would have to fill it up".to_owned())
+                    }
+                }
+            }
+            Look::Foreign { partition, from, to } => {
+                let ends = [from..to.min(from + COMPARED), from.max(to - COMPARED)..to];
+                for range in ends {
+                    let view = View { map: OffsetMap::Same, direction: Direction::Forwards, term: 1 };
+                    let theirs = FollowerReader::new(follower, partition, range.clone(), COMPARED_BYTES, view);
+                    let ours = LogReader::new(leader.client.clone(), leader.partition(partition), range, COMPARED_BYTES);
+                    let allowed = Allowed { missing: compacted, skipped: Vec::new() };
+                    let compared = compare(ours, theirs, &allowed).await?;
+                    if let Some(difference) = compared.difference {
+                        return in_the_way(partition, format!("at offset {} {}", difference.offset, difference.what));
+                    }
+                }
+                Ok(Found::Same)
+            }
+        }
+    }
+}
+
+/// What a look found.
+enum Found {
+    Sample(Sample),
+    /// The follower has the leader's records, as far as it was looked at.
+    Same,
+    /// The follower has padding of ours.
+    Padding,
+    InTheWay(String),
+}
+
+fn is_authorization(error: &StateError) -> bool {
+    match error {
+        StateError::Client(error) | StateError::Read(ReadError::Client(error)) => error.is_authorization(),
+        StateError::Read(ReadError::Kafka { error, .. }) => *error == ResponseError::TopicAuthorizationFailed,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn padding_costs_what_was_measured() {
+        assert_eq!(Padding::of(100_000_000), Padding { offsets: 100_000_000, seconds: 5.0, bytes: 59_000_000 });
+        assert_eq!(Padding::of(u64::MAX).offsets, u64::MAX);
+    }
+}

@@ -1,0 +1,56 @@
+//! What is told of a mirror at work: each event once, its log line and its metric.
+
+use std::time::Duration;
+
+use kferry_wire::client::TopicPartition;
+use metrics::{counter, gauge};
+use tracing::{info, warn};
+
+use crate::metrics::{LAG_RECORDS, LAG_SECONDS, LEASE, PARTITIONS, PASSES, SEGMENTS};
+use crate::partition::{Phase, Progress};
+
+/// Both clusters' topics were looked at, or could not be.
+pub(crate) fn passed(mirror: &str, error: Option<&dyn std::fmt::Display>) {
+    let result = if error.is_some() { "failed" } else { "ok" };
+    counter!(PASSES, "mirror" => mirror.to_owned(), "result" => result).increment(1);
+    if let Some(error) = error {
+        warn!(mirror, %error, "the clusters' topics cannot be looked at; it is tried again");
+    }
+}
+
+/// A partition is not copied any more: nothing of it is behind.
+pub(crate) fn gone(mirror: &str, partition: &TopicPartition) {
+    info!(mirror, %partition, "the leader has it no more, or the file does not select it; the follower's is left as it is");
+    lag(mirror, partition, &Progress::default());
+}
+
+/// A partition is another process's now.
+pub(crate) fn given_up(mirror: &str, partition: &TopicPartition) {
+    lag(mirror, partition, &Progress::default());
+}
+
+/// How all partitions are, now and then.
+pub(crate) fn partitions<'a>(mirror: &str, partitions: impl Iterator<Item = (&'a TopicPartition, Progress)>) {
+    let mut phases = [0_u32; Phase::ALL.len()];
+    let mut segments = 0;
+    for (partition, known) in partitions {
+        lag(mirror, partition, &known);
+        segments += known.map.segments().len();
+        phases[Phase::ALL.iter().position(|phase| *phase == known.phase).unwrap_or_default()] += 1;
+    }
+    gauge!(SEGMENTS, "mirror" => mirror.to_owned()).set(segments as f64);
+    for (phase, count) in Phase::ALL.iter().zip(phases) {
+        gauge!(PARTITIONS, "mirror" => mirror.to_owned(), "phase" => phase.name()).set(count);
+    }
+}
+
+fn lag(mirror: &str, partition: &TopicPartition, known: &Progress) {
+    let labels = [("mirror", mirror.to_owned()), ("topic", partition.topic.to_string()), ("partition", partition.partition.to_string())];
+    gauge!(LAG_RECORDS, &labels).set(known.lag() as f64);
+    gauge!(LAG_SECONDS, &labels).set(known.behind_since.map_or(0.0, |since| since.elapsed().as_secs_f64()));
+}
+
+/// How long the process may still write without a word from the coordinator.
+pub(crate) fn lease(mirror: &str, left: Duration) {
+    gauge!(LEASE, "mirror" => mirror.to_owned()).set(left.as_secs_f64());
+}

@@ -1,0 +1,19 @@
+//! Logs: a partition read as a consumer reads it, and records appended to it.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | [`fetch`] | Fetch requests and responses, fetch sessions |
+//! | `transactions` | what a consumer with `read_committed` does not see |
+//! | [`produce`] | Produce requests and responses |
+//! | `reader` | the records of a partition, from one offset to another |
+//! | `append` | records of kferry's own |
+
+mod append;
+pub mod fetch;
+pub mod produce;
+mod reader;
+mod transactions;
+
+pub use append::{AppendError, append, append_compressed};
+pub use reader::{Isolation, LogReader, ReadError, broken, fetch_once, read_on};
+pub use transactions::Transactions;
