@@ -88,9 +88,9 @@ impl Shown {
         let mut stopped = 0;
         for (_, known) in self.table.rows() {
             stopped += usize::from(matches!(known.phase, Phase::Failed | Phase::Diverged));
-            let until = if once { known.goal.unwrap_or(known.leader_end) } else { known.leader_end };
-            copied += (known.agreed.min(until) - known.leader_start).max(0) as u64;
-            end += (until - known.leader_start).max(0) as u64;
+            let until = if once { known.goal.unwrap_or(known.leader_last_stable_offset) } else { known.leader_last_stable_offset };
+            copied += (known.agreed.min(until) - known.leader_log_start_offset).max(0) as u64;
+            end += (until - known.leader_log_start_offset).max(0) as u64;
             bytes += known.bytes;
         }
         let (began, _) = *self.began.get_or_insert((copied, Instant::now()));

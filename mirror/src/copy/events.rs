@@ -7,7 +7,7 @@ use super::cut::Data;
 use super::job::PartitionJob;
 use crate::log::Compared;
 use crate::metrics::{BATCHES, BYTES, COMPARED, ERRORS, MARKERS, RECORDS, SKIPPED};
-use crate::partition::Refusal;
+use crate::partition::{Phase, Refusal};
 
 /// A batch landed where it belongs.
 pub(crate) fn copied(job: &PartitionJob, data: &Data) {
@@ -27,8 +27,18 @@ pub(crate) fn compared(job: &PartitionJob, compared: &Compared) {
     debug!(mirror = &*job.mirror, partition = %job.topic_partition(), equal = compared.equal, "compared");
 }
 
+/// A partition rests, in this phase and for this reason, after so many failures in a row.
+pub(crate) fn handed_back(job: &PartitionJob, phase: Phase, reason: Option<&str>, failures: u32) {
+    match (phase, reason) {
+        (Phase::Waiting, Some(reason)) => interrupted(job, reason, failures),
+        (Phase::Failed, Some(reason)) => failed(job, reason),
+        (Phase::Diverged, Some(reason)) => diverged(job, reason),
+        _ => {}
+    }
+}
+
 /// A partition was interrupted and is looked at again.
-pub(crate) fn interrupted(job: &PartitionJob, reason: &str, failures: u32) {
+fn interrupted(job: &PartitionJob, reason: &str, failures: u32) {
     counter!(ERRORS, "mirror" => job.mirror.clone(), "kind" => "interrupted").increment(1);
     // The first ones of a partition happen with every election.
     if failures < 3 {
@@ -39,13 +49,13 @@ pub(crate) fn interrupted(job: &PartitionJob, reason: &str, failures: u32) {
 }
 
 /// A partition cannot go on.
-pub(crate) fn failed(job: &PartitionJob, reason: &str) {
+fn failed(job: &PartitionJob, reason: &str) {
     counter!(ERRORS, "mirror" => job.mirror.clone(), "kind" => "failed").increment(1);
     error!(mirror = &*job.mirror, partition = %job.topic_partition(), reason, "cannot be copied; it is tried again in a minute");
 }
 
 /// The two logs of a partition differ.
-pub(crate) fn diverged(job: &PartitionJob, reason: &str) {
+fn diverged(job: &PartitionJob, reason: &str) {
     counter!(ERRORS, "mirror" => job.mirror.clone(), "kind" => "diverged").increment(1);
     error!(mirror = &*job.mirror, partition = %job.topic_partition(), reason, "diverged");
 }

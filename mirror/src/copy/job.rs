@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use kferry_wire::client::TopicPartition;
+use tokio_util::sync::CancellationToken;
 
 use crate::partition::{Shard, Side, Status, producer_id};
 use crate::state::State;
@@ -33,6 +34,8 @@ pub(crate) struct PartitionJob {
     pub(crate) status: Arc<Status>,
     /// What allows it to be written.
     pub(crate) shard: Arc<Shard>,
+    /// Cancelled when the partition is to be handed back: a child of its shard's.
+    pub(crate) stop: CancellationToken,
     /// What a refusal has taught.
     pub(crate) caution: Caution,
 }

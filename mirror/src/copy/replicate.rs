@@ -27,7 +27,7 @@ use kferry_wire::client::{Client, TopicPartition};
 use kferry_wire::connection::{Connection, RequestError};
 use kferry_wire::log::fetch::{self, Amount, FetchSession, Fetched};
 use kferry_wire::log::produce;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -66,6 +66,8 @@ pub(crate) struct Lane {
     leader: Client,
     limits: Arc<Limits>,
     incoming: mpsc::UnboundedReceiver<ReadyPartition>,
+    /// Notified when one of the partitions may have been stopped.
+    wake: Arc<Notify>,
     back: mpsc::UnboundedSender<(PartitionJob, Handback)>,
     stop: CancellationToken,
     partitions: HashMap<TopicPartition, Copying>,
@@ -119,6 +121,7 @@ impl Lane {
         (source, target): (i32, i32),
         limits: Arc<Limits>,
         mut incoming: mpsc::UnboundedReceiver<ReadyPartition>,
+        wake: Arc<Notify>,
         back: mpsc::UnboundedSender<(PartitionJob, Handback)>,
         stop: CancellationToken,
     ) {
@@ -138,6 +141,7 @@ impl Lane {
             leader,
             limits,
             incoming,
+            wake,
             back,
             stop,
             partitions: HashMap::new(),
@@ -166,6 +170,7 @@ impl Lane {
         }
         tokio::select! {
             () = self.stop.cancelled() => return false,
+            () = self.wake.notified() => {}
             settled = self.incoming.recv() => match settled {
                 Some(settled) => self.take(settled),
                 None => return false,
@@ -362,7 +367,7 @@ impl Lane {
     }
 
     fn give_back(&mut self) {
-        for copying in self.partitions.values_mut().filter(|copying| copying.job.shard.is_over()) {
+        for copying in self.partitions.values_mut().filter(|copying| copying.job.stop.is_cancelled()) {
             copying.leave(Handback::Cancelled);
         }
         let back = &self.back;
@@ -529,7 +534,7 @@ impl Copying {
                     self.goes_on(data.offset, answer.base_offset);
                 }
                 let mut known = self.job.status.lock();
-                known.follower_start = known.follower_start.max(answer.log_start_offset);
+                known.follower_log_start_offset = known.follower_log_start_offset.max(answer.log_start_offset);
                 known.timestamp = known.timestamp.max(data.max_timestamp);
                 known.bytes += data.bytes.len() as u64;
                 drop(known);

@@ -71,7 +71,7 @@ pub(crate) async fn settle(job: PartitionJob, known: SettleContext) -> Result<Re
     // Of padding that is under way then, each batch lands where it belongs or not at all.
     let looked = tokio::select! {
         looked = look(&job, &known) => looked,
-        () = job.shard.over() => Err(Handback::Cancelled),
+        () = job.stop.cancelled() => Err(Handback::Cancelled),
     };
     match looked {
         Ok(mut cutter) => {
@@ -96,7 +96,7 @@ async fn look(job: &PartitionJob, known: &SettleContext) -> Result<Cutter, Handb
     let stable_end = offset(leader, job.partition, Position::LastStable).await?;
     let (mut map, direction) = {
         let mut status = job.status.lock();
-        (status.leader_start, status.follower_start) = (leader_start, follower_start);
+        (status.leader_log_start_offset, status.follower_log_start_offset) = (leader_start, follower_start);
         status.goal.get_or_insert(stable_end);
         (status.map.clone(), status.direction)
     };
@@ -421,7 +421,7 @@ async fn pad(
     }
     let deleted = job.follower.client.delete_records(&follower.topic, job.partition, leader_start).await;
     deleted.map_err(|error| Handback::Failed(format!("the padding of {follower} cannot be deleted: {error}")))?;
-    job.status.lock().follower_start = leader_start;
+    job.status.lock().follower_log_start_offset = leader_start;
     Ok((end, sequence))
 }
 

@@ -450,7 +450,11 @@ impl<'w> LedGroups<'w> {
                 return leave(OffsetState::BelowLogStart, format!("the first offset of the leader that was copied is {first}"));
             }
             // Nothing is known of the leader's end while another process copies the partition.
-            let end = if known.leader_end > 0 { format!("; the leader's log ends at {}", known.leader_end) } else { String::new() };
+            let end = if known.leader_last_stable_offset > 0 {
+                format!("; the leader's log ends at {}", known.leader_last_stable_offset)
+            } else {
+                String::new()
+            };
             return leave(OffsetState::Waiting, format!("copied up to {}{end}", known.agreed));
         };
         match log {
@@ -635,7 +639,7 @@ mod tests {
             follower: TopicPartition::new("renamed", 0),
             committed: committed(50, "x"),
             there,
-            known: Arc::new(Progress { agreed: 100, leader_end: 110, ..Progress::default() }),
+            known: Arc::new(Progress { agreed: 100, leader_last_stable_offset: 110, ..Progress::default() }),
             offset: Some(50),
         }
     }

@@ -7,7 +7,7 @@ use kafka_protocol::ResponseError;
 use kferry_wire::log::AppendError;
 
 /// Why a lane or a look gives a partition back.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Handback {
     /// Something passing: look again, a little later.
     Again(String),
@@ -34,7 +34,7 @@ impl Handback {
 }
 
 /// Records that cannot be copied.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// Their offsets.
     pub offsets: Range<i64>,

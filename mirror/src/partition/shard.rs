@@ -77,6 +77,11 @@ impl Shard {
         self.over.is_cancelled()
     }
 
+    /// A token that is cancelled when the shard is over, or before, by whoever has it.
+    pub fn child(&self) -> CancellationToken {
+        self.over.child_token()
+    }
+
     /// Waits until it is over.
     pub async fn over(&self) {
         self.over.cancelled().await;

@@ -59,11 +59,11 @@ pub struct Progress {
     /// Which of the two sides is the mirror's source.
     pub direction: Direction,
     /// The leader's last stable offset, as far as it is known.
-    pub leader_end: i64,
+    pub leader_last_stable_offset: i64,
     /// The leader's first offset.
-    pub leader_start: i64,
+    pub leader_log_start_offset: i64,
     /// The follower's first offset.
-    pub follower_start: i64,
+    pub follower_log_start_offset: i64,
     /// Bytes of batches that this process has copied.
     pub bytes: u64,
     /// The latest timestamp that was copied, in ms since the epoch; -1 before there is one.
@@ -81,7 +81,7 @@ pub struct Progress {
 impl Progress {
     /// Records that the follower does not have yet, holes included.
     pub fn lag(&self) -> i64 {
-        (self.leader_end - self.agreed).max(0)
+        (self.leader_last_stable_offset - self.agreed).max(0)
     }
 
     /// The first offset of the leader that was copied, where offsets are translated.
@@ -91,10 +91,10 @@ impl Progress {
 
     /// What lies before both log starts is nobody's any more.
     pub fn forget_before_log_starts(&mut self) {
-        self.skipped.retain(|(_, to)| *to > self.leader_start);
+        self.skipped.retain(|(_, to)| *to > self.leader_log_start_offset);
         match self.direction {
-            Direction::Forwards => self.map.forget_before(self.leader_start, self.follower_start),
-            Direction::Backwards => self.map.forget_before(self.follower_start, self.leader_start),
+            Direction::Forwards => self.map.forget_before(self.leader_log_start_offset, self.follower_log_start_offset),
+            Direction::Backwards => self.map.forget_before(self.follower_log_start_offset, self.leader_log_start_offset),
         }
     }
 
@@ -144,7 +144,7 @@ impl Status {
         let mut known = self.lock();
         known.unsaved |= known.agreed != offset;
         known.agreed = offset;
-        known.leader_end = known.leader_end.max(offset);
+        known.leader_last_stable_offset = known.leader_last_stable_offset.max(offset);
         if known.lag() == 0 {
             known.behind_since = None;
         }
@@ -153,8 +153,8 @@ impl Status {
     /// What the leader's log reaches from and to.
     pub fn leader(&self, start: i64, end: i64) {
         let mut known = self.lock();
-        known.leader_start = known.leader_start.max(start);
-        known.leader_end = end.max(known.agreed);
+        known.leader_log_start_offset = known.leader_log_start_offset.max(start);
+        known.leader_last_stable_offset = end.max(known.agreed);
         if known.lag() > 0 {
             known.behind_since.get_or_insert_with(Instant::now);
         } else {

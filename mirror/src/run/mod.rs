@@ -1,54 +1,72 @@
 //! A mirror at work: which partitions there are, who of them is looked at, on which lane it is copied, and what happens when it comes back.
 //!
 //! Every few seconds a *pass* looks at both clusters' topics: new ones are created, grown ones grow, and each partition that is new becomes a
-//! [`PartitionJob`]. A job is looked at ([`crate::settle`]), copied on the lane of its two brokers ([`crate::replicate`]), and when it comes back,
-//! its reason says what is next: another look, `on_error`, or nothing before somebody mends it.
+//! [`PartitionJob`]. A job is looked at ([`crate::copy::settle`]), copied on the lane of its two brokers ([`crate::copy::replicate`]), and when it
+//! is handed back, the reason says what is next: another look, `on_error`, or nothing before somebody mends it.
+//!
+//! ```text
+//!                       due                    ready                  handed back
+//!   pass ──► resting ────────► look (settle) ────────► lane (copies) ─────────────┐
+//!              ▲  ▲                  │ handed back                                │
+//!              │  └──────────────────┴────────────────────────────────────────────┤
+//!              │     again: in 0.1 to 15 s    failed: in a minute                 │
+//!              │     diverged: not by itself  stopped: taken in anew once kept    │
+//!              └──────────────── on_error: one by one, or left out ◄─ refused ────┘
+//! ```
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `mod` | the loop, and what each thing that happens sets going |
+//! | `decisions` | what becomes of partitions: functions of what is known and what has happened |
+//! | `entry` | a partition that the run has |
+//! | `looks` | looks at both logs, so many at a time |
+//! | `lanes` | the lanes that run |
+//! | `saving` | what is known is kept |
+//! | `events` | what is told of all this |
 
+mod decisions;
+mod entry;
 mod events;
+mod lanes;
+mod looks;
+mod saving;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use kferry_config::{self as config, Mirror, Offsets};
+use kferry_config::{self as config, Mirror};
 use kferry_wire::client::{Client, TopicPartition};
-use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use self::decisions::{AfterHandback, FAILED, Failures, PASS, PassChange, TICK, after_handback, pass_change, until_next_pass};
+use self::entry::{PartitionEntry, Resting};
+use self::lanes::{LaneKey, Lanes};
+use self::looks::Looks;
+use self::saving::save;
 use crate::connect_options;
 use crate::copy::events as copy_events;
 use crate::copy::job::{Caution, PartitionJob};
 use crate::copy::limits::{Limits, MEMORY, Rate};
 use crate::copy::on_error::{self, OnErrorDecision};
-use crate::copy::replicate::{Lane, ReadyPartition};
-use crate::copy::settle::{self, settle};
-use crate::groups::{self, CopiedTopic, Work};
+use crate::copy::replicate::ReadyPartition;
+use crate::copy::settle::SettleContext;
+use crate::groups::{self, CopiedTopic, GroupPassResult, Work};
 use crate::overview::Overview;
 use crate::own_topics::state_topic;
-use crate::partition::{Handback, Phase, Progress, Refusal, Shard, Side, Status};
+use crate::partition::{Handback, Phase, Progress, Refusal, Shard, Status};
 use crate::shards::{Change, HANDED_OVER, Handover, Member, Owned};
-use crate::state::{PartitionState, State, StateError};
+use crate::state::{State, StateError};
 use crate::topics::pass::{LogStart, Pass, TopicPassResult, is_accepted, sides};
 use crate::topics::{Action, Cluster, TopicPlan};
 
-/// Between two passes.
-const PASS: Duration = Duration::from_secs(5);
-/// Between two looks at the time: retries, the state that is to be kept, metrics.
-const TICK: Duration = Duration::from_secs(1);
-/// Looks at partitions of one pair of brokers at a time: those of a broker that hangs do not take the others' turns. And of all.
-const LOOKS: (usize, usize) = (8, 64);
-/// After which a partition that failed is tried again: somebody may have mended it.
-const FAILED: Duration = Duration::from_mins(1);
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(15));
-/// What was kept last is written at the end for so long; without it the next start compares more.
+/// How long the last save may take at the end; without it the next start compares more.
 const LAST_SAVE: Duration = Duration::from_secs(10);
-/// A process that is no member of the group for so long is not ready.
-const NO_MEMBER: Duration = Duration::from_mins(1);
 
 /// How a mirror is to run.
 #[derive(Debug, Clone)]
@@ -80,90 +98,64 @@ pub struct Run {
     target: Client,
     state: State,
     overview: Arc<Overview>,
-    limits: Arc<Limits>,
+    shards: Shards,
+    passes: TopicPasses,
+    groups: GroupPasses,
+    entries: HashMap<TopicPartition, PartitionEntry>,
+    looks: Looks,
+    lanes: Lanes,
+    /// Records that are being left out.
+    refusals: JoinSet<(PartitionJob, Result<(), String>)>,
+    saving: Saving,
+}
+
+/// The shards of this process, and how it comes to them.
+struct Shards {
     /// Of the group of the mirror's processes; with `--once` there is none.
     member: Option<Member>,
-    /// When it was one last.
+    /// When the process was last seen to be a member.
     member_at: Instant,
     /// The shards whose state was read.
     owned: Owned,
     /// Shards that were gained, while their state is read.
     reading: JoinSet<(Arc<Shard>, Result<(), StateError>)>,
-    /// Shards that are over wait for this, until then.
+    /// The group waits until this is dropped, at the latest then: shards that are over come to rest first.
     handover: Option<(Handover, Instant)>,
-    /// Both clusters, while no pass has them, and the topics of the last one, once there was one.
+}
+
+/// Passes over the topics of both clusters.
+struct TopicPasses {
+    running: JoinSet<Result<TopicPassResult, StateError>>,
+    next: Instant,
+    /// How many in a row have failed.
+    failures: u32,
+    /// Both clusters, while no pass has them.
     clusters: Option<(Cluster, Cluster)>,
-    plans: Option<Vec<TopicPlan>>,
-    /// Partitions that `--accept` names, once what was kept of them is forgotten.
-    forgotten: HashSet<TopicPartition>,
-    passing: JoinSet<Result<TopicPassResult, StateError>>,
-    /// The pass over the groups, while there is one.
-    groups: JoinSet<groups::GroupPassResult>,
-    next_groups: Instant,
-    slots: HashMap<TopicPartition, PartitionEntry>,
-    looks: JoinSet<Result<(ReadyPartition, LaneKey), (PartitionJob, Handback)>>,
-    turns: Arc<SettlePermits>,
-    lanes: HashMap<LaneKey, mpsc::UnboundedSender<ReadyPartition>>,
-    lanes_stop: CancellationToken,
-    lanes_running: JoinSet<()>,
-    /// What lanes give back: at most as many as there are partitions.
-    back: mpsc::UnboundedReceiver<(PartitionJob, Handback)>,
-    to_back: mpsc::UnboundedSender<(PartitionJob, Handback)>,
-    /// Records that are being left out.
-    refusals: JoinSet<(PartitionJob, Result<(), String>)>,
-    saving: JoinSet<Result<(), StateError>>,
-    save_at: Instant,
+    /// The topics of the last pass, once there was one.
+    plans: Option<Arc<[TopicPlan]>>,
     /// The last pass found nothing left to create.
     complete: bool,
+    /// Partitions that `--accept` names, once what was kept of them is forgotten.
+    forgotten: HashSet<TopicPartition>,
     /// Topics that cannot be copied at all, and why.
     refused: BTreeMap<Arc<str>, String>,
 }
 
-/// The leading cluster and its broker, the following broker.
-type LaneKey = (Arc<str>, i32, i32);
-
-/// Whose turn it is to look.
-struct SettlePermits {
-    all: Arc<Semaphore>,
-    pairs: Mutex<HashMap<LaneKey, Arc<Semaphore>>>,
+/// Passes over the groups, one at a time.
+struct GroupPasses {
+    running: JoinSet<GroupPassResult>,
+    next: Instant,
 }
 
-impl SettlePermits {
-    fn of(&self, pair: &LaneKey) -> Arc<Semaphore> {
-        let mut pairs = self.pairs.lock().unwrap_or_else(PoisonError::into_inner);
-        pairs.entry(pair.clone()).or_insert_with(|| Arc::new(Semaphore::new(LOOKS.0))).clone()
-    }
-}
-
-/// A partition's place.
-struct PartitionEntry {
-    status: Arc<Status>,
-    shard: Arc<Shard>,
-    term: i32,
-    term_start: i64,
-    topic_ids: BTreeMap<String, String>,
-    leader: Arc<str>,
-    follower: Side,
-    /// It is to be compared from the beginning: `--accept`.
-    from_start: bool,
-    /// It is of an older term, or of a topic that was created anew: when it rests it goes.
-    stale: bool,
-    failures: u32,
-    /// The offset that was agreed at the last failure: a partition that got on since has not failed again.
-    failed_at: i64,
-    /// The job, while nobody works on it, and when somebody may again.
-    rest: Option<(PartitionJob, Option<Instant>)>,
-}
-
-/// How long a partition that was interrupted so many times in a row rests: longer each time, and between half of that and all of it, so that the
-/// partitions of a broker that is away do not all come back at once.
-fn backoff(failures: u32, random: u64) -> Duration {
-    let longest = (BACKOFF.0 * 2_u32.pow(failures.min(8))).min(BACKOFF.1);
-    longest.mul_f64(0.5 + (random % 1_000) as f64 / 2_000.0)
+/// Saves of what is known of partitions, one at a time.
+struct Saving {
+    running: JoinSet<Result<(), StateError>>,
+    next: Instant,
 }
 
 impl Run {
-    /// Connects to the target, reads the mirror's state there, and joins the group of its processes. With `--once` it works on all shards alone.
+    /// Connects to the target, reads the mirror's state there, and joins the group of its processes, as `join` does: with the mirror's name, its
+    /// target and the state's topic. With `--once` the process works on all shards alone.
     ///
     /// # Errors
     /// [`StateError`]
@@ -191,7 +183,7 @@ impl Run {
         } else {
             (Some(join(&mirror.name, mirror.target.clone(), state_topic(&mirror.name))), Owned::none(state.clone()))
         };
-        let (to_back, back) = mpsc::unbounded_channel();
+        let now = Instant::now();
         Ok(Self {
             mirror,
             options,
@@ -199,82 +191,63 @@ impl Run {
             target,
             state,
             overview,
-            limits: Arc::new(limits),
-            member,
-            member_at: Instant::now(),
-            owned,
-            reading: JoinSet::new(),
-            handover: None,
-            clusters: None,
-            plans: None,
-            forgotten: HashSet::new(),
-            passing: JoinSet::new(),
-            groups: JoinSet::new(),
-            next_groups: Instant::now(),
-            slots: HashMap::new(),
-            looks: JoinSet::new(),
-            turns: Arc::new(SettlePermits { all: Arc::new(Semaphore::new(LOOKS.1)), pairs: Mutex::default() }),
-            lanes: HashMap::new(),
-            lanes_stop: CancellationToken::new(),
-            lanes_running: JoinSet::new(),
-            back,
-            to_back,
+            shards: Shards { member, member_at: now, owned, reading: JoinSet::new(), handover: None },
+            passes: TopicPasses {
+                running: JoinSet::new(),
+                next: now,
+                failures: 0,
+                clusters: None,
+                plans: None,
+                complete: false,
+                forgotten: HashSet::new(),
+                refused: BTreeMap::new(),
+            },
+            groups: GroupPasses { running: JoinSet::new(), next: now },
+            entries: HashMap::new(),
+            looks: Looks::new(),
+            lanes: Lanes::new(limits),
             refusals: JoinSet::new(),
-            saving: JoinSet::new(),
-            save_at: Instant::now() + PASS,
-            complete: false,
-            refused: BTreeMap::new(),
+            saving: Saving { running: JoinSet::new(), next: now + PASS },
         })
     }
 
     /// Copies until `stop`, or with `once` until the present end.
     pub async fn run(mut self, stop: CancellationToken) -> Outcome {
-        let mut next_pass = Instant::now();
-        let mut failures = 0;
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !(stop.is_cancelled() || self.options.once && self.is_done()) {
             tokio::select! {
                 () = stop.cancelled() => {}
-                change = next_change(&mut self.member) => self.changed(change),
-                Some(read) = self.reading.join_next() => self.read(read.expect("a read does not panic")),
-                Some((job, leave)) = self.back.recv() => self.came_back(job, leave),
-                Some(look) = self.looks.join_next() => match look.expect("a look does not panic") {
-                    Ok((settled, lane)) => self.give_to_lane(settled, &lane),
-                    Err((job, leave)) => self.came_back(job, leave),
+                change = next_change(&mut self.shards.member) => self.changed(change, Instant::now()),
+                Some(read) = self.shards.reading.join_next() => self.read(read.expect("a read does not panic"), Instant::now()),
+                (job, handback) = self.lanes.next() => self.handed_back(job, handback, Instant::now()),
+                Some(looked) = self.looks.next() => match looked {
+                    Ok((ready, lane)) => self.give_to_lane(ready, &lane, Instant::now()),
+                    Err((job, handback)) => self.handed_back(job, handback, Instant::now()),
                 },
                 Some(refused) = self.refusals.join_next() => {
                     let (job, result) = refused.expect("it does not panic");
-                    self.left_out(job, result);
+                    self.left_out(job, result, Instant::now());
                 }
-                Some(_) = self.lanes_running.join_next() => {
-                    self.lanes.retain(|_, lane| !lane.is_closed());
-                    self.limits.lanes.store(self.lanes_running.len(), Ordering::Relaxed);
-                }
-                Some(passed) = self.passing.join_next() => {
-                    let passed = passed.expect("a pass does not panic");
-                    failures = if passed.is_ok() { 0 } else { failures + 1 };
-                    self.passed(passed);
-                    // What was just created is known to the brokers in a moment.
-                    next_pass = Instant::now() + if failures == 0 && !self.complete { TICK } else { PASS * 2_u32.pow(failures.min(3)) };
-                }
-                Some(saved) = self.saving.join_next() => self.saved(&saved.expect("a save does not panic")),
-                () = sleep_until(next_pass), if self.passing.is_empty() => self.pass(),
-                Some(passed) = self.groups.join_next() => {
+                Some(passed) = self.passes.running.join_next() => self.passed(passed.expect("a pass does not panic"), Instant::now()),
+                Some(saved) = self.saving.running.join_next() => self.saved(&saved.expect("a save does not panic")),
+                () = sleep_until(self.passes.next), if self.passes.running.is_empty() => self.pass(),
+                Some(passed) = self.groups.running.join_next() => {
                     // One that was under way when shards went to another process is given up.
                     match passed {
                         Ok(passed) => self.groups_passed(passed),
                         Err(error) => assert!(error.is_cancelled(), "a pass over the groups does not panic"),
                     }
-                    self.sync_groups();
+                    self.sync_groups(Instant::now());
                 }
-                () = self.overview.groups.ordered() => self.sync_groups(),
+                () = self.overview.groups.ordered() => self.sync_groups(Instant::now()),
                 _ = tick.tick() => {
-                    self.tick();
-                    self.sync_groups();
+                    let now = Instant::now();
+                    self.tick(now);
+                    self.sync_groups(now);
                 }
             }
-            self.hand_over();
+            self.hand_over(Instant::now());
         }
         let groups_left = tokio::select! {
             left = self.sync_groups_once() => left,
@@ -284,30 +257,36 @@ impl Run {
     }
 
     /// What the group of the mirror's processes does with the shards.
-    fn changed(&mut self, change: Change) {
+    fn changed(&mut self, change: Change, now: Instant) {
         match change {
             Change::Gained(shards) => shards.into_iter().for_each(|shard| self.read_state(shard, Duration::ZERO)),
-            Change::Revoked(handover) => self.handover = Some((handover, Instant::now() + HANDED_OVER)),
-            Change::Lost => self.drop_over(),
+            Change::Revoked(handover) => {
+                self.shards.handover = Some((handover, now + HANDED_OVER));
+                self.lanes.wake();
+            }
+            Change::Lost => {
+                self.lanes.wake();
+                self.drop_over();
+            }
         }
     }
 
     /// What the process before has kept of a shard is known before anything of it is looked at.
     fn read_state(&mut self, shard: Arc<Shard>, pause: Duration) {
         let state = self.state.clone();
-        self.reading.spawn(async move {
+        self.shards.reading.spawn(async move {
             tokio::time::sleep(pause).await;
             let read = state.refresh_shard(shard.number()).await;
             (shard, read)
         });
     }
 
-    fn read(&mut self, (shard, read): (Arc<Shard>, Result<(), StateError>)) {
+    fn read(&mut self, (shard, read): (Arc<Shard>, Result<(), StateError>), now: Instant) {
         match read {
             _ if shard.is_over() => {}
             Ok(()) => {
-                self.owned.add(shard);
-                self.take_in_all();
+                self.shards.owned.add(shard);
+                self.take_in_all(now);
             }
             Err(error) => {
                 warn!(mirror = &*self.mirror.name, shard = shard.number(), %error, "a shard's state cannot be read; it is tried again");
@@ -317,17 +296,17 @@ impl Run {
     }
 
     /// Lets shards go that are over, once nothing of them is under way any more and what is known of them is kept.
-    fn hand_over(&mut self) {
-        let Some((_, until)) = &self.handover else { return };
-        self.groups.abort_all();
-        let resting = self.slots.values().all(|slot| slot.rest.is_some() || !slot.shard.is_over());
-        if !(resting && self.saving.is_empty()) && Instant::now() < *until {
+    fn hand_over(&mut self, now: Instant) {
+        let Some((_, until)) = &self.shards.handover else { return };
+        self.groups.running.abort_all();
+        let resting = self.entries.values().all(|entry| entry.rest.is_some() || !entry.shard.is_over());
+        if !(resting && self.saving.running.is_empty()) && now < *until {
             return;
         }
-        let kept = self.keep(Shard::may_be_left);
+        let kept = save(&self.entries, &self.state, Shard::may_be_left);
         self.drop_over();
-        if let Some((handover, until)) = self.handover.take() {
-            self.saving.spawn(async move {
+        if let Some((handover, until)) = self.shards.handover.take() {
+            self.saving.running.spawn(async move {
                 let kept = timeout_at(until, kept).await;
                 drop(handover);
                 kept.unwrap_or(Ok(()))
@@ -335,12 +314,12 @@ impl Run {
         }
     }
 
-    /// Forgets the partitions of shards that are over. What comes back of them later is nobody's.
+    /// Forgets the partitions of shards that are over. Jobs of them that come back later are dropped.
     fn drop_over(&mut self) {
-        self.owned.drop_over();
+        self.shards.owned.drop_over();
         let (overview, mirror) = (&self.overview, &self.mirror.name);
-        self.slots.retain(|partition, slot| {
-            let over = slot.shard.is_over();
+        self.entries.retain(|partition, entry| {
+            let over = entry.shard.is_over();
             if over {
                 events::given_up(mirror, partition);
                 overview.change(|rows| drop(rows.remove(partition)));
@@ -351,12 +330,12 @@ impl Run {
 
     /// One look at both clusters' topics.
     fn pass(&mut self) {
-        let log_starts = self.slots.iter().filter_map(|(partition, slot)| {
-            let known = slot.status.lock();
-            let to = known.leader_start.min(known.agreed);
+        let log_starts = self.entries.iter().filter_map(|(partition, entry)| {
+            let progress = entry.status.lock();
+            let to = progress.leader_log_start_offset.min(progress.agreed);
             // Where offsets are translated the log is not the mirror's alone.
-            let goes = known.phase == Phase::Copying && !known.map.translates() && to > known.follower_start;
-            goes.then(|| LogStart { partition: partition.clone(), follower: slot.follower.clone(), to, status: slot.status.clone() })
+            let goes = progress.phase == Phase::Copying && !progress.map.translates() && to > progress.follower_log_start_offset;
+            goes.then(|| LogStart { partition: partition.clone(), follower: entry.follower.clone(), to, status: entry.status.clone() })
         });
         let pass = Pass {
             mirror: self.mirror.clone(),
@@ -364,131 +343,129 @@ impl Run {
             target: self.target.clone(),
             state: self.state.clone(),
             overview: self.overview.clone(),
-            owned: self.owned.clone(),
+            owned: self.shards.owned.clone(),
             accept: self.options.accept.clone(),
-            forgotten: self.forgotten.clone(),
-            clusters: self.clusters.take(),
+            forgotten: self.passes.forgotten.clone(),
+            clusters: self.passes.clusters.take(),
             log_starts: log_starts.collect(),
         };
-        self.passing.spawn(pass.run());
+        self.passes.running.spawn(pass.run());
     }
 
-    fn passed(&mut self, passed: Result<TopicPassResult, StateError>) {
+    fn passed(&mut self, passed: Result<TopicPassResult, StateError>, now: Instant) {
         events::passed(&self.mirror.name, passed.as_ref().err().map(|error| error as _));
-        let Ok(passed) = passed else { return };
-        self.clusters = Some(passed.clusters);
-        self.complete = passed.complete;
-        self.plans = Some(passed.plans);
-        self.forgotten.extend(passed.forgotten);
-        let refused: BTreeMap<_, _> = passed.refused.into_iter().collect();
-        for (topic, reason) in &refused {
-            // It is said once, and tried again with each pass.
-            if self.refused.get(topic) != Some(reason) {
-                warn!(mirror = &*self.mirror.name, topic = &**topic, reason, "the topic cannot be copied");
-            }
-        }
-        self.refused = refused;
-        self.take_in_all();
-        self.drop_deleted();
-    }
-
-    fn take_in_all(&mut self) {
-        let Some(plans) = self.plans.take() else { return };
-        for plan in plans.iter().filter(|plan| plan.error.is_none() && plan.action == Action::Nothing) {
-            self.take_in(plan);
-        }
-        self.plans = Some(plans);
-    }
-
-    /// Partitions that are new, and those whose leader has changed.
-    fn take_in(&mut self, plan: &TopicPlan) {
-        for partition in 0..plan.partitions {
-            let partition = TopicPartition::new(plan.topic.clone(), partition);
-            let Some(shard) = self.owned.of(&partition).cloned() else { continue };
-            if is_accepted(&self.options.accept, &partition) && !self.forgotten.contains(&partition) {
-                continue;
-            }
-            if let Some(slot) = self.slots.get_mut(&partition) {
-                if slot.term != plan.term || slot.topic_ids != plan.topic_ids {
-                    // Its lane gives it back; it is kept how far it is, and a pass after that takes it in anew.
-                    if !slot.stale {
-                        slot.stale = true;
-                        self.lanes_stop.cancel();
-                    }
-                    let unsaved = {
-                        let known = slot.status.lock();
-                        known.unsaved && known.agreed > 0
-                    };
-                    if slot.rest.is_some() && !unsaved {
-                        self.slots.remove(&partition);
-                    }
-                    self.save_at = Instant::now();
-                    self.complete = false;
+        self.passes.failures = if passed.is_ok() { 0 } else { self.passes.failures + 1 };
+        if let Ok(passed) = passed {
+            self.passes.clusters = Some(passed.clusters);
+            self.passes.complete = passed.complete;
+            self.passes.plans = Some(passed.plans.into());
+            self.passes.forgotten.extend(passed.forgotten);
+            let refused: BTreeMap<_, _> = passed.refused.into_iter().collect();
+            for (topic, reason) in &refused {
+                // It is said once, and tried again with each pass.
+                if self.passes.refused.get(topic) != Some(reason) {
+                    warn!(mirror = &*self.mirror.name, topic = &**topic, reason, "the topic cannot be copied");
                 }
-                continue;
             }
-            let kept = self.state.partition(&partition);
-            let status = Arc::new(Status::default());
-            if let Some(kept) = &kept
-                && kept.phase == Phase::Diverged
-            {
-                warn!(mirror = &*self.mirror.name, %partition, reason = kept.reason, "it has diverged before, and is not copied");
-                let mut known = status.lock();
-                (known.phase, known.reason) = (Phase::Diverged, kept.reason.clone());
+            self.passes.refused = refused;
+            self.take_in_all(now);
+            self.drop_deleted();
+        }
+        self.passes.next = now + until_next_pass(self.passes.failures, self.passes.complete);
+    }
+
+    fn take_in_all(&mut self, now: Instant) {
+        let Some(plans) = self.passes.plans.clone() else { return };
+        for plan in plans.iter().filter(|plan| plan.error.is_none() && plan.action == Action::Nothing) {
+            for partition in 0..plan.partitions {
+                self.take_in(plan, &TopicPartition::new(plan.topic.clone(), partition), now);
             }
-            let term_start = {
-                let mut known = status.lock();
-                known.direction = plan.direction(&self.mirror);
-                known.map = self.state.map(&partition, self.mirror.offsets);
-                known.skipped = kept.as_ref().map_or_else(Vec::new, |kept| kept.skipped.clone());
-                kept.map_or(0, |kept| {
-                    if kept.term == plan.term { kept.term_start } else { kept.agreed(&plan.leader, &known.map, known.direction) }
-                })
-            };
-            let (leader, follower) = sides(&self.mirror, &self.source, &self.target, plan);
-            let job = PartitionJob {
-                mirror: self.mirror.name.clone(),
-                topic: plan.topic.clone(),
-                partition: partition.partition,
-                leader,
-                follower: follower.clone(),
-                term: plan.term,
-                compacted: plan.compacted,
-                max_message_bytes: plan.max_message_bytes,
-                status: status.clone(),
-                shard: shard.clone(),
-                state: self.state.clone(),
-                caution: Caution::default(),
-            };
-            let diverged = status.lock().phase == Phase::Diverged;
-            let slot = PartitionEntry {
-                status: status.clone(),
-                shard,
-                term: plan.term,
-                term_start,
-                topic_ids: plan.topic_ids.clone(),
-                leader: plan.leader.clone(),
-                follower,
-                from_start: is_accepted(&self.options.accept, &partition),
-                stale: false,
-                failures: 0,
-                failed_at: -1,
-                rest: Some((job, (!diverged).then(Instant::now))),
-            };
-            self.slots.insert(partition.clone(), slot);
-            self.overview.change(|rows| drop(rows.insert(partition.clone(), status)));
-            self.look(&partition);
+        }
+    }
+
+    /// A partition that is new, or whose leader has changed.
+    fn take_in(&mut self, plan: &TopicPlan, partition: &TopicPartition, now: Instant) {
+        let Some(shard) = self.shards.owned.of(partition).cloned() else { return };
+        if is_accepted(&self.options.accept, partition) && !self.passes.forgotten.contains(partition) {
+            return;
+        }
+        match pass_change(plan, self.entries.get(partition).map(PartitionEntry::present).as_ref()) {
+            PassChange::Nothing => {}
+            PassChange::Stop => {
+                self.entries[partition].stop.cancel();
+                self.lanes.wake();
+                self.saving.next = now;
+                self.passes.complete = false;
+            }
+            PassChange::TakeIn | PassChange::TakeInAnew => {
+                let entry = self.entry(plan, partition, shard, now);
+                self.overview.change(|rows| drop(rows.insert(partition.clone(), entry.status.clone())));
+                self.entries.insert(partition.clone(), entry);
+                self.look(partition, now);
+            }
+        }
+    }
+
+    /// A partition as it is taken in, with what was kept of it.
+    fn entry(&self, plan: &TopicPlan, partition: &TopicPartition, shard: Arc<Shard>, now: Instant) -> PartitionEntry {
+        let kept = self.state.partition(partition);
+        let status = Arc::new(Status::default());
+        let diverged = kept.as_ref().filter(|kept| kept.phase == Phase::Diverged);
+        if let Some(kept) = diverged {
+            warn!(mirror = &*self.mirror.name, %partition, reason = kept.reason, "it has diverged before, and is not copied");
+            let mut progress = status.lock();
+            (progress.phase, progress.reason) = (Phase::Diverged, kept.reason.clone());
+        }
+        let again = diverged.is_none().then_some(now);
+        let term_start = {
+            let mut progress = status.lock();
+            progress.direction = plan.direction(&self.mirror);
+            progress.map = self.state.map(partition, self.mirror.offsets);
+            progress.skipped = kept.as_ref().map_or_else(Vec::new, |kept| kept.skipped.clone());
+            kept.map_or(0, |kept| {
+                if kept.term == plan.term { kept.term_start } else { kept.agreed(&plan.leader, &progress.map, progress.direction) }
+            })
+        };
+        let (leader, follower) = sides(&self.mirror, &self.source, &self.target, plan);
+        let stop = shard.child();
+        let job = PartitionJob {
+            mirror: self.mirror.name.clone(),
+            topic: plan.topic.clone(),
+            partition: partition.partition,
+            leader,
+            follower: follower.clone(),
+            term: plan.term,
+            compacted: plan.compacted,
+            max_message_bytes: plan.max_message_bytes,
+            status: status.clone(),
+            shard: shard.clone(),
+            stop: stop.clone(),
+            state: self.state.clone(),
+            caution: Caution::default(),
+        };
+        PartitionEntry {
+            status,
+            shard,
+            stop,
+            term: plan.term,
+            term_start,
+            topic_ids: plan.topic_ids.clone(),
+            leader: plan.leader.clone(),
+            follower,
+            from_start: is_accepted(&self.options.accept, partition),
+            failures: Failures::NONE,
+            rest: Some(Resting { job, again }),
         }
     }
 
     /// Topics that are gone from the source, or that the file selects no more.
     fn drop_deleted(&mut self) {
-        let plans = self.plans.as_deref().unwrap_or_default();
+        let plans = self.passes.plans.as_deref().unwrap_or_default();
         let gone =
             |partition: &TopicPartition| !plans.iter().any(|plan| plan.topic == partition.topic && partition.partition < plan.partitions);
         let (overview, mirror) = (&self.overview, &self.mirror.name);
-        self.slots.retain(|partition, slot| {
-            let drops = slot.rest.is_some() && gone(partition);
+        self.entries.retain(|partition, entry| {
+            let drops = entry.rest.is_some() && gone(partition);
             if drops {
                 events::gone(mirror, partition);
                 overview.change(|rows| drop(rows.remove(partition)));
@@ -498,111 +475,75 @@ impl Run {
     }
 
     /// Sends a partition that rests to be looked at, if its time has come.
-    fn look(&mut self, partition: &TopicPartition) {
-        let state = self.state.partition(partition);
-        let Some(slot) = self.slots.get_mut(partition) else { return };
-        let Some((job, _)) = slot.rest.take_if(|(_, at)| !slot.stale && at.is_some_and(|at| at <= Instant::now())) else { return };
-        let known = settle::SettleContext {
-            state,
-            topic_ids: slot.topic_ids.clone(),
+    fn look(&mut self, partition: &TopicPartition, now: Instant) {
+        let Some(entry) = self.entries.get_mut(partition) else { return };
+        let Some(job) = entry.take_due(now) else { return };
+        let context = SettleContext {
+            state: self.state.partition(partition),
+            topic_ids: entry.topic_ids.clone(),
             max_padding: self.mirror.max_padding,
             on_error: self.mirror.on_error,
             coalesce: self.options.coalesce,
             offsets: self.mirror.offsets,
-            from_start: slot.from_start,
+            from_start: entry.from_start,
         };
-        let turns = self.turns.clone();
-        self.looks.spawn(async move {
-            let pair = match lane_of(&job).await {
-                Ok(pair) => turns.of(&pair),
-                Err(leave) => return Err((job, leave)),
-            };
-            let _turn = (pair.acquire().await, turns.all.acquire().await);
-            let settled = settle(job, known).await?;
-            match lane_of(&settled.job).await {
-                Ok(lane) => Ok((settled, lane)),
-                Err(leave) => Err((settled.job, leave)),
-            }
-        });
+        self.looks.begin(job, context);
     }
 
-    /// Gives a partition to the lane of its two leaders.
-    fn give_to_lane(&mut self, settled: ReadyPartition, key: &LaneKey) {
-        // A look may have taken longer than the lanes took to stop, and the direction may have turned meanwhile.
-        let stale = self.slots.get(&settled.job.topic_partition()).is_none_or(|slot| slot.stale);
-        if stale || settled.job.shard.is_over() || self.lanes_stop.is_cancelled() {
-            return self.came_back(settled.job, Handback::Cancelled);
+    fn give_to_lane(&mut self, ready: ReadyPartition, lane: &LaneKey, now: Instant) {
+        // It may have been stopped in the last moment of its look.
+        if ready.job.stop.is_cancelled() {
+            return self.handed_back(ready.job, Handback::Cancelled, now);
         }
-        if self.lanes.get(key).is_none_or(mpsc::UnboundedSender::is_closed) {
-            let clients = (settled.job.leader.client.clone(), settled.job.follower.client.clone());
-            let (lane, incoming) = mpsc::unbounded_channel();
-            let (back, stop) = (self.to_back.clone(), self.lanes_stop.clone());
-            self.lanes_running.spawn(Lane::run(clients, (key.1, key.2), self.limits.clone(), incoming, back, stop));
-            self.limits.lanes.store(self.lanes_running.len(), Ordering::Relaxed);
-            self.lanes.insert(key.clone(), lane);
-        }
-        if let Err(mpsc::error::SendError(settled)) = self.lanes[key].send(settled) {
-            self.came_back(settled.job, Handback::Again("its lane has just ended".to_owned()));
-        }
+        self.lanes.give(ready, lane);
     }
 
     /// A partition that is not copied any more: why decides what is next.
-    fn came_back(&mut self, job: PartitionJob, leave: Handback) {
+    fn handed_back(&mut self, job: PartitionJob, handback: Handback, now: Instant) {
         let partition = job.topic_partition();
-        let Some(slot) = self.slots.get_mut(&partition).filter(|slot| Arc::ptr_eq(&slot.status, &job.status)) else { return };
-        if slot.shard.is_over() {
+        let Some(entry) = self.entries.get_mut(&partition).filter(|entry| Arc::ptr_eq(&entry.status, &job.status)) else { return };
+        if entry.shard.is_over() {
             // It stays as it is until it was kept.
-            slot.rest = Some((job, None));
+            entry.rest = Some(Resting { job, again: None });
             return;
         }
         let agreed = job.status.lock().agreed;
-        slot.failures = if agreed > slot.failed_at { 1 } else { slot.failures + 1 };
-        slot.failed_at = agreed;
-        let now = Instant::now();
-        let at = match leave {
-            Handback::Cancelled => {
-                slot.failures = 0;
-                job.status.phase(Phase::Waiting, None);
-                Some(now + TICK)
+        match after_handback(handback, entry.failures, agreed, now, RandomState::new().hash_one(0)) {
+            AfterHandback::Refused { refusal, failures } => {
+                entry.failures = failures;
+                self.refused(job, refusal, now);
             }
-            Handback::Again(reason) => {
-                // Whoever led it may not do so any more.
-                job.leader.client.forget_leader(&job.leader.partition(job.partition));
-                job.follower.client.forget_leader(&job.follower.partition(job.partition));
-                copy_events::interrupted(&job, &reason, slot.failures);
-                job.status.phase(Phase::Waiting, Some(reason));
-                Some(now + backoff(slot.failures, RandomState::new().hash_one(0)))
+            AfterHandback::Rest { phase, reason, failures, again } => {
+                entry.failures = failures;
+                copy_events::handed_back(&job, phase, reason.as_deref(), failures.count);
+                if phase == Phase::Waiting {
+                    // Whoever led it may not do so any more.
+                    job.leader.client.forget_leader(&job.leader.partition(job.partition));
+                    job.follower.client.forget_leader(&job.follower.partition(job.partition));
+                }
+                if phase == Phase::Diverged {
+                    self.saving.next = now;
+                }
+                job.status.phase(phase, reason);
+                entry.rest = Some(Resting { job, again });
+                self.look(&partition, now);
             }
-            Handback::Failed(reason) => {
-                copy_events::failed(&job, &reason);
-                job.status.phase(Phase::Failed, Some(reason));
-                Some(now + FAILED)
-            }
-            Handback::Diverged(reason) => {
-                copy_events::diverged(&job, &reason);
-                job.status.phase(Phase::Diverged, Some(reason));
-                self.save_at = now;
-                None
-            }
-            Handback::Refused(refusal) => return self.refused(job, refusal),
-        };
-        slot.rest = Some((job, at));
-        self.look(&partition);
+        }
     }
 
     /// Records that cannot be copied.
-    fn refused(&mut self, mut job: PartitionJob, refusal: Refusal) {
+    fn refused(&mut self, mut job: PartitionJob, refusal: Refusal, now: Instant) {
         let end = refusal.offsets.end;
         match on_error::decide(self.mirror.on_error, &job, refusal) {
             OnErrorDecision::Single => {
                 job.caution.single_until = end;
-                self.left_out(job, Ok(()));
+                self.left_out(job, Ok(()), now);
             }
-            OnErrorDecision::Stay(reason) => self.left_out(job, Err(reason)),
+            OnErrorDecision::Stay(reason) => self.left_out(job, Err(reason), now),
             OnErrorDecision::LeaveOut(left_out) => {
                 let partition = job.topic_partition();
-                let Some(slot) = self.slots.get(&partition) else { return };
-                let (state, kept) = (self.state.clone(), self.present(&partition, slot, &job.status.lock()));
+                let Some(entry) = self.entries.get(&partition) else { return };
+                let (state, kept) = (self.state.clone(), entry.to_keep(&partition, &job.status.lock(), &self.state));
                 let replication_factor = self.mirror.replication_factor;
                 self.refusals.spawn(async move {
                     let result = on_error::leave_out(&mut job, left_out, &state, kept, replication_factor).await;
@@ -613,66 +554,64 @@ impl Run {
     }
 
     /// A partition with a refused record is looked at again, or stays where it is.
-    fn left_out(&mut self, job: PartitionJob, result: Result<(), String>) {
+    fn left_out(&mut self, job: PartitionJob, result: Result<(), String>, now: Instant) {
         let partition = job.topic_partition();
-        let Some(slot) = self.slots.get_mut(&partition).filter(|slot| Arc::ptr_eq(&slot.status, &job.status)) else { return };
-        let mut at = Instant::now();
+        let Some(entry) = self.entries.get_mut(&partition).filter(|entry| Arc::ptr_eq(&entry.status, &job.status)) else { return };
+        let mut again = now;
         if let Err(reason) = result {
-            copy_events::failed(&job, &reason);
+            copy_events::handed_back(&job, Phase::Failed, Some(&reason), entry.failures.count);
             job.status.phase(Phase::Failed, Some(reason));
-            at += FAILED;
+            again += FAILED;
         }
-        slot.rest = Some((job, Some(at)));
-        self.look(&partition);
+        entry.rest = Some(Resting { job, again: Some(again) });
+        self.look(&partition, now);
     }
 
-    /// Retries whose time has come, lanes that were stopped, and what everybody may see.
-    fn tick(&mut self) {
-        if self.lanes_stop.is_cancelled() && self.lanes_running.is_empty() {
-            self.lanes_stop = CancellationToken::new();
-            self.lanes.clear();
+    /// Retries whose time has come, saves, and what everybody may see.
+    fn tick(&mut self, now: Instant) {
+        let resting = self.entries.iter().filter(|(_, entry)| entry.rest.is_some()).map(|(partition, _)| partition.clone());
+        for partition in resting.collect::<Vec<_>>() {
+            self.look(&partition, now);
         }
-        let resting: Vec<_> = self.slots.iter().filter(|(_, slot)| slot.rest.is_some()).map(|(partition, _)| partition.clone()).collect();
-        for partition in resting {
-            self.look(&partition);
+        if now >= self.saving.next && self.saving.running.is_empty() {
+            self.saving.next = now + PASS;
+            self.saving.running.spawn(save(&self.entries, &self.state, Shard::may_write));
         }
-        if Instant::now() >= self.save_at {
-            self.save();
-        }
-        self.get_ready();
-        let rows = self.slots.iter().map(|(partition, slot)| (partition, slot.status.lock().clone()));
+        self.get_ready(now);
+        let rows = self.entries.iter().map(|(partition, entry)| (partition, entry.status.lock().clone()));
         events::partitions(&self.mirror.name, rows);
-        if let Some(member) = &self.member {
+        if let Some(member) = &self.shards.member {
             events::lease(&self.mirror.name, member.lease.left());
         }
     }
 
     /// Begins a pass over the groups, if it is time for one or somebody has asked for it. With `once` there is one, at the end.
-    fn sync_groups(&mut self) {
-        let is_due = self.next_groups <= Instant::now() || self.overview.groups.has_orders();
+    fn sync_groups(&mut self, now: Instant) {
+        let is_due = self.groups.next <= now || self.overview.groups.has_orders();
         // Whoever asks right after the start waits until the process may write.
-        let may_write = self.member.as_ref().is_some_and(|member| member.lease.left() > Duration::ZERO)
-            && self.reading.is_empty()
-            && self.handover.is_none();
-        if is_due && may_write && self.groups.is_empty() && self.plans.is_some() {
-            self.begin_groups();
+        let may_write = self.shards.member.as_ref().is_some_and(|member| member.lease.left() > Duration::ZERO)
+            && self.shards.reading.is_empty()
+            && self.shards.handover.is_none();
+        if is_due && may_write && self.groups.running.is_empty() && self.passes.plans.is_some() {
+            self.begin_groups(now);
         }
     }
 
-    fn begin_groups(&mut self) {
-        self.next_groups = Instant::now() + self.mirror.groups_interval;
+    fn begin_groups(&mut self, now: Instant) {
+        self.groups.next = now + self.mirror.groups_interval;
         let orders = self.overview.groups.take_orders();
         if self.mirror.groups.is_empty() {
             self.overview.groups.publish(&Arc::default(), orders);
         } else {
-            self.groups.spawn(groups::pass(self.groups_work(), self.state.clone(), orders));
+            self.groups.running.spawn(groups::pass(self.groups_work(), self.state.clone(), orders));
         }
     }
 
     fn groups_work(&self) -> Work {
-        let ready = self.plans.iter().flatten().filter(|plan| plan.error.is_none() && plan.action == Action::Nothing);
+        let plans = self.passes.plans.as_deref().unwrap_or_default();
+        let ready = plans.iter().filter(|plan| plan.error.is_none() && plan.action == Action::Nothing);
         let topics = ready.map(|plan| {
-            let partitions = (0..plan.partitions).map(|partition| self.known(plan, partition)).collect();
+            let partitions = (0..plan.partitions).map(|partition| self.progress(plan, partition)).collect();
             CopiedTopic { source: plan.topic.clone(), target: plan.target.clone(), partitions }
         });
         Work {
@@ -681,20 +620,19 @@ impl Run {
             target: self.target.clone(),
             topics: topics.collect(),
             states: self.state.groups(),
-            owned: Some(self.owned.clone()),
+            owned: Some(self.shards.owned.clone()),
         }
     }
 
     /// What is known of a partition, by this process or by what was kept of it: before a comparison, or while another process copies it.
-    fn known(&self, plan: &TopicPlan, partition: i32) -> Arc<Progress> {
-        let partition = TopicPartition::new(plan.topic.clone(), partition);
-        let kept = plan.kept(&self.mirror, &self.state, partition.partition);
-        let slot = self.slots.get(&partition).filter(|slot| slot.topic_ids == plan.topic_ids);
-        let live = slot.map(|slot| slot.status.lock().clone());
+    fn progress(&self, plan: &TopicPlan, partition: i32) -> Arc<Progress> {
+        let kept = plan.kept(&self.mirror, &self.state, partition);
+        let entry = self.entries.get(&TopicPartition::new(plan.topic.clone(), partition));
+        let live = entry.filter(|entry| entry.topic_ids == plan.topic_ids).map(|entry| entry.status.lock().clone());
         Arc::new(live.filter(|live| live.agreed >= kept.agreed).unwrap_or(kept))
     }
 
-    fn groups_passed(&self, mut passed: groups::GroupPassResult) {
+    fn groups_passed(&self, mut passed: GroupPassResult) {
         let before = self.overview.groups.report();
         if passed.report.error.is_some() && passed.report.offsets.is_empty() {
             passed.report.offsets.clone_from(&before.offsets);
@@ -708,34 +646,23 @@ impl Run {
         if !self.options.once {
             return Vec::new();
         }
-        self.begin_groups();
-        while let Some(passed) = self.groups.join_next().await {
+        self.begin_groups(Instant::now());
+        while let Some(passed) = self.groups.running.join_next().await {
             self.groups_passed(passed.expect("a pass over the groups does not panic"));
         }
         self.overview.groups.report().left()
     }
 
-    /// Ready is who has looked at all of its partitions once; what is gained or interrupted later does not change that.
-    fn get_ready(&mut self) {
-        let now = Instant::now();
-        let is_member = self.member.as_ref().is_none_or(|member| member.joined.load(Ordering::Acquire));
+    fn get_ready(&mut self, now: Instant) {
+        let is_member = self.shards.member.as_ref().is_none_or(|member| member.joined.load(Ordering::Acquire));
         if is_member {
-            self.member_at = now;
+            self.shards.member_at = now;
         }
-        let waits = |slot: &PartitionEntry| matches!(slot.status.lock().phase, Phase::Waiting | Phase::Comparing | Phase::Padding);
-        if is_member && self.complete && self.reading.is_empty() && !self.slots.values().any(waits) {
-            self.overview.ready.store(true, Ordering::Relaxed);
-        } else if now > self.member_at + NO_MEMBER {
-            self.overview.ready.store(false, Ordering::Relaxed);
-        }
-    }
-
-    /// Writes to the state's topic what has changed, one save after the other.
-    fn save(&mut self) {
-        if self.saving.is_empty() {
-            self.save_at = Instant::now() + PASS;
-            let kept = self.keep(Shard::may_write);
-            self.saving.spawn(kept);
+        let settled = self.passes.complete
+            && self.shards.reading.is_empty()
+            && !self.entries.values().any(|entry| decisions::is_settling(entry.status.lock().phase));
+        if let Some(ready) = decisions::readiness(is_member, now - self.shards.member_at, settled) {
+            self.overview.ready.store(ready, Ordering::Relaxed);
         }
     }
 
@@ -745,70 +672,19 @@ impl Run {
         }
     }
 
-    /// Keeps what has changed of the partitions of some shards, as long as they stay so.
-    fn keep(&self, may: fn(&Shard) -> bool) -> impl Future<Output = Result<(), StateError>> + Send + use<> {
-        let (mut states, mut slots) = (Vec::new(), Vec::new());
-        for (partition, slot) in self.slots.iter().filter(|(_, slot)| may(&slot.shard)) {
-            let mut known = slot.status.lock();
-            // While it is filled up or looked at for the first time nothing is agreed yet.
-            let nothing = matches!(known.phase, Phase::Waiting | Phase::Comparing) && known.skipped.is_empty() && known.agreed == 0;
-            if nothing || !std::mem::take(&mut known.unsaved) {
-                continue;
-            }
-            known.forget_before_log_starts();
-            let present = self.present(partition, slot, &known);
-            if self.state.partition(partition).as_ref() != Some(&present) || known.map.segments() != self.state.segments(partition) {
-                states.push((partition.clone(), present, slot.status.clone()));
-                slots.push((slot.status.clone(), slot.shard.clone()));
-            }
-        }
-        let state = self.state.clone();
-        async move {
-            let saved = state.save(states, || slots.iter().all(|(_, shard)| may(shard))).await;
-            if saved.is_err() {
-                for (status, _) in &slots {
-                    status.lock().unsaved = true;
-                }
-            }
-            saved
-        }
-    }
-
-    /// What is to be kept of a partition.
-    fn present(&self, partition: &TopicPartition, slot: &PartitionEntry, known: &Progress) -> PartitionState {
-        let kept = self.state.partition(partition);
-        PartitionState {
-            mode: if known.map.translates() { Offsets::Translate } else { Offsets::Preserve }.name().to_owned(),
-            phase: known.phase,
-            reason: known.reason.clone(),
-            leader: slot.leader.to_string(),
-            term: slot.term,
-            term_start: slot.term_start,
-            topic_ids: slot.topic_ids.clone(),
-            agreed: known.agreed.max(kept.map_or(0, |kept| kept.agreed(&slot.leader, &known.map, known.direction))),
-            skipped: known.skipped.clone(),
-        }
-    }
-
-    /// With `once`: whether every partition has come to the end that its leader had, or will not.
     fn is_done(&self) -> bool {
-        let done = |slot: &PartitionEntry| {
-            let known = slot.status.lock();
-            matches!(known.phase, Phase::Failed | Phase::Diverged) || known.goal.is_some_and(|goal| known.agreed >= goal)
-        };
-        self.complete && self.slots.values().all(done)
+        self.passes.complete && self.entries.values().all(|entry| decisions::is_at_its_end(&entry.status.lock()))
     }
 
     async fn end(mut self) -> Outcome {
-        self.lanes_stop.cancel();
-        self.looks.shutdown().await;
-        self.passing.shutdown().await;
+        self.looks.end().await;
+        self.passes.running.shutdown().await;
         self.refusals.shutdown().await;
-        self.groups.shutdown().await;
-        while self.lanes_running.join_next().await.is_some() {}
-        let last = self.keep(Shard::may_write);
+        self.groups.running.shutdown().await;
+        self.lanes.end().await;
+        let last = save(&self.entries, &self.state, Shard::may_write);
         let saved = tokio::time::timeout(LAST_SAVE, async {
-            while self.saving.join_next().await.is_some() {}
+            while self.saving.running.join_next().await.is_some() {}
             last.await
         });
         match saved.await {
@@ -818,20 +694,20 @@ impl Run {
                 warn!(mirror = &*self.mirror.name, "the state is not kept in time; the next start compares more than it would have to");
             }
         }
-        if let Some(member) = self.member.take() {
+        if let Some(member) = self.shards.member.take() {
             member.leave().await;
         }
         let mut outcome = Outcome::default();
-        for (partition, slot) in &self.slots {
-            let known = slot.status.lock();
-            match &known.reason {
-                Some(reason) if known.phase != Phase::Copying && known.phase != Phase::Waiting => {
+        for (partition, entry) in &self.entries {
+            let progress = entry.status.lock();
+            match &progress.reason {
+                Some(reason) if progress.phase != Phase::Copying && progress.phase != Phase::Waiting => {
                     outcome.left.push((partition.clone(), reason.clone()));
                 }
                 _ => outcome.copied += 1,
             }
         }
-        outcome.left.extend(self.refused.iter().map(|(topic, reason)| (TopicPartition::new(topic.clone(), -1), reason.clone())));
+        outcome.left.extend(self.passes.refused.iter().map(|(topic, reason)| (TopicPartition::new(topic.clone(), -1), reason.clone())));
         outcome.left.sort_by(|one, other| one.0.cmp(&other.0));
         outcome
     }
@@ -842,33 +718,5 @@ async fn next_change(member: &mut Option<Member>) -> Change {
     match member {
         Some(member) => member.changes.recv().await.expect("the member tells changes until it is dropped"),
         None => std::future::pending().await,
-    }
-}
-
-/// Who leads a partition on both sides just now.
-async fn lane_of(job: &PartitionJob) -> Result<LaneKey, Handback> {
-    let (leader, follower) = (&job.leader, &job.follower);
-    let partitions = (leader.partition(job.partition), follower.partition(job.partition));
-    let ids = async { tokio::try_join!(leader.client.leader_id(&partitions.0), follower.client.leader_id(&partitions.1)) };
-    tokio::select! {
-        ids = ids => match ids {
-            Ok(ids) => Ok((leader.cluster().clone(), ids.0, ids.1)),
-            Err(error) => Err(Handback::Again(error.to_string())),
-        },
-        () = job.shard.over() => Err(Handback::Cancelled),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_partition_rests_longer_each_time_and_never_too_long() {
-        for failures in 1..40 {
-            let (least, most) = (backoff(failures, 0), backoff(failures, 999));
-            assert!(least >= BACKOFF.0 && least < most && most <= BACKOFF.1, "{least:?} to {most:?}");
-            assert!(backoff(failures + 1, 0) >= least);
-        }
     }
 }

@@ -90,10 +90,7 @@ impl GroupStates {
                 let written = value.map(serde_json::from_slice).transpose()?;
                 self.apply([((group, TopicPartition::new(topic.as_ref(), partition)), written)]);
             }
-            _ => match value {
-                Some(value) => drop(self.leaders.insert(group, serde_json::from_slice(value)?)),
-                None => drop(self.leaders.remove(&group)),
-            },
+            _ => Leadership::follow(&mut self.leaders, group, value.map(serde_json::from_slice).transpose()?),
         }
         Ok(())
     }

@@ -344,7 +344,7 @@ impl Tables {
                     None => drop(segments.remove(&source)),
                 }
             }
-            (None, _) => put(&mut self.leaders, topic, take_value(value)?),
+            (None, _) => Leadership::follow(&mut self.leaders, topic, take_value(value)?),
         }
         Ok(())
     }

@@ -199,9 +199,9 @@ impl Pass {
                 return;
             }
             match follower.client.delete_records(&follower.topic, partition.partition, to).await {
-                Ok(_) => status.lock().follower_start = to,
+                Ok(_) => status.lock().follower_log_start_offset = to,
                 // A compacted topic keeps its log start: nothing can be deleted from it, and nothing has to be.
-                Err(error) if error.code() == Some(ResponseError::PolicyViolation) => status.lock().follower_start = to,
+                Err(error) if error.code() == Some(ResponseError::PolicyViolation) => status.lock().follower_log_start_offset = to,
                 Err(error) => warn!(%partition, %error, "the follower's log start cannot go after the leader's"),
             }
         });

@@ -235,7 +235,7 @@ pub async fn plan(
 }
 
 impl TopicPlan {
-    fn new(topic: &Arc<str>, target: &Arc<str>, leader: &Arc<str>, term: i32) -> Self {
+    pub(crate) fn new(topic: &Arc<str>, target: &Arc<str>, leader: &Arc<str>, term: i32) -> Self {
         Self {
             topic: topic.clone(),
             target: target.clone(),

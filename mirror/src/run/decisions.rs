@@ -1,0 +1,237 @@
+//! What becomes of partitions: decisions, from what is known and what has happened. Nothing here reads a clock, asks anybody or draws a number.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::partition::{Handback, Phase, Progress, Refusal};
+use crate::topics::TopicPlan;
+
+/// Between two passes over the topics.
+pub(super) const PASS: Duration = Duration::from_secs(5);
+/// Between two looks at what is due: retries, the state that is to be kept, metrics.
+pub(super) const TICK: Duration = Duration::from_secs(1);
+/// After which a partition that failed is tried again: somebody may have mended it.
+pub(super) const FAILED: Duration = Duration::from_mins(1);
+/// The shortest and the longest time that a partition rests after an interruption.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(15));
+/// A process that is no member of the group for so long is not ready.
+const NO_MEMBER: Duration = Duration::from_mins(1);
+
+/// How long a partition that was interrupted so many times in a row rests: longer each time, and between half of that and all of it, so that the
+/// partitions of a broker that is away do not all come back at once.
+fn backoff(failures: u32, random: u64) -> Duration {
+    let longest = (BACKOFF.0 * 2_u32.pow(failures.min(8))).min(BACKOFF.1);
+    longest.mul_f64(0.5 + (random % 1_000) as f64 / 2_000.0)
+}
+
+/// How often in a row a partition was handed back without having got on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Failures {
+    pub(super) count: u32,
+    /// The agreed offset at the last failure; -1 before there was one.
+    at: i64,
+}
+
+impl Failures {
+    pub(super) const NONE: Self = Self { count: 0, at: -1 };
+
+    /// One more, at this agreed offset: the first, if the partition got on since the last one.
+    fn and_one_at(self, agreed: i64) -> Self {
+        Self { count: if agreed > self.at { 1 } else { self.count + 1 }, at: agreed }
+    }
+}
+
+/// What becomes of a partition that was handed back.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum AfterHandback {
+    /// It rests, in this phase and for this reason.
+    Rest {
+        phase: Phase,
+        reason: Option<String>,
+        failures: Failures,
+        /// When it is looked at again; `None` is not by itself.
+        again: Option<Instant>,
+    },
+    /// `on_error` decides.
+    Refused { refusal: Refusal, failures: Failures },
+}
+
+/// Decides about a partition that was handed back at the time `now`, with `agreed` as its agreed offset; `random` is any number.
+pub(super) fn after_handback(handback: Handback, failures: Failures, agreed: i64, now: Instant, random: u64) -> AfterHandback {
+    let failures = failures.and_one_at(agreed);
+    let rest = |phase, reason, again| AfterHandback::Rest { phase, reason, failures, again };
+    match handback {
+        Handback::Cancelled => AfterHandback::Rest {
+            phase: Phase::Waiting,
+            reason: None,
+            failures: Failures { count: 0, ..failures },
+            again: Some(now + TICK),
+        },
+        Handback::Again(reason) => rest(Phase::Waiting, Some(reason), Some(now + backoff(failures.count, random))),
+        Handback::Failed(reason) => rest(Phase::Failed, Some(reason), Some(now + FAILED)),
+        Handback::Diverged(reason) => rest(Phase::Diverged, Some(reason), None),
+        Handback::Refused(refusal) => AfterHandback::Refused { refusal, failures },
+    }
+}
+
+/// What a pass over the topics has to know of a partition that the run has already.
+pub(super) struct Present<'a> {
+    pub(super) term: i32,
+    pub(super) topic_ids: &'a BTreeMap<String, String>,
+    /// Nobody works on it.
+    pub(super) rests: bool,
+    /// Something was agreed on that is not in the state's topic yet.
+    pub(super) unsaved: bool,
+}
+
+/// What a pass over the topics changes for one partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PassChange {
+    /// The run does not have it yet.
+    TakeIn,
+    /// It is as it was.
+    Nothing,
+    /// Another cluster leads its topic now, or the topic was created anew. Whoever works on it is to hand it back, and what is known of it is to be
+    /// kept; then it is taken in anew.
+    Stop,
+    /// The same, and nothing stands in the way any more.
+    TakeInAnew,
+}
+
+/// Decides what a pass, whose plan of the topic this is, changes for one of its partitions.
+pub(super) fn pass_change(plan: &TopicPlan, present: Option<&Present<'_>>) -> PassChange {
+    match present {
+        None => PassChange::TakeIn,
+        Some(present) if present.term == plan.term && *present.topic_ids == plan.topic_ids => PassChange::Nothing,
+        Some(present) if present.rests && !present.unsaved => PassChange::TakeInAnew,
+        Some(_) => PassChange::Stop,
+    }
+}
+
+/// How long after a pass the next one begins, when so many in a row have failed. What was just created is known to the brokers in a moment.
+pub(super) fn until_next_pass(failures: u32, complete: bool) -> Duration {
+    if failures == 0 && !complete { TICK } else { PASS * 2_u32.pow(failures.min(3)) }
+}
+
+/// Whether a partition's first look is still to come, or under way.
+pub(super) fn is_settling(phase: Phase) -> bool {
+    matches!(phase, Phase::Waiting | Phase::Comparing | Phase::Padding)
+}
+
+/// Whether the process is ready from now on, or is not any more; `None` is as before. Ready is who is a member of the group and has looked at all of
+/// its partitions once (`settled`); what is gained or interrupted later does not change that, but a minute without the group does.
+pub(super) fn readiness(is_member: bool, since_member: Duration, settled: bool) -> Option<bool> {
+    if is_member && settled {
+        Some(true)
+    } else if since_member > NO_MEMBER {
+        Some(false)
+    } else {
+        None
+    }
+}
+
+/// With `--once`: whether a partition has come to the end that its leader had, or will not.
+pub(super) fn is_at_its_end(progress: &Progress) -> bool {
+    matches!(progress.phase, Phase::Failed | Phase::Diverged) || progress.goal.is_some_and(|goal| progress.agreed >= goal)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn now() -> Instant {
+        Instant::now()
+    }
+
+    fn rest(after: AfterHandback) -> (Phase, Option<String>, Failures, Option<Instant>) {
+        let AfterHandback::Rest { phase, reason, failures, again } = after else { panic!("{after:?}") };
+        (phase, reason, failures, again)
+    }
+
+    #[test]
+    fn a_partition_rests_longer_each_time_and_never_too_long() {
+        for failures in 1..40 {
+            let (least, most) = (backoff(failures, 0), backoff(failures, 999));
+            assert!(least >= BACKOFF.0 && least < most && most <= BACKOFF.1, "{least:?} to {most:?}");
+            assert!(backoff(failures + 1, 0) >= least);
+        }
+    }
+
+    #[test]
+    fn an_interruption_counts_as_the_first_when_the_partition_got_on_since_the_last_one() {
+        let now = now();
+        let again = |failures, agreed| rest(after_handback(Handback::Again("x".to_owned()), failures, agreed, now, 0)).2;
+        let first = again(Failures::NONE, 0);
+        assert_eq!(first.count, 1);
+        let second = again(first, 0);
+        assert_eq!(second.count, 2);
+        assert_eq!(again(second, 7).count, 1);
+        // What was lost is no progress.
+        assert_eq!(again(Failures { count: 3, at: 7 }, 5).count, 4);
+    }
+
+    #[test]
+    fn each_handback_has_its_phase_and_its_time() {
+        let now = now();
+        let after = |handback| rest(after_handback(handback, Failures { count: 4, at: 10 }, 10, now, 0));
+        assert_eq!(after(Handback::Cancelled), (Phase::Waiting, None, Failures { count: 0, at: 10 }, Some(now + TICK)));
+        let (phase, reason, failures, again) = after(Handback::Again("broken".to_owned()));
+        assert_eq!((phase, reason.as_deref(), failures.count), (Phase::Waiting, Some("broken"), 5));
+        assert_eq!(again, Some(now + backoff(5, 0)));
+        let (phase, reason, _, again) = after(Handback::Failed("no right".to_owned()));
+        assert_eq!((phase, reason.as_deref(), again), (Phase::Failed, Some("no right"), Some(now + FAILED)));
+        let (phase, reason, _, again) = after(Handback::Diverged("differs".to_owned()));
+        assert_eq!((phase, reason.as_deref(), again), (Phase::Diverged, Some("differs"), None));
+        let refusal = Refusal { offsets: 3..4, code: None, reason: "too large".to_owned(), bytes: bytes::Bytes::new() };
+        let refused = after_handback(Handback::Refused(refusal.clone()), Failures::NONE, 3, now, 0);
+        assert_eq!(refused, AfterHandback::Refused { refusal, failures: Failures { count: 1, at: 3 } });
+    }
+
+    #[test]
+    fn a_partition_that_turns_is_stopped_kept_and_taken_in_anew() {
+        let name: Arc<str> = "orders".into();
+        let ids = BTreeMap::from([("old".to_owned(), "a".to_owned())]);
+        let plan = TopicPlan { topic_ids: ids.clone(), ..TopicPlan::new(&name, &name, &"old".into(), 2) };
+        let no_ids = BTreeMap::new();
+        let change = |term, topic_ids, rests, unsaved| pass_change(&plan, Some(&Present { term, topic_ids, rests, unsaved }));
+        assert_eq!(pass_change(&plan, None), PassChange::TakeIn);
+        assert_eq!(change(2, &ids, false, true), PassChange::Nothing);
+        for (rests, unsaved, then) in [
+            (false, false, PassChange::Stop),
+            (false, true, PassChange::Stop),
+            (true, true, PassChange::Stop),
+            (true, false, PassChange::TakeInAnew),
+        ] {
+            assert_eq!(change(1, &ids, rests, unsaved), then, "an older term");
+            assert_eq!(change(2, &no_ids, rests, unsaved), then, "a topic that was created anew");
+        }
+    }
+
+    #[test]
+    fn passes_are_sooner_when_something_was_created_and_rarer_when_they_fail() {
+        assert_eq!([until_next_pass(0, false), until_next_pass(0, true)], [TICK, PASS]);
+        assert_eq!([1, 2, 3, 9].map(|failures| until_next_pass(failures, false)), [2, 4, 8, 8].map(|times| PASS * times));
+    }
+
+    #[test]
+    fn ready_is_kept_through_short_interruptions_and_lost_after_a_minute_without_the_group() {
+        let short = Duration::from_secs(30);
+        assert_eq!(readiness(true, Duration::ZERO, true), Some(true));
+        assert_eq!(readiness(true, Duration::ZERO, false), None);
+        assert_eq!(readiness(false, short, true), None);
+        assert_eq!(readiness(false, NO_MEMBER + short, true), Some(false));
+    }
+
+    #[test]
+    fn once_ends_at_the_leaders_end_and_at_what_cannot_go_on() {
+        let progress = |phase, agreed, goal| Progress { phase, agreed, goal, ..Progress::default() };
+        assert!(!is_at_its_end(&progress(Phase::Waiting, 0, None)));
+        assert!(!is_at_its_end(&progress(Phase::Copying, 9, Some(10))));
+        assert!(is_at_its_end(&progress(Phase::Copying, 10, Some(10))));
+        assert!(is_at_its_end(&progress(Phase::Failed, 0, Some(10))) && is_at_its_end(&progress(Phase::Diverged, 0, None)));
+    }
+}
