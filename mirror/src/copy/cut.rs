@@ -19,6 +19,9 @@ use kferry_wire::log::Transactions;
 const SMALL_BATCH: usize = 8 * 1024;
 /// So many bytes of small batches are put into one.
 const COALESCED: usize = 64 * 1024;
+/// The most bytes of a batch that is put together here, whatever the follower's `max.message.bytes` allows: a request with it must fit into
+/// `socket.request.max.bytes`, which is 100 MiB if nobody has lowered it.
+const LARGEST: usize = 16 * 1024 * 1024;
 
 /// What the follower's log gets next.
 #[derive(Debug, PartialEq)]
@@ -113,6 +116,8 @@ pub(crate) struct Cutter {
     coalesce: bool,
     /// The most bytes that a batch put together from several may have.
     coalesced: usize,
+    /// The most bytes that a batch of decoded records may have, if it has more than one.
+    largest: usize,
     /// Records up to here go one by one.
     single_until: i64,
     /// Offsets whose records are left out.
@@ -122,7 +127,7 @@ pub(crate) struct Cutter {
 impl Cutter {
     /// From offset `at` on. `sequence` is the one that the follower expects next of this producer id.
     pub(crate) fn new(at: i64, producer_id: i64, sequence: i32) -> Self {
-        Self { at, producer_id, sequence, coalesce: true, coalesced: COALESCED, single_until: 0, skip: HashSet::new() }
+        Self { at, producer_id, sequence, coalesce: true, coalesced: COALESCED, largest: LARGEST, single_until: 0, skip: HashSet::new() }
     }
 
     /// Whether small batches are put together (they are by default), and how large a batch may become at the most: the follower's
@@ -131,6 +136,7 @@ impl Cutter {
     pub(crate) fn coalesce(mut self, coalesce: bool, max_message_bytes: usize) -> Self {
         self.coalesce = coalesce;
         self.coalesced = COALESCED.min(max_message_bytes / 2);
+        self.largest = LARGEST.min(max_message_bytes);
         self
     }
 
@@ -197,9 +203,10 @@ impl Cutter {
     ) -> Result<(), BatchError> {
         let batch = match entry {
             Entry::Batch(batch) => batch,
-            Entry::Old(_) => {
+            Entry::Old(old) => {
                 self.flush(small, pieces)?;
-                return self.deep(entry, Reason::OldMagic, Codec::None, pieces);
+                let reason = if self.at < self.single_until { Reason::Single } else { Reason::OldMagic };
+                return self.deep(entry, reason, old.codec()?, pieces);
             }
         };
         batch.check()?;
@@ -288,8 +295,20 @@ impl Cutter {
         Ok(())
     }
 
+    /// Puts records together, in one batch or in as many as it takes for each to be one that the follower takes: what was decoded may come out
+    /// larger than it was.
     fn encode(&mut self, records: &[Record], codec: Codec, reason: Reason, pieces: &mut Vec<Piece>) -> Result<(), BatchError> {
-        let bytes = batch::encode(records, codec, self.stamp())?;
+        let encoded = batch::encode(records, codec, self.stamp());
+        let fits = match &encoded {
+            Ok(bytes) => bytes.len() <= self.largest,
+            Err(error) => !matches!(error, BatchError::DoNotFit(_)),
+        };
+        if !fits && records.len() > 1 {
+            let (first, second) = records.split_at(records.len() / 2);
+            self.encode(first, codec, reason, pieces)?;
+            return self.encode(second, codec, reason, pieces);
+        }
+        let bytes = encoded?;
         let max_timestamp = records.iter().map(|record| record.timestamp).max().unwrap_or(-1);
         self.data(records.len() as i32, max_timestamp, bytes, Path::Deep(reason), pieces);
         Ok(())
@@ -481,7 +500,7 @@ mod tests {
                     assert!(batch.is_dense() && !batch.is_transactional() && !batch.is_control());
                     assert_eq!((batch.producer_id(), batch.base_sequence(), batch.count()), (producer_id, sequence, data.count));
                     records
-                        .extend(entry.records(1 << 20).unwrap().into_iter().map(|record| Record { offset: record.offset + at, ..record }));
+                        .extend(entry.records(1 << 22).unwrap().into_iter().map(|record| Record { offset: record.offset + at, ..record }));
                     at += i64::from(data.count);
                     sequence = next_sequence(sequence, i64::from(data.count));
                 }
@@ -552,6 +571,54 @@ mod tests {
         assert_eq!(pieces.len(), 4);
         assert_eq!(pieces[2], Piece::Hole(Hole { offsets: 12..13 }));
         assert_eq!(written(&pieces, 10, 7, 0).1, 14);
+    }
+
+    /// A message of magic 1, with its offset.
+    fn old_message(offset: i64, attributes: u8, value: &[u8]) -> Vec<u8> {
+        let mut message = vec![1, attributes];
+        message.extend_from_slice(&1_700_000_000_000_i64.to_be_bytes());
+        message.extend_from_slice(&(-1_i32).to_be_bytes());
+        message.extend_from_slice(&(value.len() as i32).to_be_bytes());
+        message.extend_from_slice(value);
+        let mut crc = flate2::Crc::new();
+        crc.update(&message);
+        let mut bytes = offset.to_be_bytes().to_vec();
+        bytes.extend_from_slice(&(message.len() as i32 + 4).to_be_bytes());
+        bytes.extend_from_slice(&crc.sum().to_be_bytes());
+        bytes.extend_from_slice(&message);
+        bytes
+    }
+
+    /// A wrapper of gzip around messages of one letter: they take far less than their records.
+    fn old_wrapper(count: i64, size: usize) -> Vec<u8> {
+        use std::io::Write as _;
+        let mut inside = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        for offset in 0..count {
+            inside.write_all(&old_message(offset, 0, &vec![b'x'; size])).unwrap();
+        }
+        old_message(count - 1, 1, &inside.finish().unwrap())
+    }
+
+    #[test]
+    fn an_old_wrapper_keeps_its_codec_and_no_batch_is_larger_than_the_follower_takes() {
+        let wrapper = old_wrapper(2_000, 1_000);
+        assert!(wrapper.len() < 20_000);
+        let cut = |max_message_bytes, single_until| {
+            let mut pieces = Vec::new();
+            let mut cutter = Cutter::new(0, 7, 0).coalesce(true, max_message_bytes).careful(single_until, HashSet::new());
+            cutter.cut(wrapper.clone().into(), &mut Transactions::default(), &mut pieces).unwrap();
+            assert_eq!(written(&pieces, 0, 7, 0).1, 2_000);
+            let data = |piece: &Piece| if let Piece::Data(data) = piece { (data.bytes.len(), data.count) } else { panic!("no holes") };
+            pieces.iter().map(data).collect::<Vec<_>>()
+        };
+        let one = cut(1 << 20, 0);
+        assert!(one.len() == 1 && one[0].0 < 20_000, "{one:?}");
+        let several = cut(4_000, 0);
+        assert!(several.len() > 1 && several.iter().all(|(len, _)| *len <= 4_000), "{several:?}");
+        // One that is too large alone is for the follower to refuse.
+        assert_eq!(cut(10, 0).len(), 2_000);
+        let single = cut(1 << 20, 1_500);
+        assert!(single.iter().all(|(_, count)| *count == 1), "one by one");
     }
 
     #[test]

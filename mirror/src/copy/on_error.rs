@@ -40,7 +40,8 @@ pub(crate) fn decide(on_error: OnError, job: &PartitionJob, mut refusal: Refusal
         }
         None => None,
     };
-    if records.as_ref().is_some_and(|records| records.len() > 1) && job.caution.single_until < end {
+    // What is left out is one record, or a batch that nobody can read.
+    if records.as_ref().is_some_and(|records| records.len() > 1) {
         return OnErrorDecision::Single;
     }
     let several = end > offset + 1;
