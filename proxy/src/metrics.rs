@@ -16,10 +16,10 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tracing::{debug, error, info, warn};
 use uuid::Uuid;
 
+use crate::bootstrap::{End, Moved};
 use crate::clients::Client;
-use crate::relay::{End, Moved};
+use crate::relay::splice::Pipes;
 use crate::servers::Unreachable;
-use crate::splice::Pipes;
 
 const BUILD_INFO: &str = "kferry_proxy_build_info";
 const OPEN: &str = "kferry_proxy_connections";

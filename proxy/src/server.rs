@@ -18,13 +18,13 @@ use tracing::{error, info, warn};
 use kferry_config::{Cluster, Listener};
 
 use crate::admin;
-use crate::brokers::{Brokers, virtual_brokers};
+use crate::bootstrap::Moved;
 use crate::clients::Clients;
 use crate::metrics::{Bursts, Cause, Closed};
-use crate::relay::Moved;
+use crate::relay::brokers::{Brokers, virtual_brokers};
+use crate::relay::splice::{self, Pipes};
 use crate::routes::Table;
 use crate::session;
-use crate::splice::{self, Pipes};
 
 /// Connections that the kernel keeps for us while we are busy: all clients of a killed proxy come at once.
 const BACKLOG: u32 = 4096;

@@ -18,12 +18,12 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use crate::brokers::{Brokers, World};
+use crate::bootstrap::{Moved, Relay};
 use crate::clients::{Client, Connected};
-use crate::login::Gate;
 use crate::metrics::{self, Cause, Closed, Open};
-use crate::relay::{Moved, Relay};
-use crate::relayed::{Relayed, Relaying, Sasl};
+use crate::relay::brokers::{Brokers, World};
+use crate::relay::login::Gate;
+use crate::relay::{Relayed, Relaying, Sasl};
 use crate::routes::InForce;
 use crate::server::{Door, Shared};
 use crate::servers::{Entrance, Knock};

@@ -4,6 +4,11 @@
 //! connection. Brokers answer in the order of the requests, so a queue of what is in flight is all the state there is; what the proxy answers itself
 //! takes its turn in it. A body is held only where it is rewritten; Produce and Fetch stream through.
 
+pub mod brokers;
+pub mod login;
+pub mod splice;
+pub mod topic_ids;
+
 use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -22,10 +27,10 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::brokers::{ToBroker, ToClient, World};
+use crate::bootstrap::Moved;
 use crate::metrics::{self, Cause};
-use crate::relay::Moved;
-use crate::splice::{self, MoveError, Pipes};
+use crate::relay::brokers::{ToBroker, ToClient, World};
+use crate::relay::splice::{MoveError, Pipes};
 
 /// Requests that may wait for their answers; a client that sends more waits to send. Clients' own limits are 5 to a few hundred.
 const IN_FLIGHT: usize = 1024;

@@ -18,7 +18,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::metrics;
-use crate::topic_ids::{TopicIds, is_virtual, virtual_topic_id};
+use crate::relay::topic_ids::{TopicIds, is_virtual, virtual_topic_id};
 
 /// What relayed clients take for the id of their cluster, whichever it is: one that changed would make them refuse or warn.
 pub const CLUSTER_ID: &str = "kferry";

@@ -23,7 +23,7 @@ use tokio::time::sleep;
 
 use crate::clients::Client;
 use crate::metrics::Cause;
-use crate::relayed::{ILLEGAL_SASL_STATE, Relayed, UNSUPPORTED_SASL_MECHANISM, UNSUPPORTED_VERSION, own_frame};
+use crate::relay::{ILLEGAL_SASL_STATE, Relayed, UNSUPPORTED_SASL_MECHANISM, UNSUPPORTED_VERSION, own_frame};
 
 /// The broker's `sasl.server.max.receive.size`.
 const LARGEST: usize = 512 * 1024;
