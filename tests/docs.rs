@@ -34,7 +34,8 @@ fn every_metric_and_every_cause_is_in_operating_md() -> Result<()> {
         first_column(&operating, "## Metrics")?.into_iter().map(|name| name.split('{').next().unwrap_or(name).to_owned()).collect();
     assert_eq!(metrics, told);
 
-    assert_eq!(arms(&code, "fn label(&self)")?, first_column(&operating, "## Why a connection ended")?);
+    let causes = text("proxy/src/ending.rs")?;
+    assert_eq!(arms(&causes, "fn label(&self)")?, first_column(&operating, "## Why a connection ended")?);
     Ok(())
 }
 

@@ -7,41 +7,44 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-use crate::metrics;
+use crate::metrics::{self, PipeReadings};
+use crate::proxy::Proxy;
 use crate::routes::Reloaded;
-use crate::server::Shared;
 
-/// Serves until `stop`.
-pub async fn serve(shared: Arc<Shared>, listener: TcpListener, stop: CancellationToken) {
+/// Serves until `stop`. `metrics`: what `/metrics` shows.
+pub(crate) async fn serve(proxy: Arc<Proxy>, metrics: PrometheusHandle, listener: TcpListener, stop: CancellationToken) {
     let router = Router::new()
-        .route("/metrics", get(metrics))
+        .route("/metrics", get(move |State(proxy): State<Arc<Proxy>>| async move { render(&proxy, &metrics) }))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
-        .route("/clients", get(|State(shared): State<Arc<Shared>>| async move { Json(json!({ "clients": shared.clients.rows() })) }))
+        .route("/clients", get(|State(proxy): State<Arc<Proxy>>| async move { Json(json!({ "clients": proxy.clients.rows() })) }))
         .route("/reload", post(reload))
-        .with_state(shared);
+        .with_state(proxy);
     if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await {
         error!(%error, "the admin address failed");
     }
 }
 
-async fn metrics(State(shared): State<Arc<Shared>>) -> String {
-    metrics::pipes(&shared.pipes);
-    shared.metrics.render()
+fn render(proxy: &Proxy, metrics: &PrometheusHandle) -> String {
+    let totals = proxy.pipes.totals();
+    let (in_use, limit) = proxy.pipes.in_use();
+    metrics::pipes(&PipeReadings { spliced: totals.spliced, copied: totals.copied, tls: totals.tls, in_use, limit });
+    metrics.render()
 }
 
 /// Ready from the start: a cluster that is down is no reason to keep the clients of the others away.
-async fn ready(State(shared): State<Arc<Shared>>) -> Response {
-    if shared.drain.is_cancelled() { (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response() } else { "ready\n".into_response() }
+async fn ready(State(proxy): State<Arc<Proxy>>) -> Response {
+    if proxy.drain.is_cancelled() { (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response() } else { "ready\n".into_response() }
 }
 
-async fn reload(State(shared): State<Arc<Shared>>) -> Response {
-    match shared.table.reload().await {
+async fn reload(State(proxy): State<Arc<Proxy>>) -> Response {
+    match proxy.routes.reload().await {
         Ok(Reloaded::Unchanged) => "unchanged\n".into_response(),
         Ok(Reloaded::Changed { after_restart }) => {
             let mut text = "in force\n".to_owned();

@@ -12,14 +12,14 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 /// Rows that are kept at most. Beyond it the one that connected longest ago goes, open ones last.
-pub const MAX_ROWS: usize = 10_000;
+pub(crate) const MAX_ROWS: usize = 10_000;
 
 /// Bytes of a name that came from a client which are kept. Kafka allows a `client.id` of 32 KiB.
 const MAX_NAME: usize = 256;
 
 /// What makes a row.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
-pub struct Client {
+pub(crate) struct Client {
     /// `client.id`, empty where it has none.
     pub client_id: String,
     /// From ApiVersions v3 on.
@@ -40,14 +40,14 @@ pub struct Client {
 
 impl Client {
     /// Cuts what a client said about itself to a length that is fit to be kept.
-    pub fn name(text: &str) -> String {
+    pub(crate) fn name(text: &str) -> String {
         text[..text.floor_char_boundary(MAX_NAME)].to_owned()
     }
 }
 
 /// A row of `/clients`.
 #[derive(Debug, Clone, Serialize)]
-pub struct Row {
+pub(crate) struct Row {
     /// Who and where to.
     #[serde(flatten)]
     pub client: Client,
@@ -68,11 +68,11 @@ struct Times {
 
 /// All rows. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Clients(Arc<Mutex<HashMap<Arc<Client>, Times>>>);
+pub(crate) struct Clients(Arc<Mutex<HashMap<Arc<Client>, Times>>>);
 
 impl Clients {
     /// Counts a connection until what is returned is dropped.
-    pub fn connected(&self, client: Client, now: Timestamp) -> Connected {
+    pub(crate) fn connected(&self, client: Client, now: Timestamp) -> Connected {
         let client = Arc::new(client);
         let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if rows.len() >= MAX_ROWS && !rows.contains_key(&client) {
@@ -89,7 +89,7 @@ impl Clients {
     }
 
     /// Every row, by `client.id`, then the latest first.
-    pub fn rows(&self) -> Vec<Row> {
+    pub(crate) fn rows(&self) -> Vec<Row> {
         let rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut rows: Vec<Row> = rows
             .iter()
@@ -107,14 +107,14 @@ impl Clients {
 
 /// An open connection of a row.
 #[derive(Debug)]
-pub struct Connected {
+pub(crate) struct Connected {
     clients: Clients,
     client: Arc<Client>,
 }
 
 impl Connected {
     /// Whose connection it is.
-    pub fn client(&self) -> &Client {
+    pub(crate) fn client(&self) -> &Client {
         &self.client
     }
 }

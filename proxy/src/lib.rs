@@ -1,34 +1,45 @@
 //! The address that every client has as `bootstrap.servers`.
 //!
-//! The path of a connection, top-down: [`server`] accepts, [`session`] peeks at the first request, asks [`routes`] for the cluster, has
-//! [`servers`] open a connection there, and [`relay`] moves bytes until one side ends.
+//! The path of a connection, top-down: `server` accepts, `session` peeks at the first request, asks the table in force (`routes`) for the cluster, has
+//! `bootstrap_servers` open a connection there, and `bootstrap` or `relay` moves bytes until one side ends. A file imports only those below it.
 //!
 //! | file | what it is |
 //! |---|---|
-//! | [`server`] | listeners, limits, drain |
-//! | [`session`] | one client connection, from accept to its end |
-//! | [`routes`] | the table in force: which file, loaded when, reloaded how |
-//! | [`servers`] | a cluster's bootstrap servers: which of them answers |
-//! | [`login`] | a client's login at the proxy, for routes with `sasl_users` |
-//! | [`relay`] | bootstrap mode: bytes both ways, unchanged |
-//! | [`relayed`] | relay mode: frames both ways, what names a broker is rewritten |
-//! | [`splice`] | an exact number of bytes from one connection to another, without a copy where the kernel can |
-//! | [`brokers`] | virtual brokers: under which node id, host and port a relayed client knows a real one |
-//! | [`topic_ids`] | under which id a relayed client knows a topic |
-//! | [`clients`] | who is and was connected, bounded |
-//! | [`admin`] | `/metrics`, `/healthz`, `/readyz`, `/clients`, `/reload` |
-//! | [`metrics`] | every event once: its log line and its metric |
+//! | `server` | opens the ports, accepts, keeps the limits, drains |
+//! | `admin` | `/metrics`, `/healthz`, `/readyz`, `/clients`, `/reload` |
+//! | `session` | one client connection, from accept to its end |
+//! | `endpoint` | where clients come in: a listener's port, or one of its virtual brokers' |
+//! | `proxy` | what all connections share |
+//! | `summary` | what is known of a connection, told at its end |
+//! | `routes/` | `wished`: the file as the operator wrote it; `table`: what connections are routed by; `ports`: what only a restart changes |
+//! | `bootstrap/` | bootstrap mode: bytes both ways, unchanged; `direction`: one of the two ways |
+//! | `relay/` | relay mode: frames both ways, what names a broker is rewritten; its own map is in `relay/mod.rs` |
+//! | `quiet` | when a connection on which nothing moves is ended |
+//! | `admission` | how many connections may be open |
+//! | `clients` | who is and was connected, bounded |
+//! | `ending` | why a connection ended, and what had moved |
+//! | `bootstrap_servers` | a cluster's bootstrap servers: which of them answers |
+//! | `metrics` | every event once: its log line and its metric |
+//!
+//! `moves/`, which follows the log of decisions, will stand between `proxy` and `routes/`: it gives the table in force its homes, and tells `relay/` where
+//! a topic leads and where a group lives.
 
-pub mod admin;
-pub mod brokers;
-pub mod clients;
-pub mod login;
-pub mod metrics;
-pub mod relay;
-pub mod relayed;
-pub mod routes;
-pub mod server;
-pub mod servers;
-pub mod session;
-pub mod splice;
-pub mod topic_ids;
+mod admin;
+mod admission;
+mod bootstrap;
+mod bootstrap_servers;
+mod clients;
+mod ending;
+mod endpoint;
+mod metrics;
+mod proxy;
+mod quiet;
+mod relay;
+mod routes;
+mod server;
+mod session;
+mod summary;
+
+pub use metrics::install as install_metrics;
+pub use routes::{LoadError, Reloaded, Routes};
+pub use server::{BindError, Server};

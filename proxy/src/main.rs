@@ -6,9 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Parser, ValueEnum};
-use kferry_proxy::metrics;
-use kferry_proxy::routes::Table;
-use kferry_proxy::server::{Proxy, Shared};
+use kferry_proxy::{Routes, Server, install_metrics};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -50,22 +48,22 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let metrics = metrics::install()?;
-    let table = match Table::load(&args.config) {
-        Ok(table) => table,
+    let metrics = install_metrics()?;
+    let routes = match Routes::load(&args.config) {
+        Ok(routes) => Arc::new(routes),
         Err(error) => {
             eprintln!("{error}");
             return Ok(ExitCode::from(2));
         }
     };
     let files = allow_open_files();
-    let proxy = Proxy::bind(table, metrics)?;
+    let server = Server::bind(routes.clone(), metrics)?;
     info!(version = env!("CARGO_PKG_VERSION"), config = %args.config.display(), open_files = files, "kferry-proxy is ready");
 
     let stop = CancellationToken::new();
     tokio::spawn(stop_on_signals(stop.clone())?);
-    tokio::spawn(reload_on_sighup(proxy.shared().clone())?);
-    proxy.run(stop).await;
+    tokio::spawn(reload_on_sighup(routes)?);
+    server.run(stop).await;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -97,12 +95,12 @@ fn stop_on_signals(stop: CancellationToken) -> std::io::Result<impl Future<Outpu
     })
 }
 
-fn reload_on_sighup(shared: Arc<Shared>) -> std::io::Result<impl Future<Output = ()>> {
+fn reload_on_sighup(routes: Arc<Routes>) -> std::io::Result<impl Future<Output = ()>> {
     let mut hup = signal(SignalKind::hangup())?;
     Ok(async move {
         while hup.recv().await.is_some() {
             // The outcome is in the log and the metrics.
-            let _ = shared.table.reload().await;
+            let _ = routes.reload().await;
         }
     })
 }

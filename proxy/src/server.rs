@@ -1,11 +1,8 @@
-//! Listeners, limits, drain.
+//! Opens the ports, accepts connections, keeps the limits, and drains at the end.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -15,22 +12,18 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
-use kferry_config::{Cluster, Listener};
-
 use crate::admin;
-use crate::brokers::{Brokers, virtual_brokers};
-use crate::clients::Clients;
-use crate::metrics::{Bursts, Cause, Closed};
-use crate::relay::Moved;
-use crate::routes::Table;
+use crate::endpoint::Endpoint;
+use crate::proxy::Proxy;
+use crate::routes::Routes;
 use crate::session;
-use crate::splice::{self, Pipes};
+use crate::summary::ConnectionSummary;
 
-/// Connections that the kernel keeps for us while we are busy: all clients of a killed proxy come at once.
+/// Connections of one port that the kernel keeps for the proxy while it is busy: all clients of a killed proxy come at once.
 const BACKLOG: u32 = 4096;
 
 /// How long requests to the admin address that are under way may take at the end. A half-sent one would hold the process forever.
-const LAST_ADMIN_ANSWERS: Duration = Duration::from_secs(1);
+const LAST_ADMIN_RESPONSES: Duration = Duration::from_secs(1);
 
 /// How long connections that are cut may take to tell the log. They have nothing to wait for.
 const LAST_LINES: Duration = Duration::from_secs(1);
@@ -38,153 +31,88 @@ const LAST_LINES: Duration = Duration::from_secs(1);
 /// How long the first clients wait at most until the clusters of relayed clients have said what they know.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
 
-/// How often the clusters of relayed clients are asked for their brokers.
-const FOLLOW: Duration = Duration::from_secs(10);
+/// How long a listener waits after it could not accept a connection.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 /// A port that could not be opened.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address} ({what} in routes.toml): {source}")]
 pub struct BindError {
+    /// The table of the file that asks for the port, and for which broker.
     what: String,
     address: SocketAddr,
     source: io::Error,
 }
 
-/// What the connections of a proxy share.
-#[derive(Debug)]
-pub struct Shared {
-    /// The table in force.
-    pub table: Table,
-    /// Who is and was connected.
-    pub clients: Clients,
-    /// Cancelled when the proxy stops: connections end at a quiet moment.
-    pub drain: CancellationToken,
-    /// Cancelled when `drain_timeout_ms` is over: the connections that are left end.
-    pub cut: CancellationToken,
-    /// For the large bodies of relayed connections.
-    pub pipes: Pipes,
-    pub(crate) bursts: Bursts,
-    brokers: Mutex<HashMap<Arc<str>, Arc<Brokers>>>,
-    pub(crate) metrics: PrometheusHandle,
-    admitted: Admitted,
-}
-
-/// Where a client came in.
-#[derive(Debug)]
-pub struct Door {
-    /// The listener.
-    pub listener: Listener,
-    /// A virtual broker of this cluster, with its real node id. `None`: the listener's own port.
-    pub broker: Option<(Arc<str>, i32)>,
-}
-
-impl Shared {
-    /// What is known of a cluster's brokers.
-    pub fn brokers(&self, cluster: &Cluster) -> Arc<Brokers> {
-        let mut brokers = self.brokers.lock().unwrap_or_else(PoisonError::into_inner);
-        brokers.entry(cluster.name.clone()).or_default().clone()
-    }
-
-    async fn ask_clusters(&self) {
-        let table = self.table.in_force();
-        let asking = table.relayed_clusters().map(|cluster| async { self.brokers(cluster).ask(cluster).await });
-        futures_util::future::join_all(asking).await;
-    }
-
-    /// Follows the clusters of relayed clients: brokers join, leave and change their addresses.
-    async fn follow_brokers(&self, stop: CancellationToken) {
-        loop {
-            self.ask_clusters().await;
-            if timeout(FOLLOW, stop.cancelled()).await.is_ok() {
-                return;
-            }
-        }
-    }
-}
-
 /// A proxy with its ports open.
 #[derive(Debug)]
-pub struct Proxy {
-    shared: Arc<Shared>,
-    doors: Vec<(Door, TcpListener)>,
+pub struct Server {
+    proxy: Arc<Proxy>,
+    ports: Vec<Port>,
     admin: TcpListener,
+    metrics: PrometheusHandle,
 }
 
-impl Proxy {
-    /// Opens every port of the table's file.
+/// A port for Kafka clients that is open.
+#[derive(Debug)]
+struct Port {
+    endpoint: Endpoint,
+    socket: TcpListener,
+}
+
+impl Server {
+    /// Opens every port that the table in force asks for. `metrics`: what `/metrics` shows.
     ///
     /// # Errors
     /// [`BindError`] for the first that does not open.
-    pub fn bind(table: Table, metrics: PrometheusHandle) -> Result<Self, BindError> {
-        let in_force = table.in_force();
-        let config = &in_force.config;
-        let mut doors = Vec::new();
-        for listener in &config.listeners {
-            let bound = bind(listener.bind, || format!("listener {:?}", listener.name))?;
-            info!(listener = &*listener.name, address = %listener.bind, tls = listener.tls.is_some(), "listening for Kafka clients");
-            doors.push((Door { listener: listener.clone(), broker: None }, bound));
-            for cluster in in_force.relayed_clusters() {
-                for (node_id, port) in virtual_brokers(cluster, listener) {
-                    let address = SocketAddr::new(listener.bind.ip(), port);
-                    let bound = bind(address, || format!("listener {:?}, broker {node_id} of cluster {:?}", listener.name, cluster.name))?;
-                    doors.push((Door { listener: listener.clone(), broker: Some((cluster.name.clone(), node_id)) }, bound));
-                }
+    pub fn bind(routes: Arc<Routes>, metrics: PrometheusHandle) -> Result<Self, BindError> {
+        let table = routes.in_force();
+        let mut ports = Vec::new();
+        for endpoint in Endpoint::all(&table) {
+            let socket = bind(endpoint.address(), || endpoint.to_string())?;
+            let listener = &endpoint.listener;
+            if endpoint.broker.is_none() {
+                info!(listener = &*listener.name, address = %listener.bind, tls = listener.tls.is_some(), "listening for Kafka clients");
             }
+            ports.push(Port { endpoint, socket });
         }
-        let admin = bind(config.admin.bind, || "[admin]".to_owned())?;
-        info!(address = %config.admin.bind, "listening for operators: /metrics /healthz /readyz /clients /reload");
-        drop(in_force);
-        let shared = Shared {
-            table,
-            clients: Clients::default(),
-            drain: CancellationToken::new(),
-            cut: CancellationToken::new(),
-            pipes: Pipes::new(splice::MAX_PIPES),
-            bursts: Bursts::default(),
-            brokers: Mutex::default(),
-            metrics,
-            admitted: Admitted::default(),
-        };
-        Ok(Self { shared: Arc::new(shared), doors, admin })
-    }
-
-    /// What its connections share.
-    pub fn shared(&self) -> &Arc<Shared> {
-        &self.shared
+        let admin = bind(table.admin().bind, || "[admin]".to_owned())?;
+        info!(address = %table.admin().bind, "listening for operators: /metrics /healthz /readyz /clients /reload");
+        Ok(Self { proxy: Arc::new(Proxy::new(routes)), ports, admin, metrics })
     }
 
     /// Serves until `stop`, then drains: no new connections, the open ones end at a quiet moment, at the latest after
     /// `limits.drain_timeout_ms`.
     pub async fn run(self, stop: CancellationToken) {
+        let Self { proxy, ports, admin, metrics } = self;
         // What a relayed client is told in its very first answer depends on every cluster that it may come to; one that is down is left out.
-        let _ = timeout(FIRST_LOOK, self.shared.ask_clusters()).await;
+        let _ = timeout(FIRST_LOOK, proxy.ask_clusters()).await;
         let sessions = TaskTracker::new();
-        for (door, listener) in self.doors {
-            tokio::spawn(accept(self.shared.clone(), Arc::new(door), listener, sessions.clone(), stop.clone()));
+        for port in ports {
+            tokio::spawn(accept(proxy.clone(), port, sessions.clone(), stop.clone()));
         }
-        let (shared, following) = (self.shared.clone(), stop.clone());
-        tokio::spawn(async move { shared.follow_brokers(following).await });
-        let shared = self.shared.clone();
-        let watching = stop.clone();
-        tokio::spawn(async move { shared.table.watch(watching).await });
+        let (following, follow_until) = (proxy.clone(), stop.clone());
+        tokio::spawn(async move { following.follow_brokers(follow_until).await });
+        let (watching, watch_until) = (proxy.routes.clone(), stop.clone());
+        tokio::spawn(async move { watching.watch(watch_until).await });
         let served = CancellationToken::new();
-        let admin = tokio::spawn(admin::serve(self.shared.clone(), self.admin, served.clone()));
+        let admin = tokio::spawn(admin::serve(proxy.clone(), metrics, admin, served.clone()));
 
         stop.cancelled().await;
-        let limit = self.shared.table.in_force().config.limits.drain_timeout;
+        let limit = proxy.routes.in_force().limits().drain_timeout;
         info!(connections = sessions.len(), limit_ms = limit.as_millis() as u64, "draining");
-        self.shared.drain.cancel();
+        proxy.drain.cancel();
         sessions.close();
         match timeout(limit, sessions.wait()).await {
             Ok(()) => info!("drained: every connection ended at a quiet moment"),
             Err(_) => {
                 warn!(connections = sessions.len(), "drain_timeout_ms is over: the connections left are cut");
-                self.shared.cut.cancel();
+                proxy.cut.cancel();
                 let _ = timeout(LAST_LINES, sessions.wait()).await;
             }
         }
         served.cancel();
-        let _ = timeout(LAST_ADMIN_ANSWERS, admin).await;
+        let _ = timeout(LAST_ADMIN_RESPONSES, admin).await;
     }
 }
 
@@ -198,115 +126,41 @@ fn bind(address: SocketAddr, what: impl Fn() -> String) -> Result<TcpListener, B
     open().map_err(|source| BindError { what: what(), address, source })
 }
 
-async fn accept(shared: Arc<Shared>, door: Arc<Door>, listener: TcpListener, sessions: TaskTracker, stop: CancellationToken) {
+async fn accept(proxy: Arc<Proxy>, port: Port, sessions: TaskTracker, stop: CancellationToken) {
+    let Port { endpoint, socket: listening } = port;
+    let endpoint = Arc::new(endpoint);
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
-            accepted = listener.accept() => accepted,
+            accepted = listening.accept() => accepted,
         };
         match accepted {
             Ok((socket, peer)) => {
-                let (shared, door) = (shared.clone(), door.clone());
-                sessions.spawn(async move { admit(&shared, &door, socket, peer).await });
+                let (proxy, endpoint) = (proxy.clone(), endpoint.clone());
+                sessions.spawn(async move { admit(&proxy, &endpoint, socket, peer).await });
             }
             Err(error) => {
                 // Mostly EMFILE: it passes when connections end, and the listener must not spin until then.
-                error!(listener = &*door.listener.name, %error, "cannot accept");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                error!(listener = &*endpoint.listener.name, %error, "cannot accept");
+                tokio::time::sleep(ACCEPT_AGAIN).await;
             }
         }
     }
 }
 
 /// Keeps the limits, then serves.
-async fn admit(shared: &Shared, door: &Door, socket: TcpStream, peer: SocketAddr) {
+async fn admit(proxy: &Proxy, endpoint: &Endpoint, socket: TcpStream, peer: SocketAddr) {
     let admitted = {
-        let table = shared.table.in_force();
-        let limits = &table.config.limits;
-        shared.admitted.admit(peer.ip().to_canonical(), limits.max_connections, limits.max_connections_per_ip)
+        let table = proxy.routes.in_force();
+        let limits = table.limits();
+        proxy.admissions.admit(peer.ip().to_canonical(), limits.max_connections, limits.max_connections_per_ip)
     };
     match admitted {
         Ok(_while_open) => {
-            // Requests and answers are passed on as they come: waiting for more to send would be a delay.
+            // Requests and responses are passed on as they come: waiting for more to send would be a delay.
             let _ = socket.set_nodelay(true);
-            session::serve(shared, door, socket, peer).await;
+            session::serve(proxy, endpoint, socket, peer).await;
         }
-        Err(cause) => {
-            let closed = Closed {
-                cause: &cause,
-                listener: &door.listener.name,
-                peer,
-                client: None,
-                sasl_user: None,
-                server: None,
-                moved: Moved::default(),
-                open_for: Duration::ZERO,
-            };
-            closed.emit(&shared.bursts);
-        }
-    }
-}
-
-/// Open connections, in all and by address.
-#[derive(Debug, Default)]
-struct Admitted {
-    all: AtomicUsize,
-    by_ip: Mutex<HashMap<IpAddr, usize>>,
-}
-
-/// An open connection.
-struct Admission<'a> {
-    admitted: &'a Admitted,
-    ip: IpAddr,
-}
-
-impl Admitted {
-    fn admit(&self, ip: IpAddr, max: usize, max_per_ip: usize) -> Result<Admission<'_>, Cause> {
-        let mut by_ip = self.by_ip.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_ip = by_ip.entry(ip).or_default();
-        if *of_ip >= max_per_ip {
-            return Err(Cause::MaxConnectionsPerIp(max_per_ip));
-        }
-        if self.all.load(Ordering::Relaxed) >= max {
-            if *of_ip == 0 {
-                by_ip.remove(&ip);
-            }
-            return Err(Cause::MaxConnections(max));
-        }
-        *of_ip += 1;
-        self.all.fetch_add(1, Ordering::Relaxed);
-        Ok(Admission { admitted: self, ip })
-    }
-}
-
-impl Drop for Admission<'_> {
-    fn drop(&mut self) {
-        let mut by_ip = self.admitted.by_ip.lock().unwrap_or_else(PoisonError::into_inner);
-        self.admitted.all.fetch_sub(1, Ordering::Relaxed);
-        if let Entry::Occupied(mut of_ip) = by_ip.entry(self.ip) {
-            *of_ip.get_mut() -= 1;
-            if *of_ip.get() == 0 {
-                of_ip.remove();
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn limits_hold_and_what_ends_makes_room() {
-        let admitted = Admitted::default();
-        let (a, b) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
-        let first = admitted.admit(a, 3, 2).ok().unwrap();
-        let _second = admitted.admit(a, 3, 2).ok().unwrap();
-        assert!(matches!(admitted.admit(a, 3, 2), Err(Cause::MaxConnectionsPerIp(2))));
-        let _third = admitted.admit(b, 3, 2).ok().unwrap();
-        assert!(matches!(admitted.admit(b, 3, 2), Err(Cause::MaxConnections(3))));
-        drop(first);
-        assert!(admitted.admit(b, 3, 2).is_ok());
-        assert_eq!(admitted.by_ip.lock().unwrap().len(), 2);
+        Err(cause) => ConnectionSummary::new(&endpoint.listener.name, peer).closed(&cause, Duration::ZERO, &proxy.bursts),
     }
 }

@@ -1,6 +1,29 @@
-//! One client connection, from accept to its end.
+//! One client connection, from accept to its end, top-down: [`serve`], [`handshake`], then bootstrap mode or relay mode.
 //!
-//! `accept → TLS → peek the first request → route → connect → relay`, top-down in [`converse`] and [`handshake`].
+//! ```text
+//!            accepted
+//!               │  TLS, where the listener has it; handshake_timeout_ms until the first request is there
+//!               ▼
+//!          first request ─────────▶ no_request, handshake_timeout, not_kafka, tls_failed; drained: who has asked nothing loses nothing
+//!               │  client.id, address, certificate
+//!               ▼
+//!            routed ──────────────▶ no_route
+//!               │
+//!      ┌────────┴─────────┐
+//!      ▼ mode = bootstrap ▼ mode = relay
+//!  any bootstrap       the broker that it came for, or any; the proxy logs in where the route has credentials
+//!  server answers         │ ─────▶ cluster_unreachable, unknown_broker, broker_unreachable
+//!      │                  ▼
+//!      │               logged in at the proxy, where the route has sasl_users ─▶ not_logged_in
+//!      ▼                  ▼
+//!  bytes both ways     frames both ways ──▶ not_advertised, not_rewritten, wrong_answer, no_brokers, unknown_topic_id
+//!      └────────┬─────────┘
+//!               ▼
+//!        client_closed, broker_closed, client_error, broker_error, idle, drained
+//! ```
+//!
+//! From every state: `client_closed`, `client_error`, and `cut` once `drain_timeout_ms` is over. Each connection has one cause for its end, and tells it
+//! once ([`ConnectionSummary::closed`]).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,8 +31,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kafka_protocol::messages::ApiKey;
-use kferry_config::{HostPort, Mode, Route, Security};
+use kferry_config::{HostPort, Mode, Security};
 use kferry_wire::connection::{Bare, ConnectOptions};
+use kferry_wire::frame::{self, SIZE_LEN};
 use kferry_wire::header::{FirstRequest, RequestHeader, Software};
 use kferry_wire::security::tls::subject_of;
 use kferry_wire::stream::Stream;
@@ -18,227 +42,257 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use crate::brokers::{Brokers, World};
-use crate::clients::{Client, Connected};
-use crate::login::Gate;
-use crate::metrics::{self, Cause, Closed, Open};
-use crate::relay::{Moved, Relay};
-use crate::relayed::{Relayed, Relaying, Sasl};
-use crate::routes::InForce;
-use crate::server::{Door, Shared};
-use crate::servers::{Entrance, Knock};
+use crate::bootstrap::ByteRelay;
+use crate::bootstrap_servers::{BrokerLogin, Probe};
+use crate::clients::Client;
+use crate::ending::{Cause, Ending};
+use crate::endpoint::Endpoint;
+use crate::metrics::{self, Open};
+use crate::proxy::Proxy;
+use crate::relay::brokers::{Brokers, World};
+use crate::relay::login::Gate;
+use crate::relay::own_response::{Advertised, ClientSasl};
+use crate::relay::{FrameRelay, Terms};
+use crate::routes::{Routed, RoutingTable};
+use crate::summary::ConnectionSummary;
 
-/// A first request up to this size is read whole before it is sent on. All that clients really begin with is far below.
+/// Bytes up to which a first request is read whole before it is sent on. All that clients really begin with is far below.
 const FIRST_REQUEST: usize = 64 * 1024;
 
-/// What is known of a connection so far, for the line at its end.
-#[derive(Debug, Default)]
-struct Story {
-    client: Option<Connected>,
-    sasl_user: Option<Arc<str>>,
-    server: Option<HostPort>,
-    moved: Moved,
-}
+/// How long a client that was not let in may take to hear why.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Serves a client until its connection ends, and tells the log and the metrics why it did.
-pub async fn serve(proxy: &Shared, door: &Door, socket: TcpStream, peer: SocketAddr) {
+pub(crate) async fn serve(proxy: &Proxy, endpoint: &Endpoint, socket: TcpStream, peer: SocketAddr) {
     let began = Instant::now();
-    let _open = Open::new(&door.listener.name);
-    let mut story = Story::default();
+    let _open = Open::new(&endpoint.listener.name);
+    let mut session = Session { proxy, endpoint, peer, summary: ConnectionSummary::new(&endpoint.listener.name, peer) };
     let cause = tokio::select! {
         // First: what is relayed sees the cut by itself, and tells what has moved.
         biased;
-        cause = converse(proxy, door, socket, peer, &mut story) => cause,
+        cause = session.converse(socket) => cause,
         () = proxy.cut.cancelled() => Cause::Cut,
     };
-    let closed = Closed {
-        cause: &cause,
-        listener: &door.listener.name,
-        peer,
-        client: story.client.as_ref().map(Connected::client),
-        sasl_user: story.sasl_user.as_deref(),
-        server: story.server.as_ref(),
-        moved: story.moved,
-        open_for: began.elapsed(),
-    };
-    closed.emit(&proxy.bursts);
+    session.summary.closed(&cause, began.elapsed(), &proxy.bursts);
 }
 
-async fn converse(proxy: &Shared, door: &Door, socket: TcpStream, peer: SocketAddr, story: &mut Story) -> Cause {
-    // Boxed, here and in the handshake: no phase of a connection carries what another one needs.
-    match Box::pin(handshake(proxy, door, socket, peer, story)).await {
-        Ok(Way::Bootstrap { client, broker, relay }) => {
-            let (end, moved) = Box::pin(relay.run(client, broker)).await;
-            story.moved.requests += moved.requests;
-            story.moved.responses += moved.responses;
-            end.into()
+/// A connection that is being served. It holds no table: one that is replaced must not live for as long as its connections.
+struct Session<'a> {
+    proxy: &'a Proxy,
+    endpoint: &'a Endpoint,
+    peer: SocketAddr,
+    summary: ConnectionSummary,
+}
+
+/// A connection after its handshake: the two modes of a route.
+enum Established {
+    Bootstrap { client: Stream, broker: Stream, relay: ByteRelay },
+    Relay { client: Stream, first: Vec<u8>, broker: Stream, relay: Box<FrameRelay> },
+}
+
+impl Session<'_> {
+    async fn converse(&mut self, socket: TcpStream) -> Cause {
+        // Boxed, here and in the handshake: no phase of a connection carries what another one needs.
+        match Box::pin(self.handshake(socket)).await {
+            Ok(Established::Bootstrap { client, broker, relay }) => {
+                let Ending { cause, moved } = Box::pin(relay.run(client, broker)).await;
+                self.summary.moved.requests += moved.requests;
+                self.summary.moved.responses += moved.responses;
+                cause
+            }
+            Ok(Established::Relay { client, first, broker, relay }) => {
+                let Ending { cause, moved } = Box::pin(relay.run(client, first, broker)).await;
+                self.summary.moved = moved;
+                cause
+            }
+            Err(cause) => cause,
         }
-        Ok(Way::Relay { client, first, broker, relayed }) => {
-            let (cause, moved) = Box::pin(relayed.run(client, first, broker)).await;
-            story.moved = moved;
-            cause
-        }
-        Err(cause) => cause,
     }
-}
 
-/// How a connection goes on after its handshake: the two modes of a route.
-enum Way {
-    Bootstrap { client: Stream, broker: Stream, relay: Relay },
-    Relay { client: Stream, first: Vec<u8>, broker: Stream, relayed: Box<Relayed> },
-}
+    /// Everything up to the first byte of a broker's response.
+    async fn handshake(&mut self, socket: TcpStream) -> Result<Established, Cause> {
+        let table = self.proxy.routes.in_force();
+        let mut first = Vec::with_capacity(512);
+        let client = self.first_request(&table, socket, &mut first).await?;
+        let tls_subject = tls_subject(&client)?;
+        let began = Instant::now();
+        let routed = self.identify(&table, &first, tls_subject.as_deref()).ok_or(Cause::NoRoute)?;
+        let established = match routed.route.mode {
+            Mode::Bootstrap => self.connect_bootstrap(&table, routed, client, first).await?,
+            Mode::Relay => self.connect_relay(&table, routed, client, first).await?,
+        };
+        metrics::routed(&routed.route.name, &routed.home.name, began.elapsed());
+        Ok(established)
+    }
 
-/// Everything up to the first byte of a broker's answer.
-async fn handshake(proxy: &Shared, door: &Door, socket: TcpStream, peer: SocketAddr, story: &mut Story) -> Result<Way, Cause> {
-    let table = proxy.table.in_force();
-    let limits = &table.config.limits;
-    let mut first = Vec::with_capacity(512);
-    let first_request = async {
-        let mut client = accept_tls(&table, &door.listener.name, socket).await?;
-        read_first_request(&mut client, limits.socket_request_max_bytes, &mut first).await?;
-        Ok::<_, Cause>(client)
-    };
-    let client = tokio::select! {
-        client = timeout(limits.handshake_timeout, first_request) => client,
-        // Who has asked nothing yet loses nothing.
-        () = proxy.drain.cancelled() => return Err(Cause::Drained),
-    };
-    let mut client = client.unwrap_or_else(|_| Err(Cause::HandshakeTimeout { got: first.len() }))?;
-    let tls_subject = tls_subject(&client)?;
-    let Ok(FirstRequest::Header { header, frame_len }) = FirstRequest::peek(&first, limits.socket_request_max_bytes) else {
-        unreachable!("read_first_request returns once the header is there")
-    };
+    /// TLS, and the first request into `first`, in the time that a client has for both.
+    async fn first_request(&self, table: &RoutingTable, socket: TcpStream, first: &mut Vec<u8>) -> Result<Stream, Cause> {
+        let limits = table.limits();
+        let arriving = async {
+            let mut client = accept_tls(table, &self.endpoint.listener.name, socket).await?;
+            read_first_request(&mut client, limits.socket_request_max_bytes, first).await?;
+            Ok::<_, Cause>(client)
+        };
+        let arrived = tokio::select! {
+            arrived = timeout(limits.handshake_timeout, arriving) => arrived,
+            // Who has asked nothing yet loses nothing.
+            () = self.proxy.drain.cancelled() => return Err(Cause::Drained),
+        };
+        arrived.unwrap_or_else(|_| Err(Cause::HandshakeTimeout { got: first.len() }))
+    }
 
-    let began = Instant::now();
-    let client_id = header.client_id.unwrap_or_default();
-    let address = peer.ip().to_canonical();
-    let route = table.config.route(client_id, address, tls_subject.as_deref());
-    let software = Software::peek(&first[kferry_wire::frame::SIZE_LEN..]);
-    story.client = Some(proxy.clients.connected(
-        Client {
+    /// Who the client is and where it belongs; from here on `/clients` has its row. `None`: no route is for it.
+    fn identify<'t>(&mut self, table: &'t RoutingTable, first: &[u8], tls_subject: Option<&str>) -> Option<Routed<'t>> {
+        let client_id = header(first).client_id.unwrap_or_default();
+        let address = self.peer.ip().to_canonical();
+        let routed = table.route(client_id, address, tls_subject);
+        let software = Software::peek(&first[SIZE_LEN..]);
+        let client = Client {
             client_id: Client::name(client_id),
             software_name: software.map(|software| Client::name(software.name)),
             software_version: software.map(|software| Client::name(software.version)),
             address,
-            tls_subject: tls_subject.as_deref().map(Client::name),
-            listener: door.listener.name.clone(),
-            route: route.map(|route| route.name.clone()),
-            cluster: route.map(|route| route.cluster.name.clone()),
-        },
-        Timestamp::now(),
-    ));
-    let route = route.ok_or(Cause::NoRoute)?;
+            tls_subject: tls_subject.map(Client::name),
+            listener: self.endpoint.listener.name.clone(),
+            route: routed.map(|routed| routed.route.name.clone()),
+            cluster: routed.map(|routed| routed.home.name.clone()),
+        };
+        self.summary.client = Some(self.proxy.clients.connected(client, Timestamp::now()));
+        routed
+    }
 
-    let way = match route.mode {
-        Mode::Bootstrap => {
-            let asks = first.len() == frame_len && is_question(&header);
-            let knock = if asks { Knock::Ask(first.as_slice().into()) } else { Knock::Connect };
-            let opened = Box::pin(table.servers(&route.cluster).open(&knock)).await.map_err(Cause::ClusterUnreachable)?;
-            let broker = opened.broker.stream;
-            story.server = Some(opened.server);
-            if asks {
-                story.moved.requests = first.len() as u64;
-                first = Vec::new();
-            }
-            let (max_idle, drain) = (limits.connections_max_idle, proxy.drain.clone());
-            let relay = Relay { requests: first, responses: opened.answer, max_idle, drain, cut: proxy.cut.clone() };
-            Way::Bootstrap { client, broker, relay }
+    /// Bootstrap mode: any of the cluster's bootstrap servers that answers.
+    async fn connect_bootstrap(
+        &mut self,
+        table: &RoutingTable,
+        routed: Routed<'_>,
+        client: Stream,
+        mut first: Vec<u8>,
+    ) -> Result<Established, Cause> {
+        let asks = is_question(&first);
+        let probe = if asks { Probe::Ask(first.as_slice().into()) } else { Probe::Connect };
+        let opened = Box::pin(table.servers(routed.home).open(&probe)).await.map_err(Cause::ClusterUnreachable)?;
+        self.summary.server = Some(opened.server);
+        if asks {
+            self.summary.moved.requests = first.len() as u64;
+            first = Vec::new();
         }
-        Mode::Relay => {
-            let brokers = proxy.brokers(&route.cluster);
-            let entered = Box::pin(enter(&table, door, route, client_id, &brokers)).await;
-            // franz-go takes an orderly end before the first answer for wrong settings, and gives up records and its place in the group; it
-            // tries again after a reset.
-            let (Bare { stream: broker, versions, session }, server) = entered.inspect_err(|_| client.reset_when_dropped())?;
-            story.server = Some(server);
-            let relayed = Relayed::new(Relaying {
-                world: World {
-                    cluster: route.cluster.clone(),
-                    brokers,
-                    advertised_host: door.listener.advertised_host.clone().unwrap_or_else(|| door.listener.bind.ip().to_string()),
-                    broker_port_offset: door.listener.broker_port_offset,
-                },
-                versions: table.relayed_clusters().filter_map(|cluster| proxy.brokers(cluster).versions()).chain([versions]).collect(),
-                sasl: if !route.sasl_users.is_empty() {
-                    Sasl::Proxy
-                } else if route.credentials.contains_key(&route.cluster.name) {
-                    Sasl::Hidden
-                } else {
-                    Sasl::Broker
-                },
-                session,
-                request_limit: limits.socket_request_max_bytes,
-                max_idle: limits.connections_max_idle,
-                drain: proxy.drain.clone(),
-                cut: proxy.cut.clone(),
-                pipes: proxy.pipes.clone(),
-            });
-            if !route.sasl_users.is_empty() {
-                let user = Box::pin(let_in(proxy, &table, door, route, &mut client, &mut first, &relayed)).await?;
-                story.sasl_user = Some(user);
-            }
-            Way::Relay { client, first, broker, relayed: Box::new(relayed) }
-        }
-    };
-    metrics::routed(&route.name, &route.cluster.name, began.elapsed());
-    Ok(way)
-}
+        let relay = ByteRelay {
+            requests: first,
+            responses: opened.response,
+            max_idle: table.limits().connections_max_idle,
+            drain: self.proxy.drain.clone(),
+            cut: self.proxy.cut.clone(),
+        };
+        Ok(Established::Bootstrap { client, broker: opened.broker.stream, relay })
+    }
 
-/// Connects to the broker that a relayed client came for, or to any of its cluster, and logs in for it where its route has credentials.
-async fn enter(table: &InForce, door: &Door, route: &Route, client_id: &str, brokers: &Brokers) -> Result<(Bare, HostPort), Cause> {
-    let cluster = &route.cluster;
-    let entrance = Entrance {
-        security: Security {
-            tls: cluster.security.tls.clone(),
-            // Without credentials SASL is between client and broker.
-            sasl: route.credentials.get(&cluster.name).map(|sasl| Some(sasl.clone())),
-        },
-        options: ConnectOptions { client_id: Client::name(client_id), ..ConnectOptions::default() },
-    };
-    match &door.broker {
-        Some((name, node_id)) if *name == cluster.name => {
-            if brokers.address(*node_id).is_none() {
-                brokers.ask(cluster).await;
+    /// Relay mode: the broker that the client came for, the proxy's login there, and the client's login here.
+    async fn connect_relay(
+        &mut self,
+        table: &RoutingTable,
+        routed: Routed<'_>,
+        mut client: Stream,
+        mut first: Vec<u8>,
+    ) -> Result<Established, Cause> {
+        let Routed { route, home } = routed;
+        let listener = &self.endpoint.listener;
+        let brokers = self.proxy.brokers(home);
+        let connected = Box::pin(self.connect_broker(table, routed, header(&first).client_id.unwrap_or_default(), &brokers)).await;
+        // franz-go takes an orderly end before the first answer for wrong settings, and gives up records and its place in the group; it
+        // tries again after a reset.
+        let BrokerConnection { broker: Bare { stream: broker, versions, session }, address } =
+            connected.inspect_err(|_| client.reset_when_dropped())?;
+        self.summary.server = Some(address);
+        let others = table.relayed_clusters().filter_map(|cluster| self.proxy.brokers(cluster).versions());
+        let advertised = Advertised { versions: others.chain([versions]).collect(), sasl: ClientSasl::of(route, home) };
+        if advertised.sasl == ClientSasl::Proxy {
+            self.summary.sasl_user = Some(Box::pin(self.log_in(table, routed, &mut client, &mut first, &advertised)).await?);
+        }
+        let relay = FrameRelay::new(Terms {
+            world: World {
+                cluster: home.clone(),
+                brokers,
+                advertised_host: listener.advertised_host.clone().unwrap_or_else(|| listener.bind.ip().to_string()),
+                broker_port_offset: listener.broker_port_offset,
+            },
+            advertised,
+            session,
+            request_limit: table.limits().socket_request_max_bytes,
+            max_idle: table.limits().connections_max_idle,
+            drain: self.proxy.drain.clone(),
+            cut: self.proxy.cut.clone(),
+            pipes: self.proxy.pipes.clone(),
+        });
+        Ok(Established::Relay { client, first, broker, relay: Box::new(relay) })
+    }
+
+    /// Connects to the broker that a relayed client came for, or to any of its cluster, and logs in for it where its route has credentials.
+    async fn connect_broker(
+        &self,
+        table: &RoutingTable,
+        Routed { route, home }: Routed<'_>,
+        client_id: &str,
+        brokers: &Brokers,
+    ) -> Result<BrokerConnection, Cause> {
+        let login = BrokerLogin {
+            security: Security {
+                tls: home.security.tls.clone(),
+                // Without credentials SASL is between client and broker.
+                sasl: route.credentials.get(&home.name).map(|sasl| Some(sasl.clone())),
+            },
+            options: ConnectOptions { client_id: Client::name(client_id), ..ConnectOptions::default() },
+        };
+        match &self.endpoint.broker {
+            Some(of) if of.cluster == home.name => {
+                let node_id = of.broker.node_id;
+                if brokers.address(node_id).is_none() {
+                    brokers.ask(home).await;
+                }
+                let unknown = || Cause::UnknownBroker { cluster: home.name.clone(), node_id };
+                let address = brokers.address(node_id).ok_or_else(unknown)?;
+                let broker = table.servers(home).log_in(&address, &login).await.map_err(Cause::BrokerUnreachable)?;
+                Ok(BrokerConnection { broker, address })
             }
-            let unknown = || Cause::UnknownBroker { cluster: cluster.name.clone(), node_id: *node_id };
-            let address = brokers.address(*node_id).ok_or_else(unknown)?;
-            let broker = table.servers(cluster).enter(&address, &entrance).await.map_err(Cause::BrokerUnreachable)?;
-            Ok((broker, address))
+            // The bootstrap port, or a virtual broker of the cluster that the client was on before its route changed: what it asks there, any broker
+            // of the new one can answer.
+            _ => {
+                let opened = table.servers(home).open(&Probe::LogIn(Arc::new(login))).await.map_err(Cause::ClusterUnreachable)?;
+                Ok(BrokerConnection { broker: opened.broker, address: opened.server })
+            }
         }
-        // The bootstrap port, or a virtual broker of the cluster that the client was on before its route changed: what it asks there, any broker
-        // of the new one can answer.
-        _ => {
-            let knock = Knock::Enter(Arc::new(entrance));
-            let opened = table.servers(cluster).open(&knock).await.map_err(Cause::ClusterUnreachable)?;
-            Ok((opened.broker, opened.server))
+    }
+
+    /// Has the client log in at the proxy, within the time that it has for its first request. Returns the user's name.
+    async fn log_in(
+        &self,
+        table: &RoutingTable,
+        Routed { route, .. }: Routed<'_>,
+        client: &mut Stream,
+        first: &mut Vec<u8>,
+        advertised: &Advertised,
+    ) -> Result<Arc<str>, Cause> {
+        let protocol = if matches!(client, Stream::Tls(_)) { "SASL_SSL" } else { "SASL_PLAINTEXT" };
+        let mechanisms = table.sasl_mechanisms(&self.endpoint.listener);
+        let gate = Gate { users: table.users(), allowed: &route.sasl_users, mechanisms, protocol };
+        let logged_in = tokio::select! {
+            logged_in = timeout(table.limits().handshake_timeout, gate.log_in(client, first, advertised)) => logged_in,
+            () = self.proxy.drain.cancelled() => return Err(Cause::Drained),
+        };
+        let late = || Err(Cause::NotLoggedIn("it had not logged in before limits.handshake_timeout_ms".to_owned()));
+        let result = logged_in.unwrap_or_else(|_| late());
+        if result.is_err() {
+            // It has been told why, and shall hear it to the end. It is gone either way.
+            let _ = timeout(LAST_WORDS, client.shutdown()).await;
         }
+        result
     }
 }
 
-/// Has the client log in at the proxy, within the time that it has for its first request.
-async fn let_in(
-    proxy: &Shared,
-    table: &InForce,
-    door: &Door,
-    route: &Route,
-    client: &mut Stream,
-    first: &mut Vec<u8>,
-    relayed: &Relayed,
-) -> Result<Arc<str>, Cause> {
-    let protocol = if matches!(client, Stream::Tls(_)) { "SASL_SSL" } else { "SASL_PLAINTEXT" };
-    let mechanisms = table.sasl_mechanisms(&door.listener);
-    let gate = Gate { users: &table.users, allowed: &route.sasl_users, mechanisms, protocol };
-    let logged_in = tokio::select! {
-        logged_in = timeout(table.config.limits.handshake_timeout, gate.log_in(client, first, relayed)) => logged_in,
-        () = proxy.drain.cancelled() => return Err(Cause::Drained),
-    };
-    let late = || Err(Cause::NotLoggedIn("it had not logged in before limits.handshake_timeout_ms".to_owned()));
-    let result = logged_in.unwrap_or_else(|_| late());
-    if result.is_err() {
-        // It has been told why, and shall hear it to the end. It is gone either way.
-        let _ = timeout(Duration::from_secs(1), client.shutdown()).await;
-    }
-    result
+/// A connection to a broker, and where that is.
+struct BrokerConnection {
+    broker: Bare,
+    address: HostPort,
 }
 
 /// The subject of the certificate that a client has shown.
@@ -250,7 +304,7 @@ fn tls_subject(client: &Stream) -> Result<Option<String>, Cause> {
     shown.map(subject_of).transpose().map_err(unreadable)
 }
 
-async fn accept_tls(table: &InForce, listener: &str, socket: TcpStream) -> Result<Stream, Cause> {
+async fn accept_tls(table: &RoutingTable, listener: &str, socket: TcpStream) -> Result<Stream, Cause> {
     let Some(tls) = table.tls(listener) else { return Ok(Stream::Tcp(socket)) };
     let mut front = [0];
     match socket.peek(&mut front).await {
@@ -282,7 +336,13 @@ async fn read_first_request(client: &mut Stream, limit: usize, first: &mut Vec<u
     }
 }
 
-/// Whether a first request may be asked of two servers: these change nothing, and are what clients begin with.
-fn is_question(header: &RequestHeader<'_>) -> bool {
-    matches!(header.api(), Some(ApiKey::ApiVersions | ApiKey::Metadata | ApiKey::SaslHandshake))
+/// The header of a first request that has been read.
+fn header(first: &[u8]) -> RequestHeader<'_> {
+    RequestHeader::peek(&first[SIZE_LEN..]).expect("read_first_request returns once the header is there")
+}
+
+/// Whether a first request has arrived whole, and may be asked of two servers: these change nothing, and are what clients begin with.
+fn is_question(first: &[u8]) -> bool {
+    let whole = matches!(frame::size(first, usize::MAX), Ok(Some(size)) if first.len() == SIZE_LEN + size);
+    whole && matches!(header(first).api(), Some(ApiKey::ApiVersions | ApiKey::Metadata | ApiKey::SaslHandshake))
 }

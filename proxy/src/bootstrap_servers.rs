@@ -23,77 +23,96 @@ use tokio_rustls::rustls::ClientConfig;
 
 use crate::metrics;
 
-/// One server's time to connect and answer.
+/// How long one server may take to connect and to answer.
 const ATTEMPT: Duration = Duration::from_secs(10);
 
-/// After this long without an answer the next server is asked as well.
+/// How long a server may go without answering until the next one is asked as well.
 const OVERTAKE: Duration = Duration::from_millis(500);
 
-/// So long a server that failed is asked last.
+/// How long a server that failed is asked last.
 const PENALTY: Duration = Duration::from_secs(10);
 
-/// What a TLS port sends back to a plaintext request. As the size of an answer it would be 336 MiB.
+/// The first bytes of what a TLS port sends back to a plaintext request. As the size of a response they would be 336 MiB.
 const TLS_ALERT: [u8; 2] = [0x15, 0x03];
 
 /// The bootstrap servers of one cluster, and what is known of them.
 #[derive(Debug)]
-pub struct BootstrapServers {
+pub(crate) struct BootstrapServers {
     cluster: Arc<Cluster>,
+    /// For clusters whose `security_protocol` has TLS.
     tls: Option<Arc<ClientConfig>>,
+    /// In the order of the file.
     servers: Vec<Server>,
+    /// How many times they were asked: the server at this number, modulo how many there are, comes first.
     next: AtomicUsize,
 }
 
 #[derive(Debug)]
 struct Server {
     address: HostPort,
+    /// When it failed last, unless it has answered since.
     failed: Mutex<Option<Instant>>,
 }
 
 /// A connection to a broker that has answered.
 #[derive(Debug)]
-pub struct Opened {
-    /// The connection; with what the broker knows only if it was asked to let somebody in.
+pub(crate) struct Opened {
+    /// The connection. With the versions that the broker knows only for [`Probe::LogIn`].
     pub broker: Bare,
     /// Which server it is.
     pub server: HostPort,
-    /// The beginning of its answer to the question, if there was one.
-    pub answer: Vec<u8>,
+    /// The beginning of its response to the request of [`Probe::Ask`], size included.
+    pub response: Vec<u8>,
 }
 
-/// How a server shows that it answers.
+/// What a server has to do to count as good.
 #[derive(Debug, Clone)]
-pub enum Knock {
-    /// It accepts.
+pub(crate) enum Probe {
+    /// Accept the connection.
     Connect,
-    /// It answers this: one whole request with its size that may be asked of several servers.
+    /// Answer this: one whole request, size included, that may be asked of several servers.
     Ask(Arc<[u8]>),
-    /// It lets the client in: ApiVersions, and the login if there is one.
-    Enter(Arc<Entrance>),
+    /// Answer ApiVersions, and take the login if there is one.
+    LogIn(Arc<BrokerLogin>),
 }
 
-/// As whom to come.
+/// As whom the proxy comes to a broker for a relayed client.
 #[derive(Debug)]
-pub struct Entrance {
+pub(crate) struct BrokerLogin {
     /// TLS as the cluster's; SASL only where the proxy logs in for the client.
     pub security: Security,
-    /// The client's own.
+    /// With the client's own `client.id`.
     pub options: ConnectOptions,
+}
+
+/// A server that has done what was asked of it, with the beginning of its response if it was a request.
+struct Answered {
+    broker: Bare,
+    response: Vec<u8>,
 }
 
 /// No bootstrap server of a cluster answered.
 #[derive(Debug)]
-pub struct Unreachable {
+pub(crate) struct Unreachable {
     /// Its name.
     pub cluster: Arc<str>,
-    /// Each server that was tried, and why not.
-    pub tried: Vec<(HostPort, String)>,
+    /// Every server, in the order in which they failed.
+    pub failed: Vec<FailedServer>,
+}
+
+/// A bootstrap server that does not answer.
+#[derive(Debug)]
+pub(crate) struct FailedServer {
+    /// Which.
+    pub server: HostPort,
+    /// What went wrong, and what to do where that is known.
+    pub error: String,
 }
 
 impl fmt::Display for Unreachable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "no bootstrap server of cluster {} answers:", self.cluster)?;
-        for (n, (server, error)) in self.tried.iter().enumerate() {
+        for (n, FailedServer { server, error }) in self.failed.iter().enumerate() {
             write!(f, "{} {server}: {error}", if n == 0 { "" } else { ";" })?;
         }
         Ok(())
@@ -105,34 +124,29 @@ impl BootstrapServers {
     ///
     /// # Errors
     /// [`SecurityError`] names the file that is not right.
-    pub fn new(cluster: Arc<Cluster>) -> Result<Self, SecurityError> {
+    pub(crate) fn new(cluster: Arc<Cluster>) -> Result<Self, SecurityError> {
         let tls = cluster.security.tls.as_ref().map(client_config).transpose()?;
         let servers =
             cluster.bootstrap_servers.iter().map(|address| Server { address: address.clone(), failed: Mutex::new(None) }).collect();
         Ok(Self { cluster, tls, servers, next: AtomicUsize::new(0) })
     }
 
-    /// Which cluster it is.
-    pub fn cluster(&self) -> &Arc<Cluster> {
-        &self.cluster
-    }
-
     /// Connects to whichever server answers first.
     ///
     /// # Errors
     /// [`Unreachable`] when all have failed, at the latest after 10 s and half a second for each server.
-    pub async fn open(self: &Arc<Self>, knock: &Knock) -> Result<Opened, Unreachable> {
+    pub(crate) async fn open(self: &Arc<Self>, probe: &Probe) -> Result<Opened, Unreachable> {
         let mut waiting = self.order().into_iter();
         let mut attempts = JoinSet::new();
-        let mut tried = Vec::new();
+        let mut failed = Vec::new();
         let mut asked = Vec::new();
         loop {
             if let Some(index) = waiting.next() {
-                let (servers, knock) = (self.clone(), knock.clone());
-                attempts.spawn(async move { (index, servers.attempt(index, &knock).await) });
+                let (servers, probe) = (self.clone(), probe.clone());
+                attempts.spawn(async move { (index, servers.attempt(index, &probe).await) });
                 asked.push(index);
             } else if attempts.is_empty() {
-                return Err(Unreachable { cluster: self.cluster.name.clone(), tried });
+                return Err(Unreachable { cluster: self.cluster.name.clone(), failed });
             }
             let overtake = async {
                 if waiting.len() == 0 {
@@ -146,16 +160,16 @@ impl BootstrapServers {
                     let address = self.servers[index].address.clone();
                     asked.retain(|asked| *asked != index);
                     match result {
-                        Ok((broker, answer)) => {
-                            self.told(index, None);
+                        Ok(Answered { broker, response }) => {
+                            self.tried(index, None);
                             for slow in asked {
-                                self.told(slow, Some("another bootstrap server answered sooner"));
+                                self.tried(slow, Some("another bootstrap server answered sooner"));
                             }
-                            return Ok(Opened { broker, server: address, answer });
+                            return Ok(Opened { broker, server: address, response });
                         }
                         Err(error) => {
-                            self.told(index, Some(&error));
-                            tried.push((address, error));
+                            self.tried(index, Some(&error));
+                            failed.push(FailedServer { server: address, error });
                         }
                     }
                 }
@@ -175,17 +189,17 @@ impl BootstrapServers {
         order
     }
 
-    fn told(&self, index: usize, error: Option<&str>) {
+    fn tried(&self, index: usize, error: Option<&str>) {
         let server = &self.servers[index];
         *server.failed.lock().unwrap_or_else(PoisonError::into_inner) = error.map(|_| Instant::now());
         metrics::server_tried(&self.cluster.name, &server.address, error);
     }
 
-    async fn attempt(&self, index: usize, knock: &Knock) -> Result<(Bare, Vec<u8>), String> {
+    async fn attempt(&self, index: usize, probe: &Probe) -> Result<Answered, String> {
         let address @ HostPort { host, port } = &self.servers[index].address;
-        if let Knock::Enter(entrance) = knock {
-            let entered = self.enter(address, entrance).await.map_err(|error| error.refusal.to_string())?;
-            return Ok((entered, Vec::new()));
+        if let Probe::LogIn(login) = probe {
+            let broker = self.log_in(address, login).await.map_err(|error| error.refusal.to_string())?;
+            return Ok(Answered { broker, response: Vec::new() });
         }
         let attempt = async {
             let tcp = TcpStream::connect((host.as_str(), *port)).await.map_err(|error| error.to_string())?;
@@ -198,27 +212,27 @@ impl BootstrapServers {
                     Stream::Tls(Box::new(tls.map_err(|error| self.tls_failed(&error, host))?.into()))
                 }
             };
-            let mut answer = Vec::new();
-            if let Knock::Ask(question) = knock {
+            let mut response = Vec::new();
+            if let Probe::Ask(request) = probe {
                 let protocol = self.cluster.security.protocol();
-                ask(&mut stream, question, &mut answer).await.map_err(|error| {
+                ask(&mut stream, request, &mut response).await.map_err(|error| {
                     format!("closed at the first request ({error}): is its security.protocol {protocol}, as the file says?")
                 })?;
-                if answer.starts_with(&TLS_ALERT) {
+                if response.starts_with(&TLS_ALERT) {
                     return Err(format!("answers with TLS: set security_protocol to SSL or SASL_SSL instead of {protocol}"));
                 }
             }
-            Ok((Bare { stream, versions: Versions::default(), session: None }, answer))
+            Ok(Answered { broker: Bare { stream, versions: Versions::default(), session: None }, response })
         };
         timeout(ATTEMPT, attempt).await.unwrap_or_else(|_| Err(format!("no answer within {} s", ATTEMPT.as_secs())))
     }
 
-    /// Connects to one broker, wherever it is, and is let in.
+    /// Connects to one broker of the cluster, wherever it is, and logs in there.
     ///
     /// # Errors
     /// [`ConnectError`]
-    pub async fn enter(&self, broker: &HostPort, entrance: &Entrance) -> Result<Bare, ConnectError> {
-        Connection::open(broker, &entrance.security, self.tls.clone(), &entrance.options).await
+    pub(crate) async fn log_in(&self, broker: &HostPort, login: &BrokerLogin) -> Result<Bare, ConnectError> {
+        Connection::open(broker, &login.security, self.tls.clone(), &login.options).await
     }
 
     fn tls_failed(&self, error: &io::Error, host: &str) -> String {
@@ -233,10 +247,10 @@ impl BootstrapServers {
     }
 }
 
-async fn ask(stream: &mut Stream, question: &[u8], answer: &mut Vec<u8>) -> io::Result<()> {
-    stream.write_all(question).await?;
+async fn ask(stream: &mut Stream, request: &[u8], response: &mut Vec<u8>) -> io::Result<()> {
+    stream.write_all(request).await?;
     stream.flush().await?;
-    match stream.read_buf(answer).await? {
+    match stream.read_buf(response).await? {
         0 => Err(io::ErrorKind::UnexpectedEof.into()),
         _ => Ok(()),
     }

@@ -21,58 +21,61 @@ use kferry_wire::stream::Stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::sleep;
 
+use super::own_response::{Advertised, ILLEGAL_SASL_STATE, UNSUPPORTED_SASL_MECHANISM, UNSUPPORTED_VERSION, own_response};
 use crate::clients::Client;
-use crate::metrics::Cause;
-use crate::relayed::{ILLEGAL_SASL_STATE, Relayed, UNSUPPORTED_SASL_MECHANISM, UNSUPPORTED_VERSION, own_frame};
+use crate::ending::Cause;
 
-/// The broker's `sasl.server.max.receive.size`.
+/// Bytes of the largest request before the login, as the broker's `sasl.server.max.receive.size`.
 const LARGEST: usize = 512 * 1024;
 
-/// The broker's `connection.failed.authentication.delay.ms`: how long who guesses passwords waits for each.
+/// How long a client waits for the response to a wrong password, as with the broker's `connection.failed.authentication.delay.ms`: guessing takes time.
 const GUESSING: Duration = Duration::from_millis(100);
 
 /// Kafka's `SASL_AUTHENTICATION_FAILED`
 const SASL_AUTHENTICATION_FAILED: i16 = 58;
 
-/// Who may come in, and how.
+/// Who may log in through a listener to a route, and how.
 #[derive(Debug)]
-pub struct Gate<'a> {
+pub(crate) struct Gate<'a> {
     /// All users of the file.
     pub users: &'a Arc<Users>,
     /// `sasl_users` of the route.
     pub allowed: &'a [Arc<str>],
     /// `sasl_enabled_mechanisms` of the listener.
     pub mechanisms: &'a [SaslMechanism],
-    /// What the client is to set.
+    /// The `security.protocol` that clients of the listener are to set.
     pub protocol: &'static str,
 }
 
 /// A request, read whole.
-struct Asked {
+struct LoginRequest {
     api: &'static Api,
+    /// Perhaps one that kferry does not speak.
     version: i16,
     correlation_id: i32,
+    /// Behind the header.
     body: Vec<u8>,
 }
 
 impl Gate<'_> {
-    /// Answers until the client is logged in, and says as whom. `first` is what was read of it already, and in the end what was read too much.
+    /// Answers until the client is logged in, and returns the user's name. `read`: what was read of the client already, and in the end what was read
+    /// beyond the login. `advertised`: what the client is told that it may use.
     ///
     /// # Errors
     /// [`Cause::NotLoggedIn`]: the client has been told why, as far as it may know.
-    pub async fn log_in(&self, client: &mut Stream, first: &mut Vec<u8>, relayed: &Relayed) -> Result<Arc<str>, Cause> {
+    pub(crate) async fn log_in(&self, client: &mut Stream, read: &mut Vec<u8>, advertised: &Advertised) -> Result<Arc<str>, Cause> {
         let mut login: Option<(SaslMechanism, Verification)> = None;
         loop {
-            let Asked { api, version, correlation_id, body } = next(client, first).await?;
+            let LoginRequest { api, version, correlation_id, body } = next(client, read).await?;
             let within = api.versions().is_some_and(|(min, max)| (min..=max).contains(&version));
-            let mut tell = async |answer: Vec<u8>| {
-                client.write_all(&answer).await.map_err(Cause::ClientError)?;
+            let mut tell = async |response: Vec<u8>| {
+                client.write_all(&response).await.map_err(Cause::ClientError)?;
                 client.flush().await.map_err(Cause::ClientError)
             };
             match api.key {
                 ApiKey::ApiVersions => {
                     let (version, error_code) = if within { (version, 0) } else { (0, UNSUPPORTED_VERSION) };
-                    tell(own_frame(correlation_id, &relayed.api_versions(version, error_code))).await?;
+                    tell(own_response(correlation_id, &advertised.api_versions_body(version, error_code))).await?;
                 }
                 ApiKey::SaslHandshake => {
                     let wanted = handshake_mechanism(&body).unwrap_or_default();
@@ -87,7 +90,7 @@ impl Gate<'_> {
                         None => (UNSUPPORTED_SASL_MECHANISM, self.not_enabled(wanted)),
                         Some(_) => (0, String::new()),
                     };
-                    tell(self.handshake_answer(correlation_id, error_code)).await?;
+                    tell(self.handshake_response(correlation_id, error_code)).await?;
                     match mechanism {
                         Some(mechanism) if error_code == 0 => {
                             login = Some((*mechanism, Verification::new(self.users.clone(), self.allowed, *mechanism)));
@@ -98,13 +101,13 @@ impl Gate<'_> {
                 ApiKey::SaslAuthenticate if within => {
                     let Some((mechanism, verification)) = &mut login else {
                         let told = "SaslHandshake must come before SaslAuthenticate";
-                        tell(authenticate_answer(correlation_id, version, ILLEGAL_SASL_STATE, told, Vec::new())).await?;
+                        tell(authenticate_response(correlation_id, version, ILLEGAL_SASL_STATE, told, Vec::new())).await?;
                         return Err(Cause::NotLoggedIn("it sent SaslAuthenticate without SaslHandshake".to_owned()));
                     };
                     match verification.answer(authenticate_message(&body, version).unwrap_or_default()) {
-                        Verdict::Challenge(bytes) => tell(authenticate_answer(correlation_id, version, 0, "", bytes)).await?,
+                        Verdict::Challenge(bytes) => tell(authenticate_response(correlation_id, version, 0, "", bytes)).await?,
                         Verdict::Accepted { user, answer } => {
-                            tell(authenticate_answer(correlation_id, version, 0, "", answer)).await?;
+                            tell(authenticate_response(correlation_id, version, 0, "", answer)).await?;
                             return Ok(user);
                         }
                         Verdict::Refused { user, why } => {
@@ -114,7 +117,7 @@ impl Gate<'_> {
                             let told = format!(
                                 "Authentication failed during authentication due to invalid credentials with SASL mechanism {mechanism}"
                             );
-                            tell(authenticate_answer(correlation_id, version, SASL_AUTHENTICATION_FAILED, &told, Vec::new())).await?;
+                            tell(authenticate_response(correlation_id, version, SASL_AUTHENTICATION_FAILED, &told, Vec::new())).await?;
                             let user = user.map(|user| format!(" as the user {:?}", Client::name(&user))).unwrap_or_default();
                             return Err(Cause::NotLoggedIn(format!("it tried {mechanism}{user}: {why}")));
                         }
@@ -140,34 +143,34 @@ impl Gate<'_> {
         )
     }
 
-    fn handshake_answer(&self, correlation_id: i32, error_code: i16) -> Vec<u8> {
+    fn handshake_response(&self, correlation_id: i32, error_code: i16) -> Vec<u8> {
         let names = self.mechanisms.iter().map(|mechanism| StrBytes::from_static_str(mechanism.name())).collect();
-        let answer = SaslHandshakeResponse::default().with_error_code(error_code).with_mechanisms(names);
+        let response = SaslHandshakeResponse::default().with_error_code(error_code).with_mechanisms(names);
         // Version 0 looks the same.
-        encoded(correlation_id, &answer, 1)
+        encoded(correlation_id, &response, 1)
     }
 }
 
-fn authenticate_answer(correlation_id: i32, version: i16, error_code: i16, message: &str, bytes: Vec<u8>) -> Vec<u8> {
+fn authenticate_response(correlation_id: i32, version: i16, error_code: i16, message: &str, bytes: Vec<u8>) -> Vec<u8> {
     let message = (error_code != 0).then(|| StrBytes::from_string(message.to_owned()));
     // No session_lifetime_ms: a password that was right stays so until the connection ends.
-    let answer =
+    let response =
         SaslAuthenticateResponse::default().with_error_code(error_code).with_error_message(message).with_auth_bytes(Bytes::from(bytes));
-    encoded(correlation_id, &answer, version)
+    encoded(correlation_id, &response, version)
 }
 
-fn encoded<R: Encodable + HeaderVersion>(correlation_id: i32, answer: &R, version: i16) -> Vec<u8> {
+fn encoded<R: Encodable + HeaderVersion>(correlation_id: i32, response: &R, version: i16) -> Vec<u8> {
     let mut body = Vec::new();
     if R::header_version(version) > 0 {
         // No tagged fields.
         body.push(0);
     }
-    answer.encode(&mut body, version).expect("these versions have these fields");
-    own_frame(correlation_id, &body)
+    response.encode(&mut body, version).expect("these versions have these fields");
+    own_response(correlation_id, &body)
 }
 
 /// Reads the next request.
-async fn next(client: &mut Stream, read: &mut Vec<u8>) -> Result<Asked, Cause> {
+async fn next(client: &mut Stream, read: &mut Vec<u8>) -> Result<LoginRequest, Cause> {
     let size = loop {
         match frame::size(read, LARGEST) {
             Ok(Some(size)) if read.len() >= SIZE_LEN + size => break size,
@@ -189,5 +192,5 @@ async fn next(client: &mut Stream, read: &mut Vec<u8>) -> Result<Asked, Cause> {
     let api = Api::of(api_key).ok_or(Cause::NotAdvertised { api_key, version })?;
     let within = api.versions().is_some_and(|(min, max)| (min..=max).contains(&version));
     let body_at = body_at(&request, header.len, within && api.is_flexible(version)).ok_or_else(short)?;
-    Ok(Asked { api, version, correlation_id, body: request[body_at..].to_vec() })
+    Ok(LoginRequest { api, version, correlation_id, body: request[body_at..].to_vec() })
 }

@@ -29,47 +29,48 @@ const NAMESPACE: Uuid = Uuid::from_u128(0x6b66_6572_7279_4b61_a3d5_1f0c_9e27_b84
 /// How long a message waits for the list of topics. A client's `request.timeout.ms` is 30 s, the session of a group's member 45 s.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// Not listed again sooner than this, however many clients send ids that nobody has.
+/// How long the topics of a cluster are not listed again, however many clients send ids that nobody has.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Ids that are remembered beside those of the last list. With one more all are forgotten, and what is in use is asked for again: topics that come
+/// Pairs of ids that are remembered beside those of the last list. With one more all are forgotten, and what is in use is asked for again: topics that come
 /// and go would fill the memory otherwise. A pair takes some 100 bytes.
 const LEARNED: usize = 100_000;
 
-/// A list of a million partitions has some 60 MiB.
+/// Bytes of the largest list of a cluster's topics. One of a million partitions has some 60 MiB.
 const MAX_LIST: usize = 64 * 1024 * 1024;
 
 /// The version from which on topics have ids and an answer still has what relayed clients get; every broker that knows the consumer protocol has it.
 const METADATA: VersionRange = VersionRange { min: 12, max: 12 };
 
 /// The id under which clients know a topic: version 5 of RFC 9562, so never one of Kafka's own, which are random or reserved.
-pub fn virtual_topic_id(name: &str) -> Uuid {
+pub(crate) fn virtual_topic_id(name: &str) -> Uuid {
     Uuid::new_v5(&NAMESPACE, name.as_bytes())
 }
 
 /// Whether an id may be one of [`virtual_topic_id`]'s.
-pub fn is_virtual(topic_id: Uuid) -> bool {
+pub(crate) fn is_virtual(topic_id: Uuid) -> bool {
     topic_id.get_version_num() == 5
 }
 
 /// What is known of the topic ids of one cluster.
 #[derive(Debug, Default)]
-pub struct TopicIds {
-    known: Mutex<Known>,
+pub(crate) struct TopicIds {
+    pairs: Mutex<IdPairs>,
     /// When the last list was asked for, and how that ended. One at a time.
     listed: tokio::sync::Mutex<Option<(Instant, Result<(), String>)>>,
 }
 
 #[derive(Debug, Default)]
-struct Known {
-    /// A topic that was deleted and created again is in it twice: the old id may still come.
+struct IdPairs {
+    /// From a real id to the virtual one. A topic that was deleted and created again is in it twice: the old id may still come.
     virtual_ids: HashMap<Uuid, Uuid>,
+    /// From a virtual id to the real one that is in use.
     real_ids: HashMap<Uuid, Uuid>,
     /// How many topics the last list had.
     listed: usize,
 }
 
-impl Known {
+impl IdPairs {
     fn insert(&mut self, real: Uuid, name: &str) {
         let virtual_id = virtual_topic_id(name);
         self.virtual_ids.insert(real, virtual_id);
@@ -84,31 +85,31 @@ impl Known {
 
 impl TopicIds {
     /// The virtual id of a topic's real one, if that is known.
-    pub fn virtual_id(&self, real: Uuid) -> Option<Uuid> {
-        self.known().virtual_ids.get(&real).copied()
+    pub(crate) fn virtual_id(&self, real: Uuid) -> Option<Uuid> {
+        self.pairs().virtual_ids.get(&real).copied()
     }
 
     /// The real id behind a virtual one, if that is known.
-    pub fn real_id(&self, virtual_id: Uuid) -> Option<Uuid> {
-        self.known().real_ids.get(&virtual_id).copied()
+    pub(crate) fn real_id(&self, virtual_id: Uuid) -> Option<Uuid> {
+        self.pairs().real_ids.get(&virtual_id).copied()
     }
 
     /// A broker has told the id of a topic.
-    pub fn learn(&self, real: Uuid, name: &str) {
-        let mut known = self.known();
-        if known.virtual_ids.len() >= known.listed + LEARNED && !known.virtual_ids.contains_key(&real) {
-            known.clear();
+    pub(crate) fn learn(&self, real: Uuid, name: &str) {
+        let mut pairs = self.pairs();
+        if pairs.virtual_ids.len() >= pairs.listed + LEARNED && !pairs.virtual_ids.contains_key(&real) {
+            pairs.clear();
         }
-        known.insert(real, name);
+        pairs.insert(real, name);
     }
 
     /// A broker has said that no topic has this id: the next who asks for its name's gets that of a topic that was created again.
-    pub fn forget(&self, real: Uuid) {
-        let mut known = self.known();
-        if let Some(virtual_id) = known.virtual_ids.get(&real).copied()
-            && known.real_ids.get(&virtual_id) == Some(&real)
+    pub(crate) fn forget(&self, real: Uuid) {
+        let mut pairs = self.pairs();
+        if let Some(virtual_id) = pairs.virtual_ids.get(&real).copied()
+            && pairs.real_ids.get(&virtual_id) == Some(&real)
         {
-            known.real_ids.remove(&virtual_id);
+            pairs.real_ids.remove(&virtual_id);
         }
     }
 
@@ -117,7 +118,7 @@ impl TopicIds {
     ///
     /// # Errors
     /// Why the cluster could not be asked, at the latest after 5 s.
-    pub async fn list(&self, cluster: &Cluster) -> Result<(), String> {
+    pub(crate) async fn list(&self, cluster: &Cluster) -> Result<(), String> {
         let late = || Err(format!("no list of its topics within {} s", DEADLINE.as_secs()));
         timeout(DEADLINE, self.listed_since(Instant::now(), cluster)).await.unwrap_or_else(|_| late())
     }
@@ -156,13 +157,13 @@ impl TopicIds {
             };
             match asked.await {
                 Ok(topics) => {
-                    let mut known = self.known();
-                    known.listed = topics.len();
-                    if known.virtual_ids.len() > topics.len() + LEARNED {
-                        known.clear();
+                    let mut pairs = self.pairs();
+                    pairs.listed = topics.len();
+                    if pairs.virtual_ids.len() > topics.len() + LEARNED {
+                        pairs.clear();
                     }
                     for (real, name) in &topics {
-                        known.insert(*real, name);
+                        pairs.insert(*real, name);
                     }
                     return Ok(());
                 }
@@ -172,8 +173,8 @@ impl TopicIds {
         Err(failures.join("; "))
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn pairs(&self) -> MutexGuard<'_, IdPairs> {
+        self.pairs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -253,7 +254,7 @@ mod tests {
             ids.learn(Uuid::from_u128(n as u128), &n.to_string());
             ids.learn(Uuid::from_u128(n as u128), &n.to_string());
         }
-        assert_eq!(ids.known().virtual_ids.len(), 10);
+        assert_eq!(ids.pairs().virtual_ids.len(), 10);
         assert_eq!(ids.virtual_id(Uuid::from_u128(LEARNED as u128 + 10)), Some(virtual_topic_id(&(LEARNED + 10).to_string())));
     }
 

@@ -18,23 +18,23 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::metrics;
-use crate::topic_ids::{TopicIds, is_virtual, virtual_topic_id};
+use crate::relay::topic_ids::{TopicIds, is_virtual, virtual_topic_id};
 
 /// What relayed clients take for the id of their cluster, whichever it is: one that changed would make them refuse or warn.
-pub const CLUSTER_ID: &str = "kferry";
+pub(crate) const CLUSTER_ID: &str = "kferry";
 
 /// What a node id becomes in a request when no broker of the cluster has it, such as one from the time before a client's route changed: the broker
 /// refuses it with its own error. No broker has this one, since `node_ids` end far below.
 const NO_BROKER: i32 = i32::MAX;
 
-/// Not asked again sooner than this, however many clients want to know.
+/// How long a cluster is not asked again, however many clients want to know.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The node id under which clients know a broker.
 ///
 /// # Errors
 /// [`Unmapped`] outside of the cluster's `node_ids`.
-pub fn virtual_node_id(cluster: &Cluster, node_id: i32) -> Result<i32, Unmapped> {
+pub(crate) fn virtual_node_id(cluster: &Cluster, node_id: i32) -> Result<i32, Unmapped> {
     match &cluster.brokers {
         Some(brokers) if brokers.node_ids.contains(&node_id) => Ok(i32::from(cluster.id) * NODE_IDS + node_id),
         _ => Err(Unmapped(node_id)),
@@ -45,7 +45,7 @@ pub fn virtual_node_id(cluster: &Cluster, node_id: i32) -> Result<i32, Unmapped>
 ///
 /// # Errors
 /// [`Unmapped`]: it is another cluster's, or nobody's.
-pub fn real_node_id(cluster: &Cluster, virtual_id: i32) -> Result<i32, Unmapped> {
+pub(crate) fn real_node_id(cluster: &Cluster, virtual_id: i32) -> Result<i32, Unmapped> {
     let node_id = virtual_id - i32::from(cluster.id) * NODE_IDS;
     match &cluster.brokers {
         Some(brokers) if brokers.node_ids.contains(&node_id) => Ok(node_id),
@@ -53,50 +53,62 @@ pub fn real_node_id(cluster: &Cluster, virtual_id: i32) -> Result<i32, Unmapped>
     }
 }
 
-/// Every virtual broker of a cluster on a listener: its real node id and its port.
-pub fn virtual_brokers<'a>(cluster: &'a Cluster, listener: &Listener) -> impl Iterator<Item = (i32, u16)> + use<'a> {
+/// A virtual broker on a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct VirtualBroker {
+    /// The node id of the real broker.
+    pub node_id: i32,
+    /// The port of the virtual one.
+    pub port: u16,
+}
+
+/// Every virtual broker of a cluster on a listener.
+pub(crate) fn virtual_brokers<'a>(cluster: &'a Cluster, listener: &Listener) -> impl Iterator<Item = VirtualBroker> + use<'a> {
     let offset = listener.broker_port_offset;
-    cluster.brokers.iter().flat_map(move |brokers| brokers.node_ids.clone().zip(brokers.ports.clone().map(move |port| port + offset)))
+    let numbers = cluster.brokers.iter().flat_map(|brokers| brokers.node_ids.clone().zip(brokers.ports.clone()));
+    numbers.map(move |(node_id, port)| VirtualBroker { node_id, port: port + offset })
 }
 
 /// What is known of a cluster's real brokers.
 #[derive(Debug, Default)]
-pub struct Brokers {
+pub(crate) struct Brokers {
     /// The ids of the cluster's topics.
     pub topic_ids: TopicIds,
-    known: Mutex<Known>,
-    /// One question at a time.
-    asking: tokio::sync::Mutex<Option<Instant>>,
+    seen: Mutex<SeenBrokers>,
+    /// When the cluster was last asked. Locked while it is asked: one question at a time.
+    asked: tokio::sync::Mutex<Option<Instant>>,
 }
 
 #[derive(Debug, Default)]
-struct Known {
+struct SeenBrokers {
+    /// By real node id. A broker that left the cluster stays in it.
     addresses: HashMap<i32, HostPort>,
+    /// What the broker knew that was asked last.
     versions: Option<Versions>,
 }
 
 impl Brokers {
     /// Where a real broker is, as far as that is known.
-    pub fn address(&self, node_id: i32) -> Option<HostPort> {
-        self.known().addresses.get(&node_id).cloned()
+    pub(crate) fn address(&self, node_id: i32) -> Option<HostPort> {
+        self.seen().addresses.get(&node_id).cloned()
     }
 
-    /// What the cluster's brokers knew when last asked.
-    pub fn versions(&self) -> Option<Versions> {
-        self.known().versions.clone()
+    /// The versions that the cluster's brokers knew when they were last asked.
+    pub(crate) fn versions(&self) -> Option<Versions> {
+        self.seen().versions.clone()
     }
 
     /// Somebody heard from the cluster where a broker is.
-    pub fn learn(&self, cluster: &Cluster, node_id: i32, address: &HostPort) {
-        let before = self.known().addresses.insert(node_id, address.clone());
+    pub(crate) fn learn(&self, cluster: &Cluster, node_id: i32, address: &HostPort) {
+        let before = self.seen().addresses.insert(node_id, address.clone());
         if before.as_ref() != Some(address) {
             info!(cluster = &*cluster.name, node_id, %address, before = before.map(tracing::field::display), "broker");
         }
     }
 
     /// Asks the cluster for its brokers, unless somebody did a moment ago. Tells the log what went wrong.
-    pub async fn ask(&self, cluster: &Cluster) {
-        let mut asked = self.asking.lock().await;
+    pub(crate) async fn ask(&self, cluster: &Cluster) {
+        let mut asked = self.asked.lock().await;
         if asked.is_some_and(|asked| asked.elapsed() < PATIENCE) {
             return;
         }
@@ -110,7 +122,7 @@ impl Brokers {
             };
             match found.await {
                 Ok((info, versions)) => {
-                    self.known().versions = Some(versions);
+                    self.seen().versions = Some(versions);
                     if info.brokers.is_empty() {
                         failures.push(format!("{server} knows no brokers yet"));
                         continue;
@@ -133,27 +145,27 @@ impl Brokers {
         *asked = Some(Instant::now());
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn seen(&self) -> std::sync::MutexGuard<'_, SeenBrokers> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A client's world: one cluster, seen through one listener.
 #[derive(Debug, Clone)]
-pub struct World {
+pub(crate) struct World {
     /// The cluster that it is on.
     pub cluster: Arc<Cluster>,
     /// Where the cluster's brokers are.
     pub brokers: Arc<Brokers>,
-    /// Where the client finds virtual brokers.
+    /// The host of every virtual broker.
     pub advertised_host: String,
-    /// On which ports.
+    /// What the listener adds to the `broker_ports` of the cluster.
     pub broker_port_offset: u16,
 }
 
 /// What a broker says, told to a client.
 #[derive(Debug)]
-pub struct ToClient<'a> {
+pub(crate) struct ToClient<'a> {
     world: &'a World,
     /// A topic id of which nobody knows yet what the client calls it: the message is not for the client.
     pub unknown_topic: Option<Uuid>,
@@ -163,7 +175,7 @@ pub struct ToClient<'a> {
 
 impl<'a> ToClient<'a> {
     /// For one message.
-    pub fn new(world: &'a World) -> Self {
+    pub(crate) fn new(world: &'a World) -> Self {
         Self { world, unknown_topic: None, brokers: 0 }
     }
 }
@@ -220,7 +232,7 @@ impl Rewrite for ToClient<'_> {
 
 /// What a client says, told to a broker.
 #[derive(Debug)]
-pub struct ToBroker<'a> {
+pub(crate) struct ToBroker<'a> {
     world: &'a World,
     /// A virtual topic id of which nobody knows yet which topic of the cluster it is. It goes on as it is: an id that no topic has.
     pub unknown_topic: Option<Uuid>,
@@ -228,7 +240,7 @@ pub struct ToBroker<'a> {
 
 impl<'a> ToBroker<'a> {
     /// For one message.
-    pub fn new(world: &'a World) -> Self {
+    pub(crate) fn new(world: &'a World) -> Self {
         Self { world, unknown_topic: None }
     }
 }

@@ -31,7 +31,7 @@ const SMALLEST_PIPE: usize = 256 * 1024;
 
 /// Pipes of [`PIPE`] that an ordinary user gets: `pipe-user-pages-soft` is 16,384 pages for all of the user's processes together. Once they
 /// are used up any new pipe has 8 KiB: one more reason to run the proxy as a user of its own.
-pub const MAX_PIPES: usize = 64;
+pub(crate) const MAX_PIPES: usize = 64;
 
 /// How many times copying goes on without asking, after the kernel refused a pipe. Its reason may pass (another process of the user holds
 /// pipes, no file descriptor was left just then), and asking costs some 10 µs: nothing beside this many copies.
@@ -54,7 +54,7 @@ thread_local! {
 
 /// Why not all of the bytes were moved. Some of them may have been; both connections are of no further use.
 #[derive(Debug, thiserror::Error)]
-pub enum MoveError {
+pub(crate) enum MoveError {
     /// The connection that they come from failed.
     #[error("reading failed: {0}")]
     Reading(#[source] io::Error),
@@ -71,7 +71,7 @@ pub enum MoveError {
 
 /// The pipes of the process. Clones share them.
 #[derive(Debug, Clone)]
-pub struct Pipes(Arc<Shared>);
+pub(crate) struct Pipes(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
@@ -96,7 +96,7 @@ struct Pool {
 
 /// Bytes that have been moved.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Totals {
+pub(crate) struct Totals {
     /// By [`move_exactly`], through a pipe.
     pub spliced: u64,
     /// By [`move_exactly`], through a buffer for want of a pipe.
@@ -107,7 +107,7 @@ pub struct Totals {
 
 impl Pipes {
     /// At most so many pipes ([`MAX_PIPES`] is what makes sense), two file descriptors each; opened when they are needed.
-    pub fn new(limit: usize) -> Self {
+    pub(crate) fn new(limit: usize) -> Self {
         Self::opened_by(limit, Pipe::open)
     }
 
@@ -123,19 +123,19 @@ impl Pipes {
     }
 
     /// What was moved, and how.
-    pub fn totals(&self) -> Totals {
+    pub(crate) fn totals(&self) -> Totals {
         let Shared { spliced, copied, tls, .. } = &*self.0;
         let [spliced, copied, tls] = [spliced, copied, tls].map(|bytes| bytes.load(Ordering::Relaxed));
         Totals { spliced, copied, tls }
     }
 
     /// Somebody has moved a body with TLS on a side, which no pipe can.
-    pub fn add_tls(&self, bytes: u64) {
+    pub(crate) fn add_tls(&self, bytes: u64) {
         self.0.tls.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Pipes that have bytes in them or are just getting some, and how many there may be: 0 where splicing does not work.
-    pub fn in_use(&self) -> (usize, usize) {
+    pub(crate) fn in_use(&self) -> (usize, usize) {
         let pool = self.0.pool();
         (pool.open - pool.idle.len(), pool.limit)
     }
@@ -300,7 +300,7 @@ enum Step {
 ///
 /// Both streams are only borrowed, so that the two directions of a connection can run side by side; of each stream, one task reads and one
 /// writes. A future that is dropped midway may have taken bytes that the target never gets: close both connections then.
-pub async fn move_exactly(from: &TcpStream, to: &TcpStream, n: u64, pipes: &Pipes, count: &AtomicU64) -> Result<u64, MoveError> {
+pub(crate) async fn move_exactly(from: &TcpStream, to: &TcpStream, n: u64, pipes: &Pipes, count: &AtomicU64) -> Result<u64, MoveError> {
     let mut moved = 0;
     // Follows what the target takes: how much room a socket has cannot be asked, and what it has none for would sit in a pipe
     // that others could use, or be copied in vain. It starts with all: bodies of 1 MiB are the usual ones (max.partition.fetch.bytes), and
@@ -389,7 +389,7 @@ fn copy_some(from: &TcpStream, to: &TcpStream, most: usize, pipes: &Pipes) -> Re
 /// Moves exactly `n` bytes and flushes them, or says how far it got. Adds to `count` as they go. For sides of which one is TLS.
 ///
 /// A future that is dropped midway may have taken bytes that the target never gets: close both connections then.
-pub async fn copy_exactly<R, W>(from: &mut R, to: &mut W, n: u64, count: &AtomicU64) -> Result<u64, MoveError>
+pub(crate) async fn copy_exactly<R, W>(from: &mut R, to: &mut W, n: u64, count: &AtomicU64) -> Result<u64, MoveError>
 where
     R: AsyncRead + Unpin + ?Sized,
     W: AsyncWrite + Unpin + ?Sized,

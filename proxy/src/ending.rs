@@ -1,0 +1,188 @@
+//! How a connection ended: why, and what had moved by then.
+
+use std::io;
+use std::sync::Arc;
+
+use kafka_protocol::messages::ApiKey;
+use kferry_wire::api::RewriteError;
+use kferry_wire::connection::ConnectError;
+use kferry_wire::header::NotKafka;
+use uuid::Uuid;
+
+use crate::bootstrap_servers::Unreachable;
+
+/// How a connection ended.
+#[derive(Debug)]
+pub(crate) struct Ending {
+    /// Why.
+    pub cause: Cause,
+    /// What had moved by then.
+    pub moved: Moved,
+}
+
+/// Bytes that went through a connection, counted as they are read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Moved {
+    /// From the client to the broker.
+    pub requests: u64,
+    /// From the broker to the client.
+    pub responses: u64,
+}
+
+/// Why a connection ended. The names are the metric's `cause`.
+#[derive(Debug)]
+pub(crate) enum Cause {
+    /// The client closed the connection.
+    ClientClosed,
+    /// The broker closed the connection.
+    BrokerClosed,
+    /// Nothing moved for `connections_max_idle_ms`.
+    Idle,
+    /// The proxy stopped.
+    Drained,
+    /// The proxy stopped, and the connection was still busy after `drain_timeout_ms`.
+    Cut,
+    /// The client's socket failed.
+    ClientError(io::Error),
+    /// The broker's socket failed.
+    BrokerError(io::Error),
+    /// The client closed the connection without a word: health checks and port scans do.
+    NoRequest,
+    /// The client's first request did not arrive whole within `handshake_timeout_ms`.
+    HandshakeTimeout {
+        /// Bytes that did arrive.
+        got: usize,
+    },
+    /// What arrived is not Kafka's protocol.
+    NotKafka(NotKafka),
+    /// The TLS handshake with the client failed.
+    TlsFailed(String),
+    /// No route is for this client.
+    NoRoute,
+    /// A client of a route with `sasl_users` has not logged in at the proxy. Why, for the operator.
+    NotLoggedIn(String),
+    /// None of the cluster's bootstrap servers answered.
+    ClusterUnreachable(Unreachable),
+    /// A relayed client used an API or a version that was not advertised to it.
+    NotAdvertised {
+        /// Which API.
+        api_key: i16,
+        /// Which version.
+        version: i16,
+    },
+    /// A message of a relayed client or its broker could not be rewritten.
+    NotRewritten {
+        /// Which API.
+        api_key: ApiKey,
+        /// Which version.
+        version: i16,
+        /// Why.
+        error: RewriteError,
+    },
+    /// The broker's answer is not the one to the request that is due.
+    WrongResponse(ApiKey),
+    /// The broker told a relayed client of no broker at all.
+    NoBrokers,
+    /// The id of a topic in a message of a relayed client's, of which the cluster's topics do not tell what it is on the other side.
+    UnknownTopicId {
+        /// Which API.
+        api_key: ApiKey,
+        /// The id, as it came.
+        topic_id: Uuid,
+        /// Why the cluster could not be asked for its topics. `None`: it was, and has none with this id.
+        error: Option<String>,
+    },
+    /// A relayed client came to a virtual broker whose real one its cluster does not know.
+    UnknownBroker {
+        /// The cluster.
+        cluster: Arc<str>,
+        /// The real node id.
+        node_id: i32,
+    },
+    /// The real broker behind a virtual one cannot be reached.
+    BrokerUnreachable(ConnectError),
+    /// `max_connections` are open.
+    MaxConnections(usize),
+    /// `max_connections_per_ip` are open.
+    MaxConnectionsPerIp(usize),
+}
+
+impl Cause {
+    /// Its name in the metric and in the log.
+    pub(crate) fn label(&self) -> &'static str {
+        match self {
+            Self::ClientClosed => "client_closed",
+            Self::BrokerClosed => "broker_closed",
+            Self::Idle => "idle",
+            Self::Drained => "drained",
+            Self::Cut => "cut",
+            Self::ClientError(_) => "client_error",
+            Self::BrokerError(_) => "broker_error",
+            Self::NoRequest => "no_request",
+            Self::HandshakeTimeout { .. } => "handshake_timeout",
+            Self::NotKafka(_) => "not_kafka",
+            Self::TlsFailed(_) => "tls_failed",
+            Self::NoRoute => "no_route",
+            Self::NotLoggedIn(_) => "not_logged_in",
+            Self::ClusterUnreachable(_) => "cluster_unreachable",
+            Self::NotAdvertised { .. } => "not_advertised",
+            Self::NotRewritten { .. } => "not_rewritten",
+            Self::WrongResponse(_) => "wrong_answer",
+            Self::NoBrokers => "no_brokers",
+            Self::UnknownTopicId { .. } => "unknown_topic_id",
+            Self::UnknownBroker { .. } => "unknown_broker",
+            Self::BrokerUnreachable(_) => "broker_unreachable",
+            Self::MaxConnections(_) => "max_connections",
+            Self::MaxConnectionsPerIp(_) => "max_connections_per_ip",
+        }
+    }
+
+    /// What an operator should know beyond the label, and do.
+    pub(crate) fn detail(&self) -> String {
+        match self {
+            Self::ClientClosed | Self::BrokerClosed | Self::Idle | Self::Drained | Self::NoRequest => String::new(),
+            Self::Cut => "busy when limits.drain_timeout_ms was over".to_owned(),
+            Self::ClientError(error) | Self::BrokerError(error) => error.to_string(),
+            Self::HandshakeTimeout { got: 0 } => "it sent no request before limits.handshake_timeout_ms".to_owned(),
+            Self::HandshakeTimeout { got } => {
+                format!("only {got} bytes of its first request arrived before limits.handshake_timeout_ms")
+            }
+            Self::NotKafka(what) => what.to_string(),
+            Self::TlsFailed(error) | Self::NotLoggedIn(error) => error.clone(),
+            Self::NoRoute => "no route matches this client: add one to routes.toml, or a last one with client_id = \"*\"".to_owned(),
+            Self::ClusterUnreachable(error) => error.to_string(),
+            Self::NotAdvertised { api_key, version } => {
+                let api = ApiKey::try_from(*api_key).map_or_else(|()| format!("API {api_key}"), |api| format!("{api:?}"));
+                format!("it used {api} v{version}, which is not advertised to relayed clients: see docs/apis.md")
+            }
+            Self::NotRewritten { api_key, version, error: error @ RewriteError::Unmapped(_) } => {
+                format!("{api_key:?} v{version}: {error}; widen node_ids and broker_ports in routes.toml")
+            }
+            Self::NotRewritten { api_key, version, error } => format!("{api_key:?} v{version} is no valid message: {error}"),
+            Self::WrongResponse(api_key) => format!("the broker's answer is not the one to {api_key:?}"),
+            Self::NoBrokers => "the broker told of no brokers, as one does that has just started: the client will ask another".to_owned(),
+            Self::UnknownTopicId { api_key, topic_id, error: None } => format!(
+                "{api_key:?} has the topic id {topic_id}, and kferry's own login sees no topic that has it: let it describe the topics of relayed \
+                 clients; if the topic was deleted just now, the client's next try will succeed"
+            ),
+            Self::UnknownTopicId { api_key, topic_id, error: Some(error) } => {
+                format!(
+                    "{api_key:?} has the topic id {topic_id}, which is new here, and the cluster cannot be asked for its topics: {error}"
+                )
+            }
+            Self::UnknownBroker { cluster, node_id } => {
+                format!("cluster {cluster} has no broker {node_id} now, or could not be asked; the client will find another")
+            }
+            Self::BrokerUnreachable(error) => error.to_string(),
+            Self::MaxConnections(limit) => format!("{limit} connections are open: raise limits.max_connections"),
+            Self::MaxConnectionsPerIp(limit) => {
+                format!("{limit} connections of this address are open: raise limits.max_connections_per_ip")
+            }
+        }
+    }
+
+    /// Whether a person should look at it.
+    pub(crate) fn is_trouble(&self) -> bool {
+        !matches!(self, Self::ClientClosed | Self::BrokerClosed | Self::Idle | Self::Drained | Self::NoRequest | Self::ClientError(_))
+    }
+}

@@ -1,0 +1,388 @@
+//! Relay mode: frames both ways, in order, what names a broker rewritten.
+//!
+//! One client connection, one broker connection. Brokers answer in the order of the requests, so a queue of what is in flight is all the state there
+//! is; what the proxy answers itself takes its turn in it. A body is held only where it is rewritten; Produce and Fetch stream through.
+//!
+//! ```text
+//!  client ── requests: decide ──┬ pass, rewrite ──────────────────────────▶ broker
+//!                               └ keep: the proxy answers                    │
+//!                                    │ in flight, in the order of requests   │
+//!                                    ▼                                       ▼
+//!  client ◀── own │ pass │ rewrite ── responses: the one that is due, by its correlation id
+//! ```
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `mod.rs` | the path of a request and of its response, top-down |
+//! | `request` | what becomes of a request |
+//! | `response` | what becomes of a response |
+//! | `own_response` | what the proxy answers itself, and what it tells a client that it may use |
+//! | `frames` | reading and writing |
+//! | `splice` | an exact number of bytes from one connection to another, without a copy where the kernel can |
+//! | `brokers` | virtual brokers: under which node id, host and port a client knows a real one |
+//! | `topic_ids` | under which id a client knows a topic |
+//! | `login` | a client's login at the proxy, for routes with `sasl_users` |
+
+pub(crate) mod brokers;
+mod frames;
+pub(crate) mod login;
+pub(crate) mod own_response;
+mod request;
+mod response;
+pub(crate) mod splice;
+pub(crate) mod topic_ids;
+
+use std::io;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use kferry_wire::api::{self, Api, Field, Rewrite};
+use kferry_wire::connection::{LoggedIn, Session};
+use kferry_wire::frame::SIZE_LEN;
+use kferry_wire::header::RequestHeader;
+use kferry_wire::stream::{Reader, Stream, Writer};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use self::brokers::{ToBroker, ToClient, World};
+use self::frames::{Source, send, write_frame};
+use self::own_response::Advertised;
+use self::request::{Decision, RequestHead, RequestPlan, ResponsePlan, decide};
+use self::response::{Found, asks_for};
+use self::splice::{MoveError, Pipes};
+use crate::ending::{Cause, Ending, Moved};
+use crate::metrics;
+use crate::quiet::{Activity, LAST_RESPONSES, Patience, Quiet};
+
+/// Requests of one connection that may wait for their responses; a client that sends more waits to send. Clients' own limits are 5 to a few hundred.
+const IN_FLIGHT: usize = 1024;
+
+/// Bytes of the largest response to a login of the proxy's own; such responses have a few hundred.
+const LOGIN: usize = 1024 * 1024;
+
+/// What is known of a relayed connection when it begins.
+#[derive(Debug)]
+pub(crate) struct Terms {
+    /// What the client sees of which cluster.
+    pub world: World,
+    /// What the client is told that it may use.
+    pub advertised: Advertised,
+    /// The proxy's own login at the broker, if it has done one that is good for a time only.
+    pub session: Option<Session>,
+    /// `socket_request_max_bytes`: of a request's frame, without its size.
+    pub request_limit: usize,
+    /// `connections_max_idle_ms`
+    pub max_idle: Duration,
+    /// Cancelled when the proxy stops: the connection ends once it is quiet.
+    pub drain: CancellationToken,
+    /// Cancelled when `drain_timeout_ms` is over: the connection ends.
+    pub cut: CancellationToken,
+    /// Pipes for large bodies.
+    pub pipes: Pipes,
+}
+
+/// A relayed connection.
+#[derive(Debug)]
+pub(crate) struct FrameRelay {
+    terms: Terms,
+    counters: Counters,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    /// Bytes read from the client.
+    requests: AtomicU64,
+    /// Bytes read from the broker.
+    responses: AtomicU64,
+    /// Requests whose responses are to come.
+    in_flight: AtomicUsize,
+}
+
+impl Counters {
+    fn moved(&self) -> Moved {
+        Moved { requests: self.requests.load(Ordering::Relaxed), responses: self.responses.load(Ordering::Relaxed) }
+    }
+
+    fn activity(&self) -> Activity {
+        let Moved { requests, responses } = self.moved();
+        Activity { bytes: requests + responses, in_flight: self.in_flight.load(Ordering::Relaxed) }
+    }
+}
+
+/// A request whose response is to come.
+struct InFlight {
+    head: RequestHead,
+    due: Due,
+}
+
+/// For whom a response is.
+enum Due {
+    /// For the client.
+    Client(ResponsePlan),
+    /// For a login of the proxy's own: the broker's frame, without its size.
+    Login(oneshot::Sender<Bytes>),
+}
+
+impl FrameRelay {
+    /// Nothing has moved yet.
+    pub(crate) fn new(terms: Terms) -> Self {
+        Self { terms, counters: Counters::default() }
+    }
+
+    /// Runs until one side ends, nothing moves for too long, or the proxy drains. `first` was read from the client already.
+    pub(crate) async fn run(&self, client: Stream, first: Vec<u8>, broker: Stream) -> Ending {
+        let (from_client, to_client) = client.into_split();
+        let (from_broker, to_broker) = broker.into_split();
+        self.counters.requests.fetch_add(first.len() as u64, Ordering::Relaxed);
+        let from_client = Source { from: from_client, buf: first, start: 0, count: &self.counters.requests };
+        let from_broker = Source { from: from_broker, buf: Vec::new(), start: 0, count: &self.counters.responses };
+        let (queue, in_flight) = mpsc::channel(IN_FLIGHT);
+
+        let mut responses = std::pin::pin!(self.responses(from_broker, to_client, in_flight));
+        let cause = tokio::select! {
+            ended = self.requests(from_client, to_broker, queue) => match ended {
+                // The queue is closed: the responses end with the last answer.
+                Ok(()) => timeout(LAST_RESPONSES, responses).await.unwrap_or(Ok(())).err().unwrap_or(Cause::ClientClosed),
+                // The broker takes no more; what it has answered before it closed (a refused login) is still on its way.
+                Err(cause @ Cause::BrokerError(_)) => {
+                    let _ = timeout(LAST_RESPONSES, responses).await;
+                    cause
+                },
+                Err(cause) => cause,
+            },
+            ended = &mut responses => ended.err().unwrap_or(Cause::ClientClosed),
+            cause = self.quiet() => cause,
+            () = self.terms.cut.cancelled() => Cause::Cut,
+        };
+        Ending { cause, moved: self.counters.moved() }
+    }
+
+    async fn requests(&self, mut from: Source<'_>, mut to: Writer, queue: mpsc::Sender<InFlight>) -> Result<(), Cause> {
+        let client = Cause::ClientError;
+        let mut session = self.terms.session.clone();
+        loop {
+            let Some(decision) = self.next_request(&mut from).await? else {
+                return Ok(());
+            };
+            if let Some(due) = session.take_if(|session| session.is_due()) {
+                session = Box::pin(self.log_in_again(due, &mut to, &queue)).await?;
+            }
+            let Decision { head, body_at, frame_len, request, response } = decision;
+            if let Some(plan) = response {
+                self.counters.in_flight.fetch_add(1, Ordering::Relaxed);
+                // Before the request goes out: its response must find it. Closed only when the responses have ended, and then so does this.
+                queue.send(InFlight { head, due: Due::Client(plan) }).await.map_err(|_| Cause::BrokerClosed)?;
+            }
+            match request {
+                RequestPlan::Pass => {
+                    self.pass(&mut from, &mut to, frame_len).await.map_err(|error| error.of(client, Cause::BrokerError))?
+                }
+                RequestPlan::Rewrite => {
+                    let frame = from.whole(frame_len).await.map_err(client)?;
+                    let (front, body) = frame.split_at(body_at);
+                    let rewritten = self.for_broker(head, body).await?;
+                    write_frame(&mut to, &front[SIZE_LEN..], rewritten.as_deref().unwrap_or(body)).await.map_err(Cause::BrokerError)?;
+                }
+                RequestPlan::Keep => drop(from.whole(frame_len).await.map_err(client)?),
+            }
+        }
+    }
+
+    /// A new login in the middle of the connection (KIP-368), before the client's next request and behind those in flight. As Kafka's own client does
+    /// it: only when there is something to send, because a broker closes what is used after its time, not what is idle.
+    async fn log_in_again(&self, mut session: Session, to: &mut Writer, queue: &mpsc::Sender<InFlight>) -> Result<Option<Session>, Cause> {
+        let refused = |session: &Session, refusal| Cause::BrokerUnreachable(session.failed(refusal));
+        let mut exchange = session.again().map_err(Cause::BrokerUnreachable)?;
+        loop {
+            let correlation_id = 0;
+            let frame = exchange.request(correlation_id, session.client_id()).map_err(|refusal| refused(&session, refusal))?;
+            let header = RequestHeader::peek(&frame[SIZE_LEN..]).expect("it was written a moment ago");
+            let api = Api::of(header.api_key).expect("the table has SASL");
+            let head = RequestHead { api, version: header.api_version, correlation_id };
+            let (response, responded) = oneshot::channel();
+            self.counters.in_flight.fetch_add(1, Ordering::Relaxed);
+            queue.send(InFlight { head, due: Due::Login(response) }).await.map_err(|_| Cause::BrokerClosed)?;
+            send(to, &frame).await.map_err(Cause::BrokerError)?;
+            // Behind a request that waits at the broker it takes as long as that one.
+            let response = responded.await.map_err(|_| Cause::BrokerClosed)?;
+            if let Some(LoggedIn { session_lifetime }) = exchange.answered(&response).map_err(|refusal| refused(&session, refusal))? {
+                metrics::logged_in_again(&self.terms.world.cluster.name);
+                return Ok(session_lifetime.map(|lifetime| {
+                    session.renew(lifetime);
+                    session
+                }));
+            }
+        }
+    }
+
+    /// Reads up to the end of the next request's header and decides what becomes of it. `None`: the client has closed the connection.
+    async fn next_request(&self, from: &mut Source<'_>) -> Result<Option<Decision>, Cause> {
+        loop {
+            if let Some(decision) = decide(from.bytes(), &self.terms.advertised, self.terms.request_limit)? {
+                return Ok(Some(decision));
+            }
+            if !from.more().await.map_err(Cause::ClientError)? {
+                return Ok(None);
+            }
+        }
+    }
+
+    async fn responses(&self, mut from: Source<'_>, mut to: Writer, mut queue: mpsc::Receiver<InFlight>) -> Result<(), Cause> {
+        let broker = Cause::BrokerError;
+        loop {
+            let next = if from.bytes().is_empty() {
+                tokio::select! {
+                    biased;
+                    next = queue.recv() => next,
+                    // Nothing is in flight, or its request has just gone out: all that can come is its response, or the end.
+                    more = from.more() => {
+                        if !more.map_err(broker)? {
+                            return Err(Cause::BrokerClosed);
+                        }
+                        queue.try_recv().ok()
+                    }
+                }
+            } else {
+                // More came than the last response: it is the response to a request that is in the queue, or to none.
+                queue.try_recv().ok()
+            };
+            let Some(InFlight { head, due }) = next else {
+                // The client has closed its side and has all of its responses.
+                return if queue.is_closed() {
+                    Ok(())
+                } else {
+                    Err(Cause::BrokerError(io::Error::other("it sent an answer that nobody asked for")))
+                };
+            };
+            match due {
+                Due::Client(ResponsePlan::Own(frame)) => send(&mut to, &frame).await.map_err(Cause::ClientError)?,
+                Due::Login(login) => {
+                    let frame_len = next_response(&mut from, head).await?;
+                    if frame_len > LOGIN {
+                        return Err(Cause::WrongResponse(head.api.key));
+                    }
+                    let frame = Bytes::from(from.whole(frame_len).await.map_err(broker)?);
+                    // Whoever waits for it goes away only with the connection.
+                    let _ = login.send(frame.slice(SIZE_LEN..));
+                }
+                Due::Client(ResponsePlan::Pass) => {
+                    let frame_len = next_response(&mut from, head).await?;
+                    self.pass(&mut from, &mut to, frame_len).await.map_err(|error| error.of(broker, Cause::ClientError))?;
+                }
+                Due::Client(ResponsePlan::Rewrite) => {
+                    let frame_len = next_response(&mut from, head).await?;
+                    let frame = from.whole(frame_len).await.map_err(broker)?;
+                    let (front, body) = frame.split_at(response::body_at(&frame, head)?);
+                    let rewritten = self.for_client(head, body).await?;
+                    write_frame(&mut to, &front[SIZE_LEN..], rewritten.as_deref().unwrap_or(body)).await.map_err(Cause::ClientError)?;
+                }
+            }
+            self.counters.in_flight.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Rewrites the body of a request. `None`: it goes on as it is.
+    async fn for_broker(&self, head: RequestHead, body: &[u8]) -> Result<Option<Vec<u8>>, Cause> {
+        let mut by = ToBroker::new(&self.terms.world);
+        let rewritten = head.rewrite(head.api.request, body, &mut by)?;
+        let Some(topic_id) = by.unknown_topic else { return Ok(rewritten) };
+        self.list_topics(head, topic_id).await?;
+        // What the cluster still does not have is a topic that was deleted: so it is for the broker, which knows no topic by the virtual id. To
+        // hold a member's heartbeat back would cost it all of its partitions.
+        head.rewrite(head.api.request, body, &mut ToBroker::new(&self.terms.world))
+    }
+
+    /// Rewrites the body of a response. `None`: it goes on as it is.
+    async fn for_client(&self, head: RequestHead, body: &[u8]) -> Result<Option<Vec<u8>>, Cause> {
+        let mut by = ToClient::new(&self.terms.world);
+        let rewritten = head.rewrite(head.api.response, body, &mut by)?;
+        let Some(topic_id) = asks_for(head, Found::of(&by), false)? else { return Ok(rewritten) };
+        self.list_topics(head, topic_id).await?;
+        let mut by = ToClient::new(&self.terms.world);
+        let rewritten = head.rewrite(head.api.response, body, &mut by)?;
+        asks_for(head, Found::of(&by), true)?;
+        Ok(rewritten)
+    }
+
+    /// Nobody has told yet what the topic of this id is. An error ends the connection, and that is what clients are ready for: the Java client and
+    /// librdkafka look for the coordinator again and send a heartbeat with everything in it, to which the broker answers with the whole
+    /// assignment. After an error code that says "try again" librdkafka repeats the heartbeat that it sent, and an assignment that was taken out
+    /// of an answer would never come again.
+    async fn list_topics(&self, head: RequestHead, topic_id: Uuid) -> Result<(), Cause> {
+        let World { cluster, brokers, .. } = &self.terms.world;
+        let unknown = |error| Cause::UnknownTopicId { api_key: head.api.key, topic_id, error: Some(error) };
+        // Boxed, here and at a login: what a connection does once in a while costs it nothing while it idles.
+        Box::pin(brokers.topic_ids.list(cluster)).await.map_err(unknown)
+    }
+
+    /// Passes a frame on, of which the beginning has arrived.
+    async fn pass(&self, from: &mut Source<'_>, to: &mut Writer, frame_len: usize) -> Result<(), MoveError> {
+        let arrived = from.bytes().len().min(frame_len);
+        send(to, &from.bytes()[..arrived]).await.map_err(MoveError::Writing)?;
+        from.start += arrived;
+        let rest = (frame_len - arrived) as u64;
+        if rest > 0 {
+            let count = from.count;
+            match (&mut from.from, to) {
+                (Reader::Tcp(from), Writer::Tcp(to)) => {
+                    splice::move_exactly(from.as_ref(), to.as_ref(), rest, &self.terms.pipes, count).await?;
+                }
+                (from, to) => self.terms.pipes.add_tls(splice::copy_exactly(from, to, rest, count).await?),
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns when nothing has moved for too long.
+    async fn quiet(&self) -> Cause {
+        let mut quiet = Quiet::new(Instant::now());
+        loop {
+            let draining = self.terms.drain.is_cancelled();
+            let patience = Patience::with(draining, self.terms.max_idle);
+            tokio::select! {
+                () = sleep_until(quiet.deadline(patience)) => {}
+                () = self.terms.drain.cancelled(), if !draining => {}
+            }
+            if quiet.look(self.counters.activity(), patience, Instant::now()) {
+                return patience.cause();
+            }
+        }
+    }
+}
+
+impl RequestHead {
+    fn rewrite(self, fields: &'static [Field], body: &[u8], by: &mut impl Rewrite) -> Result<Option<Vec<u8>>, Cause> {
+        let Self { api, version, .. } = self;
+        api::rewrite(fields, version, api.is_flexible(version), body, by).map_err(|error| Cause::NotRewritten {
+            api_key: api.key,
+            version,
+            error,
+        })
+    }
+}
+
+/// Waits for the beginning of the response that is due, and checks that it is the one to `request`. Returns the length of its frame.
+async fn next_response(from: &mut Source<'_>, request: RequestHead) -> Result<usize, Cause> {
+    loop {
+        if let Some(frame_len) = response::frame_len(from.bytes(), request)? {
+            return Ok(frame_len);
+        }
+        if !from.more().await.map_err(Cause::BrokerError)? {
+            return Err(Cause::BrokerClosed);
+        }
+    }
+}
+
+impl MoveError {
+    /// Whose fault it is.
+    fn of(self, reading: fn(io::Error) -> Cause, writing: fn(io::Error) -> Cause) -> Cause {
+        match self {
+            Self::Reading(error) => reading(error),
+            Self::Writing(error) => writing(error),
+            Self::Ended { .. } => reading(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! `routes.toml`, and the table in force that is made of it.
+//!
+//! The file is a wish: one with an error changes nothing. What a running process cannot change (where it listens) is said, and the rest of
+//! the file is taken over. The way of an edit, top-down: [`Routes::watch`] sees it, [`Routes::judge`] makes a table of it and puts that in force.
+
+mod ports;
+mod table;
+mod wished;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::Mutex;
+use tokio::task::spawn_blocking;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+pub use self::table::LoadError;
+pub(crate) use self::table::{Routed, RoutingTable};
+
+use self::ports::Ports;
+use self::wished::{Reading, Snapshot, Wish};
+use crate::metrics;
+
+/// How often the file is read. Reading it is all there is to watching it: it sees an edit in place, a rename over it, a ConfigMap's swapped
+/// symlink and a bind mount alike, of which inotify misses some; ten kilobytes twice a second cost nothing.
+const POLL: Duration = Duration::from_millis(500);
+
+/// What a reload did.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Reloaded {
+    /// The text is the one in force. Certificates were read again.
+    Unchanged,
+    /// The new table is in force.
+    Changed {
+        /// What only holds after a restart, a sentence each.
+        after_restart: Vec<String>,
+    },
+}
+
+/// `routes.toml` and the table in force.
+#[derive(Debug)]
+pub struct Routes {
+    /// The file.
+    path: PathBuf,
+    in_force: ArcSwap<RoutingTable>,
+    /// The ports that were opened at the start.
+    open: Ports,
+    /// What was judged last, taken or not. Locked by a reload: one at a time.
+    judged: Mutex<Snapshot>,
+}
+
+impl Routes {
+    /// Loads the file for the first time.
+    ///
+    /// # Errors
+    /// [`LoadError`]: there is nothing to fall back to.
+    pub fn load(path: &Path) -> Result<Self, LoadError> {
+        let Reading { text, snapshot } = Reading::of(path, Vec::new());
+        let wish = Wish::parse(text?, path)?;
+        let judged = snapshot.of(&wish);
+        let table = RoutingTable::build(wish, path, None)?;
+        table.wish().warn(path);
+        metrics::loaded(table.loaded_at());
+        Ok(Self { path: path.to_owned(), open: Ports::of(&table), judged: Mutex::new(judged), in_force: ArcSwap::from_pointee(table) })
+    }
+
+    /// The table as it is now.
+    pub(crate) fn in_force(&self) -> Arc<RoutingTable> {
+        self.in_force.load_full()
+    }
+
+    /// Reloads whenever the file has changed, or a certificate, a key or a user's password that it names, until `stop`.
+    pub(crate) async fn watch(&self, stop: CancellationToken) {
+        let mut ticks = interval(POLL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut last = self.judged.lock().await.clone();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            let (path, files) = (self.path.clone(), self.judged.lock().await.files());
+            let Ok(reading) = spawn_blocking(move || Reading::of(&path, files)).await else { continue };
+            let now = reading.snapshot.clone();
+            let mut judged = self.judged.lock().await;
+            if now.is_new(&last, &judged) {
+                // The outcome is in the log and the metrics.
+                let _ = self.judge(&mut judged, reading).await;
+            }
+            last = now;
+        }
+    }
+
+    /// Reads the file again and puts it in force. Tells the log and the metrics, whoever asked.
+    ///
+    /// # Errors
+    /// [`LoadError`]: nothing has changed.
+    pub async fn reload(&self) -> Result<Reloaded, LoadError> {
+        let mut judged = self.judged.lock().await;
+        let reading = Reading::of(&self.path, judged.files());
+        self.judge(&mut judged, reading).await
+    }
+
+    async fn judge(&self, judged: &mut Snapshot, reading: Reading) -> Result<Reloaded, LoadError> {
+        let (path, before) = (self.path.clone(), self.in_force());
+        // Files to read, and passwords to hash.
+        let built = spawn_blocking(move || {
+            let Reading { text, snapshot } = reading;
+            match text.and_then(|text| Wish::parse(text, &path)) {
+                Ok(wish) => (snapshot.of(&wish), RoutingTable::build(wish, &path, Some(&before))),
+                Err(invalid) => (snapshot, Err(invalid.into())),
+            }
+        });
+        let (now, built) = built.await.expect("reading a file does not panic");
+        *judged = now;
+        let result = built.map(|after| self.put_in_force(after));
+        match &result {
+            Ok(Reloaded::Unchanged) => {
+                metrics::reloaded("unchanged");
+                info!(path = %self.path.display(), "routes.toml is unchanged; certificates were read again");
+            }
+            Ok(Reloaded::Changed { after_restart }) => {
+                metrics::reloaded("changed");
+                let table = self.in_force();
+                let config = &table.wish().config;
+                info!(path = %self.path.display(), clusters = config.clusters.len(), routes = config.routes.len(), "routes.toml is in force");
+                for sentence in after_restart {
+                    warn!("{sentence}");
+                }
+            }
+            Err(reason) => {
+                metrics::reloaded("invalid");
+                error!("routes.toml was not taken, the table of {} stays in force\n{reason}", self.in_force().loaded_at());
+            }
+        }
+        result
+    }
+
+    fn put_in_force(&self, after: RoutingTable) -> Reloaded {
+        if after.wish().text == self.in_force().wish().text {
+            self.in_force.store(Arc::new(after));
+            return Reloaded::Unchanged;
+        }
+        after.wish().warn(&self.path);
+        metrics::loaded(after.loaded_at());
+        let after_restart = self.open.after_restart(&Ports::of(&after));
+        self.in_force.store(Arc::new(after));
+        Reloaded::Changed { after_restart }
+    }
+}

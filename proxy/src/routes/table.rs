@@ -1,0 +1,180 @@
+//! The table in force: what connections are routed by.
+//!
+//! It is made of a file without errors, and of nothing else so far. With moves a client's home will change by a decision and not by a reload: so
+//! whoever routes asks the table, and never the file.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use kferry_config::diagnostic::Invalid;
+use kferry_config::{Admin, Cluster, Limits, Listener, Mode, Route, SaslMechanism};
+use kferry_wire::security::tls::{SecurityError, server_config};
+use kferry_wire::security::users::{UserError, Users};
+use tokio_rustls::rustls::ServerConfig;
+
+use super::wished::Wish;
+use crate::bootstrap_servers::BootstrapServers;
+
+/// Why a file is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file has errors.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// The file is right, but has mirrors only.
+    #[error("{}: no [[listeners]] and [[routes]]: as it is the file is for kferry-mirror only; write where clients connect, and which land where", .0.display())]
+    OnlyMirrors(PathBuf),
+    /// The file is right, but the password of a user that it names is not.
+    #[error("{}: {source}", path.display())]
+    User {
+        /// `routes.toml`
+        path: PathBuf,
+        /// Which user, and what is wrong with it.
+        source: UserError,
+    },
+    /// The file is right, but a certificate or key that it names is not.
+    #[error("{}: {source}", path.display())]
+    Security {
+        /// `routes.toml`
+        path: PathBuf,
+        /// Which file, and what is wrong with it.
+        source: SecurityError,
+    },
+}
+
+/// A table, ready to use.
+#[derive(Debug)]
+pub(crate) struct RoutingTable {
+    /// The file that it was made of.
+    wish: Wish,
+    /// Since when it is in force.
+    loaded_at: Timestamp,
+    /// Who may log in at the proxy.
+    users: Arc<Users>,
+    /// Of every cluster of the file, by its name.
+    servers: HashMap<Arc<str>, Arc<BootstrapServers>>,
+    /// Of every listener that has TLS, by its name.
+    tls: HashMap<Arc<str>, Arc<ServerConfig>>,
+}
+
+/// Where a client belongs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Routed<'a> {
+    /// Its route in the file.
+    pub route: &'a Arc<Route>,
+    /// The cluster in force for the clients of that route.
+    pub home: &'a Arc<Cluster>,
+}
+
+impl RoutingTable {
+    /// Makes the table of a wish; reads the certificates, keys and passwords that it names. `path`: the file, for errors. `before`: the table
+    /// that this one will replace.
+    ///
+    /// # Errors
+    /// [`LoadError`]: a file that is right, and of no use to the proxy.
+    pub(super) fn build(wish: Wish, path: &Path, before: Option<&Self>) -> Result<Self, LoadError> {
+        let config = &wish.config;
+        if config.listeners.is_empty() {
+            return Err(LoadError::OnlyMirrors(path.to_owned()));
+        }
+        let users = Users::load(&config.users).map_err(|source| LoadError::User { path: path.to_owned(), source })?;
+        let security = |source| LoadError::Security { path: path.to_owned(), source };
+        let mut servers = HashMap::new();
+        for cluster in &config.clusters {
+            let made = Arc::new(BootstrapServers::new(cluster.clone()).map_err(security)?);
+            servers.insert(cluster.name.clone(), made);
+        }
+        // A listener that the file has dropped is bound until the restart, and goes on as it was.
+        let mut tls = before.map(|before| before.tls.clone()).unwrap_or_default();
+        for listener in &config.listeners {
+            tls.remove(&listener.name);
+            if let Some(settings) = &listener.tls {
+                tls.insert(listener.name.clone(), server_config(settings).map_err(security)?);
+            }
+        }
+        Ok(Self { users: Arc::new(users), loaded_at: Timestamp::now(), servers, tls, wish })
+    }
+
+    /// The file that it was made of.
+    pub(super) fn wish(&self) -> &Wish {
+        &self.wish
+    }
+
+    /// Since when it is in force.
+    pub(super) fn loaded_at(&self) -> Timestamp {
+        self.loaded_at
+    }
+
+    /// Where a client belongs: the first route that matches. `tls_subject`: that of the certificate which the client has shown.
+    pub(crate) fn route(&self, client_id: &str, address: IpAddr, tls_subject: Option<&str>) -> Option<Routed<'_>> {
+        let route = self.wish.config.route(client_id, address, tls_subject)?;
+        Some(Routed { route, home: &route.cluster })
+    }
+
+    /// The bootstrap servers of a cluster of this table.
+    pub(crate) fn servers(&self, cluster: &Cluster) -> &Arc<BootstrapServers> {
+        &self.servers[&cluster.name]
+    }
+
+    /// The clusters that a relayed client may come to.
+    pub(crate) fn relayed_clusters(&self) -> impl Iterator<Item = &Arc<Cluster>> {
+        let relayed = |cluster: &Cluster| {
+            let mut routes = self.wish.config.routes.iter().filter(|route| route.mode == Mode::Relay);
+            routes.any(|route| route.cluster.name == cluster.name || route.credentials.contains_key(&cluster.name))
+        };
+        self.wish.config.clusters.iter().filter(move |cluster| relayed(cluster))
+    }
+
+    /// `[limits]`
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.wish.config.limits
+    }
+
+    /// `[[listeners]]`
+    pub(crate) fn listeners(&self) -> &[Listener] {
+        &self.wish.config.listeners
+    }
+
+    /// `[admin]`
+    pub(crate) fn admin(&self) -> &Admin {
+        &self.wish.config.admin
+    }
+
+    /// Who may log in at the proxy.
+    pub(crate) fn users(&self) -> &Arc<Users> {
+        &self.users
+    }
+
+    /// What clients of a listener may log in with at the proxy. A listener that the file has dropped goes on as it was.
+    pub(crate) fn sasl_mechanisms<'a>(&'a self, listener: &'a Listener) -> &'a [SaslMechanism] {
+        let now = self.listeners().iter().find(|now| now.name == listener.name);
+        &now.unwrap_or(listener).sasl_mechanisms
+    }
+
+    /// How the listener of that name does TLS, if it does.
+    pub(crate) fn tls(&self, listener: &str) -> Option<&Arc<ServerConfig>> {
+        self.tls.get(listener)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_mirrors_alone_is_not_for_the_proxy() {
+        let text = r#"
+            clusters.a = { id = 1, bootstrap_servers = "a:9092" }
+            clusters.b = { id = 2, bootstrap_servers = "b:9092" }
+            mirrors = [{ name = "a-b", source = "a", target = "b", topics = "x" }]
+        "#;
+        let path = Path::new("routes.toml");
+        let refused = RoutingTable::build(Wish::parse(text.to_owned(), path).unwrap(), path, None).unwrap_err();
+        let said = "routes.toml: no [[listeners]] and [[routes]]: as it is the file is for kferry-mirror only; write where clients connect, \
+                    and which land where";
+        assert_eq!(refused.to_string(), said);
+    }
+}

@@ -1,0 +1,130 @@
+//! What is known of a connection, gathered while it is open, and told at its end: one log line, and the metrics.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use kferry_config::HostPort;
+use tracing::{debug, info, warn};
+
+use crate::clients::Connected;
+use crate::ending::{Cause, Moved};
+use crate::metrics;
+
+/// What is known of a connection so far.
+#[derive(Debug)]
+pub(crate) struct ConnectionSummary {
+    listener: Arc<str>,
+    peer: SocketAddr,
+    /// Who the client is and where it was routed. `None` until its first request has been read.
+    pub client: Option<Connected>,
+    /// The user as whom the client logged in at the proxy, on routes with `sasl_users`.
+    pub sasl_user: Option<Arc<str>>,
+    /// The broker or bootstrap server that the client is connected to.
+    pub server: Option<HostPort>,
+    /// Bytes that went through.
+    pub moved: Moved,
+}
+
+impl ConnectionSummary {
+    /// Of a connection from `peer` that a listener has just accepted.
+    pub(crate) fn new(listener: &Arc<str>, peer: SocketAddr) -> Self {
+        Self { listener: listener.clone(), peer, client: None, sasl_user: None, server: None, moved: Moved::default() }
+    }
+
+    /// The connection has ended, after it was open for `open_for`: writes its log line and moves its metrics.
+    pub(crate) fn closed(&self, cause: &Cause, open_for: Duration, bursts: &Bursts) {
+        let label = cause.label();
+        metrics::closed(label, &self.listener);
+        let client = self.client.as_ref().map(Connected::client);
+        let route = client.and_then(|client| client.route.as_deref()).unwrap_or_default();
+        let cluster = client.and_then(|client| client.cluster.as_deref()).unwrap_or_default();
+        if self.moved != Moved::default() {
+            metrics::moved(route, cluster, self.moved.requests, self.moved.responses);
+        }
+        let Some(left_out) = bursts.allow(label, Instant::now()) else { return };
+        macro_rules! tell {
+            ($level:ident) => {
+                $level!(
+                    cause = label,
+                    detail = cause.detail(),
+                    // Debug: a client chooses its own name, and may choose one with line breaks.
+                    client_id = client.map(|client| client.client_id.as_str()),
+                    software = client.and_then(|client| client.software_name.as_deref()),
+                    software_version = client.and_then(|client| client.software_version.as_deref()),
+                    tls_subject = client.and_then(|client| client.tls_subject.as_deref()),
+                    sasl_user = self.sasl_user.as_deref(),
+                    peer = %self.peer,
+                    listener = &*self.listener,
+                    route,
+                    cluster,
+                    server = self.server.as_ref().map(tracing::field::display),
+                    request_bytes = self.moved.requests,
+                    response_bytes = self.moved.responses,
+                    seconds = (open_for.as_secs_f64() * 1000.0).round() / 1000.0,
+                    more_not_logged = (left_out > 0).then_some(left_out),
+                    "connection closed"
+                )
+            };
+        }
+        match cause {
+            Cause::NoRequest => tell!(debug),
+            cause if cause.is_trouble() => tell!(warn),
+            _ => tell!(info),
+        }
+    }
+}
+
+/// Keeps a burst of the same event (a port scan, a thousand clients of a dead cluster) from filling the disk: metrics count each one, the log
+/// tells [`Bursts::LINES`] of a kind a second, and then how many it left out.
+#[derive(Debug, Default)]
+pub(crate) struct Bursts(Mutex<HashMap<&'static str, Burst>>);
+
+#[derive(Debug)]
+struct Burst {
+    /// When the second began in which the lines are counted.
+    began: Instant,
+    /// Lines written in this second, at most [`Bursts::LINES`].
+    told: u32,
+    /// Lines not written since the last one that was.
+    left_out: u64,
+}
+
+impl Bursts {
+    /// Lines of one kind in a second.
+    pub(crate) const LINES: u32 = 50;
+
+    /// `None`: count it only. `Some(n)`: tell it, and that `n` were left out before.
+    fn allow(&self, kind: &'static str, now: Instant) -> Option<u64> {
+        let mut bursts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let burst = bursts.entry(kind).or_insert(Burst { began: now, told: 0, left_out: 0 });
+        if now.duration_since(burst.began) >= Duration::from_secs(1) {
+            burst.began = now;
+            burst.told = 0;
+        }
+        if burst.told == Self::LINES {
+            burst.left_out += 1;
+            return None;
+        }
+        burst.told += 1;
+        Some(std::mem::take(&mut burst.left_out))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_is_cut_and_then_counted() {
+        let bursts = Bursts::default();
+        let start = Instant::now();
+        let told = (0..1000).filter(|_| bursts.allow("idle", start).is_some()).count();
+        assert_eq!(told, Bursts::LINES as usize);
+        assert_eq!(bursts.allow("no_route", start), Some(0));
+        let later = start + Duration::from_secs(1);
+        assert_eq!(bursts.allow("idle", later), Some(1000 - u64::from(Bursts::LINES)));
+        assert_eq!(bursts.allow("idle", later), Some(0));
+    }
+}
