@@ -16,7 +16,9 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use kferry_config::diagnostic::{self, Severity};
 use kferry_config::{Config, HostPort, Sasl, SaslMechanism, Secret, Security};
-use kferry_wire::api::{self, Api, Rewrite, RewriteError, Unmapped, Uuid};
+use kferry_wire::api::{
+    self, Api, FETCH_RESPONSE, Field, Kind, MAX_TEXT, PRODUCE_REQUEST, Rewrite, RewriteError, Step, Unmapped, Uuid, Walk,
+};
 use kferry_wire::batch::{self, Codec, Entry, Record, Stamp};
 use kferry_wire::cluster::ClusterInfo;
 use kferry_wire::connection::{ConnectOptions, Connection};
@@ -144,11 +146,8 @@ pub(crate) fn broker_answers(bytes: &[u8]) {
 /// api_key, with the highest bit for an answer, the second its version.
 pub(crate) fn rewrite(bytes: &[u8]) {
     let [key, version, body @ ..] = bytes else { return };
-    let Some(api) = Api::of(i16::from(key & 0x7f)) else { return };
-    let Some((min, max)) = api.versions() else { return };
-    let version = min + i16::from(version % 32) % (max - min + 1);
-    let fields = if key & 0x80 == 0 { api.request } else { api.response };
-    let walk = |body: &[u8]| api::rewrite(fields, version, api.is_flexible(version), body, &mut Shifted);
+    let Some(schema) = Schema::of(*key, *version) else { return };
+    let walk = |body: &[u8]| schema.rewrite(body, &mut Shifted);
     let Ok(rewritten) = walk(body) else { return };
     if let Some(rewritten) = &rewritten {
         // What `Shifted` adds, and a vector's growth.
@@ -160,6 +159,30 @@ pub(crate) fn rewrite(bytes: &[u8]) {
     let longer = [body, b"more"].concat();
     let walked = walk(&longer).expect("it is as well formed as before").unwrap_or(longer);
     assert_eq!(walked, [rewritten.as_deref().unwrap_or(body), b"more"].concat());
+}
+
+/// The same, in pieces: what comes out, and what is asked on the way, is what it is for a body that is there as a whole. The third byte of the input
+/// says in which pieces.
+pub(crate) fn walk(bytes: &[u8]) {
+    let [key, version, pieces, body @ ..] = bytes else { return };
+    let Some(schema) = Schema::of(*key, *version) else { return };
+    let mut asked_at_once = Heard::default();
+    let at_once = schema.rewrite(body, &mut asked_at_once).map(|rewritten| rewritten.unwrap_or_else(|| body.to_vec()));
+
+    let mut asked = Heard::default();
+    let in_pieces = schema.in_pieces(body, *pieces, &mut asked);
+    assert_eq!(in_pieces, at_once);
+    assert_eq!(asked.0, asked_at_once.0);
+
+    let mut straight = Straight { schema, rest: body, name: "" };
+    match (straight.fields(schema.fields), at_once) {
+        // Not all of it was read.
+        (_, Err(RewriteError::Unmapped(_))) => {}
+        (_, Err(RewriteError::TooLong(_))) => assert!(body.len() > MAX_TEXT),
+        (Some(()), Ok(_)) => {}
+        (None, Err(RewriteError::Broken(name))) => assert_eq!(straight.name, name),
+        (straight, walked) => panic!("{walked:?}, though the straight way says {straight:?}"),
+    }
 }
 
 /// What a Fetch answer has for a partition: batches and messages of any age.
@@ -199,6 +222,204 @@ fn only(bytes: Bytes) -> Entry {
     let entry = entries.next().expect("it is whole").expect("it is one of ours");
     assert!(entries.next().is_none());
     entry
+}
+
+/// How a message is read.
+#[derive(Debug, Clone, Copy)]
+struct Schema {
+    fields: &'static [Field],
+    version: i16,
+    flexible: bool,
+}
+
+impl Schema {
+    /// Of an api_key, with the highest bit for an answer, and any number as its version.
+    fn of(key: u8, version: u8) -> Option<Self> {
+        let api = Api::of(i16::from(key & 0x7f))?;
+        let (min, max) = api.versions()?;
+        let version = min + i16::from(version % 32) % (max - min + 1);
+        let fields = match (key, key & 0x80) {
+            // Those that stream are in no row.
+            (0x00, _) => PRODUCE_REQUEST,
+            (0x81, _) => FETCH_RESPONSE,
+            (_, 0) => api.request,
+            _ => api.response,
+        };
+        Some(Self { fields, version, flexible: api.is_flexible(version) })
+    }
+
+    fn rewrite(self, body: &[u8], by: &mut impl Rewrite) -> Result<Option<Vec<u8>>, RewriteError> {
+        api::rewrite(self.fields, self.version, self.flexible, body, by)
+    }
+
+    fn in_pieces(self, body: &[u8], pieces: u8, by: &mut impl Rewrite) -> Result<Vec<u8>, RewriteError> {
+        let mut walk = Walk::new(self.fields, self.version, self.flexible, body.len());
+        let mut next = usize::from(pieces);
+        let (mut told, mut arrived, mut out) = (0, 0, Vec::new());
+        loop {
+            match walk.step(&body[told..arrived], by)? {
+                Step::Need(len) => {
+                    // It waits for what it can use, and never for what cannot come.
+                    assert!(told + len > arrived && told + len <= body.len(), "{len} bytes from {told} on");
+                    arrived = (arrived + 1 + next).min(body.len());
+                    next = next * 31 % 4093;
+                }
+                Step::Pass(len) => {
+                    out.extend_from_slice(&body[told..told + len]);
+                    told += len;
+                    arrived = arrived.max(told);
+                }
+                Step::Replace { len, with } => {
+                    assert!(told + len <= arrived, "{len} bytes from {told} on");
+                    out.extend_from_slice(with);
+                    told += len;
+                }
+                Step::End => {
+                    assert_eq!(told, body.len());
+                    return Ok(out);
+                }
+            }
+        }
+    }
+}
+
+/// The straight way through a message that is all there: no state, nothing rewritten. `None` is a message that breaks off, at the field `name`.
+struct Straight<'a> {
+    schema: Schema,
+    rest: &'a [u8],
+    name: &'static str,
+}
+
+impl<'a> Straight<'a> {
+    fn fields(&mut self, fields: &'static [Field]) -> Option<()> {
+        for field in fields.iter().filter(|field| field.is_in(self.schema.version)) {
+            self.name = field.name;
+            match field.kind {
+                Kind::Fixed(len) => _ = self.take(len)?,
+                Kind::NodeId | Kind::LeaderEpoch => _ = self.take(4)?,
+                Kind::ProducerId => _ = self.take(8)?,
+                Kind::TopicId => _ = self.take(16)?,
+                Kind::Text | Kind::RackId => _ = self.text()?,
+                Kind::ClusterId => _ = str::from_utf8(self.text()?).ok()?,
+                Kind::Resource => _ = (self.take(1)?, self.text()?),
+                Kind::Address => _ = (str::from_utf8(self.text()?).ok()?, self.take(4)?),
+                Kind::NameAndTopicId => _ = (str::from_utf8(self.text()?).ok()?, self.take(16)?),
+                Kind::TopicIdAndName => _ = (self.take(16)?, str::from_utf8(self.text()?).ok()?),
+                Kind::Records => {
+                    let len = self.len()?;
+                    self.take(len)?;
+                }
+                Kind::FixedArray(each) => {
+                    let len = self.len()?.checked_mul(each)?;
+                    self.take(len)?;
+                }
+                Kind::NodeIds => {
+                    let len = self.len()?.checked_mul(4)?;
+                    self.take(len)?;
+                }
+                Kind::TextArray => {
+                    for _ in 0..self.len()? {
+                        self.text()?;
+                    }
+                }
+                Kind::Array(fields) => {
+                    for _ in 0..self.len()? {
+                        self.structure(field.name, fields)?;
+                    }
+                }
+                Kind::Structure(fields) => self.structure(field.name, fields)?,
+                Kind::NullableStructure(fields) => {
+                    if self.take(1)?[0] < 0x80 {
+                        self.structure(field.name, fields)?;
+                    }
+                }
+            }
+        }
+        Some(())
+    }
+
+    fn structure(&mut self, name: &'static str, fields: &'static [Field]) -> Option<()> {
+        self.fields(fields)?;
+        self.name = name;
+        if self.schema.flexible {
+            for _ in 0..self.uvarint()? {
+                self.uvarint()?;
+                let len = self.uvarint()?;
+                self.take(len)?;
+            }
+        }
+        Some(())
+    }
+
+    fn text(&mut self) -> Option<&'a [u8]> {
+        let len = if self.schema.flexible {
+            self.uvarint()?.saturating_sub(1)
+        } else {
+            let len = i16::from_be_bytes(self.take(2)?.try_into().ok()?);
+            if len == -1 { 0 } else { len.try_into().ok()? }
+        };
+        self.take(len)
+    }
+
+    /// Of an array or of records: 0 for null.
+    fn len(&mut self) -> Option<usize> {
+        let len = if self.schema.flexible {
+            self.uvarint()?.saturating_sub(1)
+        } else {
+            let len = i32::from_be_bytes(self.take(4)?.try_into().ok()?);
+            if len == -1 { 0 } else { len.try_into().ok()? }
+        };
+        // Every element has a byte.
+        (len <= self.rest.len()).then_some(len)
+    }
+
+    fn uvarint(&mut self) -> Option<usize> {
+        let len = 1 + self.rest.iter().take(5).position(|byte| byte & 0x80 == 0)?;
+        let bytes = self.take(len)?;
+        Some(bytes.iter().rev().fold(0u32, |value, byte| value << 7 | u32::from(byte & 0x7f)) as usize)
+    }
+
+    fn take(&mut self, len: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.rest.split_at_checked(len)?;
+        self.rest = rest;
+        Some(taken)
+    }
+}
+
+/// [`Shifted`], and all that it was asked.
+#[derive(Default)]
+struct Heard(Vec<String>);
+
+impl Rewrite for Heard {
+    fn node_id(&mut self, node_id: i32) -> Result<i32, Unmapped> {
+        self.0.push(format!("node {node_id}"));
+        Shifted.node_id(node_id)
+    }
+
+    fn address(&mut self, node_id: i32, host: &str, port: i32) -> Result<(String, u16), Unmapped> {
+        self.0.push(format!("node {node_id} at {host}:{port}"));
+        Shifted.address(node_id, host, port)
+    }
+
+    fn cluster_id(&mut self, cluster_id: &str) -> String {
+        self.0.push(format!("cluster {cluster_id}"));
+        Shifted.cluster_id(cluster_id)
+    }
+
+    fn producer_id(&mut self, producer_id: i64) -> i64 {
+        self.0.push(format!("producer {producer_id}"));
+        Shifted.producer_id(producer_id)
+    }
+
+    fn topic_id(&mut self, topic_id: Uuid) -> Uuid {
+        self.0.push(format!("topic {topic_id}"));
+        Shifted.topic_id(topic_id)
+    }
+
+    fn named_topic_id(&mut self, topic_id: Uuid, name: Option<&str>) -> Uuid {
+        self.0.push(format!("topic {topic_id}, {name:?}"));
+        Shifted.named_topic_id(topic_id, name)
+    }
 }
 
 /// A world in which nothing is the same.

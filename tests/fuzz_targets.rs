@@ -42,6 +42,11 @@ fn rewrite() -> Result<()> {
 }
 
 #[test]
+fn walk() -> Result<()> {
+    fuzz("walk", targets::walk)
+}
+
+#[test]
 fn batch() -> Result<()> {
     fuzz("batch", targets::batch)
 }

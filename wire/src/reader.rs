@@ -94,33 +94,11 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn nullable_string(&mut self) -> Result<Option<&'a str>, Malformed> {
-        self.text_bytes(false)?.map(utf8).transpose()
-    }
-
-    /// Text that may be null, of a flexible version or not, in bytes: for whoever only passes it on.
-    pub(crate) fn text_bytes(&mut self, flexible: bool) -> Result<Option<&'a [u8]>, Malformed> {
-        let len = if flexible {
-            self.uvarint()?.checked_sub(1).map(|len| len as usize)
-        } else {
-            match self.i16()? {
-                -1 => None,
-                len => Some(usize::try_from(len).map_err(|_| Malformed::Value("text of negative length"))?),
-            }
+        let len = match self.i16()? {
+            -1 => return Ok(None),
+            len => usize::try_from(len).map_err(|_| Malformed::Value("text of negative length"))?,
         };
-        len.map(|len| self.take(len)).transpose()
-    }
-
-    /// The elements of an array that may be null, of a flexible version or not: 0 for null. Each has `least` bytes or more.
-    pub(crate) fn elements(&mut self, flexible: bool, least: usize) -> Result<usize, Malformed> {
-        let count = if flexible {
-            self.uvarint()?.saturating_sub(1) as usize
-        } else {
-            match self.i32()? {
-                -1 => 0,
-                count => usize::try_from(count).map_err(|_| Malformed::Value("an array of negative length"))?,
-            }
-        };
-        if count <= self.0.len() / least { Ok(count) } else { Err(Malformed::Short) }
+        self.take(len).and_then(utf8).map(Some)
     }
 
     pub(crate) fn compact_string(&mut self) -> Result<&'a str, Malformed> {
@@ -193,24 +171,6 @@ mod tests {
         assert_eq!(Reader::new(&[3, 7, 7]).compact_count(), Ok(2));
         assert_eq!(Reader::new(&[4, 7, 7]).compact_count(), Err(Malformed::Short));
         assert_eq!(Reader::new(&[0xff, 0xff, 0xff, 0xff, 0x0f, 7]).compact_count(), Err(Malformed::Short));
-    }
-
-    #[test]
-    fn what_may_be_null_is_read_in_both_forms() {
-        let text = |bytes, flexible| Reader::new(bytes).text_bytes(flexible);
-        assert_eq!((text(&[0, 1, b'a'], false), text(&[2, b'a'], true)), (Ok(Some(&b"a"[..])), Ok(Some(&b"a"[..]))));
-        assert_eq!((text(&[0xff, 0xff], false), text(&[0], true)), (Ok(None), Ok(None)));
-        assert_eq!((text(&[0, 2, b'a'], false), text(&[3, b'a'], true)), (Err(Malformed::Short), Err(Malformed::Short)));
-        assert_eq!(text(&[0xff, 0xfe], false), Err(Malformed::Value("text of negative length")));
-
-        let elements = |bytes, flexible, least| Reader::new(bytes).elements(flexible, least);
-        assert_eq!((elements(&[0xff; 4], false, 4), elements(&[0], true, 4)), (Ok(0), Ok(0)));
-        assert_eq!((elements(&[0, 0, 0, 2, 7, 7], false, 1), elements(&[3, 7, 7], true, 1)), (Ok(2), Ok(2)));
-        assert_eq!(
-            (elements(&[0, 0, 0, 2, 7, 7], false, 2), elements(&[3, 7, 7], true, 2)),
-            (Err(Malformed::Short), Err(Malformed::Short))
-        );
-        assert_eq!(elements(&[0xff, 0xff, 0xff, 0xfe], false, 1), Err(Malformed::Value("an array of negative length")));
     }
 
     #[test]

@@ -3,11 +3,15 @@
 //! A relayed client lives in a world of virtual brokers: node ids, hosts and ports of the proxy, no leader epochs, one cluster id, topic ids that
 //! follow from the topics' names. What carries one of these is a row with a schema; everything else passes as opaque bytes. Adding an API is a row.
 //!
+//! There is one way through a message, the [`Walk`]: it is fed what has arrived of a body and says what becomes of it. [`rewrite()`] feeds it a body
+//! that is held. Produce requests and Fetch responses stream; they have schemas for the walk, but in no row, and the relay does not look into them.
+//!
 //! | file | what it is |
 //! |---|---|
 //! | `mod` | the table; `docs/apis.md` is rendered from it |
 //! | `schema` | how to find, in a message, what is rewritten |
-//! | `rewrite` | the walk that rewrites it |
+//! | `walk` | the way through a message, by its schema, with as much of it as has arrived |
+//! | `rewrite` | what is asked on the way; the case of a body that is there as a whole |
 //!
 //! # References
 //! - `clients/src/main/resources/common/message/*.json` in Kafka
@@ -17,12 +21,14 @@ mod rewrite;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod walk;
 
 use kafka_protocol::messages::ApiKey;
 
 pub use rewrite::{Rewrite, RewriteError, Unmapped, put_uvarint, rewrite};
-pub use schema::{Field, Kind};
+pub use schema::{FETCH_RESPONSE, Field, Kind, PRODUCE_REQUEST};
 pub use uuid::Uuid;
+pub use walk::{MAX_TEXT, Step, Walk};
 
 /// Whether a relayed client may use an API.
 #[derive(Debug, Clone, Copy)]

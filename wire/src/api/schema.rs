@@ -10,6 +10,8 @@ pub enum Kind {
     Fixed(usize),
     /// A string, nullable or not; compact in flexible versions.
     Text,
+    /// Batches of records, nullable, of any length; compact in flexible versions. They pass without being looked at.
+    Records,
     /// An array of so many bytes each.
     FixedArray(usize),
     /// An array of strings.
@@ -80,8 +82,8 @@ const fn only(since: i16, until: i16, name: &'static str, kind: Kind) -> Field {
 }
 
 use Kind::{
-    Address, Array, ClusterId, FixedArray, LeaderEpoch, NameAndTopicId, NodeId, NodeIds, NullableStructure, ProducerId, RackId, Resource,
-    Structure, Text, TextArray, TopicId, TopicIdAndName,
+    Address, Array, ClusterId, FixedArray, LeaderEpoch, NameAndTopicId, NodeId, NodeIds, NullableStructure, ProducerId, RackId, Records,
+    Resource, Structure, Text, TextArray, TopicId, TopicIdAndName,
 };
 
 const BOOL: Kind = Kind::Fixed(1);
@@ -89,6 +91,15 @@ const INT8: Kind = Kind::Fixed(1);
 const INT16: Kind = Kind::Fixed(2);
 const INT32: Kind = Kind::Fixed(4);
 const INT64: Kind = Kind::Fixed(8);
+
+/// Produce requests and, below, Fetch responses are in no row, because the relay passes them as they stream. These are for a [`Walk`](super::Walk)
+/// that looks into them on their way.
+pub const PRODUCE_REQUEST: &[Field] = &[
+    since(3, "transactional_id", Text),
+    all("acks", INT16),
+    all("timeout_ms", INT32),
+    all("topic_data", Array(&[all("name", Text), all("partition_data", Array(&[all("index", INT32), all("records", Records)]))])),
+];
 
 pub(super) const FETCH_REQUEST: &[Field] = &[
     all("replica_id", INT32),
@@ -108,6 +119,24 @@ const FETCH_PARTITION: &[Field] = &[
     all("fetch_offset", INT64),
     since(5, "log_start_offset", INT64),
     all("partition_max_bytes", INT32),
+];
+
+/// Up to version 12: 13 has topic ids.
+pub const FETCH_RESPONSE: &[Field] = &[
+    since(1, "throttle_time_ms", INT32),
+    since(7, "error_code", INT16),
+    since(7, "session_id", INT32),
+    all("responses", Array(&[all("topic", Text), all("partitions", Array(FETCH_PARTITION_RESPONSE))])),
+];
+const FETCH_PARTITION_RESPONSE: &[Field] = &[
+    all("partition_index", INT32),
+    all("error_code", INT16),
+    all("high_watermark", INT64),
+    since(4, "last_stable_offset", INT64),
+    since(5, "log_start_offset", INT64),
+    since(4, "aborted_transactions", Array(&[all("producer_id", INT64), all("first_offset", INT64)])),
+    since(11, "preferred_read_replica", INT32),
+    all("records", Records),
 ];
 
 pub(super) const LIST_OFFSETS_REQUEST: &[Field] = &[

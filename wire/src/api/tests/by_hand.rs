@@ -11,6 +11,16 @@ type ByHand = (ApiKey, Side, i16, Vec<u8>, Vec<u8>);
 pub(super) fn messages() -> Vec<ByHand> {
     use Side::{Request, Response};
     let mut all = Vec::new();
+    for version in 0..=2 {
+        let body = Body::default().i16(-1).i32(500).i32(1).text("orders").i32(2);
+        let body = body.i32(0).i32(3).bytes(&[1, 2, 3]).i32(1).i32(-1);
+        all.push((ApiKey::Produce, Request, version, body.0.clone(), body.0));
+    }
+    for version in 0..=3 {
+        let body = Body::default().if_since(version, 1, |body| body.i32(7)).i32(1).text("orders").i32(2);
+        let body = body.i32(0).i16(0).i64(99).i32(3).bytes(&[1, 2, 3]).i32(1).i16(3).i64(-1).i32(-1);
+        all.push((ApiKey::Fetch, Response, version, body.0.clone(), body.0));
+    }
     for version in 0..=3 {
         // No leader epochs and no rack yet.
         let body = Body::default().i32(-1).i32(500).i32(1).if_since(version, 3, |body| body.i32(1 << 20));

@@ -7,15 +7,16 @@ use bytes::Bytes;
 use kafka_protocol::messages::{
     AlterConfigsRequest, AlterConfigsResponse, AlterPartitionReassignmentsRequest, BrokerId, ConsumerGroupDescribeResponse,
     ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, CreatePartitionsRequest, CreateTopicsRequest, DescribeClusterResponse,
-    DescribeConfigsRequest, DescribeConfigsResponse, FetchRequest, FindCoordinatorResponse, GroupId, IncrementalAlterConfigsRequest,
-    IncrementalAlterConfigsResponse, InitProducerIdResponse, ListOffsetsRequest, ListOffsetsResponse, ListPartitionReassignmentsResponse,
-    MetadataRequest, MetadataResponse, OffsetCommitRequest, OffsetFetchResponse, ProducerId, TopicName, TransactionalId,
-    TxnOffsetCommitRequest, alter_configs_request, alter_configs_response, alter_partition_reassignments_request,
-    consumer_group_describe_response, consumer_group_heartbeat_request, consumer_group_heartbeat_response, create_partitions_request,
-    create_topics_request, describe_cluster_response, describe_configs_request, describe_configs_response, fetch_request,
-    find_coordinator_response, incremental_alter_configs_request, incremental_alter_configs_response, list_offsets_request,
-    list_offsets_response, list_partition_reassignments_response, metadata_request, metadata_response, offset_commit_request,
-    offset_fetch_response, txn_offset_commit_request,
+    DescribeConfigsRequest, DescribeConfigsResponse, FetchRequest, FetchResponse, FindCoordinatorResponse, GroupId,
+    IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, InitProducerIdResponse, ListOffsetsRequest, ListOffsetsResponse,
+    ListPartitionReassignmentsResponse, MetadataRequest, MetadataResponse, OffsetCommitRequest, OffsetFetchResponse, ProduceRequest,
+    ProducerId, TopicName, TransactionalId, TxnOffsetCommitRequest, alter_configs_request, alter_configs_response,
+    alter_partition_reassignments_request, consumer_group_describe_response, consumer_group_heartbeat_request,
+    consumer_group_heartbeat_response, create_partitions_request, create_topics_request, describe_cluster_response,
+    describe_configs_request, describe_configs_response, fetch_request, fetch_response, find_coordinator_response,
+    incremental_alter_configs_request, incremental_alter_configs_response, list_offsets_request, list_offsets_response,
+    list_partition_reassignments_response, metadata_request, metadata_response, offset_commit_request, offset_fetch_response,
+    produce_request, txn_offset_commit_request,
 };
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
@@ -103,12 +104,23 @@ impl Dice {
         (kind, StrBytes::from_static_str(name))
     }
 
+    /// Null, empty, with a length of one to three bytes.
+    fn records(&mut self) -> Option<Bytes> {
+        let len = [0, 1, 61, 127, 128, 20_000][self.below(6) as usize];
+        self.maybe(|dice| Bytes::from(vec![dice.next() as u8; len]))
+    }
+
     /// Tags that Kafka has not given away yet.
     fn tags(&mut self) -> BTreeMap<i32, Bytes> {
         if !self.flexible {
             return BTreeMap::new();
         }
         self.list(|dice| (20_000 + dice.int::<i32>(), Bytes::from(vec![9; dice.below(200) as usize]))).into_iter().collect()
+    }
+
+    /// Bytes that arrive at once: few most times.
+    pub(super) fn piece(&mut self) -> usize {
+        1 + if self.below(4) > 0 { self.below(20) } else { self.below(20_000) } as usize
     }
 
     pub(super) fn mutated(&mut self, body: &[u8]) -> Vec<u8> {
@@ -136,6 +148,70 @@ impl Dice {
         }
         body
     }
+}
+
+pub(super) fn produce_request(dice: &mut Dice) -> ProduceRequest {
+    let mut it = ProduceRequest::default();
+    it.transactional_id = dice.maybe(|dice| TransactionalId(dice.text()));
+    it.acks = dice.int();
+    it.timeout_ms = dice.int();
+    it.topic_data = dice.list(|dice| {
+        let mut it = produce_request::TopicProduceData::default();
+        it.name = TopicName(dice.text());
+        it.partition_data = dice.list(|dice| {
+            let mut it = produce_request::PartitionProduceData::default();
+            it.index = dice.int();
+            it.records = dice.records();
+            it.unknown_tagged_fields = dice.tags();
+            it
+        });
+        it.unknown_tagged_fields = dice.tags();
+        it
+    });
+    it.unknown_tagged_fields = dice.tags();
+    it
+}
+
+pub(super) fn fetch_response(dice: &mut Dice) -> FetchResponse {
+    let mut it = FetchResponse::default();
+    it.throttle_time_ms = dice.int();
+    if dice.version >= 7 {
+        it.error_code = dice.int();
+        it.session_id = dice.int();
+    }
+    it.responses = dice.list(|dice| {
+        let mut it = fetch_response::FetchableTopicResponse::default();
+        it.topic = TopicName(dice.text());
+        it.partitions = dice.list(|dice| {
+            let mut it = fetch_response::PartitionData::default();
+            it.partition_index = dice.int();
+            it.error_code = dice.int();
+            it.high_watermark = dice.int();
+            it.last_stable_offset = dice.int();
+            if dice.version >= 5 {
+                it.log_start_offset = dice.int();
+            }
+            it.aborted_transactions = dice.maybe(|dice| {
+                dice.list(|dice| {
+                    let mut it = fetch_response::AbortedTransaction::default();
+                    it.producer_id = ProducerId(dice.int());
+                    it.first_offset = dice.int();
+                    it.unknown_tagged_fields = dice.tags();
+                    it
+                })
+            });
+            if dice.version >= 11 {
+                it.preferred_read_replica = dice.node();
+            }
+            it.records = dice.records();
+            it.unknown_tagged_fields = dice.tags();
+            it
+        });
+        it.unknown_tagged_fields = dice.tags();
+        it
+    });
+    it.unknown_tagged_fields = dice.tags();
+    it
 }
 
 pub(super) fn fetch_request(dice: &mut Dice) -> FetchRequest {

@@ -2,6 +2,7 @@
 
 mod by_hand;
 mod messages;
+mod pieces;
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -11,9 +12,9 @@ use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::{
     AlterConfigsRequest, AlterConfigsResponse, AlterPartitionReassignmentsRequest, BrokerId, ConsumerGroupDescribeResponse,
     ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, CreatePartitionsRequest, CreateTopicsRequest, DescribeClusterResponse,
-    DescribeConfigsRequest, DescribeConfigsResponse, FetchRequest, FindCoordinatorResponse, IncrementalAlterConfigsRequest,
+    DescribeConfigsRequest, DescribeConfigsResponse, FetchRequest, FetchResponse, FindCoordinatorResponse, IncrementalAlterConfigsRequest,
     IncrementalAlterConfigsResponse, InitProducerIdResponse, ListOffsetsRequest, ListOffsetsResponse, ListPartitionReassignmentsResponse,
-    MetadataRequest, MetadataResponse, OffsetCommitRequest, OffsetFetchResponse, TopicName, TxnOffsetCommitRequest,
+    MetadataRequest, MetadataResponse, OffsetCommitRequest, OffsetFetchResponse, ProduceRequest, TopicName, TxnOffsetCommitRequest,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, Message, StrBytes};
 use proptest::prelude::any;
@@ -22,6 +23,7 @@ use uuid::Uuid;
 
 use super::*;
 use messages::Dice;
+use pieces::Schema;
 
 /// A world in which every change can be seen, and seen to be made once.
 struct Shifted;
@@ -62,10 +64,13 @@ enum Side {
 }
 
 impl Side {
+    /// The schema of the row, or of what streams.
     fn fields(self, api: &Api) -> &'static [Field] {
-        match self {
-            Self::Request => api.request,
-            Self::Response => api.response,
+        match (self, api.key) {
+            (Self::Request, ApiKey::Produce) => PRODUCE_REQUEST,
+            (Self::Response, ApiKey::Fetch) => FETCH_RESPONSE,
+            (Self::Request, _) => api.request,
+            (Self::Response, _) => api.response,
         }
     }
 }
@@ -74,6 +79,22 @@ impl Side {
 trait Example: Message + Encodable + Decodable + Clone + PartialEq + Debug {
     fn throw(dice: &mut Dice) -> Self;
     fn change(&mut self, version: i16);
+}
+
+impl Example for ProduceRequest {
+    fn throw(dice: &mut Dice) -> Self {
+        messages::produce_request(dice)
+    }
+
+    fn change(&mut self, _: i16) {}
+}
+
+impl Example for FetchResponse {
+    fn throw(dice: &mut Dice) -> Self {
+        messages::fetch_response(dice)
+    }
+
+    fn change(&mut self, _: i16) {}
 }
 
 impl Example for FetchRequest {
@@ -366,7 +387,9 @@ type Check = fn(&Api, Side) -> RangeInclusive<i16>;
 
 /// Every schema has its check.
 const CHECKS: &[(ApiKey, Side, Check)] = &[
+    (ApiKey::Produce, Side::Request, check::<ProduceRequest>),
     (ApiKey::Fetch, Side::Request, check::<FetchRequest>),
+    (ApiKey::Fetch, Side::Response, check::<FetchResponse>),
     (ApiKey::ListOffsets, Side::Request, check::<ListOffsetsRequest>),
     (ApiKey::ListOffsets, Side::Response, check::<ListOffsetsResponse>),
     (ApiKey::Metadata, Side::Request, check::<MetadataRequest>),
@@ -443,12 +466,17 @@ fn check<M: Example>(api: &Api, side: Side) -> RangeInclusive<i16> {
             let rewritten = walk(&longer).expect("it is a message").unwrap_or(longer);
             assert_eq!(rewritten, [&bytes[..], &[1, 2, 3]].concat());
 
+            let schema = Schema { fields: side.fields(api), version, flexible };
+            schema.is_the_same_in_pieces(&body, &mut dice);
             for cut in 0..body.len().min(256) {
                 bounded(&body[..cut], walk(&body[..cut]));
             }
-            for _ in 0..64 {
+            for n in 0..64 {
                 let hostile = dice.mutated(&body);
                 bounded(&hostile, walk(&hostile));
+                if n % 4 == 0 {
+                    schema.is_the_same_in_pieces(&hostile, &mut dice);
+                }
             }
             Ok(())
         });
