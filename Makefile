@@ -41,7 +41,7 @@ bench-connections: ## memory of 4,000 silent and 4,000 routed connections, time 
 	@cargo build --release --quiet --workspace --bins
 	@cargo run --release --quiet -p kferry-tests --bin bench-connections
 
-bench-relay: ## CPU per GB, throughput, latency and memory of relayed clients, beside HAProxy and no proxy
+bench-relay: ## CPU per GB, throughput, latency and memory of relayed clients, beside a bare C program that splices, HAProxy and no proxy
 	@scripts/need bench
 	@cargo build --release --quiet --workspace --bins
 	@cargo run --release --quiet -p kferry-tests --bin bench-relay

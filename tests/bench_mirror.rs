@@ -65,7 +65,7 @@ const LOOK: Duration = Duration::from_millis(50);
 const PARTS: [&str; 6] = ["copy", "mm2", "small", "padding", "idle", "groups"];
 
 fn main() -> Result<()> {
-    let parts = parts()?;
+    let parts = measure::parts(&PARTS)?;
     let wanted = |part: &str| parts.iter().any(|wanted| wanted == part);
     if parts.iter().any(|part| part != "mm2") {
         executable("kferry-mirror")?;
@@ -103,19 +103,6 @@ fn main() -> Result<()> {
         groups(&stage)?;
     }
     Ok(())
-}
-
-fn parts() -> Result<Vec<String>> {
-    let arguments: Vec<_> = std::env::args().skip(1).collect();
-    let parts: Vec<String> = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        [] => PARTS.map(str::to_owned).to_vec(),
-        ["--only", parts] => parts.split(',').map(str::to_owned).collect(),
-        _ => bail!("usage: bench-mirror [--only PART,PART]; the parts: {}", PARTS.join(", ")),
-    };
-    if let Some(unknown) = parts.iter().find(|part| !PARTS.contains(&part.as_str())) {
-        bail!("there is no part {unknown}: the parts are {}", PARTS.join(", "));
-    }
-    Ok(parts)
 }
 
 /// The two clusters.

@@ -1,8 +1,8 @@
-//! `make bench-relay`: what a relayed client pays. CPU per GB of one connection that fetches, beside HAProxy; throughput and latency of Kafka's own
-//! tools, beside the same without a proxy; memory of connections that rest. What is compared takes turns, round by round: the machine's mood
-//! changes within seconds.
+//! `make bench-relay`: what a relayed client pays. CPU per GB of one connection that fetches, beside the floor (a bare C program that splices) and
+//! HAProxy; throughput and latency of Kafka's own tools, beside the same without a proxy; memory of connections that rest. What is compared takes
+//! turns, round by round: the machine's mood changes within seconds.
 //!
-//! `KFERRY_BENCH=quick` runs all of it with less of everything, to see that it works.
+//! `bench-relay --only bodies,tools,paced,resting` runs some of it. `KFERRY_BENCH=quick` runs it with less of everything, to see that it works.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -17,7 +17,7 @@ use comfy_table::Table;
 use comfy_table::presets::ASCII_MARKDOWN;
 use harness::fetcher::{Fetched, MAX_BYTES, fetch, leader, name};
 use harness::kafka::{Cluster, Listener, Record};
-use harness::measure::{Spread, cpu_time, machine, resting};
+use harness::measure::{Spread, cpu_time, machine, parts, resting};
 use harness::ordinary::OrdinaryUser;
 use harness::process::{self, Process};
 use harness::proxy::{Proxy, Routes, executable};
@@ -86,8 +86,12 @@ const QUICK: Size = Size {
     paced_rounds: 2,
 };
 
+const PARTS: [&str; 4] = ["bodies", "tools", "paced", "resting"];
+
 fn main() -> Result<()> {
     let start = Instant::now();
+    let parts = parts(&PARTS)?;
+    let wanted = |part: &str| parts.iter().any(|wanted| wanted == part);
     let size = match std::env::var("KFERRY_BENCH").as_deref() {
         Err(_) => FULL,
         Ok("quick") => QUICK,
@@ -105,15 +109,23 @@ fn main() -> Result<()> {
         .relay("everybody", "*", "new", "")
         .limit("max_connections_per_ip", 10_000);
     let mut proxy = Proxy::start_as(&user, &routes)?;
-    bodies(&size, &cluster, &proxy, &user)?;
-    tools(&size, &cluster, &proxy)?;
-    paced(&size, &cluster, &proxy)?;
+    if wanted("bodies") {
+        bodies(&size, &cluster, &proxy, &user)?;
+    }
+    if wanted("tools") {
+        tools(&size, &cluster, &proxy)?;
+    }
+    if wanted("paced") {
+        paced(&size, &cluster, &proxy)?;
+    }
     proxy.stop()?;
 
-    let mut proxy = Proxy::start_as(&user, &routes)?;
-    println!("\n{RESTING} relayed connections at rest: {}", resting(&proxy, RESTING, Some(CLIENT_ID))?);
-    proxy.stop()?;
-    println!("\nall of it took {:.0} s", start.elapsed().as_secs_f64());
+    if wanted("resting") {
+        let mut proxy = Proxy::start_as(&user, &routes)?;
+        println!("\n{RESTING} relayed connections at rest: {}", resting(&proxy, RESTING, Some(CLIENT_ID))?);
+        proxy.stop()?;
+    }
+    println!("\n{} took {:.0} s", parts.join(", "), start.elapsed().as_secs_f64());
     Ok(())
 }
 
@@ -172,6 +184,8 @@ fn bodies(size: &Size, cluster: &Cluster, proxy: &Proxy, user: &OrdinaryUser) ->
     let haproxies =
         ["splice-auto", "splice-response"].map(|option| Haproxy::start(&broker, option, user)).into_iter().collect::<Result<Vec<_>>>()?;
 
+    let floor = Floor::start(direct, user)?;
+
     let way = |name: &str, port, process_id| Way {
         name: name.to_owned(),
         port,
@@ -183,6 +197,7 @@ fn bodies(size: &Size, cluster: &Cluster, proxy: &Proxy, user: &OrdinaryUser) ->
         spliced: Box::new(|| Ok(format!("its pipes: {}", pipes(proxy.id())?))),
         ..way("kferry, relay mode", virtual_broker, Some(proxy.id()))
     }];
+    ways.push(Way { spliced: Box::new(|| Ok("all".to_owned())), ..way("the floor, a bare C program", floor.port, Some(floor.process.id())) });
     ways.extend(haproxies.iter().map(|haproxy| Way {
         spliced: Box::new(|| Ok(format!("{:.1} %", 100.0 * haproxy.spliced()?))),
         ..way(&format!("HAProxy, option {}", haproxy.option), haproxy.port, Some(haproxy.process.id()))
@@ -193,7 +208,7 @@ fn bodies(size: &Size, cluster: &Cluster, proxy: &Proxy, user: &OrdinaryUser) ->
         fetch(way.port, BODIES, size.topic)?;
     }
     for round in 0..size.fetch_rounds {
-        for &at in in_turns(round, &[0, 1, 2, 3]) {
+        for &at in in_turns(round, &[0, 1, 2, 3, 4]) {
             let way = &mut ways[at];
             let cpu = || way.process_id.map_or(Ok(Duration::ZERO), cpu_time);
             let before = cpu()?;
@@ -223,7 +238,7 @@ fn bodies(size: &Size, cluster: &Cluster, proxy: &Proxy, user: &OrdinaryUser) ->
         let [cpu, share] = cpu;
         rows.add_row([way.name.clone(), cpu, share, format!("{speed:.2}"), (way.spliced)()?]);
     }
-    println!("{rows}\nThe goal is a third of HAProxy's.");
+    println!("{rows}\nThe goal is at most 1.15 of the floor's.");
     Ok(())
 }
 
@@ -259,6 +274,35 @@ fn pipes(process_id: u32) -> Result<usize> {
     let is_pipe = |file: &fs::DirEntry| fs::read_link(file.path()).is_ok_and(|to| to.to_string_lossy().starts_with("pipe:"));
     // Two ends each.
     Ok(files.flatten().filter(is_pipe).count() / 2)
+}
+
+/// `tests/floor/splice.c`, which says what it is.
+struct Floor {
+    process: Process,
+    port: u16,
+}
+
+impl Floor {
+    fn start(broker: u16, user: &OrdinaryUser) -> Result<Self> {
+        let program = built(&run::workspace().join("tests/floor/splice.c"))?;
+        let port = ports::take(1)?.start;
+        let mut command = user.command(&program)?;
+        command.args([port.to_string(), broker.to_string()]);
+        let log = run::folder("floor")?.join("log");
+        let process = Process::spawn("the floor", &command, &log)?;
+        until("the floor listens", || Ok(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok())).with_context(|| process.log_tail(30))?;
+        Ok(Self { process, port })
+    }
+}
+
+/// Of one C file, beside this program.
+fn built(source: &Path) -> Result<PathBuf> {
+    let program = std::env::current_exe()?.with_file_name("floor");
+    let mut cc = Command::new(process::require("cc", "install a C compiler (`apt install build-essential`)")?);
+    cc.args(["-O2", "-Wall", "-Wextra", "-Werror", "-o"]).arg(&program).arg(source);
+    let output = cc.output()?;
+    ensure!(output.status.success(), "{cc:?} failed:\n{}", String::from_utf8_lossy(&output.stderr));
+    Ok(program)
 }
 
 struct Haproxy {

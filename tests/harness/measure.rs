@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::proxy::Proxy;
 use crate::raw::{Raw, api_versions, until};
@@ -36,6 +36,20 @@ impl fmt::Display for Spread {
         let digits = to.precision().unwrap_or(1);
         write!(to, "{:.digits$} ({:.digits$} to {:.digits$})", self.median, self.least, self.most)
     }
+}
+
+/// Which parts of a benchmark the command line asks for (`--only PART,PART`): by default all.
+pub fn parts(all: &[&str]) -> Result<Vec<String>> {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let parts: Vec<String> = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [] => all.iter().map(|&part| part.to_owned()).collect(),
+        ["--only", parts] => parts.split(',').map(str::to_owned).collect(),
+        _ => bail!("usage: --only PART,PART; the parts: {}", all.join(", ")),
+    };
+    if let Some(unknown) = parts.iter().find(|part| !all.contains(&part.as_str())) {
+        bail!("there is no part {unknown}: the parts are {}", all.join(", "));
+    }
+    Ok(parts)
 }
 
 /// CPU time that a process has used so far, user and system, all of its threads (`utime` and `stime`, proc(5)).

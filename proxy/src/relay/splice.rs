@@ -44,8 +44,13 @@ const BUFFER: usize = 256 * 1024;
 /// A stalled target is not offered less than this: about what makes a socket writable again.
 const SMALLEST_PORTION: usize = 16 * 1024;
 
-/// After so many bytes, a quarter of a millisecond of CPU, the other connections of the worker thread get their turn. Two fast sockets are
-/// always ready, and would keep it for a whole body of 100 MiB.
+/// Bytes that [`move_exactly`] moves for one unit of its task's budget. Two fast sockets are always ready, and would keep the worker thread for a
+/// whole body of 100 MiB; tokio gives a task 128 units, and a new budget only once the other tasks had their turn. So these are 8 MiB, some 2 ms of
+/// CPU. Not less: a task that gives way without having to wait makes tokio wake an idle worker thread too, which finds nothing to do, or takes the
+/// connection over with nothing of it in its caches. After each 1 MiB that cost as much as a fifth of all.
+const PER_UNIT: usize = 64 * 1024;
+
+/// Bytes after which [`copy_exactly`] lets other tasks have their turn. A byte costs it several times what it costs [`move_exactly`].
 const TURN: usize = 1024 * 1024;
 
 thread_local! {
@@ -306,7 +311,6 @@ pub(crate) async fn move_exactly(from: &TcpStream, to: &TcpStream, n: u64, pipes
     // that others could use, or be copied in vain. It starts with all: bodies of 1 MiB are the usual ones (max.partition.fetch.bytes), and
     // to start with 256 KiB made them a quarter dearer.
     let mut portion = PIPE;
-    let mut turn = 0;
     while moved < n {
         // One after the other: waiting for both at once would spin while only one of them is ready.
         from.readable().await.map_err(MoveError::Reading)?;
@@ -322,16 +326,19 @@ pub(crate) async fn move_exactly(from: &TcpStream, to: &TcpStream, n: u64, pipes
             Step::Moved { bytes, at_once, all } => {
                 moved += bytes as u64;
                 count.fetch_add(bytes as u64, Ordering::Relaxed);
-                turn += bytes;
                 portion = if all { (2 * portion).min(PIPE) } else { at_once.max(SMALLEST_PORTION) };
+                pay(bytes).await;
             }
-        }
-        if turn >= TURN {
-            turn = 0;
-            tokio::task::yield_now().await;
         }
     }
     Ok(moved)
+}
+
+/// Pays for bytes that were moved. Who has spent the budget of its task lets others have their turn, and so gets a new one; so does who had to wait.
+async fn pay(bytes: usize) {
+    for _ in 0..bytes.div_ceil(PER_UNIT) {
+        tokio::task::coop::consume_budget().await;
+    }
 }
 
 /// Fills a pipe and empties it.
@@ -604,6 +611,49 @@ mod tests {
             assert_eq!(moving.await.unwrap().unwrap(), n);
             sending.await.unwrap();
         }
+    }
+
+    /// With ends that always have more, and take more: threads of their own.
+    #[tokio::test]
+    async fn a_fast_body_lets_others_of_its_thread_have_their_turn() {
+        let n = 512 * MIB;
+        let (source, from) = connection(None).await;
+        let (to, target) = connection(None).await;
+        let [mut source, mut target] = [source, target].map(|end| end.into_std().unwrap());
+        source.set_nonblocking(false).unwrap();
+        target.set_nonblocking(false).unwrap();
+        let sending = std::thread::spawn(move || {
+            for part in std::iter::repeat_n(&PATTERN[..MIB as usize / 2], 2 * n as usize / MIB as usize) {
+                io::Write::write_all(&mut source, part).unwrap();
+            }
+        });
+        let receiving = std::thread::spawn(move || {
+            let mut got = vec![0; MIB as usize];
+            for _ in 0..n / MIB {
+                io::Read::read_exact(&mut target, &mut got).unwrap();
+            }
+        });
+        let count = Arc::new(AtomicU64::new(0));
+        let other = tokio::spawn({
+            let count = count.clone();
+            async move {
+                let (mut before, mut longest) = (0, 0);
+                while before < n {
+                    let now = count.load(Ordering::Relaxed);
+                    longest = longest.max(now - before);
+                    before = now;
+                    tokio::task::yield_now().await;
+                }
+                longest
+            }
+        });
+        assert_eq!(move_exactly(&from, &to, n, &Pipes::new(1), &count).await.unwrap(), n);
+        let longest = other.await.unwrap();
+        // What the budget pays for, and the portion in which it runs out.
+        let most = 128 * PER_UNIT + PIPE;
+        assert!(longest <= most as u64, "{longest} bytes moved before another task of the thread had its turn");
+        sending.join().unwrap();
+        receiving.join().unwrap();
     }
 
     #[tokio::test]
