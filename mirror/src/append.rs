@@ -55,11 +55,7 @@ pub async fn create(
     };
     let created = client.create_topics(&[new], false).await.into_values().next().transpose()?;
     if replication_factor.is_none() && created.is_some_and(|created| created.replication_factor == Some(1)) {
-        tracing::warn!(
-            topic,
-            cluster = &*client.cluster().name,
-            "created with one replica, by default.replication.factor; replication_factor of the mirror says otherwise"
-        );
+        kferry_wire::tell!(crate::messages::ONE_REPLICA, topic, cluster = &*client.cluster().name);
     }
     Ok(())
 }

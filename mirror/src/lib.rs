@@ -34,6 +34,7 @@
 //! | [`admin`] | `/metrics`, `/healthz`, `/readyz`, `/partitions` |
 //! | [`progress`] | bars on a terminal, lines elsewhere |
 //! | [`metrics`] | every event once: its log line and its metric |
+//! | [`messages`] | the lines of the log, by their text |
 
 pub mod acls;
 pub mod admin;
@@ -48,6 +49,7 @@ pub mod holes;
 pub mod job;
 pub mod keys;
 pub mod log;
+pub mod messages;
 pub mod metrics;
 pub mod offsets;
 pub mod on_error;

@@ -9,15 +9,14 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use clap::{Parser, ValueEnum};
 use kferry_mirror::admin::{self, Mirrors};
-use kferry_mirror::metrics;
-use kferry_mirror::progress;
 use kferry_mirror::run::{Options, Outcome, Run, Table};
+use kferry_mirror::{messages, metrics, progress};
 use kferry_wire::config::diagnostic::{self, Severity};
 use kferry_wire::config::{Config, Mirror};
+use kferry_wire::tell;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
 
 /// Copies topics between Kafka clusters, each record at the same offset.
@@ -64,7 +63,7 @@ async fn main() -> ExitCode {
     match run(args).await {
         Ok(code) => code,
         Err(error) => {
-            error!("{error:#}");
+            tell!(messages::CANNOT_START: ": {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -96,7 +95,7 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let serving = tokio::spawn(admin::serve(listener, metrics, named.clone(), stop.clone()));
     let showing = tokio::spawn(progress::show(named, options.once, stop.clone()));
     tokio::spawn(stop_on_signals(stop.clone())?);
-    info!(version = env!("CARGO_PKG_VERSION"), config = %args.config.display(), mirrors = mirrors.len(), %admin, "kferry-mirror is ready");
+    tell!(messages::READY, version = env!("CARGO_PKG_VERSION"), config = %args.config.display(), mirrors = mirrors.len(), %admin);
 
     let mut running = JoinSet::new();
     for (mirror, table) in mirrors {
@@ -108,13 +107,13 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
         let (name, outcome) = ended.context("a mirror ended by a bug")?;
         for (partition, reason) in &outcome.left {
             let what = if partition.partition < 0 { partition.topic.to_string() } else { partition.to_string() };
-            error!(mirror = &*name, partition = what, reason, "not copied");
+            tell!(messages::NOT_COPIED, mirror = &*name, partition = what, reason);
         }
         for (what, reason) in &outcome.groups_left {
-            error!(mirror = &*name, what, reason, "its offset is not copied");
+            tell!(messages::OFFSET_LEFT, mirror = &*name, what, reason);
         }
         if options.once {
-            info!(mirror = &*name, copied = outcome.copied, not_copied = outcome.left.len(), "done");
+            tell!(messages::DONE, mirror = &*name, copied = outcome.copied, not_copied = outcome.left.len());
             if !outcome.left.is_empty() || !outcome.groups_left.is_empty() {
                 code = ExitCode::FAILURE;
             }
@@ -135,7 +134,7 @@ async fn one(mirror: Arc<Mirror>, options: Options, table: Arc<Table>, stop: Can
         };
         match begun {
             Ok(run) => return run.run(stop).await,
-            Err(error) => warn!(mirror = &*mirror.name, %error, "cannot begin; it is tried again"),
+            Err(error) => tell!(messages::CANNOT_BEGIN, mirror = &*mirror.name, %error),
         }
         tokio::select! {
             () = tokio::time::sleep(pause) => pause = (pause * 2).min(std::time::Duration::from_secs(30)),
@@ -171,8 +170,8 @@ fn stop_on_signals(stop: CancellationToken) -> std::io::Result<impl Future<Outpu
     let mut int = signal(SignalKind::interrupt())?;
     Ok(async move {
         tokio::select! {
-            _ = term.recv() => info!("SIGTERM"),
-            _ = int.recv() => info!("SIGINT"),
+            _ = term.recv() => tell!(messages::SIGTERM),
+            _ = int.recv() => tell!(messages::SIGINT),
         }
         stop.cancel();
     })

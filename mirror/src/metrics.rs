@@ -6,14 +6,16 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use kferry_wire::client::TopicPartition;
+use kferry_wire::tell;
 use metrics::{counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use tracing::{debug, error, info, warn};
+use tracing::debug;
 
 use crate::cut::Data;
 use crate::groups::{Offset, OffsetState, Report};
 use crate::job::{Job, Known, Phase, Refusal};
 use crate::log::Compared;
+use crate::messages;
 
 const BUILD_INFO: &str = "kferry_mirror_build_info";
 const RECORDS: &str = "kferry_mirror_records_total";
@@ -36,32 +38,53 @@ const SHARDS: &str = "kferry_mirror_shards";
 const REBALANCES: &str = "kferry_mirror_rebalances_total";
 const LEASE: &str = "kferry_mirror_lease_seconds";
 
+const INTERRUPTED: &str = "interrupted";
+const FAILED: &str = "failed";
+const DIVERGED: &str = "diverged";
+
+/// The values of the label `kind` of `kferry_mirror_errors_total`.
+pub const ERROR_KINDS: [&str; 3] = [INTERRUPTED, FAILED, DIVERGED];
+
+/// The metrics that go up and down: name and help.
+pub const GAUGES: &[(&str, &str)] = &[
+    (BUILD_INFO, "1; which kferry-mirror this is"),
+    (LAG_RECORDS, "Offsets that the leader has and the follower does not, by mirror, topic and partition"),
+    (LAG_SECONDS, "Since when the follower lacks something, by mirror, topic and partition"),
+    (SEGMENTS, "Segments of the offset maps of this process's partitions, by mirror: where offsets are translated"),
+    (PARTITIONS, "Partitions, by mirror and phase"),
+    (GROUP_OFFSETS, "Offsets that groups have committed in the mirror's topics, by mirror and state"),
+    (GROUP_SECONDS, "How long the last look at all groups took, by mirror"),
+    (SHARDS, "Shards that this process has, by mirror"),
+    (LEASE, "How long the process may still write without a word from the group's coordinator, by mirror"),
+];
+
+/// The metrics that only grow: name and help.
+pub const COUNTERS: &[(&str, &str)] = &[
+    (RECORDS, "Records copied, by mirror"),
+    (BYTES, "Bytes of batches produced to the follower, by mirror"),
+    (BATCHES, "Batches produced, by mirror and path: raw, or why their records were decoded"),
+    (MARKERS, "Offsets without a record that were filled, by mirror"),
+    (COMPARED, "Records compared on both clusters, by mirror"),
+    (SKIPPED, "Records left out by on_error, by mirror and topic"),
+    (ERRORS, "Interruptions of a partition, by mirror and kind"),
+    (PASSES, "Looks at both clusters' topics, by mirror and result"),
+    (GROUP_COMMITS, "Offsets of groups written on the follower, by mirror"),
+    (GROUP_PASSES, "Looks at all groups, by mirror and result"),
+    (REBALANCES, "Changes of the shards that this process has, by mirror and kind: gained, revoked, lost"),
+];
+
 /// Sets the process's recorder and says what each metric means.
 ///
 /// # Errors
 /// If the process has a recorder already.
 pub fn install() -> anyhow::Result<PrometheusHandle> {
     let handle = PrometheusBuilder::new().install_recorder()?;
-    describe_gauge!(BUILD_INFO, "1; which kferry-mirror this is");
-    describe_counter!(RECORDS, "Records copied, by mirror");
-    describe_counter!(BYTES, "Bytes of batches produced to the follower, by mirror");
-    describe_counter!(BATCHES, "Batches produced, by mirror and path: raw, or why their records were decoded");
-    describe_counter!(MARKERS, "Offsets without a record that were filled, by mirror");
-    describe_counter!(COMPARED, "Records compared on both clusters, by mirror");
-    describe_counter!(SKIPPED, "Records left out by on_error, by mirror and topic");
-    describe_counter!(ERRORS, "Interruptions of a partition, by mirror and kind");
-    describe_gauge!(LAG_RECORDS, "Offsets that the leader has and the follower does not, by mirror, topic and partition");
-    describe_gauge!(LAG_SECONDS, "Since when the follower lacks something, by mirror, topic and partition");
-    describe_gauge!(SEGMENTS, "Segments of the offset maps of this process's partitions, by mirror: where offsets are translated");
-    describe_gauge!(PARTITIONS, "Partitions, by mirror and phase");
-    describe_counter!(PASSES, "Looks at both clusters' topics, by mirror and result");
-    describe_gauge!(GROUP_OFFSETS, "Offsets that groups have committed in the mirror's topics, by mirror and state");
-    describe_counter!(GROUP_COMMITS, "Offsets of groups written on the follower, by mirror");
-    describe_counter!(GROUP_PASSES, "Looks at all groups, by mirror and result");
-    describe_gauge!(GROUP_SECONDS, "How long the last look at all groups took, by mirror");
-    describe_gauge!(SHARDS, "Shards that this process has, by mirror");
-    describe_counter!(REBALANCES, "Changes of the shards that this process has, by mirror and kind: gained, revoked, lost");
-    describe_gauge!(LEASE, "How long the process may still write without a word from the group's coordinator, by mirror");
+    for (name, help) in GAUGES {
+        describe_gauge!(*name, *help);
+    }
+    for (name, help) in COUNTERS {
+        describe_counter!(*name, *help);
+    }
     gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     Ok(handle)
 }
@@ -70,7 +93,7 @@ pub fn install() -> anyhow::Result<PrometheusHandle> {
 pub(crate) fn copied(job: &Job, data: &Data) {
     counter!(RECORDS, "mirror" => job.mirror.clone()).increment(data.count as u64);
     counter!(BYTES, "mirror" => job.mirror.clone()).increment(data.bytes.len() as u64);
-    counter!(BATCHES, "mirror" => job.mirror.clone(), "path" => data.path.name()).increment(1);
+    counter!(BATCHES, "mirror" => job.mirror.clone(), "path" => data.path.label()).increment(1);
 }
 
 /// Offsets were filled with markers.
@@ -86,25 +109,25 @@ pub(crate) fn compared(job: &Job, compared: &Compared) {
 
 /// A partition was interrupted and is looked at again.
 pub(crate) fn interrupted(job: &Job, reason: &str, failures: u32) {
-    counter!(ERRORS, "mirror" => job.mirror.clone(), "kind" => "interrupted").increment(1);
+    counter!(ERRORS, "mirror" => job.mirror.clone(), "kind" => INTERRUPTED).increment(1);
     // The first ones of a partition happen with every election.
     if failures < 3 {
-        info!(mirror = &*job.mirror, partition = %job.topic_partition(), reason, "interrupted; it is tried again");
+        tell!(messages::INTERRUPTED, mirror = &*job.mirror, partition = %job.topic_partition(), reason);
     } else {
-        warn!(mirror = &*job.mirror, partition = %job.topic_partition(), reason, failures, "still interrupted; it is tried again");
+        tell!(messages::STILL_INTERRUPTED, mirror = &*job.mirror, partition = %job.topic_partition(), reason, failures);
     }
 }
 
 /// A partition cannot go on.
 pub(crate) fn failed(job: &Job, reason: &str) {
-    counter!(ERRORS, "mirror" => job.mirror.clone(), "kind" => "failed").increment(1);
-    error!(mirror = &*job.mirror, partition = %job.topic_partition(), reason, "cannot be copied; it is tried again in a minute");
+    counter!(ERRORS, "mirror" => job.mirror.clone(), "kind" => FAILED).increment(1);
+    tell!(messages::FAILED, mirror = &*job.mirror, partition = %job.topic_partition(), reason);
 }
 
 /// The two logs of a partition differ.
 pub(crate) fn diverged(job: &Job, reason: &str) {
-    counter!(ERRORS, "mirror" => job.mirror.clone(), "kind" => "diverged").increment(1);
-    error!(mirror = &*job.mirror, partition = %job.topic_partition(), reason, "diverged");
+    counter!(ERRORS, "mirror" => job.mirror.clone(), "kind" => DIVERGED).increment(1);
+    tell!(messages::DIVERGED, mirror = &*job.mirror, partition = %job.topic_partition(), reason);
 }
 
 /// A record, or a batch that cannot be read, was left out.
@@ -112,7 +135,7 @@ pub(crate) fn skipped(job: &Job, refusal: &Refusal, dead_letter: bool) {
     let Refusal { offsets, code, reason, .. } = refusal;
     let count = offsets.end - offsets.start;
     counter!(SKIPPED, "mirror" => job.mirror.clone(), "topic" => job.topic.clone()).increment(count as u64);
-    warn!(mirror = &*job.mirror, partition = %job.topic_partition(), offset = offsets.start, count, ?code, reason, dead_letter, "left out");
+    tell!(messages::LEFT_OUT, mirror = &*job.mirror, partition = %job.topic_partition(), offset = offsets.start, count, ?code, reason, dead_letter);
 }
 
 /// Both clusters' topics were looked at, or could not be.
@@ -120,7 +143,7 @@ pub(crate) fn passed(mirror: &str, error: Option<&dyn std::fmt::Display>) {
     let result = if error.is_some() { "failed" } else { "ok" };
     counter!(PASSES, "mirror" => mirror.to_owned(), "result" => result).increment(1);
     if let Some(error) = error {
-        warn!(mirror, %error, "the clusters' topics cannot be looked at; it is tried again");
+        tell!(messages::TOPICS_UNKNOWN, mirror, %error);
     }
 }
 
@@ -134,7 +157,7 @@ pub(crate) fn groups(mirror: &str, before: &Report, now: &Report) {
     counter!(GROUP_COMMITS, "mirror" => mirror.to_owned()).increment(now.written as u64);
     gauge!(GROUP_SECONDS, "mirror" => mirror.to_owned()).set(now.seconds);
     if let Some(error) = &now.error {
-        return warn!(mirror, error, "the groups' offsets cannot be looked at; it is tried again");
+        return tell!(messages::OFFSETS_UNKNOWN, mirror, error);
     }
     for state in OffsetState::ALL {
         let count = now.offsets.iter().filter(|offset| offset.state == state).count();
@@ -142,7 +165,7 @@ pub(crate) fn groups(mirror: &str, before: &Report, now: &Report) {
     }
     debug!(mirror, groups = now.groups, offsets = now.offsets.len(), written = now.written, seconds = now.seconds, "groups");
     if before.offsets.is_empty() && !now.offsets.is_empty() {
-        info!(mirror, groups = now.groups, offsets = now.offsets.len(), written = now.written, "the groups' offsets are copied");
+        tell!(messages::OFFSETS_COPIED, mirror, groups = now.groups, offsets = now.offsets.len(), written = now.written);
     }
     let known: HashMap<_, _> = before.offsets.iter().map(|offset| (offset.key(), offset.state)).collect();
     let is_new = |offset: &&Offset| {
@@ -153,18 +176,18 @@ pub(crate) fn groups(mirror: &str, before: &Report, now: &Report) {
     for offset in news.iter().take(GROUPS_TOLD) {
         let (what, state, reason) = (offset.to_string(), offset.state.name(), offset.reason.as_deref().unwrap_or_default());
         match offset.state {
-            OffsetState::Refused => error!(mirror, what, reason, "its offset cannot be copied; it is tried again"),
-            _ => info!(mirror, what, state, reason, "its offset is not copied"),
+            OffsetState::Refused => tell!(messages::OFFSET_REFUSED, mirror, what, reason),
+            _ => tell!(messages::OFFSET_NOT_COPIED, mirror, what, state, reason),
         }
     }
     if news.len() > GROUPS_TOLD {
-        warn!(mirror, more = news.len() - GROUPS_TOLD, "offsets of groups that are not copied; GET /groups has all of them");
+        tell!(messages::MORE_OFFSETS_NOT_COPIED, mirror, more = news.len() - GROUPS_TOLD);
     }
 }
 
 /// A partition is not copied any more: nothing of it is behind.
 pub(crate) fn gone(mirror: &str, partition: &TopicPartition) {
-    info!(mirror, %partition, "the leader has it no more, or the file does not select it; the follower's is left as it is");
+    tell!(messages::GONE, mirror, %partition);
     lag(mirror, partition, &Known::default());
 }
 
@@ -176,19 +199,19 @@ pub(crate) fn given_up(mirror: &str, partition: &TopicPartition) {
 /// The group has given shards to this process, which now has so many.
 pub(crate) fn gained(mirror: &str, shards: &[i32], now: usize) {
     rebalanced(mirror, "gained", now);
-    info!(mirror, ?shards, now, "shards gained");
+    tell!(messages::SHARDS_GAINED, mirror, ?shards, now);
 }
 
 /// The group takes shards away from this process, which keeps so many.
 pub(crate) fn revoked(mirror: &str, shards: &[i32], now: usize) {
     rebalanced(mirror, "revoked", now);
-    info!(mirror, ?shards, now, "shards go to another process");
+    tell!(messages::SHARDS_REVOKED, mirror, ?shards, now);
 }
 
 /// The group has put this process out.
 pub(crate) fn lost(mirror: &str, shards: &[i32], now: usize) {
     rebalanced(mirror, "lost", now);
-    warn!(mirror, ?shards, "shards lost: the group went on without this process");
+    tell!(messages::SHARDS_LOST, mirror, ?shards);
 }
 
 fn rebalanced(mirror: &str, kind: &'static str, now: usize) {

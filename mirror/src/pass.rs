@@ -12,10 +12,11 @@ use kafka_protocol::ResponseError;
 use kferry_wire::admin::partitions::Position;
 use kferry_wire::client::{Client, TopicPartition, Topics};
 use kferry_wire::config::{Mirror, Offsets};
+use kferry_wire::tell;
 use tokio::time::{Instant, sleep};
-use tracing::{info, warn};
 
 use crate::job::{Phase, Side, Status};
+use crate::messages;
 use crate::offsets::OffsetMap;
 use crate::run::Table;
 use crate::shards::Owned;
@@ -108,7 +109,7 @@ impl Pass {
                     && self.begins_late(plan).await?;
                 match topics::apply(plan, follower.0, &follower.1.client, padded).await {
                     Ok(()) => {
-                        info!(mirror = &*self.mirror.name, topic = &*plan.topic, on = &**follower.1.name(), action = ?plan.action, notes = ?plan.notes, "done on the follower");
+                        tell!(messages::DONE_ON_FOLLOWER, mirror = &*self.mirror.name, topic = &*plan.topic, on = &**follower.1.name(), action = ?plan.action, notes = ?plan.notes);
                         complete = false;
                         self.await_topic(follower.0, &follower.1.client).await;
                     }
@@ -203,7 +204,7 @@ impl Pass {
                 Ok(_) => status.lock().follower_start = to,
                 // A compacted topic keeps its log start: nothing can be deleted from it, and nothing has to be.
                 Err(error) if error.code() == Some(ResponseError::PolicyViolation) => status.lock().follower_start = to,
-                Err(error) => warn!(%partition, %error, "the follower's log start cannot go after the leader's"),
+                Err(error) => tell!(messages::LOG_START_STAYS, %partition, %error),
             }
         });
         join_all(deletes).await;

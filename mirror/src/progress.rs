@@ -5,11 +5,12 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
+use kferry_wire::tell;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
 
 use crate::admin::Mirrors;
 use crate::job::Phase;
+use crate::messages;
 use crate::run::Table;
 
 /// The bars, which log lines must not write over.
@@ -116,7 +117,8 @@ impl Shown {
             }
             None if once || behind > NEWS || stopped > 0 => {
                 let percent = if end == 0 { 100.0 } else { copied as f64 * 100.0 / end as f64 };
-                info!(
+                tell!(
+                    messages::PROGRESS,
                     mirror = &*self.name,
                     records = copied - began.min(copied),
                     behind,
@@ -124,8 +126,7 @@ impl Shown {
                     records_per_second = records_per_second as u64,
                     bytes_per_second = %bytes_per_second,
                     left,
-                    stopped,
-                    "progress"
+                    stopped
                 );
             }
             None => {}

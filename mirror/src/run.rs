@@ -13,15 +13,14 @@ use std::time::Duration;
 use kferry_wire::client::{Client, TopicPartition};
 use kferry_wire::config::{Mirror, Offsets};
 use kferry_wire::connection::ConnectOptions;
+use kferry_wire::tell;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
 
 use crate::groups::{self, Board, CopiedTopic, Work};
 use crate::job::{Caution, Job, Known, Leave, Phase, Refusal, Side, Status};
-use crate::metrics;
 use crate::on_error::{self, Verdict};
 use crate::pass::{LogStart, Pass, Passed, is_accepted, sides};
 use crate::replicate::{Lane, Settled};
@@ -29,6 +28,7 @@ use crate::settle::{self, settle};
 use crate::shards::{Change, HANDED_OVER, Handover, Member, Owned, Shard};
 use crate::state::{self, PartitionState, State, StateError};
 use crate::topics::{Action, Cluster, TopicPlan};
+use crate::{messages, metrics};
 
 /// Between two passes.
 const PASS: Duration = Duration::from_secs(5);
@@ -383,7 +383,7 @@ impl Run {
                 self.take_in_all();
             }
             Err(error) => {
-                warn!(mirror = &*self.mirror.name, shard = shard.number(), %error, "a shard's state cannot be read; it is tried again");
+                tell!(messages::STATE_UNREAD, mirror = &*self.mirror.name, shard = shard.number(), %error);
                 self.read_state(shard, TICK);
             }
         }
@@ -457,7 +457,7 @@ impl Run {
         for (topic, reason) in &refused {
             // It is said once, and tried again with each pass.
             if self.refused.get(topic) != Some(reason) {
-                warn!(mirror = &*self.mirror.name, topic = &**topic, reason, "the topic cannot be copied");
+                tell!(messages::TOPIC_REFUSED, mirror = &*self.mirror.name, topic = &**topic, reason);
             }
         }
         self.refused = refused;
@@ -505,7 +505,7 @@ impl Run {
             if let Some(kept) = &kept
                 && kept.phase == Phase::Diverged
             {
-                warn!(mirror = &*self.mirror.name, %partition, reason = kept.reason, "it has diverged before, and is not copied");
+                tell!(messages::DIVERGED_BEFORE, mirror = &*self.mirror.name, %partition, reason = kept.reason);
                 let mut known = status.lock();
                 (known.phase, known.reason) = (Phase::Diverged, kept.reason.clone());
             }
@@ -814,7 +814,7 @@ impl Run {
 
     fn saved(&self, saved: &Result<(), StateError>) {
         if let Err(error) = saved {
-            warn!(mirror = &*self.mirror.name, %error, "what is known of partitions is not kept yet; it is tried again");
+            tell!(messages::NOT_KEPT_YET, mirror = &*self.mirror.name, %error);
         }
     }
 
@@ -886,9 +886,9 @@ impl Run {
         });
         match saved.await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => warn!(mirror = &*self.mirror.name, %error, "the next start compares more than it would have to"),
+            Ok(Err(error)) => tell!(messages::NOT_KEPT, mirror = &*self.mirror.name, %error),
             Err(_) => {
-                warn!(mirror = &*self.mirror.name, "the state is not kept in time; the next start compares more than it would have to");
+                tell!(messages::NOT_KEPT_IN_TIME, mirror = &*self.mirror.name);
             }
         }
         if let Some(member) = self.member.take() {

@@ -27,6 +27,7 @@ use jiff::Timestamp;
 use kferry_wire::client::TopicPartition;
 use kferry_wire::config::{Cluster, Sasl, SecretError};
 use kferry_wire::security::sasl::{SaslError, token};
+use kferry_wire::tell;
 use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance};
@@ -34,10 +35,10 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tracing::{debug, info, warn};
+use tracing::debug;
 
-use crate::metrics;
 use crate::state::State;
+use crate::{messages, metrics};
 
 /// After so long without a word a member is put out of the group. A coordinator that fails is replaced after a broker's session (9 s) and a
 /// moment; with less than this its members' leases would end before.
@@ -248,12 +249,12 @@ fn stay(membership: &Arc<Membership>) {
         }
         consumer.give_up();
         if !thread.is_finished() && membership.stop.is_cancelled() {
-            warn!(mirror = &*membership.mirror, "the group could not be left in time; the others take over when the session is over");
+            tell!(messages::NOT_LEFT, mirror = &*membership.mirror);
         } else if !thread.is_finished() {
             // If it goes on one day it leaves the group; until then librdkafka does, which is not polled any more.
-            warn!(mirror = &*membership.mirror, "librdkafka hangs; the mirror's group is joined anew without it");
+            tell!(messages::LIBRDKAFKA_HANGS, mirror = &*membership.mirror);
         } else if let Err(error) = thread.join().expect("a member does not panic") {
-            warn!(mirror = &*membership.mirror, %error, "no member of the mirror's group; it is tried again");
+            tell!(messages::NO_MEMBER, mirror = &*membership.mirror, %error);
         }
         let until = Instant::now() + PAUSE;
         while Instant::now() < until && !membership.stop.is_cancelled() {
@@ -414,7 +415,7 @@ impl GroupConsumer {
         let Membership { mirror, topic, lease, .. } = &*self.membership;
         // Of a group that has become empty meanwhile the coordinator would take a commit that proves nothing.
         if self.proven.load(Ordering::Acquire) && lease.left() == Duration::ZERO {
-            warn!(mirror = &**mirror, "the lease has run out: no word from the group's coordinator for too long; it is joined anew");
+            tell!(messages::LEASE_OVER, mirror = &**mirror);
             self.give_up();
             return;
         }
@@ -469,7 +470,7 @@ impl GroupConsumer {
         if membership.changes.send(Change::Revoked(Handover(handover))).is_ok()
             && done.recv_timeout(HANDING_OVER) == Err(RecvTimeoutError::Timeout)
         {
-            warn!(mirror = &*membership.mirror, shards = ?numbers, "partitions of shards that go to another process did not come to rest in time");
+            tell!(messages::NOT_AT_REST, mirror = &*membership.mirror, shards = ?numbers);
         }
     }
 
@@ -543,17 +544,17 @@ impl ClientContext for Held {
             | RDKafkaLogLevel::Critical
             | RDKafkaLogLevel::Error
             | RDKafkaLogLevel::Warning => {
-                warn!(mirror, facility, message, "librdkafka");
+                tell!(messages::LIBRDKAFKA_WARNS: ": {message}", mirror, facility);
             }
-            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => info!(mirror, facility, message, "librdkafka"),
-            RDKafkaLogLevel::Debug => debug!(mirror, facility, message, "librdkafka"),
+            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => tell!(messages::LIBRDKAFKA: ": {message}", mirror, facility),
+            RDKafkaLogLevel::Debug => debug!(mirror, facility, "librdkafka: {message}"),
         }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
         let code = error.rdkafka_error_code();
         if matches!(code, Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed | RDKafkaErrorCode::Fatal)) {
-            warn!(mirror = &*self.0.membership.mirror, ?code, reason, "no member of the mirror's group; it is tried again");
+            tell!(messages::NO_MEMBER, mirror = &*self.0.membership.mirror, ?code, reason);
             self.0.renew.store(true, Ordering::Release);
         } else {
             debug!(mirror = &*self.0.membership.mirror, ?code, reason, "librdkafka");

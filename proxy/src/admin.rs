@@ -7,14 +7,14 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use kferry_wire::tell;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tracing::error;
 
-use crate::metrics;
 use crate::routes::Reloaded;
 use crate::server::Shared;
+use crate::{messages, metrics};
 
 /// Serves until `stop`.
 pub async fn serve(shared: Arc<Shared>, listener: TcpListener, stop: CancellationToken) {
@@ -26,7 +26,7 @@ pub async fn serve(shared: Arc<Shared>, listener: TcpListener, stop: Cancellatio
         .route("/reload", post(reload))
         .with_state(shared);
     if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await {
-        error!(%error, "the admin address failed");
+        tell!(messages::ADMIN_FAILED, %error);
     }
 }
 
@@ -45,9 +45,8 @@ async fn reload(State(shared): State<Arc<Shared>>) -> Response {
         Ok(Reloaded::Unchanged) => "unchanged\n".into_response(),
         Ok(Reloaded::Changed { after_restart }) => {
             let mut text = "in force\n".to_owned();
-            for sentence in after_restart {
-                text.push_str(&sentence);
-                text.push('\n');
+            for what in after_restart {
+                text.push_str(&format!("{what}; {}\n", messages::NEEDS_RESTART.text));
             }
             text.into_response()
         }

@@ -12,13 +12,13 @@ use kferry_wire::api::{Rewrite, Unmapped};
 use kferry_wire::cluster::ClusterInfo;
 use kferry_wire::config::{Cluster, HostPort, Listener, NODE_IDS};
 use kferry_wire::connection::{ConnectOptions, Connection};
+use kferry_wire::tell;
 use kferry_wire::versions::Versions;
 use tokio::time::Instant;
-use tracing::{info, warn};
 use uuid::Uuid;
 
-use crate::metrics;
 use crate::topic_ids::{TopicIds, is_virtual, virtual_topic_id};
+use crate::{messages, metrics};
 
 /// What relayed clients take for the id of their cluster, whichever it is: one that changed would make them refuse or warn.
 pub const CLUSTER_ID: &str = "kferry";
@@ -90,7 +90,7 @@ impl Brokers {
     pub fn learn(&self, cluster: &Cluster, node_id: i32, address: &HostPort) {
         let before = self.known().addresses.insert(node_id, address.clone());
         if before.as_ref() != Some(address) {
-            info!(cluster = &*cluster.name, node_id, %address, before = before.map(tracing::field::display), "broker");
+            tell!(messages::BROKER, cluster = &*cluster.name, node_id, %address, before = before.map(tracing::field::display));
         }
     }
 
@@ -128,7 +128,8 @@ impl Brokers {
             }
         }
         if !failures.is_empty() {
-            warn!(cluster = &*cluster.name, "cannot ask the cluster for its brokers: {}", failures.join("; "));
+            let failures = failures.join("; ");
+            tell!(messages::BROKERS_UNKNOWN: ": {failures}", cluster = &*cluster.name);
         }
         *asked = Some(Instant::now());
     }

@@ -18,11 +18,13 @@
 //! | [`clients`] | who is and was connected, bounded |
 //! | [`admin`] | `/metrics`, `/healthz`, `/readyz`, `/clients`, `/reload` |
 //! | [`metrics`] | every event once: its log line and its metric |
+//! | [`messages`] | the lines of the log, by their text |
 
 pub mod admin;
 pub mod brokers;
 pub mod clients;
 pub mod login;
+pub mod messages;
 pub mod metrics;
 pub mod relay;
 pub mod relayed;

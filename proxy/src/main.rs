@@ -6,13 +6,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Parser, ValueEnum};
-use kferry_proxy::metrics;
 use kferry_proxy::routes::Table;
 use kferry_proxy::server::{Proxy, Shared};
+use kferry_proxy::{messages, metrics};
+use kferry_wire::tell;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
 use tracing_subscriber::EnvFilter;
 
 /// The bootstrap address of every Kafka client: routes each by its client.id to a cluster.
@@ -43,7 +43,7 @@ async fn main() -> ExitCode {
     match run(args).await {
         Ok(code) => code,
         Err(error) => {
-            tracing::error!("{error:#}");
+            tell!(messages::CANNOT_START: ": {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -60,7 +60,7 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
     };
     let files = allow_open_files();
     let proxy = Proxy::bind(table, metrics)?;
-    info!(version = env!("CARGO_PKG_VERSION"), config = %args.config.display(), open_files = files, "kferry-proxy is ready");
+    tell!(messages::READY, version = env!("CARGO_PKG_VERSION"), config = %args.config.display(), open_files = files);
 
     let stop = CancellationToken::new();
     tokio::spawn(stop_on_signals(stop.clone())?);
@@ -90,8 +90,8 @@ fn stop_on_signals(stop: CancellationToken) -> std::io::Result<impl Future<Outpu
     let mut int = signal(SignalKind::interrupt())?;
     Ok(async move {
         tokio::select! {
-            _ = term.recv() => info!("SIGTERM"),
-            _ = int.recv() => info!("SIGINT"),
+            _ = term.recv() => tell!(messages::SIGTERM),
+            _ = int.recv() => tell!(messages::SIGINT),
         }
         stop.cancel();
     })

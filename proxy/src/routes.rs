@@ -16,15 +16,15 @@ use kferry_wire::config::diagnostic::{self, Invalid, Severity};
 use kferry_wire::config::{BrokerRange, Cluster, Config, Listener, Mode, SaslMechanism};
 use kferry_wire::security::tls::{SecurityError, server_config};
 use kferry_wire::security::users::{UserError, Users};
+use kferry_wire::tell;
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
 
-use crate::metrics;
 use crate::servers::BootstrapServers;
+use crate::{messages, metrics};
 
 /// How often the file is read. Reading it is all there is to watching it: it sees an edit in place, a rename over it, a ConfigMap's swapped
 /// symlink and a bind mount alike, of which inotify misses some; ten kilobytes twice a second cost nothing.
@@ -64,7 +64,7 @@ pub enum Reloaded {
     Unchanged,
     /// The new table is in force.
     Changed {
-        /// What only holds after a restart, a sentence each.
+        /// What only holds after a restart, a clause each.
         after_restart: Vec<String>,
     },
 }
@@ -110,7 +110,7 @@ impl InForce {
         let warnings = &self.config.warnings;
         if !warnings.is_empty() {
             let places = diagnostic::render(path, &self.text, Severity::Warning, warnings, false);
-            warn!("routes.toml is taken, though something in it is probably not meant\n{places}");
+            tell!(messages::PROBABLY_NOT_MEANT: "\n{places}");
         }
     }
 
@@ -253,20 +253,21 @@ impl Table {
         match &result {
             Ok(Reloaded::Unchanged) => {
                 metrics::reloaded("unchanged");
-                info!(path = %self.path.display(), "routes.toml is unchanged; certificates were read again");
+                tell!(messages::READ_AGAIN, path = %self.path.display());
             }
             Ok(Reloaded::Changed { after_restart }) => {
                 metrics::reloaded("changed");
                 let table = self.in_force();
                 let config = &table.config;
-                info!(path = %self.path.display(), clusters = config.clusters.len(), routes = config.routes.len(), "routes.toml is in force");
-                for sentence in after_restart {
-                    warn!("{sentence}");
+                tell!(messages::IN_FORCE, path = %self.path.display(), clusters = config.clusters.len(), routes = config.routes.len());
+                for what in after_restart {
+                    tell!(messages::NEEDS_RESTART: ": {what}");
                 }
             }
             Err(reason) => {
                 metrics::reloaded("invalid");
-                error!("routes.toml was not taken, the table of {} stays in force\n{reason}", self.in_force().loaded_at);
+                let before = self.in_force().loaded_at;
+                tell!(messages::NOT_TAKEN: ", the table of {before} stays in force\n{reason}");
             }
         }
         result
@@ -288,8 +289,7 @@ impl Table {
         let Bound { listeners, admin, virtual_brokers } = &self.bound;
         let config = &after.config;
         let mut sentences = Vec::new();
-        let mut tell =
-            |what: String| sentences.push(format!("{what}; this needs a restart of kferry-proxy, the rest of the file is in force"));
+        let mut tell = |what: String| sentences.push(what);
         for now in &config.listeners {
             match listeners.iter().find(|bound| bound.name == now.name) {
                 None => tell(format!("listener {:?} is new, bind {} is not open", now.name, now.bind)),

@@ -8,18 +8,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use kferry_wire::tell;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{error, info, warn};
 
 use kferry_wire::config::{Cluster, Listener};
 
 use crate::admin;
 use crate::brokers::{Brokers, virtual_brokers};
 use crate::clients::Clients;
+use crate::messages;
 use crate::metrics::{Bursts, Cause, Closed};
 use crate::relay::Moved;
 use crate::routes::Table;
@@ -121,7 +122,7 @@ impl Proxy {
         let mut doors = Vec::new();
         for listener in &config.listeners {
             let bound = bind(listener.bind, || format!("listener {:?}", listener.name))?;
-            info!(listener = &*listener.name, address = %listener.bind, tls = listener.tls.is_some(), "listening for Kafka clients");
+            tell!(messages::LISTENING, listener = &*listener.name, address = %listener.bind, tls = listener.tls.is_some());
             doors.push((Door { listener: listener.clone(), broker: None }, bound));
             for cluster in in_force.relayed_clusters() {
                 for (node_id, port) in virtual_brokers(cluster, listener) {
@@ -132,7 +133,7 @@ impl Proxy {
             }
         }
         let admin = bind(config.admin.bind, || "[admin]".to_owned())?;
-        info!(address = %config.admin.bind, "listening for operators: /metrics /healthz /readyz /clients /reload");
+        tell!(messages::LISTENING_FOR_OPERATORS, address = %config.admin.bind);
         drop(in_force);
         let shared = Shared {
             table,
@@ -172,13 +173,13 @@ impl Proxy {
 
         stop.cancelled().await;
         let limit = self.shared.table.in_force().config.limits.drain_timeout;
-        info!(connections = sessions.len(), limit_ms = limit.as_millis() as u64, "draining");
+        tell!(messages::DRAINING, connections = sessions.len(), limit_ms = limit.as_millis() as u64);
         self.shared.drain.cancel();
         sessions.close();
         match timeout(limit, sessions.wait()).await {
-            Ok(()) => info!("drained: every connection ended at a quiet moment"),
+            Ok(()) => tell!(messages::DRAINED),
             Err(_) => {
-                warn!(connections = sessions.len(), "drain_timeout_ms is over: the connections left are cut");
+                tell!(messages::CUT, connections = sessions.len());
                 self.shared.cut.cancel();
                 let _ = timeout(LAST_LINES, sessions.wait()).await;
             }
@@ -211,7 +212,7 @@ async fn accept(shared: Arc<Shared>, door: Arc<Door>, listener: TcpListener, ses
             }
             Err(error) => {
                 // Mostly EMFILE: it passes when connections end, and the listener must not spin until then.
-                error!(listener = &*door.listener.name, %error, "cannot accept");
+                tell!(messages::CANNOT_ACCEPT, listener = &*door.listener.name, %error);
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }

@@ -14,6 +14,7 @@
 //! | [`versions`] | what a broker knows: API versions, features, and which Kafka it is |
 //! | [`cluster`] | what a broker says of its cluster: id, brokers, controller |
 //! | [`client`] | a client of one cluster: the right broker for each question, and again when it was the wrong one |
+//! | [`messages`] | the lines of a program's log: a table that the documents and the code share |
 //! | [`admin`] | what can be asked of a cluster and changed in it |
 //!
 //! Bytes from others are read by [`frame`] and `reader` only: bounded, never trusting a length. There are two exceptions, where
@@ -29,6 +30,7 @@ pub mod config;
 pub mod connection;
 pub mod frame;
 pub mod header;
+pub mod messages;
 mod reader;
 pub mod security;
 pub mod stream;

@@ -39,6 +39,7 @@ use std::time::Duration;
 use diagnostic::{Diagnostic, Invalid};
 use matcher::ClientMatcher;
 pub use mirrors::{Collision, CollisionKind, Copied, Mirror, Naming, NamingError, Offsets, OnError, Selection, collisions, is_internal};
+pub use read::keys;
 
 /// A checked `routes.toml`.
 #[derive(Debug, Clone)]
