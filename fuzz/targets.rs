@@ -87,7 +87,12 @@ pub(crate) fn config(bytes: &[u8]) {
     match Config::parse(text, path) {
         Ok(config) => {
             let _ = config.route("orders-1", IpAddr::from([10, 1, 2, 3]), Some("CN=orders"));
-            assert!(!config.clusters.is_empty() && !config.listeners.is_empty() && !config.routes.is_empty());
+            // What is for proxies needs both listeners and routes; a file for mirrors alone has neither.
+            assert!(!config.clusters.is_empty() && config.listeners.is_empty() == config.routes.is_empty());
+            assert!(!config.routes.is_empty() || !config.mirrors.is_empty());
+            for mirror in &config.mirrors {
+                assert_ne!(mirror.source.name, mirror.target.name);
+            }
             let _ = diagnostic::render(path, text, Severity::Warning, &config.warnings, false);
         }
         Err(invalid) => assert!(invalid.to_string().contains("routes.toml:")),

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use bytes::{Bytes, BytesMut};
 use harness::kafka::{Cluster, Listener, Record};
+use harness::scenario::Pair;
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
@@ -23,22 +24,15 @@ const PRODUCER_ID: i64 = (1 << 62) + 1;
 const MAX_BYTES: usize = 16 << 20;
 const LIMIT: Duration = Duration::from_mins(1);
 
-/// One pair of clusters for all of it, one behind the other: starting them takes longer than the rest.
-#[test]
-fn batches_of_kafka_2_8_and_4_3() -> Result<()> {
+/// One pair of clusters for all of it: starting them takes longer than the rest.
+static CLUSTERS: Pair = Pair::new(|| {
     // The cleaner looks each 15 s otherwise.
-    let new = Cluster::version("4.3.0").name("new").set("log.cleaner.backoff.ms", "100");
-    let clusters = Cluster::start_all(vec![Cluster::version("2.8.2").name("old"), new])?;
-    let [old, new] = &clusters[..] else { anyhow::bail!("two were started") };
-    what_clients_and_brokers_write_is_read_and_arrives_on_another_cluster(old, new)?;
-    the_broker_s_time_arrives_by_the_deep_path(old, new)?;
-    transactions_leave_markers_and_their_batches_arrive_as_plain_ones(old, new)?;
-    a_delete_horizon_changes_no_timestamp(old, new)?;
-    messages_from_before_kafka_0_11_arrive_by_the_deep_path(old, new)?;
-    filler_is_stamped_again_and_again(old, new)
-}
+    [Cluster::version("2.8.2").name("old"), Cluster::version("4.3.0").name("new").set("log.cleaner.backoff.ms", "100")]
+});
 
-fn what_clients_and_brokers_write_is_read_and_arrives_on_another_cluster(old: &Cluster, new: &Cluster) -> Result<()> {
+#[test]
+fn what_clients_and_brokers_write_is_read_and_arrives_on_another_cluster() -> Result<()> {
+    let (old, new) = CLUSTERS.started()?;
     for (source, target) in [(old, new), (new, old)] {
         let (from, to) = (Broker::of(source)?, Broker::of(target)?);
         for codec in CODECS {
@@ -80,7 +74,9 @@ fn what_clients_and_brokers_write_is_read_and_arrives_on_another_cluster(old: &C
     Ok(())
 }
 
-fn the_broker_s_time_arrives_by_the_deep_path(old: &Cluster, new: &Cluster) -> Result<()> {
+#[test]
+fn the_broker_s_time_arrives_by_the_deep_path() -> Result<()> {
+    let (old, new) = CLUSTERS.started()?;
     for (source, target) in [(old, new), (new, old)] {
         let (from, to) = (Broker::of(source)?, Broker::of(target)?);
         source.create_topic("by-broker", 1, &[("message.timestamp.type", "LogAppendTime")])?;
@@ -112,7 +108,9 @@ fn the_broker_s_time_arrives_by_the_deep_path(old: &Cluster, new: &Cluster) -> R
     Ok(())
 }
 
-fn transactions_leave_markers_and_their_batches_arrive_as_plain_ones(old: &Cluster, new: &Cluster) -> Result<()> {
+#[test]
+fn transactions_leave_markers_and_their_batches_arrive_as_plain_ones() -> Result<()> {
+    let (old, new) = CLUSTERS.started()?;
     for (source, target) in [(old, new), (new, old)] {
         let (from, to) = (Broker::of(source)?, Broker::of(target)?);
         source.create_topic("payments", 1, &[])?;
@@ -145,7 +143,9 @@ fn transactions_leave_markers_and_their_batches_arrive_as_plain_ones(old: &Clust
 }
 
 /// KIP-534: once a cleaner has seen a tombstone, the base timestamp holds the delete horizon.
-fn a_delete_horizon_changes_no_timestamp(old: &Cluster, new: &Cluster) -> Result<()> {
+#[test]
+fn a_delete_horizon_changes_no_timestamp() -> Result<()> {
+    let (old, new) = CLUSTERS.started()?;
     let from = Broker::of(new)?;
     let config = [("cleanup.policy", "compact"), ("min.cleanable.dirty.ratio", "0.001"), ("segment.ms", "60000")];
     for codec in [Codec::None, Codec::Lz4] {
@@ -188,7 +188,9 @@ fn a_delete_horizon_changes_no_timestamp(old: &Cluster, new: &Cluster) -> Result
     Ok(())
 }
 
-fn messages_from_before_kafka_0_11_arrive_by_the_deep_path(old: &Cluster, new: &Cluster) -> Result<()> {
+#[test]
+fn messages_from_before_kafka_0_11_arrive_by_the_deep_path() -> Result<()> {
+    let (old, new) = CLUSTERS.started()?;
     let (from, to) = (Broker::of(old)?, Broker::of(new)?);
     for (magic, version) in [(0, "0.9.0"), (1, "0.10.0")] {
         for time in ["CreateTime", "LogAppendTime"] {
@@ -225,7 +227,9 @@ fn messages_from_before_kafka_0_11_arrive_by_the_deep_path(old: &Cluster, new: &
     Ok(())
 }
 
-fn filler_is_stamped_again_and_again(old: &Cluster, new: &Cluster) -> Result<()> {
+#[test]
+fn filler_is_stamped_again_and_again() -> Result<()> {
+    let (old, new) = CLUSTERS.started()?;
     let filler = batch::filler(100_000)?;
     for cluster in [old, new] {
         cluster.create_topic("padded", 1, &[])?;

@@ -6,10 +6,11 @@ use std::net::TcpListener;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
-use harness::kafka::{ADMIN, ALICE, Cluster, Listener, User};
+use anyhow::{Context as _, Result};
+use harness::kafka::{ADMIN, ALICE, Builder, Cluster, Listener, User};
 use harness::process::Process;
 use harness::proxy::{Proxy, Routes, executable};
+use harness::scenario::Pair;
 use harness::{pki, run};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -88,37 +89,17 @@ fn certificate(name: &str) -> Result<String> {
     Ok(format!("ssl_certificate_location = \"{certificate}\"\nssl_key_location = \"{key}\"\n"))
 }
 
-#[test]
-fn real_clusters_are_told_as_they_are() -> Result<()> {
-    let [legacy, new] = &Cluster::start_all(vec![
-        Cluster::version("2.8.2").name("legacy").first_node_id(1001),
-        Cluster::version("4.3.0")
-            .name("new")
-            .brokers(2)
-            .acls()
-            .listen(Listener::Ssl)
-            .listen(Listener::SaslSsl)
-            .listen(Listener::SaslPlaintext),
-    ])?[..] else {
-        bail!("two clusters were asked for")
-    };
+/// An old cluster and a new one. What costs a broker has a new one of its own.
+static CLUSTERS: Pair = Pair::new(|| [Cluster::version("2.8.2").name("legacy").first_node_id(1001), two_brokers("new")]);
 
-    every_way_in_works_and_says_as_whom(new)?;
-    zookeeper_clusters_are_known_too(legacy)?;
-    a_principal_that_may_nothing_is_enough(new)?;
-    who_relays_must_know_the_topics(new)?;
-    without_credentials_the_release_is_told(new)?;
-    a_wrong_password_is_told_and_not_shown(new)?;
-    settings_that_differ_from_the_listener_say_what_to_set(new)?;
-    a_certificate_for_another_host_is_refused_unless_the_file_says_otherwise(new)?;
-    clusters_and_names_must_agree(legacy, new)?;
-    clients_that_an_edit_moves_are_listed(legacy, new)?;
-    // The last ones: they cost the cluster a broker.
-    a_frozen_server_costs_ten_seconds_and_the_others_nothing(legacy, new)?;
-    a_dead_server_is_an_error_and_the_other_is_told_in_full(new)
+fn two_brokers(name: &str) -> Builder {
+    let cluster = Cluster::version("4.3.0").name(name).brokers(2).acls();
+    cluster.listen(Listener::Ssl).listen(Listener::SaslSsl).listen(Listener::SaslPlaintext)
 }
 
-fn every_way_in_works_and_says_as_whom(new: &Cluster) -> Result<()> {
+#[test]
+fn every_way_in_works_and_says_as_whom() -> Result<()> {
+    let (_, new) = CLUSTERS.started()?;
     let mut ways = vec![
         (Listener::Plaintext, protocol("PLAINTEXT"), "User:ANONYMOUS"),
         (Listener::Ssl, protocol("SSL") + &authority()? + &certificate(ADMIN.name)?, "User:CN=admin"),
@@ -154,7 +135,9 @@ fn every_way_in_works_and_says_as_whom(new: &Cluster) -> Result<()> {
 }
 
 /// No finalized features in the answer, and the controller elsewhere.
-fn zookeeper_clusters_are_known_too(legacy: &Cluster) -> Result<()> {
+#[test]
+fn zookeeper_clusters_are_known_too() -> Result<()> {
+    let (legacy, _) = CLUSTERS.started()?;
     let address = legacy.bootstrap_servers(Listener::Plaintext)?;
     let routes = one(&address, "")?;
     let table = check(&routes, &["--connect"])?;
@@ -165,7 +148,9 @@ fn zookeeper_clusters_are_known_too(legacy: &Cluster) -> Result<()> {
     Ok(())
 }
 
-fn a_principal_that_may_nothing_is_enough(new: &Cluster) -> Result<()> {
+#[test]
+fn a_principal_that_may_nothing_is_enough() -> Result<()> {
+    let (_, new) = CLUSTERS.started()?;
     let address = new.address(1, Listener::SaslSsl)?;
     let routes = one(&address, &(protocol("SASL_SSL") + &authority()? + &login("SCRAM-SHA-512", ALICE)))?;
     let table = check(&routes, &["--connect"])?;
@@ -177,7 +162,9 @@ fn a_principal_that_may_nothing_is_enough(new: &Cluster) -> Result<()> {
     Ok(())
 }
 
-fn who_relays_must_know_the_topics(new: &Cluster) -> Result<()> {
+#[test]
+fn who_relays_must_know_the_topics() -> Result<()> {
+    let (_, new) = CLUSTERS.started()?;
     for (user, warned) in [(ADMIN, false), (ALICE, true)] {
         let routes = Routes::new()?.kafka("new", new, Listener::SaslPlaintext, Some(user))?.relay("all", "*", "new", "");
         let checked = check(&routes, &["--connect"])?;
@@ -188,7 +175,9 @@ fn who_relays_must_know_the_topics(new: &Cluster) -> Result<()> {
     Ok(())
 }
 
-fn without_credentials_the_release_is_told(new: &Cluster) -> Result<()> {
+#[test]
+fn without_credentials_the_release_is_told() -> Result<()> {
+    let (_, new) = CLUSTERS.started()?;
     let address = new.address(1, Listener::SaslSsl)?;
     let checked = check(&one(&address, &(protocol("SASL_SSL") + &authority()?))?, &["--connect"])?;
     assert_eq!(checked.code, Some(0), "{}", checked.text);
@@ -198,7 +187,9 @@ fn without_credentials_the_release_is_told(new: &Cluster) -> Result<()> {
     Ok(())
 }
 
-fn a_wrong_password_is_told_and_not_shown(new: &Cluster) -> Result<()> {
+#[test]
+fn a_wrong_password_is_told_and_not_shown() -> Result<()> {
+    let (_, new) = CLUSTERS.started()?;
     const GUESS: &str = "not-the-right-one";
     for mechanism in MECHANISMS {
         let wrong = login(mechanism, User { password: GUESS, ..ALICE });
@@ -219,7 +210,9 @@ fn a_wrong_password_is_told_and_not_shown(new: &Cluster) -> Result<()> {
     Ok(())
 }
 
-fn settings_that_differ_from_the_listener_say_what_to_set(new: &Cluster) -> Result<()> {
+#[test]
+fn settings_that_differ_from_the_listener_say_what_to_set() -> Result<()> {
+    let (_, new) = CLUSTERS.started()?;
     let (tls, password) = (authority()?, login("SCRAM-SHA-512", ADMIN));
     let cases = [
         (Listener::SaslSsl, protocol("PLAINTEXT"), "set security_protocol to SSL or SASL_SSL"),
@@ -250,7 +243,9 @@ fn settings_that_differ_from_the_listener_say_what_to_set(new: &Cluster) -> Resu
     Ok(())
 }
 
-fn a_certificate_for_another_host_is_refused_unless_the_file_says_otherwise(new: &Cluster) -> Result<()> {
+#[test]
+fn a_certificate_for_another_host_is_refused_unless_the_file_says_otherwise() -> Result<()> {
+    let (_, new) = CLUSTERS.started()?;
     // One more way to write 127.0.0.1 (inet_aton), which every resolver knows and no certificate names.
     let address = new.address(1, Listener::SaslSsl)?.replace("127.0.0.1", "0x7f000001");
     let security = protocol("SASL_SSL") + &authority()? + &login("SCRAM-SHA-512", ADMIN);
@@ -265,7 +260,9 @@ fn a_certificate_for_another_host_is_refused_unless_the_file_says_otherwise(new:
     Ok(())
 }
 
-fn clusters_and_names_must_agree(legacy: &Cluster, new: &Cluster) -> Result<()> {
+#[test]
+fn clusters_and_names_must_agree() -> Result<()> {
+    let (legacy, new) = CLUSTERS.started()?;
     let old = legacy.bootstrap_servers(Listener::Plaintext)?;
     let (first, second) = (new.address(1, Listener::Plaintext)?, new.address(2, Listener::Plaintext)?);
     let (old_id, new_id) = (legacy.cluster_id()?, new.cluster_id()?);
@@ -290,7 +287,9 @@ fn clusters_and_names_must_agree(legacy: &Cluster, new: &Cluster) -> Result<()> 
     Ok(())
 }
 
-fn clients_that_an_edit_moves_are_listed(legacy: &Cluster, new: &Cluster) -> Result<()> {
+#[test]
+fn clients_that_an_edit_moves_are_listed() -> Result<()> {
+    let (legacy, new) = CLUSTERS.started()?;
     let base = Routes::new()?.kafka("legacy", legacy, Listener::Plaintext, None)?.kafka("new", new, Listener::Plaintext, None)?;
     let routes = |orders: &str| base.clone().route("orders", "orders-*", orders).route("rest", "*", "new");
     let proxy = Proxy::start(&routes("legacy"))?;
@@ -324,6 +323,14 @@ fn clients_that_an_edit_moves_are_listed(legacy: &Cluster, new: &Cluster) -> Res
     });
     assert_eq!(report["clients"], expected);
     Ok(())
+}
+
+#[test]
+fn a_broker_that_is_frozen_and_one_that_is_dead_are_told() -> Result<()> {
+    let (legacy, _) = CLUSTERS.started()?;
+    let new = two_brokers("costs-a-broker").start()?;
+    a_frozen_server_costs_ten_seconds_and_the_others_nothing(legacy, &new)?;
+    a_dead_server_is_an_error_and_the_other_is_told_in_full(&new)
 }
 
 fn a_frozen_server_costs_ten_seconds_and_the_others_nothing(legacy: &Cluster, new: &Cluster) -> Result<()> {

@@ -1,6 +1,6 @@
 //! What the mirror does when something is wrong, on real clusters: it stops before it lies, says where and what to do, and goes on with the rest.
 //!
-//! The scenarios of a test share its clusters and run side by side, each with topics and a mirror process of its own.
+//! The tests share two clusters and run side by side, each with topics and a mirror process of its own. Only the one that kills brokers has its own.
 
 use std::sync::Arc;
 use std::thread;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use harness::kafka::{ALICE, Acl, BOB, Cluster, Listener, Operation, Record, Resource};
 use harness::mirror::Mirror;
-use harness::scenario::{Scenario, comes, identical, lines_of, mirror_of, records, says, side_by_side, stops, transactions};
+use harness::scenario::{Pair, comes, identical, lines_of, mirror_of, records, same_last_records, says, stops, transactions};
 use kferry_config::{HostPort, Security};
 use kferry_wire::client::{Client, TopicPartition};
 use kferry_wire::connection::ConnectOptions;
@@ -22,30 +22,16 @@ const FOLLOWED: Duration = Duration::from_secs(15);
 /// What the mirror `unkept` keeps.
 const UNKEPT: &str = "__kferry.mirror.unkept";
 
-#[test]
-fn the_mirror_stops_where_it_must_and_says_why() -> Result<()> {
-    let clusters = Cluster::start_all(vec![
+static CLUSTERS: Pair = Pair::new(|| {
+    [
         Cluster::version("3.9.1").name("source").set("log.cleaner.backoff.ms", "100"),
         Cluster::version("4.3.0").name("target").first_node_id(11).listen(Listener::SaslPlaintext).acls(),
-    ])?;
-    let [source, target] = &clusters[..] else { bail!("two clusters were asked for") };
-    let scenarios: [Scenario; 11] = [
-        ("a foreign record", a_foreign_record_is_found),
-        ("a foreign record while it runs", a_foreign_record_is_found_while_it_runs),
-        ("topics created anew", a_topic_that_was_created_anew_is_another_one),
-        ("lost before they were copied", records_that_are_gone_before_they_were_copied),
-        ("refused records", one_record_is_refused_and_the_others_are_copied),
-        ("lost before anything was kept", records_that_are_gone_although_nothing_was_kept),
-        ("no markers", without_the_right_to_write_markers),
-        ("no markers, and killed", a_transaction_that_was_left_open_is_ended_before_its_successor_begins),
-        ("there and back", the_direction_turns),
-        ("there and back while it runs", the_direction_turns_while_it_runs),
-        ("log starts, growth", what_the_leader_deletes_and_adds),
-    ];
-    side_by_side(source, target, &scenarios)
-}
+    ]
+});
 
-fn a_foreign_record_is_found(source: &Cluster, target: &Cluster) -> Result<()> {
+#[test]
+fn a_foreign_record_is_found() -> Result<()> {
+    let (source, target) = CLUSTERS.started()?;
     source.create_topic("foreign.between", 2, &[])?;
     source.create_topic("foreign.longer", 1, &[])?;
     source.create_topic("foreign.none", 1, &[])?;
@@ -81,7 +67,9 @@ fn a_foreign_record_is_found(source: &Cluster, target: &Cluster) -> Result<()> {
     ["foreign.between", "foreign.longer", "foreign.none"].iter().try_for_each(|topic| identical(source, target, topic))
 }
 
-fn a_foreign_record_is_found_while_it_runs(source: &Cluster, target: &Cluster) -> Result<()> {
+#[test]
+fn a_foreign_record_is_found_while_it_runs() -> Result<()> {
+    let (source, target) = CLUSTERS.started()?;
     for topic in ["live.foreign", "live.none"] {
         source.create_topic(topic, 1, &[])?;
         source.produce(topic, &records(0, 100, "first"))?;
@@ -99,7 +87,9 @@ fn a_foreign_record_is_found_while_it_runs(source: &Cluster, target: &Cluster) -
     stops(&mut mirror, &["live.foreign-0", "--accept live.foreign-0"])
 }
 
-fn a_topic_that_was_created_anew_is_another_one(source: &Cluster, target: &Cluster) -> Result<()> {
+#[test]
+fn a_topic_that_was_created_anew_is_another_one() -> Result<()> {
+    let (source, target) = CLUSTERS.started()?;
     let topics = ["anew.source", "anew.target"];
     for topic in topics {
         source.create_topic(topic, 1, &[])?;
@@ -121,7 +111,9 @@ fn a_topic_that_was_created_anew_is_another_one(source: &Cluster, target: &Clust
     topics.iter().try_for_each(|topic| identical(source, target, topic))
 }
 
-fn records_that_are_gone_before_they_were_copied(source: &Cluster, target: &Cluster) -> Result<()> {
+#[test]
+fn records_that_are_gone_before_they_were_copied() -> Result<()> {
+    let (source, target) = CLUSTERS.started()?;
     source.create_topic("lost.records", 1, &[])?;
     source.create_topic("lost.none", 1, &[])?;
     source.produce("lost.records", &records(0, 100, "first"))?;
@@ -144,7 +136,9 @@ fn records_that_are_gone_before_they_were_copied(source: &Cluster, target: &Clus
 }
 
 /// What was copied is no padding, although the state does not know of it: as after a kill before it was kept.
-fn records_that_are_gone_although_nothing_was_kept(source: &Cluster, target: &Cluster) -> Result<()> {
+#[test]
+fn records_that_are_gone_although_nothing_was_kept() -> Result<()> {
+    let (source, target) = CLUSTERS.started()?;
     source.create_topic("unkept.records", 1, &[])?;
     source.produce("unkept.records", &records(0, 100, "first"))?;
     let mut mirror = mirror_of(source, target, "unkept", "on_error = 'fail'")?;
@@ -166,8 +160,10 @@ fn records_that_are_gone_although_nothing_was_kept(source: &Cluster, target: &Cl
 }
 
 /// One record of forty is too large for the target, all in one batch.
-fn one_record_is_refused_and_the_others_are_copied(source: &Cluster, target: &Cluster) -> Result<()> {
+#[test]
+fn one_record_is_refused_and_the_others_are_copied() -> Result<()> {
     const LARGE: i64 = 17;
+    let (source, target) = CLUSTERS.started()?;
     let all = ["fail", "skip", "dead-letter"];
     thread::scope(|scope| {
         let one = |on_error: &'static str| -> Result<()> {
@@ -215,7 +211,9 @@ fn one_record_is_refused_and_the_others_are_copied(source: &Cluster, target: &Cl
     })
 }
 
-fn without_the_right_to_write_markers(source: &Cluster, target: &Cluster) -> Result<()> {
+#[test]
+fn without_the_right_to_write_markers() -> Result<()> {
+    let (source, target) = CLUSTERS.started()?;
     for user in [ALICE, BOB] {
         target.add_acls(&[Acl::allow(user.name, Operation::All, Resource::Topic("*".to_owned()))])?;
     }
@@ -239,9 +237,11 @@ fn without_the_right_to_write_markers(source: &Cluster, target: &Cluster) -> Res
 }
 
 /// A mirror that is killed may leave an empty transaction open, whose marker lands when its successor asks for a producer id.
-fn a_transaction_that_was_left_open_is_ended_before_its_successor_begins(source: &Cluster, target: &Cluster) -> Result<()> {
+#[test]
+fn a_transaction_that_was_left_open_is_ended_before_its_successor_begins() -> Result<()> {
     const TOPIC: &str = "left.open";
     const ID: &str = "kferry-mirror-left.open-0";
+    let (source, target) = CLUSTERS.started()?;
     target.add_acls(&[
         Acl::allow(ALICE.name, Operation::All, Resource::Topic("*".to_owned())),
         Acl::allow(ALICE.name, Operation::Write, Resource::TransactionalId(ID.to_owned())),
@@ -288,7 +288,9 @@ fn turn(target: &Cluster, topic: &str, leader: &str, term: i32) -> Result<()> {
 /// Who leads in the terms after the first.
 const TERMS: [(&str, i32); 3] = [("target", 2), ("source", 3), ("target", 4)];
 
-fn the_direction_turns(source: &Cluster, target: &Cluster) -> Result<()> {
+#[test]
+fn the_direction_turns() -> Result<()> {
+    let (source, target) = CLUSTERS.started()?;
     source.create_topic("turn.topic", 2, &[])?;
     source.create_topic("turn.none", 1, &[])?;
     source.produce("turn.topic", &[records(0, 70, "first"), records(1, 80, "first")].concat())?;
@@ -310,7 +312,9 @@ fn the_direction_turns(source: &Cluster, target: &Cluster) -> Result<()> {
     stops(&mut mirror, &["turn.topic-1 on source ends at", "turn.topic-1 on target", "--accept turn.topic-1"])
 }
 
-fn the_direction_turns_while_it_runs(source: &Cluster, target: &Cluster) -> Result<()> {
+#[test]
+fn the_direction_turns_while_it_runs() -> Result<()> {
+    let (source, target) = CLUSTERS.started()?;
     source.create_topic("turning.topic", 2, &[])?;
     source.create_topic("turning.none", 1, &[])?;
     source.produce("turning.topic", &[records(0, 70, "first"), records(1, 80, "first")].concat())?;
@@ -334,7 +338,9 @@ fn the_direction_turns_while_it_runs(source: &Cluster, target: &Cluster) -> Resu
     Ok(())
 }
 
-fn what_the_leader_deletes_and_adds(source: &Cluster, target: &Cluster) -> Result<()> {
+#[test]
+fn what_the_leader_deletes_and_adds() -> Result<()> {
+    let (source, target) = CLUSTERS.started()?;
     source.create_topic("grow.starts", 1, &[])?;
     source.create_topic("grow.partitions", 1, &[])?;
     let compact = [("cleanup.policy", "compact"), ("min.cleanable.dirty.ratio", "0.01"), ("segment.bytes", "50000")];
@@ -382,6 +388,7 @@ fn what_the_leader_deletes_and_adds(source: &Cluster, target: &Cluster) -> Resul
     source.produce("grow.starts", &records(0, 10, "third"))?;
     mirror.arguments(&["--accept", "grow.starts", "--accept", "grow.compacted"]);
     mirror.copy().context("compared as a whole")?;
+    same_last_records(source, target, "grow.compacted")?;
     source.delete_records("grow.starts", 0, 120)?;
     mirror.copy().context("once more")
 }

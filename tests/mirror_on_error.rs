@@ -5,13 +5,15 @@ use std::fs;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::OnceLock;
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use harness::kafka::{Cluster, Listener, Record};
+use harness::mirror::Mirror;
 use harness::proxy::executable;
-use harness::scenario::{identical, lines_of, mirror_of, records, says, stops};
+use harness::scenario::{Pair, identical, lines_of, mirror_of, records, says, stops};
 
 /// Batches of each topic, and the one that is damaged.
 const BATCHES: usize = 5;
@@ -133,13 +135,22 @@ fn damage(path: &PathBuf, base_offset: i64, damage: Damage) -> Result<Vec<u8>> {
     }
 }
 
+const ALL: [&str; 3] = ["fail", "skip", "dead-letter"];
+
+static CLUSTERS: Pair =
+    Pair::new(|| [Cluster::version("3.9.1").name("source"), Cluster::version("4.3.0").name("target").first_node_id(11)]);
+
+/// Both clusters, and the topics whose batches are damaged on the source: those of one `on_error`. The first test that asks damages all of them.
+fn damaged(on_error: &str) -> Result<(&'static Cluster, &'static Cluster, Vec<&'static Made>)> {
+    static MADE: OnceLock<Result<Vec<Made>, String>> = OnceLock::new();
+    let (source, target) = CLUSTERS.started()?;
+    let made = MADE.get_or_init(|| make_and_damage(source).map_err(|error| format!("{error:#}")));
+    let made = made.as_ref().map_err(|error| anyhow!("{error}"))?;
+    Ok((source, target, made.iter().filter(|made| made.topic.starts_with(&format!("{on_error}."))).collect()))
+}
+
 /// A broker that stopped cleanly believes its own log when it starts, and sends it without a look at the CRCs.
-#[test]
-fn damaged_batches_stop_their_partition_or_are_left_out() -> Result<()> {
-    const ALL: [&str; 3] = ["fail", "skip", "dead-letter"];
-    let clusters =
-        Cluster::start_all(vec![Cluster::version("3.9.1").name("source"), Cluster::version("4.3.0").name("target").first_node_id(11)])?;
-    let [source, target] = &clusters[..] else { bail!("two clusters were asked for") };
+fn make_and_damage(source: &Cluster) -> Result<Vec<Made>> {
     let cases = ALL.iter().flat_map(|on_error| CASES.iter().map(move |case| (on_error, case)));
     let mut made: Vec<_> = thread::scope(|scope| {
         let making: Vec<_> = cases.map(|(on_error, case)| scope.spawn(|| make(source, on_error, case))).collect();
@@ -155,47 +166,52 @@ fn damaged_batches_stop_their_partition_or_are_left_out() -> Result<()> {
         made.batch = damage(&segment(source, &made.topic), made.case.damaged().start, made.case.damage).context(made.topic.clone())?;
     }
     source.restart(1)?;
-    thread::scope(|scope| {
-        let running = ALL.map(|on_error| {
-            let made: Vec<_> = made.iter().filter(|made| made.topic.starts_with(&format!("{on_error}."))).collect();
-            let run = move || if on_error == "fail" { stopped(source, target, &made) } else { left_out(source, target, on_error, &made) };
-            (on_error, scope.spawn(run))
-        });
-        let ended = running.map(|(on_error, run)| run.join().unwrap_or_else(|_| Err(anyhow!("it panicked"))).context(on_error));
-        ended.into_iter().collect()
-    })
+    Ok(made)
 }
 
-fn stopped(source: &Cluster, target: &Cluster, made: &[&Made]) -> Result<()> {
+#[test]
+fn damaged_batches_stop_their_partition() -> Result<()> {
+    let (source, target, made) = damaged("fail")?;
     let mut mirror = mirror_of(source, target, "fail", "")?;
-    for Made { case, topic, .. } in made {
+    for Made { case, topic, .. } in &made {
         let damaged = case.damaged();
         let (partition, offsets) = (format!("{topic}-0 on source"), format!("offsets {} to {}", damaged.start, damaged.end - 1));
         stops(&mut mirror, &[&partition, &offsets, case.said, "set on_error = ", "that batch is left out"])?;
         let end = target.log_ends(topic)?;
         ensure!(end == [damaged.start], "{topic} ends at {end:?}");
     }
-    for Made { case, topic, records, .. } in made {
+    for Made { case, topic, records, .. } in &made {
         let before: Vec<_> = records.iter().take_while(|record| record.offset < case.damaged().start).collect();
         ensure!(before == target.read_all(topic)?.iter().collect::<Vec<_>>(), "{topic}: what is before the damage differs");
     }
     identical(source, target, "fail.none")
 }
 
-fn left_out(source: &Cluster, target: &Cluster, on_error: &str, made: &[&Made]) -> Result<()> {
+#[test]
+fn damaged_batches_are_skipped() -> Result<()> {
+    left_out("skip")
+}
+
+#[test]
+fn damaged_batches_become_dead_letters() -> Result<()> {
+    left_out("dead-letter")
+}
+
+fn left_out(on_error: &str) -> Result<()> {
+    let (source, target, made) = damaged(on_error)?;
     let mut mirror = mirror_of(source, target, on_error, &format!("on_error = '{on_error}'"))?;
     let accepted: Vec<_> = made.iter().flat_map(|made| ["--accept", &made.topic]).collect();
     for (run, arguments) in [("first", &[][..]), ("second", &[]), ("compared as a whole", &accepted)] {
         mirror.arguments(arguments);
         mirror.copy().context(run)?;
-        for made in made {
+        for made in &made {
             let (expected, actual) = (made.expected(), target.read_all(&made.topic)?);
             ensure!(expected == actual.iter().collect::<Vec<_>>(), "{run}: {}: {} records differ", made.topic, actual.len());
             let (expected, actual) = (source.log_ends(&made.topic)?, target.log_ends(&made.topic)?);
             ensure!(expected == actual, "{run}: {} ends at {actual:?}, not at {expected:?}", made.topic);
         }
     }
-    for made in made {
+    for made in &made {
         let damaged = made.case.damaged();
         let (offset, count) = (format!("offset={}", damaged.start), format!("count={}", made.case.count));
         says(&mirror, &["left out", &made.topic, &offset, &count])?;
@@ -221,64 +237,81 @@ fn left_out(source: &Cluster, target: &Cluster, on_error: &str, made: &[&Made]) 
     Ok(())
 }
 
-/// A record with a timestamp of tomorrow, in a topic that lets no record be later than a second from now.
+/// The record with a timestamp of tomorrow, in a topic that lets no record be later than a second from now.
+const LATE: i64 = 17;
+const DAY_MS: i64 = 86_400_000;
+
+/// A topic with such a record among others, what was produced with it in one batch, and its mirror.
+fn late(source: &Cluster, target: &Cluster, on_error: &str) -> Result<(String, Vec<Record>, Mirror)> {
+    let topic = format!("{on_error}-clock.topic");
+    source.create_topic(&topic, 1, &[])?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as i64;
+    let mut batch = records(0, 40, "today");
+    for record in &mut batch {
+        record.timestamp = Some(now);
+    }
+    batch[LATE as usize].timestamp = Some(now + DAY_MS);
+    source.produce_with(&topic, &batch, &[("linger.ms", "500")])?;
+    source.produce(&topic, &records(0, 10, "today too"))?;
+    let lines = format!("on_error = '{on_error}'\n[mirrors.topic_config]\n'message.timestamp.after.max.ms' = '1000'");
+    let mirror = mirror_of(source, target, &format!("{on_error}-clock"), &lines)?;
+    Ok((topic, batch, mirror))
+}
+
+/// The target's settings of a topic.
+fn alter(target: &Cluster, topic: &str, change: &[&str]) -> Result<()> {
+    let servers = target.bootstrap_servers(Listener::Plaintext)?;
+    let alter = ["--bootstrap-server", &servers, "--alter", "--entity-type", "topics", "--entity-name", topic];
+    target.tool("kafka.admin.ConfigCommand", &[&alter[..], change].concat())?;
+    Ok(())
+}
+
 #[test]
-fn a_record_with_a_rejected_timestamp_is_found_among_others() -> Result<()> {
-    const ALL: [&str; 3] = ["fail", "skip", "dead-letter"];
-    const LATE: i64 = 17;
-    const DAY_MS: i64 = 86_400_000;
-    let clusters =
-        Cluster::start_all(vec![Cluster::version("3.9.1").name("source"), Cluster::version("4.3.0").name("target").first_node_id(11)])?;
-    let [source, target] = &clusters[..] else { bail!("two clusters were asked for") };
-    let one = |on_error: &str| -> Result<()> {
-        let topic = format!("{on_error}.clock");
-        source.create_topic(&topic, 1, &[])?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as i64;
-        let mut batch = records(0, 40, "today");
-        for record in &mut batch {
-            record.timestamp = Some(now);
-        }
-        batch[LATE as usize].timestamp = Some(now + DAY_MS);
-        source.produce_with(&topic, &batch, &[("linger.ms", "500")])?;
-        source.produce(&topic, &records(0, 10, "today too"))?;
-        let lines = format!("on_error = '{on_error}'\n[mirrors.topic_config]\n'message.timestamp.after.max.ms' = '1000'");
-        let mut mirror = mirror_of(source, target, on_error, &lines)?;
-        if on_error == "fail" {
-            stops(&mut mirror, &["fail.clock-0 on source, offset 17", "InvalidTimestamp", "that record is left out"])?;
-            ensure!(target.log_ends(&topic)? == [LATE], "the log ends at {:?}", target.log_ends(&topic)?);
-            let servers = target.bootstrap_servers(Listener::Plaintext)?;
-            let alter = ["--bootstrap-server", &servers, "--alter", "--entity-type", "topics", "--entity-name", &topic, "--delete-config"];
-            target.tool("kafka.admin.ConfigCommand", &[&alter[..], &["message.timestamp.after.max.ms"]].concat())?;
-            // The default is an hour, so only tomorrow is still too late.
-            stops(&mut mirror, &["fail.clock-0 on source, offset 17", "InvalidTimestamp"])?;
-            let alter = [&alter[..7], &["--add-config", "message.timestamp.after.max.ms=9223372036854775807"]].concat();
-            target.tool("kafka.admin.ConfigCommand", &alter)?;
-            mirror.copy().context("mended")?;
-            return identical(source, target, &topic);
-        }
-        for (run, arguments) in [("first", &[][..]), ("compared as a whole", &["--accept", topic.as_str()])] {
-            mirror.arguments(arguments);
-            mirror.copy().context(run)?;
-            let expected: Vec<_> = source.read_all(&topic)?.into_iter().filter(|record| record.offset != LATE).collect();
-            ensure!(expected == target.read_all(&topic)?, "{run}: the records differ");
-            ensure!(source.log_ends(&topic)? == target.log_ends(&topic)?, "{run}: the ends are {:?}", target.log_ends(&topic)?);
-            source.produce(&topic, &records(0, 20, run))?;
-        }
-        says(&mirror, &["left out", "offset=17", "count=1", "InvalidTimestamp"])?;
-        if on_error == "dead-letter" {
-            let letters = target.read_all("dead-letter.clock.DLT")?;
-            let [letter] = &letters[..] else { bail!("there are {} dead letters", letters.len()) };
-            let header = |name: &str| letter.headers.iter().find(|(key, _)| key == name).and_then(|(_, value)| value.clone());
-            ensure!((&letter.key, &letter.value) == (&batch[LATE as usize].key, &batch[LATE as usize].value), "another record");
-            let (offset, timestamp) = (header("__connect.errors.offset"), header("__connect.errors.timestamp"));
-            ensure!(offset.as_deref() == Some(b"17"), "offset {offset:?}");
-            ensure!(timestamp.as_deref() == Some((now + DAY_MS).to_string().as_bytes()), "timestamp {timestamp:?}");
-        }
-        Ok(())
-    };
-    thread::scope(|scope| {
-        let running = ALL.map(|on_error| (on_error, scope.spawn(move || one(on_error))));
-        let ended = running.map(|(on_error, run)| run.join().unwrap_or_else(|_| Err(anyhow!("it panicked"))).context(on_error));
-        ended.into_iter().collect()
-    })
+fn a_record_with_a_rejected_timestamp_stops_its_partition() -> Result<()> {
+    let (source, target, _) = damaged("fail")?;
+    let (topic, _, mut mirror) = late(source, target, "fail")?;
+    stops(&mut mirror, &["fail-clock.topic-0 on source, offset 17", "InvalidTimestamp", "that record is left out"])?;
+    ensure!(target.log_ends(&topic)? == [LATE], "the log ends at {:?}", target.log_ends(&topic)?);
+    alter(target, &topic, &["--delete-config", "message.timestamp.after.max.ms"])?;
+    // The default is an hour, so only tomorrow is still too late.
+    stops(&mut mirror, &["fail-clock.topic-0 on source, offset 17", "InvalidTimestamp"])?;
+    alter(target, &topic, &["--add-config", "message.timestamp.after.max.ms=9223372036854775807"])?;
+    mirror.copy().context("mended")?;
+    identical(source, target, &topic)
+}
+
+#[test]
+fn a_record_with_a_rejected_timestamp_is_skipped() -> Result<()> {
+    all_but_the_late_one("skip").map(|_| ())
+}
+
+#[test]
+fn a_record_with_a_rejected_timestamp_becomes_a_dead_letter() -> Result<()> {
+    let (batch, letters) = all_but_the_late_one("dead-letter")?;
+    let [letter] = &letters[..] else { bail!("there are {} dead letters", letters.len()) };
+    let header = |name: &str| letter.headers.iter().find(|(key, _)| key == name).and_then(|(_, value)| value.clone());
+    let late = &batch[LATE as usize];
+    ensure!((&letter.key, &letter.value) == (&late.key, &late.value), "another record");
+    let (offset, timestamp) = (header("__connect.errors.offset"), header("__connect.errors.timestamp"));
+    ensure!(offset.as_deref() == Some(b"17"), "offset {offset:?}");
+    let expected = late.timestamp.context("it has one")?.to_string();
+    ensure!(timestamp.as_deref() == Some(expected.as_bytes()), "timestamp {timestamp:?}");
+    Ok(())
+}
+
+/// Copied twice, the second time compared as a whole: what was produced in the batch, and the dead letters.
+fn all_but_the_late_one(on_error: &str) -> Result<(Vec<Record>, Vec<Record>)> {
+    let (source, target, _) = damaged(on_error)?;
+    let (topic, batch, mut mirror) = late(source, target, on_error)?;
+    for (run, arguments) in [("first", &[][..]), ("compared as a whole", &["--accept", topic.as_str()])] {
+        mirror.arguments(arguments);
+        mirror.copy().context(run)?;
+        let expected: Vec<_> = source.read_all(&topic)?.into_iter().filter(|record| record.offset != LATE).collect();
+        ensure!(expected == target.read_all(&topic)?, "{run}: the records differ");
+        ensure!(source.log_ends(&topic)? == target.log_ends(&topic)?, "{run}: the ends are {:?}", target.log_ends(&topic)?);
+        source.produce(&topic, &records(0, 20, run))?;
+    }
+    says(&mirror, &["left out", "offset=17", "count=1", "InvalidTimestamp"])?;
+    let letters = if on_error == "dead-letter" { target.read_all(&format!("{topic}.DLT"))? } else { Vec::new() };
+    Ok((batch, letters))
 }

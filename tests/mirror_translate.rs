@@ -1,7 +1,7 @@
 //! A mirror that translates offsets, on real clusters: every record is on the target once, in its order, and the offset map says where, whatever
 //! was there before, whoever else writes to it, and whatever the source lacks.
 //!
-//! The scenarios share their clusters and run side by side, each with topics and a mirror process of its own.
+//! The tests share two clusters and run side by side, each with topics and a mirror process of its own. Only the one with an older source has its own.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -9,11 +9,18 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use harness::kafka::{Acl, BOB, Cluster, Commit, Fill, Listener, Operation, Record, Resource};
 use harness::mirror::Mirror;
-use harness::scenario::{self, Scenario, records, side_by_side};
+use harness::scenario::{self, Pair, records};
 use harness::translated::{FOREIGN, Found, segments};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
 const LIMIT: Duration = Duration::from_mins(1);
+
+static CLUSTERS: Pair = Pair::new(|| {
+    [
+        Cluster::version("3.9.1").name("source"),
+        Cluster::version("4.3.0").name("target").first_node_id(11).listen(Listener::SaslPlaintext).acls(),
+    ]
+});
 
 /// What somebody else writes to the target.
 fn foreign(partition: i32, count: usize) -> Vec<Record> {
@@ -71,25 +78,8 @@ fn says(mirror: &Mirror, code: i32, arguments: &[&str], words: &[&str]) -> Resul
 }
 
 #[test]
-fn every_record_is_where_the_map_says() -> Result<()> {
-    let clusters = Cluster::start_all(vec![
-        Cluster::version("3.9.1").name("source"),
-        Cluster::version("4.3.0").name("target").first_node_id(11).listen(Listener::SaslPlaintext).acls(),
-    ])?;
-    let [source, target] = &clusters[..] else { bail!("two clusters were asked for") };
-    let scenarios: [Scenario; 7] = [
-        ("data on the target", the_copy_goes_behind_what_is_there),
-        ("others write in between", others_write_in_between),
-        ("gaps", gaps_are_filled_or_left_out),
-        ("no markers", without_the_right_to_write_markers_gaps_are_left_out),
-        ("lost before they were copied", what_is_lost_is_asked_about),
-        ("preserve, then translate", offsets_that_were_preserved_may_be_translated_from_then_on),
-        ("there and back", the_direction_turns),
-    ];
-    side_by_side(source, target, &scenarios)
-}
-
-fn the_copy_goes_behind_what_is_there(source: &Cluster, target: &Cluster) -> Result<()> {
+fn the_copy_goes_behind_what_is_there() -> Result<()> {
+    let (source, target) = CLUSTERS.started()?;
     source.create_topic("there.old", 3, &[])?;
     target.create_topic("there.new", 3, &[])?;
     target.produce("there.new", &[foreign(0, 40), foreign(1, 7)].concat())?;
@@ -137,7 +127,9 @@ fn the_copy_goes_behind_what_is_there(source: &Cluster, target: &Cluster) -> Res
     Ok(())
 }
 
-fn others_write_in_between(source: &Cluster, target: &Cluster) -> Result<()> {
+#[test]
+fn others_write_in_between() -> Result<()> {
+    let (source, target) = CLUSTERS.started()?;
     source.create_topic("between.topic", 2, &[])?;
     target.create_topic("between.topic", 2, &[])?;
     let mut mirror = mirror_of(source, target, "between")?;
@@ -160,7 +152,9 @@ fn others_write_in_between(source: &Cluster, target: &Cluster) -> Result<()> {
     says(&mirror, 0, &["verify"], &["identical"])
 }
 
-fn gaps_are_filled_or_left_out(source: &Cluster, target: &Cluster) -> Result<()> {
+#[test]
+fn gaps_are_filled_or_left_out() -> Result<()> {
+    let (source, target) = CLUSTERS.started()?;
     source.create_topic("gaps.topic", 1, &[])?;
     target.create_topic("gaps.topic", 1, &[])?;
     target.produce("gaps.topic", &foreign(0, 10))?;
@@ -181,7 +175,9 @@ fn gaps_are_filled_or_left_out(source: &Cluster, target: &Cluster) -> Result<()>
     says(&mirror, 0, &["verify"], &["identical"])
 }
 
-fn without_the_right_to_write_markers_gaps_are_left_out(source: &Cluster, target: &Cluster) -> Result<()> {
+#[test]
+fn without_the_right_to_write_markers_gaps_are_left_out() -> Result<()> {
+    let (source, target) = CLUSTERS.started()?;
     target.add_acls(&[Acl::allow(BOB.name, Operation::All, Resource::Topic("*".to_owned()))])?;
     source.create_topic("bob.topic", 1, &[])?;
     for _ in 0..5 {
@@ -195,7 +191,9 @@ fn without_the_right_to_write_markers_gaps_are_left_out(source: &Cluster, target
     Ok(())
 }
 
-fn what_is_lost_is_asked_about(source: &Cluster, target: &Cluster) -> Result<()> {
+#[test]
+fn what_is_lost_is_asked_about() -> Result<()> {
+    let (source, target) = CLUSTERS.started()?;
     source.create_topic("lost.topic", 1, &[])?;
     source.produce("lost.topic", &records(0, 100, "first"))?;
     let mut mirror = mirror_of(source, target, "lost")?;
@@ -216,7 +214,9 @@ fn what_is_lost_is_asked_about(source: &Cluster, target: &Cluster) -> Result<()>
     Ok(())
 }
 
-fn offsets_that_were_preserved_may_be_translated_from_then_on(source: &Cluster, target: &Cluster) -> Result<()> {
+#[test]
+fn offsets_that_were_preserved_may_be_translated_from_then_on() -> Result<()> {
+    let (source, target) = CLUSTERS.started()?;
     source.create_topic("change.topic", 1, &[])?;
     source.produce("change.topic", &records(0, 100, "first"))?;
     let mut mirror = Mirror::new(source, target, "topics_regex = ['change\\..*']")?;
@@ -241,7 +241,9 @@ fn offsets_that_were_preserved_may_be_translated_from_then_on(source: &Cluster, 
     Ok(())
 }
 
-fn the_direction_turns(source: &Cluster, target: &Cluster) -> Result<()> {
+#[test]
+fn the_direction_turns() -> Result<()> {
+    let (source, target) = CLUSTERS.started()?;
     source.create_topic("turn.topic", 1, &[])?;
     target.create_topic("turn.topic", 1, &[])?;
     target.produce("turn.topic", &foreign(0, 25))?;
@@ -302,9 +304,7 @@ fn a_position_goes_on_exactly_on_the_other_side() -> Result<()> {
 fn groups_go_on_at_the_same_records() -> Result<()> {
     const EACH: i64 = 100_000;
     const TOPIC: &str = "groups.topic";
-    let clusters =
-        Cluster::start_all(vec![Cluster::version("3.9.1").name("source"), Cluster::version("4.3.0").name("target").first_node_id(11)])?;
-    let [source, target] = &clusters[..] else { bail!("two clusters were asked for") };
+    let (source, target) = CLUSTERS.started()?;
     let fill = Fill { records: 2 * EACH as u64, records_per_batch: 100, compression: "lz4" };
     source.create_topic(TOPIC, 4, &[])?;
     target.create_topic(TOPIC, 4, &[])?;

@@ -33,6 +33,7 @@ mod types;
 
 pub use collisions::{Collision, CollisionKind, Copied, collisions};
 pub use names::{Naming, NamingError, Selection, is_internal};
+pub use read::keys;
 pub use types::Config;
 pub use types::cluster::{
     BrokerRange, ClientTls, Cluster, HostPort, NODE_IDS, OAUTHBEARER, Sasl, SaslMechanism, Secret, SecretError, Security, TlsIdentity,

@@ -33,7 +33,7 @@ pub async fn serve(listener: TcpListener, metrics: PrometheusHandle, mirrors: Mi
         .route("/groups/sync", post(sync_groups))
         .with_state(mirrors);
     if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await {
-        tracing::error!(%error, "the admin address failed");
+        kferry_wire::tell!(crate::messages::ADMIN_FAILED, %error);
     }
 }
 

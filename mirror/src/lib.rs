@@ -33,6 +33,7 @@ mod copy;
 pub mod dead_letters;
 pub mod groups;
 pub mod log;
+pub mod messages;
 pub mod metrics;
 pub mod overview;
 pub mod own_topics;
@@ -44,6 +45,9 @@ pub mod security;
 pub mod shards;
 pub mod state;
 pub mod topics;
+
+/// How a batch came to be on the follower: the labels of the metric's `path`.
+pub const PATHS: &[&str] = copy::cut::Path::LABELS;
 
 use std::time::Duration;
 

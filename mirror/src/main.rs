@@ -1,5 +1,7 @@
 //! `kferry-mirror`: logs, file, mirrors, run, stop.
 
+use kferry_mirror::messages;
+use kferry_wire::tell;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -19,7 +21,6 @@ use kferry_mirror::shards::Member;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
 
 /// Copies topics between Kafka clusters, each record at the same offset.
@@ -66,7 +67,7 @@ async fn main() -> ExitCode {
     match run(args).await {
         Ok(code) => code,
         Err(error) => {
-            error!("{error:#}");
+            tell!(messages::CANNOT_START: ": {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -98,7 +99,7 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let serving = tokio::spawn(admin::serve(listener, metrics, named.clone(), stop.clone()));
     let showing = tokio::spawn(progress::show(named, options.once, stop.clone()));
     tokio::spawn(stop_on_signals(stop.clone())?);
-    info!(version = env!("CARGO_PKG_VERSION"), config = %args.config.display(), mirrors = mirrors.len(), %admin, "kferry-mirror is ready");
+    tell!(messages::READY, version = env!("CARGO_PKG_VERSION"), config = %args.config.display(), mirrors = mirrors.len(), %admin);
 
     let mut running = JoinSet::new();
     for (mirror, table) in mirrors {
@@ -110,13 +111,13 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
         let (name, outcome) = ended.context("a mirror ended by a bug")?;
         for (partition, reason) in &outcome.left {
             let what = if partition.partition < 0 { partition.topic.to_string() } else { partition.to_string() };
-            error!(mirror = &*name, partition = what, reason, "not copied");
+            tell!(messages::NOT_COPIED, mirror = &*name, partition = what, reason);
         }
         for (what, reason) in &outcome.groups_left {
-            error!(mirror = &*name, what, reason, "its offset is not copied");
+            tell!(messages::OFFSET_LEFT, mirror = &*name, what, reason);
         }
         if options.once {
-            info!(mirror = &*name, copied = outcome.copied, not_copied = outcome.left.len(), "done");
+            tell!(messages::DONE, mirror = &*name, copied = outcome.copied, not_copied = outcome.left.len());
             if !outcome.left.is_empty() || !outcome.groups_left.is_empty() {
                 code = ExitCode::FAILURE;
             }
@@ -137,7 +138,7 @@ async fn one(mirror: Arc<Mirror>, options: Options, table: Arc<Overview>, stop: 
         };
         match begun {
             Ok(run) => return run.run(stop).await,
-            Err(error) => warn!(mirror = &*mirror.name, %error, "cannot begin; it is tried again"),
+            Err(error) => tell!(messages::CANNOT_BEGIN, mirror = &*mirror.name, %error),
         }
         tokio::select! {
             () = tokio::time::sleep(pause) => pause = (pause * 2).min(std::time::Duration::from_secs(30)),
@@ -173,8 +174,8 @@ fn stop_on_signals(stop: CancellationToken) -> std::io::Result<impl Future<Outpu
     let mut int = signal(SignalKind::interrupt())?;
     Ok(async move {
         tokio::select! {
-            _ = term.recv() => info!("SIGTERM"),
-            _ = int.recv() => info!("SIGINT"),
+            _ = term.recv() => tell!(messages::SIGTERM),
+            _ = int.recv() => tell!(messages::SIGINT),
         }
         stop.cancel();
     })

@@ -27,32 +27,53 @@ pub(crate) const SHARDS: &str = "kferry_mirror_shards";
 pub(crate) const REBALANCES: &str = "kferry_mirror_rebalances_total";
 pub(crate) const LEASE: &str = "kferry_mirror_lease_seconds";
 
+pub(crate) const INTERRUPTED: &str = "interrupted";
+pub(crate) const FAILED: &str = "failed";
+pub(crate) const DIVERGED: &str = "diverged";
+
+/// The values of the label `kind` of `kferry_mirror_errors_total`.
+pub const ERROR_KINDS: [&str; 3] = [INTERRUPTED, FAILED, DIVERGED];
+
+/// The metrics that go up and down: name and help.
+pub const GAUGES: &[(&str, &str)] = &[
+    (BUILD_INFO, "1; which kferry-mirror this is"),
+    (LAG_RECORDS, "Offsets that the leader has and the follower does not, by mirror, topic and partition"),
+    (LAG_SECONDS, "Since when the follower lacks something, by mirror, topic and partition"),
+    (SEGMENTS, "Segments of the offset maps of this process's partitions, by mirror: where offsets are translated"),
+    (PARTITIONS, "Partitions, by mirror and phase"),
+    (GROUP_OFFSETS, "Offsets that groups have committed in the mirror's topics, by mirror and state"),
+    (GROUP_SECONDS, "How long the last look at all groups took, by mirror"),
+    (SHARDS, "Shards that this process has, by mirror"),
+    (LEASE, "How long the process may still write without a word from the group's coordinator, by mirror"),
+];
+
+/// The metrics that only grow: name and help.
+pub const COUNTERS: &[(&str, &str)] = &[
+    (RECORDS, "Records copied, by mirror"),
+    (BYTES, "Bytes of batches produced to the follower, by mirror"),
+    (BATCHES, "Batches produced, by mirror and path: raw, or why their records were decoded"),
+    (MARKERS, "Offsets without a record that were filled, by mirror"),
+    (COMPARED, "Records compared on both clusters, by mirror"),
+    (SKIPPED, "Records left out by on_error, by mirror and topic"),
+    (ERRORS, "Interruptions of a partition, by mirror and kind"),
+    (PASSES, "Looks at both clusters' topics, by mirror and result"),
+    (GROUP_COMMITS, "Offsets of groups written on the follower, by mirror"),
+    (GROUP_PASSES, "Looks at all groups, by mirror and result"),
+    (REBALANCES, "Changes of the shards that this process has, by mirror and kind: gained, revoked, lost"),
+];
+
 /// Sets the process's recorder and says what each metric means.
 ///
 /// # Errors
 /// If the process has a recorder already.
 pub fn install() -> anyhow::Result<PrometheusHandle> {
     let handle = PrometheusBuilder::new().install_recorder()?;
-    describe_gauge!(BUILD_INFO, "1; which kferry-mirror this is");
-    describe_counter!(RECORDS, "Records copied, by mirror");
-    describe_counter!(BYTES, "Bytes of batches produced to the follower, by mirror");
-    describe_counter!(BATCHES, "Batches produced, by mirror and path: raw, or why their records were decoded");
-    describe_counter!(MARKERS, "Offsets without a record that were filled, by mirror");
-    describe_counter!(COMPARED, "Records compared on both clusters, by mirror");
-    describe_counter!(SKIPPED, "Records left out by on_error, by mirror and topic");
-    describe_counter!(ERRORS, "Interruptions of a partition, by mirror and kind");
-    describe_gauge!(LAG_RECORDS, "Offsets that the leader has and the follower does not, by mirror, topic and partition");
-    describe_gauge!(LAG_SECONDS, "Since when the follower lacks something, by mirror, topic and partition");
-    describe_gauge!(SEGMENTS, "Segments of the offset maps of this process's partitions, by mirror: where offsets are translated");
-    describe_gauge!(PARTITIONS, "Partitions, by mirror and phase");
-    describe_counter!(PASSES, "Looks at both clusters' topics, by mirror and result");
-    describe_gauge!(GROUP_OFFSETS, "Offsets that groups have committed in the mirror's topics, by mirror and state");
-    describe_counter!(GROUP_COMMITS, "Offsets of groups written on the follower, by mirror");
-    describe_counter!(GROUP_PASSES, "Looks at all groups, by mirror and result");
-    describe_gauge!(GROUP_SECONDS, "How long the last look at all groups took, by mirror");
-    describe_gauge!(SHARDS, "Shards that this process has, by mirror");
-    describe_counter!(REBALANCES, "Changes of the shards that this process has, by mirror and kind: gained, revoked, lost");
-    describe_gauge!(LEASE, "How long the process may still write without a word from the group's coordinator, by mirror");
+    for (name, help) in GAUGES {
+        describe_gauge!(*name, *help);
+    }
+    for (name, help) in COUNTERS {
+        describe_counter!(*name, *help);
+    }
     gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     Ok(handle)
 }

@@ -1,7 +1,9 @@
 //! Topics of the mirror's own, on its target: what they are called, and how they are created.
 
+use crate::messages;
 use kferry_wire::admin::topics::{NewPartitions, NewTopic};
 use kferry_wire::client::{Client, ClientError};
+use kferry_wire::tell;
 
 /// The topic of a mirror's state.
 pub fn state_topic(mirror: &str) -> String {
@@ -35,11 +37,7 @@ pub async fn create(
     };
     let created = client.create_topics(&[new], false).await.into_values().next().transpose()?;
     if replication_factor.is_none() && created.is_some_and(|created| created.replication_factor == Some(1)) {
-        tracing::warn!(
-            topic,
-            cluster = &*client.cluster().name,
-            "created with one replica, by default.replication.factor; replication_factor of the mirror says otherwise"
-        );
+        tell!(messages::ONE_REPLICA, topic, cluster = &*client.cluster().name);
     }
     Ok(())
 }

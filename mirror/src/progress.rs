@@ -1,12 +1,13 @@
 //! How far it is: a bar for each mirror on a terminal, a line now and then elsewhere.
 
+use crate::messages;
+use kferry_wire::tell;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
 
 use crate::admin::Mirrors;
 use crate::overview::Overview;
@@ -116,17 +117,14 @@ impl Shown {
             }
             None if once || behind > NEWS || stopped > 0 => {
                 let percent = if end == 0 { 100.0 } else { copied as f64 * 100.0 / end as f64 };
-                info!(
-                    mirror = &*self.name,
+                tell!(messages::PROGRESS, mirror = &*self.name,
                     records = copied - began.min(copied),
                     behind,
                     percent = format!("{percent:.1}"),
                     records_per_second = records_per_second as u64,
                     bytes_per_second = %bytes_per_second,
                     left,
-                    stopped,
-                    "progress"
-                );
+                    stopped);
             }
             None => {}
         }

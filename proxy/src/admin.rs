@@ -1,5 +1,7 @@
 //! What operators and Kubernetes ask: `/metrics`, `/healthz`, `/readyz`, `/clients`, and `POST /reload`.
 
+use crate::messages;
+use kferry_wire::tell;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -11,7 +13,6 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tracing::error;
 
 use crate::metrics::{self, PipeReadings};
 use crate::proxy::Proxy;
@@ -27,7 +28,7 @@ pub(crate) async fn serve(proxy: Arc<Proxy>, metrics: PrometheusHandle, listener
         .route("/reload", post(reload))
         .with_state(proxy);
     if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await {
-        error!(%error, "the admin address failed");
+        tell!(messages::ADMIN_FAILED, %error);
     }
 }
 

@@ -108,33 +108,30 @@ pub(crate) enum Cause {
 }
 
 impl Cause {
-    /// Its name in the metric and in the log.
-    pub(crate) fn label(&self) -> &'static str {
-        match self {
-            Self::ClientClosed => "client_closed",
-            Self::BrokerClosed => "broker_closed",
-            Self::Idle => "idle",
-            Self::Drained => "drained",
-            Self::Cut => "cut",
-            Self::ClientError(_) => "client_error",
-            Self::BrokerError(_) => "broker_error",
-            Self::NoRequest => "no_request",
-            Self::HandshakeTimeout { .. } => "handshake_timeout",
-            Self::NotKafka(_) => "not_kafka",
-            Self::TlsFailed(_) => "tls_failed",
-            Self::NoRoute => "no_route",
-            Self::NotLoggedIn(_) => "not_logged_in",
-            Self::ClusterUnreachable(_) => "cluster_unreachable",
-            Self::NotAdvertised { .. } => "not_advertised",
-            Self::NotRewritten { .. } => "not_rewritten",
-            Self::WrongResponse(_) => "wrong_answer",
-            Self::NoBrokers => "no_brokers",
-            Self::UnknownTopicId { .. } => "unknown_topic_id",
-            Self::UnknownBroker { .. } => "unknown_broker",
-            Self::BrokerUnreachable(_) => "broker_unreachable",
-            Self::MaxConnections(_) => "max_connections",
-            Self::MaxConnectionsPerIp(_) => "max_connections_per_ip",
-        }
+    kferry_wire::labels! {
+        Self::ClientClosed => "client_closed",
+        Self::BrokerClosed => "broker_closed",
+        Self::Idle => "idle",
+        Self::Drained => "drained",
+        Self::Cut => "cut",
+        Self::ClientError(_) => "client_error",
+        Self::BrokerError(_) => "broker_error",
+        Self::NoRequest => "no_request",
+        Self::HandshakeTimeout { .. } => "handshake_timeout",
+        Self::NotKafka(_) => "not_kafka",
+        Self::TlsFailed(_) => "tls_failed",
+        Self::NoRoute => "no_route",
+        Self::NotLoggedIn(_) => "not_logged_in",
+        Self::ClusterUnreachable(_) => "cluster_unreachable",
+        Self::NotAdvertised { .. } => "not_advertised",
+        Self::NotRewritten { .. } => "not_rewritten",
+        Self::WrongResponse(_) => "wrong_answer",
+        Self::NoBrokers => "no_brokers",
+        Self::UnknownTopicId { .. } => "unknown_topic_id",
+        Self::UnknownBroker { .. } => "unknown_broker",
+        Self::BrokerUnreachable(_) => "broker_unreachable",
+        Self::MaxConnections(_) => "max_connections",
+        Self::MaxConnectionsPerIp(_) => "max_connections_per_ip",
     }
 
     /// What an operator should know beyond the label, and do.

@@ -31,7 +31,8 @@ mod bootstrap_servers;
 mod clients;
 mod ending;
 mod endpoint;
-mod metrics;
+pub mod messages;
+pub mod metrics;
 mod proxy;
 mod quiet;
 mod relay;
@@ -39,6 +40,9 @@ mod routes;
 mod server;
 mod session;
 mod summary;
+
+/// Why connections end: the labels of the metric's `cause`.
+pub const CAUSES: &[&str] = ending::Cause::LABELS;
 
 pub use metrics::install as install_metrics;
 pub use routes::{LoadError, Reloaded, Routes};

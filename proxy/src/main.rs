@@ -1,5 +1,7 @@
 //! `kferry-proxy`: logs, file, ports, run, drain.
 
+use kferry_proxy::messages;
+use kferry_wire::tell;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,7 +12,6 @@ use kferry_proxy::{Routes, Server, install_metrics};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
 use tracing_subscriber::EnvFilter;
 
 /// The bootstrap address of every Kafka client: routes each by its client.id to a cluster.
@@ -41,7 +42,7 @@ async fn main() -> ExitCode {
     match run(args).await {
         Ok(code) => code,
         Err(error) => {
-            tracing::error!("{error:#}");
+            tell!(messages::CANNOT_START: ": {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -58,7 +59,7 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
     };
     let files = allow_open_files();
     let server = Server::bind(routes.clone(), metrics)?;
-    info!(version = env!("CARGO_PKG_VERSION"), config = %args.config.display(), open_files = files, "kferry-proxy is ready");
+    tell!(messages::READY, version = env!("CARGO_PKG_VERSION"), config = %args.config.display(), open_files = files);
 
     let stop = CancellationToken::new();
     tokio::spawn(stop_on_signals(stop.clone())?);
@@ -88,8 +89,8 @@ fn stop_on_signals(stop: CancellationToken) -> std::io::Result<impl Future<Outpu
     let mut int = signal(SignalKind::interrupt())?;
     Ok(async move {
         tokio::select! {
-            _ = term.recv() => info!("SIGTERM"),
-            _ = int.recv() => info!("SIGINT"),
+            _ = term.recv() => tell!(messages::SIGTERM),
+            _ = int.recv() => tell!(messages::SIGINT),
         }
         stop.cancel();
     })

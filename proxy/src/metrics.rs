@@ -4,12 +4,14 @@
 //!
 //! Label values are bounded: listeners, routes and clusters are names of the file, causes are an enum. A `client.id` is never a label.
 
+use crate::messages;
+use kferry_wire::tell;
 use std::time::Duration;
 
 use kferry_config::HostPort;
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use tracing::{debug, error};
+use tracing::debug;
 
 const BUILD_INFO: &str = "kferry_proxy_build_info";
 const OPEN: &str = "kferry_proxy_connections";
@@ -30,6 +32,34 @@ const RELOADS: &str = "kferry_proxy_config_reloads_total";
 const RELOAD_OK: &str = "kferry_proxy_config_last_reload_successful";
 const LOADED_AT: &str = "kferry_proxy_config_loaded_timestamp_seconds";
 
+/// The metrics that go up and down: name and help.
+pub const GAUGES: &[(&str, &str)] = &[
+    (OPEN, "Open client connections, by listener"),
+    (SERVER_UP, "Whether the last attempt at a bootstrap server succeeded"),
+    (PIPES, "Pipes that have a body on its way"),
+    (PIPES_LIMIT, "Pipes that there may be"),
+    (RELOAD_OK, "Whether the file as it is now is in force"),
+    (LOADED_AT, "When the table in force was loaded"),
+    (BUILD_INFO, "1; which kferry-proxy this is"),
+];
+
+/// The metrics that only grow: name and help.
+pub const COUNTERS: &[(&str, &str)] = &[
+    (ACCEPTED, "Client connections accepted, by listener"),
+    (ROUTED, "Client connections that a route sent to a cluster"),
+    (CLOSED, "Client connections that ended, by cause"),
+    (REQUEST_BYTES, "Bytes from clients to brokers, counted when a connection ends"),
+    (RESPONSE_BYTES, "Bytes from brokers to clients, counted when a connection ends"),
+    (SERVER_FAILURES, "Failed attempts at a bootstrap server"),
+    (LOGGED_IN_AGAIN, "Logins of the proxy that were done again in the middle of a connection, by cluster"),
+    (OUTSIDE, "Brokers seen whose node id is outside of node_ids, by cluster"),
+    (BODY_BYTES, "Bytes of large bodies that relayed connections have moved, by the way they went"),
+    (RELOADS, "Reloads of routes.toml, by result"),
+];
+
+/// The metrics of durations: name and help.
+pub const HISTOGRAMS: &[(&str, &str)] = &[(CONNECT_SECONDS, "From a client's first request to the first byte of a broker's answer")];
+
 /// Sets the process's recorder and says what each metric means.
 ///
 /// # Errors
@@ -39,24 +69,15 @@ pub fn install() -> anyhow::Result<PrometheusHandle> {
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(metrics_exporter_prometheus::Matcher::Full(CONNECT_SECONDS.to_owned()), &SECONDS)?
         .install_recorder()?;
-    describe_gauge!(OPEN, "Open client connections, by listener");
-    describe_counter!(ACCEPTED, "Client connections accepted, by listener");
-    describe_counter!(ROUTED, "Client connections that a route sent to a cluster");
-    describe_counter!(CLOSED, "Client connections that ended, by cause");
-    describe_counter!(REQUEST_BYTES, "Bytes from clients to brokers, counted when a connection ends");
-    describe_counter!(RESPONSE_BYTES, "Bytes from brokers to clients, counted when a connection ends");
-    describe_histogram!(CONNECT_SECONDS, "From a client's first request to the first byte of a broker's answer");
-    describe_gauge!(SERVER_UP, "Whether the last attempt at a bootstrap server succeeded");
-    describe_counter!(SERVER_FAILURES, "Failed attempts at a bootstrap server");
-    describe_counter!(LOGGED_IN_AGAIN, "Logins of the proxy that were done again in the middle of a connection, by cluster");
-    describe_counter!(OUTSIDE, "Brokers seen whose node id is outside of node_ids, by cluster");
-    describe_counter!(BODY_BYTES, "Bytes of large bodies that relayed connections have moved, by the way they went");
-    describe_gauge!(PIPES, "Pipes that have a body on its way");
-    describe_gauge!(PIPES_LIMIT, "Pipes that there may be");
-    describe_counter!(RELOADS, "Reloads of routes.toml, by result");
-    describe_gauge!(RELOAD_OK, "Whether the file as it is now is in force");
-    describe_gauge!(LOADED_AT, "When the table in force was loaded");
-    describe_gauge!(BUILD_INFO, "1; which kferry-proxy this is");
+    for (name, help) in GAUGES {
+        describe_gauge!(*name, *help);
+    }
+    for (name, help) in COUNTERS {
+        describe_counter!(*name, *help);
+    }
+    for (name, help) in HISTOGRAMS {
+        describe_histogram!(*name, *help);
+    }
     gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     Ok(handle)
 }
@@ -106,10 +127,7 @@ pub(crate) fn logged_in_again(cluster: &str) {
 /// A cluster has a broker that has no virtual one.
 pub(crate) fn node_id_outside(cluster: &str, node_id: i32) {
     counter!(OUTSIDE, "cluster" => cluster.to_owned()).increment(1);
-    error!(
-        cluster,
-        node_id, "a broker's node id is outside of node_ids in routes.toml: relayed clients of this cluster are refused; widen it"
-    );
+    tell!(messages::NODE_ID_OUTSIDE, cluster, node_id);
 }
 
 /// What is known of the pipes and of the large bodies that relayed connections have moved.

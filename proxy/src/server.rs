@@ -1,5 +1,7 @@
 //! Opens the ports, accepts connections, keeps the limits, and drains at the end.
 
+use crate::messages;
+use kferry_wire::tell;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,7 +12,6 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{error, info, warn};
 
 use crate::admin;
 use crate::endpoint::Endpoint;
@@ -72,12 +73,12 @@ impl Server {
             let socket = bind(endpoint.address(), || endpoint.to_string())?;
             let listener = &endpoint.listener;
             if endpoint.broker.is_none() {
-                info!(listener = &*listener.name, address = %listener.bind, tls = listener.tls.is_some(), "listening for Kafka clients");
+                tell!(messages::LISTENING, listener = &*listener.name, address = %listener.bind, tls = listener.tls.is_some());
             }
             ports.push(Port { endpoint, socket });
         }
         let admin = bind(table.admin().bind, || "[admin]".to_owned())?;
-        info!(address = %table.admin().bind, "listening for operators: /metrics /healthz /readyz /clients /reload");
+        tell!(messages::LISTENING_FOR_OPERATORS, address = %table.admin().bind);
         Ok(Self { proxy: Arc::new(Proxy::new(routes)), ports, admin, metrics })
     }
 
@@ -100,13 +101,13 @@ impl Server {
 
         stop.cancelled().await;
         let limit = proxy.routes.in_force().limits().drain_timeout;
-        info!(connections = sessions.len(), limit_ms = limit.as_millis() as u64, "draining");
+        tell!(messages::DRAINING, connections = sessions.len(), limit_ms = limit.as_millis() as u64);
         proxy.drain.cancel();
         sessions.close();
         match timeout(limit, sessions.wait()).await {
-            Ok(()) => info!("drained: every connection ended at a quiet moment"),
+            Ok(()) => tell!(messages::DRAINED),
             Err(_) => {
-                warn!(connections = sessions.len(), "drain_timeout_ms is over: the connections left are cut");
+                tell!(messages::CUT, connections = sessions.len());
                 proxy.cut.cancel();
                 let _ = timeout(LAST_LINES, sessions.wait()).await;
             }
@@ -141,7 +142,7 @@ async fn accept(proxy: Arc<Proxy>, port: Port, sessions: TaskTracker, stop: Canc
             }
             Err(error) => {
                 // Mostly EMFILE: it passes when connections end, and the listener must not spin until then.
-                error!(listener = &*endpoint.listener.name, %error, "cannot accept");
+                tell!(messages::CANNOT_ACCEPT, listener = &*endpoint.listener.name, %error);
                 tokio::time::sleep(ACCEPT_AGAIN).await;
             }
         }

@@ -1,12 +1,13 @@
 //! What is known of a connection, gathered while it is open, and told at its end: one log line, and the metrics.
 
+use crate::messages;
+use kferry_wire::tell;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use kferry_config::HostPort;
-use tracing::{debug, info, warn};
 
 use crate::clients::Connected;
 use crate::ending::{Cause, Moved};
@@ -44,9 +45,10 @@ impl ConnectionSummary {
             metrics::moved(route, cluster, self.moved.requests, self.moved.responses);
         }
         let Some(left_out) = bursts.allow(label, Instant::now()) else { return };
-        macro_rules! tell {
-            ($level:ident) => {
-                $level!(
+        macro_rules! closed {
+            ($message:ident) => {
+                tell!(
+                    messages::$message,
                     cause = label,
                     detail = cause.detail(),
                     // Debug: a client chooses its own name, and may choose one with line breaks.
@@ -63,15 +65,14 @@ impl ConnectionSummary {
                     request_bytes = self.moved.requests,
                     response_bytes = self.moved.responses,
                     seconds = (open_for.as_secs_f64() * 1000.0).round() / 1000.0,
-                    more_not_logged = (left_out > 0).then_some(left_out),
-                    "connection closed"
+                    more_not_logged = (left_out > 0).then_some(left_out)
                 )
             };
         }
         match cause {
-            Cause::NoRequest => tell!(debug),
-            cause if cause.is_trouble() => tell!(warn),
-            _ => tell!(info),
+            Cause::NoRequest => closed!(CLOSED_WITHOUT_A_WORD),
+            cause if cause.is_trouble() => closed!(CLOSED_IN_TROUBLE),
+            _ => closed!(CLOSED),
         }
     }
 }

@@ -1,29 +1,41 @@
-//! What tests of the mirror share: scenarios side by side, records to copy, and whether they were copied.
+//! What tests of the mirror share: two clusters, records to copy, and whether they were copied.
 
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, ensure};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
-use crate::kafka::{Cluster, Listener, Record};
+use crate::kafka::{Builder, Cluster, Listener, Record};
 use crate::mirror::Mirror;
 
 /// How long a transaction may take.
 const LIMIT: Duration = Duration::from_mins(1);
 
-/// A name, and what happens between a source and a target.
-pub type Scenario = (&'static str, fn(&Cluster, &Cluster) -> Result<()>);
+/// Two clusters that several tests of a program use, each with topics of its own: a `static`. The first test that asks starts them. Nobody drops
+/// them: they end with the program (see [`process`](crate::process)), and the next run removes their data (see [`run`](crate::run)).
+pub struct Pair {
+    builders: fn() -> [Builder; 2],
+    started: OnceLock<Result<[Cluster; 2], String>>,
+}
 
-/// All scenarios at once; every one that failed is told.
-pub fn side_by_side(source: &Cluster, target: &Cluster, scenarios: &[Scenario]) -> Result<()> {
-    let failed: Vec<String> = thread::scope(|scope| {
-        let running: Vec<_> = scenarios.iter().map(|&(name, scenario)| (name, scope.spawn(move || scenario(source, target)))).collect();
-        let ended = running.into_iter().map(|(name, scenario)| (name, scenario.join().unwrap_or_else(|_| Err(anyhow!("it panicked")))));
-        ended.filter_map(|(name, ended)| Some(format!("{name}: {:#}", ended.err()?))).collect()
-    });
-    ensure!(failed.is_empty(), "{}", failed.join("\n\n"));
-    Ok(())
+impl Pair {
+    /// Starts nothing yet.
+    pub const fn new(builders: fn() -> [Builder; 2]) -> Self {
+        Self { builders, started: OnceLock::new() }
+    }
+
+    /// Both, running. Where they could not be started, each test that asks gets the error.
+    pub fn started(&self) -> Result<(&Cluster, &Cluster)> {
+        let started = self.started.get_or_init(|| {
+            let clusters = Cluster::start_all((self.builders)().into()).map_err(|error| format!("{error:#}"))?;
+            clusters.try_into().map_err(|_| "two clusters were asked for".to_owned())
+        });
+        let [first, second] = started.as_ref().map_err(|error| anyhow!("{error}"))?;
+        Ok((first, second))
+    }
 }
 
 /// Both clusters give a consumer the same records, and both logs end at the same offsets.
@@ -36,6 +48,33 @@ pub fn identical(source: &Cluster, target: &Cluster, topic: &str) -> Result<()> 
     let (expected, actual) = (source.log_ends(topic)?, target.log_ends(topic)?);
     ensure!(expected == actual, "{topic}: the logs end at {expected:?} on the source, at {actual:?} on the target");
     Ok(())
+}
+
+/// What compaction keeps is the last record of each key. A plain consumer gets the same ones from both clusters, up to the same log ends: partition,
+/// offset, timestamp, key, value and headers. A key whose last record is a tombstone counts as gone, since each cluster deletes tombstones in its own time.
+pub fn same_last_records(source: &Cluster, target: &Cluster, topic: &str) -> Result<()> {
+    let (expected, actual) = (last_records(source, topic)?, last_records(target, topic)?);
+    for (key, expected) in &expected {
+        let actual = actual.get(key);
+        ensure!(actual == Some(expected), "{topic}: the last record of a key is {expected:?} on the source, {actual:?} on the target");
+    }
+    let more = actual.iter().find(|(key, _)| !expected.contains_key(key));
+    ensure!(more.is_none(), "{topic}: only the target has a last record {more:?}");
+    let (expected, actual) = (source.log_ends(topic)?, target.log_ends(topic)?);
+    ensure!(expected == actual, "{topic}: the logs end at {expected:?} on the source, at {actual:?} on the target");
+    Ok(())
+}
+
+fn last_records(cluster: &Cluster, topic: &str) -> Result<BTreeMap<(i32, Vec<u8>), Record>> {
+    let mut last = BTreeMap::new();
+    // By partition and offset, so later ones take the place of earlier ones.
+    for record in cluster.read_all(topic)? {
+        let key = record.key.clone().unwrap_or_default();
+        last.insert((record.partition, key), record);
+    }
+    ensure!(!last.is_empty(), "{topic}: there is no record");
+    last.retain(|_, record| record.value.is_some());
+    Ok(last)
 }
 
 /// A mirror of the topics that begin with a word, and named so.

@@ -16,7 +16,6 @@ use toml::de::DeTable;
 
 use self::mirrors::{MIRROR, MirrorDraft, mirror};
 use self::table::{At, Field, Findings, Reported, Table, Value, listed, quoted};
-#[cfg(test)]
 use crate::diagnostic::Lines;
 use crate::matcher::{BadPattern, ClientMatcher, Ids};
 use crate::{
@@ -762,9 +761,8 @@ fn is_host(text: &str) -> bool {
         || (!text.is_empty() && text.chars().all(|char| char.is_ascii_alphanumeric() || matches!(char, '.' | '-' | '_')))
 }
 
-/// The keys of each kind of table.
-#[cfg(test)]
-pub(crate) fn keys() -> std::collections::BTreeMap<&'static str, Vec<&'static str>> {
+/// The keys of each kind of table, by its header as the reference writes it, such as `[limits]`: what the documents must have.
+pub fn keys() -> std::collections::BTreeMap<&'static str, Vec<&'static str>> {
     let text = "[clusters.a]\n[[listeners]]\n[[routes]]\n[routes.credentials.a]\n[users.a]\n[[mirrors]]\n[[mirrors.rename_regex]]\n";
     let lines = Lines::new(text);
     let (root, _) = syntax::parse(text, &lines);

@@ -108,7 +108,6 @@ impl<'t> Findings<'t> {
     }
 
     /// The keys of each kind of table that was read.
-    #[cfg(test)]
     pub(crate) fn keys(&self) -> BTreeMap<&'static str, Vec<&'static str>> {
         self.keys.borrow().clone()
     }

@@ -418,7 +418,7 @@ fn the_example_loads_with_its_comments_switched_on() {
 #[test]
 fn the_reference_has_every_key_and_no_other() {
     let text = std::fs::read_to_string(workspace().join("docs/routes.md")).unwrap();
-    for (kind, keys) in crate::read::keys() {
+    for (kind, keys) in crate::keys() {
         if kind == "the file" {
             continue;
         }

@@ -81,17 +81,14 @@ pub(crate) enum Reason {
 }
 
 impl Path {
-    /// The metric's label.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Raw => "raw",
-            Self::Deep(Reason::Holes) => "holes",
-            Self::Deep(Reason::Entered) => "entered",
-            Self::Deep(Reason::OldMagic) => "old_magic",
-            Self::Deep(Reason::LogAppendTime) => "log_append_time",
-            Self::Deep(Reason::Coalesced) => "coalesced",
-            Self::Deep(Reason::Single) => "single",
-        }
+    kferry_wire::labels! {
+        Self::Raw => "raw",
+        Self::Deep(Reason::Holes) => "holes",
+        Self::Deep(Reason::Entered) => "entered",
+        Self::Deep(Reason::OldMagic) => "old_magic",
+        Self::Deep(Reason::LogAppendTime) => "log_append_time",
+        Self::Deep(Reason::Coalesced) => "coalesced",
+        Self::Deep(Reason::Single) => "single",
     }
 }
 

@@ -1,19 +1,21 @@
 //! What is told of a partition that is copied: each event once, its log line and its metric.
 
+use crate::messages;
+use kferry_wire::tell;
 use metrics::counter;
-use tracing::{debug, error, info, warn};
+use tracing::debug;
 
 use super::cut::Data;
 use super::job::PartitionJob;
 use crate::log::Compared;
-use crate::metrics::{BATCHES, BYTES, COMPARED, ERRORS, MARKERS, RECORDS, SKIPPED};
+use crate::metrics::{self as names, BATCHES, BYTES, COMPARED, ERRORS, MARKERS, RECORDS, SKIPPED};
 use crate::partition::{Phase, Refusal};
 
 /// A batch landed where it belongs.
 pub(crate) fn copied(job: &PartitionJob, data: &Data) {
     counter!(RECORDS, "mirror" => job.mirror.clone()).increment(data.count as u64);
     counter!(BYTES, "mirror" => job.mirror.clone()).increment(data.bytes.len() as u64);
-    counter!(BATCHES, "mirror" => job.mirror.clone(), "path" => data.path.name()).increment(1);
+    counter!(BATCHES, "mirror" => job.mirror.clone(), "path" => data.path.label()).increment(1);
 }
 
 /// Offsets were filled with markers.
@@ -39,25 +41,25 @@ pub(crate) fn handed_back(job: &PartitionJob, phase: Phase, reason: Option<&str>
 
 /// A partition was interrupted and is looked at again.
 fn interrupted(job: &PartitionJob, reason: &str, failures: u32) {
-    counter!(ERRORS, "mirror" => job.mirror.clone(), "kind" => "interrupted").increment(1);
+    counter!(ERRORS, "mirror" => job.mirror.clone(), "kind" => names::INTERRUPTED).increment(1);
     // The first ones of a partition happen with every election.
     if failures < 3 {
-        info!(mirror = &*job.mirror, partition = %job.topic_partition(), reason, "interrupted; it is tried again");
+        tell!(messages::INTERRUPTED, mirror = &*job.mirror, partition = %job.topic_partition(), reason);
     } else {
-        warn!(mirror = &*job.mirror, partition = %job.topic_partition(), reason, failures, "still interrupted; it is tried again");
+        tell!(messages::STILL_INTERRUPTED, mirror = &*job.mirror, partition = %job.topic_partition(), reason, failures);
     }
 }
 
 /// A partition cannot go on.
 fn failed(job: &PartitionJob, reason: &str) {
-    counter!(ERRORS, "mirror" => job.mirror.clone(), "kind" => "failed").increment(1);
-    error!(mirror = &*job.mirror, partition = %job.topic_partition(), reason, "cannot be copied; it is tried again in a minute");
+    counter!(ERRORS, "mirror" => job.mirror.clone(), "kind" => names::FAILED).increment(1);
+    tell!(messages::FAILED, mirror = &*job.mirror, partition = %job.topic_partition(), reason);
 }
 
 /// The two logs of a partition differ.
 fn diverged(job: &PartitionJob, reason: &str) {
-    counter!(ERRORS, "mirror" => job.mirror.clone(), "kind" => "diverged").increment(1);
-    error!(mirror = &*job.mirror, partition = %job.topic_partition(), reason, "diverged");
+    counter!(ERRORS, "mirror" => job.mirror.clone(), "kind" => names::DIVERGED).increment(1);
+    tell!(messages::DIVERGED, mirror = &*job.mirror, partition = %job.topic_partition(), reason);
 }
 
 /// A record, or a batch that cannot be read, was left out.
@@ -65,5 +67,5 @@ pub(crate) fn skipped(job: &PartitionJob, refusal: &Refusal, dead_letter: bool) 
     let Refusal { offsets, code, reason, .. } = refusal;
     let count = offsets.end - offsets.start;
     counter!(SKIPPED, "mirror" => job.mirror.clone(), "topic" => job.topic.clone()).increment(count as u64);
-    warn!(mirror = &*job.mirror, partition = %job.topic_partition(), offset = offsets.start, count, ?code, reason, dead_letter, "left out");
+    tell!(messages::LEFT_OUT, mirror = &*job.mirror, partition = %job.topic_partition(), offset = offsets.start, count, ?code, reason, dead_letter);
 }

@@ -167,7 +167,7 @@ fn possible(job: &PartitionJob, known: &SettleContext, (agreed, at): (i64, i64),
                 job.topic_partition()
             )));
         }
-        tracing::warn!("{lost}; they are copied again");
+        kferry_wire::tell!(crate::messages::COPIED_AGAIN: ": {lost}", mirror = &*job.mirror, partition = %job.topic_partition());
     }
     Ok(())
 }

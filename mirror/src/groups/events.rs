@@ -1,9 +1,11 @@
 //! What is told of a pass over the groups: each event once, its log line and its metric.
 
+use crate::messages;
+use kferry_wire::tell;
 use std::collections::HashMap;
 
 use metrics::{counter, gauge};
-use tracing::{debug, error, info, warn};
+use tracing::debug;
 
 use super::{Offset, OffsetState, Report};
 use crate::metrics::{GROUP_COMMITS, GROUP_OFFSETS, GROUP_PASSES, GROUP_SECONDS};
@@ -18,7 +20,7 @@ pub(crate) fn groups(mirror: &str, before: &Report, now: &Report) {
     counter!(GROUP_COMMITS, "mirror" => mirror.to_owned()).increment(now.written as u64);
     gauge!(GROUP_SECONDS, "mirror" => mirror.to_owned()).set(now.seconds);
     if let Some(error) = &now.error {
-        return warn!(mirror, error, "the groups' offsets cannot be looked at; it is tried again");
+        return tell!(messages::OFFSETS_UNKNOWN, mirror, error);
     }
     for state in OffsetState::ALL {
         let count = now.offsets.iter().filter(|offset| offset.state == state).count();
@@ -26,7 +28,7 @@ pub(crate) fn groups(mirror: &str, before: &Report, now: &Report) {
     }
     debug!(mirror, groups = now.groups, offsets = now.offsets.len(), written = now.written, seconds = now.seconds, "groups");
     if before.offsets.is_empty() && !now.offsets.is_empty() {
-        info!(mirror, groups = now.groups, offsets = now.offsets.len(), written = now.written, "the groups' offsets are copied");
+        tell!(messages::OFFSETS_COPIED, mirror, groups = now.groups, offsets = now.offsets.len(), written = now.written);
     }
     let known: HashMap<_, _> = before.offsets.iter().map(|offset| (offset.key(), offset.state)).collect();
     let is_new = |offset: &&Offset| {
@@ -37,11 +39,11 @@ pub(crate) fn groups(mirror: &str, before: &Report, now: &Report) {
     for offset in news.iter().take(GROUPS_TOLD) {
         let (what, state, reason) = (offset.to_string(), offset.state.name(), offset.reason.as_deref().unwrap_or_default());
         match offset.state {
-            OffsetState::Refused => error!(mirror, what, reason, "its offset cannot be copied; it is tried again"),
-            _ => info!(mirror, what, state, reason, "its offset is not copied"),
+            OffsetState::Refused => tell!(messages::OFFSET_REFUSED, mirror, what, reason),
+            _ => tell!(messages::OFFSET_NOT_COPIED, mirror, what, state, reason),
         }
     }
     if news.len() > GROUPS_TOLD {
-        warn!(mirror, more = news.len() - GROUPS_TOLD, "offsets of groups that are not copied; GET /groups has all of them");
+        tell!(messages::MORE_OFFSETS_NOT_COPIED, mirror, more = news.len() - GROUPS_TOLD);
     }
 }

@@ -522,7 +522,7 @@ impl<'w> LedGroups<'w> {
         }
         // What was not written is not ours, should the group come to just this offset by itself.
         if let Err(error) = state.keep_groups(&undone, |group| self.work.may_write(group)).await {
-            tracing::warn!(mirror = &*self.work.mirror.name, %error, "that offsets of groups were refused is not kept");
+            kferry_wire::tell!(crate::messages::REFUSALS_NOT_KEPT, mirror = &*self.work.mirror.name, %error);
         }
         written
     }

@@ -1,10 +1,11 @@
 //! What is told of a mirror at work: each event once, its log line and its metric.
 
+use crate::messages;
+use kferry_wire::tell;
 use std::time::Duration;
 
 use kferry_wire::client::TopicPartition;
 use metrics::{counter, gauge};
-use tracing::{info, warn};
 
 use crate::metrics::{LAG_RECORDS, LAG_SECONDS, LEASE, PARTITIONS, PASSES, SEGMENTS};
 use crate::partition::{Phase, Progress};
@@ -14,13 +15,13 @@ pub(crate) fn passed(mirror: &str, error: Option<&dyn std::fmt::Display>) {
     let result = if error.is_some() { "failed" } else { "ok" };
     counter!(PASSES, "mirror" => mirror.to_owned(), "result" => result).increment(1);
     if let Some(error) = error {
-        warn!(mirror, %error, "the clusters' topics cannot be looked at; it is tried again");
+        tell!(messages::TOPICS_UNKNOWN, mirror, %error);
     }
 }
 
 /// A partition is not copied any more: nothing of it is behind.
 pub(crate) fn gone(mirror: &str, partition: &TopicPartition) {
-    info!(mirror, %partition, "the leader has it no more, or the file does not select it; the follower's is left as it is");
+    tell!(messages::GONE, mirror, %partition);
     lag(mirror, partition, &Progress::default());
 }
 

@@ -31,6 +31,8 @@ mod lanes;
 mod looks;
 mod saving;
 
+use crate::messages;
+use kferry_wire::tell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
@@ -42,7 +44,6 @@ use kferry_wire::client::{Client, TopicPartition};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
 
 use self::decisions::{AfterHandback, FAILED, Failures, PASS, PassChange, TICK, after_handback, pass_change, until_next_pass};
 use self::entry::{PartitionEntry, Resting};
@@ -289,7 +290,7 @@ impl Run {
                 self.take_in_all(now);
             }
             Err(error) => {
-                warn!(mirror = &*self.mirror.name, shard = shard.number(), %error, "a shard's state cannot be read; it is tried again");
+                tell!(messages::STATE_UNREAD, mirror = &*self.mirror.name, shard = shard.number(), %error);
                 self.read_state(shard, TICK);
             }
         }
@@ -364,7 +365,7 @@ impl Run {
             for (topic, reason) in &refused {
                 // It is said once, and tried again with each pass.
                 if self.passes.refused.get(topic) != Some(reason) {
-                    warn!(mirror = &*self.mirror.name, topic = &**topic, reason, "the topic cannot be copied");
+                    tell!(messages::TOPIC_REFUSED, mirror = &*self.mirror.name, topic = &**topic, reason);
                 }
             }
             self.passes.refused = refused;
@@ -412,7 +413,7 @@ impl Run {
         let status = Arc::new(Status::default());
         let diverged = kept.as_ref().filter(|kept| kept.phase == Phase::Diverged);
         if let Some(kept) = diverged {
-            warn!(mirror = &*self.mirror.name, %partition, reason = kept.reason, "it has diverged before, and is not copied");
+            tell!(messages::DIVERGED_BEFORE, mirror = &*self.mirror.name, %partition, reason = kept.reason);
             let mut progress = status.lock();
             (progress.phase, progress.reason) = (Phase::Diverged, kept.reason.clone());
         }
@@ -668,7 +669,7 @@ impl Run {
 
     fn saved(&self, saved: &Result<(), StateError>) {
         if let Err(error) = saved {
-            warn!(mirror = &*self.mirror.name, %error, "what is known of partitions is not kept yet; it is tried again");
+            tell!(messages::NOT_KEPT_YET, mirror = &*self.mirror.name, %error);
         }
     }
 
@@ -689,9 +690,9 @@ impl Run {
         });
         match saved.await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => warn!(mirror = &*self.mirror.name, %error, "the next start compares more than it would have to"),
+            Ok(Err(error)) => tell!(messages::NOT_KEPT, mirror = &*self.mirror.name, %error),
             Err(_) => {
-                warn!(mirror = &*self.mirror.name, "the state is not kept in time; the next start compares more than it would have to");
+                tell!(messages::NOT_KEPT_IN_TIME, mirror = &*self.mirror.name);
             }
         }
         if let Some(member) = self.shards.member.take() {

@@ -1,26 +1,27 @@
 //! What is told of shards: each event once, its log line and its metric.
 
+use crate::messages;
+use kferry_wire::tell;
 use metrics::{counter, gauge};
-use tracing::{info, warn};
 
 use crate::metrics::{REBALANCES, SHARDS};
 
 /// The group has given shards to this process, which now has so many.
 pub(crate) fn gained(mirror: &str, shards: &[i32], now: usize) {
     rebalanced(mirror, "gained", now);
-    info!(mirror, ?shards, now, "shards gained");
+    tell!(messages::SHARDS_GAINED, mirror, ?shards, now);
 }
 
 /// The group takes shards away from this process, which keeps so many.
 pub(crate) fn revoked(mirror: &str, shards: &[i32], now: usize) {
     rebalanced(mirror, "revoked", now);
-    info!(mirror, ?shards, now, "shards go to another process");
+    tell!(messages::SHARDS_REVOKED, mirror, ?shards, now);
 }
 
 /// The group has put this process out.
 pub(crate) fn lost(mirror: &str, shards: &[i32], now: usize) {
     rebalanced(mirror, "lost", now);
-    warn!(mirror, ?shards, "shards lost: the group went on without this process");
+    tell!(messages::SHARDS_LOST, mirror, ?shards);
 }
 
 fn rebalanced(mirror: &str, kind: &'static str, now: usize) {

@@ -6,6 +6,8 @@
 //!   from another generation and while members await their assignment; else it prolongs the session as a heartbeat does
 //! - librdkafka's `rdkafka_cgrp.c`: `rd_kafka_cgrp_group_is_rebalancing` does not rejoin before the application has answered a revocation
 
+use crate::messages;
+use kferry_wire::tell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
@@ -23,7 +25,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::debug;
 
 use super::membership::{Change, Handover, Member};
 use super::{events, group};
@@ -90,12 +92,12 @@ fn stay(membership: &Arc<Membership>) {
         }
         consumer.give_up();
         if !thread.is_finished() && membership.stop.is_cancelled() {
-            warn!(mirror = &*membership.mirror, "the group could not be left in time; the others take over when the session is over");
+            tell!(messages::NOT_LEFT, mirror = &*membership.mirror);
         } else if !thread.is_finished() {
             // If it goes on one day it leaves the group; until then librdkafka does, which is not polled any more.
-            warn!(mirror = &*membership.mirror, "librdkafka hangs; the mirror's group is joined anew without it");
+            tell!(messages::LIBRDKAFKA_HANGS, mirror = &*membership.mirror);
         } else if let Err(error) = thread.join().expect("a member does not panic") {
-            warn!(mirror = &*membership.mirror, %error, "no member of the mirror's group; it is tried again");
+            tell!(messages::NO_MEMBER, mirror = &*membership.mirror, %error);
         }
         let until = Instant::now() + PAUSE;
         while Instant::now() < until && !membership.stop.is_cancelled() {
@@ -256,7 +258,7 @@ impl GroupConsumer {
         let Membership { mirror, topic, lease, .. } = &*self.membership;
         // Of a group that has become empty meanwhile the coordinator would take a commit that proves nothing.
         if self.proven.load(Ordering::Acquire) && lease.left() == Duration::ZERO {
-            warn!(mirror = &**mirror, "the lease has run out: no word from the group's coordinator for too long; it is joined anew");
+            tell!(messages::LEASE_OVER, mirror = &**mirror);
             self.give_up();
             return;
         }
@@ -308,7 +310,7 @@ impl GroupConsumer {
         if membership.changes.send(Change::Revoked(Handover(handover))).is_ok()
             && done.recv_timeout(HANDING_OVER) == Err(RecvTimeoutError::Timeout)
         {
-            warn!(mirror = &*membership.mirror, shards = ?numbers, "partitions of shards that go to another process did not come to rest in time");
+            tell!(messages::NOT_AT_REST, mirror = &*membership.mirror, shards = ?numbers);
         }
     }
 
@@ -382,9 +384,9 @@ impl ClientContext for Held {
             | RDKafkaLogLevel::Critical
             | RDKafkaLogLevel::Error
             | RDKafkaLogLevel::Warning => {
-                warn!(mirror, facility, message, "librdkafka");
+                tell!(messages::LIBRDKAFKA_WARNS, mirror, facility, message);
             }
-            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => info!(mirror, facility, message, "librdkafka"),
+            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => tell!(messages::LIBRDKAFKA, mirror, facility, message),
             RDKafkaLogLevel::Debug => debug!(mirror, facility, message, "librdkafka"),
         }
     }
@@ -392,7 +394,7 @@ impl ClientContext for Held {
     fn error(&self, error: KafkaError, reason: &str) {
         let code = error.rdkafka_error_code();
         if matches!(code, Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed | RDKafkaErrorCode::Fatal)) {
-            warn!(mirror = &*self.0.membership.mirror, ?code, reason, "no member of the mirror's group; it is tried again");
+            tell!(messages::NO_MEMBER, mirror = &*self.0.membership.mirror, ?code, reason);
             self.0.renew.store(true, Ordering::Release);
         } else {
             debug!(mirror = &*self.0.membership.mirror, ?code, reason, "librdkafka");

@@ -177,14 +177,10 @@ impl State {
         } else if let Ok(key) = serde_json::from_slice::<Key<'_>>(key) {
             tables.take(&key, value)
         } else {
-            return tracing::warn!(
-                topic = &*self.topic,
-                offset = record.offset,
-                "the mirror's state has a record with a key that it does not know"
-            );
+            return kferry_wire::tell!(crate::messages::UNKNOWN_KEY, topic = &*self.topic, offset = record.offset);
         };
         if let Err(error) = read {
-            tracing::warn!(topic = &*self.topic, offset = record.offset, %error, "the mirror's state has a record that it cannot read");
+            kferry_wire::tell!(crate::messages::UNREADABLE_RECORD, topic = &*self.topic, offset = record.offset, %error);
         }
     }
 

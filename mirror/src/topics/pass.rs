@@ -3,6 +3,8 @@
 //! It is a task of its own, so a cluster that is slow to answer holds up nothing that is being copied. What is about a whole topic is done by the
 //! process that has the shard of its partition 0.
 
+use crate::messages;
+use kferry_wire::tell;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +15,6 @@ use kferry_config::{Mirror, Offsets};
 use kferry_wire::admin::partitions::Position;
 use kferry_wire::client::{Client, TopicPartition, Topics};
 use tokio::time::{Instant, sleep};
-use tracing::{info, warn};
 
 use super::plan::{self, Action, Cluster, TopicPlan};
 use crate::overview::Overview;
@@ -107,7 +108,7 @@ impl Pass {
                     && self.begins_late(plan).await?;
                 match plan::apply(plan, follower.0, &follower.1.client, padded).await {
                     Ok(()) => {
-                        info!(mirror = &*self.mirror.name, topic = &*plan.topic, on = &**follower.1.name(), action = ?plan.action, notes = ?plan.notes, "done on the follower");
+                        tell!(messages::DONE_ON_FOLLOWER, mirror = &*self.mirror.name, topic = &*plan.topic, on = &**follower.1.name(), action = ?plan.action, notes = ?plan.notes);
                         complete = false;
                         self.await_topic(follower.0, &follower.1.client).await;
                     }
@@ -202,7 +203,7 @@ impl Pass {
                 Ok(_) => status.lock().follower_log_start_offset = to,
                 // A compacted topic keeps its log start: nothing can be deleted from it, and nothing has to be.
                 Err(error) if error.code() == Some(ResponseError::PolicyViolation) => status.lock().follower_log_start_offset = to,
-                Err(error) => warn!(%partition, %error, "the follower's log start cannot go after the leader's"),
+                Err(error) => tell!(messages::LOG_START_STAYS, %partition, %error),
             }
         });
         join_all(deletes).await;

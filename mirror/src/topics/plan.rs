@@ -409,7 +409,8 @@ pub async fn apply(plan: &TopicPlan, on_follower: &Arc<str>, follower: &Client, 
             for setting in config.drain(..) {
                 match create(vec![setting.clone()], true).await {
                     Err(error) if is_setting(&error) => {
-                        tracing::warn!(topic = &**on_follower, setting = format!("{} = {}", setting.0, setting.1), %error, "left out");
+                        let setting = format!("{} = {}", setting.0, setting.1);
+                        kferry_wire::tell!(crate::messages::SETTING_REFUSED, topic = &**on_follower, setting, %error);
                     }
                     Err(error) => return Err(error),
                     Ok(()) => kept.push(setting),

@@ -4,6 +4,8 @@
 //! `node_ids.start() + n` is port `broker_ports.start() + n` of every listener, and its node id carries the cluster's `id` in front, so that no two
 //! clusters share one. Where the real broker is, its cluster says: the proxy asks it every few seconds, and reads along when clients ask.
 
+use crate::messages;
+use kferry_wire::tell;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,7 +16,6 @@ use kferry_wire::cluster::ClusterInfo;
 use kferry_wire::connection::{ConnectOptions, Connection};
 use kferry_wire::versions::Versions;
 use tokio::time::Instant;
-use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::metrics;
@@ -102,7 +103,7 @@ impl Brokers {
     pub(crate) fn learn(&self, cluster: &Cluster, node_id: i32, address: &HostPort) {
         let before = self.seen().addresses.insert(node_id, address.clone());
         if before.as_ref() != Some(address) {
-            info!(cluster = &*cluster.name, node_id, %address, before = before.map(tracing::field::display), "broker");
+            tell!(messages::BROKER, cluster = &*cluster.name, node_id, %address, before = before.map(tracing::field::display));
         }
     }
 
@@ -140,7 +141,8 @@ impl Brokers {
             }
         }
         if !failures.is_empty() {
-            warn!(cluster = &*cluster.name, "cannot ask the cluster for its brokers: {}", failures.join("; "));
+            let failures = failures.join("; ");
+            tell!(messages::BROKERS_UNKNOWN: ": {failures}", cluster = &*cluster.name);
         }
         *asked = Some(Instant::now());
     }

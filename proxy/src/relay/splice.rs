@@ -16,11 +16,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, ready};
 
+use kferry_wire::tell;
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{RecvFlags, recv};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
 use tokio::net::TcpStream;
-use tracing::warn;
+
+use crate::messages;
 
 /// Of a pipe, and so the most that is on its way between two sockets. `pipe-max-size` allows an ordinary user no more, and with less each
 /// byte costs more CPU (per GB 0.25 s, at 256 KiB 0.35, at 64 KiB 0.4).
@@ -194,12 +196,7 @@ impl Pool {
         if !self.warned {
             self.warned = true;
             let pipes = self.open;
-            warn!(
-                %error,
-                pipes,
-                "no more pipes to splice through: some bodies are copied, for half as much CPU again; \
-                 raise fs.pipe-user-pages-soft, or the limit of open files"
-            );
+            tell!(messages::NO_MORE_PIPES, %error, pipes);
         }
     }
 }

@@ -7,6 +7,8 @@ mod ports;
 mod table;
 mod wished;
 
+use crate::messages;
+use kferry_wire::tell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +18,6 @@ use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
 
 pub use self::table::LoadError;
 pub(crate) use self::table::{Routed, RoutingTable};
@@ -121,20 +122,21 @@ impl Routes {
         match &result {
             Ok(Reloaded::Unchanged) => {
                 metrics::reloaded("unchanged");
-                info!(path = %self.path.display(), "routes.toml is unchanged; certificates were read again");
+                tell!(messages::READ_AGAIN, path = %self.path.display());
             }
             Ok(Reloaded::Changed { after_restart }) => {
                 metrics::reloaded("changed");
                 let table = self.in_force();
                 let config = &table.wish().config;
-                info!(path = %self.path.display(), clusters = config.clusters.len(), routes = config.routes.len(), "routes.toml is in force");
-                for sentence in after_restart {
-                    warn!("{sentence}");
+                tell!(messages::IN_FORCE, path = %self.path.display(), clusters = config.clusters.len(), routes = config.routes.len());
+                for what in after_restart {
+                    tell!(messages::NEEDS_RESTART: ": {what}");
                 }
             }
             Err(reason) => {
                 metrics::reloaded("invalid");
-                error!("routes.toml was not taken, the table of {} stays in force\n{reason}", self.in_force().loaded_at());
+                let before = self.in_force().loaded_at();
+                tell!(messages::NOT_TAKEN: ", the table of {before} stays in force\n{reason}");
             }
         }
         result

@@ -2,12 +2,13 @@
 //!
 //! What connections are routed by is another thing, the table in force.
 
+use crate::messages;
+use kferry_wire::tell;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
 use kferry_config::Config;
 use kferry_config::diagnostic::{self, Invalid, Severity};
-use tracing::warn;
 
 /// A file without errors, as it was read.
 #[derive(Debug)]
@@ -29,7 +30,7 @@ impl Wish {
         let warnings = &self.config.warnings;
         if !warnings.is_empty() {
             let places = diagnostic::render(path, &self.text, Severity::Warning, warnings, false);
-            warn!("routes.toml is taken, though something in it is probably not meant\n{places}");
+            tell!(messages::PROBABLY_NOT_MEANT: "\n{places}");
         }
     }
 }

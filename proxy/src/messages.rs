@@ -1,0 +1,40 @@
+//! What `kferry-proxy` says in its log. `docs/operating.md` has each with what to do about it.
+
+kferry_wire::messages! {
+    pub table {
+        INFO READY = "kferry-proxy is ready";
+        ERROR CANNOT_START = "kferry-proxy cannot start";
+        INFO SIGTERM = "SIGTERM";
+        INFO SIGINT = "SIGINT";
+    }
+
+    pub(crate) table {
+        // Start and stop.
+        INFO LISTENING = "listening for Kafka clients";
+        INFO LISTENING_FOR_OPERATORS = "listening for operators: /metrics /healthz /readyz /clients /reload";
+        INFO DRAINING = "draining";
+        INFO DRAINED = "drained: every connection ended at a quiet moment";
+        WARN CUT = "drain_timeout_ms is over: the connections left are cut";
+
+        // The file.
+        INFO IN_FORCE = "routes.toml is in force";
+        INFO READ_AGAIN = "routes.toml is unchanged; certificates were read again";
+        WARN PROBABLY_NOT_MEANT = "routes.toml is taken, though something in it is probably not meant";
+        WARN NEEDS_RESTART = "this needs a restart of kferry-proxy, the rest of the file is in force";
+        ERROR NOT_TAKEN = "routes.toml was not taken";
+
+        // Connections.
+        INFO CLOSED = "connection closed";
+        WARN CLOSED_IN_TROUBLE = "connection closed";
+        DEBUG CLOSED_WITHOUT_A_WORD = "connection closed";
+        ERROR CANNOT_ACCEPT = "cannot accept";
+        WARN NO_MORE_PIPES = "no more pipes to splice through: some bodies are copied, for half as much CPU again; \
+                              raise fs.pipe-user-pages-soft, or the limit of open files";
+        ERROR ADMIN_FAILED = "the admin address failed";
+
+        // Brokers.
+        INFO BROKER = "broker";
+        WARN BROKERS_UNKNOWN = "cannot ask the cluster for its brokers";
+        ERROR NODE_ID_OUTSIDE = "a broker's node id is outside of node_ids in routes.toml: relayed clients of this cluster are refused; widen it";
+    }
+}
