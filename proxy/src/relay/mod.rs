@@ -178,7 +178,7 @@ impl FrameRelay {
             }
             match request {
                 RequestPlan::Pass => {
-                    self.pass(&mut from, &mut to, frame_len).await.map_err(|error| error.of(client, Cause::BrokerError))?
+                    self.pass(&mut from, &mut to, frame_len).await.map_err(|error| error.of(client, Cause::BrokerError))?;
                 }
                 RequestPlan::Rewrite => {
                     let frame = from.whole(frame_len).await.map_err(client)?;
