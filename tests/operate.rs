@@ -528,7 +528,7 @@ fn limits_close_what_is_too_much_and_what_ends_makes_room() -> Result<()> {
 #[test]
 fn four_thousand_routed_connections_cost_little() -> Result<()> {
     const ROUTED: usize = 4_000;
-    // Two sockets and their places in the runtime's tables, a task, a timer, and no buffer: see `proxy/src/bootstrap/mod.rs`.
+    // Two sockets and their places in the runtime's tables, a task, a timer, and no buffer: see `proxy/src/bootstrap/direction.rs`.
     const EACH: u64 = 8 * 1024;
     raw::open_many_files()?;
     let bed = Bed::start()?;

@@ -18,6 +18,7 @@ pub(crate) const MAX_ROWS: usize = 10_000;
 const MAX_NAME: usize = 256;
 
 /// What makes a row.
+#[expect(clippy::struct_field_names, reason = "client_id is Kafka's name for it")]
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub(crate) struct Client {
     /// `client.id`, empty where it has none.

@@ -126,7 +126,7 @@ mod tests {
     fn a_drain_counts_what_was_quiet_before_it() {
         let start = Instant::now();
         let mut quiet = Quiet::new(start);
-        let now = start + Duration::from_secs(60);
+        let now = start + Duration::from_mins(1);
         assert!(!quiet.look(Activity::default(), MAX_IDLE, now));
         assert!(quiet.look(Activity::default(), Patience::Draining, now));
     }

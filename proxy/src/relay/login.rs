@@ -57,6 +57,31 @@ struct LoginRequest {
     body: Vec<u8>,
 }
 
+/// A login that has begun with SaslHandshake.
+struct Login {
+    mechanism: SaslMechanism,
+    verification: Verification,
+}
+
+/// What a client gets for a request before it is logged in.
+struct Reply {
+    /// A whole frame. `None`: the connection is closed without a response.
+    response: Option<Vec<u8>>,
+    then: Then,
+}
+
+/// What comes after the response.
+enum Then {
+    /// The client's next request.
+    GoOn,
+    /// The client is logged in as this user.
+    LetIn(Arc<str>),
+    /// The connection ends. Why, for the operator.
+    Refuse(String),
+    /// The connection ends, because the client has not shown that it is who it says. Its response waits for [`GUESSING`].
+    RefuseLate(String),
+}
+
 impl Gate<'_> {
     /// Answers until the client is logged in, and returns the user's name. `read`: what was read of the client already, and in the end what was read
     /// beyond the login. `advertised`: what the client is told that it may use.
@@ -64,74 +89,68 @@ impl Gate<'_> {
     /// # Errors
     /// [`Cause::NotLoggedIn`]: the client has been told why, as far as it may know.
     pub(crate) async fn log_in(&self, client: &mut Stream, read: &mut Vec<u8>, advertised: &Advertised) -> Result<Arc<str>, Cause> {
-        let mut login: Option<(SaslMechanism, Verification)> = None;
+        let mut login = None;
         loop {
-            let LoginRequest { api, version, correlation_id, body } = next(client, read).await?;
-            let within = api.versions().is_some_and(|(min, max)| (min..=max).contains(&version));
-            let mut tell = async |response: Vec<u8>| {
+            let request = next(client, read).await?;
+            let Reply { response, then } = self.reply(&mut login, &request, advertised);
+            if let Then::RefuseLate(_) = then {
+                sleep(GUESSING).await;
+            }
+            if let Some(response) = response {
                 client.write_all(&response).await.map_err(Cause::ClientError)?;
-                client.flush().await.map_err(Cause::ClientError)
-            };
-            match api.key {
-                ApiKey::ApiVersions => {
-                    let (version, error_code) = if within { (version, 0) } else { (0, UNSUPPORTED_VERSION) };
-                    tell(own_response(correlation_id, &advertised.api_versions_body(version, error_code))).await?;
-                }
-                ApiKey::SaslHandshake => {
-                    let wanted = handshake_mechanism(&body).unwrap_or_default();
-                    let mechanism = self.mechanisms.iter().find(|mechanism| mechanism.name() == wanted);
-                    let (error_code, why) = match mechanism {
-                        // Behind it the client would send bytes without frames.
-                        _ if !within => (
-                            UNSUPPORTED_VERSION,
-                            format!("it used SaslHandshake v{version}, which kferry does not speak: update the client"),
-                        ),
-                        _ if login.is_some() => (ILLEGAL_SASL_STATE, "it began a second login before the first was over".to_owned()),
-                        None => (UNSUPPORTED_SASL_MECHANISM, self.not_enabled(wanted)),
-                        Some(_) => (0, String::new()),
-                    };
-                    tell(self.handshake_response(correlation_id, error_code)).await?;
-                    match mechanism {
-                        Some(mechanism) if error_code == 0 => {
-                            login = Some((*mechanism, Verification::new(self.users.clone(), self.allowed, *mechanism)));
-                        }
-                        _ => return Err(Cause::NotLoggedIn(why)),
-                    }
-                }
-                ApiKey::SaslAuthenticate if within => {
-                    let Some((mechanism, verification)) = &mut login else {
-                        let told = "SaslHandshake must come before SaslAuthenticate";
-                        tell(authenticate_response(correlation_id, version, ILLEGAL_SASL_STATE, told, Vec::new())).await?;
-                        return Err(Cause::NotLoggedIn("it sent SaslAuthenticate without SaslHandshake".to_owned()));
-                    };
-                    match verification.answer(authenticate_message(&body, version).unwrap_or_default()) {
-                        Verdict::Challenge(bytes) => tell(authenticate_response(correlation_id, version, 0, "", bytes)).await?,
-                        Verdict::Accepted { user, answer } => {
-                            tell(authenticate_response(correlation_id, version, 0, "", answer)).await?;
-                            return Ok(user);
-                        }
-                        Verdict::Refused { user, why } => {
-                            sleep(GUESSING).await;
-                            // The broker's own words, which say as little.
-                            let mechanism = mechanism.name();
-                            let told = format!(
-                                "Authentication failed during authentication due to invalid credentials with SASL mechanism {mechanism}"
-                            );
-                            tell(authenticate_response(correlation_id, version, SASL_AUTHENTICATION_FAILED, &told, Vec::new())).await?;
-                            let user = user.map(|user| format!(" as the user {:?}", Client::name(&user))).unwrap_or_default();
-                            return Err(Cause::NotLoggedIn(format!("it tried {mechanism}{user}: {why}")));
-                        }
-                    }
-                }
-                other => {
-                    let protocol = self.protocol;
-                    return Err(Cause::NotLoggedIn(format!(
-                        "it sent {other:?} v{version} before it had logged in, and its route has sasl_users: set the client's security.protocol \
-                         to {protocol}, and its sasl.* settings"
-                    )));
-                }
+                client.flush().await.map_err(Cause::ClientError)?;
+            }
+            match then {
+                Then::GoOn => {}
+                Then::LetIn(user) => return Ok(user),
+                Then::Refuse(why) | Then::RefuseLate(why) => return Err(Cause::NotLoggedIn(why)),
             }
         }
+    }
+
+    /// What becomes of a request of a client that is not logged in yet.
+    fn reply(&self, login: &mut Option<Login>, request: &LoginRequest, advertised: &Advertised) -> Reply {
+        let LoginRequest { api, version, correlation_id, .. } = *request;
+        let spoken = api.versions().is_some_and(|(min, max)| (min..=max).contains(&version));
+        match api.key {
+            ApiKey::ApiVersions => {
+                let (version, error_code) = if spoken { (version, 0) } else { (0, UNSUPPORTED_VERSION) };
+                let body = advertised.api_versions_body(version, error_code);
+                Reply { response: Some(own_response(correlation_id, &body)), then: Then::GoOn }
+            }
+            ApiKey::SaslHandshake => self.handshake(login, request, spoken),
+            ApiKey::SaslAuthenticate if spoken => authenticate(login, request),
+            other => {
+                let protocol = self.protocol;
+                let why = format!(
+                    "it sent {other:?} v{version} before it had logged in, and its route has sasl_users: set the client's security.protocol \
+                     to {protocol}, and its sasl.* settings"
+                );
+                Reply { response: None, then: Then::Refuse(why) }
+            }
+        }
+    }
+
+    /// The client says which mechanism it will use.
+    fn handshake(&self, login: &mut Option<Login>, request: &LoginRequest, spoken: bool) -> Reply {
+        let LoginRequest { version, correlation_id, body, .. } = request;
+        let wanted = handshake_mechanism(body).unwrap_or_default();
+        let mechanism = self.mechanisms.iter().find(|mechanism| mechanism.name() == wanted);
+        let (error_code, then) = match mechanism {
+            // Behind it the client would send bytes without frames.
+            _ if !spoken => {
+                let why = format!("it used SaslHandshake v{version}, which kferry does not speak: update the client");
+                (UNSUPPORTED_VERSION, Then::Refuse(why))
+            }
+            _ if login.is_some() => (ILLEGAL_SASL_STATE, Then::Refuse("it began a second login before the first was over".to_owned())),
+            None => (UNSUPPORTED_SASL_MECHANISM, Then::Refuse(self.not_enabled(wanted))),
+            Some(&mechanism) => {
+                let verification = Verification::new(self.users.clone(), self.allowed, mechanism);
+                *login = Some(Login { mechanism, verification });
+                (0, Then::GoOn)
+            }
+        };
+        Reply { response: Some(self.handshake_response(*correlation_id, error_code)), then }
     }
 
     fn not_enabled(&self, wanted: &str) -> String {
@@ -148,6 +167,29 @@ impl Gate<'_> {
         let response = SaslHandshakeResponse::default().with_error_code(error_code).with_mechanisms(names);
         // Version 0 looks the same.
         encoded(correlation_id, &response, 1)
+    }
+}
+
+/// The client sends its mechanism's next message.
+fn authenticate(login: &mut Option<Login>, request: &LoginRequest) -> Reply {
+    let LoginRequest { version, correlation_id, ref body, .. } = *request;
+    let response = |error_code, message: &str, bytes| Some(authenticate_response(correlation_id, version, error_code, message, bytes));
+    let Some(Login { mechanism, verification }) = login else {
+        let told = "SaslHandshake must come before SaslAuthenticate";
+        let then = Then::Refuse("it sent SaslAuthenticate without SaslHandshake".to_owned());
+        return Reply { response: response(ILLEGAL_SASL_STATE, told, Vec::new()), then };
+    };
+    match verification.answer(authenticate_message(body, version).unwrap_or_default()) {
+        Verdict::Challenge(bytes) => Reply { response: response(0, "", bytes), then: Then::GoOn },
+        Verdict::Accepted { user, answer } => Reply { response: response(0, "", answer), then: Then::LetIn(user) },
+        Verdict::Refused { user, why } => {
+            // The broker's own words, which say as little.
+            let mechanism = mechanism.name();
+            let told = format!("Authentication failed during authentication due to invalid credentials with SASL mechanism {mechanism}");
+            let user = user.map(|user| format!(" as the user {:?}", Client::name(&user))).unwrap_or_default();
+            let then = Then::RefuseLate(format!("it tried {mechanism}{user}: {why}"));
+            Reply { response: response(SASL_AUTHENTICATION_FAILED, &told, Vec::new()), then }
+        }
     }
 }
 
@@ -193,4 +235,113 @@ async fn next(client: &mut Stream, read: &mut Vec<u8>) -> Result<LoginRequest, C
     let within = api.versions().is_some_and(|(min, max)| (min..=max).contains(&version));
     let body_at = body_at(&request, header.len, within && api.is_flexible(version)).ok_or_else(short)?;
     Ok(LoginRequest { api, version, correlation_id, body: request[body_at..].to_vec() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::relay::own_response::ClientSasl;
+    use kafka_protocol::messages::ApiVersionsResponse;
+    use kafka_protocol::protocol::Decodable;
+    use kferry_config::{Secret, User};
+
+    const APIS: ApiKey = ApiKey::ApiVersions;
+    const HANDSHAKE: ApiKey = ApiKey::SaslHandshake;
+    const AUTHENTICATE: ApiKey = ApiKey::SaslAuthenticate;
+
+    /// A request, the `error_code` of its response if there is one, and what comes then.
+    struct Exchange(ApiKey, i16, &'static [u8], Option<i16>, &'static str);
+
+    fn then(then: &Then) -> String {
+        match then {
+            Then::GoOn => "go on".to_owned(),
+            Then::LetIn(user) => format!("let in: {user}"),
+            Then::Refuse(why) => why.clone(),
+            Then::RefuseLate(why) => format!("late: {why}"),
+        }
+    }
+
+    #[test]
+    fn a_client_is_let_in_after_a_login_and_after_nothing_else() {
+        let user = |name: &str| User { name: name.into(), password: Secret::Literal("right".to_owned()) };
+        let users = Arc::new(Users::load(&[user("orders"), user("other")]).unwrap());
+        let mechanisms = [SaslMechanism::Plain];
+        let gate = Gate { users: &users, allowed: &["orders".into()], mechanisms: &mechanisms, protocol: "SASL_SSL" };
+        let advertised = Advertised { versions: Vec::new(), sasl: ClientSasl::Proxy };
+
+        let begin = || Exchange(HANDSHAKE, 1, b"\0\x05PLAIN", Some(0), "go on");
+        let not_plain = "it wants the mechanism \"SCRAM-SHA-256\", and this listener has PLAIN; set the client's sasl.mechanism, or the listener's \
+                         sasl_enabled_mechanisms";
+        let no_login = "it sent Metadata v9 before it had logged in, and its route has sasl_users: set the client's security.protocol to SASL_SSL, \
+                        and its sasl.* settings";
+        let conversations = [
+            vec![begin(), Exchange(AUTHENTICATE, 2, b"\x0e\0orders\0right", Some(0), "let in: orders")],
+            vec![
+                Exchange(APIS, 0, b"", Some(0), "go on"),
+                Exchange(APIS, 99, b"", Some(UNSUPPORTED_VERSION), "go on"),
+                begin(),
+                Exchange(APIS, 0, b"", Some(0), "go on"),
+                Exchange(AUTHENTICATE, 0, b"\0\0\0\x0d\0orders\0right", Some(0), "let in: orders"),
+            ],
+            vec![
+                begin(),
+                Exchange(
+                    AUTHENTICATE,
+                    2,
+                    b"\x0e\0orders\0wrong",
+                    Some(SASL_AUTHENTICATION_FAILED),
+                    "late: it tried PLAIN as the user \"orders\": its password is wrong",
+                ),
+            ],
+            vec![
+                begin(),
+                Exchange(
+                    AUTHENTICATE,
+                    2,
+                    b"\x0d\0other\0right",
+                    Some(SASL_AUTHENTICATION_FAILED),
+                    "late: it tried PLAIN as the user \"other\": it is not among the route's sasl_users",
+                ),
+            ],
+            vec![
+                begin(),
+                Exchange(HANDSHAKE, 1, b"\0\x05PLAIN", Some(ILLEGAL_SASL_STATE), "it began a second login before the first was over"),
+            ],
+            vec![Exchange(
+                AUTHENTICATE,
+                2,
+                b"\x0e\0orders\0right",
+                Some(ILLEGAL_SASL_STATE),
+                "it sent SaslAuthenticate without SaslHandshake",
+            )],
+            vec![Exchange(
+                HANDSHAKE,
+                0,
+                b"\0\x05PLAIN",
+                Some(UNSUPPORTED_VERSION),
+                "it used SaslHandshake v0, which kferry does not speak: update the client",
+            )],
+            vec![Exchange(HANDSHAKE, 1, b"\0\x0dSCRAM-SHA-256", Some(UNSUPPORTED_SASL_MECHANISM), not_plain)],
+            vec![Exchange(ApiKey::Metadata, 9, b"", None, no_login)],
+        ];
+        for conversation in conversations {
+            let mut login = None;
+            for Exchange(api_key, version, body, error_code, expected) in conversation {
+                let request = LoginRequest { api: Api::of(api_key as i16).unwrap(), version, correlation_id: 7, body: body.to_vec() };
+                let reply = gate.reply(&mut login, &request, &advertised);
+                assert_eq!(then(&reply.then), expected, "{api_key:?} v{version}");
+                let told = reply.response.map(|frame| {
+                    assert_eq!(frame[SIZE_LEN..SIZE_LEN + 4], 7i32.to_be_bytes());
+                    let mut body = &frame[SIZE_LEN + 4..];
+                    match api_key {
+                        ApiKey::ApiVersions => ApiVersionsResponse::decode(&mut body, 0).unwrap().error_code,
+                        ApiKey::SaslHandshake => SaslHandshakeResponse::decode(&mut body, 1).unwrap().error_code,
+                        // Behind the tagged fields of a flexible header.
+                        _ => SaslAuthenticateResponse::decode(&mut &body[usize::from(version >= 2)..], version).unwrap().error_code,
+                    }
+                });
+                assert_eq!(told, error_code, "{api_key:?} v{version}");
+            }
+        }
+    }
 }

@@ -146,3 +146,208 @@ fn plan(
         _ => (request, response(api.response.is_empty())),
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kafka_protocol::messages::{ApiVersionsResponse, SaslHandshakeResponse};
+    use kafka_protocol::protocol::Decodable;
+    use kferry_wire::api::APIS;
+
+    /// `socket_request_max_bytes`
+    const LIMIT: usize = 100 * 1024 * 1024;
+
+    fn told(sasl: ClientSasl) -> Advertised {
+        Advertised { versions: Vec::new(), sasl }
+    }
+
+    /// A frame with the header of the client `app` and a body. `flexible`: tagged fields, none, are behind the header.
+    fn frame(api_key: i16, version: i16, flexible: bool, body: &[u8]) -> Vec<u8> {
+        let mut frame = [&api_key.to_be_bytes()[..], &version.to_be_bytes(), &7i32.to_be_bytes(), &[0, 3], b"app"].concat();
+        frame.extend(flexible.then_some(0));
+        frame.extend(body);
+        [&(frame.len() as i32).to_be_bytes()[..], &frame].concat()
+    }
+
+    fn decided(bytes: &[u8], sasl: ClientSasl) -> Result<Option<Decision>, Cause> {
+        decide(bytes, &told(sasl), LIMIT)
+    }
+
+    /// The detail of the cause for which a connection ends at these bytes.
+    fn refused(bytes: &[u8]) -> String {
+        decided(bytes, ClientSasl::Broker).expect_err("the connection ends").detail()
+    }
+
+    #[test]
+    fn each_request_goes_its_way_as_soon_as_enough_of_it_is_there() {
+        const PASSES: Option<ResponsePlan> = Some(ResponsePlan::Pass);
+        const REWRITTEN: Option<ResponsePlan> = Some(ResponsePlan::Rewrite);
+        /// What it is; its key, version, whether that is flexible; how much of the body must be there, and the rest of it; what becomes of it.
+        struct Case(&'static str, i16, i16, bool, &'static [u8], &'static [u8], RequestPlan, Option<ResponsePlan>);
+        use RequestPlan::{Pass, Rewrite};
+        let cases = [
+            Case("Produce v2, acks=0", 0, 2, false, &[0, 0], b"records", Pass, None),
+            Case("Produce v3, acks=0", 0, 3, false, &[0xff, 0xff, 0, 0], b"records", Pass, None),
+            Case("Produce v3, acks=1", 0, 3, false, &[0xff, 0xff, 0, 1], b"records", Pass, PASSES),
+            Case("Produce v3 of a transaction", 0, 3, false, &[0, 2, b't', b'x', 0xff, 0xff], b"records", Pass, PASSES),
+            Case("Produce v9, acks=0", 0, 9, true, &[0, 0, 0], b"records", Pass, None),
+            Case("Produce v9 of a transaction", 0, 9, true, &[3, b't', b'x', 0xff, 0xff], b"records", Pass, PASSES),
+            Case("Fetch", 1, 8, false, &[], b"partitions", Rewrite, PASSES),
+            Case("Metadata", 3, 9, true, &[], b"topics", Rewrite, REWRITTEN),
+            Case("FindCoordinator", 10, 4, true, &[], b"keys", Pass, REWRITTEN),
+            Case("JoinGroup", 11, 9, true, &[], b"member", Pass, PASSES),
+            Case("SaslHandshake at the broker", 17, 1, false, &[], b"\0\x05PLAIN", Pass, PASSES),
+            Case("CreateTopics", 19, 6, true, &[], b"topics", Rewrite, PASSES),
+            Case("InitProducerId v1, idempotent", 22, 1, false, &[0xff, 0xff], b"timeout", Pass, REWRITTEN),
+            Case("InitProducerId v1, transactional", 22, 1, false, &[0, 2], b"tx, timeout", Pass, PASSES),
+            Case("InitProducerId v5, idempotent", 22, 5, true, &[0], b"timeout", Pass, REWRITTEN),
+            Case("InitProducerId v5, transactional", 22, 5, true, &[3], b"tx, timeout", Pass, PASSES),
+            Case("DescribeConfigs", 32, 4, true, &[], b"resources", Rewrite, REWRITTEN),
+            Case("SaslAuthenticate at the broker", 36, 2, true, &[], b"password", Pass, PASSES),
+            Case("ConsumerGroupHeartbeat", 68, 1, true, &[], b"member", Rewrite, REWRITTEN),
+        ];
+        for Case(what, api_key, version, flexible, needed, rest, request, response) in cases {
+            let whole = frame(api_key, version, flexible, &[needed, rest].concat());
+            let enough = whole.len() - rest.len();
+            for end in 0..enough {
+                let early = decided(&whole[..end], ClientSasl::Broker);
+                assert!(matches!(early, Ok(None)), "{what}: {early:?} after {end} bytes");
+            }
+            for end in enough..=whole.len() {
+                let decision = decided(&whole[..end], ClientSasl::Broker).unwrap().expect(what);
+                let Decision { head, body_at, frame_len, .. } = decision;
+                assert_eq!((head.api.key as i16, head.version, head.correlation_id), (api_key, version, 7), "{what}");
+                assert_eq!((decision.request, &decision.response), (request, &response), "{what}");
+                assert_eq!((body_at, frame_len), (enough - needed.len(), whole.len()), "{what}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_next_request_behind_it_changes_nothing() {
+        let one = frame(0, 3, false, &[0xff, 0xff, 0, 1, b'x']);
+        let both = [one.clone(), frame(3, 9, true, b"topics")].concat();
+        let decision = decided(&both, ClientSasl::Broker).unwrap().unwrap();
+        assert_eq!((decision.frame_len, decision.request), (one.len(), RequestPlan::Pass));
+        // `acks` would be found in the next frame.
+        let ends = [frame(0, 3, false, &[0xff, 0xff]), vec![0; 100]].concat();
+        assert_eq!(refused(&ends), "no Kafka request: a frame of 15 bytes is too short for a request header");
+    }
+
+    /// The body of a response of the proxy's own, behind its `correlation_id`.
+    fn own(decision: Decision) -> Vec<u8> {
+        let Some(ResponsePlan::Own(frame)) = decision.response else { panic!("{decision:?}") };
+        assert_eq!(decision.request, RequestPlan::Keep);
+        assert_eq!(frame[..SIZE_LEN], ((frame.len() - SIZE_LEN) as i32).to_be_bytes());
+        assert_eq!(frame[SIZE_LEN..SIZE_LEN + 4], 7i32.to_be_bytes());
+        frame[SIZE_LEN + 4..].to_vec()
+    }
+
+    #[test]
+    fn api_versions_is_answered_by_the_proxy_whatever_the_client_knows() {
+        let (min, max) = Api::of(18).and_then(Api::versions).unwrap();
+        for sasl in [ClientSasl::Broker, ClientSasl::Hidden, ClientSasl::Proxy] {
+            for version in min..=max + 1 {
+                let whole = frame(18, version, (3..=max).contains(&version), b"");
+                let body = own(decided(&whole, sasl).unwrap().unwrap());
+                let (form, error_code) = if version > max { (0, UNSUPPORTED_VERSION) } else { (version, 0) };
+                let response = ApiVersionsResponse::decode(&mut &body[..], form).unwrap();
+                assert_eq!(response.error_code, error_code, "v{version}");
+                let range = |key| response.api_keys.iter().find(|api| api.api_key == key).map(|api| (api.min_version, api.max_version));
+                assert_eq!(range(3), Api::of(3).and_then(Api::advertised), "Metadata");
+                assert_eq!(range(23), None, "OffsetForLeaderEpoch is hidden");
+                let login = if sasl == ClientSasl::Hidden { None } else { Some((1, 1)) };
+                assert_eq!(range(17), login, "{sasl:?}");
+                assert_eq!(range(36).is_some(), login.is_some(), "{sasl:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_cluster_does_not_know_is_not_advertised() {
+        for (sasl, left) in [(ClientSasl::Broker, &[18][..]), (ClientSasl::Hidden, &[18]), (ClientSasl::Proxy, &[17, 18, 36])] {
+            // It knows nothing at all. What is between the client and the proxy is left.
+            let advertised = Advertised { versions: vec![kferry_wire::versions::Versions::default()], sasl };
+            let body = own(decide(&frame(18, 0, false, b""), &advertised, LIMIT).unwrap().unwrap());
+            let response = ApiVersionsResponse::decode(&mut &body[..], 0).unwrap();
+            assert_eq!(response.api_keys.iter().map(|api| api.api_key).collect::<Vec<_>>(), left, "{sasl:?}");
+        }
+    }
+
+    #[test]
+    fn a_login_that_is_not_the_brokers_is_refused_by_the_proxy() {
+        let handshake = frame(17, 1, false, b"\0\x05PLAIN");
+        for (sasl, error_code) in [(ClientSasl::Hidden, UNSUPPORTED_SASL_MECHANISM), (ClientSasl::Proxy, ILLEGAL_SASL_STATE)] {
+            let body = own(decided(&handshake, sasl).unwrap().unwrap());
+            let response = SaslHandshakeResponse::decode(&mut &body[..], 1).unwrap();
+            assert_eq!((response.error_code, response.mechanisms.len()), (error_code, 0), "{sasl:?}");
+        }
+    }
+
+    #[test]
+    fn every_version_that_the_table_does_not_carry_ends_the_connection() {
+        for api in APIS.iter().filter(|api| api.key != ApiKey::ApiVersions) {
+            let carried = api.versions().map_or(0..0, |(min, max)| min..max + 1);
+            for version in (-1..20).filter(|version| !carried.contains(version)) {
+                let cause = decided(&frame(api.key as i16, version, false, &[0; 100]), ClientSasl::Broker).unwrap_err();
+                let of = |key: i16, of: i16| key == api.key as i16 && of == version;
+                assert!(
+                    matches!(cause, Cause::NotAdvertised { api_key, version } if of(api_key, version)),
+                    "{api:?} v{version}: {cause:?}"
+                );
+            }
+        }
+        let between_brokers = decided(&frame(4, 0, false, b""), ClientSasl::Broker);
+        assert!(matches!(between_brokers, Err(Cause::NotAdvertised { api_key: 4, version: 0 })), "{between_brokers:?}");
+    }
+
+    #[test]
+    fn what_is_no_request_ends_the_connection_and_says_why() {
+        let size = |size: i32| size.to_be_bytes().to_vec();
+        assert_eq!(refused(&size(-1)), "no Kafka request: its frame would have -1 bytes");
+        assert_eq!(refused(&size(LIMIT as i32 + 1)), "no Kafka request: its frame would have 104857601 bytes");
+        assert!(decided(&size(LIMIT as i32), ClientSasl::Broker).unwrap().is_none());
+        for short in 0..10usize {
+            let bytes = [size(short as i32), vec![0; short]].concat();
+            assert_eq!(refused(&bytes), format!("no Kafka request: a frame of {short} bytes is too short for a request header"));
+        }
+        let mut bytes = frame(3, 9, true, b"");
+        bytes[SIZE_LEN + 10] = 0xff;
+        assert_eq!(refused(&bytes), "no Kafka request: its client.id is no valid string");
+        // Tagged fields, acks and the transactional.id, where the frame ends before them.
+        for bytes in [frame(3, 9, false, b""), frame(0, 3, false, &[0xff, 0xff, 0]), frame(22, 1, false, &[0])] {
+            assert!(refused(&bytes).ends_with("is too short for a request header"), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn a_header_that_does_not_end_is_not_waited_for() {
+        // One tagged field of 16 MiB.
+        let mut bytes = [&(32i32 << 20).to_be_bytes()[..], &[0, 3, 0, 9, 0, 0, 0, 7, 0, 3], b"app", &[1, 0, 0x80, 0x80, 0x80, 8]].concat();
+        bytes.resize(HEADER, 0);
+        assert!(decided(&bytes, ClientSasl::Broker).unwrap().is_none());
+        bytes.push(0);
+        assert_eq!(refused(&bytes), "no Kafka request: its header does not end");
+    }
+
+    #[test]
+    fn only_a_body_that_is_held_has_a_limit_of_its_own() {
+        let announced = |mut bytes: Vec<u8>, frame_len: usize| {
+            bytes[..SIZE_LEN].copy_from_slice(&((frame_len - SIZE_LEN) as i32).to_be_bytes());
+            bytes
+        };
+        let produce = frame(0, 3, false, &[0xff, 0xff, 0, 1]);
+        let metadata = frame(3, 9, true, b"");
+        let api_versions = frame(18, 0, false, b"");
+        for held in [metadata, api_versions] {
+            let decision = decided(&announced(held.clone(), HELD), ClientSasl::Broker).unwrap().unwrap();
+            assert_eq!(decision.frame_len, HELD);
+            assert_eq!(
+                refused(&announced(held, HELD + 1)),
+                format!("no Kafka request: its frame would have {} bytes", HELD + 1 - SIZE_LEN)
+            );
+        }
+        let decision = decided(&announced(produce, HELD + 1), ClientSasl::Broker).unwrap().unwrap();
+        assert_eq!((decision.frame_len, decision.request), (HELD + 1, RequestPlan::Pass));
+    }
+}

@@ -66,3 +66,66 @@ pub(super) fn asks_for(request: RequestHead, found: Found, listed: bool) -> Resu
         Found { unknown_topic, .. } => Ok(unknown_topic),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kferry_wire::api::Api;
+
+    fn request(api_key: ApiKey, version: i16) -> RequestHead {
+        RequestHead { api: Api::of(api_key as i16).unwrap(), version, correlation_id: 7 }
+    }
+
+    #[test]
+    fn a_response_is_taken_only_for_the_request_that_is_due() {
+        let (fetch, metadata) = (request(ApiKey::Fetch, 10), request(ApiKey::Metadata, 12));
+        let front = |size: i32, correlation_id: i32| [size.to_be_bytes(), correlation_id.to_be_bytes()].concat();
+        let held = (HELD + 1) as i32;
+        for (bytes, request, expected) in [
+            (front(4, 7), fetch, Some(8)),
+            (front(1000, 7), metadata, Some(1004)),
+            (front(1000, 8), fetch, None),
+            (front(3, 7), fetch, None),
+            (front(-1, 7), fetch, None),
+            // What streams through may have any size, what is held may not.
+            (front(i32::MAX, 7), fetch, Some(i32::MAX as usize + SIZE_LEN)),
+            (front(held - 1, 7), metadata, Some(HELD + SIZE_LEN)),
+            (front(held, 7), metadata, None),
+        ] {
+            for end in 0..FRONT {
+                assert!(matches!(frame_len(&bytes[..end], request), Ok(None)), "{bytes:?} {end}");
+            }
+            match (frame_len(&bytes, request), expected) {
+                (Ok(Some(len)), Some(expected)) => assert_eq!(len, expected, "{bytes:?}"),
+                (Err(Cause::WrongResponse(api_key)), None) => assert_eq!(api_key, request.api.key, "{bytes:?}"),
+                other => panic!("{bytes:?}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn the_body_is_behind_the_header_that_the_version_has() {
+        let frame = [&[0, 0, 0, 9, 0, 0, 0, 7][..], &[1, 5, 1, b'x', b'B']].concat();
+        assert_eq!(body_at(&frame, request(ApiKey::Metadata, 8)).unwrap(), 8);
+        assert_eq!(body_at(&frame, request(ApiKey::Metadata, 9)).unwrap(), 12);
+        assert!(matches!(body_at(&frame[..10], request(ApiKey::Metadata, 9)), Err(Cause::WrongResponse(ApiKey::Metadata))));
+    }
+
+    #[test]
+    fn a_response_waits_for_the_name_of_a_topic_once() {
+        let (metadata, heartbeat) = (request(ApiKey::Metadata, 12), request(ApiKey::ConsumerGroupHeartbeat, 0));
+        let topic_id = Uuid::from_u128(0x4f2b_17c9_83aa_4d0e_9b11_22d3_7c40_5566);
+        let unknown = Found { brokers: 0, unknown_topic: Some(topic_id) };
+        let nothing = Found::default();
+        let brokers = Found { brokers: 3, unknown_topic: None };
+        for listed in [false, true] {
+            assert!(matches!(asks_for(metadata, nothing, listed), Err(Cause::NoBrokers)));
+            assert_eq!(asks_for(metadata, brokers, listed).unwrap(), None);
+            assert_eq!(asks_for(heartbeat, nothing, listed).unwrap(), None);
+        }
+        assert_eq!(asks_for(heartbeat, unknown, false).unwrap(), Some(topic_id));
+        let after = asks_for(heartbeat, unknown, true).unwrap_err();
+        let right = |key, id| key == ApiKey::ConsumerGroupHeartbeat && id == topic_id;
+        assert!(matches!(after, Cause::UnknownTopicId { api_key, topic_id, error: None } if right(api_key, topic_id)), "{after:?}");
+    }
+}
