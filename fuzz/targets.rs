@@ -297,7 +297,8 @@ struct Straight<'a> {
 
 impl<'a> Straight<'a> {
     fn fields(&mut self, fields: &'static [Field]) -> Option<()> {
-        for field in fields.iter().filter(|field| field.is_in(self.schema.version)) {
+        let version = self.schema.version;
+        for field in fields.iter().filter(|field| field.is_in(version)) {
             self.name = field.name;
             match field.kind {
                 Kind::Fixed(len) => _ = self.take(len)?,
