@@ -189,8 +189,8 @@ fn without_credentials_the_release_is_told() -> Result<()> {
 
 #[test]
 fn a_wrong_password_is_told_and_not_shown() -> Result<()> {
-    let (_, new) = CLUSTERS.started()?;
     const GUESS: &str = "not-the-right-one";
+    let (_, new) = CLUSTERS.started()?;
     for mechanism in MECHANISMS {
         let wrong = login(mechanism, User { password: GUESS, ..ALICE });
         let routes = one(&new.address(1, Listener::SaslSsl)?, &(protocol("SASL_SSL") + &authority()? + &wrong))?;
