@@ -230,7 +230,7 @@ fn collect(fields: &[Field], min: i16, found: &mut Vec<Rewritten>) {
     for field in fields {
         let since = field.since.max(min);
         let what = match field.kind {
-            Kind::Fixed(_) | Kind::Text | Kind::FixedArray(_) | Kind::TextArray => continue,
+            Kind::Fixed(_) | Kind::Text | Kind::FixedArray(_) | Kind::TextArray | Kind::Records => continue,
             Kind::Array(fields) | Kind::Structure(fields) | Kind::NullableStructure(fields) => {
                 collect(fields, since, found);
                 continue;
