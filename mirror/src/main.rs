@@ -1,7 +1,5 @@
 //! `kferry-mirror`: logs, file, mirrors, run, stop.
 
-use kferry_mirror::messages;
-use kferry_wire::tell;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,11 +11,13 @@ use clap::{Parser, ValueEnum};
 use kferry_config::diagnostic::{self, Severity};
 use kferry_config::{Config, Mirror};
 use kferry_mirror::admin::{self, Mirrors};
+use kferry_mirror::messages;
 use kferry_mirror::metrics;
 use kferry_mirror::overview::Overview;
 use kferry_mirror::progress;
 use kferry_mirror::run::{Options, Outcome, Run};
 use kferry_mirror::shards::Member;
+use kferry_wire::tell;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;

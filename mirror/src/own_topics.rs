@@ -1,9 +1,10 @@
 //! Topics of the mirror's own, on its target: what they are called, and how they are created.
 
-use crate::messages;
 use kferry_wire::admin::topics::{NewPartitions, NewTopic};
 use kferry_wire::client::{Client, ClientError};
 use kferry_wire::tell;
+
+use crate::messages;
 
 /// The topic of a mirror's state.
 pub fn state_topic(mirror: &str) -> String {

@@ -1,15 +1,15 @@
 //! How far it is: a bar for each mirror on a terminal, a line now and then elsewhere.
 
-use crate::messages;
-use kferry_wire::tell;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
+use kferry_wire::tell;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::Mirrors;
+use crate::messages;
 use crate::overview::Overview;
 use crate::partition::Phase;
 

@@ -1,7 +1,5 @@
 //! What operators and Kubernetes ask: `/metrics`, `/healthz`, `/readyz`, `/clients`, and `POST /reload`.
 
-use crate::messages;
-use kferry_wire::tell;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -9,11 +7,13 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use kferry_wire::tell;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::messages;
 use crate::metrics::{self, PipeReadings};
 use crate::proxy::Proxy;
 use crate::routes::Reloaded;

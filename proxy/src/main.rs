@@ -1,14 +1,14 @@
 //! `kferry-proxy`: logs, file, ports, run, drain.
 
-use kferry_proxy::messages;
-use kferry_wire::tell;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Parser, ValueEnum};
+use kferry_proxy::messages;
 use kferry_proxy::{Routes, Server, install_metrics};
+use kferry_wire::tell;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;

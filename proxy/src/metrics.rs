@@ -4,14 +4,15 @@
 //!
 //! Label values are bounded: listeners, routes and clusters are names of the file, causes are an enum. A `client.id` is never a label.
 
-use crate::messages;
-use kferry_wire::tell;
 use std::time::Duration;
 
 use kferry_config::HostPort;
+use kferry_wire::tell;
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tracing::debug;
+
+use crate::messages;
 
 const BUILD_INFO: &str = "kferry_proxy_build_info";
 const OPEN: &str = "kferry_proxy_connections";

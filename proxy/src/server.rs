@@ -1,12 +1,11 @@
 //! Opens the ports, accepts connections, keeps the limits, and drains at the end.
 
-use crate::messages;
-use kferry_wire::tell;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kferry_wire::tell;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::timeout;
@@ -15,6 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::admin;
 use crate::endpoint::Endpoint;
+use crate::messages;
 use crate::proxy::Proxy;
 use crate::routes::Routes;
 use crate::session;

@@ -1,16 +1,16 @@
 //! What is known of a connection, gathered while it is open, and told at its end: one log line, and the metrics.
 
-use crate::messages;
-use kferry_wire::tell;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use kferry_config::HostPort;
+use kferry_wire::tell;
 
 use crate::clients::Connected;
 use crate::ending::{Cause, Moved};
+use crate::messages;
 use crate::metrics;
 
 /// What is known of a connection so far.

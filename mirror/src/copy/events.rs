@@ -1,6 +1,5 @@
 //! What is told of a partition that is copied: each event once, its log line and its metric.
 
-use crate::messages;
 use kferry_wire::tell;
 use metrics::counter;
 use tracing::debug;
@@ -8,6 +7,7 @@ use tracing::debug;
 use super::cut::Data;
 use super::job::PartitionJob;
 use crate::log::Compared;
+use crate::messages;
 use crate::metrics::{self as names, BATCHES, BYTES, COMPARED, ERRORS, MARKERS, RECORDS, SKIPPED};
 use crate::partition::{Phase, Refusal};
 

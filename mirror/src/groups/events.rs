@@ -1,13 +1,13 @@
 //! What is told of a pass over the groups: each event once, its log line and its metric.
 
-use crate::messages;
-use kferry_wire::tell;
 use std::collections::HashMap;
 
+use kferry_wire::tell;
 use metrics::{counter, gauge};
 use tracing::debug;
 
 use super::{Offset, OffsetState, Report};
+use crate::messages;
 use crate::metrics::{GROUP_COMMITS, GROUP_OFFSETS, GROUP_PASSES, GROUP_SECONDS};
 
 /// Groups told of in the log after one pass. `GET /groups` has all of them.

@@ -1,12 +1,12 @@
 //! What is told of a mirror at work: each event once, its log line and its metric.
 
-use crate::messages;
-use kferry_wire::tell;
 use std::time::Duration;
 
 use kferry_wire::client::TopicPartition;
+use kferry_wire::tell;
 use metrics::{counter, gauge};
 
+use crate::messages;
 use crate::metrics::{LAG_RECORDS, LAG_SECONDS, LEASE, PARTITIONS, PASSES, SEGMENTS};
 use crate::partition::{Phase, Progress};
 

@@ -31,8 +31,6 @@ mod lanes;
 mod looks;
 mod saving;
 
-use crate::messages;
-use kferry_wire::tell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
@@ -41,6 +39,7 @@ use std::time::Duration;
 
 use kferry_config::{self as config, Mirror};
 use kferry_wire::client::{Client, TopicPartition};
+use kferry_wire::tell;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -58,6 +57,7 @@ use crate::copy::on_error::{self, OnErrorDecision};
 use crate::copy::replicate::ReadyPartition;
 use crate::copy::settle::SettleContext;
 use crate::groups::{self, CopiedTopic, GroupPassResult, Work};
+use crate::messages;
 use crate::overview::Overview;
 use crate::own_topics::state_topic;
 use crate::partition::{Handback, Phase, Progress, Refusal, Shard, Status};

@@ -1,9 +1,9 @@
 //! What is told of shards: each event once, its log line and its metric.
 
-use crate::messages;
 use kferry_wire::tell;
 use metrics::{counter, gauge};
 
+use crate::messages;
 use crate::metrics::{REBALANCES, SHARDS};
 
 /// The group has given shards to this process, which now has so many.

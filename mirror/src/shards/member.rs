@@ -6,8 +6,6 @@
 //!   from another generation and while members await their assignment; else it prolongs the session as a heartbeat does
 //! - librdkafka's `rdkafka_cgrp.c`: `rd_kafka_cgrp_group_is_rebalancing` does not rejoin before the application has answered a revocation
 
-use crate::messages;
-use kferry_wire::tell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
@@ -18,6 +16,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use kferry_config::{Cluster, Sasl, SecretError};
 use kferry_wire::security::sasl::{SaslError, token};
+use kferry_wire::tell;
 use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance};
@@ -29,6 +28,7 @@ use tracing::debug;
 
 use super::membership::{Change, Handover, Member};
 use super::{events, group};
+use crate::messages;
 use crate::partition::{Lease, Shard};
 
 /// After so long without a word a member is put out of the group. A coordinator that fails is replaced after a broker's session (9 s) and a

@@ -3,8 +3,6 @@
 //! It is a task of its own, so a cluster that is slow to answer holds up nothing that is being copied. What is about a whole topic is done by the
 //! process that has the shard of its partition 0.
 
-use crate::messages;
-use kferry_wire::tell;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,9 +12,11 @@ use kafka_protocol::ResponseError;
 use kferry_config::{Mirror, Offsets};
 use kferry_wire::admin::partitions::Position;
 use kferry_wire::client::{Client, TopicPartition, Topics};
+use kferry_wire::tell;
 use tokio::time::{Instant, sleep};
 
 use super::plan::{self, Action, Cluster, TopicPlan};
+use crate::messages;
 use crate::overview::Overview;
 use crate::partition::{OffsetMap, Phase, Side, Status};
 use crate::shards::Owned;

@@ -4,8 +4,6 @@
 //! `node_ids.start() + n` is port `broker_ports.start() + n` of every listener, and its node id carries the cluster's `id` in front, so that no two
 //! clusters share one. Where the real broker is, its cluster says: the proxy asks it every few seconds, and reads along when clients ask.
 
-use crate::messages;
-use kferry_wire::tell;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,10 +12,12 @@ use kferry_config::{Cluster, HostPort, Listener, NODE_IDS};
 use kferry_wire::api::{Rewrite, Unmapped};
 use kferry_wire::cluster::ClusterInfo;
 use kferry_wire::connection::{ConnectOptions, Connection};
+use kferry_wire::tell;
 use kferry_wire::versions::Versions;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::messages;
 use crate::metrics;
 use crate::relay::topic_ids::{TopicIds, is_virtual, virtual_topic_id};
 

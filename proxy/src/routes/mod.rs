@@ -7,13 +7,12 @@ mod ports;
 mod table;
 mod wished;
 
-use crate::messages;
-use kferry_wire::tell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use kferry_wire::tell;
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
@@ -24,6 +23,7 @@ pub(crate) use self::table::{Routed, RoutingTable};
 
 use self::ports::Ports;
 use self::wished::{Reading, Snapshot, Wish};
+use crate::messages;
 use crate::metrics;
 
 /// How often the file is read. Reading it is all there is to watching it: it sees an edit in place, a rename over it, a ConfigMap's swapped

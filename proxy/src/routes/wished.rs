@@ -2,13 +2,14 @@
 //!
 //! What connections are routed by is another thing, the table in force.
 
-use crate::messages;
-use kferry_wire::tell;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
 use kferry_config::Config;
 use kferry_config::diagnostic::{self, Invalid, Severity};
+use kferry_wire::tell;
+
+use crate::messages;
 
 /// A file without errors, as it was read.
 #[derive(Debug)]
