@@ -318,7 +318,7 @@ impl<'a> Straight<'a> {
                     let len = self.len()?.checked_mul(each)?;
                     self.take(len)?;
                 }
-                Kind::NodeIds => {
+                Kind::ReplicaIds => {
                     let len = self.len()?.checked_mul(4)?;
                     self.take(len)?;
                 }
@@ -401,6 +401,11 @@ impl Rewrite for Heard {
         Shifted.node_id(node_id)
     }
 
+    fn replica_id(&mut self, node_id: i32) -> i32 {
+        self.0.push(format!("replica {node_id}"));
+        Shifted.replica_id(node_id)
+    }
+
     fn address(&mut self, node_id: i32, host: &str, port: i32) -> Result<(String, u16), Unmapped> {
         self.0.push(format!("node {node_id} at {host}:{port}"));
         Shifted.address(node_id, host, port)
@@ -433,6 +438,10 @@ struct Shifted;
 impl Rewrite for Shifted {
     fn node_id(&mut self, node_id: i32) -> Result<i32, Unmapped> {
         node_id.checked_add(1000).ok_or(Unmapped(node_id))
+    }
+
+    fn replica_id(&mut self, node_id: i32) -> i32 {
+        node_id.saturating_add(1000)
     }
 
     fn address(&mut self, node_id: i32, host: &str, port: i32) -> Result<(String, u16), Unmapped> {

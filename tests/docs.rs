@@ -302,7 +302,7 @@ fn collect(fields: &[Field], min: i16, found: &mut Vec<Rewritten>) {
                 collect(fields, since, found);
                 continue;
             }
-            Kind::NodeId | Kind::NodeIds => "node ids",
+            Kind::NodeId | Kind::ReplicaIds => "node ids",
             Kind::Address => "addresses",
             Kind::LeaderEpoch => "leader epochs",
             Kind::RackId => "rack id",

@@ -170,7 +170,7 @@ impl Comparing<'_> {
                 Kind::FixedArray(4) => (&["[]int32"], false),
                 Kind::FixedArray(8) => (&["[]int64"], false),
                 Kind::TextArray => (&["[]string"], false),
-                Kind::NodeIds => (&["[]int32"], true),
+                Kind::ReplicaIds => (&["[]int32"], true),
                 Kind::NodeId | Kind::LeaderEpoch => (&["int32"], true),
                 Kind::Address => (&["string", "int32"], true),
                 Kind::RackId | Kind::ClusterId => (&["string"], true),

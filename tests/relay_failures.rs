@@ -16,6 +16,7 @@ use harness::kafka::{ADMIN, ALICE, Cluster, Listener};
 use harness::proxy::{Proxy, Routes};
 use harness::raw::{self, Raw};
 use harness::{pki, ports};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rustix::process::Signal;
 
 const CLIENTS: [Client; 3] = [Client::Rdkafka, Client::Java4, Client::FranzGo];
@@ -41,6 +42,37 @@ fn a_broker_that_is_away_shows_as_a_reset() -> Result<()> {
         assert_eq!(ended.downcast_ref().map(io::Error::kind), Some(ErrorKind::ConnectionReset), "{cause}: {ended:#}");
         assert_eq!(proxy.closed(client.local_port()?)?["cause"], cause);
     }
+    Ok(())
+}
+
+/// The broker is gone for good and still named as a replica: nobody connects to it, so nobody is cut off.
+#[test]
+fn a_dead_replica_outside_of_node_ids_cuts_nobody_off() -> Result<()> {
+    let cluster = Cluster::version("4.3.0").name("outside").brokers(3).start()?;
+    let servers = cluster.bootstrap_servers(Listener::Plaintext)?;
+    let create = ["--bootstrap-server", &servers, "--create", "--topic", "outside", "--replica-assignment", "2:3"];
+    cluster.tool("org.apache.kafka.tools.TopicCommand", &create)?;
+    cluster.kill(3)?;
+    let until = Instant::now() + LIMIT;
+    while cluster.partitions("outside")?[0].isr != [2] {
+        ensure!(Instant::now() < until, "broker 3 is still in sync");
+        thread::sleep(Duration::from_millis(100));
+    }
+    let ports = ports::take(2)?;
+    let lines = format!("node_ids = \"1-2\"\nbroker_ports = \"{}-{}\"\n", ports.start, ports.start + 1);
+    let servers = [1, 2].map(|node_id| cluster.address(node_id, Listener::Plaintext)).into_iter().collect::<Result<Vec<_>>>()?.join(",");
+    let routes = Routes::new()?.cluster_with("few", &servers, &lines).relay("all", "*", "few", "");
+    let proxy = Proxy::start(&routes)?;
+    let client: BaseConsumer = rdkafka::ClientConfig::new().set("bootstrap.servers", proxy.bootstrap_servers()).create()?;
+    for topic in [None, Some("outside")] {
+        let metadata = client.fetch_metadata(topic, LIMIT)?;
+        let topic = metadata.topics().iter().find(|topic| topic.name() == "outside").context("the topic is not told of")?;
+        let partition = &topic.partitions()[0];
+        let named =
+            partition.replicas().iter().chain([&partition.leader()]).map(|id| metadata.brokers().iter().any(|broker| broker.id() == *id));
+        ensure!(named.collect::<Vec<_>>() == [true, false, true], "{:?} led by {}", partition.replicas(), partition.leader());
+    }
+    ensure!(proxy.closed_count("not_rewritten")? == 0, "clients were cut off:\n{}", proxy.log_text());
     Ok(())
 }
 

@@ -1,9 +1,12 @@
 //! What each bootstrap server of each cluster says.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use kferry_config::{Cluster, Config, HostPort, Mode};
+use kferry_wire::client::{Client, Metadata, Topics};
 use kferry_wire::cluster::{ClusterInfo, describes_every_topic};
 use kferry_wire::connection::{ConnectOptions, Connection, Refusal, RequestError};
 use serde::Serialize;
@@ -73,7 +76,10 @@ impl Brokers {
         for server in asked {
             servers.push(server.await.expect("asking a broker does not panic"));
         }
-        Self::judge(config, servers)
+        let mut brokers = Self::judge(config, servers);
+        let relayed = config.clusters.iter().filter(|cluster| is_relayed(config, cluster));
+        brokers.warnings.extend(join_all(relayed.map(ask_replicas)).await.into_iter().flatten());
+        brokers
     }
 
     fn judge(config: &Config, servers: Vec<Server>) -> Self {
@@ -167,6 +173,41 @@ fn outside<'a>(cluster: &Cluster, servers: impl Iterator<Item = &'a Server>) -> 
     ))
 }
 
+/// Replicas that relayed clients would be shown under another id. Whether the cluster answers at all is told elsewhere.
+async fn ask_replicas(cluster: &Arc<Cluster>) -> Option<String> {
+    let client = Client::new(cluster.clone(), ConnectOptions::default()).within(DEADLINE);
+    replicas_outside(cluster, &client.metadata(Topics::All).await.ok()?)
+}
+
+/// Replicas on nodes that are outside of `node_ids`, but for those that are up: [`outside`] tells of them.
+fn replicas_outside(cluster: &Cluster, metadata: &Metadata) -> Option<String> {
+    let range = &cluster.brokers.as_ref()?.node_ids;
+    let is_up = |node_id: &i32| metadata.brokers.iter().any(|broker| broker.node_id == *node_id);
+    let mut topics_by_node: BTreeMap<i32, BTreeSet<&str>> = BTreeMap::new();
+    for topic in &metadata.topics {
+        for node_id in topic.partitions.iter().flat_map(|partition| &partition.replicas) {
+            if !range.contains(node_id) && !is_up(node_id) {
+                topics_by_node.entry(*node_id).or_default().insert(&topic.name);
+            }
+        }
+    }
+    let told: Vec<String> = topics_by_node
+        .iter()
+        .map(|(node_id, topics)| format!("{node_id} ({})", listed(&topics.iter().copied().collect::<Vec<_>>())))
+        .collect();
+    (!told.is_empty()).then(|| {
+        format!(
+            "cluster {}: topics have replicas on brokers that are not up and outside of node_ids {}-{}: {}; relayed clients are shown node id {} \
+             for them. Before such a broker comes back widen node_ids and broker_ports; if it is gone for good, reassign its replicas",
+            cluster.name,
+            range.start(),
+            range.end(),
+            told.join(", "),
+            i32::MAX
+        )
+    })
+}
+
 impl Server {
     async fn ask(cluster: &Cluster, address: &HostPort, relayed: bool) -> Self {
         let begin = Instant::now();
@@ -229,6 +270,9 @@ impl Answer {
 
 #[cfg(test)]
 mod tests {
+    use kferry_wire::client::{Partition, Topic};
+    use kferry_wire::cluster::Broker;
+
     use super::super::tests::two_clusters;
     use super::*;
 
@@ -312,6 +356,38 @@ mod tests {
             brokers.warnings,
             ["cluster legacy: brokers outside of node_ids 1-3: 4, 9; relay mode has no port for them: widen node_ids and broker_ports"]
         );
+    }
+
+    #[test]
+    fn replicas_of_a_dead_broker_without_a_port_are_a_warning_with_their_topics() {
+        let config = two_clusters(&[("orders", "new")]);
+        let broker = |node_id| Broker { node_id, advertised: HostPort { host: "b".to_owned(), port: 9092 } };
+        let topic = |name: &str, replicas: &[i32]| Topic {
+            name: name.into(),
+            id: None,
+            internal: false,
+            error: None,
+            partitions: vec![Partition {
+                index: 0,
+                leader: Some(1),
+                leader_epoch: 0,
+                replicas: replicas.to_vec(),
+                isr: vec![1],
+                error: None,
+            }],
+        };
+        let metadata = Metadata {
+            cluster_id: None,
+            brokers: vec![broker(1), broker(9)],
+            controller: None,
+            topics: vec![topic("a", &[1, 2]), topic("b", &[1, 7]), topic("c", &[7, 9])],
+        };
+        let told = replicas_outside(&config.clusters[0], &metadata).unwrap();
+        assert!(
+            told.starts_with("cluster legacy: topics have replicas on brokers that are not up and outside of node_ids 1-3: 7 (b, c); "),
+            "{told}"
+        );
+        assert_eq!(replicas_outside(&config.clusters[1], &metadata), None, "it has no node_ids");
     }
 
     #[test]

@@ -24,8 +24,9 @@ use crate::relay::topic_ids::{TopicIds, is_virtual, virtual_topic_id};
 /// What relayed clients take for the id of their cluster, whichever it is: one that changed would make them refuse or warn.
 pub(crate) const CLUSTER_ID: &str = "kferry";
 
-/// What a node id becomes in a request when no broker of the cluster has it, such as one from the time before a client's route changed: the broker
-/// refuses it with its own error. No broker has this one, since `node_ids` end far below.
+/// What a node id becomes that has no counterpart. In a request, such as one from the time before a client's route changed, the broker refuses it with
+/// its own error. In a response it is a replica outside of `node_ids`, which clients show and never connect to. No broker has this id, since
+/// `node_ids` end far below.
 const NO_BROKER: i32 = i32::MAX;
 
 /// How long a cluster is not asked again, however many clients want to know.
@@ -188,6 +189,10 @@ impl Rewrite for ToClient<'_> {
         if node_id == NO_BROKER { Ok(NO_BROKER) } else { virtual_node_id(&self.world.cluster, node_id) }
     }
 
+    fn replica_id(&mut self, node_id: i32) -> i32 {
+        self.node_id(node_id).unwrap_or(NO_BROKER)
+    }
+
     fn address(&mut self, node_id: i32, host: &str, port: i32) -> Result<(String, u16), Unmapped> {
         self.brokers += 1;
         let World { cluster, brokers, advertised_host, broker_port_offset } = self.world;
@@ -249,7 +254,11 @@ impl<'a> ToBroker<'a> {
 
 impl Rewrite for ToBroker<'_> {
     fn node_id(&mut self, node_id: i32) -> Result<i32, Unmapped> {
-        Ok(real_node_id(&self.world.cluster, node_id).unwrap_or(NO_BROKER))
+        Ok(self.replica_id(node_id))
+    }
+
+    fn replica_id(&mut self, node_id: i32) -> i32 {
+        real_node_id(&self.world.cluster, node_id).unwrap_or(NO_BROKER)
     }
 
     fn topic_id(&mut self, topic_id: Uuid) -> Uuid {

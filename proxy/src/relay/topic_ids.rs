@@ -200,6 +200,10 @@ impl Rewrite for Topics {
         Ok(node_id)
     }
 
+    fn replica_id(&mut self, node_id: i32) -> i32 {
+        node_id
+    }
+
     fn address(&mut self, _node_id: i32, host: &str, port: i32) -> Result<(String, u16), Unmapped> {
         Ok((host.to_owned(), port as u16))
     }

@@ -16,6 +16,9 @@ pub trait Rewrite {
     /// # Errors
     /// [`Unmapped`]: there is none.
     fn node_id(&mut self, node_id: i32) -> Result<i32, Unmapped>;
+    /// The id on the other side of a node that is only named as one of several, such as a replica: nobody connects to it, so a node without a
+    /// counterpart is no reason to keep the message back.
+    fn replica_id(&mut self, node_id: i32) -> i32;
     /// A broker says where a node is; the answer is where the client finds it.
     ///
     /// # Errors

@@ -24,8 +24,8 @@ pub enum Kind {
     NullableStructure(&'static [Field]),
     /// INT32, a node id: virtual for the client, real for the broker. -1 stays.
     NodeId,
-    /// An array of node ids.
-    NodeIds,
+    /// An array of node ids of replicas. One without a counterpart is no error: nobody connects to a replica.
+    ReplicaIds,
     /// The host of the node whose id came last, then its port (INT32).
     Address,
     /// INT32, a leader epoch: -1 in both directions, so that a client never compares the epochs of two clusters (KIP-320).
@@ -82,7 +82,7 @@ const fn only(since: i16, until: i16, name: &'static str, kind: Kind) -> Field {
 }
 
 use Kind::{
-    Address, Array, ClusterId, FixedArray, LeaderEpoch, NameAndTopicId, NodeId, NodeIds, NullableStructure, ProducerId, RackId, Records,
+    Address, Array, ClusterId, FixedArray, LeaderEpoch, NameAndTopicId, NodeId, NullableStructure, ProducerId, RackId, Records, ReplicaIds,
     Resource, Structure, Text, TextArray, TopicId, TopicIdAndName,
 };
 
@@ -185,9 +185,9 @@ const METADATA_PARTITION: &[Field] = &[
     all("partition_index", INT32),
     all("leader_id", NodeId),
     since(7, "leader_epoch", LeaderEpoch),
-    all("replica_nodes", NodeIds),
-    all("isr_nodes", NodeIds),
-    since(5, "offline_replicas", NodeIds),
+    all("replica_nodes", ReplicaIds),
+    all("isr_nodes", ReplicaIds),
+    since(5, "offline_replicas", ReplicaIds),
 ];
 
 pub(super) const OFFSET_COMMIT_REQUEST: &[Field] = &[
@@ -247,20 +247,20 @@ const CREATABLE_TOPIC: &[Field] = &[
     all("name", Text),
     all("num_partitions", INT32),
     all("replication_factor", INT16),
-    all("assignments", Array(&[all("partition_index", INT32), all("broker_ids", NodeIds)])),
+    all("assignments", Array(&[all("partition_index", INT32), all("broker_ids", ReplicaIds)])),
     all("configs", Array(&[all("name", Text), all("value", Text)])),
 ];
 
 pub(super) const CREATE_PARTITIONS_REQUEST: &[Field] = &[all("topics", Array(CREATE_PARTITIONS_TOPIC))];
 const CREATE_PARTITIONS_TOPIC: &[Field] =
-    &[all("name", Text), all("count", INT32), all("assignments", Array(&[all("broker_ids", NodeIds)]))];
+    &[all("name", Text), all("count", INT32), all("assignments", Array(&[all("broker_ids", ReplicaIds)]))];
 
 pub(super) const ALTER_PARTITION_REASSIGNMENTS_REQUEST: &[Field] = &[
     all("timeout_ms", INT32),
     since(1, "allow_replication_factor_change", BOOL),
     all("topics", Array(&[all("name", Text), all("partitions", Array(REASSIGNABLE_PARTITION))])),
 ];
-const REASSIGNABLE_PARTITION: &[Field] = &[all("partition_index", INT32), all("replicas", NodeIds)];
+const REASSIGNABLE_PARTITION: &[Field] = &[all("partition_index", INT32), all("replicas", ReplicaIds)];
 
 pub(super) const LIST_PARTITION_REASSIGNMENTS_RESPONSE: &[Field] = &[
     all("throttle_time_ms", INT32),
@@ -269,7 +269,7 @@ pub(super) const LIST_PARTITION_REASSIGNMENTS_RESPONSE: &[Field] = &[
     all("topics", Array(&[all("name", Text), all("partitions", Array(ONGOING_REASSIGNMENT))])),
 ];
 const ONGOING_REASSIGNMENT: &[Field] =
-    &[all("partition_index", INT32), all("replicas", NodeIds), all("adding_replicas", NodeIds), all("removing_replicas", NodeIds)];
+    &[all("partition_index", INT32), all("replicas", ReplicaIds), all("adding_replicas", ReplicaIds), all("removing_replicas", ReplicaIds)];
 
 pub(super) const INIT_PRODUCER_ID_RESPONSE: &[Field] =
     &[all("throttle_time_ms", INT32), all("error_code", INT16), all("producer_id", ProducerId)];

@@ -78,7 +78,7 @@ struct Frame {
 
 #[derive(Debug, Clone, Copy)]
 enum Item {
-    NodeId,
+    ReplicaId,
     Text,
     TaggedField,
     /// Behind records, before anything else is looked at.
@@ -243,7 +243,7 @@ impl<'a, R: Rewrite> Look<'a, R> {
                 from.skip(count * each)?;
             }
             Kind::TextArray => self.walk.items = (Item::Text, from.elements(1)?),
-            Kind::NodeIds => self.walk.items = (Item::NodeId, from.elements(4)?),
+            Kind::ReplicaIds => self.walk.items = (Item::ReplicaId, from.elements(4)?),
             Kind::Records => {
                 self.alone()?;
                 let len = from.len()?;
@@ -309,7 +309,7 @@ impl<'a, R: Rewrite> Look<'a, R> {
     fn items(&mut self) -> Result<(), Stop> {
         while self.walk.items.1 > 0 {
             match self.walk.items.0 {
-                Item::NodeId => self.node_id()?,
+                Item::ReplicaId => self.replica_id()?,
                 Item::Text => self.read(Cursor::skip_text)?,
                 Item::TaggedField => self.read(Cursor::skip_tagged_field)?,
                 Item::RecordsEnd => self.alone()?,
@@ -330,6 +330,17 @@ impl<'a, R: Rewrite> Look<'a, R> {
         // -1: there is none, such as the leader of a partition that is offline.
         if self.walk.node_id >= 0 {
             let with = self.by.node_id(self.walk.node_id)?;
+            self.replace(self.walk.at..from.at, &with.to_be_bytes());
+        }
+        self.walk.at = from.at;
+        Ok(())
+    }
+
+    fn replica_id(&mut self) -> Result<(), Stop> {
+        let mut from = self.cursor();
+        let node_id = i32::from_be_bytes(from.array()?);
+        if node_id >= 0 {
+            let with = self.by.replica_id(node_id);
             self.replace(self.walk.at..from.at, &with.to_be_bytes());
         }
         self.walk.at = from.at;

@@ -36,6 +36,10 @@ impl Rewrite for Shifted {
         if node_id == NOBODY { Err(Unmapped(node_id)) } else { Ok(node_id.wrapping_add(1_000_000)) }
     }
 
+    fn replica_id(&mut self, node_id: i32) -> i32 {
+        if node_id == NOBODY { i32::MAX } else { node_id.wrapping_add(1_000_000) }
+    }
+
     fn address(&mut self, node_id: i32, host: &str, port: i32) -> Result<(String, u16), Unmapped> {
         Ok((format!("{host}@{node_id}"), (port as u16).wrapping_add(1)))
     }

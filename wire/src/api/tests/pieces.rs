@@ -73,6 +73,11 @@ impl Rewrite for Heard {
         Shifted.node_id(node_id)
     }
 
+    fn replica_id(&mut self, node_id: i32) -> i32 {
+        ("replica_id", node_id).hash(&mut self.0);
+        Shifted.replica_id(node_id)
+    }
+
     fn address(&mut self, node_id: i32, host: &str, port: i32) -> Result<(String, u16), Unmapped> {
         ("address", node_id, host, port).hash(&mut self.0);
         Shifted.address(node_id, host, port)
