@@ -68,9 +68,9 @@ fn a_dead_replica_outside_of_node_ids_cuts_nobody_off() -> Result<()> {
         let metadata = client.fetch_metadata(topic, LIMIT)?;
         let topic = metadata.topics().iter().find(|topic| topic.name() == "outside").context("the topic is not told of")?;
         let partition = &topic.partitions()[0];
-        let named =
-            partition.replicas().iter().chain([&partition.leader()]).map(|id| metadata.brokers().iter().any(|broker| broker.id() == *id));
-        ensure!(named.collect::<Vec<_>>() == [true, false, true], "{:?} led by {}", partition.replicas(), partition.leader());
+        let is_broker = |id: i32| metadata.brokers().iter().any(|broker| broker.id() == id);
+        let replicas: Vec<_> = partition.replicas().iter().map(|id| is_broker(*id)).collect();
+        ensure!(replicas == [true, false] && is_broker(partition.leader()), "{:?} led by {}", partition.replicas(), partition.leader());
     }
     ensure!(proxy.closed_count("not_rewritten")? == 0, "clients were cut off:\n{}", proxy.log_text());
     Ok(())
