@@ -43,7 +43,7 @@ struct Args {
     /// Forget what is kept of a topic (orders) or a partition (orders-3), and compare the whole of both logs: after a divergence was mended.
     #[arg(long, value_name = "TOPIC[-PARTITION]")]
     accept: Vec<String>,
-    /// Handback small batches as they are, instead of putting several into one when there is more than one to copy.
+    /// Leave small batches as they are, instead of putting several into one when there is more than one to copy.
     #[arg(long)]
     no_coalesce: bool,
     /// Where /metrics and the rest are served, instead of [admin] mirror_bind: for several processes with one file on one host.

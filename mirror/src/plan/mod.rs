@@ -1,6 +1,6 @@
 //! What a mirror would do, and what is in its way: everything that can be known without writing anything.
 //!
-//! The rules are those of [`crate::settle`] and [`crate::topics`]; where those read a log as a whole, this reads a little of it.
+//! The rules are those of [`crate::copy::settle`] and [`crate::topics`]; where those read a log as a whole, this reads a little of it.
 
 mod groups;
 mod rights;

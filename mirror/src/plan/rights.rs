@@ -39,7 +39,7 @@ const TOPIC: i8 = 2;
 const NO_PARTITION: i32 = i32::MAX;
 /// Topics in one request.
 const AT_ONCE: usize = 500;
-/// What the transactional ids of [`crate::holes`] begin with.
+/// What the transactional ids of [`crate::copy::holes`] begin with.
 const TRANSACTIONS: &str = "kferry-mirror-";
 
 /// What is needed on one cluster, by topic.

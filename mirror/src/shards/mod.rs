@@ -8,7 +8,7 @@
 //! commits an offset, which the coordinator takes from a member of the present generation only. That it did proves that the shards were ours
 //! when the commit was *sent*, and they stay ours for a session from then on: before that is over, the coordinator gives them to nobody else unless we
 //! have given them up. What is sent just before a process is frozen may still arrive when another one has taken over; then the
-//! compare-and-swap of [`crate::replicate`] and [`crate::holes`] is the second wall.
+//! compare-and-swap of [`crate::copy::replicate`] and [`crate::copy::holes`] is the second wall.
 //!
 //! | file | what it is |
 //! |---|---|
