@@ -20,7 +20,7 @@ impl Config {
     }
 
     /// Reads the text of a file, without a byte order mark: for those who need it besides [`Config::parse`], to compare it or to
-    /// [render](diagnostic::render) warnings.
+    /// [render](crate::diagnostic::render) warnings.
     ///
     /// # Errors
     /// [`Invalid`] says why it is not readable, or where it is not UTF-8.

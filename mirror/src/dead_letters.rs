@@ -48,7 +48,7 @@ pub struct Letter {
 }
 
 impl Letter {
-    /// Reads what [`write`] has written for a mirror. `None` is somebody else's record: others name topics so, too.
+    /// Reads what [`write()`] has written for a mirror. `None` is somebody else's record: others name topics so, too.
     pub fn read(mirror: &str, mut record: Record) -> Option<Self> {
         let added = record.headers.split_off(record.headers.len().checked_sub(HEADERS.len())?);
         let mut values = Vec::new();

@@ -1,4 +1,4 @@
-//! One client connection, from accept to its end, top-down: [`serve`], [`handshake`], then bootstrap mode or relay mode.
+//! One client connection, from accept to its end, top-down: [`serve`], `handshake`, then bootstrap mode or relay mode.
 //!
 //! ```text
 //!            accepted

@@ -15,7 +15,7 @@
 //! | [`client`] | a client of one cluster: the right broker for each question, and again when it was the wrong one |
 //! | [`admin`] | what can be asked of a cluster and changed in it |
 //! | [`log`] | a partition as a consumer reads it, and records appended to it |
-//! | [`messages`] | the lines of a program's log: a table that the documents and the code share |
+//! | [`mod@messages`] | the lines of a program's log: a table that the documents and the code share |
 //!
 //! Bytes from others are read by [`frame`] and `reader` only: bounded, never trusting a length. There are two exceptions, where
 //! kafka-protocol decodes: the answer to SaslAuthenticate, which has no array in it, and [`connection::Connection::request`], which says what

@@ -1,6 +1,6 @@
 //! TOML tables to drafts of the checked types, one function a table. Each reads like the schema that it is.
 //!
-//! What one table can tell is checked here; what only several together can, in [`check`].
+//! What one table can tell is checked here; what only several together can, in [`crate::check`].
 
 pub(crate) mod mirrors;
 pub(crate) mod syntax;

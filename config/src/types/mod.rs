@@ -29,7 +29,7 @@ pub struct Config {
     /// `[[routes]]`, in the order of the file: the first that matches wins. None is shadowed by an earlier one. At least one if there are
     /// listeners.
     pub routes: Vec<Arc<Route>>,
-    /// `[[mirrors]]`, in the order of the file. No two copy to the same topic, as far as their names tell: see [`crate::collisions`].
+    /// `[[mirrors]]`, in the order of the file. No two copy to the same topic, as far as their names tell: see [`crate::collisions()`].
     pub mirrors: Vec<Arc<Mirror>>,
     /// What is allowed and still probably not meant. Rendered like errors.
     pub warnings: Vec<Diagnostic>,
