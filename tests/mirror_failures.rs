@@ -2,6 +2,7 @@
 //!
 //! The tests share two clusters and run side by side, each with topics and a mirror process of its own. Only the one that kills brokers has its own.
 
+use std::fs;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -338,6 +339,69 @@ fn the_direction_turns_while_it_runs() -> Result<()> {
     Ok(())
 }
 
+/// A topic of one partition whose leader is, or is not, this broker. Which one leads it the cluster decides.
+fn led_by(cluster: &Cluster, prefix: &str, wanted: impl Fn(i32) -> bool) -> Result<(String, i32)> {
+    for n in 0..50 {
+        let topic = format!("{prefix}.{n}");
+        cluster.create_topic(&topic, 1, &[("min.insync.replicas", "1")])?;
+        let leader = cluster.partitions(&topic)?[0].leader;
+        if wanted(leader) {
+            return Ok((topic, leader));
+        }
+        cluster.delete_topic(&topic)?;
+    }
+    bail!("no topic of {prefix} is led by a broker that is wanted");
+}
+
+/// What a hung broker has in flight takes 40 s to be given up. Only its own partitions wait for that, also when another topic changes its leader.
+#[test]
+fn a_topic_that_turns_leaves_the_others_alone_though_a_broker_hangs() -> Result<()> {
+    const PAUSE: Duration = Duration::from_secs(3);
+    let clusters = Cluster::start_all(vec![
+        Cluster::version("3.9.1").name("many").brokers(3).set("default.replication.factor", "1"),
+        Cluster::version("4.3.0").name("one").first_node_id(11),
+    ])?;
+    let [source, target] = &clusters[..] else { bail!("two clusters were asked for") };
+    let (turned, leader) = led_by(source, "apart.turned", |_| true)?;
+    let (hung, hanging) = led_by(source, "apart.hung", |other| other != leader)?;
+    let (other, _) = led_by(source, "apart.other", |other| other != hanging)?;
+    for topic in [&turned, &hung, &other] {
+        source.produce(topic, &records(0, 50, "first"))?;
+    }
+    let mut mirror = mirror_of(source, target, "apart", "")?;
+    let _running = mirror.start(&[])?;
+    for topic in [&turned, &hung, &other] {
+        comes(LIMIT, &mirror, || identical(source, target, topic))?;
+    }
+    source.freeze(hanging)?;
+    let (mut turns, mut longest) = (false, Duration::ZERO);
+    let (began, mut end, mut grew) = (Instant::now(), 0, Instant::now());
+    while began.elapsed() < Duration::from_secs(12) {
+        source.produce(&other, &records(0, 1, "meanwhile"))?;
+        let now = target.log_ends(&other)?[0];
+        if now > end {
+            longest = longest.max(grew.elapsed());
+            (end, grew) = (now, Instant::now());
+        }
+        if !turns && began.elapsed() > Duration::from_secs(1) {
+            turn(target, &turned, "target", 2)?;
+            turns = true;
+        }
+    }
+    longest = longest.max(grew.elapsed());
+    println!("the longest pause of a partition beside one that turns and one whose broker hangs: {longest:.2?}");
+    ensure!(longest < PAUSE, "{other} paused for {longest:?}: {}", mirror.logs()?);
+    target.produce(&turned, &records(0, 30, "backwards"))?;
+    comes(LIMIT, &mirror, || {
+        let ends = (source.log_ends(&turned)?, target.log_ends(&turned)?);
+        ensure!(ends.0 == [80] && ends.1 == [80], "{turned} ends at {ends:?}");
+        Ok(())
+    })?;
+    source.thaw(hanging)?;
+    source.produce(&hung, &records(0, 10, "later"))?;
+    comes(LIMIT, &mirror, || identical(source, target, &hung))
+}
+
 #[test]
 fn what_the_leader_deletes_and_adds() -> Result<()> {
     let (source, target) = CLUSTERS.started()?;
@@ -420,8 +484,32 @@ fn an_unclean_election_is_told_and_old_formats_are_copied() -> Result<()> {
         }
         of_old_formats.push((topic, batch));
     }
-    old.create_topic("old.unclean", 1, &[])?;
-    old.produce("old.unclean", &records(0, 100, "first"))?;
+    // One letter over and over: a wrapper of a few KB holds 2 MB of records, more than the target takes in a batch.
+    let one_letter: Vec<_> = (0..2_000)
+        .map(|offset| Record {
+            offset,
+            timestamp: Some(now + offset),
+            ..Record::new(format!("{offset}"), vec![b'x'; 1_000]).to_partition(0)
+        })
+        .collect();
+    old.create_topic("old.letters", 1, &[("message.format.version", "0.10.0"), ("compression.type", "producer")])?;
+    let wrapped = [
+        ("enable.idempotence", "false"),
+        ("compression.type", "gzip"),
+        ("linger.ms", "1000"),
+        ("batch.num.messages", "2000"),
+        ("batch.size", "4000000"),
+        ("message.max.bytes", "4000000"),
+    ];
+    old.produce_with("old.letters", &one_letter, &wrapped)?;
+    let leader = old.partitions("old.letters")?[0].leader;
+    let stored = fs::metadata(old.folder().join(format!("{leader}.data/old.letters-0/00000000000000000000.log")))?.len();
+    ensure!(stored < 100_000, "{stored} bytes are no wrapper of gzip");
+    of_old_formats.push(("old.letters".to_owned(), one_letter));
+    for topic in ["old.unclean", "old.overtaken"] {
+        old.create_topic(topic, 1, &[])?;
+        old.produce(topic, &records(0, 100, "first"))?;
+    }
     let mut from_old = mirror_of(old, new, "old", "")?;
     from_old.copy()?;
     identical(old, new, "old.unclean")?;
@@ -443,7 +531,7 @@ fn an_unclean_election_is_told_and_old_formats_are_copied() -> Result<()> {
         to_old.push((on_error, topic, mirror, running));
     }
 
-    let topics = ["old.unclean", "fail.unclean", "skip.unclean"];
+    let topics = ["old.unclean", "old.overtaken", "fail.unclean", "skip.unclean"];
     old.kill(2)?;
     for topic in topics {
         comes(LIMIT, &from_old, || {
@@ -452,7 +540,9 @@ fn an_unclean_election_is_told_and_old_formats_are_copied() -> Result<()> {
             Ok(())
         })?;
     }
-    old.produce("old.unclean", &records(0, 50, "lost"))?;
+    for topic in ["old.unclean", "old.overtaken"] {
+        old.produce(topic, &records(0, 50, "lost"))?;
+    }
     from_old.copy().context("one broker is left")?;
     for (on_error, topic, mirror, _) in &to_old {
         new.produce(topic, &records(0, 50, "lost"))?;
@@ -469,10 +559,12 @@ fn an_unclean_election_is_told_and_old_formats_are_copied() -> Result<()> {
     old.kill(1)?;
     old.restart(2)?;
     comes(LIMIT, &from_old, || {
-        let ends = old.log_ends("old.unclean")?;
-        ensure!(ends == [100], "no unclean election: the log ends at {ends:?}");
+        let ends = [old.log_ends("old.unclean")?, old.log_ends("old.overtaken")?].concat();
+        ensure!(ends == [100, 100], "no unclean election: the logs end at {ends:?}");
         Ok(())
     })?;
+    // Longer than the copy by now, so the ends tell nothing.
+    old.produce("old.overtaken", &records(0, 80, "other"))?;
     // What the mirror keeps there is led by nobody else: what was copied is not forgotten with it.
     old.restart(1)?;
 
@@ -480,6 +572,7 @@ fn an_unclean_election_is_told_and_old_formats_are_copied() -> Result<()> {
         &mut from_old,
         &["old.unclean-0 on target ends at offset 150", "the end 100 of old.unclean-0 on source", "--accept old.unclean-0"],
     )?;
+    stops(&mut from_old, &["old.overtaken-0 on source and old.overtaken-0 on target differ at offset 100"])?;
     for (on_error, topic, mirror, running) in &mut to_old {
         if *on_error == "skip" {
             comes(REJOINED, mirror, || identical(new, old, topic))?;

@@ -38,6 +38,10 @@ use crate::state::PartitionState;
 
 /// Bytes of each log in one answer, while they are compared.
 const COMPARED: i32 = 1 << 20;
+/// Offsets before the agreed one that are compared again at each look, and bytes of each log in one answer for that. An unclean leader election takes the
+/// last records of a log, and others come in their place: so it always shows in the last ones.
+const TAIL: i64 = 100;
+const TAIL_BYTES: i32 = 64 << 10;
 /// Empty records in a batch. More of them in one cost the broker more, not less.
 const FILLER: u32 = 100_000;
 /// Batches of padding that the broker may have at a time.
@@ -129,14 +133,22 @@ async fn look(job: &PartitionJob, known: &SettleContext) -> Result<Cutter, Handb
 
     // What the follower had before the mirror wrote there does not count.
     let both_have = map.leader(direction, follower_start).unwrap_or(0);
-    let from = leader_start.max(both_have).max(if known.from_start { first } else { agreed.min(at) });
+    let agreed = agreed.min(at);
+    let from = leader_start.max(both_have).max(if known.from_start { first } else { compared_from(agreed, first, job.compacted) });
     if from < at {
-        same_records(job, from..at, View { map, direction, term: job.term }).await?;
+        let bytes = if from + TAIL < at { COMPARED } else { TAIL_BYTES };
+        same_records(job, from..at, bytes, View { map, direction, term: job.term }).await?;
     }
     job.status.agree(at);
     Ok(Cutter::new(at, producer_id, sequence)
         .coalesce(known.coalesce, job.max_message_bytes)
         .careful(job.caution.single_until, job.caution.skip.clone()))
+}
+
+/// From which offset on both logs are compared, when the records before `agreed` were equal once and the first of them is `first`. In a compacted log the
+/// last records may all be gone, and a reader would wait for them.
+fn compared_from(agreed: i64, first: i64, compacted: bool) -> i64 {
+    if compacted { agreed } else { (agreed - TAIL).max(first) }
 }
 
 /// Whether the follower, which has the leader's records up to `at`, is neither longer than its leader nor shorter than it was.
@@ -173,11 +185,11 @@ fn possible(job: &PartitionJob, known: &SettleContext, (agreed, at): (i64, i64),
 }
 
 /// Compares what is at these offsets of the leader, record for record.
-async fn same_records(job: &PartitionJob, offsets: Range<i64>, view: View) -> Result<(), Handback> {
+async fn same_records(job: &PartitionJob, offsets: Range<i64>, max_bytes: i32, view: View) -> Result<(), Handback> {
     job.status.phase(Phase::Comparing, None);
     let (leader, follower) = (&job.leader, &job.follower);
-    let on_leader = LogReader::new(leader.client.clone(), leader.partition(job.partition), offsets.clone(), COMPARED);
-    let on_follower = FollowerReader::new(follower, job.partition, offsets, COMPARED, view);
+    let on_leader = LogReader::new(leader.client.clone(), leader.partition(job.partition), offsets.clone(), max_bytes);
+    let on_follower = FollowerReader::new(follower, job.partition, offsets, max_bytes, view);
     let allowed = Allowed { missing: job.compacted, skipped: job.status.lock().skipped.clone() };
     let compared = match compare(on_leader, on_follower, &allowed).await {
         Ok(compared) => compared,
