@@ -11,12 +11,14 @@
 //! | `mod` | the table; `docs/apis.md` is rendered from it |
 //! | `schema` | how to find, in a message, what is rewritten |
 //! | `walk` | the way through a message, by its schema, with as much of it as has arrived |
-//! | `rewrite` | what is asked on the way; the case of a body that is there as a whole |
+//! | `asked` | what is asked on the way, and how it may fail |
+//! | `rewrite` | the case of a body that is there as a whole |
 //!
 //! # References
 //! - `clients/src/main/resources/common/message/*.json` in Kafka
 //! - KIP-482 (flexible versions, tagged fields), KIP-320 (leader epochs), KIP-392 (rack ids), KIP-516 (topic ids), KIP-951 (leaders in answers)
 
+mod asked;
 mod rewrite;
 mod schema;
 #[cfg(test)]
@@ -25,10 +27,11 @@ mod walk;
 
 use kafka_protocol::messages::ApiKey;
 
-pub use rewrite::{Rewrite, RewriteError, Unmapped, put_uvarint, rewrite};
+pub use asked::{MAX_TEXT, Rewrite, RewriteError, Unmapped, put_uvarint};
+pub use rewrite::rewrite;
 pub use schema::{FETCH_RESPONSE, Field, Kind, PRODUCE_REQUEST};
 pub use uuid::Uuid;
-pub use walk::{MAX_TEXT, Step, Walk};
+pub use walk::{Step, Walk};
 
 /// Whether a relayed client may use an API.
 #[derive(Debug, Clone, Copy)]

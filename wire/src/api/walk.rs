@@ -16,13 +16,9 @@ use std::ops::Range;
 
 use uuid::Uuid;
 
-use super::rewrite::{Rewrite, RewriteError, Unmapped, put_uvarint};
+use super::asked::{MAX_TEXT, Rewrite, RewriteError, Unmapped, put_uvarint};
 use super::schema::{Field, Kind};
 use crate::reader::{Malformed, Reader, utf8};
-
-/// The most bytes of a text that the walk must see whole: Kafka's limit for every string (`Short.MAX_VALUE`), which its own readers refuse to
-/// exceed in the compact form too.
-pub const MAX_TEXT: usize = i16::MAX as usize;
 
 /// What becomes of the next bytes of a body.
 #[derive(Debug, PartialEq, Eq)]
