@@ -77,7 +77,7 @@ impl Segment {
     }
 
     /// The segment's first offsets on the leader and on the follower.
-    fn begins(self, direction: Direction) -> (i64, i64) {
+    pub(crate) fn begins(self, direction: Direction) -> (i64, i64) {
         direction.leader_first(self.source, self.target)
     }
 }

@@ -5,19 +5,19 @@ use tracing::{info, warn};
 
 use crate::metrics::{REBALANCES, SHARDS};
 
-/// The group has given shards to this process, which now has so many.
+/// The group has given shards to this process, which has `now` of them.
 pub(crate) fn gained(mirror: &str, shards: &[i32], now: usize) {
     rebalanced(mirror, "gained", now);
     info!(mirror, ?shards, now, "shards gained");
 }
 
-/// The group takes shards away from this process, which keeps so many.
+/// The group takes shards away from this process, which has `now` of them left.
 pub(crate) fn revoked(mirror: &str, shards: &[i32], now: usize) {
     rebalanced(mirror, "revoked", now);
     info!(mirror, ?shards, now, "shards go to another process");
 }
 
-/// The group has put this process out.
+/// The group has put this process out, which has `now` shards left.
 pub(crate) fn lost(mirror: &str, shards: &[i32], now: usize) {
     rebalanced(mirror, "lost", now);
     warn!(mirror, ?shards, "shards lost: the group went on without this process");
