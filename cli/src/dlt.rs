@@ -16,7 +16,7 @@ use kferry_config::{Config, Mirror, is_internal};
 use kferry_mirror::connect_options;
 use kferry_mirror::dead_letters::Letter;
 use kferry_mirror::own_topics::dead_letter_topic;
-use kferry_mirror::partition::Side;
+use kferry_mirror::partition::{Direction, Side};
 use kferry_mirror::plan::PATIENCE;
 use kferry_mirror::state::{State, StateError};
 use kferry_wire::admin::groups::CommittedOffset;
@@ -272,9 +272,10 @@ impl Report {
                 continue;
             }
             found = true;
-            let is_source = state.as_ref().and_then(|state| state.leader(topic)).is_none_or(|leader| leader.leader == *mirror.source.name);
-            let sides = [(&source, topic, &on_source), (&target, image, &on_target)];
-            let (leader, follower) = if is_source { (&sides[0], &sides[1]) } else { (&sides[1], &sides[0]) };
+            let leadership = state.as_ref().and_then(|state| state.leader(topic));
+            let direction = leadership
+                .map_or(Direction::Forwards, |leadership| Direction::led_by(mirror, &leadership.leader).unwrap_or(Direction::Backwards));
+            let (leader, follower) = direction.leader_first((&source, topic, &on_source), (&target, image, &on_target));
             let dead: Arc<str> = dead_letter_topic(follower.1).into();
             let Some(there) = follower.2.topic(&dead).filter(|topic| topic.error.is_none()) else { continue };
             // It is the copy of an application's own dead letters.

@@ -125,7 +125,7 @@ impl Report {
         let map = state.map(&partition, mirror.offsets);
         (self.agreed, self.leader) = (kept.agreed, kept.leader.clone());
         self.segments = map.segments().to_vec();
-        let direction = if *kept.leader == *mirror.source.name { Direction::Forwards } else { Direction::Backwards };
+        let direction = Direction::led_by(mirror, &kept.leader).unwrap_or(Direction::Backwards);
         (self.source_offset, self.target_offset) = (args.at, args.at_target);
         let (asked, cluster) = match (args.at, args.at_target) {
             (None, None) => return Ok(None),
@@ -138,14 +138,11 @@ impl Report {
                 (at, &self.target)
             }
         };
-        let leaders = match direction {
-            Direction::Forwards => self.source_offset,
-            Direction::Backwards => self.target_offset,
-        };
+        let (on_leader, _) = direction.leader_first(self.source_offset, self.target_offset);
         if self.source_offset.is_none() || self.target_offset.is_none() {
             return Ok(Some(before(&map, asked, cluster)));
         }
-        if leaders.is_some_and(|offset| offset > kept.agreed) {
+        if on_leader.is_some_and(|offset| offset > kept.agreed) {
             return Ok(Some(format!(
                 "offset {asked} of {cluster} is not on the other side yet: the copy is at the leader's offset {}",
                 kept.agreed

@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use indicatif::{HumanBytes, HumanCount};
 use kferry_config::{Cluster, Mirror, collisions};
 use kferry_mirror::plan::{Holes, MirrorPlan, Mode, PATIENCE, TopicForecast};
-use kferry_mirror::topics::Action;
+use kferry_mirror::topics::{Action, Drift, Overridden};
 use kferry_wire::client::{Client, Topics};
 use kferry_wire::connection::ConnectOptions;
 use serde::Serialize;
@@ -219,10 +219,10 @@ fn details(topic: &TopicForecast, mirror: &MirrorPlan) -> String {
         let settings: Vec<_> = config.iter().map(|(key, value)| format!("{key}={value}")).collect();
         lines.push(format!("settings: {}", settings.join(", ")));
     }
-    for (key, theirs, ours) in &plan.overridden {
+    for Overridden { name: key, leader: theirs, follower: ours } in &plan.overridden {
         lines.push(format!("{key} is {ours} here, {theirs} on {}", plan.leader));
     }
-    for (key, wanted, has) in &plan.drift {
+    for Drift { name: key, wanted, has } in &plan.drift {
         lines.push(format!("{key} should be {wanted} and is {has}: the mirror leaves it so"));
     }
     lines.extend(plan.notes.iter().cloned());

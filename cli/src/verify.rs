@@ -17,7 +17,7 @@ use kferry_mirror::connect_options;
 use kferry_mirror::log::Keys;
 use kferry_mirror::log::{Allowed, Compared, FollowerReader, View, compare_keys};
 use kferry_mirror::partition::OffsetMap;
-use kferry_mirror::partition::Side;
+use kferry_mirror::partition::{Side, Skipped};
 use kferry_mirror::plan::PATIENCE;
 use kferry_mirror::state::{State, StateError};
 use kferry_mirror::topics::{self, Cluster};
@@ -167,7 +167,7 @@ struct Work {
     row: Row,
     sides: [Side; 2],
     compacted: bool,
-    skipped: Vec<(i64, i64)>,
+    skipped: Skipped,
     view: View,
     /// Where offsets are translated: up to which of the leader's the copy is. Others may have written behind it.
     agreed: i64,
@@ -189,14 +189,14 @@ impl MirrorReport {
 
         let mut work = Vec::new();
         for plan in plans {
-            let sides =
-                [Side { client: source.clone(), topic: plan.topic.clone() }, Side { client: target.clone(), topic: plan.target.clone() }];
-            let sides = if plan.leader == mirror.source.name { sides } else { [sides[1].clone(), sides[0].clone()] };
+            let on = |client: &Client, topic: &Arc<str>| Side { client: client.clone(), topic: topic.clone() };
+            let direction = plan.direction(mirror);
+            let sides: [Side; 2] = direction.leader_first(on(&source, &plan.topic), on(&target, &plan.target)).into();
             if let Some(error) = plan.error {
                 self.errors.push(format!("topic {}: {error}", plan.topic));
                 continue;
             }
-            let on_follower = if plan.leader == mirror.source.name { &on_target } else { &on_source };
+            let (_, on_follower) = direction.leader_first(&on_source, &on_target);
             let copied = on_follower.topic(&sides[1].topic).map_or(0, |topic| topic.partitions.len() as i32);
             if copied < plan.partitions {
                 let (topic, follower) = (&sides[1].topic, sides[1].cluster());
@@ -205,8 +205,7 @@ impl MirrorReport {
                     _ => format!("topic {}: {topic} on {follower} has {copied} of {} partitions yet", plan.topic, plan.partitions),
                 });
             }
-            // Either side compacts by its own settings.
-            let compacted = plan.compacted || plan.drift.iter().any(|(key, _, has)| key == "cleanup.policy" && has.contains("compact"));
+            let compacted = plan.is_compacted_somewhere();
             work.extend((0..copied.min(plan.partitions)).map(|partition| {
                 let row = Row {
                     topic: plan.topic.clone(),
@@ -223,8 +222,8 @@ impl MirrorReport {
                     skipped: 0,
                     notes: Vec::new(),
                 };
-                let view = View { map: OffsetMap::Same, direction: plan.direction(mirror), term: plan.term };
-                Work { row, sides: sides.clone(), compacted, skipped: Vec::new(), view, agreed: 0 }
+                let view = View { map: OffsetMap::Same, direction, term: plan.term };
+                Work { row, sides: sides.clone(), compacted, skipped: Skipped::default(), view, agreed: 0 }
             }));
         }
         ends(&mut work).await;

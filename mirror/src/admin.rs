@@ -14,14 +14,14 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::groups::Report;
+use crate::groups::GroupReport;
 use crate::overview::Overview;
 use crate::partition::Phase;
 
-/// Each mirror's partitions, by the mirror's name.
+/// The partitions and groups of each mirror of this process, by the mirror's name.
 pub type Mirrors = BTreeMap<Arc<str>, Arc<Overview>>;
 
-/// Serves until `stop`.
+/// Serves the admin address until `stop`.
 pub async fn serve(listener: TcpListener, metrics: PrometheusHandle, mirrors: Mirrors, stop: CancellationToken) {
     let mirrors = Arc::new(mirrors);
     let router = Router::new()
@@ -39,9 +39,9 @@ pub async fn serve(listener: TcpListener, metrics: PrometheusHandle, mirrors: Mi
 
 /// Ready when every partition of this process has been looked at: from then on what is behind is lag, and what stands still says why.
 async fn ready(State(mirrors): State<Arc<Mirrors>>) -> Response {
-    let Some((mirror, table)) = mirrors.iter().find(|(_, table)| !table.is_ready()) else { return "ready\n".into_response() };
-    let rows = table.rows();
-    let waiting = rows.iter().filter(|(_, known)| matches!(known.phase, Phase::Waiting | Phase::Comparing | Phase::Padding)).count();
+    let Some((mirror, overview)) = mirrors.iter().find(|(_, overview)| !overview.is_ready()) else { return "ready\n".into_response() };
+    let rows = overview.rows();
+    let waiting = rows.iter().filter(|(_, progress)| matches!(progress.phase, Phase::Waiting | Phase::Comparing | Phase::Padding)).count();
     let told = if rows.is_empty() {
         format!("{mirror}: no partition is known yet, or the process is not in the mirror's group\n")
     } else {
@@ -50,38 +50,39 @@ async fn ready(State(mirrors): State<Arc<Mirrors>>) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, told).into_response()
 }
 
+/// The JSON of `GET /partitions`.
 fn partitions(mirrors: &Mirrors) -> Value {
-    let rows = mirrors.iter().flat_map(|(mirror, table)| {
-        table.rows().into_iter().map(move |(partition, known)| {
+    let rows = mirrors.iter().flat_map(|(mirror, overview)| {
+        overview.rows().into_iter().map(move |(partition, progress)| {
             json!({
                 "mirror": &**mirror,
                 "topic": &*partition.topic,
                 "partition": partition.partition,
-                "phase": known.phase,
-                "reason": known.reason,
-                "agreed": known.agreed,
-                "leader_log_start": known.leader_log_start_offset,
-                "leader_end": known.leader_last_stable_offset,
-                "follower_log_start": known.follower_log_start_offset,
-                "lag_records": known.lag(),
-                "lag_seconds": known.behind_since.map_or(0.0, |since| since.elapsed().as_secs_f64()),
-                "skipped": known.skipped,
-                "segments": known.map.segments().len(),
+                "phase": progress.phase,
+                "reason": progress.reason,
+                "agreed": progress.agreed,
+                "leader_log_start": progress.leader_log_start_offset,
+                "leader_end": progress.leader_last_stable_offset,
+                "follower_log_start": progress.follower_log_start_offset,
+                "lag_records": progress.lag(),
+                "lag_seconds": progress.behind_since.map_or(0.0, |since| since.elapsed().as_secs_f64()),
+                "skipped": progress.skipped,
+                "segments": progress.map.segments().len(),
             })
         })
     });
     json!({ "partitions": rows.collect::<Vec<_>>() })
 }
 
-/// What each mirror's last pass over the groups found.
-fn last(mirrors: &Mirrors) -> Vec<(Arc<str>, Arc<Report>)> {
-    mirrors.iter().map(|(mirror, table)| (mirror.clone(), table.groups.report())).collect()
+/// The report of each mirror's last pass over the groups.
+fn last(mirrors: &Mirrors) -> Vec<(Arc<str>, Arc<GroupReport>)> {
+    mirrors.iter().map(|(mirror, overview)| (mirror.clone(), overview.groups.report())).collect()
 }
 
-/// A pass over the groups of each mirror, and what it found.
+/// `POST /groups/sync`: a pass over the groups of each mirror, and its report.
 async fn sync_groups(State(mirrors): State<Arc<Mirrors>>) -> Response {
-    let syncs = mirrors.iter().map(async |(mirror, table)| {
-        let report = table.groups.sync().await;
+    let syncs = mirrors.iter().map(async |(mirror, overview)| {
+        let report = overview.groups.sync().await;
         report.map(|report| (mirror.clone(), report))
     });
     let Some(reports) = join_all(syncs).await.into_iter().collect::<Option<Vec<_>>>() else {
@@ -90,7 +91,8 @@ async fn sync_groups(State(mirrors): State<Arc<Mirrors>>) -> Response {
     Json(groups(&reports)).into_response()
 }
 
-fn groups(reports: &[(Arc<str>, Arc<Report>)]) -> Value {
+/// The JSON of `GET /groups`.
+fn groups(reports: &[(Arc<str>, Arc<GroupReport>)]) -> Value {
     let passes = reports.iter().map(|(mirror, report)| {
         let mut pass = json!(**report);
         pass["mirror"] = json!(&**mirror);

@@ -13,7 +13,7 @@ use kferry_wire::log::{AppendError, append};
 use crate::own_topics::{create, dead_letter_topic};
 use crate::partition::{Refusal, Shard, Side};
 
-/// What is too large for its topic must have room in this one.
+/// `max.message.bytes` of a topic of dead letters: what is too large for its own topic must have room there.
 const MAX_MESSAGE_BYTES: &str = "104857600";
 
 /// What each header's name begins with.
@@ -21,34 +21,34 @@ const PREFIX: &str = "__connect.errors.";
 /// The headers that a dead letter gets behind those of the record, in this order.
 const HEADERS: [&str; 9] =
     ["topic", "partition", "offset", "timestamp", "connector.name", "task.id", "stage", "exception.class.name", "exception.message"];
-/// A record that the follower would not take.
+/// The stage of a dead letter that is a record which the follower would not take.
 const PRODUCE: &str = "PRODUCE";
-/// The bytes of a batch that cannot be read.
+/// The stage of a dead letter whose value is the bytes of a batch that cannot be read.
 const CONSUME: &str = "CONSUME";
 
-/// A record of a topic of dead letters.
+/// A dead letter: a record that the mirror could not copy, or a batch that it could not read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Letter {
     /// Its offset in the topic of dead letters.
     pub offset: i64,
-    /// The topic that it was read from, by its name there.
+    /// The topic that it was read from, by its name on the cluster that led it.
     pub topic: String,
-    /// The partition of that topic.
+    /// The partition that it was read from.
     pub partition: i32,
-    /// Its offset there.
+    /// Its offset in that partition; of a batch that cannot be read, the first one.
     pub original_offset: i64,
-    /// Kafka's error, or `UNKNOWN`.
+    /// Kafka's error, such as `MessageTooLarge`, or `UNKNOWN`.
     pub error: String,
-    /// Why it was left out.
+    /// Why it was left out, in words for an operator.
     pub reason: String,
-    /// Whether it is a record; otherwise its value is what could not be read.
+    /// Whether it is a record; otherwise the value of `record` is the bytes that could not be read.
     pub is_record: bool,
-    /// As it was, without the headers of a dead letter.
+    /// The record as it was on the leader, but for its offset, which is that in the topic of dead letters.
     pub record: Record,
 }
 
 impl Letter {
-    /// Reads what [`write()`] has written for a mirror. `None` is somebody else's record: others name topics so, too.
+    /// Reads a record of a topic of dead letters. `None` is one that this mirror did not write: others name topics so, too.
     pub fn read(mirror: &str, mut record: Record) -> Option<Self> {
         let added = record.headers.split_off(record.headers.len().checked_sub(HEADERS.len())?);
         let mut values = Vec::new();
@@ -71,33 +71,45 @@ impl Letter {
     }
 }
 
+/// What the header `connector.name` of a mirror's dead letters says.
 fn connector_name(mirror: &str) -> String {
     format!("kferry-mirror {mirror}")
 }
 
-/// Writes a record, or the bytes of a batch that cannot be read, to the topic of dead letters, which is created where it is missing,
-/// with so many replicas (see [`create`]).
-pub(crate) async fn write(
-    mirror: &str,
-    (leader, follower): (&Side, &Side),
-    partition: i32,
-    shard: &Shard,
-    refusal: &Refusal,
-    record: Option<Record>,
-    replication_factor: Option<u16>,
-) -> Result<(), AppendError> {
-    let client = &follower.client;
-    let topic: Arc<str> = dead_letter_topic(&follower.topic).into();
+/// The partition whose dead letters are written.
+pub(crate) struct Origin<'a> {
+    /// The mirror's name.
+    pub(crate) mirror: &'a str,
+    /// The topic on the cluster that leads it.
+    pub(crate) leader: &'a Side,
+    /// The topic on the cluster that follows, which gets the topic of dead letters too.
+    pub(crate) follower: &'a Side,
+    /// The number of the partition.
+    pub(crate) partition: i32,
+    /// The shard of the partition: nothing is written when that may not be.
+    pub(crate) shard: &'a Shard,
+    /// How many replicas a topic of dead letters is created with, as [`create`] takes it.
+    pub(crate) replication_factor: Option<u16>,
+}
+
+/// Writes a refused record, or without one the bytes of a batch that cannot be read, to the topic of dead letters, which is created where it is missing.
+///
+/// # Errors
+/// [`AppendError`]: the letter was not written, or it is not known whether it was. Written again it is there twice.
+pub(crate) async fn write(origin: &Origin<'_>, refusal: &Refusal, record: Option<Record>) -> Result<(), AppendError> {
+    let client = &origin.follower.client;
+    let topic: Arc<str> = dead_letter_topic(&origin.follower.topic).into();
     let metadata = client.metadata(Topics::Named(&[&topic])).await?;
     if metadata.topics.iter().all(|topic| topic.error.is_some()) {
         // A dead letter stays until somebody has seen to it.
         let configs = [("max.message.bytes", MAX_MESSAGE_BYTES), ("retention.ms", "-1")];
-        create(client, &topic, 1, replication_factor, &configs).await?;
+        create(client, &topic, 1, origin.replication_factor, &configs).await?;
     }
-    let letter = letter(mirror, &leader.partition(partition), refusal, record);
-    append(client, &TopicPartition::new(topic, 0), vec![letter], || shard.may_write()).await
+    let letter = letter(origin.mirror, &origin.leader.partition(origin.partition), refusal, record);
+    append(client, &TopicPartition::new(topic, 0), vec![letter], || origin.shard.may_write()).await
 }
 
+/// The dead letter of a record of `from`, or of the refused bytes.
 fn letter(mirror: &str, from: &TopicPartition, refusal: &Refusal, record: Option<Record>) -> Record {
     let stage = if record.is_some() { PRODUCE } else { CONSUME };
     let now = jiff::Timestamp::now().as_millisecond();

@@ -53,7 +53,7 @@ use std::time::Duration;
 
 use kferry_wire::connection::ConnectOptions;
 
-/// How a mirror connects.
+/// How the mirror of this name connects to both clusters.
 pub fn connect_options(mirror: &str) -> ConnectOptions {
     ConnectOptions { client_id: format!("kferry-mirror-{mirror}"), request_timeout: Duration::from_secs(40), ..ConnectOptions::default() }
 }

@@ -95,16 +95,16 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let listener = listener.with_context(|| {
         format!("cannot listen on {admin}, [admin] mirror_bind; if another kferry-mirror is on it, start this one with --admin-bind 127.0.0.1:PORT")
     })?;
-    let named: Mirrors = mirrors.iter().map(|(mirror, table)| (mirror.name.clone(), table.clone())).collect();
+    let named: Mirrors = mirrors.iter().map(|(mirror, overview)| (mirror.name.clone(), overview.clone())).collect();
     let serving = tokio::spawn(admin::serve(listener, metrics, named.clone(), stop.clone()));
     let showing = tokio::spawn(progress::show(named, options.once, stop.clone()));
     tokio::spawn(stop_on_signals(stop.clone())?);
     tell!(messages::READY, version = env!("CARGO_PKG_VERSION"), config = %args.config.display(), mirrors = mirrors.len(), %admin);
 
     let mut running = JoinSet::new();
-    for (mirror, table) in mirrors {
+    for (mirror, overview) in mirrors {
         let (options, stop) = (options.clone(), stop.clone());
-        running.spawn(async move { (mirror.name.clone(), one(mirror, options, table, stop).await) });
+        running.spawn(async move { (mirror.name.clone(), one(mirror, options, overview, stop).await) });
     }
     let mut code = ExitCode::SUCCESS;
     while let Some(ended) = running.join_next().await {
@@ -129,11 +129,11 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 /// One mirror, from the moment that its target can be reached.
-async fn one(mirror: Arc<Mirror>, options: Options, table: Arc<Overview>, stop: CancellationToken) -> Outcome {
+async fn one(mirror: Arc<Mirror>, options: Options, overview: Arc<Overview>, stop: CancellationToken) -> Outcome {
     let mut pause = std::time::Duration::from_secs(1);
     loop {
         let begun = tokio::select! {
-            begun = Run::begin(mirror.clone(), options.clone(), table.clone(), Member::join) => begun,
+            begun = Run::begin(mirror.clone(), options.clone(), overview.clone(), Member::join) => begun,
             () = stop.cancelled() => return Outcome::default(),
         };
         match begun {

@@ -1,5 +1,5 @@
-//! The metrics: their names, and what each means. They are set where the event is told: in the `events` of [`crate::copy`], [`crate::groups`],
-//! [`crate::shards`] and [`crate::run`], each with its log line.
+//! The metrics: their names, and what each means. They are set where the event is told: in the `events` of `copy`, `groups`, `shards` and `run`, each
+//! with its log line.
 //!
 //! Label values are bounded: mirrors are names of the file, topics and partitions those that it selects.
 
@@ -65,7 +65,7 @@ pub const COUNTERS: &[(&str, &str)] = &[
 /// Sets the process's recorder and says what each metric means.
 ///
 /// # Errors
-/// If the process has a recorder already.
+/// The process has a recorder already; that one stays.
 pub fn install() -> anyhow::Result<PrometheusHandle> {
     let handle = PrometheusBuilder::new().install_recorder()?;
     for (name, help) in GAUGES {

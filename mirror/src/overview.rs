@@ -1,4 +1,4 @@
-//! All partitions and groups of a mirror that are this process's, for everybody to see.
+//! The partitions and groups of a mirror that this process looks after, for everybody to see.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,23 +9,24 @@ use kferry_wire::client::TopicPartition;
 use crate::groups::GroupReports;
 use crate::partition::{Phase, Progress, Status};
 
-/// All partitions and groups of a mirror that are this process's, for everybody to see.
+/// The partitions and groups of a mirror that this process looks after, for everybody to see.
 #[derive(Default)]
 pub struct Overview {
     rows: Mutex<BTreeMap<TopicPartition, Arc<Status>>>,
+    /// See [`is_ready`](Self::is_ready).
     pub(crate) ready: AtomicBool,
-    /// Offsets of groups.
+    /// What the last pass over the groups found.
     pub groups: GroupReports,
 }
 
 impl Overview {
-    /// What is known of each.
+    /// The progress of each partition, by the topic's name on the mirror's source.
     pub fn rows(&self) -> Vec<(TopicPartition, Progress)> {
         let rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
         rows.iter().map(|(partition, status)| (partition.clone(), status.lock().clone())).collect()
     }
 
-    /// What a partition is doing; `None` is not one of this process.
+    /// The phase of a partition; `None` is not one of this process.
     pub fn phase(&self, partition: &TopicPartition) -> Option<Phase> {
         let rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
         rows.get(partition).map(|status| status.lock().phase)
@@ -36,6 +37,7 @@ impl Overview {
         self.ready.load(Ordering::Relaxed)
     }
 
+    /// Changes which partitions there are.
     pub(crate) fn change(&self, change: impl FnOnce(&mut BTreeMap<TopicPartition, Arc<Status>>)) {
         change(&mut self.rows.lock().unwrap_or_else(PoisonError::into_inner));
     }

@@ -6,21 +6,21 @@ use kferry_wire::tell;
 
 use crate::messages;
 
-/// The topic of a mirror's state.
+/// The name of the topic that holds a mirror's state, on its target.
 pub fn state_topic(mirror: &str) -> String {
     format!("__kferry.mirror.{mirror}")
 }
 
-/// The topic of dead letters of a topic.
+/// The name of the topic that holds the dead letters of a copy, beside it.
 pub fn dead_letter_topic(topic: &str) -> String {
     format!("{topic}.DLT")
 }
 
-/// Creates a topic. It has `replication_factor` replicas, or as many as the cluster gives by itself (`default.replication.factor`): how many
+/// Creates a topic with these settings (name and value). It has `replication_factor` replicas, or as many as the cluster gives by itself (`default.replication.factor`): how many
 /// brokers are up just now says nothing, as one may be away.
 ///
 /// # Errors
-/// [`ClientError`]
+/// [`ClientError`]: the topic was not created, or it is not known whether it was. One that is there already is an error too.
 pub async fn create(
     client: &Client,
     topic: &str,

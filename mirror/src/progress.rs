@@ -1,4 +1,4 @@
-//! How far it is: a bar for each mirror on a terminal, a line now and then elsewhere.
+//! How far the mirrors are, on standard error: a bar for each on a terminal, a line now and then elsewhere.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::{Arc, LazyLock};
@@ -13,11 +13,13 @@ use crate::messages;
 use crate::overview::Overview;
 use crate::partition::Phase;
 
-/// The bars, which log lines must not write over.
+/// The bars of this process, which log lines must not write over.
 static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
+/// Between two updates of the bars.
 const BAR: Duration = Duration::from_millis(250);
+/// Between two lines, where standard error is no terminal.
 const LINE: Duration = Duration::from_secs(10);
-/// Behind by fewer records than this nobody waits for it.
+/// How many records a mirror that runs on has to be behind before a line says so.
 const NEWS: u64 = 1_000;
 
 /// Standard error for log lines: above the bars, if there are any.
@@ -25,6 +27,7 @@ pub fn stderr() -> impl io::Write {
     Lines(Vec::new())
 }
 
+/// A writer that keeps what it gets until it is flushed or dropped, and then writes it above the bars.
 struct Lines(Vec<u8>);
 
 impl io::Write for Lines {
@@ -41,15 +44,16 @@ impl io::Write for Lines {
 
 impl Drop for Lines {
     fn drop(&mut self) {
-        // Nobody is left to tell.
+        // Where standard error cannot be written, nobody can be told of it.
         let _ = self.flush();
     }
 }
 
-/// Shows all mirrors until `stop`; lines are also written while a mirror that runs on is far behind.
+/// Shows how far each mirror is until `stop`. Lines are written with `once`, and while a mirror is more than [`NEWS`] records behind or has partitions
+/// that stand still.
 pub async fn show(mirrors: Mirrors, once: bool, stop: CancellationToken) {
     let terminal = io::stderr().is_terminal();
-    let mut shown: Vec<_> = mirrors.into_iter().map(|(name, table)| Shown::new(name, table, terminal)).collect();
+    let mut shown: Vec<_> = mirrors.into_iter().map(|(name, overview)| Shown::new(name, overview, terminal)).collect();
     while !stop.is_cancelled() {
         tokio::select! {
             () = tokio::time::sleep(if terminal { BAR } else { LINE }) => {}
@@ -66,39 +70,50 @@ pub async fn show(mirrors: Mirrors, once: bool, stop: CancellationToken) {
     }
 }
 
+/// A mirror and what was last shown of it.
 struct Shown {
     name: Arc<str>,
-    table: Arc<Overview>,
+    overview: Arc<Overview>,
+    /// `None` where standard error is no terminal.
     bar: Option<ProgressBar>,
-    /// Records that were there already when it began, of each look the first.
-    began: Option<(u64, Instant)>,
-    last: (u64, u64, Instant),
+    /// Offsets that were copied already at the first update.
+    began: Option<u64>,
+    last: Update,
+}
+
+/// What an update of the bars begins with.
+struct Update {
+    /// Offsets that were copied, all partitions together.
+    copied: u64,
+    /// Bytes that this process has produced.
+    bytes: u64,
+    at: Instant,
 }
 
 impl Shown {
-    fn new(name: Arc<str>, table: Arc<Overview>, terminal: bool) -> Self {
+    fn new(name: Arc<str>, overview: Arc<Overview>, terminal: bool) -> Self {
         let bar = terminal.then(|| {
             let style = ProgressStyle::with_template("{prefix} {bar:30} {percent:>3}% {msg}").expect("a template of ours");
             BARS.add(ProgressBar::new(0).with_style(style).with_prefix(name.to_string()))
         });
-        Self { name, table, bar, began: None, last: (0, 0, Instant::now()) }
+        Self { name, overview, bar, began: None, last: Update { copied: 0, bytes: 0, at: Instant::now() } }
     }
 
     fn update(&mut self, once: bool) {
         let (mut copied, mut end, mut bytes) = (0, 0, 0);
         let mut stopped = 0;
-        for (_, known) in self.table.rows() {
-            stopped += usize::from(matches!(known.phase, Phase::Failed | Phase::Diverged));
-            let until = if once { known.goal.unwrap_or(known.leader_last_stable_offset) } else { known.leader_last_stable_offset };
-            copied += (known.agreed.min(until) - known.leader_log_start_offset).max(0) as u64;
-            end += (until - known.leader_log_start_offset).max(0) as u64;
-            bytes += known.bytes;
+        for (_, progress) in self.overview.rows() {
+            stopped += usize::from(matches!(progress.phase, Phase::Failed | Phase::Diverged));
+            let until = if once { progress.goal.unwrap_or(progress.leader_last_stable_offset) } else { progress.leader_last_stable_offset };
+            copied += (progress.agreed.min(until) - progress.leader_log_start_offset).max(0) as u64;
+            end += (until - progress.leader_log_start_offset).max(0) as u64;
+            bytes += progress.bytes;
         }
-        let (began, _) = *self.began.get_or_insert((copied, Instant::now()));
-        let (last_copied, last_bytes, at) = std::mem::replace(&mut self.last, (copied, bytes, Instant::now()));
-        let seconds = at.elapsed().as_secs_f64().max(0.001);
-        let records_per_second = copied.saturating_sub(last_copied) as f64 / seconds;
-        let bytes_per_second = HumanBytes((bytes.saturating_sub(last_bytes) as f64 / seconds) as u64);
+        let began = *self.began.get_or_insert(copied);
+        let last = std::mem::replace(&mut self.last, Update { copied, bytes, at: Instant::now() });
+        let seconds = last.at.elapsed().as_secs_f64().max(0.001);
+        let records_per_second = copied.saturating_sub(last.copied) as f64 / seconds;
+        let bytes_per_second = HumanBytes((bytes.saturating_sub(last.bytes) as f64 / seconds) as u64);
         let behind = end.saturating_sub(copied);
         let left = if records_per_second > 0.0 {
             HumanDuration(Duration::from_secs_f64((behind as f64 / records_per_second).min(1e9))).to_string()

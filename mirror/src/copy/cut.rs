@@ -15,9 +15,9 @@ use bytes::{Bytes, BytesMut};
 use kferry_wire::batch::{self, Batch, BatchError, Codec, DECODED_LIMIT, Entry, Record, Stamp, TimestampType};
 use kferry_wire::log::Transactions;
 
-/// Below this a batch costs the target more for being a batch than for its bytes.
+/// Batches of fewer bytes are put together: one costs the target more for being a batch than for its bytes.
 const SMALL_BATCH: usize = 8 * 1024;
-/// So many bytes of small batches are put into one.
+/// The most bytes of small batches that are put into one.
 const COALESCED: usize = 64 * 1024;
 /// The most bytes of a batch that is put together here, whatever the follower's `max.message.bytes` allows: a request with it must fit into
 /// `socket.request.max.bytes`, which is 100 MiB if nobody has lowered it.
@@ -28,29 +28,27 @@ const LARGEST: usize = 16 * 1024 * 1024;
 pub(crate) enum Piece {
     /// A batch to append.
     Data(Data),
-    /// Offsets that hold no record: markers on the follower.
+    /// Offsets of the leader without a record, to be filled on the follower.
     Hole(Hole),
 }
 
 /// A batch, ready to be produced.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Data {
-    /// The offset of its first record.
+    /// The offset of its first record on the leader.
     pub(crate) offset: i64,
-    /// How many records, one each offset.
+    /// How many records it has, one at each offset from there on.
     pub(crate) count: i32,
-    /// The latest timestamp in it, in ms since the epoch.
-    pub(crate) max_timestamp: i64,
-    /// The batch with the mirror's stamp.
+    /// The batch as it is sent, with the mirror's producer id and sequence.
     pub(crate) bytes: Bytes,
-    /// How it came to be.
+    /// How the batch came to be.
     pub(crate) path: Path,
 }
 
-/// Offsets without records.
+/// Offsets of the leader without a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Hole {
-    /// The offsets.
+    /// The offsets; at least one.
     pub(crate) offsets: Range<i64>,
 }
 
@@ -63,14 +61,14 @@ pub(crate) enum Path {
     Deep(Reason),
 }
 
-/// Why the header alone would not do.
+/// Why it was not enough to rewrite a batch's header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Reason {
     /// Offsets are missing inside of the batch: it was compacted.
     Holes,
-    /// The copy begins in its middle.
+    /// The copy begins in the middle of the batch.
     Entered,
-    /// Magic 0 or 1.
+    /// The batch is of magic 0 or 1.
     OldMagic,
     /// The broker's clock is the timestamp of its records.
     LogAppendTime,
@@ -96,28 +94,31 @@ impl Path {
 #[derive(Debug, thiserror::Error)]
 #[error("{error}")]
 pub(crate) struct Unreadable {
-    /// Its offsets, as far as its header can be believed; empty if it cannot.
+    /// Its offsets on the leader, as far as its header can be believed; empty if it cannot.
     pub(crate) offsets: Range<i64>,
-    /// Why.
+    /// Why it cannot be read.
     pub(crate) error: BatchError,
-    /// Its bytes; all from it on where its length cannot be believed.
+    /// Its bytes; all bytes from its first on if its length cannot be believed.
     pub(crate) bytes: Bytes,
 }
 
 /// Cuts one partition's log into pieces, from an offset on.
 #[derive(Debug)]
 pub(crate) struct Cutter {
+    /// The first offset of the leader that was not cut yet.
     at: i64,
     producer_id: i64,
+    /// The sequence of the next record under that producer id.
     sequence: i32,
+    /// Whether small batches are put together.
     coalesce: bool,
     /// The most bytes that a batch put together from several may have.
     coalesced: usize,
     /// The most bytes that a batch of decoded records may have, if it has more than one.
     largest: usize,
-    /// Records up to here go one by one.
+    /// Records below this offset get a batch each.
     single_until: i64,
-    /// Offsets whose records are left out.
+    /// Offsets whose records are left out, below `single_until`.
     skip: HashSet<i64>,
 }
 
@@ -144,19 +145,19 @@ impl Cutter {
         self
     }
 
-    /// The first offset that has not been cut.
+    /// The first offset of the leader that was not cut yet.
     pub(crate) fn at(&self) -> i64 {
         self.at
     }
 
-    /// Goes on behind offsets that cannot be read, as a hole.
+    /// Makes a hole of the offsets up to `to`, which cannot be read, and goes on there.
     pub(crate) fn leap(&mut self, to: i64) -> Piece {
         let hole = Hole { offsets: self.at..to };
         self.at = to;
         Piece::Hole(hole)
     }
 
-    /// Cuts what a Fetch answer with isolation level `read_committed` brought of the partition. A record or batch that lies before the offset
+    /// Cuts what a Fetch response with isolation level `read_committed` brought of the partition. A record or batch that lies before the offset
     /// at which this one is, is left out: a broker answers with whole batches.
     ///
     /// # Errors
@@ -235,7 +236,7 @@ impl Cutter {
         Ok(())
     }
 
-    /// Why a batch must be decoded.
+    /// Why a batch must be decoded; `None` if it need not be.
     fn reason(&self, batch: &Batch) -> Option<Reason> {
         if batch.base_offset() < self.single_until {
             Some(Reason::Single)
@@ -254,7 +255,7 @@ impl Cutter {
         let mut bytes = BytesMut::with_capacity(batch.len());
         let count = batch.count();
         batch.rewrite(self.stamp(), &mut bytes);
-        self.data(count, batch.max_timestamp(), bytes.freeze(), Path::Raw, pieces);
+        self.data(count, bytes.freeze(), Path::Raw, pieces);
     }
 
     fn deep(&mut self, entry: &Entry, reason: Reason, codec: Codec, pieces: &mut Vec<Piece>) -> Result<(), BatchError> {
@@ -270,7 +271,7 @@ impl Cutter {
         Ok(())
     }
 
-    /// What was gathered of small batches: one alone passes as it is.
+    /// Makes one batch of the small batches that were gathered. One alone passes as it is.
     fn flush(&mut self, small: &mut Vec<Batch>, pieces: &mut Vec<Piece>) -> Result<(), BatchError> {
         match &small[..] {
             [] => return Ok(()),
@@ -306,18 +307,17 @@ impl Cutter {
             return self.encode(second, codec, reason, pieces);
         }
         let bytes = encoded?;
-        let max_timestamp = records.iter().map(|record| record.timestamp).max().unwrap_or(-1);
-        self.data(records.len() as i32, max_timestamp, bytes, Path::Deep(reason), pieces);
+        self.data(records.len() as i32, bytes, Path::Deep(reason), pieces);
         Ok(())
     }
 
-    fn data(&mut self, count: i32, max_timestamp: i64, bytes: Bytes, path: Path, pieces: &mut Vec<Piece>) {
-        pieces.push(Piece::Data(Data { offset: self.at, count, max_timestamp, bytes, path }));
+    fn data(&mut self, count: i32, bytes: Bytes, path: Path, pieces: &mut Vec<Piece>) {
+        pieces.push(Piece::Data(Data { offset: self.at, count, bytes, path }));
         self.at += i64::from(count);
         self.sequence = next_sequence(self.sequence, i64::from(count));
     }
 
-    /// Up to an offset, if that is not where we are. Holes in a row are one.
+    /// Makes a hole of the offsets up to `to`, if there are any. Holes in a row are one.
     fn hole(&mut self, to: i64, pieces: &mut Vec<Piece>) {
         if to <= self.at {
             return;
@@ -334,15 +334,17 @@ impl Cutter {
     }
 }
 
-/// Sequences are 31 bits and start again at 0 (`DefaultRecordBatch.incrementSequence`).
+/// The sequence that is `count` records behind this one. Sequences are 31 bits and start again at 0 (`DefaultRecordBatch.incrementSequence`).
 pub(crate) fn next_sequence(sequence: i32, count: i64) -> i32 {
     ((i64::from(sequence) + count) & i64::from(i32::MAX)) as i32
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use kferry_wire::log::AbortedTransaction;
     use proptest::prelude::*;
+
+    use super::*;
 
     const TRANSACTIONAL: u8 = 1 << 4;
     const CONTROL: u8 = 1 << 5;
@@ -542,7 +544,8 @@ mod tests {
                 }
                 let answer: Vec<u8> = rest.iter().take(answers.next().unwrap()).flat_map(|(_, bytes)| bytes.clone()).collect();
                 // And does not speak of transactions that were over before it (`TransactionIndex.collectAbortedTxns`).
-                let aborted = aborted.iter().filter(|(_, _, marker)| *marker >= cutter.at()).map(|&(id, first, _)| (id, first));
+                let aborted = aborted.iter().filter(|(_, _, marker)| *marker >= cutter.at());
+                let aborted = aborted.map(|&(producer_id, first_offset, _)| AbortedTransaction { producer_id, first_offset });
                 cutter.cut(answer.into(), &mut Transactions::new(aborted), &mut pieces).unwrap();
             }
             let (records, at) = written(&pieces, from, 7, i32::MAX - 5);

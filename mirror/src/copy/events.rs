@@ -11,25 +11,25 @@ use crate::messages;
 use crate::metrics::{self as names, BATCHES, BYTES, COMPARED, ERRORS, MARKERS, RECORDS, SKIPPED};
 use crate::partition::{Phase, Refusal};
 
-/// A batch landed where it belongs.
+/// A batch was copied: it is on the follower, where it belongs.
 pub(crate) fn copied(job: &PartitionJob, data: &Data) {
     counter!(RECORDS, "mirror" => job.mirror.clone()).increment(data.count as u64);
     counter!(BYTES, "mirror" => job.mirror.clone()).increment(data.bytes.len() as u64);
     counter!(BATCHES, "mirror" => job.mirror.clone(), "path" => data.path.label()).increment(1);
 }
 
-/// Offsets were filled with markers.
+/// Offsets without a record were filled with markers.
 pub(crate) fn filled(job: &PartitionJob, offsets: i64) {
     counter!(MARKERS, "mirror" => job.mirror.clone()).increment(offsets as u64);
 }
 
-/// Both logs were compared.
+/// Both logs of a partition were compared.
 pub(crate) fn compared(job: &PartitionJob, compared: &Compared) {
     counter!(COMPARED, "mirror" => job.mirror.clone()).increment(compared.equal);
     debug!(mirror = &*job.mirror, partition = %job.topic_partition(), equal = compared.equal, "compared");
 }
 
-/// A partition rests, in this phase and for this reason, after so many failures in a row.
+/// A partition was handed back and rests, in this phase and for this reason. `failures` is how often in a row it was, without having got on.
 pub(crate) fn handed_back(job: &PartitionJob, phase: Phase, reason: Option<&str>, failures: u32) {
     match (phase, reason) {
         (Phase::Waiting, Some(reason)) => interrupted(job, reason, failures),

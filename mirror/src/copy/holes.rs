@@ -30,29 +30,34 @@ use tokio::time::{Instant, sleep};
 
 use crate::partition::{Handback, Shard, Side};
 
-/// Markers in one request.
+/// The most markers in one request.
 const AT_ONCE: i64 = 1_000;
-/// Offsets that share a producer id of markers: a broker remembers each id for a day.
+/// How many offsets share a producer id of markers: a broker remembers each id for a day.
 const BLOCK: i64 = 512;
-/// Bits of a writer's number in a marker's coordinator epoch (31 bits, 9 of them for the place in the block), and how many of them are left
-/// out in its producer epoch (15 bits).
+/// Bits of a writer's number in a marker's coordinator epoch, which has 31: 9 are for the offset's place in its [`BLOCK`].
 const WRITER_BITS: u32 = 22;
+/// How many of these bits the marker's producer epoch, which has 15, leaves out.
 const LEFT_OUT: u32 = 16;
-/// Sets of producer ids that are tried one after the other, and how far they are from each other.
+/// How many sets of producer ids are tried one after the other, where a broker refuses the markers of one.
 const SETS: i64 = 4;
+/// The difference of the producer ids of two sets.
 const SET: i64 = 1 << 54;
-/// The bit that no producer id of the mirror's batches has.
+/// The bit that producer ids of markers have, and none of the mirror's batches has.
 const MARKERS: i64 = 1 << 61;
-/// Above this an empty transaction for each offset would take minutes: the right to write markers is the better way.
+/// The most offsets that are filled with an empty transaction each. More would take minutes: the right to write markers is the better way.
 const TRANSACTIONS: i64 = 50_000;
-/// What a broker may still do after its answer was lost is done by then.
+/// How long a log end has to stay as it is until it counts as resting: what a broker still does after its response was lost is done by then.
 const REST: Duration = Duration::from_secs(2);
-/// How long the coordinator keeps a transaction open that we did not end.
+/// `transaction.timeout.ms` of the empty transactions: after it the coordinator ends one that kferry has left open.
 const TRANSACTION: Duration = Duration::from_mins(1);
-/// How long markers of transactions that have ended may take to land.
+/// How long markers may take to be in the log after the broker has answered.
 const LANDED: Duration = Duration::from_secs(30);
 
-/// Fills the offsets, with markers or with empty transactions. `producer_id` is the one of the mirror's batches there.
+/// Fills these offsets of the follower, with markers or, where those are refused, with empty transactions. `producer_id` is the one of the mirror's batches
+/// there.
+///
+/// # Errors
+/// Why the partition goes back. Some of the offsets may be filled then.
 pub(crate) async fn fill(side: Side, partition: i32, producer_id: i64, offsets: Range<i64>, shard: Arc<Shard>) -> Result<(), Handback> {
     match markers(&side, partition, producer_id, offsets.clone(), &shard).await? {
         None => Ok(()),
@@ -60,8 +65,11 @@ pub(crate) async fn fill(side: Side, partition: i32, producer_id: i64, offsets: 
     }
 }
 
-/// Fills the offsets with markers, or says why the mirror may not write any. Their producer ids are beside the one of the mirror's batches there,
-/// so that they leave its sequence alone.
+/// Fills these offsets of the follower with markers; `Some` is the broker's refusal because a right is missing, and nothing is filled. The markers' producer
+/// ids are beside the one of the mirror's batches there, so that they leave its sequence alone.
+///
+/// # Errors
+/// Why the partition goes back. Some of the offsets may be filled then.
 pub(crate) async fn markers(
     side: &Side,
     partition: i32,
@@ -78,8 +86,8 @@ pub(crate) async fn markers(
         if !shard.may_write() {
             return Err(Handback::no_lease());
         }
-        let mut answers = side.client.write_txn_markers(&markers).await;
-        match answers.remove(&side.partition(partition)).expect("what was sent is answered") {
+        let mut results = side.client.write_txn_markers(&markers).await;
+        match results.remove(&side.partition(partition)).expect("what was sent is answered") {
             Ok(()) => at += count,
             Err(error) if error.code() == Some(ResponseError::ClusterAuthorizationFailed) && at == offsets.start => {
                 return Ok(Some(error));
@@ -99,7 +107,7 @@ pub(crate) async fn markers(
     Ok(None)
 }
 
-/// Whether a batch is a marker of a mirror's.
+/// Whether a batch is a marker that a mirror wrote to fill an offset.
 pub(crate) fn is_marker(batch: &Batch) -> bool {
     batch.is_control() && batch.producer_id() & (1 << 62 | MARKERS) == 1 << 62 | MARKERS
 }
@@ -119,7 +127,7 @@ fn marker(partition: TopicPartition, producer_id: i64, offset: i64, writer: i32)
     }
 }
 
-/// One empty transaction for each offset.
+/// Fills these offsets with one empty transaction each, because markers are `refused`.
 async fn transactions(side: &Side, partition: i32, offsets: Range<i64>, refused: &ClientError, shard: &Shard) -> Result<(), Handback> {
     let count = offsets.end - offsets.start;
     if count > TRANSACTIONS {
@@ -175,13 +183,13 @@ async fn begin(side: &Side, partition: i32, id: &str) -> Result<(Producer, i64),
     Ok((producer, side.client.log_end(&side.topic, partition).await?))
 }
 
-/// The marker of a transaction without records.
+/// Ends the transaction, which has no records: its marker fills the offset.
 async fn end(side: &Side, partition: i32, id: &str, producer: Producer) -> Result<(), ClientError> {
     side.client.add_partitions_to_txn(id, producer, &[side.partition(partition)]).await?;
     side.client.end_txn(id, producer, false).await
 }
 
-/// Waits until the log end is where it should be.
+/// Waits until the follower's log end is `expected`.
 async fn landed(side: &Side, partition: i32, expected: i64) -> Result<(), Handback> {
     let deadline = Instant::now() + LANDED;
     loop {
@@ -200,7 +208,7 @@ async fn landed(side: &Side, partition: i32, expected: i64) -> Result<(), Handba
     }
 }
 
-/// Waits until the log end moves no more, and says where that is; `None` if it cannot be told.
+/// Waits until the follower's log end moves no more, and gives it; `None` if it still moves after half a minute, or the cluster does not tell.
 async fn rest(side: &Side, partition: i32) -> Option<i64> {
     let mut last = None;
     for _ in 0..15 {

@@ -16,38 +16,38 @@ pub(crate) struct PartitionJob {
     pub(crate) mirror: Arc<str>,
     /// The topic's name on the mirror's source: by it the mirror speaks of the topic, whoever leads.
     pub(crate) topic: Arc<str>,
-    /// Which partition.
+    /// The number of the partition.
     pub(crate) partition: i32,
-    /// Where the records come from.
+    /// The topic on the cluster that leads it, where the records come from.
     pub(crate) leader: Side,
-    /// Where they go to.
+    /// The topic on the cluster that follows, where they go to.
     pub(crate) follower: Side,
-    /// Grows by one with each change of the leader.
+    /// The leader's term: it grows by one with each change of the leader.
     pub(crate) term: i32,
-    /// Where the segments of a partition whose offsets are translated are kept.
+    /// The mirror's state, where the segments of a partition are kept whose offsets are translated.
     pub(crate) state: State,
     /// Whether the leader's log is compacted: then either side may miss records that the other still has.
     pub(crate) compacted: bool,
     /// The follower's `max.message.bytes`.
     pub(crate) max_message_bytes: usize,
-    /// What everybody may see of it.
+    /// The partition's progress, for everybody to see.
     pub(crate) status: Arc<Status>,
-    /// What allows it to be written.
+    /// The shard of the partition: nothing is written when that may not be.
     pub(crate) shard: Arc<Shard>,
     /// Cancelled when the partition is to be handed back: a child of its shard's.
     pub(crate) stop: CancellationToken,
-    /// What a refusal has taught.
+    /// How the batches of records that were refused are to be copied.
     pub(crate) caution: Caution,
 }
 
-/// Records that were refused, and the batches that they are in.
+/// How batches are to be copied that a broker has refused, or that cannot be read.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Caution {
-    /// Records below this offset go one by one.
+    /// Records below this offset of the leader are copied one by one.
     pub(crate) single_until: i64,
-    /// These are left out.
+    /// Offsets of the leader whose records are left out.
     pub(crate) skip: HashSet<i64>,
-    /// Here is a batch that cannot be read, and it is left out.
+    /// Offsets of an unreadable batch of the leader, to be skipped as one hole.
     pub(crate) leap: Option<Range<i64>>,
 }
 
@@ -57,7 +57,7 @@ impl PartitionJob {
         TopicPartition::new(self.topic.clone(), self.partition)
     }
 
-    /// The id that the mirror writes under.
+    /// The producer id under which the mirror writes to the partition.
     pub(crate) fn producer_id(&self) -> i64 {
         producer_id(&self.mirror, &self.topic, self.partition, self.term)
     }

@@ -1,4 +1,4 @@
-//! What all lanes together may hold and send.
+//! How many bytes all lanes together may hold and send.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -6,27 +6,27 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Bytes of records that all lanes together may hold.
+/// The most bytes of records that all lanes together hold.
 pub(crate) const MEMORY: usize = 256 << 20;
 
-/// How much of a lane's memory is used for what.
+/// How many bytes lanes may hold and send.
 pub(crate) struct Limits {
-    /// Bytes of a Fetch answer, and of what waits to be produced before the next one is asked for.
+    /// The most bytes of a Fetch response, and of what a lane has fetched and not yet produced when it fetches again.
     pub(crate) fetch_bytes: usize,
-    /// The same of one partition.
+    /// The most bytes of one partition in a Fetch response, and that it has fetched and not yet produced when it is fetched again.
     pub(crate) partition_bytes: usize,
-    /// Bytes of a Produce request.
+    /// A Produce request gets no further batch when it has this many bytes.
     pub(crate) produce_bytes: usize,
-    /// Bytes that all lanes together hold: fetched, waiting and in flight.
+    /// The most bytes that all lanes together hold: in a Fetch response, waiting to be produced, and in flight.
     pub(crate) memory: usize,
-    /// How many lanes there are.
+    /// How many lanes run.
     pub(crate) lanes: AtomicUsize,
-    /// `max_bytes_per_second`.
+    /// The mirror's `max_bytes_per_second`.
     pub(crate) rate: Rate,
 }
 
 impl Limits {
-    /// Bytes that one lane may hold. It has its share for itself: what a broker that hangs does not take is no other lane's.
+    /// The most bytes that one lane may hold. It has its share for itself: what a broker that hangs does not take is no other lane's.
     pub(crate) fn share(&self) -> usize {
         self.memory / self.lanes.load(Ordering::Relaxed).max(1)
     }
@@ -34,17 +34,19 @@ impl Limits {
 
 /// A bound of bytes per second, over all lanes.
 pub(crate) struct Rate {
+    /// `None` is no bound.
     per_second: Option<f64>,
+    /// When what was fetched so far is within the bound.
     next: Mutex<Instant>,
 }
 
 impl Rate {
-    /// So many; `None` is no bound.
+    /// A bound of `per_second` bytes a second; `None` is no bound.
     pub(crate) fn new(per_second: Option<u64>) -> Self {
         Self { per_second: per_second.map(|bytes| bytes as f64), next: Mutex::new(Instant::now()) }
     }
 
-    /// When to go on after so many bytes.
+    /// When the next Fetch may be sent, after one that brought this many bytes.
     pub(crate) fn after(&self, bytes: usize) -> Instant {
         let now = Instant::now();
         let Some(per_second) = self.per_second else { return now };

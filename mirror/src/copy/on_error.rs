@@ -5,29 +5,32 @@ use kferry_wire::batch::{self, DECODED_LIMIT, Record};
 
 use super::events;
 use super::job::PartitionJob;
-use crate::dead_letters;
+use crate::dead_letters::{self, Origin};
 use crate::partition::Refusal;
 use crate::state::{PartitionState, State};
 
-/// What to do with a refusal.
+/// What to do with refused records.
 pub(crate) enum OnErrorDecision {
-    /// It is not known yet which record it is: they go one by one.
+    /// The batch has several records, and it is not known which one is refused: they are to be copied one by one.
     Single,
-    /// It is left out, and perhaps written to the dead letters.
+    /// They are left out, and perhaps written to the dead letters.
     LeaveOut(LeftOut),
     /// The partition stays where it is, for this reason.
     Stay(String),
 }
 
-/// What is left out.
+/// Refused records, one or an unreadable batch of them, that are to be left out.
 pub(crate) struct LeftOut {
     refusal: Refusal,
+    /// The record, if it can be read.
     record: Option<Record>,
+    /// Whether it is written to the dead letters.
     dead_letter: bool,
+    /// Partition, cluster and offsets, in words for an operator.
     where_: String,
 }
 
-/// Looks into the batch, and decides.
+/// Looks into a refused batch, and decides what to do with it.
 pub(crate) fn decide(on_error: OnError, job: &PartitionJob, mut refusal: Refusal) -> OnErrorDecision {
     let (offset, end) = (refusal.offsets.start, refusal.offsets.end);
     let entry = batch::split(refusal.bytes.clone()).next().and_then(Result::ok).filter(|entry| entry.check().is_ok());
@@ -70,8 +73,11 @@ pub(crate) fn decide(on_error: OnError, job: &PartitionJob, mut refusal: Refusal
     OnErrorDecision::LeaveOut(LeftOut { refusal, record, dead_letter: on_error == OnError::DeadLetter, where_ })
 }
 
-/// Leaves it out. `kept` is what is kept of the partition just now. A topic of dead letters that has to be created has so many replicas.
-/// `Err` is why it stays.
+/// Leaves refused records out: writes them to the dead letters, keeps in the mirror's state that they are left out, and has the next look at the partition
+/// go on without them. `kept` is what that state has of the partition now; a topic of dead letters is created with `replication_factor` replicas.
+///
+/// # Errors
+/// Why the partition stays where it is: the dead letter could not be written, or the state not be kept. A dead letter that was written stays.
 pub(crate) async fn leave_out(
     job: &mut PartitionJob,
     left_out: LeftOut,
@@ -81,20 +87,25 @@ pub(crate) async fn leave_out(
 ) -> Result<(), String> {
     let LeftOut { refusal, record, dead_letter, where_ } = left_out;
     if dead_letter {
-        dead_letters::write(&job.mirror, (&job.leader, &job.follower), job.partition, &job.shard, &refusal, record, replication_factor)
+        let origin = Origin {
+            mirror: &job.mirror,
+            leader: &job.leader,
+            follower: &job.follower,
+            partition: job.partition,
+            shard: &job.shard,
+            replication_factor,
+        };
+        dead_letters::write(&origin, &refusal, record)
             .await
             .map_err(|error| format!("{where_}: {}; and it cannot be written to its dead letters: {error}", refusal.reason))?;
     }
     let (offset, end) = (refusal.offsets.start, refusal.offsets.end);
-    match kept.skipped.last_mut() {
-        Some(last) if (last.0..=last.1).contains(&offset) => last.1 = last.1.max(end),
-        _ => kept.skipped.push((offset, end)),
-    }
+    kept.skipped.add(refusal.offsets.clone());
     // Kept before the marker is written: without it the next comparison would find a record missing.
     {
-        let mut known = job.status.lock();
-        known.skipped.clone_from(&kept.skipped);
-        known.unsaved = true;
+        let mut progress = job.status.lock();
+        progress.skipped.clone_from(&kept.skipped);
+        progress.unsaved = true;
     }
     state
         .save(vec![(job.topic_partition(), kept, job.status.clone())], || job.shard.may_write())

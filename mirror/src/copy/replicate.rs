@@ -2,9 +2,9 @@
 //!
 //! A *lane* is such a pair of brokers, with a connection to each. It fetches all of its partitions in one request, cuts what comes into
 //! pieces ([`super::cut`]), produces at most one batch of each partition in a request, several requests in flight, and checks the offset
-//! in every answer. A partition that cannot go on is given back, when nothing of it is in flight any more; the others go on.
+//! in every response. A partition that cannot go on is given back, when nothing of it is in flight any more; the others go on.
 //!
-//! The follower's log end is the only record of progress. A lane never sends anything twice: after a lost answer everything is given back,
+//! The follower's log end is the only record of progress. A lane never sends anything twice: after a lost response everything is given back,
 //! and [`super::settle`] looks at both logs before a lane gets it again.
 //!
 //! # References
@@ -32,86 +32,101 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_
 use tokio_util::sync::CancellationToken;
 
 use super::cut::{Cutter, Data, Hole, Piece};
+use super::decisions::{self, AfterFetchError, AfterProduce};
 use super::job::PartitionJob;
 use super::limits::Limits;
 use super::{events, holes};
 use crate::partition::{Handback, Refusal, Segment};
 
-/// Requests that a broker may have of one connection. It handles them one after the other, so more would only wait.
+/// The most Produce requests of a lane that are sent and not answered. A broker handles those of a connection one after the other, so more would only wait.
 const IN_FLIGHT: usize = 5;
-/// How long the follower's broker may take to have a batch on all of its replicas.
+/// How long the follower's broker may take to have a batch on all in-sync replicas, in ms.
 pub(crate) const PRODUCE_TIMEOUT_MS: i32 = 30_000;
-/// Offsets without a record that are filled although they need not be: a segment takes more room than so many markers.
+/// The most offsets without a record in a row that are filled with markers although offsets are translated: a segment takes more room than so many.
 const GAP: i64 = 1_000;
-/// Brokers close a connection on which nothing is asked for ten minutes (`connections.max.idle.ms`).
+/// How often a lane that produces nothing asks the follower's broker something: brokers close a connection on which nothing is asked for ten minutes
+/// (`connections.max.idle.ms`).
 const KEEP_ALIVE: Duration = Duration::from_mins(1);
 
-/// Between two looks whether the lease has come back.
-const HELD_UP: Duration = Duration::from_millis(100);
+/// Between two looks whether a shard without a lease may be written to again.
+const NO_LEASE: Duration = Duration::from_millis(100);
 
-/// A partition that was looked at, to be copied from here on.
+/// A partition whose logs were looked at, to be copied by a lane.
 pub(crate) struct ReadyPartition {
-    /// Which one.
+    /// The partition.
     pub(crate) job: PartitionJob,
-    /// From where, and with which sequence.
+    /// Cuts the leader's log from the offset on that is to be copied next.
     pub(crate) cutter: Cutter,
-    /// What comes before.
+    /// The hole that goes before everything that is cut: a batch that cannot be read and was left out.
     pub(crate) first: Option<Piece>,
 }
 
-/// One broker of the leading cluster, one of the following.
+/// What is copied from one broker of the leading cluster to one of the following.
 pub(crate) struct Lane {
+    /// The connection to the partition leader on the leading cluster.
     source: Arc<Connection>,
+    /// The connection to the partition leader on the following cluster.
     target: Arc<Connection>,
+    /// The leading cluster, for its name.
     leader: Client,
     limits: Arc<Limits>,
+    /// Partitions that the lane is to copy.
     incoming: mpsc::UnboundedReceiver<ReadyPartition>,
     /// Notified when one of the partitions may have been stopped.
     wake: Arc<Notify>,
+    /// Takes the partitions that the lane hands back.
     back: mpsc::UnboundedSender<(PartitionJob, Handback)>,
+    /// Cancelled when the lane is to end.
     stop: CancellationToken,
+    /// The partitions of the lane, by their topics' names on the leading cluster.
     partitions: HashMap<TopicPartition, Copying>,
     session: FetchSession,
+    /// The Fetch that is under way; one at a time.
     fetch: Option<BoxFuture<'static, Result<FetchResponse, RequestError>>>,
+    /// When the next Fetch may be sent, by `max_bytes_per_second`.
     fetch_from: Instant,
-    /// In the order in which they were sent: each answer says where the next one belongs.
+    /// The Produce requests that are under way, in the order in which they were sent: each response says where the next batch belongs.
     produces: FuturesOrdered<BoxFuture<'static, Produced>>,
-    /// Bytes in `produces`.
+    /// Bytes of the batches in `produces`.
     in_flight: usize,
-    /// Something waits for the lease.
-    held_up: bool,
+    /// Whether a batch or a hole is ready, but its shard's `may_write()` is false.
+    lacks_lease: bool,
+    /// Holes that are being filled, at most one of each partition.
     fills: FuturesUnordered<BoxFuture<'static, (TopicPartition, Result<Filled, Handback>)>>,
     keep_alive: Interval,
     /// Why the lane ends, once it does.
     broken: Option<String>,
 }
 
-/// How far an offset of the leader's without a record got on the follower.
+/// What became of a hole, offsets of the leader without a record.
 enum Filled {
-    /// It is there too.
+    /// The follower has markers at these offsets.
     Markers,
-    /// It is left out, and what comes behind is a segment of its own.
+    /// The follower has nothing at these offsets: what comes behind them is a segment of its own.
     LeftOut,
 }
 
-/// A partition on its lane.
+/// A partition that a lane copies.
 struct Copying {
     job: PartitionJob,
     cutter: Cutter,
-    /// Offsets of the follower are the leader's and this.
+    /// The difference of a record's offset on the follower and on the leader, as of the last segment; 0 where offsets are the same.
     shift: i64,
+    /// What was cut and not sent yet, in order.
     queue: VecDeque<Piece>,
-    /// Bytes in `queue`.
+    /// Bytes of the batches in `queue`.
     queued: usize,
+    /// How many batches are sent and not answered.
     in_flight: usize,
-    /// Something of it was acknowledged: until then its first batch goes alone, in case its sequence is not what the follower expects.
+    /// Whether a batch was acknowledged. Until then only one is in flight, in case its sequence is not the one that the follower expects.
     proven: bool,
+    /// Whether a hole is being filled.
     filling: bool,
-    /// It goes back when nothing of it is in flight.
-    leave: Option<Handback>,
+    /// Why the partition goes back, once it does: when nothing of it is in flight any more.
+    handback: Option<Handback>,
 }
 
-/// A request's batches, in order, and its answer.
+/// The batches of a Produce request, and its response.
 type Produced = (Vec<(TopicPartition, Data)>, Result<ProduceResponse, RequestError>);
 
 impl Lane {
@@ -131,7 +146,7 @@ impl Lane {
         };
         let (source, target) = match connected {
             Ok((source, target)) => (Arc::new(source), Arc::new(target)),
-            Err(leave) => return give_all_back(&mut incoming, &back, &leave).await,
+            Err(handback) => return give_all_back(&mut incoming, &back, &handback).await,
         };
         let mut keep_alive = interval(KEEP_ALIVE);
         keep_alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -150,7 +165,7 @@ impl Lane {
             fetch_from: Instant::now(),
             produces: FuturesOrdered::new(),
             in_flight: 0,
-            held_up: false,
+            lacks_lease: false,
             fills: FuturesUnordered::new(),
             keep_alive,
             broken: None,
@@ -159,7 +174,7 @@ impl Lane {
         lane.end().await;
     }
 
-    /// One thing that happens, and what follows from it. False when it is over.
+    /// Waits for one thing to happen, and does what follows from it. False when the lane is over.
     async fn step(&mut self) -> bool {
         self.fetch();
         self.produce().await;
@@ -171,23 +186,24 @@ impl Lane {
         tokio::select! {
             () = self.stop.cancelled() => return false,
             () = self.wake.notified() => {}
-            settled = self.incoming.recv() => match settled {
-                Some(settled) => self.take(settled),
+            ready = self.incoming.recv() => match ready {
+                Some(ready) => self.take(ready),
                 None => return false,
             },
             Some(produced) = self.produces.next() => self.produced(produced),
             Some((partition, filled)) = self.fills.next() => self.filled(&partition, filled),
-            answer = async { self.fetch.as_mut().expect("the arm is off without one").await }, if self.fetch.is_some() => {
+            response = async { self.fetch.as_mut().expect("the arm is off without one").await }, if self.fetch.is_some() => {
                 self.fetch = None;
-                self.fetched(answer);
+                self.fetched(response);
             }
-            () = sleep(HELD_UP), if self.held_up => {}
+            () = sleep(NO_LEASE), if self.lacks_lease => {}
             () = sleep_until(self.fetch_from), if self.fetch.is_none() && self.fetch_from > Instant::now() => {}
             _ = self.keep_alive.tick() => self.keep_alive(),
         }
         true
     }
 
+    /// Begins with a partition.
     fn take(&mut self, ReadyPartition { job, cutter, first }: ReadyPartition) {
         let partition = job.leader.partition(job.partition);
         // Its shard was lost and came back, and what was sent for it before has no answer yet.
@@ -197,16 +213,16 @@ impl Lane {
         }
         let queue = first.into_iter().collect();
         let shift = {
-            let known = job.status.lock();
-            known.map.follower(known.direction, known.agreed).map_or(0, |follower| follower - known.agreed)
+            let progress = job.status.lock();
+            progress.map.follower(progress.direction, progress.agreed).map_or(0, |follower| follower - progress.agreed)
         };
-        let copying = Copying { job, cutter, shift, queue, queued: 0, in_flight: 0, proven: false, filling: false, leave: None };
+        let copying = Copying { job, cutter, shift, queue, queued: 0, in_flight: 0, proven: false, filling: false, handback: None };
         self.partitions.insert(partition, copying);
     }
 
-    /// Asks for what there is room for, if nothing is asked for yet.
+    /// Fetches as much as there is room for, if no Fetch is under way.
     fn fetch(&mut self) {
-        // A quarter of the share for the answer, one for what waits, and the rest for what is in flight.
+        // A quarter of the share for the response, one for what waits, and the rest for what is in flight.
         let share = self.limits.share();
         let bytes = self.limits.fetch_bytes.min(share / 4);
         let queued: usize = self.partitions.values().map(|copying| copying.queued).sum();
@@ -217,14 +233,14 @@ impl Lane {
         let wanted: HashMap<_, _> = self
             .partitions
             .iter()
-            .filter(|(_, copying)| copying.leave.is_none() && copying.queued < self.limits.partition_bytes)
+            .filter(|(_, copying)| copying.handback.is_none() && copying.queued < self.limits.partition_bytes)
             .map(|(partition, copying)| (partition.clone(), copying.cutter.at()))
             .collect();
         if wanted.is_empty() {
             return;
         }
         let amount = Amount {
-            // A partition that comes in meanwhile waits so long, and one whose queue was full.
+            // A partition that comes in meanwhile waits for this Fetch to end, and so does one whose queue was full.
             max_wait_ms: 250,
             max_bytes: bytes as i32,
             partition_max_bytes: self.limits.partition_bytes as i32,
@@ -240,20 +256,20 @@ impl Lane {
         );
     }
 
-    fn fetched(&mut self, answer: Result<FetchResponse, RequestError>) {
-        let answer = match answer {
-            Ok(answer) => {
-                self.session.answer(answer).map_err(|error| format!("{} answers Fetch with {error:?}", self.leader.cluster().name))
+    fn fetched(&mut self, response: Result<FetchResponse, RequestError>) {
+        let fetched = match response {
+            Ok(response) => {
+                self.session.take_in(response).map_err(|error| format!("{} answers Fetch with {error:?}", self.leader.cluster().name))
             }
             Err(error) => Err(error.to_string()),
         };
-        match answer {
+        match fetched {
             Ok(fetched) => {
                 let bytes = fetched.iter().map(|fetched| fetched.records.len()).sum();
                 self.fetch_from = self.limits.rate.after(bytes);
                 for fetched in fetched {
                     if let Some(copying) = self.partitions.get_mut(&fetched.partition)
-                        && copying.leave.is_none()
+                        && copying.handback.is_none()
                     {
                         copying.fetched(fetched);
                     }
@@ -265,7 +281,7 @@ impl Lane {
 
     /// Sends as much as may be in flight: the next batch of each partition that has one.
     async fn produce(&mut self) {
-        self.held_up = false;
+        self.lacks_lease = false;
         while self.produces.len() < IN_FLIGHT && self.broken.is_none() {
             let mut batches = Vec::new();
             let mut bytes = 0;
@@ -275,7 +291,7 @@ impl Lane {
                 }
                 // Just before it is sent.
                 if !copying.job.shard.may_write() {
-                    self.held_up = true;
+                    self.lacks_lease = true;
                     continue;
                 }
                 if let Some(data) = copying.next_batch() {
@@ -292,11 +308,11 @@ impl Lane {
             let target = self.target.clone();
             let batches = batches.into_iter().map(|(partition, _, data)| (partition, data)).collect();
             let mut produced = async move {
-                let answer = match target.version_for::<ProduceRequest>(produce::VERSIONS) {
+                let response = match target.version_for::<ProduceRequest>(produce::VERSIONS) {
                     Ok(version) => target.request(&request, version).await,
                     Err(error) => Err(error),
                 };
-                (batches, answer)
+                (batches, response)
             }
             .boxed();
             // Requests go out in the order in which they are first polled, and that must be the order of the offsets.
@@ -307,20 +323,20 @@ impl Lane {
         }
     }
 
-    fn produced(&mut self, (batches, answer): Produced) {
+    fn produced(&mut self, (batches, response): Produced) {
         self.in_flight -= batches.iter().map(|(_, data)| data.bytes.len()).sum::<usize>();
-        match answer {
-            Ok(answer) => {
-                let mut answers: HashMap<_, _> = HashMap::new();
-                for topic in answer.responses {
+        match response {
+            Ok(response) => {
+                let mut responses: HashMap<_, _> = HashMap::new();
+                for topic in response.responses {
                     for partition in topic.partition_responses {
-                        answers.insert((topic.name.to_string(), partition.index), partition);
+                        responses.insert((topic.name.to_string(), partition.index), partition);
                     }
                 }
                 for (partition, data) in batches {
                     let copying = self.partitions.get_mut(&partition).expect("a partition with something in flight stays");
-                    let answer = answers.remove(&(copying.job.follower.topic.to_string(), partition.partition));
-                    copying.produced(data, answer);
+                    let response = responses.remove(&(copying.job.follower.topic.to_string(), partition.partition));
+                    copying.produced(data, response);
                 }
             }
             Err(error) => {
@@ -335,12 +351,12 @@ impl Lane {
     /// Offsets without records are filled by markers, one partition's at a time and with nothing else of it in flight.
     fn fill(&mut self) {
         for (partition, copying) in &mut self.partitions {
-            if copying.in_flight > 0 || copying.filling || copying.leave.is_some() {
+            if copying.in_flight > 0 || copying.filling || copying.handback.is_some() {
                 continue;
             }
             let Some(Piece::Hole(Hole { offsets })) = copying.queue.front() else { continue };
             if !copying.job.shard.may_write() {
-                self.held_up = true;
+                self.lacks_lease = true;
                 continue;
             }
             copying.filling = true;
@@ -362,42 +378,44 @@ impl Lane {
                     copying.job.status.agree(offsets.end);
                 }
             }
-            Err(leave) => copying.leave(leave),
+            Err(handback) => copying.hand_back(handback),
         }
     }
 
+    /// Gives partitions back to the run that were stopped or cannot go on, once nothing of them is in flight.
     fn give_back(&mut self) {
         for copying in self.partitions.values_mut().filter(|copying| copying.job.stop.is_cancelled()) {
-            copying.leave(Handback::Cancelled);
+            copying.hand_back(Handback::Cancelled);
         }
         let back = &self.back;
-        let leaving = self.partitions.extract_if(|_, copying| copying.leave.is_some() && copying.in_flight == 0 && !copying.filling);
+        let leaving = self.partitions.extract_if(|_, copying| copying.handback.is_some() && copying.in_flight == 0 && !copying.filling);
         for (_, copying) in leaving {
-            let leave = copying.leave.expect("it leaves");
-            // Nobody listens any more when the whole mirror ends.
-            let _ = back.send((copying.job, leave));
+            let handback = copying.handback.expect("it is handed back");
+            // It fails if the run has ended.
+            let _ = back.send((copying.job, handback));
         }
     }
 
+    /// Asks the follower's broker something, if nothing is under way there.
     fn keep_alive(&mut self) {
         if self.produces.is_empty() {
             let target = self.target.clone();
             self.produces.push_back(
                 async move {
-                    let answer = target.request(&ApiVersionsRequest::default(), 0).await;
-                    (Vec::new(), answer.map(|_| ProduceResponse::default()))
+                    let response = target.request(&ApiVersionsRequest::default(), 0).await;
+                    (Vec::new(), response.map(|_| ProduceResponse::default()))
                 }
                 .boxed(),
             );
         }
     }
 
-    /// What is in flight is awaited, then all goes back. Each of it has a deadline of its own.
+    /// Waits for what is in flight, each of which has a deadline of its own, and gives all partitions back.
     async fn end(mut self) {
-        let leave = |broken: &Option<String>| broken.clone().map_or(Handback::Cancelled, Handback::Again);
-        give_all_back(&mut self.incoming, &self.back, &leave(&self.broken)).await;
+        let handback = |broken: &Option<String>| broken.clone().map_or(Handback::Cancelled, Handback::Again);
+        give_all_back(&mut self.incoming, &self.back, &handback(&self.broken)).await;
         for copying in self.partitions.values_mut() {
-            copying.leave(leave(&self.broken));
+            copying.hand_back(handback(&self.broken));
         }
         loop {
             self.give_back();
@@ -411,35 +429,35 @@ impl Lane {
     }
 }
 
-/// What a lane has not begun with.
+/// Gives back the partitions that a lane has not begun with, and takes no more.
 async fn give_all_back(
     incoming: &mut mpsc::UnboundedReceiver<ReadyPartition>,
     back: &mpsc::UnboundedSender<(PartitionJob, Handback)>,
-    leave: &Handback,
+    handback: &Handback,
 ) {
     incoming.close();
-    while let Some(settled) = incoming.recv().await {
-        let _ = back.send((settled.job, leave.clone()));
+    while let Some(ready) = incoming.recv().await {
+        let _ = back.send((ready.job, handback.clone()));
     }
 }
 
 impl Copying {
-    /// What is at this offset of the leader is at that one of the follower, and so on from there.
-    fn goes_on(&mut self, leader: i64, follower: i64) {
+    /// Begins a segment: the record at this offset of the leader is at that one of the follower, and so on from there.
+    fn begin_segment(&mut self, leader: i64, follower: i64) {
         self.shift = follower - leader;
         self.job.status.begin(leader, follower);
     }
 
-    /// Has the follower's offsets filled. Where offsets are translated a large gap is left out instead, and any where the mirror may not write
-    /// markers: that the next segment begins behind it is kept first.
+    /// Fills a hole, which is given by the leader's offsets, on the follower. Where offsets are translated a large one is left out instead, and any where the
+    /// mirror may not write markers: that the next segment begins behind it is kept first.
     fn fill(&self, offsets: Range<i64>) -> impl Future<Output = Result<Filled, Handback>> + use<> {
         let there = offsets.start + self.shift..offsets.end + self.shift;
         let (follower, partition, producer_id) = (self.job.follower.clone(), self.job.partition, self.job.producer_id());
         let (state, shard, name) = (self.job.state.clone(), self.job.shard.clone(), self.job.topic_partition());
         let status = self.job.status.clone();
         let (direction, translates) = {
-            let known = status.lock();
-            (known.direction, known.map.translates())
+            let progress = status.lock();
+            (progress.direction, progress.map.translates())
         };
         async move {
             if !translates {
@@ -458,30 +476,31 @@ impl Copying {
         }
     }
 
-    /// The first reason stays.
-    fn leave(&mut self, leave: Handback) {
+    /// Has the partition go back when nothing of it is in flight any more. If it is to go back already, the first reason stays.
+    fn hand_back(&mut self, handback: Handback) {
         self.queue.clear();
         self.queued = 0;
-        self.leave.get_or_insert(leave);
+        self.handback.get_or_insert(handback);
     }
 
+    /// Takes in what a Fetch brought of the partition.
     fn fetched(&mut self, fetched: Fetched) {
         if let Some(error) = fetched.error {
             let told = format!("{} answers Fetch with {error:?}", self.job.leader.cluster());
-            self.leave(match error {
-                ResponseError::TopicAuthorizationFailed => Handback::Failed(format!(
+            self.hand_back(match decisions::after_fetch_error(error) {
+                AfterFetchError::NoRight => Handback::Failed(format!(
                     "may not read {} on {}; grant READ on the topic to the mirror's principal there",
                     self.job.leader.topic,
                     self.job.leader.cluster()
                 )),
-                ResponseError::CorruptMessage => {
+                AfterFetchError::Corrupt => {
                     Handback::Failed(format!("{told}: the broker finds its own log corrupt at offset {}", self.cutter.at()))
                 }
-                _ => Handback::Again(told),
+                AfterFetchError::Again => Handback::Again(told),
             });
             return;
         }
-        self.job.status.leader(fetched.log_start_offset, fetched.last_stable_offset);
+        self.job.status.leader_has(fetched.log_start_offset, fetched.last_stable_offset);
         if fetched.records.is_empty() {
             return;
         }
@@ -491,9 +510,9 @@ impl Copying {
         self.queued += pieces.iter().map(|piece| if let Piece::Data(data) = piece { data.bytes.len() } else { 0 }).sum::<usize>();
         self.queue.extend(pieces);
         if let Err(unreadable) = result {
-            // What comes before it is copied first.
+            // What was cut before the damaged batch is copied first. It is fetched again then.
             if self.queue.is_empty() && self.in_flight == 0 && !self.filling {
-                self.leave(Handback::Refused(Refusal {
+                self.hand_back(Handback::Refused(Refusal {
                     reason: format!("{} has a batch that cannot be read: {}", self.job.leader.cluster(), unreadable.error),
                     offsets: unreadable.offsets,
                     code: Some(ResponseError::CorruptMessage),
@@ -503,12 +522,13 @@ impl Copying {
         }
     }
 
-    /// Whether there is a batch, and nothing else of the partition has to come first.
+    /// Whether a batch may be sent now: it is next in the queue, and nothing of the partition has to be answered first.
     fn has_batch(&self) -> bool {
-        let waits = self.leave.is_some() || self.filling || (self.in_flight > 0 && !self.proven);
+        let waits = self.handback.is_some() || self.filling || (self.in_flight > 0 && !self.proven);
         !waits && matches!(self.queue.front(), Some(Piece::Data(_)))
     }
 
+    /// Takes the batch that is next in the queue, to be sent.
     fn next_batch(&mut self) -> Option<Data> {
         let Some(Piece::Data(data)) = self.queue.pop_front() else { return None };
         self.queued -= data.bytes.len();
@@ -516,72 +536,60 @@ impl Copying {
         Some(data)
     }
 
-    fn produced(&mut self, data: Data, answer: Option<PartitionProduceResponse>) {
+    /// Takes in what the response to a Produce request has of the partition, whose batch `data` was in it.
+    fn produced(&mut self, data: Data, response: Option<PartitionProduceResponse>) {
         self.in_flight -= 1;
-        if self.leave.is_some() {
+        if self.handback.is_some() {
             return;
         }
-        let Some(answer) = answer else {
-            return self.leave(Handback::Again("the answer to Produce has no word of the partition".to_owned()));
-        };
+        let (expected, translates) = (data.offset + self.shift, self.job.status.lock().map.translates());
+        let result = response.as_ref().map(|response| response.error_code.err().map_or(Ok(response.base_offset), Err));
         let follower = &self.job.follower;
-        match answer.error_code.err() {
-            // Where offsets are translated somebody else may write there too.
-            None if answer.base_offset == data.offset + self.shift
-                || answer.base_offset > data.offset + self.shift && self.job.status.lock().map.translates() =>
-            {
-                if answer.base_offset > data.offset + self.shift {
-                    self.goes_on(data.offset, answer.base_offset);
-                }
-                let mut known = self.job.status.lock();
-                known.follower_log_start_offset = known.follower_log_start_offset.max(answer.log_start_offset);
-                known.timestamp = known.timestamp.max(data.max_timestamp);
-                known.bytes += data.bytes.len() as u64;
-                drop(known);
-                self.proven = true;
-                self.job.status.agree(data.offset + i64::from(data.count));
-                events::copied(&self.job, &data);
+        let handback = match decisions::after_produce(result, expected, translates) {
+            AfterProduce::Landed => return self.landed(&data, response),
+            AfterProduce::LandedBehind(offset) => {
+                self.begin_segment(data.offset, offset);
+                return self.landed(&data, response);
             }
-            // Appended, but somewhere else: the log is not what it was when we looked.
-            None => {
-                let told = format!(
-                    "{} appended at offset {} what belongs at {}: somebody else writes to {}-{}. Nothing more is written. Find out who it is; delete \
-                     the follower's topic, and start the mirror with --accept {}",
-                    follower.cluster(),
-                    answer.base_offset,
-                    data.offset + self.shift,
-                    follower.topic,
-                    self.job.partition,
-                    self.job.topic_partition(),
-                );
-                self.leave(Handback::Diverged(told));
-            }
-            Some(
-                code @ (ResponseError::MessageTooLarge
-                | ResponseError::RecordListTooLarge
-                | ResponseError::InvalidTimestamp
-                | ResponseError::InvalidRecord
-                | ResponseError::CorruptMessage
-                | ResponseError::UnsupportedForMessageFormat
-                | ResponseError::UnsupportedCompressionType
-                | ResponseError::PolicyViolation),
-            ) => {
-                let said = answer.error_message.map(|message| format!(" ({})", message.as_str())).unwrap_or_default();
-                self.leave(Handback::Refused(Refusal {
+            AfterProduce::LandedElsewhere(offset) => Handback::Diverged(format!(
+                "{} appended at offset {offset} what belongs at {expected}: somebody else writes to {}-{}. Nothing more is written. Find out who it is; delete \
+                 the follower's topic, and start the mirror with --accept {}",
+                follower.cluster(),
+                follower.topic,
+                self.job.partition,
+                self.job.topic_partition(),
+            )),
+            AfterProduce::Refused(code) => {
+                let message = response.and_then(|response| response.error_message);
+                let said = message.map(|message| format!(" ({})", message.as_str())).unwrap_or_default();
+                Handback::Refused(Refusal {
                     offsets: data.offset..data.offset + i64::from(data.count),
                     code: Some(code),
                     reason: format!("{} refuses it with {code:?}{said}", follower.cluster()),
                     bytes: data.bytes,
-                }));
+                })
             }
-            Some(ResponseError::TopicAuthorizationFailed | ResponseError::ClusterAuthorizationFailed) => {
-                self.leave(Handback::Failed(format!(
-                    "may not write to {} on {}; grant WRITE on the topic to the mirror's principal there",
-                    follower.topic,
-                    follower.cluster()
-                )));
-            }
-            Some(error) => self.leave(Handback::Again(format!("{} answers Produce with {error:?}", follower.cluster()))),
+            AfterProduce::NoRight => Handback::Failed(format!(
+                "may not write to {} on {}; grant WRITE on the topic to the mirror's principal there",
+                follower.topic,
+                follower.cluster()
+            )),
+            AfterProduce::Again(error) => Handback::Again(format!("{} answers Produce with {error:?}", follower.cluster())),
+            AfterProduce::Unanswered => Handback::Again("the answer to Produce has no word of the partition".to_owned()),
+        };
+        self.hand_back(handback);
+    }
+
+    /// Takes in that a batch is where it belongs: both logs are equal up to its end.
+    fn landed(&mut self, data: &Data, response: Option<PartitionProduceResponse>) {
+        {
+            let mut progress = self.job.status.lock();
+            let log_start_offset = response.map_or(-1, |response| response.log_start_offset);
+            progress.follower_log_start_offset = progress.follower_log_start_offset.max(log_start_offset);
+            progress.bytes += data.bytes.len() as u64;
         }
+        self.proven = true;
+        self.job.status.agree(data.offset + i64::from(data.count));
+        events::copied(&self.job, data);
     }
 }

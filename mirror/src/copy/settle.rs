@@ -1,4 +1,4 @@
-//! A look at both logs before a partition is copied: at the start, after a lost answer, and whenever the follower's log end is not what our
+//! A look at both logs before a partition is copied: at the start, after a lost response, and whenever the follower's log end is not what our
 //! own writes made it.
 //!
 //! Equal offsets with different records would be the worst lie. So the records are compared, from the last offset at which both logs are
@@ -27,54 +27,59 @@ use kferry_wire::admin::partitions::Position;
 use kferry_wire::batch::{self, Stamp};
 use kferry_wire::client::{ClientError, TopicPartition};
 use kferry_wire::log::{LogReader, produce};
+use kferry_wire::tell;
 
 use super::cut::{Cutter, next_sequence};
+use super::decisions::{self, AfterPadding, FollowerEnd, Found, WayOn};
 use super::job::PartitionJob;
 use super::replicate::{PRODUCE_TIMEOUT_MS, ReadyPartition};
 use super::{events, holes};
 use crate::log::{Allowed, FollowerReader, View, Written, compare, visit, written};
+use crate::messages;
 use crate::partition::{Handback, Phase, Refusal, Side};
 use crate::state::PartitionState;
 
-/// Bytes of each log in one answer, while they are compared.
+/// About how many bytes of each log a Fetch response may have, while they are compared.
 const COMPARED: i32 = 1 << 20;
-/// Offsets before the agreed one that are compared again at each look, and bytes of each log in one answer for that. An unclean leader election takes the
-/// last records of a log, and others come in their place: so it always shows in the last ones.
-const TAIL: i64 = 100;
+/// Bytes of each log in one response, where only the tail of what was agreed on is compared.
 const TAIL_BYTES: i32 = 64 << 10;
-/// Empty records in a batch. More of them in one cost the broker more, not less.
+/// The most empty records in a batch of padding. More of them in one cost the broker more, not less.
 const FILLER: u32 = 100_000;
-/// Batches of padding that the broker may have at a time.
+/// The most batches of padding that are sent and not answered.
 const IN_FLIGHT: usize = 4;
 
-/// Looks at log ends that cannot be, and the time between two of them: then every broker knows who leads.
+/// How often log ends that cannot be are looked at before they are believed.
 const LOOKS: usize = 4;
+/// Between two of these looks. After all of them every broker knows which one leads the partition.
 const DOUBT: Duration = Duration::from_secs(2);
 
-/// What a look needs to know besides the partition.
+/// What a look at both logs needs to know besides the partition.
 #[derive(Debug, Clone)]
 pub(crate) struct SettleContext {
-    /// What was kept of it.
+    /// What was kept of the partition in the mirror's state; `None` is nothing.
     pub(crate) state: Option<PartitionState>,
-    /// The topic's ids now, by the cluster's name.
+    /// The topic's id on each cluster as it is now, by the cluster's name in the file.
     pub(crate) topic_ids: BTreeMap<String, String>,
-    /// The most offsets to fill.
+    /// The most offsets that may be padded.
     pub(crate) max_padding: i64,
-    /// What becomes of records that are lost.
+    /// What becomes of records that were lost before they were copied.
     pub(crate) on_error: OnError,
-    /// Whether small batches are put together.
+    /// Whether several small batches are put into one.
     pub(crate) coalesce: bool,
-    /// What the file says about offsets.
+    /// Whether the file says that offsets are preserved or translated.
     pub(crate) offsets: Offsets,
-    /// Both logs are to be compared from their beginning: `--accept`.
+    /// Whether both logs are to be compared from their beginning: `--accept` names the partition.
     pub(crate) from_start: bool,
 }
 
-/// Looks at both logs, and says from where to copy.
-pub(crate) async fn settle(job: PartitionJob, known: SettleContext) -> Result<ReadyPartition, (PartitionJob, Handback)> {
+/// Looks at both logs of a partition, pads the follower where it has to be, and says from where to copy.
+///
+/// # Errors
+/// The partition, and why it [goes back](Handback) to the run. What was padded until then stays.
+pub(crate) async fn settle(job: PartitionJob, context: SettleContext) -> Result<ReadyPartition, (PartitionJob, Handback)> {
     // Of padding that is under way then, each batch lands where it belongs or not at all.
     let looked = tokio::select! {
-        looked = look(&job, &known) => looked,
+        looked = look(&job, &context) => looked,
         () = job.stop.cancelled() => Err(Handback::Cancelled),
     };
     match looked {
@@ -84,107 +89,124 @@ pub(crate) async fn settle(job: PartitionJob, known: SettleContext) -> Result<Re
             let first = leap.map(|leap| cutter.leap(leap.end));
             Ok(ReadyPartition { job, cutter, first })
         }
-        Err(leave) => Err((job, leave)),
+        Err(handback) => Err((job, handback)),
     }
 }
 
-async fn look(job: &PartitionJob, known: &SettleContext) -> Result<Cutter, Handback> {
+/// The look itself: everything but what becomes of the job.
+async fn look(job: &PartitionJob, context: &SettleContext) -> Result<Cutter, Handback> {
     let (leader, follower) = (&job.leader, &job.follower);
     let first = job.status.lock().first();
-    let agreed = same_topics(job, known)?.max(first);
+    let agreed = same_topics(job, context)?.max(first);
     let producer_id = job.producer_id();
 
-    let leader_start = earliest(leader, job.partition).await?;
-    let follower_start = earliest(follower, job.partition).await?;
-    let (Ends { mut at, mut jumps, end, mut sequence }, leader_end) = ends(job, known, agreed, follower_start).await?;
+    let leader_start = log_start(leader, job.partition).await?;
+    let follower_start = log_start(follower, job.partition).await?;
+    let ends = ends(job, context, agreed, follower_start).await?;
+    let (end, leader_end, mut sequence) = (ends.follower, ends.leader, ends.sequence);
+    let Reached { mut at, mut begins_segment } = ends.reached;
     let stable_end = offset(leader, job.partition, Position::LastStable).await?;
     let (mut map, direction) = {
-        let mut status = job.status.lock();
-        (status.leader_log_start_offset, status.follower_log_start_offset) = (leader_start, follower_start);
-        status.goal.get_or_insert(stable_end);
-        (status.map.clone(), status.direction)
+        let mut progress = job.status.lock();
+        (progress.leader_log_start_offset, progress.follower_log_start_offset) = (leader_start, follower_start);
+        progress.goal.get_or_insert(stable_end);
+        (progress.map.clone(), progress.direction)
     };
-    job.status.leader(leader_start, stable_end);
+    job.status.leader_has(leader_start, stable_end);
 
-    possible(job, known, (agreed, at), (end, leader_end))?;
-    if at < leader_start {
-        if map.translates() {
-            if map.first(direction).is_some() && known.on_error == OnError::Fail {
-                return Err(lost_on_leader(job, at, leader_start));
-            }
+    let found = Found {
+        agreed,
+        at,
+        leader_log_start: leader_start,
+        leader_log_end: leader_end,
+        follower_log_start: follower_start,
+        is_kept: context.state.as_ref().is_some_and(|state| state.agreed > 0),
+        on_error: context.on_error,
+        from_start: context.from_start,
+    };
+    check_follower_end(job, &found, end)?;
+    let way = if map.translates() {
+        decisions::way_on_translated(&found, map.first(direction).is_some())
+    } else {
+        match decisions::way_on(&found, context.max_padding, None) {
+            WayOn::AskWhoWrote => decisions::way_on(&found, context.max_padding, Some(who_wrote(job, at).await?)),
+            way => way,
+        }
+    };
+    match way {
+        WayOn::Go => {}
+        WayOn::Pad(offsets) => (at, sequence) = pad(job, offsets, sequence).await?,
+        WayOn::Jump => {
             at = leader_start;
             map.begin(direction, at, end);
-            jumps = true;
-        } else {
-            // Half of the padding may be there, from before a crash.
-            let unknown = known.state.as_ref().is_none_or(|state| state.agreed == 0) && follower_start == 0;
-            let fresh = unknown && (at == 0 || only_padding(job, at).await?);
-            (at, sequence) = pad(job, known, fresh, (at, sequence), leader_start).await?;
+            begins_segment = true;
         }
+        WayOn::LostOnLeader(offsets) => return Err(lost_on_leader(job, offsets)),
+        WayOn::TooMuchPadding(offsets) => return Err(too_much_padding(&offsets, context.max_padding)),
+        WayOn::AskWhoWrote => unreachable!("who wrote it was asked"),
+        WayOn::Foreign => return Err(foreign_records(job, end)),
     }
     if map.first(direction).is_none() {
         map.begin(direction, at, end);
-        jumps = true;
+        begins_segment = true;
     }
-    if let Some(segment) = map.last().filter(|_| jumps) {
+    if let Some(segment) = map.last().filter(|_| begins_segment) {
         job.status.lock().map = map.clone();
         job.state.keep_segment(&job.topic_partition(), segment, &job.shard).await.map_err(|error| Handback::unkept(&error))?;
     }
 
     // What the follower had before the mirror wrote there does not count.
     let both_have = map.leader(direction, follower_start).unwrap_or(0);
-    let agreed = agreed.min(at);
-    let from = leader_start.max(both_have).max(if known.from_start { first } else { compared_from(agreed, first, job.compacted) });
-    if from < at {
-        let bytes = if from + TAIL < at { COMPARED } else { TAIL_BYTES };
-        same_records(job, from..at, bytes, View { map, direction, term: job.term }).await?;
+    let compared = decisions::to_compare(&found, first, both_have, at, job.compacted);
+    if !compared.is_empty() {
+        let max_bytes = if compared.end - compared.start > decisions::TAIL { COMPARED } else { TAIL_BYTES };
+        same_records(job, compared, max_bytes, View { map, direction, term: job.term }).await?;
     }
     job.status.agree(at);
     Ok(Cutter::new(at, producer_id, sequence)
-        .coalesce(known.coalesce, job.max_message_bytes)
+        .coalesce(context.coalesce, job.max_message_bytes)
         .careful(job.caution.single_until, job.caution.skip.clone()))
 }
 
-/// From which offset on both logs are compared, when the records before `agreed` were equal once and the first of them is `first`. In a compacted log the
-/// last records may all be gone, and a reader would wait for them.
-fn compared_from(agreed: i64, first: i64, compacted: bool) -> i64 {
-    if compacted { agreed } else { (agreed - TAIL).max(first) }
-}
-
-/// Whether the follower, which has the leader's records up to `at`, is neither longer than its leader nor shorter than it was.
-fn possible(job: &PartitionJob, known: &SettleContext, (agreed, at): (i64, i64), (end, leader_end): (i64, i64)) -> Result<(), Handback> {
+/// Whether the follower, whose log end is `end`, may be gone on with from there.
+fn check_follower_end(job: &PartitionJob, found: &Found, end: i64) -> Result<(), Handback> {
     let (leader, follower) = (&job.leader, &job.follower);
-    if at > leader_end {
-        return Err(Handback::Diverged(format!(
-            "{} on {} ends at offset {end}, behind the end {leader_end} of {} on {}: somebody else wrote to it, or the leader lost records \
+    let lost = || {
+        format!(
+            "{} on {} ends at offset {end}, and the leader's records before {} were copied once: it lost records (an unclean leader election, \
+             or the topic was emptied)",
+            follower.partition(job.partition),
+            follower.cluster(),
+            found.agreed
+        )
+    };
+    match decisions::follower_end(found) {
+        FollowerEnd::Fits => Ok(()),
+        FollowerEnd::TooLong => Err(Handback::Diverged(format!(
+            "{} on {} ends at offset {end}, behind the end {} of {} on {}: somebody else wrote to it, or the leader lost records \
              (an unclean leader election). Nothing more is written. Make the two equal, or delete the follower's topic, and start the mirror with \
              --accept {}",
             follower.partition(job.partition),
             follower.cluster(),
+            found.leader_log_end,
             leader.partition(job.partition),
             leader.cluster(),
             job.topic_partition(),
-        )));
-    }
-    if at < agreed {
-        let lost = format!(
-            "{} on {} ends at offset {end}, and the leader's records before {agreed} were copied once: it lost records (an unclean leader election, \
-             or the topic was emptied)",
-            follower.partition(job.partition),
-            follower.cluster()
-        );
-        if known.on_error == OnError::Fail && !known.from_start {
-            return Err(Handback::Diverged(format!(
-                "{lost}. To copy them again from the leader, start the mirror with --accept {}",
-                job.topic_partition()
-            )));
+        ))),
+        FollowerEnd::Lost => Err(Handback::Diverged(format!(
+            "{}. To copy them again from the leader, start the mirror with --accept {}",
+            lost(),
+            job.topic_partition()
+        ))),
+        FollowerEnd::CopiedAgain => {
+            let lost = lost();
+            tell!(messages::COPIED_AGAIN: ": {lost}", mirror = &*job.mirror, partition = %job.topic_partition());
+            Ok(())
         }
-        kferry_wire::tell!(crate::messages::COPIED_AGAIN: ": {lost}", mirror = &*job.mirror, partition = %job.topic_partition());
     }
-    Ok(())
 }
 
-/// Compares what is at these offsets of the leader, record for record.
+/// Compares the records at these offsets of the leader with the follower's. `Err` is a difference, or that they cannot be compared.
 async fn same_records(job: &PartitionJob, offsets: Range<i64>, max_bytes: i32, view: View) -> Result<(), Handback> {
     job.status.phase(Phase::Comparing, None);
     let (leader, follower) = (&job.leader, &job.follower);
@@ -211,13 +233,13 @@ async fn same_records(job: &PartitionJob, offsets: Range<i64>, max_bytes: i32, v
     )))
 }
 
-/// The offset up to which both logs were equal when that was kept, if the topics are still the same.
-fn same_topics(job: &PartitionJob, known: &SettleContext) -> Result<i64, Handback> {
+/// The offset of the leader up to which both logs were equal, by this process or by what was kept. `Err` if one of the topics is another one by now.
+fn same_topics(job: &PartitionJob, context: &SettleContext) -> Result<i64, Handback> {
     let agreed = job.status.lock().agreed;
-    let Some(state) = &known.state else { return Ok(agreed) };
+    let Some(state) = &context.state else { return Ok(agreed) };
     for (side, role) in [(&job.leader, "leads"), (&job.follower, "follows")] {
         let cluster = side.cluster().to_string();
-        if let (Some(then), Some(now)) = (state.topic_ids.get(&cluster), known.topic_ids.get(&cluster))
+        if let (Some(then), Some(now)) = (state.topic_ids.get(&cluster), context.topic_ids.get(&cluster))
             && then != now
         {
             return Err(Handback::Diverged(format!(
@@ -229,9 +251,9 @@ fn same_topics(job: &PartitionJob, known: &SettleContext) -> Result<i64, Handbac
             )));
         }
     }
-    let status = job.status.lock();
-    let map = &status.map;
-    if map.translates() && known.offsets == Offsets::Preserve {
+    let progress = job.status.lock();
+    let map = &progress.map;
+    if map.translates() && context.offsets == Offsets::Preserve {
         return Err(Handback::Failed(format!(
             "the offsets of {} on {} were translated before, and cannot be the leader's any more; set offsets = \"translate\", or delete the topic \
              there and start the mirror with --accept {}",
@@ -240,33 +262,41 @@ fn same_topics(job: &PartitionJob, known: &SettleContext) -> Result<i64, Handbac
             job.topic_partition(),
         )));
     }
-    Ok(state.agreed(job.leader.cluster(), map, status.direction).max(agreed))
+    Ok(state.agreed(job.leader.cluster(), map, progress.direction).max(agreed))
 }
 
-/// Where the follower's log ends.
+/// Where both logs end.
 struct Ends {
-    /// The offset of the leader up to which the follower has its records.
-    at: i64,
-    /// What comes next is the first of a segment.
-    jumps: bool,
-    /// The follower's log end.
-    end: i64,
-    /// What our producer id goes on with.
+    /// What the follower's log end stands for.
+    reached: Reached,
+    /// The follower's log end offset.
+    follower: i64,
+    /// The leader's log end offset.
+    leader: i64,
+    /// The sequence with which the mirror's producer id goes on there.
     sequence: i32,
+}
+
+/// How far the copy is.
+struct Reached {
+    /// The offset of the leader up to which the follower has the leader's records before it.
+    at: i64,
+    /// Whether the next record begins a segment of the offset map.
+    begins_segment: bool,
 }
 
 /// Both log ends. A broker that was frozen or cut off believes for a moment that it still leads, with a log that is too short: so what looks
 /// like lost records is looked at again before anybody believes it.
-async fn ends(job: &PartitionJob, known: &SettleContext, agreed: i64, follower_start: i64) -> Result<(Ends, i64), Handback> {
+async fn ends(job: &PartitionJob, context: &SettleContext, agreed: i64, follower_start: i64) -> Result<Ends, Handback> {
     let mut looks = 0;
     loop {
-        let (end, sequence) = writable(&job.follower, job.partition, job.producer_id()).await?;
-        let (at, jumps) = retrace(job, known, agreed, (follower_start, end)).await?;
+        let (follower, sequence) = writable(&job.follower, job.partition, job.producer_id()).await?;
+        let reached = retrace(job, context, agreed, follower_start..follower).await?;
         // Read after the follower's: a log that grows meanwhile is the leader's, and it only grows.
-        let leader_end = log_end(&job.leader, job.partition).await?;
+        let leader = log_end(&job.leader, job.partition).await?;
         looks += 1;
-        if (agreed..=leader_end).contains(&at) || looks == LOOKS {
-            return Ok((Ends { at, jumps, end, sequence }, leader_end));
+        if (agreed..=leader).contains(&reached.at) || looks == LOOKS {
+            return Ok(Ends { reached, follower, leader, sequence });
         }
         for side in [&job.leader, &job.follower] {
             side.client.forget_leader(&side.partition(job.partition));
@@ -275,33 +305,30 @@ async fn ends(job: &PartitionJob, known: &SettleContext, agreed: i64, follower_s
     }
 }
 
-/// Which offset of the leader the follower's log end is: from the last one that is known the mirror's own batches and markers are counted. The
-/// map has all of them then; and whether a segment begins at that end.
-async fn retrace(
-    job: &PartitionJob,
-    known: &SettleContext,
-    agreed: i64,
-    (follower_start, end): (i64, i64),
-) -> Result<(i64, bool), Handback> {
+/// Which offset of the leader the end of the follower's log stands for: from where both were known to be equal, the mirror's own batches and markers are
+/// followed to the log end. The partition's map has a segment for each of their runs then.
+async fn retrace(job: &PartitionJob, context: &SettleContext, agreed: i64, log: Range<i64>) -> Result<Reached, Handback> {
+    let Range { start: follower_start, end } = log;
     let (mut map, direction) = {
-        let status = job.status.lock();
-        (status.map.clone(), status.direction)
+        let progress = job.status.lock();
+        (progress.map.clone(), progress.direction)
     };
     if !map.translates() {
-        return Ok((end, false));
+        return Ok(Reached { at: end, begins_segment: false });
     }
     let whole = map.clone();
-    let mut announced = map.cut_off(direction, agreed).into_iter().peekable();
+    let announced: Vec<_> = map.cut_off(direction, agreed).into_iter().map(|segment| segment.begins(direction)).collect();
+    let mut announced = announced.into_iter().peekable();
     // Without a segment the mirror has written nothing here.
-    let Some(from) = map.follower(direction, agreed) else { return Ok((agreed, false)) };
+    let Some(from) = map.follower(direction, agreed) else { return Ok(Reached { at: agreed, begins_segment: false }) };
     if end < from {
         let at = map.leader(direction, end).unwrap_or(0);
         map.cut_off(direction, at);
         job.status.lock().map = map;
-        return Ok((at, false));
+        return Ok(Reached { at, begins_segment: false });
     }
     let producer_id = job.producer_id();
-    // Where the next one belongs on both sides, if it goes on as the one before.
+    // Where the next batch belongs on the leader and on the follower, if it goes on as the one before.
     let (mut at, mut next) = (agreed, from);
     let (mut is_known, mut others) = (from >= follower_start, None);
     let walked = visit(&job.follower, job.partition, from.max(follower_start)..end, |batch| {
@@ -330,7 +357,7 @@ async fn retrace(
     walked
         .await
         .map_err(|error| if error.is_retriable() { Handback::Again(error.to_string()) } else { Handback::Failed(error.to_string()) })?;
-    let turned = known.state.as_ref().is_some_and(|state| state.term < job.term);
+    let turned = context.state.as_ref().is_some_and(|state| state.term < job.term);
     if let Some(others) = others.filter(|_| turned) {
         return Err(Handback::Diverged(format!(
             "{} on {} has records from offset {others} on that are not known to be on {}: it led until the direction turned, and they would be lost there, or \
@@ -349,14 +376,15 @@ async fn retrace(
     if end != next {
         map.begin(direction, at, end);
     }
-    let jumps = gap.is_some() || end != next;
-    let mut status = job.status.lock();
-    status.unsaved |= status.map != map;
-    status.map = map;
-    Ok((at, jumps))
+    let begins_segment = gap.is_some() || end != next;
+    let mut progress = job.status.lock();
+    progress.unsaved |= progress.map != map;
+    progress.map = map;
+    Ok(Reached { at, begins_segment })
 }
 
-/// A gap of the leader's is kept before anything behind it is written: where it ends, if it lies before this offset of the follower.
+/// Takes the announced segments (first offsets on the leader and the follower) that begin at this offset of the follower or before, and gives where the
+/// last of them begins on the leader: a segment behind a gap of the leader's is kept before anything of it is written.
 fn behind_gaps(announced: &mut Peekable<std::vec::IntoIter<(i64, i64)>>, follower: i64) -> Option<i64> {
     let mut end = None;
     while let Some((leader, _)) = announced.next_if(|(_, there)| *there <= follower) {
@@ -365,7 +393,7 @@ fn behind_gaps(announced: &mut Peekable<std::vec::IntoIter<(i64, i64)>>, followe
     end
 }
 
-/// The follower's log end and the sequence that our producer id goes on with, in accord: the last sequence is the same before and after
+/// The follower's log end and the sequence with which the mirror's producer id goes on, in accord: the last sequence is the same before and after
 /// the log end was read. Any other order puts records in wrong places after a crash.
 async fn writable(follower: &Side, partition: i32, producer_id: i64) -> Result<(i64, i32), Handback> {
     let last = async || -> Result<Option<i32>, Handback> {
@@ -391,43 +419,37 @@ async fn writable(follower: &Side, partition: i32, producer_id: i64) -> Result<(
     )))
 }
 
-/// Before anything is deleted: what is there is padding of ours, or a copy that was never kept in the state; nobody else's records.
-async fn only_padding(job: &PartitionJob, end: i64) -> Result<bool, Handback> {
-    match written(&job.follower, job.partition, 0..end, job.producer_id()).await {
-        Ok(written @ (Written::Filler | Written::Mirror)) => Ok(written == Written::Filler),
-        Ok(Written::Others) => Err(Handback::Failed(format!(
-            "{} on {} has {end} records that the mirror did not write, and the leader's log begins behind them: their offsets cannot be the same. \
-             Delete the topic there, or set offsets = \"translate\"",
-            job.follower.partition(job.partition),
-            job.follower.cluster()
-        ))),
-        Err(error) => Err(Handback::Again(error.to_string())),
-    }
+/// Who wrote what the follower has from offset 0 up to `end`.
+async fn who_wrote(job: &PartitionJob, end: i64) -> Result<Written, Handback> {
+    written(&job.follower, job.partition, 0..end, job.producer_id()).await.map_err(|error| Handback::Again(error.to_string()))
 }
 
-/// Fills the follower up to the leader's log start with empty records, and deletes them. A fresh partition is filled before anything is
-/// copied; in one that was copied before, the leader has lost what the follower did not have yet, and `on_error` decides.
-async fn pad(
-    job: &PartitionJob,
-    known: &SettleContext,
-    fresh: bool,
-    (at, sequence): (i64, i32),
-    leader_start: i64,
-) -> Result<(i64, i32), Handback> {
-    if !fresh && known.on_error == OnError::Fail {
-        return Err(lost_on_leader(job, at, leader_start));
-    }
-    if leader_start - at > known.max_padding {
-        return Err(Handback::Failed(format!(
-            "the leader's log begins at offset {leader_start}, and filling {} offsets is more than max_padding = {} allows; raise it, or set \
-             offsets = \"translate\"",
-            leader_start - at,
-            known.max_padding
-        )));
-    }
+/// The follower has records of others before the leader's log start.
+fn foreign_records(job: &PartitionJob, end: i64) -> Handback {
+    Handback::Failed(format!(
+        "{} on {} has {end} records that the mirror did not write, and the leader's log begins behind them: their offsets cannot be the same. \
+         Delete the topic there, or set offsets = \"translate\"",
+        job.follower.partition(job.partition),
+        job.follower.cluster()
+    ))
+}
+
+/// These offsets would have to be padded.
+fn too_much_padding(offsets: &Range<i64>, max_padding: i64) -> Handback {
+    Handback::Failed(format!(
+        "the leader's log begins at offset {}, and filling {} offsets is more than max_padding = {max_padding} allows; raise it, or set \
+         offsets = \"translate\"",
+        offsets.end,
+        offsets.end - offsets.start
+    ))
+}
+
+/// Fills these offsets, up to the leader's log start, with empty records, and deletes them. `sequence` is the one with which the mirror's producer id goes
+/// on. Gives the follower's log end and the sequence that comes next.
+async fn pad(job: &PartitionJob, offsets: Range<i64>, sequence: i32) -> Result<(i64, i32), Handback> {
     job.status.phase(Phase::Padding, None);
-    let follower = job.follower.partition(job.partition);
-    let (end, sequence) = fill(job, (at, sequence), leader_start).await?;
+    let (follower, leader_start) = (job.follower.partition(job.partition), offsets.end);
+    let (end, sequence) = fill(job, offsets, sequence).await?;
     if !job.shard.may_write() {
         return Err(Handback::no_lease());
     }
@@ -437,10 +459,11 @@ async fn pad(
     Ok((end, sequence))
 }
 
-/// The leader has deleted what was not copied yet.
-fn lost_on_leader(job: &PartitionJob, at: i64, leader_start: i64) -> Handback {
+/// The leader has deleted these offsets, up to its log start, before they were copied.
+fn lost_on_leader(job: &PartitionJob, offsets: Range<i64>) -> Handback {
+    let Range { start: at, end: leader_start } = offsets;
     Handback::Refused(Refusal {
-        offsets: at..leader_start,
+        offsets,
         code: Some(ResponseError::OffsetOutOfRange),
         reason: format!(
             "{} has deleted the offsets {at} to {} before they were copied: its log begins at {leader_start} now. With on_error = \"skip\" or \
@@ -452,8 +475,10 @@ fn lost_on_leader(job: &PartitionJob, at: i64, leader_start: i64) -> Handback {
     })
 }
 
-/// Empty records from one offset to another, a few batches in flight. All have the same bytes but for their stamp.
-async fn fill(job: &PartitionJob, (mut at, mut sequence): (i64, i32), to: i64) -> Result<(i64, i32), Handback> {
+/// Appends an empty record at each of these offsets, a few batches in flight: all have the same bytes but for their stamp. Gives the follower's log end and
+/// the sequence that comes next.
+async fn fill(job: &PartitionJob, offsets: Range<i64>, mut sequence: i32) -> Result<(i64, i32), Handback> {
+    let Range { start: mut at, end: to } = offsets;
     let follower = job.follower.partition(job.partition);
     let broker = job.follower.client.leader_of(&follower).await.map_err(|error| told(&error))?;
     let version = broker.version_for::<ProduceRequest>(produce::VERSIONS).map_err(|error| Handback::Failed(error.to_string()))?;
@@ -476,39 +501,40 @@ async fn fill(job: &PartitionJob, (mut at, mut sequence): (i64, i32), to: i64) -
                 return Err(Handback::no_lease());
             }
             let (broker, expected) = (broker.clone(), at);
-            let mut answer = Box::pin(async move { (expected, broker.request(&request, version).await) });
-            // Sent in this order, whoever is awaited first.
-            let answer = match futures_util::poll!(&mut answer) {
-                std::task::Poll::Ready(answer) => futures_util::future::Either::Left(std::future::ready(answer)),
-                std::task::Poll::Pending => futures_util::future::Either::Right(answer),
+            let mut response = Box::pin(async move { (expected, broker.request(&request, version).await) });
+            // Polled once, so that the requests are sent in this order.
+            let response = match futures_util::poll!(&mut response) {
+                std::task::Poll::Ready(response) => futures_util::future::Either::Left(std::future::ready(response)),
+                std::task::Poll::Pending => futures_util::future::Either::Right(response),
             };
-            in_flight.push_back(answer);
+            in_flight.push_back(response);
             at += count;
             sequence = next_sequence(sequence, count);
         }
-        let Some((expected, answer)) = futures_util::StreamExt::next(&mut in_flight).await else { return Ok((at, sequence)) };
-        let answer = answer.map_err(|error| Handback::Again(error.to_string()))?;
-        match produce::only(answer).map(|answer| (answer.error_code.err(), answer.base_offset)) {
-            Some((None, offset)) if offset == expected => {}
-            Some((None, offset)) => {
+        let Some((expected, response)) = futures_util::StreamExt::next(&mut in_flight).await else { return Ok((at, sequence)) };
+        let response = response.map_err(|error| Handback::Again(error.to_string()))?;
+        let response = produce::only(response).map(|partition| partition.error_code.err().map_or(Ok(partition.base_offset), Err));
+        match decisions::after_padding(response, expected) {
+            AfterPadding::Landed => {}
+            AfterPadding::LandedElsewhere(offset) => {
                 return Err(Handback::Diverged(format!(
                     "padding for offset {expected} landed at {offset}: somebody else writes to {follower}"
                 )));
             }
-            Some((Some(ResponseError::InvalidRecord), _)) => {
+            AfterPadding::Compacted => {
                 return Err(Handback::Failed(format!(
                     "{follower} on {} is compacted, and padding has no keys; set its cleanup.policy to delete until it is padded",
                     job.follower.cluster()
                 )));
             }
-            Some((Some(error), _)) if error.is_retriable() => return Err(Handback::Again(format!("padding of {follower}: {error:?}"))),
-            Some((Some(error), _)) => return Err(Handback::Failed(format!("padding of {follower}: {error:?}"))),
-            None => return Err(Handback::Again("the answer to Produce has no word of the partition".to_owned())),
+            AfterPadding::Again(error) => return Err(Handback::Again(format!("padding of {follower}: {error:?}"))),
+            AfterPadding::Failed(error) => return Err(Handback::Failed(format!("padding of {follower}: {error:?}"))),
+            AfterPadding::Unanswered => return Err(Handback::Again("the answer to Produce has no word of the partition".to_owned())),
         }
     }
 }
 
-async fn earliest(side: &Side, partition: i32) -> Result<i64, Handback> {
+async fn log_start(side: &Side, partition: i32) -> Result<i64, Handback> {
     offset(side, partition, Position::LogStart).await
 }
 
@@ -520,11 +546,12 @@ async fn log_end(side: &Side, partition: i32) -> Result<i64, Handback> {
     side.client.log_end(&side.topic, partition).await.map_err(|error| told(&error))
 }
 
+/// What a cluster says of the one partition that it was asked about.
 fn one<T>(mut answers: BTreeMap<TopicPartition, Result<T, ClientError>>, partition: &TopicPartition) -> Result<T, Handback> {
     answers.remove(partition).expect("what was asked for is answered").map_err(|error| told(&error))
 }
 
-/// What may pass is tried again soon, the rest waits for somebody to mend it.
+/// The handback for an error of a cluster: what may pass is tried again soon, the rest waits for somebody to mend it.
 fn told(error: &ClientError) -> Handback {
     if error.is_retriable() || error.is_unknown_topic() { Handback::Again(error.to_string()) } else { Handback::Failed(error.to_string()) }
 }

@@ -6,15 +6,15 @@ use kferry_wire::tell;
 use metrics::{counter, gauge};
 use tracing::debug;
 
-use super::{Offset, OffsetState, Report};
+use super::{GroupOffset, GroupReport, OffsetState};
 use crate::messages;
 use crate::metrics::{GROUP_COMMITS, GROUP_OFFSETS, GROUP_PASSES, GROUP_SECONDS};
 
-/// Groups told of in the log after one pass. `GET /groups` has all of them.
+/// The most offsets that one pass writes log lines about. `GET /groups` has all of them.
 const GROUPS_TOLD: usize = 20;
 
-/// All groups were looked at: what is new since the time before.
-pub(crate) fn groups(mirror: &str, before: &Report, now: &Report) {
+/// A pass over the groups has ended: tells what has changed since the pass before.
+pub(crate) fn groups(mirror: &str, before: &GroupReport, now: &GroupReport) {
     let result = if now.error.is_some() { "failed" } else { "ok" };
     counter!(GROUP_PASSES, "mirror" => mirror.to_owned(), "result" => result).increment(1);
     counter!(GROUP_COMMITS, "mirror" => mirror.to_owned()).increment(now.written as u64);
@@ -30,10 +30,10 @@ pub(crate) fn groups(mirror: &str, before: &Report, now: &Report) {
     if before.offsets.is_empty() && !now.offsets.is_empty() {
         tell!(messages::OFFSETS_COPIED, mirror, groups = now.groups, offsets = now.offsets.len(), written = now.written);
     }
-    let known: HashMap<_, _> = before.offsets.iter().map(|offset| (offset.key(), offset.state)).collect();
-    let is_new = |offset: &&Offset| {
+    let states: HashMap<_, _> = before.offsets.iter().map(|offset| (offset.key(), offset.state)).collect();
+    let is_new = |offset: &&GroupOffset| {
         let is_quiet = matches!(offset.state, OffsetState::InSync | OffsetState::Waiting);
-        !is_quiet && known.get(&offset.key()) != Some(&offset.state)
+        !is_quiet && states.get(&offset.key()) != Some(&offset.state)
     };
     let news: Vec<_> = now.offsets.iter().filter(is_new).collect();
     for offset in news.iter().take(GROUPS_TOLD) {

@@ -27,42 +27,42 @@ use serde::Serialize;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::partition::Progress;
+use crate::partition::{Direction, Progress};
 use crate::shards::Owned;
 use crate::state::{Changes, GroupPartition, GroupStates, State, Written};
 
-/// After which an offset that was written expires, if it is not written again. As long as an application may reasonably be away, and longer than
+/// How long after it was written an offset expires on the follower, if it is not written again. As long as an application may reasonably be away, and longer than
 /// the week after which brokers forget groups of their own (`offsets.retention.minutes`).
 pub const RETENTION: Duration = Duration::from_hours(24 * 30);
-/// After which it is written again.
+/// How long after an offset was written it is written again, though nothing has changed.
 const RENEWAL: Duration = Duration::from_hours(24);
-/// For each question to a cluster, retries included.
+/// How long a cluster may take to answer a question, retries included.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// For all commits of a pass.
+/// How long all commits of a pass may take together.
 const COMMITS: Duration = Duration::from_mins(2);
-/// Groups that are committed for at a time.
+/// The most groups that are committed for at a time.
 const AT_ONCE: usize = 64;
-/// Offsets in one OffsetCommit. The coordinator appends them as one batch, each with up to 4 KiB of metadata (`offset.metadata.max.bytes`), and
+/// The most offsets in one OffsetCommit. The coordinator appends them as one batch, each with up to 4 KiB of metadata (`offset.metadata.max.bytes`), and
 /// the batch may have 1 MiB.
 const COMMITTED_AT_ONCE: usize = 200;
-/// Who waits for a pass on demand.
+/// The most requests for a pass that may wait at a time.
 const ORDERS: usize = 100;
-/// How long they wait.
+/// How long a request for a pass waits.
 const ORDER: Duration = Duration::from_mins(5);
 
-/// What a pass needs to know.
+/// What a pass over the groups needs to know.
 pub struct Work {
-    /// Which groups, and which clusters.
+    /// The mirror, which selects groups.
     pub mirror: Arc<Mirror>,
-    /// The mirror's source.
+    /// The connections to the mirror's source.
     pub source: Client,
-    /// The mirror's target.
+    /// The connections to the mirror's target.
     pub target: Client,
-    /// The topics that the mirror copies.
+    /// The topics that the mirror copies, those that are there on both clusters.
     pub topics: Vec<CopiedTopic>,
-    /// What was kept.
+    /// What was kept of groups in the mirror's state.
     pub states: Arc<GroupStates>,
-    /// The shards of this process; without them it looks at all groups.
+    /// The shards of this process: the pass is about their groups. `None` is a look at all groups that writes nothing.
     pub owned: Option<Owned>,
 }
 
@@ -84,28 +84,29 @@ pub struct CopiedTopic {
     pub source: Arc<str>,
     /// Its name on the target.
     pub target: Arc<str>,
-    /// What is known of each partition, whoever copies it.
+    /// The progress of each partition, from partition 0 on, whichever process copies it.
     pub partitions: Vec<Arc<Progress>>,
 }
 
-/// What a pass found, and did.
+/// What a pass over the groups has found and written.
 #[derive(Debug, Clone, Default, Serialize)]
-pub struct Report {
-    /// Groups that have committed something in the mirror's topics.
+pub struct GroupReport {
+    /// How many groups have committed something in the mirror's topics.
     pub groups: usize,
-    /// Offsets that were written.
+    /// How many offsets were written on the follower.
     pub written: usize,
-    /// How long it took.
+    /// How long the pass took, in seconds.
     pub seconds: f64,
-    /// Why a cluster could not be asked. The offsets are those of the pass before then, or not all of them.
+    /// Why a cluster could not be asked, or the state not be kept; `None` is a pass without an error. `offsets` may lack some after an error, or be those
+    /// of the pass before.
     pub error: Option<String>,
     /// Each offset, by group, topic and partition.
     #[serde(skip)]
-    pub offsets: Vec<Offset>,
+    pub offsets: Vec<GroupOffset>,
 }
 
-impl Report {
-    /// What failed: the pass itself, groups, offsets.
+impl GroupReport {
+    /// What failed, the pass itself or an offset, and for each why.
     pub fn left(&self) -> Vec<(String, String)> {
         let offsets = self.offsets.iter().filter(|offset| offset.state == OffsetState::Refused);
         let offsets = offsets.map(|offset| (offset.to_string(), offset.reason.clone().unwrap_or_default()));
@@ -113,33 +114,33 @@ impl Report {
     }
 }
 
-/// A group's offset in a partition.
+/// An offset that a group has committed, on both clusters; or a group whose offsets cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Offset {
+pub struct GroupOffset {
     /// `group.id`
     pub group: Arc<str>,
-    /// The topic, by its name on the source; `None` where nothing is known but the group.
+    /// The topic, by its name on the mirror's source; `None` if the group's offsets cannot be read.
     pub topic: Option<Arc<str>>,
-    /// The partition.
+    /// The partition, `None` as for the topic.
     pub partition: Option<i32>,
-    /// What is committed on the source.
+    /// The offset that is committed on the mirror's source; `None` is none.
     pub source_offset: Option<i64>,
-    /// What is committed on the target.
+    /// The offset that is committed on the mirror's target; `None` is none.
     pub target_offset: Option<i64>,
-    /// How it is.
+    /// How the offset on the follower is.
     pub state: OffsetState,
-    /// Why it is not in sync.
+    /// Why it is not in sync, in words for an operator; `None` if it is.
     pub reason: Option<String>,
 }
 
-impl Offset {
-    /// Which one it is.
+impl GroupOffset {
+    /// Group, topic and partition, by which offsets are told apart.
     pub fn key(&self) -> (&str, Option<&str>, Option<i32>) {
         (&self.group, self.topic.as_deref(), self.partition)
     }
 }
 
-impl std::fmt::Display for Offset {
+impl std::fmt::Display for GroupOffset {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "group {}", self.group)?;
         match (&self.topic, self.partition) {
@@ -153,23 +154,23 @@ impl std::fmt::Display for Offset {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OffsetState {
-    /// As on the leader.
+    /// It is that of the leader.
     InSync,
-    /// The records before it are not copied yet, or not there: it may also be behind the leader's log end.
+    /// It is not written yet: the records before it are not copied, or it lies behind the log end.
     Waiting,
-    /// The group has members there, or has moved on by itself.
+    /// The group has members on the follower, or has committed there by itself: the mirror leaves it alone.
     LivesOnTarget,
-    /// The follower's log begins behind it: retention, or DeleteRecords.
+    /// It cannot be written: the follower's log begins behind it, by retention or DeleteRecords, or because the copy began there.
     BelowLogStart,
-    /// A cluster says no, or nothing.
+    /// A cluster refuses to tell or to take it, or does not answer.
     Refused,
 }
 
 impl OffsetState {
-    /// All of them.
+    /// All states, in their order.
     pub const ALL: [Self; 5] = [Self::InSync, Self::Waiting, Self::LivesOnTarget, Self::BelowLogStart, Self::Refused];
 
-    /// The metric's label.
+    /// The state as the metric's label has it.
     pub fn name(self) -> &'static str {
         match self {
             Self::InSync => "in-sync",
@@ -183,32 +184,34 @@ impl OffsetState {
 
 /// The end of a pass.
 pub struct GroupPassResult {
-    /// For everybody to see.
-    pub report: Report,
-    /// Who waits for it.
-    pub orders: Vec<Order>,
+    /// What the pass found.
+    pub report: GroupReport,
+    /// Those who wait for the pass, and get the report.
+    pub orders: Vec<PassOrder>,
 }
 
-/// Somebody who waits for a pass.
-pub type Order = oneshot::Sender<Arc<Report>>;
+/// A request for a pass: whoever made it waits for the report.
+pub type PassOrder = oneshot::Sender<Arc<GroupReport>>;
 
-/// The last report, and passes on demand.
+/// The report of the last pass over the groups, and the requests for another one.
 #[derive(Default)]
 pub struct GroupReports {
-    report: Mutex<Arc<Report>>,
-    orders: Mutex<Vec<Order>>,
+    report: Mutex<Arc<GroupReport>>,
+    /// The requests that the next pass answers, at most [`ORDERS`].
+    orders: Mutex<Vec<PassOrder>>,
+    /// Notified with each request.
     ordered: Notify,
 }
 
 impl GroupReports {
-    /// What the last pass found.
-    pub fn report(&self) -> Arc<Report> {
+    /// The report of the last pass; an empty one before the first.
+    pub fn report(&self) -> Arc<GroupReport> {
         self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// What a pass finds that begins now. `None` if there was none within five minutes, or too many wait for one.
-    pub async fn sync(&self) -> Option<Arc<Report>> {
-        let (order, answer) = oneshot::channel();
+    /// Asks for a pass, and waits for the report of one that begins after this. `None` if there was none within five minutes, or 100 requests wait already.
+    pub async fn sync(&self) -> Option<Arc<GroupReport>> {
+        let (order, report) = oneshot::channel();
         {
             let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
             orders.retain(|order| !order.is_closed());
@@ -218,7 +221,7 @@ impl GroupReports {
             orders.push(order);
         }
         self.ordered.notify_one();
-        timeout(ORDER, answer).await.ok()?.ok()
+        timeout(ORDER, report).await.ok()?.ok()
     }
 
     /// Returns when somebody has asked for a pass.
@@ -226,33 +229,36 @@ impl GroupReports {
         self.ordered.notified().await;
     }
 
+    /// Whether a request waits for a pass to begin.
     pub(crate) fn has_orders(&self) -> bool {
         !self.orders.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
-    pub(crate) fn take_orders(&self) -> Vec<Order> {
+    /// Takes all requests, for a pass that begins now.
+    pub(crate) fn take_orders(&self) -> Vec<PassOrder> {
         std::mem::take(&mut *self.orders.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(crate) fn publish(&self, report: &Arc<Report>, orders: Vec<Order>) {
+    /// Sets the report of the last pass, and sends it to those who wait for it.
+    pub(crate) fn publish(&self, report: &Arc<GroupReport>, orders: Vec<PassOrder>) {
         *self.report.lock().unwrap_or_else(PoisonError::into_inner) = report.clone();
         for order in orders {
-            // Whoever does not wait any more has closed it.
+            // It fails if nobody waits for it any more.
             let _ = order.send(report.clone());
         }
     }
 }
 
-/// One look at all groups, in both directions.
-pub async fn pass(work: Work, state: State, orders: Vec<Order>) -> GroupPassResult {
+/// One pass over all groups of this process, in both directions: looks at them and writes what is to be written. Errors are in its report.
+pub async fn pass(work: Work, state: State, orders: Vec<PassOrder>) -> GroupPassResult {
     let started = Instant::now();
     let now = jiff::Timestamp::now().as_millisecond();
-    let mut report = Report::default();
-    for direction in LedGroups::both(&work, now) {
-        match direction.look().await {
+    let mut report = GroupReport::default();
+    for led in LedGroups::in_each_direction(&work, now) {
+        match led.look().await {
             Ok((writes, offsets)) => {
                 report.offsets.extend(offsets);
-                report.written += direction.write(writes, &state, &mut report.offsets).await;
+                report.written += led.write(writes, &state, &mut report.offsets).await;
             }
             Err(error) => report.error = Some(error.to_string()),
         }
@@ -266,81 +272,88 @@ pub async fn pass(work: Work, state: State, orders: Vec<Order>) -> GroupPassResu
     GroupPassResult { report, orders }
 }
 
-/// What a pass would find, in both directions: offsets that it would write are in sync.
+/// What a pass would find, in both directions, without writing anything: offsets that it would write are in sync.
 ///
 /// # Errors
-/// [`ClientError`]
-pub async fn look(work: &Work) -> Result<Vec<Offset>, ClientError> {
+/// [`ClientError`] of a cluster whose groups cannot be listed. Groups whose offsets cannot be read are no error, but refused.
+pub async fn look(work: &Work) -> Result<Vec<GroupOffset>, ClientError> {
     let mut found = Vec::new();
-    for direction in LedGroups::both(work, jiff::Timestamp::now().as_millisecond()) {
-        let (writes, offsets) = direction.look().await?;
-        found.extend(writes.iter().map(|(candidate, _)| direction.told(candidate, OffsetState::InSync, None)));
+    for led in LedGroups::in_each_direction(work, jiff::Timestamp::now().as_millisecond()) {
+        let (writes, offsets) = led.look().await?;
+        found.extend(writes.iter().map(|(candidate, _)| led.told(candidate, OffsetState::InSync, None)));
         found.extend(offsets);
     }
     Ok(found)
 }
 
-/// What expired on the follower need not be known any more.
+/// Forgets what was kept of offsets that have expired on the follower.
 async fn forget_expired(work: &Work, state: &State, now: i64) -> Result<(), String> {
     let expired = |written: &Written| now.saturating_sub(written.at) > RETENTION.as_millis() as i64;
     // As it is now: what this pass has written is in it.
     let states = state.groups();
     let old = states.all().filter(|(group, _, written)| expired(written) && work.is_ours(group));
-    let old: Changes = old.map(|(group, partition, _)| ((group.clone(), partition.clone()), None)).collect();
+    let of = |group: &Arc<str>, partition: &TopicPartition| GroupPartition { group: group.clone(), partition: partition.clone() };
+    let old: Changes = old.map(|(group, partition, _)| (of(group, partition), None)).collect();
     let kept = state.keep_groups(&old, |group| work.may_write(group)).await;
     kept.map_err(|error| format!("the mirror's state: {error}"))
 }
 
-/// The groups whose offsets one of the clusters leads.
+/// The groups whose offsets are copied in one direction.
 struct LedGroups<'w> {
     work: &'w Work,
+    /// The connections to the cluster that leads the groups' offsets.
     leader: Client,
+    /// The connections to the other cluster, where they are committed.
     follower: Client,
-    /// The mirror's target leads.
-    backwards: bool,
-    /// By their names on the leader.
+    /// From which cluster to which the offsets are copied.
+    direction: Direction,
+    /// The copied topics, by their names on the leader.
     topics: HashMap<&'w str, &'w CopiedTopic>,
-    /// In ms since the epoch.
+    /// The time of the pass, in ms since the epoch.
     now: i64,
 }
 
 /// An offset that a group has committed on the leader in a topic of the mirror.
 struct Candidate {
     key: GroupPartition,
-    /// The partition there.
+    /// The partition, by the topic's name on the follower.
     follower: TopicPartition,
+    /// What the group has committed on the leader.
     committed: CommittedOffset,
-    /// What the follower has of it.
+    /// What the follower has for the group in that partition; `None` is nothing.
     there: Option<CommittedOffset>,
-    /// What is known of the partition.
-    known: Arc<Progress>,
-    /// Where on the follower a consumer goes on; `None` is not known.
+    /// How far the partition is copied.
+    progress: Arc<Progress>,
+    /// The offset of the follower at which the group would go on; `None` if the records before it are not copied.
     offset: Option<i64>,
 }
 
-/// What becomes of a candidate.
+/// What becomes of a group's offset.
 enum OffsetDecision {
-    /// This offset is written.
+    /// This offset is committed on the follower.
     Write(i64),
-    /// Nothing is written.
+    /// Nothing is written: the offset is in this state, for this reason.
     Leave(OffsetState, Option<String>),
 }
 
 impl<'w> LedGroups<'w> {
-    fn both(work: &'w Work, now: i64) -> impl Iterator<Item = Self> {
-        let target = &work.target.cluster().name;
-        let turned = work.states.leaders().any(|leader| leader.leader == **target);
-        [false, true].into_iter().filter(move |backwards| turned || !backwards).map(move |backwards| {
+    /// The groups of each direction: those that the target leads only if there are any.
+    fn in_each_direction(work: &'w Work, now: i64) -> impl Iterator<Item = Self> {
+        let has_turned = work.states.has_turned(&work.mirror);
+        let directions = Direction::ALL.into_iter().filter(move |direction| has_turned || *direction == Direction::Forwards);
+        directions.map(move |direction| {
             let (source, target) = (work.source.within(PATIENCE), work.target.within(PATIENCE));
-            let (leader, follower) = if backwards { (target, source) } else { (source, target) };
-            let name = |topic: &'w CopiedTopic| if backwards { &*topic.target } else { &*topic.source };
-            let topics = work.topics.iter().map(|topic| (name(topic), topic)).collect();
-            Self { work, leader, follower, backwards, topics, now }
+            let (leader, follower) = direction.leader_first(source, target);
+            let topics = work.topics.iter().map(|topic| (&**direction.leader_first(&topic.source, &topic.target).0, topic)).collect();
+            Self { work, leader, follower, direction, topics, now }
         })
     }
 
-    /// What is to be written, and how the other offsets are.
-    async fn look(&self) -> Result<(Vec<(Candidate, i64)>, Vec<Offset>), ClientError> {
+    /// Looks at both clusters: which offsets are to be written, and how the others are.
+    ///
+    /// # Errors
+    /// [`ClientError`] of a cluster that does not list its groups.
+    async fn look(&self) -> Result<(Vec<(Candidate, i64)>, Vec<GroupOffset>), ClientError> {
         let all = GroupFilter::default();
         let (listed, there) = tokio::try_join!(self.leader.list_groups(all), self.follower.list_groups(all))?;
         let groups: Vec<&str> = listed.iter().filter(|group| self.copies(group)).map(|group| group.group_id.as_str()).collect();
@@ -350,7 +363,7 @@ impl<'w> LedGroups<'w> {
         let logs = self.logs(&candidates).await;
         let mut writes = Vec::new();
         for candidate in candidates {
-            let is_live = live.contains(&*candidate.key.0);
+            let is_live = live.contains(&*candidate.key.group);
             match self.judge(&candidate, is_live, logs.get(&candidate.follower)) {
                 OffsetDecision::Write(offset) => writes.push((candidate, offset)),
                 OffsetDecision::Leave(state, reason) => offsets.push(self.told(&candidate, state, reason)),
@@ -361,13 +374,13 @@ impl<'w> LedGroups<'w> {
 
     /// Whether a group's offsets are copied in this direction. Share groups (KIP-932) have none that could be.
     fn copies(&self, group: &ListedGroup) -> bool {
-        let leader = self.work.states.leader(&group.group_id).map_or(&*self.work.mirror.source.name, |leader| &*leader.leader);
+        let direction = self.work.states.direction(&self.work.mirror, &group.group_id);
         let shares = group.group_type.as_ref().is_some_and(|name| name.eq_ignore_ascii_case("share"));
-        *leader == *self.leader.cluster().name && !shares && self.work.is_ours(&group.group_id)
+        direction == Some(self.direction) && !shares && self.work.is_ours(&group.group_id)
     }
 
-    /// What groups have committed in topics of the mirror; and groups of which nobody tells it.
-    async fn fetch(&self, groups: &[&str]) -> (Vec<Candidate>, Vec<Offset>) {
+    /// What groups have committed in topics of the mirror, and the groups whose offsets cannot be read.
+    async fn fetch(&self, groups: &[&str]) -> (Vec<Candidate>, Vec<GroupOffset>) {
         // Not only stable offsets: with them a group whose transactions follow one another would hold the pass up. What is committed is told
         // either way, and what a transaction is about to commit is not.
         let (committed, mut held) = tokio::join!(self.leader.offset_fetch(groups, false), self.follower.offset_fetch(groups, false));
@@ -378,7 +391,7 @@ impl<'w> LedGroups<'w> {
             let (committed, held) = match (committed, held) {
                 (Ok(committed), Ok(held)) => (committed, held),
                 (Err(error), _) | (_, Err(error)) => {
-                    refused.push(Offset {
+                    refused.push(GroupOffset {
                         group,
                         topic: None,
                         partition: None,
@@ -392,25 +405,28 @@ impl<'w> LedGroups<'w> {
             };
             for (partition, committed) in committed {
                 let Some(topic) = self.topics.get(&*partition.topic) else { continue };
-                let name = if self.backwards { &topic.source } else { &topic.target };
+                let (_, name) = self.direction.leader_first(&topic.source, &topic.target);
                 let follower = TopicPartition::new(name.clone(), partition.partition);
-                let known =
+                let progress =
                     usize::try_from(partition.partition).ok().and_then(|index| topic.partitions.get(index)).cloned().unwrap_or_default();
-                let offset = if self.backwards { known.source_offset(committed.offset) } else { known.target_offset(committed.offset) };
+                let offset = match self.direction {
+                    Direction::Forwards => progress.target_offset(committed.offset),
+                    Direction::Backwards => progress.source_offset(committed.offset),
+                };
                 candidates.push(Candidate {
                     offset,
-                    key: (group.clone(), TopicPartition::new(topic.source.clone(), partition.partition)),
+                    key: GroupPartition { group: group.clone(), partition: TopicPartition::new(topic.source.clone(), partition.partition) },
                     there: held.get(&follower).cloned(),
                     follower,
                     committed,
-                    known,
+                    progress,
                 });
             }
         }
         (candidates, refused)
     }
 
-    /// The offsets at which a consumer may go on in the follower's logs.
+    /// The offsets at which a consumer may go on in each of the follower's logs, from its log start to its high watermark.
     async fn logs(&self, candidates: &[Candidate]) -> HashMap<TopicPartition, Result<RangeInclusive<i64>, String>> {
         let copied = candidates.iter().filter(|candidate| candidate.offset.is_some());
         let partitions: BTreeSet<_> = copied.map(|candidate| candidate.follower.clone()).collect();
@@ -427,8 +443,9 @@ impl<'w> LedGroups<'w> {
         logs.collect()
     }
 
+    /// Decides about an offset: `is_live` says whether the group has members on the follower, and `log` at which offsets a consumer may go on there.
     fn judge(&self, candidate: &Candidate, is_live: bool, log: Option<&Result<RangeInclusive<i64>, String>>) -> OffsetDecision {
-        let (group, partition) = &candidate.key;
+        let GroupPartition { group, partition } = &candidate.key;
         let follower = &self.follower.cluster().name;
         let leave = |state, reason| OffsetDecision::Leave(state, Some(reason));
         if is_live {
@@ -444,18 +461,18 @@ impl<'w> LedGroups<'w> {
             );
             return leave(OffsetState::LivesOnTarget, reason);
         }
-        let known = &candidate.known;
+        let progress = &candidate.progress;
         let Some(offset) = candidate.offset else {
-            if let Some(first) = known.map.first(known.direction).filter(|first| candidate.committed.offset < *first) {
+            if let Some(first) = progress.map.first(progress.direction).filter(|first| candidate.committed.offset < *first) {
                 return leave(OffsetState::BelowLogStart, format!("the first offset of the leader that was copied is {first}"));
             }
             // Nothing is known of the leader's end while another process copies the partition.
-            let end = if known.leader_last_stable_offset > 0 {
-                format!("; the leader's log ends at {}", known.leader_last_stable_offset)
+            let end = if progress.leader_last_stable_offset > 0 {
+                format!("; the leader's log ends at {}", progress.leader_last_stable_offset)
             } else {
                 String::new()
             };
-            return leave(OffsetState::Waiting, format!("copied up to {}{end}", known.agreed));
+            return leave(OffsetState::Waiting, format!("copied up to {}{end}", progress.agreed));
         };
         match log {
             Some(Ok(log)) if offset < *log.start() => {
@@ -480,8 +497,8 @@ impl<'w> LedGroups<'w> {
         }
     }
 
-    /// Keeps what is to be written, and writes it. Says how many were written.
-    async fn write(&self, writes: Vec<(Candidate, i64)>, state: &State, offsets: &mut Vec<Offset>) -> usize {
+    /// Keeps which offsets are going to be written, and writes them. Adds to `offsets` how each is then, and gives how many were written.
+    async fn write(&self, writes: Vec<(Candidate, i64)>, state: &State, offsets: &mut Vec<GroupOffset>) -> usize {
         let kept: Changes = writes
             .iter()
             .map(|(candidate, offset)| {
@@ -497,7 +514,7 @@ impl<'w> LedGroups<'w> {
 
         let mut by_group: BTreeMap<Arc<str>, Vec<(Candidate, i64)>> = BTreeMap::new();
         for (candidate, offset) in writes {
-            by_group.entry(candidate.key.0.clone()).or_default().push((candidate, offset));
+            by_group.entry(candidate.key.group.clone()).or_default().push((candidate, offset));
         }
         let deadline = Instant::now() + COMMITS;
         let mut commits = stream::iter(by_group).map(|(group, writes)| self.commit(group, writes, deadline)).buffer_unordered(AT_ONCE);
@@ -512,7 +529,7 @@ impl<'w> LedGroups<'w> {
                     }
                     Err(error) => {
                         if error.did_nothing {
-                            let before = self.work.states.written(&candidate.key.0, &candidate.key.1).cloned();
+                            let before = self.work.states.written(&candidate.key.group, &candidate.key.partition).cloned();
                             undone.insert(candidate.key.clone(), before);
                         }
                         offsets.push(self.told(&candidate, error.state, Some(error.reason)));
@@ -527,6 +544,7 @@ impl<'w> LedGroups<'w> {
         written
     }
 
+    /// Commits offsets for one group, and says for each candidate which offset was written, or why none was.
     async fn commit(
         &self,
         group: Arc<str>,
@@ -549,11 +567,11 @@ impl<'w> LedGroups<'w> {
                 metadata: candidate.committed.metadata.clone(),
             };
             let offsets = chunk.iter().map(|(candidate, to)| (candidate.follower.clone(), offset(candidate, *to))).collect();
-            // A client answers for each partition: without an answer the time is over.
-            let answers = timeout_at(deadline, self.follower.offset_commit(&group, &offsets, Some(RETENTION))).await;
-            let mut answers = answers.unwrap_or_default();
+            // A client gives a result for each partition: without one the time is over.
+            let results = timeout_at(deadline, self.follower.offset_commit(&group, &offsets, Some(RETENTION))).await;
+            let mut results = results.unwrap_or_default();
             for (candidate, offset) in chunk {
-                let result = match answers.remove(&candidate.follower) {
+                let result = match results.remove(&candidate.follower) {
                     Some(Ok(())) => Ok(offset),
                     Some(Err(error)) => Err(self.not_written(&error)),
                     None => Err(NotWritten {
@@ -568,6 +586,7 @@ impl<'w> LedGroups<'w> {
         committed
     }
 
+    /// Why an offset was not written, by the coordinator's error.
     fn not_written(&self, error: &ClientError) -> NotWritten {
         let joined = matches!(
             error.code(),
@@ -586,23 +605,32 @@ impl<'w> LedGroups<'w> {
         NotWritten { state, reason, did_nothing: !error.may_have_executed() }
     }
 
-    fn told(&self, candidate: &Candidate, state: OffsetState, reason: Option<String>) -> Offset {
+    /// What the report says of a candidate.
+    fn told(&self, candidate: &Candidate, state: OffsetState, reason: Option<String>) -> GroupOffset {
         let (here, there) = (Some(candidate.committed.offset), candidate.there.as_ref().map(|there| there.offset));
-        let (source_offset, target_offset) = if self.backwards { (there, here) } else { (here, there) };
-        let (group, partition) = candidate.key.clone();
-        Offset { group, topic: Some(partition.topic), partition: Some(partition.partition), source_offset, target_offset, state, reason }
+        let (source_offset, target_offset) = self.direction.source_first(here, there);
+        let GroupPartition { group, partition } = candidate.key.clone();
+        GroupOffset {
+            group,
+            topic: Some(partition.topic),
+            partition: Some(partition.partition),
+            source_offset,
+            target_offset,
+            state,
+            reason,
+        }
     }
 }
 
-/// Why an offset was not written.
+/// Why a group's offset was not written.
 struct NotWritten {
     state: OffsetState,
     reason: String,
-    /// The coordinator said so. Otherwise it may have been written.
+    /// Whether nothing was written for sure; otherwise it may have been.
     did_nothing: bool,
 }
 
-/// Brokers before 2.6 do not tell: then the coordinator's refusal does.
+/// Whether a listed group has members. Brokers before 2.6 do not tell: then the coordinator refuses the commit.
 fn has_members(group: &ListedGroup) -> bool {
     group.state.as_ref().is_some_and(|state| !matches!(state.as_str(), "Empty" | "Dead"))
 }
@@ -635,11 +663,11 @@ mod tests {
     /// The group has committed 50 of a log of which 100 are copied and 20 to 90 are on the follower.
     fn candidate(there: Option<CommittedOffset>) -> Candidate {
         Candidate {
-            key: ("g".into(), TopicPartition::new("orders", 0)),
+            key: GroupPartition { group: "g".into(), partition: TopicPartition::new("orders", 0) },
             follower: TopicPartition::new("renamed", 0),
             committed: committed(50, "x"),
             there,
-            known: Arc::new(Progress { agreed: 100, leader_last_stable_offset: 110, ..Progress::default() }),
+            progress: Arc::new(Progress { agreed: 100, leader_last_stable_offset: 110, ..Progress::default() }),
             offset: Some(50),
         }
     }
@@ -649,8 +677,8 @@ mod tests {
         let mut states = GroupStates::default();
         states.apply([(candidate.key.clone(), written)]);
         let work = work(states);
-        let direction = LedGroups::both(&work, NOW).next().unwrap();
-        match direction.judge(candidate, is_live, Some(&Ok(20..=90))) {
+        let led = LedGroups::in_each_direction(&work, NOW).next().unwrap();
+        match led.judge(candidate, is_live, Some(&Ok(20..=90))) {
             OffsetDecision::Write(offset) => Ok(offset),
             OffsetDecision::Leave(state, reason) => {
                 assert_eq!(reason.is_none(), state == OffsetState::InSync, "{reason:?}");
@@ -690,7 +718,7 @@ mod tests {
     fn an_offset_that_the_follower_does_not_have_is_not_written() {
         let at = |offset| {
             let candidate = candidate(None);
-            Candidate { committed: committed(offset, ""), offset: candidate.known.target_offset(offset), ..candidate }
+            Candidate { committed: committed(offset, ""), offset: candidate.progress.target_offset(offset), ..candidate }
         };
         assert_eq!(judged(None, &at(19), false), Err(OffsetState::BelowLogStart));
         assert_eq!(judged(None, &at(20), false), Ok(20));
@@ -702,10 +730,10 @@ mod tests {
     #[test]
     fn a_member_that_came_meanwhile_is_no_error() {
         let work = work(GroupStates::default());
-        let direction = LedGroups::both(&work, NOW).next().unwrap();
+        let led = LedGroups::in_each_direction(&work, NOW).next().unwrap();
         let refusal = |code| {
             let (what, message, advice) = ("OffsetCommit of renamed-0 for group g".to_owned(), String::new(), String::new());
-            direction.not_written(&ClientError::Kafka { cluster: "new".into(), what, code, message, advice })
+            led.not_written(&ClientError::Kafka { cluster: "new".into(), what, code, message, advice })
         };
         let joined = refusal(ResponseError::UnknownMemberId);
         assert_eq!((joined.state, joined.reason.as_str(), joined.did_nothing), (OffsetState::LivesOnTarget, "it has members on new", true));
@@ -717,12 +745,12 @@ mod tests {
 
     #[test]
     fn the_other_direction_is_looked_at_when_the_target_leads_a_group() {
-        let directions = |work: &Work| LedGroups::both(work, NOW).map(|direction| direction.backwards).collect::<Vec<_>>();
-        assert_eq!(directions(&work(GroupStates::default())), [false]);
+        let directions = |work: &Work| LedGroups::in_each_direction(work, NOW).map(|led| led.direction).collect::<Vec<_>>();
+        assert_eq!(directions(&work(GroupStates::default())), [Direction::Forwards]);
         let mut states = GroupStates::default();
         states.take(serde_json::from_str(r#"{"group":"g"}"#).unwrap(), Some(br#"{"leader":"new","term":2}"#)).unwrap();
         let work = work(states);
-        assert_eq!(directions(&work), [false, true]);
+        assert_eq!(directions(&work), Direction::ALL);
         let group = |name: &str, group_type: &str| ListedGroup {
             group_id: name.to_owned(),
             protocol_type: "consumer".to_owned(),
@@ -730,7 +758,7 @@ mod tests {
             group_type: Some(group_type.to_owned()),
         };
         let copied =
-            |name, group_type| LedGroups::both(&work, NOW).map(|direction| direction.copies(&group(name, group_type))).collect::<Vec<_>>();
+            |name, group_type| LedGroups::in_each_direction(&work, NOW).map(|led| led.copies(&group(name, group_type))).collect::<Vec<_>>();
         assert_eq!(copied("g", "Consumer"), [false, true]);
         assert_eq!(copied("g", "Share"), [false, false]);
         assert_eq!(copied("another", "Classic"), [false, false]);
@@ -738,19 +766,19 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn whoever_asks_gets_the_pass_that_begins_after_it() {
-        let board = Arc::new(GroupReports::default());
+        let reports = Arc::new(GroupReports::default());
         let asked = tokio::spawn({
-            let board = board.clone();
-            async move { board.sync().await }
+            let reports = reports.clone();
+            async move { reports.sync().await }
         });
-        board.ordered().await;
-        assert!(board.has_orders());
-        let orders = board.take_orders();
-        assert!(orders.len() == 1 && !board.has_orders());
-        board.publish(&Arc::new(Report { groups: 7, ..Report::default() }), orders);
+        reports.ordered().await;
+        assert!(reports.has_orders());
+        let orders = reports.take_orders();
+        assert!(orders.len() == 1 && !reports.has_orders());
+        reports.publish(&Arc::new(GroupReport { groups: 7, ..GroupReport::default() }), orders);
         assert_eq!(asked.await.unwrap().unwrap().groups, 7);
-        assert_eq!(board.report().groups, 7);
-        assert!(board.sync().await.is_none(), "nobody makes a pass");
-        assert!(board.take_orders().iter().all(Order::is_closed));
+        assert_eq!(reports.report().groups, 7);
+        assert!(reports.sync().await.is_none(), "nobody makes a pass");
+        assert!(reports.take_orders().iter().all(PassOrder::is_closed));
     }
 }

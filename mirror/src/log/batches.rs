@@ -9,24 +9,24 @@ use tokio::time::Instant;
 
 use crate::partition::Side;
 
-/// How long a log may give nothing although it should have more.
+/// How long a log may give no batch before the end of a range, until [`visit`] fails.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Whose batches a range of a log has.
+/// Whose batches a range of a follower's log has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Written {
-    /// Padding of this producer id, and nothing else.
+    /// Padding of the mirror's producer id and nothing else; also if the range is empty.
     Filler,
-    /// Records of this producer id, and markers.
+    /// Records of the mirror's producer id, or markers, and nobody else's records.
     Mirror,
-    /// Somebody else's records.
+    /// At least one batch of somebody else's records.
     Others,
 }
 
-/// Who wrote a range of a log: the mirror, by its producer id, or somebody else.
+/// Reads a range of a log and says who wrote it: the mirror, by `producer_id`, or somebody else.
 ///
 /// # Errors
-/// [`ReadError`]: nothing can be said then.
+/// [`ReadError`] of the log: who wrote it is not known then.
 pub async fn written(side: &Side, partition: i32, offsets: Range<i64>, producer_id: i64) -> Result<Written, ReadError> {
     let mut at = offsets.start;
     let mut written = Written::Filler;
@@ -55,7 +55,11 @@ pub async fn written(side: &Side, partition: i32, offsets: Range<i64>, producer_
     Ok(written)
 }
 
-/// Looks at the batches in a range of a log, whoever wrote them and whatever became of their transactions.
+/// Calls `look` with each batch that begins in a range of a log, whoever wrote it and whatever became of its transaction. Batches of magic 0 and 1 are
+/// passed over.
+///
+/// # Errors
+/// [`ReadError`] of the log, `Stuck` after half a minute without a batch. `look` has had the batches before it.
 pub(crate) async fn visit(side: &Side, partition: i32, offsets: Range<i64>, mut look: impl FnMut(&Batch)) -> Result<(), ReadError> {
     let mut at = offsets.start;
     let mut deadline = Instant::now() + PATIENCE;
@@ -81,18 +85,21 @@ pub(crate) async fn visit(side: &Side, partition: i32, offsets: Range<i64>, mut 
     Ok(())
 }
 
-/// What a few batches of a log are like.
+/// What a few batches of a log, one after the other, are like.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sample {
-    /// Their bytes, as they are stored.
+    /// Bytes of the batches, as they are stored.
     pub bytes: u64,
-    /// The offsets that they span.
+    /// How many offsets they span, from the first one's first to the last one's last.
     pub offsets: u64,
-    /// Whether one of them is of a transaction, or a marker.
+    /// Whether one of them belongs to a transaction or is a marker.
     pub transactional: bool,
 }
 
-/// Looks at the batches from an offset on, about `max_bytes` of them.
+/// Looks at the batches of a log from the offset `at` on, by one Fetch of about `max_bytes`.
+///
+/// # Errors
+/// [`ReadError`] of the log.
 pub async fn sample(side: &Side, partition: i32, at: i64, max_bytes: i32) -> Result<Sample, ReadError> {
     let mut sample = Sample::default();
     let mut from = None;

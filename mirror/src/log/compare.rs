@@ -5,50 +5,51 @@ use kferry_wire::log::{LogReader, ReadError};
 
 use super::keys::{Keys, Owner};
 use super::view::FollowerReader;
+use crate::partition::Skipped;
 
-/// What may differ between two logs that are equal.
+/// In what a leader's and a follower's log may differ and still count as equal.
 #[derive(Debug, Clone, Default)]
 pub struct Allowed {
-    /// One of them may miss records that the other still has: each is compacted by its own clock.
+    /// Whether either log may miss records that the other still has: the topic is compacted, on each cluster by its own clock.
     pub missing: bool,
-    /// Offsets, from and to, whose records the follower leaves out: `on_error` decided so.
-    pub skipped: Vec<(i64, i64)>,
+    /// Offsets of the leader whose records the follower lacks, as `on_error` decided.
+    pub skipped: Skipped,
 }
 
 /// The first difference between two logs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
-    /// Where.
+    /// The offset of the leader at which the logs differ.
     pub offset: i64,
-    /// What: a sentence about the leader and the follower.
+    /// What differs there, in words that speak of the leader and the follower.
     pub what: String,
 }
 
-/// What a comparison found.
+/// What a comparison of two logs found, up to the first difference.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Compared {
-    /// Records that both have and that are equal.
+    /// How many records both logs have, and are equal.
     pub equal: u64,
-    /// Records that only one of them has still, as [`Allowed::missing`] allows.
+    /// How many records only one of the logs has still, as [`Allowed::missing`] allows.
     pub compacted: u64,
-    /// Records that the follower leaves out, as [`Allowed::skipped`] says.
+    /// How many of the leader's records the follower lacks, as [`Allowed::skipped`] says.
     pub skipped: u64,
-    /// The first difference.
+    /// The first difference, at which the comparison ended; `None` if there is none.
     pub difference: Option<Difference>,
 }
 
 /// Compares two logs record for record: offset, timestamp, key, value and headers. Both readers have the same range.
 ///
 /// # Errors
-/// [`ReadError`]: nothing can be said then.
+/// [`ReadError`] of either log: whether they are equal is not known then.
 pub async fn compare(leader: LogReader, follower: FollowerReader, allowed: &Allowed) -> Result<Compared, ReadError> {
     compare_keys(leader, follower, allowed, &mut None).await
 }
 
-/// The same, and for compacted logs also which keys' latest record only one of them has.
+/// Compares as [`compare`] does, and tells `keys` of each record, of compacted logs: it knows at the end of which keys only one log has the latest one.
 ///
 /// # Errors
-/// [`ReadError`]: nothing can be said then.
+/// [`ReadError`] of either log: whether they are equal is not known then.
 pub async fn compare_keys(
     leader: LogReader,
     mut follower: FollowerReader,
@@ -56,7 +57,7 @@ pub async fn compare_keys(
     keys: &mut Option<Keys>,
 ) -> Result<Compared, ReadError> {
     let mut found = Compared::default();
-    let mut leader = leader.tolerating(allowed.skipped.clone());
+    let mut leader = leader.tolerating(allowed.skipped.ranges().to_vec());
     let (mut left, mut right) = tokio::try_join!(leader.next(), follower.next())?;
     loop {
         let different = |offset, what: String| Some(Difference { offset, what });
@@ -81,7 +82,7 @@ pub async fn compare_keys(
                 };
             }
             (Some(one), other) if other.as_ref().is_none_or(|other| one.offset < other.offset) => {
-                if allowed.skipped.iter().any(|(from, to)| (*from..*to).contains(&one.offset)) {
+                if allowed.skipped.contains(one.offset) {
                     found.skipped += 1;
                 } else if allowed.missing {
                     if let Some(keys) = keys {
@@ -110,7 +111,7 @@ pub async fn compare_keys(
     }
 }
 
-/// What two records of the same offset differ in.
+/// In what two records of the same offset differ, if they do.
 fn difference(leader: &Record, follower: &Record) -> Option<String> {
     let what = if leader.timestamp != follower.timestamp {
         return Some(format!("the leader's timestamp is {}, the follower's {}", leader.timestamp, follower.timestamp));

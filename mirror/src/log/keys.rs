@@ -16,7 +16,7 @@ use std::hash::BuildHasher as _;
 use bytes::Bytes;
 use kferry_wire::batch::Record;
 
-/// Keys that may wait at a time: some 8 MB.
+/// The most keys that may wait for a later record at a time: some 8 MB.
 const WAITING: usize = 1 << 18;
 
 /// Which of two logs has a record.
@@ -32,24 +32,34 @@ pub enum Owner {
 #[derive(Debug, Default)]
 pub struct Keys {
     hashes: RandomState,
-    waiting: HashMap<u64, (i64, Owner)>,
+    /// By the key's hash: the latest record of the key that only one log has, and that waits for a later record of the key.
+    waiting: HashMap<u64, Waiting>,
+    /// How often half of the keys were given up: of 2^`halvings` keys one is watched, that whose hash begins with so many zero bits.
     halvings: u32,
+    /// The most keys that may wait, if not [`WAITING`].
     bound: Option<usize>,
 }
 
-/// What is left at the end.
+/// The record of a key that only one of two logs has.
+#[derive(Debug, Clone, Copy)]
+struct Waiting {
+    offset: i64,
+    owner: Owner,
+}
+
+/// The keys whose latest record only one of two logs has, at the end of both.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Unmatched {
-    /// The first of the offsets at which the leader has the latest record of a key that the follower has none of.
+    /// The lowest offset at which the leader has the latest record of a key and the follower does not; `None` if there is no such key.
     pub leader: Option<i64>,
-    /// How many keys have their latest record on the follower only: the leader deleted them, by a tombstone that is gone.
+    /// How many of the watched keys have their latest record on the follower only: the leader deleted them, by a tombstone that is gone.
     pub follower: u64,
-    /// Of so many keys one was watched: 1, or a power of two.
+    /// One of how many keys was watched: 1 if all were, else a power of two.
     pub one_of: u64,
 }
 
 impl Keys {
-    /// A record that both have.
+    /// Takes in a record that both logs have.
     pub fn both(&mut self, record: &Record) {
         if !self.waiting.is_empty()
             && let Some(hash) = self.hash(record.key.as_ref())
@@ -58,14 +68,14 @@ impl Keys {
         }
     }
 
-    /// A record that only one has.
+    /// Takes in a record that only one of the logs has.
     pub fn one_only(&mut self, record: &Record, owner: Owner) {
         let Some(hash) = self.hash(record.key.as_ref()) else { return };
         if record.value.is_none() {
             self.waiting.remove(&hash);
             return;
         }
-        self.waiting.insert(hash, (record.offset, owner));
+        self.waiting.insert(hash, Waiting { offset: record.offset, owner });
         if self.waiting.len() > self.bound.unwrap_or(WAITING) {
             self.halvings += 1;
             let halvings = self.halvings;
@@ -73,17 +83,18 @@ impl Keys {
         }
     }
 
-    /// Whether a key still waits: then the leader's log behind the compared offsets says more.
+    /// Whether a key waits for a later record: then the leader's log behind the compared offsets says more.
     pub fn is_waiting(&self) -> bool {
         !self.waiting.is_empty()
     }
 
-    /// What has found no later record.
+    /// The keys for which no later record came.
     pub fn unmatched(&self) -> Unmatched {
-        let of = |owner| self.waiting.values().filter(move |(_, has)| *has == owner).map(|(offset, _)| *offset);
+        let of = |owner| self.waiting.values().filter(move |waiting| waiting.owner == owner).map(|waiting| waiting.offset);
         Unmatched { leader: of(Owner::Leader).min(), follower: of(Owner::Follower).count() as u64, one_of: 1 << self.halvings.min(63) }
     }
 
+    /// The hash of a key that is watched; `None` is a record without a key, or a key that is watched no longer.
     fn hash(&self, key: Option<&Bytes>) -> Option<u64> {
         let hash = self.hashes.hash_one(key?);
         (hash.leading_zeros() >= self.halvings).then_some(hash)

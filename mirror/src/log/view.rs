@@ -7,14 +7,14 @@ use kferry_wire::log::{Isolation, LogReader, ReadError};
 
 use crate::partition::{Direction, OffsetMap, Side};
 
-/// What a follower's log has of its leader's.
+/// How the leader's records are found in the follower's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct View {
-    /// Where the leader's records are.
+    /// At which offset of the follower a record of the leader is.
     pub map: OffsetMap,
-    /// Which of the two is the leader.
+    /// From which cluster to which the partition is copied.
     pub direction: Direction,
-    /// The leader's term.
+    /// The term of its leader, from 1 on.
     pub term: i32,
 }
 
@@ -30,7 +30,7 @@ impl View {
 pub struct FollowerReader {
     reader: LogReader,
     view: View,
-    /// What is wanted, by the leader's offsets.
+    /// The records to give, by their offsets on the leader.
     offsets: Range<i64>,
 }
 
@@ -45,10 +45,10 @@ impl FollowerReader {
         Self { reader, view, offsets }
     }
 
-    /// The next record, `None` at the end.
+    /// The next record of the leader's that the follower has, at its offset on the leader; `None` at the end of the range.
     ///
     /// # Errors
-    /// [`ReadError`]
+    /// [`ReadError`] of the follower's log; it may be asked again.
     pub async fn next(&mut self) -> Result<Option<Record>, ReadError> {
         while let Some(record) = self.reader.next().await? {
             if let Some(record) = self.by_leader(record) {
@@ -58,7 +58,7 @@ impl FollowerReader {
         Ok(None)
     }
 
-    /// The next record if it was fetched already.
+    /// The next record, if it was fetched already: without waiting.
     pub fn ready(&mut self) -> Option<Record> {
         loop {
             let record = self.reader.ready()?;
@@ -68,6 +68,7 @@ impl FollowerReader {
         }
     }
 
+    /// A record of the follower's log at its offset on the leader; `None` if it is none of the leader's, or outside of the range.
     fn by_leader(&self, record: Record) -> Option<Record> {
         let offset = self.view.map.record(self.view.direction, record.offset).filter(|offset| self.offsets.contains(offset))?;
         Some(Record { offset, ..record })

@@ -6,42 +6,42 @@ use bytes::Bytes;
 use kafka_protocol::ResponseError;
 use kferry_wire::log::AppendError;
 
-/// Why a lane or a look gives a partition back.
+/// Why a lane, or a look at both logs, gives a partition back to the run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Handback {
-    /// Something passing: look again, a little later.
+    /// Something that passes by itself, for this reason: both logs are looked at again after a pause of 0.1 to 15 s.
     Again(String),
-    /// The leader has records that the follower's broker or the mirror itself will not take. `on_error` decides.
+    /// The leader's log has records that the follower's broker or the mirror itself will not take, or has them no more. `on_error` decides.
     Refused(Refusal),
-    /// Nothing can be done before somebody mends it. It is tried again from time to time.
+    /// Nothing can be copied before an operator mends something: this says what. Both logs are looked at again each minute.
     Failed(String),
-    /// The two logs differ. Nothing more is written.
+    /// The two logs differ, as this says. Nothing more is written until the mirror is started with `--accept`.
     Diverged(String),
-    /// It was taken back.
+    /// The run has taken the partition back: it stops, or the partition's shard or leader is another one now.
     Cancelled,
 }
 
 impl Handback {
-    /// The group's coordinator has not said lately that this process is a member.
+    /// The handback for a partition whose shard this process [may not write to](crate::partition::Shard::may_write) just now.
     pub fn no_lease() -> Self {
         Self::Again("this process may not be the one any more that has its shard".to_owned())
     }
 
-    /// Where a translated partition goes on is kept before anything is written there.
+    /// The handback for a translated partition whose next segment could not be kept in the mirror's state: without that nothing may be written there.
     pub fn unkept(error: &AppendError) -> Self {
         Self::Again(format!("a segment of its offsets cannot be kept: {error}"))
     }
 }
 
-/// Records that cannot be copied.
+/// Records of the leader that cannot be copied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// Their offsets.
+    /// Their offsets on the leader; empty if nobody can tell how far a damaged batch reaches.
     pub offsets: Range<i64>,
-    /// Kafka's error, if a broker refused them.
+    /// The error with which a broker refused them, or Kafka's error for what is wrong with them; `None` is not known.
     pub code: Option<ResponseError>,
-    /// Why, and what to do.
+    /// Why they cannot be copied, and what to do.
     pub reason: String,
-    /// A batch with base offset 0 that has the records, or what could not be read.
+    /// A batch that has the records (its base offset may be 0), or the bytes that could not be read; empty if the leader has deleted them.
     pub bytes: Bytes,
 }

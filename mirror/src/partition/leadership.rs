@@ -1,21 +1,21 @@
-//! Who leads a topic, or a group's offsets.
+//! Which cluster leads a topic, or a group's offsets.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// Who leads a topic.
+/// Which cluster leads a topic, or a group's offsets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leadership {
-    /// The cluster, by its name.
+    /// The leading cluster's name in the file.
     pub leader: String,
-    /// Since which term.
+    /// The term since which it leads, from 1 on.
     pub term: i32,
 }
 
 impl Leadership {
-    /// Takes in what a record says of a name; `None` is a tombstone. Records of one name may stand in several partitions, which have no order among each
+    /// Takes in what a record of the mirror's state says of a topic or group; `None` is a tombstone. Records of one name may stand in several partitions, which have no order among each
     /// other: so a term that is lower than the known one is an older record, whenever it is read.
     pub(crate) fn follow(leaders: &mut HashMap<Arc<str>, Self>, name: Arc<str>, said: Option<Self>) {
         match said {

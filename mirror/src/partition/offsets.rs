@@ -8,60 +8,87 @@
 
 use std::sync::Arc;
 
-/// The mirror copies from its source to its target, or after a move the other way.
+use kferry_config::Mirror;
+
+/// From which cluster of a mirror to which one something is copied: it is the other way round after a move.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Direction {
-    /// The source leads.
+    /// From the mirror's source, which leads, to its target.
     #[default]
     Forwards,
-    /// The target leads.
+    /// From the mirror's target, which leads, to its source.
     Backwards,
 }
 
-/// From here on offsets of the target are those of the source and a difference.
+impl Direction {
+    /// Both of them.
+    pub const ALL: [Self; 2] = [Self::Forwards, Self::Backwards];
+
+    /// The direction in which a mirror copies what this cluster leads, by its name in the file; `None` is none of the mirror's clusters.
+    pub fn led_by(mirror: &Mirror, cluster: &str) -> Option<Self> {
+        if *mirror.source.name == *cluster {
+            Some(Self::Forwards)
+        } else if *mirror.target.name == *cluster {
+            Some(Self::Backwards)
+        } else {
+            None
+        }
+    }
+
+    /// What the mirror's source and its target have, as what the leader and the follower have.
+    pub fn leader_first<T>(self, source: T, target: T) -> (T, T) {
+        match self {
+            Self::Forwards => (source, target),
+            Self::Backwards => (target, source),
+        }
+    }
+
+    /// What the leader and the follower have, as what the mirror's source and its target have.
+    pub fn source_first<T>(self, leader: T, follower: T) -> (T, T) {
+        // Who is swapped twice is back.
+        self.leader_first(leader, follower)
+    }
+}
+
+/// A run of offsets of which each on the target is that on the source plus one and the same difference. It goes on until the next segment begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Segment {
-    /// The first offset on the source.
+    /// The segment's first offset on the source.
     pub source: i64,
-    /// The first offset on the target.
+    /// The segment's first offset on the target.
     pub target: i64,
 }
 
-/// The offsets of a partition on both clusters.
+/// Which offset of a partition on one cluster is which one on the other.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum OffsetMap {
-    /// They are the same: `preserve`.
+    /// Each offset is the same on both: `offsets = "preserve"`.
     #[default]
     Same,
-    /// In order, growing on both sides: `translate`.
+    /// `offsets = "translate"`: the segments, growing in both offsets; none before the first record was copied.
     Segments(Arc<Vec<Segment>>),
 }
 
 impl Segment {
-    /// From these offsets of the leader and the follower on.
+    /// The segment that begins at these offsets of the leader and the follower.
     pub fn of(direction: Direction, leader: i64, follower: i64) -> Self {
-        match direction {
-            Direction::Forwards => Self { source: leader, target: follower },
-            Direction::Backwards => Self { source: follower, target: leader },
-        }
+        let (source, target) = direction.source_first(leader, follower);
+        Self { source, target }
     }
 
-    /// Its offsets on the leader and on the follower.
-    fn ends(self, direction: Direction) -> (i64, i64) {
-        match direction {
-            Direction::Forwards => (self.source, self.target),
-            Direction::Backwards => (self.target, self.source),
-        }
+    /// The segment's first offsets on the leader and on the follower.
+    pub(crate) fn begins(self, direction: Direction) -> (i64, i64) {
+        direction.leader_first(self.source, self.target)
     }
 }
 
 impl OffsetMap {
-    /// From its segments, in order.
+    /// The map of these segments, which are in order.
     pub fn of(segments: Vec<Segment>) -> Self {
         Self::Segments(Arc::new(segments))
     }
 
-    /// All segments; none where offsets are the same.
+    /// The segments in order; none where offsets are the same.
     pub fn segments(&self) -> &[Segment] {
         match self {
             Self::Same => &[],
@@ -74,13 +101,13 @@ impl OffsetMap {
         matches!(self, Self::Segments(_))
     }
 
-    /// The segment that goes on now.
+    /// The segment in which the copy goes on: the last one.
     pub fn last(&self) -> Option<Segment> {
         self.segments().last().copied()
     }
 
     /// Where on the target a consumer goes on that is at this offset of the source. `None` lies before the first record that was copied.
-    /// An offset that is not copied yet is where it will be if nobody else writes to the target: how far the copy is, somebody else knows.
+    /// An offset that is not copied yet is where it will be if nobody else writes to the target: how far the copy is, [`super::Progress`] says.
     pub fn target(&self, source: i64) -> Option<i64> {
         self.follower(Direction::Forwards, source)
     }
@@ -90,16 +117,16 @@ impl OffsetMap {
         self.follower(Direction::Backwards, target)
     }
 
-    /// Where on the follower a consumer goes on that is at this offset of the leader.
+    /// Where on the follower a consumer goes on that is at this offset of the leader. `None` lies before the first record that was copied.
     pub fn follower(&self, direction: Direction, leader: i64) -> Option<i64> {
         let Self::Segments(segments) = self else { return Some(leader) };
-        let next = segments.partition_point(|segment| segment.ends(direction).0 <= leader);
-        let (first, at) = segments.get(next.checked_sub(1)?)?.ends(direction);
-        let end = segments.get(next).map_or(i64::MAX, |next| next.ends(direction).1);
+        let next = segments.partition_point(|segment| segment.begins(direction).0 <= leader);
+        let (first, at) = segments.get(next.checked_sub(1)?)?.begins(direction);
+        let end = segments.get(next).map_or(i64::MAX, |next| next.begins(direction).1);
         Some((at + (leader - first)).min(end))
     }
 
-    /// Where on the leader a consumer goes on that is at this offset of the follower.
+    /// Where on the leader a consumer goes on that is at this offset of the follower. `None` lies before the first record that was copied.
     pub fn leader(&self, direction: Direction, follower: i64) -> Option<i64> {
         match direction {
             Direction::Forwards => self.source(follower),
@@ -110,22 +137,22 @@ impl OffsetMap {
     /// The offset on the leader of the record that is at this offset of the follower. `None` is a record that the mirror did not write there.
     pub fn record(&self, direction: Direction, follower: i64) -> Option<i64> {
         let Self::Segments(segments) = self else { return Some(follower) };
-        let next = segments.partition_point(|segment| segment.ends(direction).1 <= follower);
-        let (first, at) = segments.get(next.checked_sub(1)?)?.ends(direction);
+        let next = segments.partition_point(|segment| segment.begins(direction).1 <= follower);
+        let (first, at) = segments.get(next.checked_sub(1)?)?.begins(direction);
         let leader = first + (follower - at);
-        let copied = segments.get(next).is_none_or(|next| leader < next.ends(direction).0);
+        let copied = segments.get(next).is_none_or(|next| leader < next.begins(direction).0);
         copied.then_some(leader)
     }
 
-    /// The next record does not go on where the last one ended: the leader has a gap before it, or somebody else wrote to the follower in
-    /// between. That begins a segment, even if the difference happens to stay the same: what is between is not the mirror's. Where both
+    /// Begins a segment at these offsets: the next record does not go on where the last one ended, because the leader has a gap before it, or somebody
+    /// else wrote to the follower in between. That begins a segment, even if the difference happens to stay the same: what is between is not the mirror's. Where both
     /// happened there are two, and a segment of which nothing came is replaced.
     pub fn begin(&mut self, direction: Direction, leader: i64, follower: i64) {
-        let ends = |segment: Option<&Segment>| segment.map(|segment| segment.ends(direction));
+        let begins = |segment: Option<&Segment>| segment.map(|segment| segment.begins(direction));
         let segments = self.segments();
-        if let Some((first, at)) = ends(segments.last()) {
+        if let Some((first, at)) = begins(segments.last()) {
             // Where the records of the segment before ended on the leader: its last one is next to this one on the follower.
-            let before = ends(segments.iter().rev().nth(1)).map(|(leader, follower)| leader + (at - follower));
+            let before = begins(segments.iter().rev().nth(1)).map(|(leader, follower)| leader + (at - follower));
             let is_gap = before.is_none_or(|before| before < first);
             if first == leader || at == follower && is_gap {
                 self.change(|segments| segments.truncate(segments.len() - 1));
@@ -143,19 +170,19 @@ impl OffsetMap {
         }
     }
 
-    /// Cuts off the segments that begin behind an offset of the leader, and gives them: its offsets on the leader and on the follower.
-    pub fn cut_off(&mut self, direction: Direction, leader: i64) -> Vec<(i64, i64)> {
+    /// Cuts off the segments that begin behind an offset of the leader, and gives them.
+    pub fn cut_off(&mut self, direction: Direction, leader: i64) -> Vec<Segment> {
         let Self::Segments(segments) = self else { return Vec::new() };
-        let kept = segments.partition_point(|segment| segment.ends(direction).0 <= leader);
-        Arc::make_mut(segments).drain(kept..).map(|segment| segment.ends(direction)).collect()
+        let kept = segments.partition_point(|segment| segment.begins(direction).0 <= leader);
+        Arc::make_mut(segments).drain(kept..).collect()
     }
 
-    /// The first offset of the leader that was copied.
+    /// The first offset of the leader that was copied; `None` if none was, or offsets are the same.
     pub fn first(&self, direction: Direction) -> Option<i64> {
-        self.segments().first().map(|segment| segment.ends(direction).0)
+        self.segments().first().map(|segment| segment.begins(direction).0)
     }
 
-    /// Forgets what lies wholly before the log starts of both sides: nobody can be there any more.
+    /// Forgets the segments that lie wholly before the log starts of both sides: no consumer can be there any more.
     pub fn forget_before(&mut self, source_start: i64, target_start: i64) {
         let Self::Segments(segments) = self else { return };
         let gone = segments.iter().skip(1).take_while(|next| next.source <= source_start && next.target <= target_start).count();

@@ -6,34 +6,34 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-/// From the moment on at which a commit was sent. It ends a second before the session: for what is sent at its end and lies in a queue, and for
-/// clocks that do not run alike.
+/// How long a process may write after it has sent a commit that the group's coordinator took. It is a second less than the session: for what is sent at
+/// the lease's end and lies in a queue, and for clocks that do not run alike.
 pub const LEASE: Duration = Duration::from_secs(14);
 
-/// Until when a process may write.
+/// Until when a process may write. Its times are in ms since the lease was made.
 pub struct Lease {
     began: Instant,
-    /// In ms from then on.
+    /// When the lease runs out, in ms since `began`.
     until: AtomicU64,
 }
 
 impl Lease {
-    /// A lease that runs out so many ms from now on.
+    /// A lease that runs out in `until` ms: at once with 0, never with `u64::MAX`.
     pub fn new(until: u64) -> Arc<Self> {
         Arc::new(Self { began: Instant::now(), until: AtomicU64::new(until) })
     }
 
-    /// How much of it is left; nothing when it has run out.
+    /// How long the process may still write; zero when the lease has run out.
     pub fn left(&self) -> Duration {
         Duration::from_millis(self.until.load(Ordering::Acquire)).saturating_sub(self.began.elapsed())
     }
 
-    /// The present, in ms.
+    /// The present, in ms since the lease was made.
     pub fn now(&self) -> u64 {
         self.began.elapsed().as_millis() as u64
     }
 
-    /// The coordinator took us for a member at that time.
+    /// Prolongs the lease to [`LEASE`] after `sent`, a time of [`now`](Self::now) at which a commit was sent that the coordinator took.
     pub fn renew(&self, sent: u64) {
         self.until.fetch_max(sent + LEASE.as_millis() as u64, Ordering::AcqRel);
     }
@@ -43,46 +43,48 @@ impl Lease {
 pub struct Shard {
     number: i32,
     lease: Arc<Lease>,
+    /// Cancelled when the shard is over.
     over: CancellationToken,
 }
 
 impl Shard {
-    /// A shard that is ours from now on, under a lease.
+    /// The shard of this number, which this process has from now on and may write to while the lease lasts.
     pub fn new(number: i32, lease: Arc<Lease>) -> Arc<Self> {
         Arc::new(Self { number, lease, over: CancellationToken::new() })
     }
 
-    /// From here on nothing is sent for it.
+    /// Ends the shard for this process: from here on nothing is sent for it.
     pub fn end(&self) {
         self.over.cancel();
     }
 
-    /// Which partition of the state's topic it is.
+    /// Which partition of the state's topic the shard is, from 0 on.
     pub fn number(&self) -> i32 {
         self.number
     }
 
-    /// Whether something may be sent for it just now. If not, it may be so again, unless the shard [is over](Self::is_over).
+    /// Whether something may be written for the shard just now. A lease that has run out may be renewed; a shard that [is over](Self::is_over) is so for
+    /// good.
     pub fn may_write(&self) -> bool {
         !self.is_over() && self.lease.left() > Duration::ZERO
     }
 
-    /// Whether what is known of it may still be kept, now that it is being given up; nothing else may be sent.
+    /// Whether the shard is being given up and the lease still lasts: then the state of its partitions may be kept, and nothing else written.
     pub fn may_be_left(&self) -> bool {
         self.is_over() && self.lease.left() > Duration::ZERO
     }
 
-    /// It is being given up, or was lost. If it comes back, it does so as another one.
+    /// Whether the shard is being given up, or was lost. If this process gets it again, that is another `Shard`.
     pub fn is_over(&self) -> bool {
         self.over.is_cancelled()
     }
 
-    /// A token that is cancelled when the shard is over, or before, by whoever has it.
+    /// A token that is cancelled when the shard is over, or before that by whoever has the token.
     pub fn child(&self) -> CancellationToken {
         self.over.child_token()
     }
 
-    /// Waits until it is over.
+    /// Waits until the shard is over.
     pub async fn over(&self) {
         self.over.cancelled().await;
     }

@@ -7,9 +7,9 @@ use kferry_wire::client::{Client, TopicPartition};
 /// A topic on one of the two clusters.
 #[derive(Clone)]
 pub struct Side {
-    /// The cluster.
+    /// The connections to the cluster.
     pub client: Client,
-    /// What the topic is called there.
+    /// The topic's name on that cluster.
     pub topic: Arc<str>,
 }
 

@@ -1,34 +1,35 @@
-//! What everybody may see of a partition.
+//! What a partition is doing and how far its copy is.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::offsets::{Direction, OffsetMap};
+use super::skipped::Skipped;
 
 /// What a partition is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
-    /// It waits for its turn.
+    /// It waits for a look at both logs: for the first one, or for the next one after an interruption.
     #[default]
     Waiting,
-    /// The two logs are compared.
+    /// The records that both logs have are compared.
     Comparing,
-    /// The follower's log is filled up to the leader's log start.
+    /// The follower's log is filled up to the leader's log start, with empty records.
     Padding,
-    /// Records are copied.
+    /// It is on a lane: records are copied as they come.
     Copying,
-    /// It cannot go on, and is tried again from time to time.
+    /// It cannot be copied before somebody mends something. It is tried again each minute.
     Failed,
-    /// The two logs differ.
+    /// The two logs differ. Nothing more is written to it.
     Diverged,
 }
 
 impl Phase {
-    /// All of them.
+    /// All phases, in their order.
     pub const ALL: [Self; 6] = [Self::Waiting, Self::Comparing, Self::Padding, Self::Copying, Self::Failed, Self::Diverged];
 
-    /// The metric's label.
+    /// The phase as the metric's label has it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Waiting => "waiting",
@@ -41,124 +42,117 @@ impl Phase {
     }
 }
 
-/// What everybody may see of a partition.
+/// The progress of a partition, shared by whoever works on it and whoever looks.
 #[derive(Debug, Default)]
 pub struct Status(Mutex<Progress>);
 
-/// What is known of a partition.
+/// What a partition is doing, and how far its copy is.
 #[derive(Debug, Clone, Default)]
 pub struct Progress {
-    /// What it is doing.
+    /// What is being done with the partition.
     pub phase: Phase,
-    /// Why it is not copied.
+    /// Why the partition is not copied, in words for an operator; `None` while it is, or before its first look.
     pub reason: Option<String>,
     /// The offset of the leader up to which both logs are known to be equal: compared, or written by this process and acknowledged.
     pub agreed: i64,
-    /// Where on the follower those offsets are.
+    /// Which offset on the target an offset on the source is.
     pub map: OffsetMap,
-    /// Which of the two sides is the mirror's source.
+    /// From which cluster to which the partition is copied.
     pub direction: Direction,
-    /// The leader's last stable offset, as far as it is known.
+    /// The leader's last stable offset when it was last told, at least `agreed`; 0 before that.
     pub leader_last_stable_offset: i64,
-    /// The leader's first offset.
+    /// The leader's log start offset when it was last told; 0 before that.
     pub leader_log_start_offset: i64,
-    /// The follower's first offset.
+    /// The follower's log start offset when it was last told; 0 before that.
     pub follower_log_start_offset: i64,
-    /// Bytes of batches that this process has copied.
+    /// Bytes of the batches that this process has produced to the follower.
     pub bytes: u64,
-    /// The latest timestamp that was copied, in ms since the epoch; -1 before there is one.
-    pub timestamp: i64,
-    /// Since when there is more on the leader than on the follower.
+    /// Since when the leader has had offsets that the follower lacks; `None` while it lacks none.
     pub behind_since: Option<Instant>,
-    /// The end of the leader's log when this process first looked at it: what `--once` copies up to.
+    /// The leader's last stable offset when this process first looked at both logs: what `--once` copies up to.
     pub goal: Option<i64>,
-    /// The state that is on the follower's cluster does not have this yet.
+    /// Whether something here has changed that the mirror's state does not have yet.
     pub unsaved: bool,
-    /// Offsets whose records were left out, by `on_error`.
-    pub skipped: Vec<(i64, i64)>,
+    /// The offsets of the leader whose records `on_error` left out.
+    pub skipped: Skipped,
 }
 
 impl Progress {
-    /// Records that the follower does not have yet, holes included.
+    /// How many offsets of the leader the follower lacks, with or without a record.
     pub fn lag(&self) -> i64 {
         (self.leader_last_stable_offset - self.agreed).max(0)
     }
 
-    /// The first offset of the leader that was copied, where offsets are translated.
+    /// The first offset of the leader that was copied, where offsets are translated; 0 where they are not, or nothing was copied.
     pub fn first(&self) -> i64 {
         self.map.first(self.direction).unwrap_or(0)
     }
 
-    /// What lies before both log starts is nobody's any more.
+    /// Forgets the segments and skipped offsets that lie before both log starts: no consumer can be there any more.
     pub fn forget_before_log_starts(&mut self) {
-        self.skipped.retain(|(_, to)| *to > self.leader_log_start_offset);
-        match self.direction {
-            Direction::Forwards => self.map.forget_before(self.leader_log_start_offset, self.follower_log_start_offset),
-            Direction::Backwards => self.map.forget_before(self.follower_log_start_offset, self.leader_log_start_offset),
-        }
+        self.skipped.forget_before(self.leader_log_start_offset);
+        let (source, target) = self.direction.source_first(self.leader_log_start_offset, self.follower_log_start_offset);
+        self.map.forget_before(source, target);
     }
 
-    /// Where on the target a consumer goes on that is at this offset of the source. `None` is not known yet: it lies before the first record that
-    /// was copied, or behind the last one.
+    /// Where on the target a consumer goes on that is at this offset of the source. `None`: it lies before the first record that was copied, or behind
+    /// the last one.
     pub fn target_offset(&self, source: i64) -> Option<i64> {
         self.map.target(source).filter(|target| self.is_copied(source, *target))
     }
 
-    /// The same for somebody who is at this offset of the target.
+    /// Where on the source a consumer goes on that is at this offset of the target. `None` as for [`target_offset`](Self::target_offset).
     pub fn source_offset(&self, target: i64) -> Option<i64> {
         self.map.source(target).filter(|source| self.is_copied(*source, target))
     }
 
     fn is_copied(&self, source: i64, target: i64) -> bool {
-        let leader = match self.direction {
-            Direction::Forwards => source,
-            Direction::Backwards => target,
-        };
+        let (leader, _) = self.direction.leader_first(source, target);
         leader <= self.agreed
     }
 }
 
 impl Status {
-    /// Looks, or changes it.
+    /// Locks the progress, to look at it or to change it.
     pub fn lock(&self) -> MutexGuard<'_, Progress> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sets the phase and, where it needs one, the reason.
+    /// Sets the phase, and the reason why the partition is not copied.
     pub fn phase(&self, phase: Phase, reason: Option<String>) {
-        let mut known = self.lock();
-        known.unsaved |= known.phase != phase;
-        (known.phase, known.reason) = (phase, reason);
+        let mut progress = self.lock();
+        progress.unsaved |= progress.phase != phase;
+        (progress.phase, progress.reason) = (phase, reason);
     }
 
-    /// A segment begins at these offsets of the leader and the follower.
+    /// Begins a segment of the map at these offsets of the leader and the follower; without effect where offsets are the same.
     pub fn begin(&self, leader: i64, follower: i64) {
-        let mut known = self.lock();
-        let direction = known.direction;
-        known.map.begin(direction, leader, follower);
-        known.unsaved = true;
+        let mut progress = self.lock();
+        let direction = progress.direction;
+        progress.map.begin(direction, leader, follower);
+        progress.unsaved = true;
     }
 
-    /// Both logs are equal up to here.
+    /// Sets the offset of the leader up to which both logs are equal.
     pub fn agree(&self, offset: i64) {
-        let mut known = self.lock();
-        known.unsaved |= known.agreed != offset;
-        known.agreed = offset;
-        known.leader_last_stable_offset = known.leader_last_stable_offset.max(offset);
-        if known.lag() == 0 {
-            known.behind_since = None;
+        let mut progress = self.lock();
+        progress.unsaved |= progress.agreed != offset;
+        progress.agreed = offset;
+        progress.leader_last_stable_offset = progress.leader_last_stable_offset.max(offset);
+        if progress.lag() == 0 {
+            progress.behind_since = None;
         }
     }
 
-    /// What the leader's log reaches from and to.
-    pub fn leader(&self, start: i64, end: i64) {
-        let mut known = self.lock();
-        known.leader_log_start_offset = known.leader_log_start_offset.max(start);
-        known.leader_last_stable_offset = end.max(known.agreed);
-        if known.lag() > 0 {
-            known.behind_since.get_or_insert_with(Instant::now);
+    /// Takes in the log start and the last stable offset of the leader. A log start that is lower than the known one is an older word, and ignored.
+    pub fn leader_has(&self, start: i64, end: i64) {
+        let mut progress = self.lock();
+        progress.leader_log_start_offset = progress.leader_log_start_offset.max(start);
+        progress.leader_last_stable_offset = end.max(progress.agreed);
+        if progress.lag() > 0 {
+            progress.behind_since.get_or_insert_with(Instant::now);
         } else {
-            known.behind_since = None;
+            progress.behind_since = None;
         }
     }
 }

@@ -9,28 +9,28 @@ use kferry_wire::client::{Client, ClientError};
 use serde::Serialize;
 
 use super::rights::{Missing, Rights};
-use crate::groups::{CopiedTopic, Offset, OffsetState, Work, look};
-use crate::partition::Progress;
+use crate::groups::{CopiedTopic, GroupOffset, OffsetState, Work, look};
+use crate::partition::{Direction, Progress};
 use crate::state::State;
 use crate::topics::{Action, TopicPlan};
 
-/// What would become of a group.
+/// What would become of a group's offsets.
 #[derive(Debug, Serialize)]
 pub struct GroupForecast {
     /// `group.id`
     pub group: Arc<str>,
-    /// Partitions of the mirror's topics for which it has committed.
+    /// For how many partitions of the mirror's topics the group has committed an offset.
     pub offsets: usize,
-    /// Those that would not be copied, also when their records are.
+    /// How many of these offsets would not be copied, also when the records before them are.
     pub left: usize,
-    /// Why, of the first of them.
+    /// Why the first of them would not be; `None` if all would be.
     pub why: Option<String>,
 }
 
-/// Asks both clusters. `clients` are the source's and the target's.
+/// Asks both clusters what would become of the groups' offsets. `clients` are the source's and the target's.
 ///
 /// # Errors
-/// [`ClientError`]
+/// [`ClientError`] of a cluster whose groups cannot be listed.
 pub(super) async fn forecast<'p>(
     mirror: &Arc<Mirror>,
     clients: &[Client; 2],
@@ -39,8 +39,8 @@ pub(super) async fn forecast<'p>(
 ) -> Result<Vec<GroupForecast>, ClientError> {
     let topics = plans.filter(|plan| plan.error.is_none()).map(|plan| {
         let there = if plan.action == Action::Nothing { plan.partitions } else { 0 };
-        let known = |partition| Arc::new(state.map_or_else(Progress::default, |state| plan.kept(mirror, state, partition)));
-        let partitions = (0..there).map(known).collect();
+        let progress = |partition| Arc::new(state.map_or_else(Progress::default, |state| plan.kept(mirror, state, partition)));
+        let partitions = (0..there).map(progress).collect();
         CopiedTopic { source: plan.topic.clone(), target: plan.target.clone(), partitions }
     });
     let work = Work {
@@ -52,7 +52,7 @@ pub(super) async fn forecast<'p>(
         owned: None,
     };
     let mut groups: BTreeMap<Arc<str>, GroupForecast> = BTreeMap::new();
-    for Offset { group, topic, state, reason, .. } in look(&work).await? {
+    for GroupOffset { group, topic, state, reason, .. } in look(&work).await? {
         let forecast = groups.entry(group.clone()).or_insert_with(|| GroupForecast { group, offsets: 0, left: 0, why: None });
         forecast.offsets += usize::from(topic.is_some());
         if !matches!(state, OffsetState::InSync | OffsetState::Waiting) {
@@ -63,10 +63,10 @@ pub(super) async fn forecast<'p>(
     Ok(groups.into_values().collect())
 }
 
-/// Which rights on groups are missing: of those that are known, and those that the file names.
+/// Which rights on groups are missing: on those that have committed something, and those that the file names.
 ///
 /// # Errors
-/// [`ClientError`]
+/// [`ClientError`] of a broker that does not answer; a refusal is none.
 pub(super) async fn missing_rights(
     mirror: &Mirror,
     clients: &[Client; 2],
@@ -74,15 +74,11 @@ pub(super) async fn missing_rights(
     state: Option<&State>,
 ) -> Result<Vec<Missing>, ClientError> {
     let names: BTreeSet<&str> = groups.iter().map(|group| &*group.group).chain(mirror.groups.names()).collect();
-    let states = state.map(State::groups);
+    let states = state.map(State::groups).unwrap_or_default();
     let mut missing = Vec::new();
-    for client in clients {
-        let cluster = &*client.cluster().name;
-        let leads = |group: &str| {
-            let leader = states.as_ref().and_then(|states| states.leader(group));
-            leader.map_or(&*mirror.source.name, |leader| &*leader.leader) == cluster
-        };
-        let (led, followed): (Vec<&str>, Vec<&str>) = names.iter().partition(|group| leads(group));
+    // A cluster, and the direction of what it leads.
+    for (client, direction) in clients.iter().zip(Direction::ALL) {
+        let (led, followed): (Vec<&str>, Vec<&str>) = names.iter().partition(|group| states.direction(mirror, group) == Some(direction));
         let rights = Rights::of(client).await?;
         let purpose = "the offsets of groups";
         missing.append(&mut rights.missing_of_groups(&led, &[Operation::Describe], purpose).await?);

@@ -1,6 +1,6 @@
 //! What a mirror would do, and what is in its way: everything that can be known without writing anything.
 //!
-//! The rules are those of [`crate::copy::settle`] and [`crate::topics`]; where those read a log as a whole, this reads a little of it.
+//! The rules are those of `copy::settle` and [`crate::topics`]; where those read a log as a whole, this reads a little of it.
 
 mod groups;
 mod rights;
@@ -24,70 +24,74 @@ pub use self::rights::Missing;
 use self::rights::{Needs, Rights};
 use crate::log::{Allowed, FollowerReader, Sample, View, Written, compare, sample, written};
 use crate::own_topics::{dead_letter_topic, state_topic};
-use crate::partition::{Direction, OffsetMap, Phase, Side, producer_id};
+use crate::partition::{Direction, OffsetMap, Phase, Side, Skipped, producer_id};
 use crate::state::{State, StateError};
-use crate::topics::{self, Action, Cluster, TopicPlan};
+use crate::topics::{self, Action, Cluster, Drift, TopicPlan};
 use crate::{connect_options, shards};
 
-/// How long a cluster is asked, retries included: somebody waits for the answer.
+/// How long a cluster may take to answer a question, retries included: somebody sits and waits for the answer.
 pub const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Offsets of padding that a broker takes in a second of its CPU (measured: 19 to 22 million).
 const PADDED_PER_SECOND: u64 = 20_000_000;
-/// Bytes of so many offsets of padding.
-const PADDING: (u64, u64) = (59_000, 100_000);
-/// Records at each end of what is on both sides that are compared.
+/// Bytes on a broker's disk of [`PADDED`] offsets of padding (measured).
+const PADDED_BYTES: u64 = 59_000;
+const PADDED: u64 = 100_000;
+/// How many offsets are compared at each end of those that both logs have.
 const COMPARED: i64 = 1_000;
+/// About how many bytes of each log a Fetch response may have, while they are compared.
 const COMPARED_BYTES: i32 = 256 << 10;
-/// Bytes that are looked at to know what batches are like, and in how many partitions of a topic.
-const SAMPLED: (i32, usize) = (64 << 10, 8);
-/// How far from its end a log is looked at.
+/// About how many bytes of a partition are looked at to know what its batches are like.
+const SAMPLED_BYTES: i32 = 64 << 10;
+/// In how many partitions of a topic, at the most.
+const SAMPLED_PARTITIONS: usize = 8;
+/// How many offsets before the last stable one that look begins.
 const SAMPLED_OFFSETS: i64 = 100;
-/// Looks at logs at a time.
+/// The most looks at logs at a time, of a topic.
 const LOOKS: usize = 16;
 
 /// What a mirror would do.
 #[derive(Debug, Serialize)]
 pub struct MirrorPlan {
-    /// Its name.
+    /// The mirror's name.
     pub mirror: Arc<str>,
-    /// Its source.
+    /// The source's name in the file.
     pub source: Arc<str>,
-    /// Its target.
+    /// The target's name in the file.
     pub target: Arc<str>,
-    /// `offsets`.
+    /// The mirror's `offsets`: `preserve` or `translate`.
     pub offsets: &'static str,
-    /// Its topics, by their names on the source.
+    /// The topics that the mirror selects, in the order of their names on the source.
     pub topics: Vec<TopicForecast>,
-    /// Groups that have committed something in its topics.
+    /// The groups that have committed something in its topics.
     pub groups: Vec<GroupForecast>,
-    /// Rights that it needs and does not have.
+    /// Rights that the mirror needs and does not have.
     pub missing_rights: Vec<Missing>,
-    /// What is in the way of the mirror as a whole.
+    /// What is in the way of the mirror as a whole: sentences.
     pub errors: Vec<String>,
-    /// What an operator should know.
+    /// What an operator should know before the mirror is started: sentences.
     pub warnings: Vec<String>,
 }
 
 /// What would become of a topic.
 #[derive(Debug, Serialize)]
 pub struct TopicForecast {
-    /// What there is, and what has to be done on the follower.
+    /// What there is of the topic, and what has to be done on the follower.
     #[serde(flatten)]
     pub plan: TopicPlan,
-    /// Whether its offsets can be kept.
+    /// Whether the topic's offsets can be kept.
     pub mode: Mode,
-    /// What there is to know about that.
+    /// What an operator should know about that: sentences.
     pub why: Vec<String>,
-    /// What is in the way.
+    /// What is in the way of copying the topic: sentences.
     pub errors: Vec<String>,
-    /// What has to be filled up first.
+    /// What has to be filled up before anything is copied.
     pub padding: Padding,
-    /// Why there are offsets without records, which become markers.
+    /// Why the leader's log has offsets without records, which become markers; none if it has no such offsets.
     pub holes: Vec<Holes>,
-    /// Offsets that the follower does not have yet; where there are holes not all of them have a record.
+    /// How many offsets the follower lacks, all partitions together; where there are holes not each of them has a record.
     pub records: u64,
-    /// Their bytes as they are stored on the leader, by a look at a few batches. 0 if nothing is known.
+    /// About how many bytes these records have as the leader stores them, by a look at a few batches; 0 if nothing is known.
     pub bytes: u64,
 }
 
@@ -99,22 +103,22 @@ pub enum Mode {
     Preserve,
     /// Each record at another offset, and a map says at which.
     Translate,
-    /// Not as things are.
+    /// Neither, as things are: `errors` says why.
     NotPossible,
 }
 
 /// Empty records up to the leader's log start, which are deleted again.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Padding {
-    /// How many, all partitions together.
+    /// How many empty records, all partitions together.
     pub offsets: u64,
-    /// Seconds of a broker's CPU.
+    /// About how many seconds of a broker's CPU they take.
     pub seconds: f64,
-    /// Bytes on its disk, until they are deleted.
+    /// About how many bytes of its disk they take, until they are deleted.
     pub bytes: u64,
 }
 
-/// Why there are offsets without records.
+/// Why a log has offsets without records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Holes {
@@ -126,18 +130,18 @@ pub enum Holes {
 
 impl Padding {
     fn of(offsets: u64) -> Self {
-        let bytes = u128::from(offsets) * u128::from(PADDING.0) / u128::from(PADDING.1);
+        let bytes = u128::from(offsets) * u128::from(PADDED_BYTES) / u128::from(PADDED);
         Self { offsets, seconds: offsets as f64 / PADDED_PER_SECOND as f64, bytes: bytes as u64 }
     }
 }
 
 impl MirrorPlan {
-    /// Nothing is in the way.
+    /// Whether nothing is in the mirror's way.
     pub fn is_possible(&self) -> bool {
         self.errors.is_empty() && self.missing_rights.is_empty() && self.topics.iter().all(|topic| topic.errors.is_empty())
     }
 
-    /// Asks both clusters. What goes wrong is in its `errors`.
+    /// Asks both clusters what a mirror would do. What goes wrong is in the plan's `errors`.
     pub async fn of(mirror: &Arc<Mirror>) -> Self {
         let mut plan = Self {
             mirror: mirror.name.clone(),
@@ -168,18 +172,15 @@ impl MirrorPlan {
         };
         let leader = |topic: &str| state.as_ref().and_then(|state| state.leader(topic));
         let plans = topics::plan(mirror, &mut source, &mut target, leader).await?;
-        let backwards = |plan: &TopicPlan| plan.leader == mirror.target.name;
-
         let (on_source, on_target) = (partitions(&plans, &source, |plan| &plan.topic), partitions(&plans, &target, |plan| &plan.target));
         let logs = tokio::join!(Logs::ask(&clients[0], &on_source), Logs::ask(&clients[1], &on_target));
         let logs = [logs.0, logs.1];
 
         for plan in plans {
-            let (leader, follower) = if backwards(&plan) { (1, 0) } else { (0, 1) };
-            let names = [plan.topic.clone(), plan.target.clone()];
-            let side = |at: usize| Side { client: clients[at].clone(), topic: names[at].clone() };
-            let pair =
-                Pair { mirror, state: state.as_ref(), leader: (side(leader), &logs[leader]), follower: (side(follower), &logs[follower]) };
+            let source = (Side { client: clients[0].clone(), topic: plan.topic.clone() }, &logs[0]);
+            let target = (Side { client: clients[1].clone(), topic: plan.target.clone() }, &logs[1]);
+            let (leader, follower) = plan.direction(mirror).leader_first(source, target);
+            let pair = Pair { mirror, state: state.as_ref(), leader, follower };
             self.topics.push(pair.forecast(plan).await);
         }
         self.creations(mirror, &clients).await;
@@ -209,15 +210,16 @@ impl MirrorPlan {
 
     /// Whether the follower's brokers would create what has to be created.
     async fn creations(&mut self, mirror: &Mirror, clients: &[Client; 2]) {
-        for client in clients {
+        for direction in Direction::ALL {
+            let (_, client) = direction.leader_first(&clients[0], &clients[1]);
             let follower = &client.cluster().name;
             let topics: BTreeMap<String, NewTopic> = self
                 .topics
                 .iter()
-                .filter(|topic| topic.plan.leader != *follower && topic.plan.error.is_none())
+                .filter(|topic| topic.plan.direction(mirror) == direction && topic.plan.error.is_none())
                 .filter_map(|topic| {
                     let Action::Create { replication_factor, config } = &topic.plan.action else { return None };
-                    let name = topic.on(follower == &mirror.target.name).to_string();
+                    let name = topic.names(direction).1.to_string();
                     let partitions =
                         NewPartitions::Count { partitions: Some(topic.plan.partitions), replication_factor: Some(*replication_factor) };
                     let configs = config.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
@@ -229,13 +231,13 @@ impl MirrorPlan {
             for topics in topics.chunks(100) {
                 answers.append(&mut client.create_topics(topics, true).await);
             }
-            for topic in &mut self.topics {
-                match answers.get(&**topic.on(follower == &mirror.target.name)) {
+            for topic in self.topics.iter_mut().filter(|topic| topic.plan.direction(mirror) == direction) {
+                match answers.get(&**topic.names(direction).1) {
                     Some(Err(error)) if error.code() == Some(ResponseError::InvalidConfig) => {
                         topic.plan.notes.push(format!("a setting that {follower} does not take is left out: {error}"));
                     }
                     // The missing right is told by itself.
-                    Some(Err(error)) if !error.is_authorization() && topic.plan.leader != *follower => topic.errors.push(error.to_string()),
+                    Some(Err(error)) if !error.is_authorization() => topic.errors.push(error.to_string()),
                     _ => {}
                 }
             }
@@ -273,13 +275,15 @@ impl MirrorPlan {
         ];
         const OWN: [Operation; 4] = [Operation::Create, Operation::Describe, Operation::Read, Operation::Write];
         const DEAD_LETTERS: [Operation; 3] = [Operation::Create, Operation::Describe, Operation::Write];
-        for (at, client) in clients.iter().enumerate() {
+        // A cluster, and the direction of what it leads.
+        for (client, leads) in clients.iter().zip(Direction::ALL) {
+            let is_source = leads == Direction::Forwards;
             let (mut copied, mut own, mut dead_letters) = (Needs::new(), Needs::new(), Needs::new());
             let mut holes = None;
             for topic in self.topics.iter().filter(|topic| topic.plan.error.is_none()) {
-                let name = topic.on(at == 1);
+                let (name, _) = topic.names(leads);
                 let needs = copied.entry(name.clone()).or_default();
-                if topic.plan.leader == client.cluster().name {
+                if topic.plan.direction(mirror) == leads {
                     needs.extend(LEADER);
                     continue;
                 }
@@ -298,7 +302,7 @@ impl MirrorPlan {
                     dead_letters.insert(dead_letter_topic(name).into(), BTreeSet::from(DEAD_LETTERS));
                 }
             }
-            if at == 0 {
+            if is_source {
                 for name in mirror.topics.names() {
                     copied.entry(name.into()).or_insert_with(|| BTreeSet::from(LEADER));
                 }
@@ -309,7 +313,7 @@ impl MirrorPlan {
             for (needs, purpose) in [(copied, "the topics"), (own, "the mirror's state"), (dead_letters, "dead letters")] {
                 self.missing_rights.append(&mut rights.missing(&needs, purpose).await?);
             }
-            if at == 1 {
+            if !is_source {
                 let group = rights.group(&shards::group(&mirror.name), "sharing the mirror's work").await?;
                 self.missing_rights.extend(group);
             }
@@ -333,9 +337,9 @@ impl MirrorPlan {
 }
 
 impl TopicForecast {
-    /// Its name on the mirror's source or target.
-    fn on(&self, target: bool) -> &Arc<str> {
-        if target { &self.plan.target } else { &self.plan.topic }
+    /// The topic's name on the cluster that leads in this direction, and on the one that follows.
+    fn names(&self, direction: Direction) -> (&Arc<str>, &Arc<str>) {
+        direction.leader_first(&self.plan.topic, &self.plan.target)
     }
 }
 
@@ -346,10 +350,13 @@ fn partitions(plans: &[TopicPlan], cluster: &Cluster, name: impl Fn(&TopicPlan) 
     there.flat_map(|(name, count)| (0..count).map(|partition| TopicPartition::new(name.clone(), partition))).collect()
 }
 
-/// Where the logs of a cluster begin and end.
+/// Where the logs of a cluster begin and end, partition by partition.
 struct Logs {
+    /// Log start offsets.
     starts: Answers<TopicPartition, i64>,
+    /// Last stable offsets.
     stable: Answers<TopicPartition, i64>,
+    /// Log end offsets.
     ends: Answers<TopicPartition, i64>,
 }
 
@@ -363,7 +370,10 @@ impl Logs {
         Self { starts, stable, ends }
     }
 
-    /// `None` is a partition that is not there.
+    /// The log of a partition; `None` is one that is not there.
+    ///
+    /// # Errors
+    /// The [`ClientError`] with which the cluster did not tell.
     fn of(&self, partition: &TopicPartition) -> Result<Option<Log>, &ClientError> {
         let (Some(start), Some(stable), Some(end)) = (self.starts.get(partition), self.stable.get(partition), self.ends.get(partition))
         else {
@@ -373,15 +383,18 @@ impl Logs {
     }
 }
 
+/// Where a log begins and ends; all 0 where there is none.
 #[derive(Debug, Clone, Copy, Default)]
 struct Log {
+    /// The log start offset.
     start: i64,
     /// The last stable offset.
     stable: i64,
+    /// The log end offset.
     end: i64,
 }
 
-/// A topic on both clusters.
+/// A topic on both clusters, with the logs of each.
 struct Pair<'p> {
     mirror: &'p Mirror,
     state: Option<&'p State>,
@@ -389,13 +402,13 @@ struct Pair<'p> {
     follower: (Side, &'p Logs),
 }
 
-/// Something of a log that has to be read to know it.
+/// A piece of a log that has to be read to know what would become of a partition.
 enum Look {
-    /// The follower has these offsets, and nobody knows who wrote them.
+    /// The follower has the offsets from `from` up to `to`, and nothing was kept of who wrote them: are they the leader's records?
     Foreign { partition: i32, from: i64, to: i64 },
-    /// It has offsets before the leader's first, from 0 on: are they padding?
+    /// The follower has the offsets from 0 up to `to`, all before the leader's log start: are they padding?
     Unknown { partition: i32, to: i64 },
-    /// What the leader's batches are like.
+    /// The leader's batches from the offset `at` on: what are they like?
     Sample { partition: i32, at: i64 },
 }
 
@@ -425,7 +438,7 @@ impl Pair<'_> {
     }
 
     async fn partitions(&self, forecast: &mut TopicForecast) {
-        if let Some((_, _, has)) = forecast.plan.drift.iter().find(|(key, ..)| key == "message.timestamp.type") {
+        if let Some(Drift { has, .. }) = forecast.plan.drift.iter().find(|drift| drift.name == topics::TIMESTAMP_TYPE) {
             forecast.errors.push(format!(
                 "message.timestamp.type of {} on {} is {has}: its brokers would put their time on every record; set it to CreateTime there",
                 self.follower.0.topic,
@@ -448,10 +461,10 @@ impl Pair<'_> {
                 Ok(mut more) => looks.append(&mut more),
                 Err(error) => forecast.errors.push(error),
             }
-            let known = self.known(&forecast.plan, partition);
-            let copied = if self.translates() { known } else { follower.end };
+            let agreed = self.agreed(&forecast.plan, partition);
+            let copied = if self.translates() { agreed } else { follower.end };
             if self.translates() {
-                others += i32::from(known == 0 && follower.end > 0);
+                others += i32::from(agreed == 0 && follower.end > 0);
             } else {
                 unpadded += (leader.start - follower.end).max(0) as u64;
             }
@@ -488,27 +501,27 @@ impl Pair<'_> {
         }
     }
 
-    /// Up to which offset of the leader a partition is copied.
-    fn known(&self, plan: &TopicPlan, partition: i32) -> i64 {
+    /// The offset of the leader up to which a partition is copied, as the mirror's state has it.
+    fn agreed(&self, plan: &TopicPlan, partition: i32) -> i64 {
         self.state.map_or(0, |state| plan.kept(self.mirror, state, partition).agreed)
     }
 
-    /// What a look at the ends tells. `Err` is in the way.
+    /// What follows from where a partition's logs begin and end, and from what was kept of it: the looks that have to be taken. `Err` is what is in the way.
     fn partition(&self, forecast: &mut TopicForecast, partition: i32, (leader, follower): (Log, Log)) -> Result<Vec<Look>, String> {
         let (here, there) = (self.follower.0.partition(partition), self.leader.0.partition(partition));
         let (on_follower, on_leader) = (self.follower.0.cluster(), self.leader.0.cluster());
-        let known = TopicPartition::new(forecast.plan.topic.clone(), partition);
-        let kept = self.state.and_then(|state| state.partition(&known));
-        let copied = self.known(&forecast.plan, partition);
+        let name = TopicPartition::new(forecast.plan.topic.clone(), partition);
+        let kept = self.state.and_then(|state| state.partition(&name));
+        let copied = self.agreed(&forecast.plan, partition);
         if let Some(kept) = kept {
             if kept.phase == Phase::Diverged {
-                return Err(format!("{known} has diverged: {}", kept.reason.as_deref().unwrap_or("nobody knows why")));
+                return Err(format!("{name} has diverged: {}", kept.reason.as_deref().unwrap_or("nobody knows why")));
             }
             for (cluster, now) in &forecast.plan.topic_ids {
                 if kept.topic_ids.get(cluster).is_some_and(|then| then != now) {
                     return Err(format!(
-                        "{known}: its topic on {cluster} was deleted and created anew, and its offsets mean other records now; delete the topic on \
-                         {on_follower}, and start the mirror with --accept {known}"
+                        "{name}: its topic on {cluster} was deleted and created anew, and its offsets mean other records now; delete the topic on \
+                         {on_follower}, and start the mirror with --accept {name}"
                     ));
                 }
             }
@@ -557,6 +570,7 @@ impl Pair<'_> {
         Ok(looks)
     }
 
+    /// Adds to a forecast that this many offsets have to be filled up.
     fn padding(&self, forecast: &mut TopicForecast, offsets: u64) {
         if offsets == 0 {
             return;
@@ -578,9 +592,10 @@ impl Pair<'_> {
         }
     }
 
+    /// Takes the looks, and adds to a forecast what is in the way. Gives what the leader's batches are like.
     async fn looks(&self, forecast: &mut TopicForecast, looks: Vec<Look>) -> Sample {
         let (samples, others): (Vec<_>, Vec<_>) = looks.into_iter().partition(|look| matches!(look, Look::Sample { .. }));
-        let looks = others.into_iter().chain(samples.into_iter().take(SAMPLED.1));
+        let looks = others.into_iter().chain(samples.into_iter().take(SAMPLED_PARTITIONS));
         let (compacted, term) = (forecast.plan.compacted, forecast.plan.term);
         let mut found = stream::iter(looks)
             .map(|look| {
@@ -617,6 +632,10 @@ impl Pair<'_> {
         sum
     }
 
+    /// Takes one look.
+    ///
+    /// # Errors
+    /// [`ReadError`] of one of the logs.
     async fn look(&self, look: Look, topic: &str, term: i32, compacted: bool) -> Result<Found, ReadError> {
         let (leader, follower) = (&self.leader.0, &self.follower.0);
         let in_the_way = |partition, what: String| {
@@ -628,7 +647,7 @@ impl Pair<'_> {
             )))
         };
         match look {
-            Look::Sample { partition, at } => Ok(Found::Sample(sample(leader, partition, at, SAMPLED.0).await?)),
+            Look::Sample { partition, at } => Ok(Found::Sample(sample(leader, partition, at, SAMPLED_BYTES).await?)),
             Look::Unknown { partition, to } => {
                 let ours = producer_id(&self.mirror.name, topic, partition, term);
                 match written(follower, partition, 0..to.min(COMPARED), ours).await? {
@@ -651,7 +670,7 @@ impl Pair<'_> {
                     let view = View { map: OffsetMap::Same, direction: Direction::Forwards, term: 1 };
                     let theirs = FollowerReader::new(follower, partition, range.clone(), COMPARED_BYTES, view);
                     let ours = LogReader::new(leader.client.clone(), leader.partition(partition), range, COMPARED_BYTES);
-                    let allowed = Allowed { missing: compacted, skipped: Vec::new() };
+                    let allowed = Allowed { missing: compacted, skipped: Skipped::default() };
                     let compared = compare(ours, theirs, &allowed).await?;
                     if let Some(difference) = compared.difference {
                         return in_the_way(partition, format!("at offset {} {}", difference.offset, difference.what));
@@ -665,14 +684,17 @@ impl Pair<'_> {
 
 /// What a look found.
 enum Found {
+    /// What the leader's batches are like.
     Sample(Sample),
     /// The follower has the leader's records, as far as it was looked at.
     Same,
-    /// The follower has padding of ours.
+    /// The follower has nothing but padding of this mirror's.
     Padding,
+    /// Why the partition cannot be copied.
     InTheWay(String),
 }
 
+/// Whether the state cannot be read because a right is missing.
 fn is_authorization(error: &StateError) -> bool {
     match error {
         StateError::Client(error) | StateError::Read(ReadError::Client(error)) => error.is_authorization(),

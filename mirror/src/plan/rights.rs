@@ -35,32 +35,32 @@ const HEARTBEAT: VersionRange = VersionRange { min: 0, max: 4 };
 const END_TXN: VersionRange = VersionRange { min: 0, max: 3 };
 /// `ConfigResource.Type`.
 const TOPIC: i8 = 2;
-/// No topic has so many partitions.
+/// The number of a partition that no topic has.
 const NO_PARTITION: i32 = i32::MAX;
-/// Topics in one request.
+/// The most topics in one request.
 const AT_ONCE: usize = 500;
-/// What the transactional ids of [`crate::copy::holes`] begin with.
+/// What the transactional ids of `copy::holes` begin with.
 const TRANSACTIONS: &str = "kferry-mirror-";
 
-/// What is needed on one cluster, by topic.
+/// The operations that a mirror needs on one cluster, by topic.
 pub(super) type Needs = BTreeMap<Arc<str>, BTreeSet<Operation>>;
 
 /// Rights that are missing, all of one principal on one cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Missing {
-    /// Where.
+    /// The cluster on which they are missing.
     pub cluster: Arc<str>,
-    /// Whose, as far as kferry knows: a broker may map it to another one.
+    /// The principal that lacks them, as far as kferry knows it: a broker may map it to another one.
     pub principal: String,
-    /// `topic`, `group`, `cluster` or `transactional-id`.
+    /// The kind of resource: `topic`, `group` or `cluster`.
     pub resource: &'static str,
-    /// Their names; none for the cluster.
+    /// The resources' names; none for the cluster.
     pub names: Vec<String>,
-    /// What must be allowed, by Kafka's names.
+    /// The operations that must be allowed, by Kafka's names.
     pub operations: Vec<String>,
-    /// What it is for.
+    /// What the mirror needs them for.
     pub purpose: &'static str,
-    /// A command line that adds it.
+    /// A command line that adds the ACLs.
     pub command: String,
 }
 
@@ -71,16 +71,16 @@ pub(super) struct Rights<'c> {
 }
 
 impl<'c> Rights<'c> {
-    /// Connects, to know who we are.
+    /// Connects to the cluster, to know which principal kferry is there.
     ///
     /// # Errors
-    /// [`ClientError`]
+    /// [`ClientError`] if no broker can be reached.
     pub(super) async fn of(client: &'c Client) -> Result<Self, ClientError> {
         let principal = client.any().await?.principal().to_owned();
         Ok(Self { client, principal })
     }
 
-    /// What is missing of what is needed, those of the same operations together.
+    /// The rights on topics that are needed and missing; topics that lack the same operations are together.
     ///
     /// # Errors
     /// [`ClientError`] if a broker does not answer; a refusal is none.
@@ -140,7 +140,7 @@ impl<'c> Rights<'c> {
         Ok(missing.into_iter().map(|(operations, names)| self.told("topic", names, &operations, purpose)).collect())
     }
 
-    /// What is missing on groups, whether they exist or not, those of the same operations together.
+    /// The rights on groups that are needed and missing, whether the groups exist or not; groups that lack the same operations are together.
     ///
     /// # Errors
     /// [`ClientError`] if a broker does not answer; a refusal is none.
@@ -165,10 +165,11 @@ impl<'c> Rights<'c> {
         Ok(missing.into_iter().map(|(operations, names)| self.told("group", names, &operations, purpose)).collect())
     }
 
-    /// Markers need a right on the cluster; without it, empty transactions do, slowly. `Err` is what is missing, `Ok(false)` the slow way.
+    /// Whether offsets of a topic without records can be filled with markers, which need a right on the cluster: `Ok(true)`. `Ok(false)`: with empty
+    /// transactions only, slowly. The inner `Err` is the right that is missing for either.
     ///
     /// # Errors
-    /// [`ClientError`]
+    /// [`ClientError`] if a broker does not answer; a refusal is none.
     pub(super) async fn markers(&self, topic: &str) -> Result<Result<bool, Missing>, ClientError> {
         let allowed = self.client.describe_cluster().await?.authorized_operations;
         if allowed.contains(Operation::Alter) || allowed.contains(Operation::ClusterAction) {
@@ -177,28 +178,28 @@ impl<'c> Rights<'c> {
         let request = EndTxnRequest::default()
             .with_transactional_id(TransactionalId(StrBytes::from_string(format!("{TRANSACTIONS}{topic}-0"))))
             .with_producer_id(ProducerId(-1));
-        let answer = self.ask(&request, END_TXN).await?;
+        let response = self.ask(&request, END_TXN).await?;
         // Anything else, such as NOT_COORDINATOR, comes after the rights were looked at.
-        if answer.error_code.err() == Some(ResponseError::TransactionalIdAuthorizationFailed) {
+        if response.error_code.err() == Some(ResponseError::TransactionalIdAuthorizationFailed) {
             let purpose = "markers for offsets without records (or, slowly, Write and Describe on the transactional ids kferry-mirror-*)";
             return Ok(Err(self.told("cluster", Vec::new(), &BTreeSet::from([Operation::Alter]), purpose)));
         }
         Ok(Ok(false))
     }
 
-    /// What is missing to be a member of a consumer group.
+    /// The right that is missing to be a member of a consumer group; `None` if none is.
     ///
     /// # Errors
-    /// [`ClientError`]
+    /// [`ClientError`] if a broker does not answer; a refusal is none.
     pub(super) async fn group(&self, group: &str, purpose: &'static str) -> Result<Option<Missing>, ClientError> {
         let request = HeartbeatRequest::default().with_group_id(GroupId(StrBytes::from_string(group.to_owned()))).with_generation_id(-1);
-        let answer = self.ask(&request, HEARTBEAT).await?;
+        let response = self.ask(&request, HEARTBEAT).await?;
         // Anything else, such as UNKNOWN_MEMBER_ID, comes after the rights were looked at.
-        let refused = answer.error_code.err() == Some(ResponseError::GroupAuthorizationFailed);
+        let refused = response.error_code.err() == Some(ResponseError::GroupAuthorizationFailed);
         Ok(refused.then(|| self.told("group", vec![group.to_owned()], &BTreeSet::from([Operation::Read]), purpose)))
     }
 
-    /// The topics, none of which we see, for which an operation is refused.
+    /// For which of these topics, none of which kferry sees, an operation is refused.
     async fn refused(&self, operation: Operation, topics: &[Arc<str>]) -> Result<Vec<Arc<str>>, ClientError> {
         let name = |topic: &Arc<str>| TopicName(StrBytes::from_string(topic.to_string()));
         let denied = |code: i16| ResponseError::try_from_code(code) == Some(ResponseError::TopicAuthorizationFailed);
@@ -222,8 +223,8 @@ impl<'c> Rights<'c> {
                         .with_configuration_keys(Some(vec![key]))
                 };
                 let request = DescribeConfigsRequest::default().with_resources(topics.iter().map(resource).collect());
-                let answer = self.ask(&request, DESCRIBE_CONFIGS).await?;
-                let refused = answer.results.iter().filter(|topic| denied(topic.error_code));
+                let response = self.ask(&request, DESCRIBE_CONFIGS).await?;
+                let refused = response.results.iter().filter(|topic| denied(topic.error_code));
                 Ok(refused.map(|topic| Arc::from(topic.resource_name.as_str())).collect())
             }
             Operation::AlterConfigs => {
@@ -231,8 +232,8 @@ impl<'c> Rights<'c> {
                     |topic: &Arc<str>| AlterConfigsResource::default().with_resource_type(TOPIC).with_resource_name(name(topic).0);
                 let resources = topics.iter().map(resource).collect();
                 let request = IncrementalAlterConfigsRequest::default().with_resources(resources).with_validate_only(true);
-                let answer = self.ask(&request, INCREMENTAL_ALTER_CONFIGS).await?;
-                let refused = answer.responses.iter().filter(|topic| denied(topic.error_code));
+                let response = self.ask(&request, INCREMENTAL_ALTER_CONFIGS).await?;
+                let refused = response.responses.iter().filter(|topic| denied(topic.error_code));
                 Ok(refused.map(|topic| Arc::from(topic.resource_name.as_str())).collect())
             }
             Operation::Read => {
@@ -240,8 +241,8 @@ impl<'c> Rights<'c> {
                 let amount = Amount { max_wait_ms: 0, max_bytes: 1, partition_max_bytes: 1 };
                 let mut session = FetchSession::default();
                 let request = session.request(wanted, amount).with_session_epoch(-1);
-                let answer = self.ask(&request, fetch::VERSIONS).await?;
-                let fetched = session.answer(answer).unwrap_or_default().into_iter();
+                let response = self.ask(&request, fetch::VERSIONS).await?;
+                let fetched = session.take_in(response).unwrap_or_default().into_iter();
                 Ok(fetched
                     .filter(|fetched| fetched.error == Some(ResponseError::TopicAuthorizationFailed))
                     .map(|fetched| fetched.partition.topic)
@@ -254,9 +255,11 @@ impl<'c> Rights<'c> {
                 };
                 let request =
                     ProduceRequest::default().with_acks(1).with_timeout_ms(1_000).with_topic_data(topics.iter().map(data).collect());
-                let answer = self.ask(&request, produce::VERSIONS).await?;
-                let refused =
-                    answer.responses.iter().filter(|topic| topic.partition_responses.iter().any(|partition| denied(partition.error_code)));
+                let response = self.ask(&request, produce::VERSIONS).await?;
+                let refused = response
+                    .responses
+                    .iter()
+                    .filter(|topic| topic.partition_responses.iter().any(|partition| denied(partition.error_code)));
                 Ok(refused.map(|topic| Arc::from(topic.name.as_str())).collect())
             }
             _ => {
@@ -265,14 +268,14 @@ impl<'c> Rights<'c> {
                     DeleteRecordsTopic::default().with_name(name(topic)).with_partitions(vec![partition])
                 };
                 let request = DeleteRecordsRequest::default().with_timeout_ms(1_000).with_topics(topics.iter().map(topic).collect());
-                let answer = self.ask(&request, DELETE_RECORDS).await?;
-                let refused = answer.topics.iter().filter(|topic| topic.partitions.iter().any(|partition| denied(partition.error_code)));
+                let response = self.ask(&request, DELETE_RECORDS).await?;
+                let refused = response.topics.iter().filter(|topic| topic.partitions.iter().any(|partition| denied(partition.error_code)));
                 Ok(refused.map(|topic| Arc::from(topic.name.as_str())).collect())
             }
         }
     }
 
-    /// Any broker can refuse.
+    /// Sends a request to any broker: each can refuse it.
     async fn ask<R: Request>(&self, request: &R, versions: VersionRange) -> Result<R::Response, ClientError> {
         let broker = self.client.any().await?;
         let failed = |source| ClientError::Request { cluster: self.client.cluster().name.clone(), source };
@@ -280,6 +283,7 @@ impl<'c> Rights<'c> {
         broker.request(request, version).await.map_err(failed)
     }
 
+    /// The rights that are missing on some resources of one kind, with the command that adds them.
     fn told(&self, resource: &'static str, names: Vec<String>, operations: &BTreeSet<Operation>, purpose: &'static str) -> Missing {
         let cluster = self.client.cluster();
         let operations: Vec<_> = operations.iter().map(ToString::to_string).collect();
@@ -301,7 +305,7 @@ impl<'c> Rights<'c> {
     }
 }
 
-/// Which of the answers are refusals. That a topic does not exist, or anything else that is said of it, comes after the rights.
+/// The topics whose request was refused. That a topic does not exist, or anything else that is said of it, comes after the rights.
 fn refusals(answers: Answers<Arc<str>, ()>) -> Result<Vec<Arc<str>>, ClientError> {
     let mut refused = Vec::new();
     for (topic, answer) in answers {

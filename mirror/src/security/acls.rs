@@ -23,28 +23,28 @@ use tokio::time::{Instant, sleep};
 
 use crate::own_topics::dead_letter_topic;
 
-/// In one request: a controller takes changes of up to 10,000 records (`QuorumController.MAX_RECORDS_PER_USER_OP`).
+/// The most bindings that are created in one request: a controller takes changes of up to 10,000 records (`QuorumController.MAX_RECORDS_PER_USER_OP`).
 const AT_ONCE: usize = 500;
-/// How long brokers may take until they have seen what was created. With ZooKeeper they are told one after the other.
+/// How long to wait until a broker has seen the bindings that were created. With ZooKeeper they are told one after the other.
 const SEEN: Duration = Duration::from_secs(15);
-/// Names in a sentence.
+/// The most names in a sentence.
 const LISTED: usize = 5;
-/// All names, in a literal pattern.
+/// The name that means all names, in a literal pattern.
 const WILDCARD: &str = "*";
 
-/// What a mirror copies, by name, and what else there is.
+/// Which topics and groups a mirror copies, and what else there is on both clusters.
 pub struct Copied<'c> {
     /// What a topic of the source is called on the target, be it there or not. `None`: it is not copied; an error is why it has no name there.
     pub target: &'c dyn Fn(&str) -> Option<Result<String, String>>,
     /// Whether the offsets of a group are copied.
     pub group: &'c dyn Fn(&str) -> bool,
-    /// The topics that there are on both clusters, without those of Kafka and kferry.
+    /// The topics that there are on the source and on the target, without those of Kafka and kferry.
     pub topics: [BTreeSet<String>; 2],
-    /// The groups that there are on both clusters, without those of kferry.
+    /// The groups that there are on the source and on the target, without those of kferry.
     pub groups: [BTreeSet<String>; 2],
 }
 
-/// What has to be done on the target.
+/// What becomes of the source's bindings on the target.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AclPlan {
     /// Bindings that it lacks.
@@ -65,11 +65,12 @@ pub struct AclPlan {
     pub against_us: Vec<Acl>,
 }
 
-/// The names that a binding is about.
+/// The names of resources that a binding is about.
 #[derive(Clone, Copy)]
 enum Names<'a> {
+    /// This name alone.
     One(&'a str),
-    /// Those that begin so: all, if it is empty.
+    /// The names that begin with this: all, if it is empty.
     Beginning(&'a str),
 }
 
@@ -98,13 +99,13 @@ impl<'a> Names<'a> {
     }
 }
 
-/// What becomes of a pattern.
+/// What becomes of a prefix of the source on the target.
 enum Becomes {
-    /// The same for the names that begin so.
+    /// One binding for the names that begin with this.
     Beginning(String),
-    /// One for each copied topic, because of this.
+    /// A binding for each copied topic, for this reason.
     Each(String),
-    /// None of the copied topics begins so.
+    /// Nothing: none of the copied topics begins with the prefix.
     Nothing,
 }
 
@@ -146,7 +147,7 @@ impl Copied<'_> {
 }
 
 impl AclPlan {
-    /// Compares the bindings of both clusters.
+    /// Decides what becomes of the source's bindings, from those of both clusters and what is copied.
     pub fn of(source: &[Acl], target: &[Acl], copied: &Copied<'_>) -> Self {
         let mut plan = Self::default();
         let mut wanted = BTreeSet::new();
@@ -227,7 +228,7 @@ impl AclPlan {
         plan
     }
 
-    /// A binding that is not about topics. Groups and transactional ids have one name on both clusters.
+    /// Decides about a binding that is not about topics, or not known. Groups and transactional ids have one name on both clusters.
     fn other(&mut self, acl: &Acl, principals: &BTreeSet<String>, has: &BTreeSet<&Acl>, copied: &Copied<'_>, wanted: &mut BTreeSet<Acl>) {
         if !is_known(acl) {
             self.undecided.push((acl.clone(), "this kferry does not know all of it: the source's Kafka is newer".to_owned()));
@@ -263,7 +264,7 @@ impl AclPlan {
         }
     }
 
-    /// Asks both clusters. `None` if the source has no authorizer: everybody may do everything there.
+    /// Asks both clusters for their bindings, topics and groups. `None` if the source has no authorizer: everybody may do everything there.
     ///
     /// # Errors
     /// [`ClientError`], with the ACL that kferry itself needs; `SECURITY_DISABLED` if only the target has no authorizer.
@@ -302,7 +303,7 @@ impl AclPlan {
         Ok(Some(plan))
     }
 
-    /// What the ACLs are for kferry's own principal on the target.
+    /// Takes into account what the bindings are for `own`, kferry's own principal on the target.
     fn seen_by(&mut self, own: &str) {
         // What it needs to mirror is nothing that the source should have.
         self.extra.retain(|acl| acl.principal != own);
@@ -311,7 +312,7 @@ impl AclPlan {
     }
 }
 
-/// Creates bindings, and waits until a broker knows them. What was refused is told with each.
+/// Creates bindings on the target, and waits until a broker knows them, at most 15 s. Gives those that were refused, each with the error.
 pub async fn apply(target: &Client, acls: &[Acl]) -> Vec<(Acl, ClientError)> {
     let mut refused = Vec::new();
     for acls in acls.chunks(AT_ONCE) {

@@ -5,30 +5,30 @@ use std::collections::BTreeMap;
 use kferry_wire::admin::quotas::QuotaEntity;
 use kferry_wire::client::{Client, ClientError};
 
-/// Values by key, such as `producer_byte_rate`, of each entity.
+/// The quotas of a cluster: of each entity the values by key, such as `producer_byte_rate`.
 pub type Quotas = BTreeMap<QuotaEntity, BTreeMap<String, f64>>;
 
-/// One value of the source.
+/// One value of a quota of the source, and what becomes of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct QuotaPlan {
-    /// Whom it is for.
+    /// The user, client or address that it is for.
     pub entity: QuotaEntity,
-    /// What of.
+    /// The quota's key, such as `producer_byte_rate`.
     pub key: String,
-    /// The source's.
+    /// The value on the source.
     pub value: f64,
-    /// The target's, if it has one. Another than the source's may be on purpose, so it is left as it is.
+    /// The value on the target, if it has one. Another than the source's may be on purpose, so it is left as it is.
     pub on_target: Option<f64>,
 }
 
 impl QuotaPlan {
-    /// Whether both clusters have it.
+    /// Whether both clusters have the same value.
     pub fn is_there(&self) -> bool {
         self.on_target == Some(self.value)
     }
 }
 
-/// What becomes of each quota of the source.
+/// Decides what becomes of each quota of the source.
 pub fn plan(source: &Quotas, target: &Quotas) -> Vec<QuotaPlan> {
     let values = source.iter().flat_map(|(entity, values)| values.iter().map(move |(key, value)| (entity, key, *value)));
     let plan = values.map(|(entity, key, value)| QuotaPlan {
@@ -40,7 +40,7 @@ pub fn plan(source: &Quotas, target: &Quotas) -> Vec<QuotaPlan> {
     plan.collect()
 }
 
-/// Asks both clusters.
+/// Asks both clusters for their quotas, and decides.
 ///
 /// # Errors
 /// [`ClientError`], with the ACL that kferry itself needs.
@@ -49,7 +49,7 @@ pub async fn look(source: &Client, target: &Client) -> Result<Vec<QuotaPlan>, Cl
     Ok(plan(&source, &target))
 }
 
-/// Sets those that the target lacks. What was refused is told with each entity.
+/// Sets the quotas that the target lacks. Gives the entities whose quotas were refused, each with the error.
 pub async fn apply(target: &Client, quotas: &[QuotaPlan]) -> Vec<(QuotaEntity, ClientError)> {
     let mut values: BTreeMap<QuotaEntity, BTreeMap<String, Option<f64>>> = BTreeMap::new();
     for quota in quotas.iter().filter(|quota| quota.on_target.is_none()) {

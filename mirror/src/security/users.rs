@@ -9,23 +9,23 @@ use std::num::NonZeroU32;
 use kferry_wire::admin::users::{MIN_ITERATIONS, SaltedPassword, ScramAlteration, ScramCredential, ScramMechanism};
 use kferry_wire::client::{Client, ClientError};
 
-/// Users with what each can log in with.
+/// The SCRAM users of a cluster, with the credentials of each.
 pub type Users = BTreeMap<String, Vec<ScramCredential>>;
 
-/// A user of the source and one mechanism.
+/// A user of the source with one of its mechanisms, and what becomes of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserPlan {
-    /// Its name: `alice`, of the principal `User:alice`.
+    /// The user's name: `alice`, of the principal `User:alice`.
     pub user: String,
-    /// One of those that it has on the source.
+    /// One of the mechanisms that the user has on the source.
     pub mechanism: ScramMechanism,
-    /// The source's, at least Kafka's lowest number.
+    /// The iterations of the credential on the source, at least Kafka's lowest number.
     pub iterations: NonZeroU32,
-    /// Whether the target has it, with whatever password.
+    /// Whether the target has the user with that mechanism, with whatever password.
     pub is_there: bool,
 }
 
-/// What becomes of each user of the source.
+/// Decides what becomes of each user of the source.
 pub fn plan(source: &Users, target: &Users) -> Vec<UserPlan> {
     let credentials = source.iter().flat_map(|(user, credentials)| credentials.iter().map(move |credential| (user, credential)));
     let plan = credentials.map(|(user, &ScramCredential { mechanism, iterations })| UserPlan {
@@ -37,7 +37,7 @@ pub fn plan(source: &Users, target: &Users) -> Vec<UserPlan> {
     plan.collect()
 }
 
-/// Asks both clusters.
+/// Asks both clusters for their users, and decides.
 ///
 /// # Errors
 /// [`ClientError`], with the ACL that kferry itself needs.
@@ -46,7 +46,7 @@ pub async fn look(source: &Client, target: &Client) -> Result<Vec<UserPlan>, Cli
     Ok(plan(&source, &target))
 }
 
-/// Creates users with these passwords. What was refused is told with each.
+/// Creates users on the target, each with a password. Gives those that were refused, each with the error.
 pub async fn apply(target: &Client, users: &[(&UserPlan, &str)]) -> Vec<(UserPlan, ClientError)> {
     let mut refused = Vec::new();
     // A request may have one change of a user.

@@ -31,31 +31,34 @@ use super::{events, group};
 use crate::messages;
 use crate::partition::{Lease, Shard};
 
-/// After so long without a word a member is put out of the group. A coordinator that fails is replaced after a broker's session (9 s) and a
+/// `session.timeout.ms`: a member that is not heard of for so long is put out of the group. A coordinator that fails is replaced after a broker's session (9 s) and a
 /// moment; with less than this its members' leases would end before.
 const SESSION: Duration = Duration::from_secs(15);
+/// `heartbeat.interval.ms`.
 const HEARTBEAT: Duration = Duration::from_secs(1);
-/// Between two commits.
+/// Between two commits, each of which renews the lease.
 const RENEWAL: Duration = Duration::from_secs(1);
 /// How long the group waits in a rebalance for a member that heartbeats and does not rejoin. Ours rejoin within [`HANDING_OVER`] and a heartbeat.
 const REBALANCE: Duration = Duration::from_mins(1);
 /// How long the group waits for a shard that is to be given up, and how long its partitions may take to come to rest: what is kept of them after
 /// that would come too late.
 const HANDING_OVER: Duration = Duration::from_secs(5);
-/// For one answer of a broker, where Kafka's protocol has no other bound: a coordinator that hangs is asked for elsewhere after it.
+/// `socket.timeout.ms`: how long a broker may take to answer, where Kafka's protocol has no other bound. A coordinator that hangs is looked for elsewhere
+/// after it.
 const ANSWER: Duration = Duration::from_secs(5);
+/// How long a poll of librdkafka waits for something to happen.
 const POLL: Duration = Duration::from_millis(100);
-/// So long may a call into librdkafka take: a commit that waits for another coordinator takes a session, a revocation [`HANDING_OVER`].
+/// How long a call into librdkafka may take until it counts as hung: a commit that waits for another coordinator takes a session, a revocation [`HANDING_OVER`].
 const HUNG: Duration = Duration::from_secs(30);
-/// So long may it take to become a member: a rebalance, and a session for a coordinator that is about to be elected.
+/// How long it may take to become a member: a rebalance, and a session for a coordinator that is about to be elected.
 const JOINING: Duration = REBALANCE.saturating_add(SESSION);
 /// Between two attempts to become a member.
 const PAUSE: Duration = Duration::from_secs(2);
-/// A token is read again so often: librdkafka asks for the next one when four fifths of this are over.
+/// How long librdkafka takes a token for valid: it asks for the next one when four fifths of this are over.
 const TOKEN: Duration = Duration::from_mins(1);
 
 impl Member {
-    /// Joins, and stays a member whatever the cluster does. `topic` is the state's.
+    /// Joins the group of a mirror's processes on its target, and stays a member whatever the cluster does. `topic` is the state's.
     pub fn join(mirror: &Arc<str>, cluster: Arc<Cluster>, topic: String) -> Self {
         let (sender, changes) = mpsc::unbounded_channel();
         let (lease, joined, stop) = (Lease::new(0), Arc::new(AtomicBool::new(false)), CancellationToken::new());
@@ -75,7 +78,7 @@ impl Member {
     }
 }
 
-/// A member again and again: passwords and certificates may have changed since the last time, and librdkafka does not always come back by itself.
+/// Is a member again and again, with a new consumer each time, until `stop`: passwords and certificates may have changed since the last time, and librdkafka does not always come back by itself.
 /// It forgets all brokers at an answer of Metadata that lists none, which a broker that has just started may give (confluentinc/librdkafka issue
 /// 5301), and a commit was seen that did not end in two minutes.
 fn stay(membership: &Arc<Membership>) {
@@ -106,7 +109,7 @@ fn stay(membership: &Arc<Membership>) {
     }
 }
 
-/// Until it is to leave, or has to begin anew, as it has to whenever the group went on without it.
+/// Is a member with one consumer, until it is to leave or the group went on without it.
 fn be_member(this: &Arc<GroupConsumer>) -> Result<(), MemberError> {
     let Membership { mirror, cluster, topic, joined, .. } = &*this.membership;
     let consumer: BaseConsumer<Held> =
@@ -137,21 +140,21 @@ enum MemberError {
     /// The password cannot be read.
     #[error(transparent)]
     Secret(#[from] SecretError),
-    /// librdkafka does not take a setting. The value is not shown: it may be a password.
+    /// librdkafka does not take a setting of kferry's. The value is not shown: it may be a password.
     #[error("librdkafka does not take {key}: {reason}")]
     Setting {
-        /// Its name.
+        /// The setting's name.
         key: String,
-        /// Why.
+        /// What librdkafka says about it.
         reason: String,
     },
-    /// An ACL is missing.
+    /// The right to read the group, which this names, is missing.
     #[error("may not be a member of the group {0}; grant READ on it to the mirror's principal on the target")]
     NoRight(String),
-    /// No assignment came, or no commit was taken after it.
+    /// For so many seconds no assignment came, or no commit was taken after it.
     #[error("no answer of the group's coordinator for {0} s; check that the target's brokers run and that __consumer_offsets has leaders")]
     NotJoined(u64),
-    /// librdkafka says no.
+    /// librdkafka reports an error.
     #[error(transparent)]
     Kafka(KafkaError),
 }
@@ -165,7 +168,7 @@ impl From<KafkaError> for MemberError {
     }
 }
 
-/// librdkafka's words for how kferry connects to a cluster.
+/// librdkafka's settings for how kferry connects to a cluster.
 fn client_config(cluster: &Cluster, mirror: &str) -> Result<ClientConfig, MemberError> {
     let servers: Vec<_> = cluster.bootstrap_servers.iter().map(ToString::to_string).collect();
     let ms = |time: Duration| time.as_millis().to_string();
@@ -206,13 +209,15 @@ fn client_config(cluster: &Cluster, mirror: &str) -> Result<ClientConfig, Member
     Ok(config)
 }
 
-/// What outlives a consumer.
+/// What a process keeps as a member of its mirror's group, from one consumer to the next.
 struct Membership {
     mirror: Arc<str>,
     cluster: Arc<Cluster>,
+    /// The state's topic, whose partitions are the shards.
     topic: String,
     lease: Arc<Lease>,
     joined: Arc<AtomicBool>,
+    /// The shards of this process, by number.
     held: Mutex<HashMap<i32, Arc<Shard>>>,
     changes: mpsc::UnboundedSender<Change>,
     stop: CancellationToken,
@@ -221,14 +226,16 @@ struct Membership {
 /// What one consumer, its callbacks and who watches it share.
 struct GroupConsumer {
     membership: Arc<Membership>,
+    /// When the consumer was made.
     began: Instant,
-    /// When it was last seen to go on, in ms from then on.
+    /// When its thread was last seen between two calls into librdkafka, in ms since `began`.
     seen: AtomicU64,
-    /// The lease was renewed.
+    /// Whether a commit of this consumer has renewed the lease.
     proven: AtomicBool,
-    /// It is to leave in an orderly way, and another one is to be made.
+    /// Whether it is to leave in an orderly way, and another consumer is to be made.
     renew: AtomicBool,
-    /// Its shards are lost. Changed with `held` locked, under which all that it says of them is weighed: it may go on late, in its successor's time.
+    /// Whether its shards are lost. Changed with `held` locked, and read with it wherever it says something of them: a consumer that hung may go on late,
+    /// when there is another one.
     over: AtomicBool,
 }
 
@@ -242,18 +249,19 @@ impl GroupConsumer {
         self.over.load(Ordering::Acquire)
     }
 
-    /// Whether it is to be polled again.
+    /// Whether the consumer is to be polled again. Says also that its thread does not hang.
     fn goes_on(&self) -> bool {
         self.seen.store(self.began.elapsed().as_millis() as u64, Ordering::Release);
         !self.is_over() && !self.renew.load(Ordering::Acquire) && !self.membership.stop.is_cancelled()
     }
 
+    /// Whether a call into librdkafka takes longer than any should.
     fn hangs(&self) -> bool {
         let patience = if self.membership.stop.is_cancelled() { HANDING_OVER } else { HUNG };
         self.began.elapsed() > Duration::from_millis(self.seen.load(Ordering::Acquire)) + patience
     }
 
-    /// Commits, also without a shard. What is committed means nothing; that it is taken is what counts.
+    /// Renews the lease by a commit, also without a shard. What is committed means nothing; that the coordinator takes it is what counts.
     fn renew_lease(&self, consumer: &BaseConsumer<Held>) {
         let Membership { mirror, topic, lease, .. } = &*self.membership;
         // Of a group that has become empty meanwhile the coordinator would take a commit that proves nothing.
@@ -277,7 +285,7 @@ impl GroupConsumer {
         }
     }
 
-    /// They are ours from now on.
+    /// The process has these shards from now on.
     fn gained(&self, numbers: &[i32]) {
         let membership = &*self.membership;
         let mut held = membership.held();
@@ -296,7 +304,7 @@ impl GroupConsumer {
         let _ = membership.changes.send(Change::Gained(gained));
     }
 
-    /// They are to be given up: waits for that, a moment.
+    /// These shards are to be given up: waits until their partitions have come to rest, at most [`HANDING_OVER`].
     fn revoked(&self, numbers: &[i32]) {
         let membership = &*self.membership;
         let mut held = membership.held();
@@ -314,7 +322,7 @@ impl GroupConsumer {
         }
     }
 
-    /// All of its shards may be somebody else's.
+    /// Ends all shards of this consumer, which may be another process's by now.
     fn give_up(&self) {
         let membership = &*self.membership;
         let mut held = membership.held();
@@ -331,7 +339,7 @@ impl GroupConsumer {
     }
 }
 
-/// From here on nothing is sent for these.
+/// Ends shards for this process: from here on nothing is sent for them.
 fn end(held: &mut HashMap<i32, Arc<Shard>>, numbers: &[i32]) {
     for shard in numbers.iter().filter_map(|number| held.remove(number)) {
         shard.end();
@@ -369,6 +377,7 @@ impl ConsumerContext for Held {
     }
 }
 
+/// The numbers of the partitions in a list.
 fn numbers(list: &TopicPartitionList) -> Vec<i32> {
     list.elements().iter().map(TopicPartitionListElem::partition).collect()
 }

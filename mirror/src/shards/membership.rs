@@ -14,28 +14,30 @@ use crate::partition::{Lease, Shard};
 /// How long partitions may take to come to rest once their shards are [revoked](Change::Revoked): a second less than the group waits for them.
 pub const HANDED_OVER: Duration = Duration::from_secs(4);
 
-/// What the group does with our shards.
+/// What the group does with the shards of this process.
 pub enum Change {
-    /// They are ours.
+    /// The process has these shards from now on.
     Gained(Vec<Arc<Shard>>),
-    /// They are to be given up; the group waits until this is dropped, which is to be within [`HANDED_OVER`]. They [are over](Shard::is_over) already.
+    /// Some shards, which [are over](Shard::is_over) already, are to be given up: the group waits until this is dropped, at most [`HANDED_OVER`] and a second.
     Revoked(Handover),
-    /// They may be somebody else's by now.
+    /// All shards, which [are over](Shard::is_over) already, may be another process's by now.
     Lost,
 }
 
-/// The group waits until it is dropped.
+/// Shards that are handed over: the group gives them to another process when this is dropped.
 pub struct Handover(#[expect(dead_code, reason = "that it is dropped is what the member waits for")] pub(super) SyncSender<()>);
 
 /// A member of the group, as long as it is kept.
 pub struct Member {
-    /// What happens.
+    /// What the group does, in order.
     pub changes: mpsc::UnboundedReceiver<Change>,
-    /// Under which it writes.
+    /// The lease under which this process writes.
     pub lease: Arc<Lease>,
-    /// The coordinator has given it an assignment, perhaps an empty one, and has not put it out since.
+    /// Whether the coordinator has given the process an assignment, perhaps an empty one, and has not put it out since.
     pub joined: Arc<AtomicBool>,
+    /// Keeps the process a member.
     pub(super) thread: thread::JoinHandle<()>,
+    /// Ends that thread when it is dropped.
     pub(super) stop: DropGuard,
 }
 
@@ -45,7 +47,7 @@ impl Member {
         let Self { changes, thread, stop, .. } = self;
         // Nobody answers a revocation any more.
         drop((changes, stop));
-        // It ends within [`HANDING_OVER`].
+        // It ends within five seconds, whatever librdkafka does.
         let _ = tokio::task::spawn_blocking(move || thread.join()).await;
     }
 }

@@ -8,11 +8,11 @@
 //! commits an offset, which the coordinator takes from a member of the present generation only. That it did proves that the shards were ours
 //! when the commit was *sent*, and they stay ours for a session from then on: before that is over, the coordinator gives them to nobody else unless we
 //! have given them up. What is sent just before a process is frozen may still arrive when another one has taken over; then the
-//! compare-and-swap of [`crate::copy::replicate`] and [`crate::copy::holes`] is the second wall.
+//! compare-and-swap of `copy::replicate` and `copy::holes` is the second wall.
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `owned` | the shards that this process has, and which one a thing belongs to |
+//! | `owned` | the shards that this process has, and which one a partition or group belongs to |
 //! | `membership` | a member of the group, as the rest of the mirror sees it |
 //! | `member` | how a process becomes one and stays one, by librdkafka: the one file that knows it |
 //! | `events` | what is told of that |
@@ -27,7 +27,7 @@ mod owned;
 pub use membership::{Change, HANDED_OVER, Handover, Member};
 pub use owned::Owned;
 
-/// The consumer group of a mirror's processes, on its target.
+/// The `group.id` of the consumer group of a mirror's processes, on its target.
 pub fn group(mirror: &str) -> String {
     format!("kferry-mirror-{mirror}")
 }

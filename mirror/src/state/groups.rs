@@ -1,4 +1,4 @@
-//! What the mirror keeps of groups, beside what it keeps of partitions in [`super`]: which offsets it wrote last, and who leads a group's
+//! What the mirror keeps of groups, beside what it keeps of partitions in [`super`]: which offsets it wrote last, and which cluster leads a group's
 //! offsets.
 //!
 //! A group's offset has the key `{"group":"billing","topic":"orders","partition":0}`, by the topic's name on the mirror's source, and the leader
@@ -8,20 +8,21 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use kferry_config::Mirror;
 use kferry_wire::client::TopicPartition;
 use serde::{Deserialize, Serialize};
 
-use crate::partition::Leadership;
+use crate::partition::{Direction, Leadership};
 
 /// A group's offset as the mirror wrote it. It is kept before it is written: so whatever the follower has after a crash, it is one of the two.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Written {
-    /// What was written on the follower.
+    /// The offset that was committed on the follower.
     pub offset: i64,
-    /// What the follower had before.
+    /// The offset that the follower had before; `None` is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<i64>,
-    /// When, in ms since the epoch.
+    /// When it was written, in ms since the epoch.
     pub at: i64,
 }
 
@@ -32,13 +33,19 @@ impl Written {
     }
 }
 
-/// A group and a partition, by the topic's name on the mirror's source.
-pub type GroupPartition = (Arc<str>, TopicPartition);
+/// A group and a partition for which it has committed an offset.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GroupPartition {
+    /// `group.id`
+    pub group: Arc<str>,
+    /// The partition, by the topic's name on the mirror's source.
+    pub partition: TopicPartition,
+}
 
-/// What was written anew; `None` is forgotten.
+/// What was written, or is going to be, by group and partition; `None` is forgotten.
 pub type Changes = BTreeMap<GroupPartition, Option<Written>>;
 
-/// A record's key.
+/// The key of a record about a group: its leader, or one of its offsets.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct GroupKey<'a> {
     group: Cow<'a, str>,
@@ -51,53 +58,61 @@ pub(crate) struct GroupKey<'a> {
 /// What is kept of all groups.
 #[derive(Debug, Clone, Default)]
 pub struct GroupStates {
+    /// By `group.id` and partition.
     written: HashMap<Arc<str>, HashMap<TopicPartition, Written>>,
+    /// Which cluster leads a group's offsets, by `group.id`.
     leaders: HashMap<Arc<str>, Leadership>,
 }
 
 impl<'a> GroupKey<'a> {
-    pub(crate) fn of((group, partition): &'a GroupPartition) -> Self {
+    pub(crate) fn of(GroupPartition { group, partition }: &'a GroupPartition) -> Self {
         Self { group: (&**group).into(), topic: Some((&*partition.topic).into()), partition: Some(partition.partition) }
     }
 }
 
 impl GroupStates {
-    /// What the mirror wrote last for a group.
+    /// The offset that the mirror wrote last for a group in a partition.
     pub fn written(&self, group: &str, partition: &TopicPartition) -> Option<&Written> {
         self.written.get(group)?.get(partition)
     }
 
-    /// Everything that the mirror wrote.
+    /// All offsets that the mirror wrote last, with group and partition.
     pub fn all(&self) -> impl Iterator<Item = (&Arc<str>, &TopicPartition, &Written)> {
         self.written.iter().flat_map(|(group, written)| written.iter().map(move |(partition, written)| (group, partition, written)))
     }
 
-    /// Who leads a group's offsets; `None` is the mirror's source, in term 1.
+    /// Which cluster leads a group's offsets; `None` is the mirror's source, in term 1.
     pub fn leader(&self, group: &str) -> Option<&Leadership> {
         self.leaders.get(group)
     }
 
-    /// The leaders that are known.
-    pub fn leaders(&self) -> impl Iterator<Item = &Leadership> {
-        self.leaders.values()
+    /// From which cluster to which a group's offsets are copied; `None` is led by a cluster that is none of the mirror's.
+    pub fn direction(&self, mirror: &Mirror, group: &str) -> Option<Direction> {
+        self.leader(group).map_or(Some(Direction::Forwards), |leadership| Direction::led_by(mirror, &leadership.leader))
     }
 
-    /// A record of the topic.
+    /// Whether the mirror's target leads any group's offsets.
+    pub fn has_turned(&self, mirror: &Mirror) -> bool {
+        self.leaders.values().any(|leadership| Direction::led_by(mirror, &leadership.leader) == Some(Direction::Backwards))
+    }
+
+    /// Takes in a record of the state's topic; without a value it is a tombstone.
     pub(crate) fn take(&mut self, key: GroupKey<'_>, value: Option<&[u8]>) -> Result<(), serde_json::Error> {
         let group: Arc<str> = key.group.as_ref().into();
         match (key.topic, key.partition) {
             (Some(topic), Some(partition)) => {
                 let written = value.map(serde_json::from_slice).transpose()?;
-                self.apply([((group, TopicPartition::new(topic.as_ref(), partition)), written)]);
+                let partition = TopicPartition::new(topic.as_ref(), partition);
+                self.apply([(GroupPartition { group, partition }, written)]);
             }
             _ => Leadership::follow(&mut self.leaders, group, value.map(serde_json::from_slice).transpose()?),
         }
         Ok(())
     }
 
-    /// What was written since.
+    /// Takes in what was written for groups.
     pub fn apply(&mut self, changes: impl IntoIterator<Item = (GroupPartition, Option<Written>)>) {
-        for ((group, partition), written) in changes {
+        for (GroupPartition { group, partition }, written) in changes {
             match written {
                 Some(written) => drop(self.written.entry(group).or_default().insert(partition, written)),
                 None => {

@@ -24,116 +24,126 @@ use serde::{Deserialize, Serialize};
 use self::groups::GroupKey;
 pub use self::groups::{Changes, GroupPartition, GroupStates, Written};
 use crate::own_topics::{self, state_topic};
-use crate::partition::{Direction, Leadership, OffsetMap, Phase, Segment, Shard, Status, producer_id};
+use crate::partition::{Direction, Leadership, OffsetMap, Phase, Segment, Shard, Skipped, Status, producer_id};
 
-/// Partitions of the topic.
+/// How many partitions the state's topic is created with: as many shards the processes of a mirror can share.
 const SHARDS: i32 = 16;
-/// The active segment is never compacted, and all of it is read at a start. Groups that commit all the time write a record for each offset.
+/// `segment.bytes` of the state's topic. The active segment is never compacted, and all of it is read at a start; groups that commit all the time write a
+/// record for each offset.
 const SEGMENT: &str = "4194304";
-/// Bytes of state in one answer.
+/// About how many bytes of the state's topic a Fetch response may have.
 const MAX_BYTES: i32 = 1 << 20;
-/// Bytes of keys and values in one batch: far below what a broker takes.
+/// The most bytes of keys and values that are put into one batch: far below what a broker takes.
 const BATCH: usize = 256 << 10;
 
-/// What is kept of a partition.
+/// What the mirror's state has of a partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartitionState {
     /// How its offsets are kept: `preserve` or `translate`.
     pub mode: String,
-    /// What it was doing.
+    /// What was being done with the partition.
     pub phase: Phase,
-    /// Why it is not copied.
+    /// Why the partition was not copied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// The cluster that leads, by its name.
+    /// The name of the cluster that led.
     pub leader: String,
-    /// The leader's term.
+    /// The leader's term, from 1 on.
     pub term: i32,
-    /// The first offset of the term.
+    /// The first offset of the term, on the cluster that led.
     pub term_start: i64,
     /// The topic's id on each cluster, by the cluster's name: a topic that was created anew has another one.
     pub topic_ids: BTreeMap<String, String>,
-    /// Up to this offset of the leader both logs are equal.
+    /// The offset of the cluster that led, up to which both logs were equal.
     pub agreed: i64,
-    /// Offsets, from and to, whose records were left out by `on_error`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub skipped: Vec<(i64, i64)>,
+    /// The offsets of the cluster that led whose records `on_error` left out.
+    #[serde(default, skip_serializing_if = "Skipped::is_empty")]
+    pub skipped: Skipped,
 }
 
 impl PartitionState {
-    /// Up to which offset of the cluster that leads now both logs are equal: it may have followed when that was kept.
+    /// The offset of `leader`, the cluster that leads now, up to which both logs were equal: it may have followed when that was kept.
     pub fn agreed(&self, leader: &str, map: &OffsetMap, direction: Direction) -> i64 {
         if self.leader == leader { self.agreed } else { map.leader(direction, self.agreed).unwrap_or(0) }
     }
 }
 
+/// The key of a record about a topic: its leader, one of its partitions, or a segment of one.
 #[derive(Serialize, Deserialize)]
-struct Key<'a> {
+struct TopicKey<'a> {
     topic: std::borrow::Cow<'a, str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     partition: Option<i32>,
-    /// Of a segment: its first offset on the source.
+    /// The first offset of a segment on the source; `None` is the partition itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     source: Option<i64>,
 }
 
-impl<'a> Key<'a> {
+impl<'a> TopicKey<'a> {
     fn of(partition: &'a TopicPartition) -> Self {
         Self { topic: (&*partition.topic).into(), partition: Some(partition.partition), source: None }
     }
 }
 
-/// The rest of a segment.
+/// The value of a segment's record; its key has the segment's first offset on the source.
 #[derive(Serialize, Deserialize)]
 struct SegmentValue {
-    /// Its first offset on the target.
+    /// The segment's first offset on the target.
     target: i64,
 }
 
+/// The record of a segment that begins at the offset `source`; without a `target` its tombstone.
 fn segment_record(partition: &TopicPartition, source: i64, target: Option<i64>) -> Record {
-    let key = Key { source: Some(source), ..Key::of(partition) };
+    let key = TopicKey { source: Some(source), ..TopicKey::of(partition) };
     record(&key, target.map(|target| json(&SegmentValue { target })))
 }
 
+/// The record of a key; without a value its tombstone.
 fn record(key: &impl Serialize, value: Option<Bytes>) -> Record {
     Record { offset: 0, timestamp: jiff::Timestamp::now().as_millisecond(), key: Some(json(key)), value, headers: Vec::new() }
 }
 
-/// The topic's content, and the way to change it. Clones share it.
+/// The mirror's state: what its topic says, and the way to change that. Clones share it.
 #[derive(Clone)]
 pub struct State {
     client: Client,
     topic: Arc<str>,
-    /// The next offset to read of each partition. Each is locked while it is read, and none waits for another one's broker.
+    /// The next offset to read of each partition of the state's topic. Each is locked while its partition is read or written, so that none waits for
+    /// another one's broker.
     positions: Arc<[tokio::sync::Mutex<i64>]>,
-    tables: Arc<Mutex<Tables>>,
+    content: Arc<Mutex<Content>>,
 }
 
+/// What the records of the state's topic say, each key's latest one.
 #[derive(Default)]
-struct Tables {
+struct Content {
     partitions: HashMap<TopicPartition, PartitionState>,
-    /// Of each partition: the target's offset by the source's.
+    /// The segments of each partition: their first offsets on the target by those on the source.
     segments: HashMap<TopicPartition, BTreeMap<i64, i64>>,
+    /// Which cluster leads a topic, by the topic's name on the mirror's source.
     leaders: HashMap<Arc<str>, Leadership>,
     groups: Arc<GroupStates>,
 }
 
-/// State that cannot be read or written.
+/// Why the mirror's state, or a cluster that it is compared with, cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
-    /// The cluster says no, or nothing.
+    /// A cluster refuses a request, or does not answer.
     #[error("the mirror's state: {0}")]
     Client(#[from] ClientError),
-    /// The topic cannot be read.
+    /// The state's topic cannot be read.
     #[error("the mirror's state: {0}")]
     Read(#[from] ReadError),
-    /// The topic cannot be written.
+    /// The state's topic cannot be written.
     #[error("the mirror's state: {0}")]
     Append(#[from] AppendError),
 }
 
 impl State {
-    /// Reads all of a mirror's state on its target; creates the topic where it is missing and `create` is set. `None` where it is missing.
+    /// Reads all of a mirror's state on its target. Where the topic is missing it is created, if `create` is set; else there is `None`.
+    ///
+    /// # Errors
+    /// [`StateError`]: the target cannot be asked, or the topic not be created or read. A topic that was created stays.
     pub async fn open(client: Client, mirror: &Mirror, create: bool) -> Result<Option<Self>, StateError> {
         let topic: Arc<str> = state_topic(&mirror.name).into();
         let metadata = client.metadata(Topics::Named(&[&topic])).await?;
@@ -149,17 +159,23 @@ impl State {
             None => return Ok(None),
         };
         let positions = (0..partitions).map(|_| tokio::sync::Mutex::new(0)).collect();
-        let state = Self { client, topic, positions, tables: Arc::default() };
+        let state = Self { client, topic, positions, content: Arc::default() };
         state.refresh().await?;
         Ok(Some(state))
     }
 
-    /// Reads what has been written since.
+    /// Reads what was written to the state's topic since the last time.
+    ///
+    /// # Errors
+    /// [`StateError::Read`]; what was read until then counts.
     pub async fn refresh(&self) -> Result<(), StateError> {
         try_join_all(self.shards().map(|shard| self.refresh_shard(shard))).await.map(drop)
     }
 
-    /// Reads what has been written since in one partition of the state's topic.
+    /// Reads what was written to one partition of the state's topic since the last time.
+    ///
+    /// # Errors
+    /// [`StateError::Read`]; what was read until then counts, and is read again the next time.
     pub async fn refresh_shard(&self, shard: i32) -> Result<(), StateError> {
         // If somebody has added partitions to it, nothing is in those: the hash goes by what there was when it was opened.
         let Some(position) = self.positions.get(shard as usize) else { return Ok(()) };
@@ -169,13 +185,14 @@ impl State {
         Ok(())
     }
 
+    /// Takes in a record of the state's topic.
     fn take(&self, record: &Record) {
         let (Some(key), value) = (record.key.as_deref(), record.value.as_deref()) else { return };
-        let mut tables = self.tables();
+        let mut content = self.content();
         let read = if let Ok(key) = serde_json::from_slice::<GroupKey<'_>>(key) {
-            Arc::make_mut(&mut tables.groups).take(key, value)
-        } else if let Ok(key) = serde_json::from_slice::<Key<'_>>(key) {
-            tables.take(&key, value)
+            Arc::make_mut(&mut content.groups).take(key, value)
+        } else if let Ok(key) = serde_json::from_slice::<TopicKey<'_>>(key) {
+            content.take(&key, value)
         } else {
             return kferry_wire::tell!(crate::messages::UNKNOWN_KEY, topic = &*self.topic, offset = record.offset);
         };
@@ -184,24 +201,26 @@ impl State {
         }
     }
 
-    /// What is known of a partition.
+    /// What was kept of a partition; `None` is nothing.
     pub fn partition(&self, partition: &TopicPartition) -> Option<PartitionState> {
-        self.tables().partitions.get(partition).cloned()
+        self.content().partitions.get(partition).cloned()
     }
 
-    /// Who leads a topic; `None` is the mirror's source, in term 1.
+    /// Which cluster leads a topic; `None` is the mirror's source, in term 1.
     pub fn leader(&self, topic: &str) -> Option<Leadership> {
-        self.tables().leaders.get(topic).cloned()
+        self.content().leaders.get(topic).cloned()
     }
 
-    /// What is known of a partition's offsets on both clusters, where they are translated.
+    /// The segments of a partition's offset map that were kept, in order; none where offsets are the same.
     pub fn segments(&self, partition: &TopicPartition) -> Vec<Segment> {
-        let tables = self.tables();
-        let segments = tables.segments.get(partition);
-        segments.map_or_else(Vec::new, |known| known.iter().map(|(source, target)| Segment { source: *source, target: *target }).collect())
+        let content = self.content();
+        let segments = content.segments.get(partition);
+        segments.map_or_else(Vec::new, |segments| {
+            segments.iter().map(|(source, target)| Segment { source: *source, target: *target }).collect()
+        })
     }
 
-    /// Where on the target a partition's offsets are.
+    /// Which offset on the target an offset of a partition on the source is. `offsets` is what the file says now.
     pub fn map(&self, partition: &TopicPartition, offsets: Offsets) -> OffsetMap {
         let (kept, mut segments) = (self.partition(partition), self.segments(partition));
         // The file may have changed. What was translated stays so.
@@ -216,13 +235,17 @@ impl State {
         OffsetMap::of(segments)
     }
 
-    /// What is known of groups.
+    /// What was kept of groups.
     pub fn groups(&self) -> Arc<GroupStates> {
-        self.tables().groups.clone()
+        self.content().groups.clone()
     }
 
-    /// Keeps what is known of partitions, first the map of their offsets, then how far they are; if `may_write` says so just before. The map is that
-    /// of the status at the moment of writing: a segment that was kept since is in it, and stays.
+    /// Keeps the states of partitions and the maps of their offsets, if `may_write` says so just before each batch: of each partition first its segments,
+    /// then how far it is. The map is that of the status at the moment of writing: a segment that was kept since is in it, and stays.
+    ///
+    /// # Errors
+    /// [`StateError::Append`] of one of the shards. What is in the topic then may be a part, and is read by [`refresh`](Self::refresh); saving it again
+    /// mends it.
     pub async fn save(
         &self,
         states: Vec<(TopicPartition, PartitionState, Arc<Status>)>,
@@ -254,51 +277,52 @@ impl State {
             records.extend(new.map(|segment| segment_record(partition, segment.source, Some(segment.target))));
             let gone = kept.iter().filter(|kept| find(segments, kept.source).is_none());
             records.extend(gone.map(|segment| segment_record(partition, segment.source, None)));
-            records.push(record(&Key::of(partition), Some(json(state))));
+            records.push(record(&TopicKey::of(partition), Some(json(state))));
         }
         self.append(shard, records, may_write).await?;
-        let mut tables = self.tables();
+        let mut content = self.content();
         for ((partition, state, _), map) in states.into_iter().zip(maps) {
             let segments: BTreeMap<_, _> = map.segments().iter().map(|segment| (segment.source, segment.target)).collect();
-            put(&mut tables.segments, partition.clone(), Some(segments).filter(|segments| !segments.is_empty()));
-            tables.partitions.insert(partition, state);
+            put(&mut content.segments, partition.clone(), Some(segments).filter(|segments| !segments.is_empty()));
+            content.partitions.insert(partition, state);
         }
         Ok(())
     }
 
-    /// Keeps the beginning of a segment, before its first record is written. It is in the partition's map by then.
+    /// Keeps the beginning of a segment of a partition's map, before the first record of it is written. It is in the partition's status by then.
     ///
     /// # Errors
-    /// [`AppendError`]
+    /// [`AppendError`]: it is not kept, or it is not known whether it is; nothing may be written behind it.
     pub async fn keep_segment(&self, partition: &TopicPartition, segment: Segment, shard: &Shard) -> Result<(), AppendError> {
         let record = segment_record(partition, segment.source, Some(segment.target));
         let number = self.shard(partition);
         let _turn = self.positions[number as usize].lock().await;
         self.append(number, vec![record], &|| shard.may_write()).await?;
-        self.tables().segments.entry(partition.clone()).or_default().insert(segment.source, segment.target);
+        self.content().segments.entry(partition.clone()).or_default().insert(segment.source, segment.target);
         Ok(())
     }
 
-    /// Keeps what has changed of groups, if `may_write` says so of each just before.
+    /// Keeps which offsets of groups are going to be written, if `may_write` says so of each group just before.
     ///
     /// # Errors
-    /// [`AppendError`]; some of it may be kept then.
+    /// [`AppendError`]: some of the changes may be kept then, and none of them is known to [`groups`](Self::groups).
     pub async fn keep_groups(&self, changes: &Changes, may_write: impl Fn(&str) -> bool) -> Result<(), AppendError> {
         let mut shards: BTreeMap<i32, (Vec<&str>, Vec<Record>)> = BTreeMap::new();
         for (key, written) in changes {
-            let (groups, records) = shards.entry(self.group_shard(&key.0)).or_default();
-            groups.push(&key.0);
+            let (groups, records) = shards.entry(self.group_shard(&key.group)).or_default();
+            groups.push(&key.group);
             records.push(record(&GroupKey::of(key), written.as_ref().map(json)));
         }
         for (shard, (groups, records)) in shards {
             let _turn = self.positions[shard as usize].lock().await;
             self.append(shard, records, &|| groups.iter().all(|group| may_write(group))).await?;
         }
-        Arc::make_mut(&mut self.tables().groups).apply(changes.clone());
+        Arc::make_mut(&mut self.content().groups).apply(changes.clone());
         Ok(())
     }
 
-    /// Whoever calls has the shard's lock, and keeps it until the tables have it too: so what is read is never put over what is saved.
+    /// Appends records to one partition of the state's topic. Whoever calls has that partition's lock, and keeps it until the content has the change too:
+    /// so what is read is never put over what is saved.
     async fn append(&self, shard: i32, records: Vec<Record>, may_write: &impl Fn() -> bool) -> Result<(), AppendError> {
         for batch in batches(records) {
             append(&self.client, &TopicPartition::new(self.topic.clone(), shard), batch, may_write).await?;
@@ -306,28 +330,29 @@ impl State {
         Ok(())
     }
 
-    /// The partitions of the state's topic.
+    /// The numbers of the state's topic's partitions, which are the shards.
     pub fn shards(&self) -> Range<i32> {
         0..self.positions.len() as i32
     }
 
-    /// Which partition of the state's topic is about a partition.
+    /// The shard of a mirrored partition: which partition of the state's topic has the records about it.
     pub fn shard(&self, partition: &TopicPartition) -> i32 {
         (producer_id("", &partition.topic, partition.partition, 0) % self.positions.len() as i64) as i32
     }
 
-    /// Which partition of the state's topic is about a consumer group.
+    /// The shard of a consumer group: which partition of the state's topic has the records about it.
     pub fn group_shard(&self, group: &str) -> i32 {
         self.shard(&TopicPartition::new(group, -1))
     }
 
-    fn tables(&self) -> MutexGuard<'_, Tables> {
-        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    fn content(&self) -> MutexGuard<'_, Content> {
+        self.content.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Tables {
-    fn take(&mut self, key: &Key<'_>, value: Option<&[u8]>) -> Result<(), serde_json::Error> {
+impl Content {
+    /// Takes in a record about a topic; without a value it is a tombstone.
+    fn take(&mut self, key: &TopicKey<'_>, value: Option<&[u8]>) -> Result<(), serde_json::Error> {
         let topic: Arc<str> = key.topic.as_ref().into();
         let partition = key.partition.map(|partition| TopicPartition::new(topic.clone(), partition));
         match (partition, key.source) {
@@ -346,6 +371,7 @@ impl Tables {
     }
 }
 
+/// The records in batches of at most [`BATCH`] bytes, in their order. A larger record is alone in its batch.
 fn batches(records: Vec<Record>) -> Vec<Vec<Record>> {
     let mut batches: Vec<Vec<Record>> = Vec::new();
     let mut bytes = usize::MAX;
@@ -363,7 +389,7 @@ fn batches(records: Vec<Record>) -> Vec<Vec<Record>> {
     batches
 }
 
-/// `None` is a tombstone.
+/// The value of a record; `None` is a tombstone.
 fn take_value<V: for<'a> Deserialize<'a>>(value: Option<&[u8]>) -> Result<Option<V>, serde_json::Error> {
     value.map(serde_json::from_slice).transpose()
 }
@@ -382,6 +408,22 @@ fn json(value: &impl Serialize) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn records_are_read_as_they_are_written() {
+        let mut skipped = Skipped::default();
+        skipped.add(3..4);
+        skipped.add(7..19);
+        let state =
+            PartitionState { mode: "preserve".to_owned(), leader: "old".to_owned(), term: 1, agreed: 20, skipped, ..Default::default() };
+        let record = String::from_utf8(json(&state).to_vec()).unwrap();
+        let expected = r#"{"mode":"preserve","phase":"waiting","leader":"old","term":1,"term_start":0,"topic_ids":{},"agreed":20,"skipped":[[3,4],[7,19]]}"#;
+        assert_eq!(record, expected);
+        assert_eq!(serde_json::from_str::<PartitionState>(expected).unwrap(), state);
+        // Where nothing was left out the record does not speak of it.
+        let without = expected.replace(r#","skipped":[[3,4],[7,19]]"#, "");
+        assert_eq!(serde_json::from_str::<PartitionState>(&without).unwrap(), PartitionState { skipped: Skipped::default(), ..state });
+    }
 
     #[test]
     fn many_records_are_several_batches() {

@@ -8,4 +8,5 @@
 pub(crate) mod pass;
 mod plan;
 
-pub use plan::{Action, Cluster, TopicPlan, apply, awaits_compaction, compact, plan};
+pub(crate) use plan::TIMESTAMP_TYPE;
+pub use plan::{Action, Cluster, Drift, Overridden, TopicPlan, apply, awaits_compaction, compact, plan};

@@ -18,49 +18,50 @@ use tokio::time::{Instant, sleep};
 use super::plan::{self, Action, Cluster, TopicPlan};
 use crate::messages;
 use crate::overview::Overview;
-use crate::partition::{OffsetMap, Phase, Side, Status};
+use crate::partition::{OffsetMap, Phase, Side, Skipped, Status};
 use crate::shards::Owned;
 use crate::state::{PartitionState, State, StateError};
 
-/// How long brokers may take to hear of a new topic, and the time between two looks.
+/// How long a pass waits until the brokers know a topic that it has created or grown.
 const KNOWN: Duration = Duration::from_secs(5);
+/// Between two questions whether they know it.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What a pass begins with.
+/// A pass that is to be made, and all that it needs.
 pub(crate) struct Pass {
     /// The mirror.
     pub(crate) mirror: Arc<Mirror>,
-    /// Its source.
+    /// The connections to the mirror's source.
     pub(crate) source: Client,
-    /// Its target.
+    /// The connections to the mirror's target.
     pub(crate) target: Client,
-    /// What is kept.
+    /// The mirror's state.
     pub(crate) state: State,
-    /// The partitions of this process.
+    /// The partitions that this process copies.
     pub(crate) overview: Arc<Overview>,
     /// The shards of this process.
     pub(crate) owned: Owned,
-    /// Topics and partitions of which what was kept is to be forgotten: `--accept`.
+    /// The topics and partitions that `--accept` names: what was kept of them is to be forgotten.
     pub(crate) accept: Vec<String>,
-    /// Those of which it is.
+    /// The partitions among them of which an earlier pass has forgotten it.
     pub(crate) forgotten: HashSet<TopicPartition>,
-    /// Both clusters as the pass before has left them.
+    /// Both clusters, the mirror's source and target, as the last pass has seen them; `None` before the first one.
     pub(crate) clusters: Option<(Cluster, Cluster)>,
-    /// Partitions whose follower begins before its leader.
+    /// Partitions whose follower's log begins before the leader's.
     pub(crate) log_starts: Vec<LogStart>,
 }
 
-/// What a pass found.
+/// What a pass has found and done.
 pub(crate) struct TopicPassResult {
-    /// The mirror's source and target.
+    /// The mirror's source and target, as the pass has seen them.
     pub(crate) clusters: (Cluster, Cluster),
-    /// All topics that the file selects.
+    /// The plans of all topics that the file selects.
     pub(crate) plans: Vec<TopicPlan>,
-    /// Topics of this process that cannot be copied at all, and why.
+    /// The topics of this process that cannot be copied at all, and for each why.
     pub(crate) refused: Vec<(Arc<str>, String)>,
-    /// Nothing is left to create.
+    /// Whether no topic of this process had to be created or grown.
     pub(crate) complete: bool,
-    /// Partitions of which what was kept was forgotten.
+    /// Partitions that `--accept` names, of which this pass has forgotten what was kept.
     pub(crate) forgotten: Vec<TopicPartition>,
 }
 
@@ -69,20 +70,24 @@ pub(crate) fn is_accepted(accept: &[String], partition: &TopicPartition) -> bool
     accept.iter().any(|accepted| *accepted == *partition.topic || *accepted == partition.to_string())
 }
 
-/// A log start that has to go after the leader's.
+/// A follower's log start that has to go after the leader's.
 pub(crate) struct LogStart {
-    /// Which partition.
+    /// The partition, by the topic's name on the mirror's source.
     pub(crate) partition: TopicPartition,
-    /// Where.
+    /// The topic on the follower.
     pub(crate) follower: Side,
-    /// The offset.
+    /// The offset at which the follower's log is to begin.
     pub(crate) to: i64,
-    /// Whose follower start it is.
+    /// Gets the new log start.
     pub(crate) status: Arc<Status>,
 }
 
 impl Pass {
-    /// Looks, and does what is to be done.
+    /// Looks at both clusters' topics, and does on the followers what is to be done.
+    ///
+    /// # Errors
+    /// [`StateError`] of a cluster or of the mirror's state. What was done until then stays done, and the next pass goes on from there. A topic that
+    /// cannot be created or grown is no error, but [refused](TopicPassResult::refused).
     pub(crate) async fn run(mut self) -> Result<TopicPassResult, StateError> {
         let (mut source, mut target) = match self.clusters.take() {
             None => tokio::try_join!(Cluster::look(&self.source), Cluster::look(&self.target))?,
@@ -99,7 +104,8 @@ impl Pass {
             if !mine {
                 continue;
             }
-            let follower = if plan.leader == self.mirror.source.name { (&plan.target, &mut target) } else { (&plan.topic, &mut source) };
+            let direction = plan.direction(&self.mirror);
+            let (_, follower) = direction.leader_first((&plan.topic, &mut source), (&plan.target, &mut target));
             if let Some(error) = &plan.error {
                 refused.push((plan.topic.clone(), error.clone()));
             } else if plan.action != Action::Nothing {
@@ -129,8 +135,8 @@ impl Pass {
         Ok(TopicPassResult { clusters: (source, target), plans, refused, complete, forgotten })
     }
 
-    /// What was kept of partitions that `--accept` names is forgotten, but for what was left out of them and, if it is still the same topic, where
-    /// its records are: a comparison of the whole needs both.
+    /// Forgets what was kept of the partitions that `--accept` names, and gives those. Of a topic that is still the same one stay the offsets that were
+    /// left out, and the map of its offsets: a comparison of the whole needs both.
     async fn forget(&self, plans: &[TopicPlan]) -> Result<Vec<TopicPartition>, StateError> {
         let (mut states, mut forgotten, mut shards) = (Vec::new(), Vec::new(), Vec::new());
         for plan in plans {
@@ -150,7 +156,7 @@ impl Pass {
                     topic_ids: plan.topic_ids.clone(),
                     // Where offsets are translated the records are found from there on.
                     agreed: if same && map.translates() { kept.agreed } else { 0 },
-                    skipped: if same { kept.skipped.clone() } else { Vec::new() },
+                    skipped: if same { kept.skipped.clone() } else { Skipped::default() },
                     ..kept.clone()
                 };
                 let of_map = Status::default();
@@ -163,7 +169,7 @@ impl Pass {
         Ok(forgotten)
     }
 
-    /// Whether a partition of the leader begins above 0.
+    /// Whether the leader's log of a partition begins above offset 0.
     async fn begins_late(&self, plan: &TopicPlan) -> Result<bool, StateError> {
         let (leader, _) = sides(&self.mirror, &self.source, &self.target, plan);
         let partitions: Vec<_> = (0..plan.partitions).map(|partition| leader.partition(partition)).collect();
@@ -171,7 +177,8 @@ impl Pass {
         Ok(starts.into_values().collect::<Result<Vec<_>, _>>()?.into_iter().any(|start| start > 0))
     }
 
-    /// Brokers hear of a topic a moment after the controller has created it. Until then it would be created again, and be refused.
+    /// Waits until a broker knows a topic: it hears of it a moment after the controller has created it. Until then it would be created again, and be
+    /// refused.
     async fn await_topic(&self, topic: &Arc<str>, client: &Client) {
         let until = Instant::now() + KNOWN;
         while Instant::now() < until {
@@ -183,7 +190,7 @@ impl Pass {
         }
     }
 
-    /// Of a partition that another process copies, what it has kept is known.
+    /// Whether all partitions of a topic are being copied: those of other processes by what they have kept in the mirror's state.
     fn all_copying(&self, plan: &TopicPlan) -> bool {
         (0..plan.partitions).all(|partition| {
             let partition = TopicPartition::new(plan.topic.clone(), partition);
@@ -192,7 +199,7 @@ impl Pass {
         })
     }
 
-    /// The follower's log starts go after the leader's: what is deleted there is deleted here.
+    /// Deletes on the followers what their leaders have deleted: [`Pass::log_starts`].
     async fn follow_log_starts(&mut self) {
         let owned = &self.owned;
         let deletes = self.log_starts.drain(..).map(|LogStart { partition, follower, to, status }| async move {
@@ -214,5 +221,5 @@ impl Pass {
 pub(crate) fn sides(mirror: &Mirror, source: &Client, target: &Client, plan: &TopicPlan) -> (Side, Side) {
     let source = Side { client: source.clone(), topic: plan.topic.clone() };
     let target = Side { client: target.clone(), topic: plan.target.clone() };
-    if plan.leader == mirror.source.name { (source, target) } else { (target, source) }
+    plan.direction(mirror).leader_first(source, target)
 }

@@ -18,70 +18,112 @@ use crate::own_topics::dead_letter_topic;
 use crate::partition::{Direction, Leadership, Progress};
 use crate::state::State;
 
-/// Settings that belong to the brokers of one cluster, or say how bytes are kept and not what they are.
+/// Settings that a follower does not get: they belong to the brokers of one cluster, or say how bytes are kept and not what they are.
 const LEFT_OUT: [&str; 4] = [
     "leader.replication.throttled.replicas",
     "follower.replication.throttled.replicas",
     "message.format.version",
     "message.downconversion.enable",
 ];
+/// The setting that says whose clock a record's timestamp is.
+pub(crate) const TIMESTAMP_TYPE: &str = "message.timestamp.type";
 /// What a follower needs, whatever the leader has: bytes as they come, and the times that are in the records.
 const FOLLOWER: [(&str, &str); 5] = [
     ("compression.type", "producer"),
-    ("message.timestamp.type", "CreateTime"),
+    (TIMESTAMP_TYPE, "CreateTime"),
     ("message.timestamp.difference.max.ms", "9223372036854775807"),
     ("message.timestamp.before.max.ms", "9223372036854775807"),
     ("message.timestamp.after.max.ms", "9223372036854775807"),
 ];
-/// How long settings are believed. They change rarely, and there are many of them.
+/// How long a cluster's settings of topics are not asked for again: they change rarely, and there are many of them.
 const CONFIGS: Duration = Duration::from_mins(1);
+/// The setting that says whether a topic is compacted.
 const CLEANUP: &str = "cleanup.policy";
+/// The setting of the most bytes that a batch may have.
 const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
+/// The setting of the fewest in-sync replicas with which something may be written.
 const MIN_ISR: &str = "min.insync.replicas";
 /// Kafka's default of `max.message.bytes`, for topics whose settings we may not see.
 const DEFAULT_MAX_MESSAGE_BYTES: usize = 1_048_588;
 
-/// A topic of a mirror: what there is, and what has to be done.
+/// A topic of a mirror: what there is of it on both clusters, and what has to be done on the follower.
 #[derive(Debug, Clone, Serialize)]
 pub struct TopicPlan {
-    /// Its name on the mirror's source.
+    /// The topic's name on the mirror's source.
     pub topic: Arc<str>,
-    /// Its name on the mirror's target.
+    /// The topic's name on the mirror's target.
     pub target: Arc<str>,
-    /// The leading cluster.
+    /// The cluster that leads the topic, by its name in the file.
     pub leader: Arc<str>,
-    /// Its term.
+    /// The leader's term, from 1 on.
     pub term: i32,
-    /// The leader's partitions.
+    /// How many partitions the topic has on the leader.
     pub partitions: i32,
     /// What has to be done on the follower.
     pub action: Action,
-    /// Settings that the follower shall not have as the leader has them: name, the leader's value, the follower's.
-    pub overridden: Vec<(String, String, String)>,
-    /// Settings in which the follower is not as it should be: name, the value that it should have, the one that it has.
-    pub drift: Vec<(String, String, String)>,
-    /// What an operator should know.
+    /// Settings that the follower is to have otherwise than the leader.
+    pub overridden: Vec<Overridden>,
+    /// Settings that the follower has otherwise than it should.
+    pub drift: Vec<Drift>,
+    /// What an operator should know of the follower's settings: sentences.
     pub notes: Vec<String>,
-    /// Why it cannot be copied.
+    /// Why the topic cannot be copied; `None` if it can be.
     pub error: Option<String>,
-    /// Whether the leader compacts it.
+    /// Whether the leader's topic is compacted.
     #[serde(skip)]
     pub compacted: bool,
-    /// The follower's.
+    /// The follower's `max.message.bytes`, as it is or will be.
     #[serde(skip)]
     pub max_message_bytes: usize,
-    /// The topic's ids, by cluster.
+    /// The topic's id on each cluster, by the cluster's name in the file.
     #[serde(skip)]
     pub topic_ids: BTreeMap<String, String>,
 }
 
+/// A setting that the follower is to have otherwise than the leader. In JSON it is an array of the three, in this order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(into = "(String, String, String)")]
+pub struct Overridden {
+    /// The setting's name.
+    pub name: String,
+    /// Its value on the leader.
+    pub leader: String,
+    /// The value that the follower is to have.
+    pub follower: String,
+}
+
+/// A setting that the follower has otherwise than it should. In JSON it is an array of the three, in this order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(into = "(String, String, String)")]
+pub struct Drift {
+    /// The setting's name.
+    pub name: String,
+    /// The value that the follower should have.
+    pub wanted: String,
+    /// The value that the follower has.
+    pub has: String,
+}
+
+impl From<Overridden> for (String, String, String) {
+    fn from(Overridden { name, leader, follower }: Overridden) -> Self {
+        (name, leader, follower)
+    }
+}
+
+impl From<Drift> for (String, String, String) {
+    fn from(Drift { name, wanted, has }: Drift) -> Self {
+        (name, wanted, has)
+    }
+}
+
 impl TopicPlan {
-    /// From which side of the mirror to which other one it is copied.
+    /// From which cluster to which the topic is copied.
     pub fn direction(&self, mirror: &Mirror) -> Direction {
-        if self.leader == mirror.source.name { Direction::Forwards } else { Direction::Backwards }
+        Direction::led_by(mirror, &self.leader).unwrap_or(Direction::Backwards)
     }
 
-    /// What was kept of a partition, as somebody who asks for an offset needs it; nothing if its topic is another one by now.
+    /// The progress of a partition as the mirror's state has it: how far it is copied, and where its offsets are. Nothing is copied if its topic was
+    /// created anew since.
     pub fn kept(&self, mirror: &Mirror, state: &State, partition: i32) -> Progress {
         let partition = TopicPartition::new(self.topic.clone(), partition);
         let (direction, map) = (self.direction(mirror), state.map(&partition, mirror.offsets));
@@ -94,30 +136,31 @@ impl TopicPlan {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Action {
-    /// It is there, as it should be.
+    /// The topic is there and has all partitions.
     Nothing,
-    /// It has to be created.
+    /// The topic has to be created.
     Create {
-        /// Replicas of each partition.
+        /// How many replicas each partition gets.
         replication_factor: i16,
-        /// Its settings.
+        /// The topic's settings: values by name.
         config: BTreeMap<String, String>,
     },
-    /// It has too few partitions.
+    /// The topic has fewer partitions than the leader's.
     Grow {
-        /// So many.
+        /// How many it has.
         from: i32,
     },
 }
 
-/// One of the two clusters, as it is now.
+/// One of the two clusters, as it was at the last look.
 pub struct Cluster {
-    /// How to ask it.
+    /// The connections to the cluster.
     pub client: Client,
-    /// Brokers and topics.
+    /// Its brokers and all of its topics.
     pub metadata: Metadata,
-    /// Settings of topics, by name.
+    /// Settings of the topics that were asked for, by the topic's name.
     configs: HashMap<Arc<str>, Vec<ConfigEntry>>,
+    /// When the oldest of them were asked for, or earlier.
     configs_from: Instant,
 }
 
@@ -125,16 +168,16 @@ impl Cluster {
     /// Asks for all topics. Their settings are asked for later, of those that matter.
     ///
     /// # Errors
-    /// [`ClientError`]
+    /// [`ClientError`] of the cluster's Metadata.
     pub async fn look(client: &Client) -> Result<Self, ClientError> {
         let metadata = client.metadata(Topics::All).await?;
         Ok(Self { client: client.clone(), metadata, configs: HashMap::new(), configs_from: Instant::now() })
     }
 
-    /// Asks for all topics again. What is known of their settings is kept for a minute.
+    /// Asks for all topics again. Their settings are asked for again a minute after the last time.
     ///
     /// # Errors
-    /// [`ClientError`]
+    /// [`ClientError`] of the cluster's Metadata; what is known stays as it was.
     pub async fn look_again(&mut self) -> Result<(), ClientError> {
         self.metadata = self.client.metadata(Topics::All).await?;
         if self.configs_from.elapsed() > CONFIGS {
@@ -143,7 +186,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// What was known of a topic's settings is not so any more.
+    /// Has a topic's settings asked for again: they were changed.
     pub fn forget_config(&mut self, topic: &str) {
         self.configs.remove(topic);
     }
@@ -153,12 +196,13 @@ impl Cluster {
         &self.client.cluster().name
     }
 
-    /// A topic, if it is there.
+    /// The topic of this name; `None` if it is not there, or cannot be seen.
     pub fn topic(&self, name: &str) -> Option<&Topic> {
         let found = self.metadata.topics.binary_search_by(|topic| (*topic.name).cmp(name)).ok()?;
         Some(&self.metadata.topics[found]).filter(|topic| topic.error.is_none())
     }
 
+    /// Asks for the settings of topics that are there and whose settings are not known. Those that may not be seen stay unknown.
     async fn ask_configs(&mut self, names: &BTreeSet<Arc<str>>) -> Result<(), ClientError> {
         let unknown = names.iter().filter(|name| self.topic(name).is_some() && !self.configs.contains_key(*name));
         let resources: Vec<_> = unknown.map(|name| ConfigResource::Topic(name.clone())).collect();
@@ -173,23 +217,23 @@ impl Cluster {
         Ok(())
     }
 
-    /// What a topic has that does not set it, as far as a topic is known that does not.
+    /// The value of a setting in topics that do not set it; `None` if no such topic is known.
     fn default(&self, key: &str) -> Option<&str> {
         let entries = self.configs.values().flatten().filter(|entry| entry.name == key);
         entries.filter(|entry| entry.source != ConfigSource::Topic).find_map(|entry| entry.value.as_deref())
     }
 
+    /// The value of a topic's setting, as far as it is known.
     fn config(&self, topic: &str, key: &str) -> Option<&str> {
         self.configs.get(topic)?.iter().find(|entry| entry.name == key)?.value.as_deref()
     }
 }
 
-/// The topics of a mirror, by the names on its source. Asks both clusters for the settings that it needs.
-///
-/// `known` is a topic of the follower's cluster by which its settings are known: those that it does not have cannot be set.
+/// The topics that a mirror selects, in the order of their names on its source. Asks both clusters for the settings of topics that it needs. `leaders`
+/// gives who leads a topic; `None` is the source, in term 1.
 ///
 /// # Errors
-/// [`ClientError`]: nothing can be said then.
+/// [`ClientError`] of one of the clusters.
 pub async fn plan(
     mirror: &Mirror,
     source: &mut Cluster,
@@ -211,11 +255,14 @@ pub async fn plan(
         target.ask_configs(&BTreeSet::from([any.name.clone()])).await?;
     }
     let plans = names.iter().map(|name| {
-        let leader = leaders(name).unwrap_or_else(|| Leadership { leader: source.name().to_string(), term: 1 });
+        let leadership = leaders(name).unwrap_or_else(|| Leadership { leader: source.name().to_string(), term: 1 });
+        let direction = Direction::led_by(mirror, &leadership.leader).unwrap_or(Direction::Backwards);
         match &targets[name] {
-            Ok(renamed) if leader.leader == **source.name() => one(mirror, name, (source, name), (target, renamed), leader.term),
-            Ok(renamed) => one(mirror, name, (target, renamed), (source, name), leader.term),
-            Err(error) => TopicPlan { error: Some(error.to_string()), ..TopicPlan::new(name, name, source.name(), leader.term) },
+            Ok(renamed) => {
+                let (leader, follower) = direction.leader_first((&*source, name), (&*target, renamed));
+                one(mirror, name, leader, follower, leadership.term)
+            }
+            Err(error) => TopicPlan { error: Some(error.to_string()), ..TopicPlan::new(name, name, source.name(), leadership.term) },
         }
     });
     let mut plans: Vec<_> = plans.collect();
@@ -254,6 +301,7 @@ impl TopicPlan {
     }
 }
 
+/// The plan of one topic, with its name on the cluster that leads it and on the one that follows. Its `target` is the follower's name.
 fn one(
     mirror: &Mirror,
     topic: &Arc<str>,
@@ -284,7 +332,7 @@ fn one(
         if let Some(value) = leader.config(on_leader, key)
             && value != wanted
         {
-            plan.overridden.push((key.clone(), value.to_owned(), wanted.clone()));
+            plan.overridden.push(Overridden { name: key.clone(), leader: value.to_owned(), follower: wanted.clone() });
         }
     }
     match copy {
@@ -306,12 +354,12 @@ fn one(
                 if let Some(value) = follower.config(on_follower, key)
                     && value != wanted
                 {
-                    plan.drift.push((key.clone(), wanted.clone(), value.to_owned()));
+                    plan.drift.push(Drift { name: key.clone(), wanted: wanted.clone(), has: value.to_owned() });
                 }
             }
-            if let Some((key, wanted, value)) = plan.drift.iter().find(|(key, ..)| key == "message.timestamp.type") {
+            if let Some(Drift { name, wanted, has }) = plan.drift.iter().find(|drift| drift.name == TIMESTAMP_TYPE) {
                 plan.error = Some(format!(
-                    "{on_follower} on {} has {key} = {value}: its broker would put its own time into every record; set it to {wanted}",
+                    "{on_follower} on {} has {name} = {has}: its broker would put its own time into every record; set it to {wanted}",
                     follower.name()
                 ));
             }
@@ -320,7 +368,7 @@ fn one(
     plan
 }
 
-/// The settings that the follower's topic should have, and what of the leader's it cannot.
+/// The settings that the follower's topic should have, values by name, and notes about those of the leader's that it cannot have.
 fn config(
     mirror: &Mirror,
     leader: &Cluster,
@@ -381,11 +429,12 @@ fn config(
     (config, notes)
 }
 
-/// Creates or grows the follower's topic. `padded` says that a partition has to be filled up first: a compacted topic is created without
-/// compaction then, since padding has no keys, and nothing can be deleted from it; see [`compact`].
+/// Does on the follower what the plan's action says. `padded` says that a partition has to be filled up to its leader's log start first: a compacted topic
+/// is created without compaction then, since padding has no keys, and nothing can be deleted from a compacted topic; see [`compact`].
 ///
 /// # Errors
-/// [`ClientError`]
+/// [`ClientError`] of the follower's cluster: the topic was not created or grown, or it is not known whether it was. Settings that its brokers refuse are
+/// no error: they are left out.
 pub async fn apply(plan: &TopicPlan, on_follower: &Arc<str>, follower: &Client, padded: bool) -> Result<(), ClientError> {
     match &plan.action {
         Action::Nothing => Ok(()),
@@ -427,18 +476,39 @@ fn is_setting(error: &ClientError) -> bool {
     matches!(error.code(), Some(ResponseError::InvalidConfig | ResponseError::InvalidRequest))
 }
 
-/// Whether the follower's topic still waits for its compaction: see [`apply`].
+/// The `cleanup.policy` that the follower's topic still has to get, if it was [created](apply) without compaction.
 pub fn awaits_compaction(plan: &TopicPlan) -> Option<&str> {
-    let drift = plan.drift.iter().find(|(key, ..)| key == CLEANUP)?;
-    (plan.compacted && !drift.2.contains("compact")).then_some(drift.1.as_str())
+    let drift = plan.drift.iter().find(|drift| drift.name == CLEANUP)?;
+    (plan.compacted && !drift.has.contains("compact")).then_some(drift.wanted.as_str())
 }
 
-/// Gives the follower's topic its compaction.
+impl TopicPlan {
+    /// Whether either cluster's topic is compacted, or is going to be: each compacts by its own settings.
+    pub fn is_compacted_somewhere(&self) -> bool {
+        self.compacted || self.drift.iter().any(|drift| drift.name == CLEANUP && drift.has.contains("compact"))
+    }
+}
+
+/// Sets the `cleanup.policy` of the follower's topic, once its partitions are padded.
 ///
 /// # Errors
-/// [`ClientError`]
+/// [`ClientError`] of the follower's cluster: the policy is as it was, or it is not known whether it is.
 pub async fn compact(on_follower: &Arc<str>, follower: &Client, policy: &str) -> Result<(), ClientError> {
     let change = (CLEANUP.to_owned(), ConfigChange::Set(policy.to_owned()));
     let changes = BTreeMap::from([(ConfigResource::Topic(on_follower.clone()), vec![change])]);
     follower.incremental_alter_configs(&changes, false).await.into_values().next().unwrap_or(Ok(()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn in_json_a_setting_is_an_array_of_its_name_and_two_values() {
+        let text = str::to_owned;
+        let overridden = Overridden { name: text("compression.type"), leader: text("zstd"), follower: text("producer") };
+        assert_eq!(serde_json::to_string(&overridden).unwrap(), r#"["compression.type","zstd","producer"]"#);
+        let drift = Drift { name: text("retention.ms"), wanted: text("-1"), has: text("60000") };
+        assert_eq!(serde_json::to_string(&drift).unwrap(), r#"["retention.ms","-1","60000"]"#);
+    }
 }

@@ -7,33 +7,37 @@ use super::produce;
 use crate::batch::{self, Codec, Record, Stamp};
 use crate::client::{Client, ClientError, TopicPartition};
 
-/// No producer id: what is appended twice here is no harm.
+/// The stamp of a batch without a producer id: a record of kferry's own may stand in its topic twice, and nobody minds.
 const NOBODY: Stamp = Stamp { producer_id: -1, producer_epoch: -1, base_sequence: -1 };
+/// How long the broker may take to have a batch on all in-sync replicas, in ms.
 const TIMEOUT_MS: i32 = 10_000;
 
-/// Why records of the mirror's own were not written.
+/// Why records of kferry's own were not written, or not known to be.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
-    /// The cluster says no, or nothing.
+    /// No broker can be reached, or the connection broke at the last attempt. The records may have been written then.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// The broker refuses the batch.
+    /// The broker refuses the batch: it was not written.
     #[error("{cluster} answers Produce to {partition} with {error}")]
     Refused {
-        /// Which cluster.
+        /// The cluster's name in the file.
         cluster: String,
-        /// Which partition.
+        /// The partition that was to be written.
         partition: TopicPartition,
-        /// Kafka's error.
+        /// Kafka's error and message, or why the batch could not be made.
         error: String,
     },
-    /// The process must not write just now.
+    /// `may_write` was false just before the batch was to be sent: this attempt wrote nothing.
     #[error("nothing is written to {0}: this process may not be the one any more that has its shard")]
     NoLease(TopicPartition),
 }
 
-/// Appends records, on all in-sync replicas, if `may_write` says so just before. Their offsets do not matter. After a lost answer they are sent
-/// again, and may be there twice.
+/// Appends records to all in-sync replicas of a partition, as one batch, if `may_write` says so just before it is sent. The `offset` of each record
+/// is ignored. After a lost response they are sent again, three times in all, and may be there twice.
+///
+/// # Errors
+/// [`AppendError`]: after `Refused` and `NoLease` the last attempt has written nothing; after `Client` the records may be there.
 pub async fn append(
     client: &Client,
     partition: &TopicPartition,
@@ -43,7 +47,10 @@ pub async fn append(
     append_compressed(client, partition, records, Codec::None, may_write).await
 }
 
-/// The same, compressed: what its topic takes only so may have come so.
+/// Like [`append`], with a compressed batch: a record that was compressed when it came may be too large for its topic otherwise.
+///
+/// # Errors
+/// As [`append`].
 pub async fn append_compressed(
     client: &Client,
     partition: &TopicPartition,
@@ -66,7 +73,7 @@ pub async fn append_compressed(
             return Err(AppendError::NoLease(partition.clone()));
         }
         let error = match broker.request(&request, version).await {
-            Ok(answer) => match produce::only(answer).map(|answer| (answer.error_code.err(), answer.error_message)) {
+            Ok(response) => match produce::only(response).map(|partition| (partition.error_code.err(), partition.error_message)) {
                 Some((None, _)) => return Ok(()),
                 Some((Some(error), _)) if !last && error.is_retriable() => None,
                 Some((Some(error), said)) => Some(format!("{error:?} {}", said.unwrap_or_default().as_str())),

@@ -14,57 +14,61 @@ use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic, Forgot
 use kafka_protocol::messages::{FetchRequest, FetchResponse, TopicName};
 use kafka_protocol::protocol::{StrBytes, VersionRange};
 
-use super::transactions::Transactions;
+use super::transactions::{AbortedTransaction, Transactions};
 use crate::client::TopicPartition;
 
 /// Version 12 is the last that names topics; 13 has ids only. 4 is the first with `read_committed`.
 pub const VERSIONS: VersionRange = VersionRange { min: 4, max: 12 };
 
+/// `isolation_level` of a consumer with `read_committed`.
 const READ_COMMITTED: i8 = 1;
 
-/// How much to wait for and how much to take.
+/// How long a broker may wait before it answers a Fetch, and how many bytes it may send.
 #[derive(Debug, Clone, Copy)]
 pub struct Amount {
-    /// How long the broker may wait for the first byte, in ms.
+    /// How long the broker may wait until there is a byte to send, in ms.
     pub max_wait_ms: i32,
-    /// Bytes of the whole answer. A first batch that is larger comes all the same.
+    /// The most bytes of the whole response. A first batch that is larger comes all the same.
     pub max_bytes: i32,
-    /// Bytes of one partition.
+    /// The most bytes of one partition, with the same exception.
     pub partition_max_bytes: i32,
 }
 
-/// What came of one partition.
+/// What a Fetch response has of one partition.
 #[derive(Debug)]
 pub struct Fetched {
-    /// Which one.
+    /// The partition, as it was asked for.
     pub partition: TopicPartition,
-    /// Kafka's error, if there is one; nothing else holds then.
+    /// Kafka's error for this partition; the other fields mean nothing then.
     pub error: Option<ResponseError>,
-    /// The first offset of the log. -1 from brokers before 1.0.
+    /// The first offset of the log; -1 from brokers before 1.0.
     pub log_start_offset: i64,
-    /// Up to here a consumer with `read_committed` may read.
+    /// The offset up to which, itself excluded, a consumer with `read_committed` may read.
     pub last_stable_offset: i64,
-    /// What is aborted among the records.
+    /// The aborted transactions that have batches among `records`.
     pub transactions: Transactions,
-    /// Whole batches, the last one perhaps cut.
+    /// Batches as they are stored; the last one may be cut off anywhere.
     pub records: Bytes,
 }
 
 /// A fetch session: the broker keeps what was asked for, and both speak of changes only.
 #[derive(Debug, Default)]
 pub struct FetchSession {
+    /// `session_id`; 0 is no session.
     id: i32,
+    /// `session_epoch`: 0 opens a session, then it grows by one with each request.
     epoch: i32,
-    /// What the broker was asked for last, partition by partition.
-    known: HashMap<TopicPartition, i64>,
+    /// The offset that the broker was last asked for, of each partition that it has in the session.
+    asked: HashMap<TopicPartition, i64>,
 }
 
 impl FetchSession {
-    /// The request that asks for `wanted`, partitions and offsets, whatever was asked for before. To be sent before the next one is made.
+    /// The request that asks for `wanted`, the partitions and the offset of each to fetch from. It names only what has changed since the request before,
+    /// so it has to be sent, and its response [taken in](Self::take_in), before the next one is made.
     pub fn request(&mut self, wanted: HashMap<TopicPartition, i64>, amount: Amount) -> FetchRequest {
         let mut topics: HashMap<Arc<str>, Vec<FetchPartition>> = HashMap::new();
         for (wanted, offset) in &wanted {
-            if self.known.get(wanted) != Some(offset) {
+            if self.asked.get(wanted) != Some(offset) {
                 let partition = FetchPartition::default()
                     .with_partition(wanted.partition)
                     .with_fetch_offset(*offset)
@@ -73,10 +77,10 @@ impl FetchSession {
             }
         }
         let mut forgotten: HashMap<Arc<str>, Vec<i32>> = HashMap::new();
-        for known in self.known.keys().filter(|known| !wanted.contains_key(*known)) {
-            forgotten.entry(known.topic.clone()).or_default().push(known.partition);
+        for asked in self.asked.keys().filter(|asked| !wanted.contains_key(*asked)) {
+            forgotten.entry(asked.topic.clone()).or_default().push(asked.partition);
         }
-        self.known = wanted;
+        self.asked = wanted;
         let name = |topic: &Arc<str>| TopicName(StrBytes::from_string(topic.to_string()));
         FetchRequest::default()
             .with_max_wait_ms(amount.max_wait_ms)
@@ -99,11 +103,11 @@ impl FetchSession {
             )
     }
 
-    /// Takes an answer in. A broker that has dropped the session is asked for everything the next time.
+    /// Takes a response in: what it has of each partition, nothing if the broker has dropped the session. The next request asks for everything then.
     ///
     /// # Errors
-    /// Kafka's error for the answer as a whole.
-    pub fn answer(&mut self, response: FetchResponse) -> Result<Vec<Fetched>, ResponseError> {
+    /// Kafka's error for the response as a whole. The session is given up, and the next request asks for everything.
+    pub fn take_in(&mut self, response: FetchResponse) -> Result<Vec<Fetched>, ResponseError> {
         match response.error_code.err() {
             None => {}
             Some(ResponseError::FetchSessionIdNotFound | ResponseError::InvalidFetchSessionEpoch) => {
@@ -118,7 +122,7 @@ impl FetchSession {
         self.id = response.session_id;
         if self.id == 0 {
             // The broker keeps no session for us: its cache is full, or it is older than 1.1.
-            (self.epoch, self.known) = (0, HashMap::new());
+            (self.epoch, self.asked) = (0, HashMap::new());
         } else {
             self.epoch = if self.epoch == i32::MAX { 1 } else { self.epoch + 1 };
         }
@@ -130,7 +134,11 @@ impl FetchSession {
                 log_start_offset: partition.log_start_offset,
                 last_stable_offset: partition.last_stable_offset,
                 transactions: Transactions::new(
-                    partition.aborted_transactions.into_iter().flatten().map(|aborted| (aborted.producer_id.0, aborted.first_offset)),
+                    partition
+                        .aborted_transactions
+                        .into_iter()
+                        .flatten()
+                        .map(|aborted| AbortedTransaction { producer_id: aborted.producer_id.0, first_offset: aborted.first_offset }),
                 ),
                 records: partition.records.unwrap_or_default(),
             })
@@ -163,7 +171,7 @@ mod tests {
         let mut session = FetchSession::default();
         let first = session.request(wanted(&[("a", 0, 5), ("a", 1, 6), ("b", 0, 7)]), AMOUNT);
         assert_eq!((first.session_id, first.session_epoch, asked(&first).len()), (0, 0, 3));
-        session.answer(FetchResponse::default().with_session_id(77)).unwrap();
+        session.take_in(FetchResponse::default().with_session_id(77)).unwrap();
         let second = session.request(wanted(&[("a", 0, 9), ("a", 1, 6)]), AMOUNT);
         assert_eq!((second.session_id, second.session_epoch), (77, 1));
         assert_eq!(asked(&second), [("a".to_owned(), 0, 9)]);
@@ -176,12 +184,12 @@ mod tests {
         for _ in 0..2 {
             let request = session.request(wanted(&[("a", 0, 5)]), AMOUNT);
             assert_eq!((request.session_epoch, asked(&request).len()), (0, 1));
-            session.answer(FetchResponse::default()).unwrap();
+            session.take_in(FetchResponse::default()).unwrap();
         }
         session.request(wanted(&[("a", 0, 5)]), AMOUNT);
-        session.answer(FetchResponse::default().with_session_id(77)).unwrap();
+        session.take_in(FetchResponse::default().with_session_id(77)).unwrap();
         session.request(wanted(&[("a", 0, 5)]), AMOUNT);
-        assert!(session.answer(FetchResponse::default().with_error_code(70)).unwrap().is_empty());
+        assert!(session.take_in(FetchResponse::default().with_error_code(70)).unwrap().is_empty());
         let request = session.request(wanted(&[("a", 0, 5)]), AMOUNT);
         assert_eq!((request.session_id, request.session_epoch, asked(&request).len()), (0, 0, 1));
     }

@@ -16,4 +16,4 @@ mod transactions;
 
 pub use append::{AppendError, append, append_compressed};
 pub use reader::{Isolation, LogReader, ReadError, broken, fetch_once, read_on};
-pub use transactions::Transactions;
+pub use transactions::{AbortedTransaction, Transactions};

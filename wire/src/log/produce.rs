@@ -1,4 +1,4 @@
-//! Produce: what is sent, and what came back of one partition.
+//! Produce: a request of batches, and what its response has of one partition.
 //!
 //! # References
 //! - `ProduceRequest.json`, `ProduceResponse.json`
@@ -14,13 +14,15 @@ use kafka_protocol::protocol::{StrBytes, VersionRange};
 
 use crate::client::TopicPartition;
 
-/// 9 is the first flexible version; 12 the last that names topics, and the first of transactions v2. What lies between brings nothing.
+/// The versions of Produce that kferry speaks. 9 is the first flexible one; 12 the last that names topics, and the first of transactions v2. What lies
+/// between brings nothing.
 pub const VERSIONS: VersionRange = VersionRange { min: 3, max: 9 };
 
-/// `acks=all`.
+/// `acks=all`: the broker answers when all in-sync replicas have the batch.
 const ALL: i16 = -1;
 
-/// A request that appends batches, at most one of each partition, on all in-sync replicas. The broker gives up after `timeout_ms`.
+/// A request that appends batches, at most one to each partition, on all in-sync replicas. After `timeout_ms` without all of them the broker answers
+/// with an error; the batch stays in the partition leader's log.
 pub fn request(batches: impl IntoIterator<Item = (TopicPartition, Bytes)>, timeout_ms: i32) -> ProduceRequest {
     let mut topics: HashMap<Arc<str>, Vec<PartitionProduceData>> = HashMap::new();
     for (TopicPartition { topic, partition }, batch) in batches {
@@ -32,7 +34,7 @@ pub fn request(batches: impl IntoIterator<Item = (TopicPartition, Bytes)>, timeo
     ProduceRequest::default().with_acks(ALL).with_timeout_ms(timeout_ms).with_topic_data(topics.collect())
 }
 
-/// The answer for the one partition that was asked for; `None` if the broker left it out.
-pub fn only(answer: ProduceResponse) -> Option<PartitionProduceResponse> {
-    answer.responses.into_iter().next()?.partition_responses.into_iter().next()
+/// What the response to a request with one partition has of it; `None` if the broker left it out.
+pub fn only(response: ProduceResponse) -> Option<PartitionProduceResponse> {
+    response.responses.into_iter().next()?.partition_responses.into_iter().next()
 }

@@ -16,77 +16,77 @@ use crate::batch::{self, BatchError, DECODED_LIMIT, Entry, Record};
 use crate::client::{Client, ClientError, TopicPartition};
 use crate::connection::RequestError;
 
-/// How long a log may give nothing although it should have more.
+/// How long a log may give no record before its end, or errors that may pass, until reading it fails.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Reads records from one offset to another.
 pub struct LogReader {
     client: Client,
     partition: TopicPartition,
-    /// The next offset to fetch.
+    /// The next offset to fetch: everything before it was read.
     at: i64,
-    /// The offset behind the last one to read.
+    /// The first offset that is not to be read any more.
     end: i64,
-    /// Records that were fetched and not asked for yet.
+    /// Records that were fetched and not given out yet, by [`LogReader::next`] or [`LogReader::ready`].
     ahead: VecDeque<Record>,
-    /// Bytes of one Fetch response, about.
+    /// About how many bytes a Fetch response may have.
     max_bytes: i32,
     isolation: Isolation,
-    /// Offsets, from and to, within which a batch that cannot be read is passed over.
-    may_be_broken: Vec<(i64, i64)>,
-    /// Offsets that were read are added here.
+    /// Offsets within which a batch that cannot be read is passed over.
+    may_be_broken: Vec<Range<i64>>,
+    /// How many offsets were read is added here.
     progress: Option<Arc<AtomicU64>>,
 }
 
-/// A log that cannot be read.
+/// Why a log cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// The broker cannot be reached.
+    /// The partition leader is not known or cannot be reached.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// The connection broke.
+    /// The connection broke, or its broker does not speak these versions of Fetch.
     #[error(transparent)]
     Request(#[from] RequestError),
-    /// The broker says no.
+    /// The broker answers with an error.
     #[error("{cluster} answers Fetch of {partition} from offset {at} with {error:?}")]
     Kafka {
-        /// Which cluster.
+        /// The cluster's name in the file.
         cluster: String,
-        /// Which partition.
+        /// The partition that was read.
         partition: TopicPartition,
-        /// From where.
+        /// The offset that was fetched from.
         at: i64,
-        /// Kafka's error.
+        /// Kafka's error, for the partition or the whole response.
         error: ResponseError,
     },
-    /// A batch is broken.
+    /// A batch is broken: its bytes are not what its header or its CRC says.
     #[error("{cluster}: a batch of {partition} behind offset {at} cannot be read: {error}")]
     Batch {
-        /// Which cluster.
+        /// The cluster's name in the file.
         cluster: String,
-        /// Which partition.
+        /// The partition that was read.
         partition: TopicPartition,
-        /// Where.
+        /// The offset up to which everything was read.
         at: i64,
-        /// Why.
+        /// What is wrong with it.
         error: BatchError,
     },
-    /// Nothing comes, though the log end is further.
+    /// Nothing comes from an offset on for half a minute, though the log goes on behind it.
     #[error(
         "{cluster} gives nothing of {partition} from offset {at} on, though its log goes on: a transaction is open there, or the broker hangs"
     )]
     Stuck {
-        /// Which cluster.
+        /// The cluster's name in the file.
         cluster: String,
-        /// Which partition.
+        /// The partition that was read.
         partition: TopicPartition,
-        /// Where.
+        /// The offset up to which everything was read.
         at: i64,
     },
 }
 
 impl LogReader {
-    /// Reads a range of offsets with `read_committed`, in responses of about `max_bytes`.
+    /// A reader of a range of offsets with `read_committed`, in Fetch responses of about `max_bytes`.
     pub fn new(client: Client, partition: TopicPartition, offsets: Range<i64>, max_bytes: i32) -> Self {
         Self {
             client,
@@ -101,31 +101,31 @@ impl LogReader {
         }
     }
 
-    /// The same, with another `isolation.level`.
+    /// This reader, with another `isolation.level`.
     #[must_use]
     pub fn isolated(mut self, isolation: Isolation) -> Self {
         self.isolation = isolation;
         self
     }
 
-    /// The same, with a count of the offsets that were read, for somebody who waits.
+    /// This reader, which adds to `progress` how many offsets it has read: for a progress bar.
     #[must_use]
     pub fn counted(mut self, progress: Arc<AtomicU64>) -> Self {
         self.progress = Some(progress);
         self
     }
 
-    /// The same, but that batches within these offsets, from and to, may be broken: they give no records, and no error.
+    /// This reader, for which batches that lie wholly within one of these ranges of offsets may be broken: they give no records, and no error.
     #[must_use]
-    pub fn tolerating(mut self, may_be_broken: Vec<(i64, i64)>) -> Self {
+    pub fn tolerating(mut self, may_be_broken: Vec<Range<i64>>) -> Self {
         self.may_be_broken = may_be_broken;
         self
     }
 
-    /// The next record, `None` at the end.
+    /// The next record, in the order of the offsets; `None` at the end of the range.
     ///
     /// # Errors
-    /// [`ReadError`]; what may pass is tried again for half a minute first.
+    /// [`ReadError`]; one that may pass comes after half a minute of attempts only. The reader stays where it was, and may be asked again.
     pub async fn next(&mut self) -> Result<Option<Record>, ReadError> {
         let deadline = Instant::now() + PATIENCE;
         while self.ahead.is_empty() {
@@ -148,7 +148,7 @@ impl LogReader {
         Ok(self.ready())
     }
 
-    /// The next record if it was fetched already.
+    /// The next record, if it was fetched already: without waiting.
     pub fn ready(&mut self) -> Option<Record> {
         self.ahead.pop_front()
     }
@@ -167,7 +167,7 @@ impl LogReader {
                 continue;
             }
             if !hidden {
-                let tolerated = self.may_be_broken.iter().any(|(from, to)| *from <= self.at && end <= *to);
+                let tolerated = self.may_be_broken.iter().any(|broken| broken.start <= self.at && end <= broken.end);
                 let records = match entry.check().and_then(|()| entry.records(DECODED_LIMIT)) {
                     Ok(records) => records,
                     Err(_) if tolerated => Vec::new(),
@@ -184,19 +184,19 @@ impl LogReader {
     }
 }
 
-/// `isolation.level`
+/// Kafka's `isolation.level`: which records of transactions a reader gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Isolation {
-    /// `read_uncommitted`
+    /// `read_uncommitted`: all records up to the high watermark, also those of open and aborted transactions.
     ReadUncommitted = 0,
-    /// `read_committed`
+    /// `read_committed`: records up to the last stable offset, without those of aborted transactions.
     ReadCommitted = 1,
 }
 
-/// One Fetch of one partition, without a session: a reader has its broker for a few requests only.
+/// One Fetch of one partition from the offset `at` on, of about `max_bytes`. It has no fetch session: a reader has its broker for a few requests only.
 ///
 /// # Errors
-/// [`ReadError`]; a leader that did not serve it is forgotten.
+/// [`ReadError`] but for `Batch` and `Stuck`. A partition leader that did not serve it is looked up anew the next time.
 pub async fn fetch_once(
     client: &Client,
     partition: &TopicPartition,
@@ -219,7 +219,7 @@ pub async fn fetch_once(
             return Err(error.into());
         }
     };
-    let fetched = session.answer(response).map_err(kafka)?.into_iter().find(|fetched| fetched.partition == *partition);
+    let fetched = session.take_in(response).map_err(kafka)?.into_iter().find(|fetched| fetched.partition == *partition);
     let fetched = fetched.ok_or_else(|| kafka(ResponseError::UnknownTopicOrPartition))?;
     match fetched.error {
         None => Ok(fetched),
@@ -230,11 +230,11 @@ pub async fn fetch_once(
     }
 }
 
-/// Reads on in a partition from an offset to the last stable offset as it is now, and moves the offset there: the way to follow a topic that is
-/// read as a whole. `take` gets each record.
+/// Reads a partition from the offset `position` on, or from its log start if that is higher, up to its last stable offset as it is now, and moves
+/// `position` there: the way to follow a topic that is read as a whole. `take` gets each record.
 ///
 /// # Errors
-/// [`ReadError`]; the offset stays where it was then, and records may come again.
+/// [`ReadError`]. `position` stays where it was then, so records that `take` has got already come again the next time.
 pub async fn read_on(
     client: &Client,
     partition: &TopicPartition,
@@ -256,23 +256,23 @@ pub async fn read_on(
     Ok(())
 }
 
-/// The error for a batch behind an offset that cannot be read.
+/// The [`ReadError`] for a batch that cannot be read, at the offset `at` or behind it.
 pub fn broken(client: &Client, partition: &TopicPartition, at: i64, error: BatchError) -> ReadError {
     ReadError::Batch { cluster: client.cluster().name.to_string(), partition: partition.clone(), at, error }
 }
 
 impl ReadError {
-    /// The error for a log that gives nothing more from an offset on.
+    /// The error for a log that gives nothing from the offset `at` on, though it goes on.
     pub fn stuck(client: &Client, partition: &TopicPartition, at: i64) -> Self {
         Self::Stuck { cluster: client.cluster().name.to_string(), partition: partition.clone(), at }
     }
 
-    /// Whether the log begins further on by now: retention or DeleteRecords took what was to be read.
+    /// Whether the offset lies outside of the log (OFFSET_OUT_OF_RANGE): retention or DeleteRecords took what was to be read.
     pub fn is_deleted(&self) -> bool {
         matches!(self, Self::Kafka { error: ResponseError::OffsetOutOfRange, .. })
     }
 
-    /// Whether the same may succeed a moment later.
+    /// Whether the same read may succeed a moment later, without anybody's doing.
     pub fn is_retriable(&self) -> bool {
         match self {
             Self::Client(error) => error.is_retriable(),
