@@ -273,9 +273,8 @@ impl Report {
             }
             found = true;
             let leadership = state.as_ref().and_then(|state| state.leader(topic));
-            let direction = leadership.map_or(Direction::Forwards, |leadership| {
-                Direction::led_by(mirror, &leadership.leader).unwrap_or(Direction::Backwards)
-            });
+            let direction = leadership
+                .map_or(Direction::Forwards, |leadership| Direction::led_by(mirror, &leadership.leader).unwrap_or(Direction::Backwards));
             let (leader, follower) = direction.leader_first((&source, topic, &on_source), (&target, image, &on_target));
             let dead: Arc<str> = dead_letter_topic(follower.1).into();
             let Some(there) = follower.2.topic(&dead).filter(|topic| topic.error.is_none()) else { continue };

@@ -415,10 +415,7 @@ impl<'w> LedGroups<'w> {
                 };
                 candidates.push(Candidate {
                     offset,
-                    key: GroupPartition {
-                        group: group.clone(),
-                        partition: TopicPartition::new(topic.source.clone(), partition.partition),
-                    },
+                    key: GroupPartition { group: group.clone(), partition: TopicPartition::new(topic.source.clone(), partition.partition) },
                     there: held.get(&follower).cloned(),
                     follower,
                     committed,
@@ -613,7 +610,15 @@ impl<'w> LedGroups<'w> {
         let (here, there) = (Some(candidate.committed.offset), candidate.there.as_ref().map(|there| there.offset));
         let (source_offset, target_offset) = self.direction.source_first(here, there);
         let GroupPartition { group, partition } = candidate.key.clone();
-        GroupOffset { group, topic: Some(partition.topic), partition: Some(partition.partition), source_offset, target_offset, state, reason }
+        GroupOffset {
+            group,
+            topic: Some(partition.topic),
+            partition: Some(partition.partition),
+            source_offset,
+            target_offset,
+            state,
+            reason,
+        }
     }
 }
 

@@ -256,8 +256,10 @@ impl<'c> Rights<'c> {
                 let request =
                     ProduceRequest::default().with_acks(1).with_timeout_ms(1_000).with_topic_data(topics.iter().map(data).collect());
                 let response = self.ask(&request, produce::VERSIONS).await?;
-                let refused =
-                    response.responses.iter().filter(|topic| topic.partition_responses.iter().any(|partition| denied(partition.error_code)));
+                let refused = response
+                    .responses
+                    .iter()
+                    .filter(|topic| topic.partition_responses.iter().any(|partition| denied(partition.error_code)));
                 Ok(refused.map(|topic| Arc::from(topic.name.as_str())).collect())
             }
             _ => {

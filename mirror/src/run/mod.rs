@@ -421,7 +421,7 @@ impl Run {
             let mut progress = status.lock();
             progress.direction = plan.direction(&self.mirror);
             progress.map = self.state.map(partition, self.mirror.offsets);
-            progress.skipped = kept.as_ref().map_or_else(Vec::new, |kept| kept.skipped.clone());
+            progress.skipped = kept.as_ref().map(|kept| kept.skipped.clone()).unwrap_or_default();
             kept.map_or(0, |kept| {
                 if kept.term == plan.term { kept.term_start } else { kept.agreed(&plan.leader, &progress.map, progress.direction) }
             })

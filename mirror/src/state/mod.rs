@@ -219,7 +219,9 @@ impl State {
     pub fn segments(&self, partition: &TopicPartition) -> Vec<Segment> {
         let content = self.content();
         let segments = content.segments.get(partition);
-        segments.map_or_else(Vec::new, |segments| segments.iter().map(|(source, target)| Segment { source: *source, target: *target }).collect())
+        segments.map_or_else(Vec::new, |segments| {
+            segments.iter().map(|(source, target)| Segment { source: *source, target: *target }).collect()
+        })
     }
 
     /// Which offset on the target an offset of a partition on the source is. `offsets` is what the file says now.
@@ -416,7 +418,8 @@ mod tests {
         let mut skipped = Skipped::default();
         skipped.add(3..4);
         skipped.add(7..19);
-        let state = PartitionState { mode: "preserve".to_owned(), leader: "old".to_owned(), term: 1, agreed: 20, skipped, ..Default::default() };
+        let state =
+            PartitionState { mode: "preserve".to_owned(), leader: "old".to_owned(), term: 1, agreed: 20, skipped, ..Default::default() };
         let record = String::from_utf8(json(&state).to_vec()).unwrap();
         let expected = r#"{"mode":"preserve","phase":"waiting","leader":"old","term":1,"term_start":0,"topic_ids":{},"agreed":20,"skipped":[[3,4],[7,19]]}"#;
         assert_eq!(record, expected);
