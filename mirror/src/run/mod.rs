@@ -60,7 +60,7 @@ use crate::groups::{self, CopiedTopic, GroupPassResult, Work};
 use crate::messages;
 use crate::overview::Overview;
 use crate::own_topics::state_topic;
-use crate::partition::{Handback, Phase, Progress, Refusal, Shard, Skipped, Status};
+use crate::partition::{Handback, Phase, Progress, Refusal, Shard, Status};
 use crate::shards::{Change, HANDED_OVER, Handover, Member, Owned};
 use crate::state::{State, StateError};
 use crate::topics::pass::{LogStart, Pass, TopicPassResult, is_accepted, sides};
@@ -422,7 +422,7 @@ impl Run {
             let mut progress = status.lock();
             progress.direction = plan.direction(&self.mirror);
             progress.map = self.state.map(partition, self.mirror.offsets);
-            progress.skipped = kept.as_ref().map_or_else(Skipped::default, |kept| kept.skipped.clone());
+            progress.skipped = kept.as_ref().map(|kept| kept.skipped.clone()).unwrap_or_default();
             kept.map_or(0, |kept| {
                 if kept.term == plan.term { kept.term_start } else { kept.agreed(&plan.leader, &progress.map, progress.direction) }
             })
