@@ -457,14 +457,8 @@ fn what_the_leader_deletes_and_adds() -> Result<()> {
     mirror.copy().context("once more")
 }
 
-/// The brokers of the older cluster lose what only one of them had. ZooKeeper keeps the others going whichever is killed.
-#[test]
-fn an_unclean_election_is_told_and_old_formats_are_copied() -> Result<()> {
-    let clusters = Cluster::start_all(vec![
-        Cluster::version("2.8.2").name("old").brokers(2).set("unclean.leader.election.enable", "true"),
-        Cluster::version("4.3.0").name("new").first_node_id(11),
-    ])?;
-    let [old, new] = &clusters[..] else { bail!("two clusters were asked for") };
+/// Topics of the formats before magic 2, and what they hold.
+fn make_old_formats(old: &Cluster) -> Result<Vec<(String, Vec<Record>)>> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as i64;
     let mut of_old_formats = Vec::new();
     for (format, codec) in [("0.9.0", "gzip"), ("0.9.0", "uncompressed"), ("0.10.0", "gzip"), ("0.10.0", "uncompressed")] {
@@ -506,6 +500,18 @@ fn an_unclean_election_is_told_and_old_formats_are_copied() -> Result<()> {
     let stored = fs::metadata(old.folder().join(format!("{leader}.data/old.letters-0/00000000000000000000.log")))?.len();
     ensure!(stored < 100_000, "{stored} bytes are no wrapper of gzip");
     of_old_formats.push(("old.letters".to_owned(), one_letter));
+    Ok(of_old_formats)
+}
+
+/// The brokers of the older cluster lose what only one of them had. ZooKeeper keeps the others going whichever is killed.
+#[test]
+fn an_unclean_election_is_told_and_old_formats_are_copied() -> Result<()> {
+    let clusters = Cluster::start_all(vec![
+        Cluster::version("2.8.2").name("old").brokers(2).set("unclean.leader.election.enable", "true"),
+        Cluster::version("4.3.0").name("new").first_node_id(11),
+    ])?;
+    let [old, new] = &clusters[..] else { bail!("two clusters were asked for") };
+    let of_old_formats = make_old_formats(old)?;
     for topic in ["old.unclean", "old.overtaken"] {
         old.create_topic(topic, 1, &[])?;
         old.produce(topic, &records(0, 100, "first"))?;
