@@ -197,7 +197,10 @@ fn bodies(size: &Size, cluster: &Cluster, proxy: &Proxy, user: &OrdinaryUser) ->
         spliced: Box::new(|| Ok(format!("its pipes: {}", pipes(proxy.id())?))),
         ..way("kferry, relay mode", virtual_broker, Some(proxy.id()))
     }];
-    ways.push(Way { spliced: Box::new(|| Ok("all".to_owned())), ..way("the floor, a bare C program", floor.port, Some(floor.process.id())) });
+    ways.push(Way {
+        spliced: Box::new(|| Ok("all".to_owned())),
+        ..way("the floor, a bare C program", floor.port, Some(floor.process.id()))
+    });
     ways.extend(haproxies.iter().map(|haproxy| Way {
         spliced: Box::new(|| Ok(format!("{:.1} %", 100.0 * haproxy.spliced()?))),
         ..way(&format!("HAProxy, option {}", haproxy.option), haproxy.port, Some(haproxy.process.id()))
