@@ -7,6 +7,12 @@
 //! buffer, and what a slow target does not take stays in the source's socket and makes the source wait too (backpressure); at most one pipe
 //! is on its way. Copies go through the worker thread's own buffer: with buffers from a bounded pool, readers that have stopped and hold
 //! them all would stop everybody else.
+//!
+//! `make bench-relay` shows what [`move_exactly`] costs beside the floor, a bare C program that splices with a pipe of the same size. What it cost
+//! more was neither the pipes nor their pool (it makes about as many calls of `splice(2)` as the floor) but giving way: a `yield_now` after each
+//! 1 MiB made tokio wake the other worker thread, some 500 times for a GB. On 2 cores, 9 rounds in turns, before: 1.31 of the floor's CPU time;
+//! paid from the task's budget ([`PER_UNIT`]): 1.13, as with a single worker thread. What is left is a call of `splice(2)` that finds nothing where
+//! the floor polls first, `epoll_wait` where a runtime parks, and the polls of all futures of the connection at each wake-up.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
