@@ -92,7 +92,8 @@ pub(crate) struct Origin<'a> {
     pub(crate) replication_factor: Option<u16>,
 }
 
-/// Writes a refused record, or without one the bytes of a batch that cannot be read, to the topic of dead letters, which is created where it is missing.
+/// Writes a refused record, or without one the bytes of a batch that cannot be read, to the topic of dead letters, which is created where it is
+/// missing.
 ///
 /// # Errors
 /// [`AppendError`]: the letter was not written, or it is not known whether it was. Written again it is there twice.

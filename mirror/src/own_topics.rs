@@ -16,8 +16,8 @@ pub fn dead_letter_topic(topic: &str) -> String {
     format!("{topic}.DLT")
 }
 
-/// Creates a topic with these settings (name and value). It has `replication_factor` replicas, or as many as the cluster gives by itself (`default.replication.factor`): how many
-/// brokers are up just now says nothing, as one may be away.
+/// Creates a topic with these settings (name and value). It has `replication_factor` replicas, or as many as the cluster gives by itself
+/// (`default.replication.factor`): how many brokers are up just now says nothing, as one may be away.
 ///
 /// # Errors
 /// [`ClientError`]: the topic was not created, or it is not known whether it was. One that is there already is an error too.

@@ -49,7 +49,7 @@ impl Drop for Lines {
     }
 }
 
-/// Shows how far each mirror is until `stop`. Lines are written with `once`, and while a mirror is more than [`NEWS`] records behind or has partitions
+/// Shows how far each mirror is until `stop`. Lines are written with `once`, and while a mirror is more than 1,000 records behind or has partitions
 /// that stand still.
 pub async fn show(mirrors: Mirrors, once: bool, stop: CancellationToken) {
     let terminal = io::stderr().is_terminal();

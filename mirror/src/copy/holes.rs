@@ -53,8 +53,8 @@ const TRANSACTION: Duration = Duration::from_mins(1);
 /// How long markers may take to be in the log after the broker has answered.
 const LANDED: Duration = Duration::from_secs(30);
 
-/// Fills these offsets of the follower, with markers or, where those are refused, with empty transactions. `producer_id` is the one of the mirror's batches
-/// there.
+/// Fills these offsets of the follower, with markers or, where those are refused, with empty transactions. `producer_id` is the one of the mirror's
+/// batches there.
 ///
 /// # Errors
 /// Why the partition goes back. Some of the offsets may be filled then.
@@ -65,8 +65,8 @@ pub(crate) async fn fill(side: Side, partition: i32, producer_id: i64, offsets: 
     }
 }
 
-/// Fills these offsets of the follower with markers; `Some` is the broker's refusal because a right is missing, and nothing is filled. The markers' producer
-/// ids are beside the one of the mirror's batches there, so that they leave its sequence alone.
+/// Fills these offsets of the follower with markers; `Some` is the broker's refusal because a right is missing, and nothing is filled. The markers'
+/// producer ids are beside the one of the mirror's batches there, so that they leave its sequence alone.
 ///
 /// # Errors
 /// Why the partition goes back. Some of the offsets may be filled then.

@@ -73,8 +73,9 @@ pub(crate) fn decide(on_error: OnError, job: &PartitionJob, mut refusal: Refusal
     OnErrorDecision::LeaveOut(LeftOut { refusal, record, dead_letter: on_error == OnError::DeadLetter, where_ })
 }
 
-/// Leaves refused records out: writes them to the dead letters, keeps in the mirror's state that they are left out, and has the next look at the partition
-/// go on without them. `kept` is what that state has of the partition now; a topic of dead letters is created with `replication_factor` replicas.
+/// Leaves refused records out: writes them to the dead letters, keeps in the mirror's state that they are left out, and has the next look at the
+/// partition go on without them. `kept` is what that state has of the partition now; a topic of dead letters is created with `replication_factor`
+/// replicas.
 ///
 /// # Errors
 /// Why the partition stays where it is: the dead letter could not be written, or the state not be kept. A dead letter that was written stays.

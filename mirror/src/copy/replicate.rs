@@ -38,7 +38,8 @@ use super::limits::Limits;
 use super::{events, holes};
 use crate::partition::{Handback, Refusal, Segment};
 
-/// The most Produce requests of a lane that are sent and not answered. A broker handles those of a connection one after the other, so more would only wait.
+/// The most Produce requests of a lane that are sent and not answered. A broker handles those of a connection one after the other, so more would only
+/// wait.
 const IN_FLIGHT: usize = 5;
 /// How long the follower's broker may take to have a batch on all in-sync replicas, in ms.
 pub(crate) const PRODUCE_TIMEOUT_MS: i32 = 30_000;
@@ -448,8 +449,8 @@ impl Copying {
         self.job.status.begin(leader, follower);
     }
 
-    /// Fills a hole, which is given by the leader's offsets, on the follower. Where offsets are translated a large one is left out instead, and any where the
-    /// mirror may not write markers: that the next segment begins behind it is kept first.
+    /// Fills a hole, which is given by the leader's offsets, on the follower. Where offsets are translated a large one is left out instead, and any
+    /// where the mirror may not write markers: that the next segment begins behind it is kept first.
     fn fill(&self, offsets: Range<i64>) -> impl Future<Output = Result<Filled, Handback>> + use<> {
         let there = offsets.start + self.shift..offsets.end + self.shift;
         let (follower, partition, producer_id) = (self.job.follower.clone(), self.job.partition, self.job.producer_id());

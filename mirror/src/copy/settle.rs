@@ -305,8 +305,8 @@ async fn ends(job: &PartitionJob, context: &SettleContext, agreed: i64, follower
     }
 }
 
-/// Which offset of the leader the end of the follower's log stands for: from where both were known to be equal, the mirror's own batches and markers are
-/// followed to the log end. The partition's map has a segment for each of their runs then.
+/// Which offset of the leader the end of the follower's log stands for: from where both were known to be equal, the mirror's own batches and markers
+/// are followed to the log end. The partition's map has a segment for each of their runs then.
 async fn retrace(job: &PartitionJob, context: &SettleContext, agreed: i64, log: Range<i64>) -> Result<Reached, Handback> {
     let Range { start: follower_start, end } = log;
     let (mut map, direction) = {
@@ -444,8 +444,8 @@ fn too_much_padding(offsets: &Range<i64>, max_padding: i64) -> Handback {
     ))
 }
 
-/// Fills these offsets, up to the leader's log start, with empty records, and deletes them. `sequence` is the one with which the mirror's producer id goes
-/// on. Gives the follower's log end and the sequence that comes next.
+/// Fills these offsets, up to the leader's log start, with empty records, and deletes them. `sequence` is the one with which the mirror's producer id
+/// goes on. Gives the follower's log end and the sequence that comes next.
 async fn pad(job: &PartitionJob, offsets: Range<i64>, sequence: i32) -> Result<(i64, i32), Handback> {
     job.status.phase(Phase::Padding, None);
     let (follower, leader_start) = (job.follower.partition(job.partition), offsets.end);
@@ -475,8 +475,8 @@ fn lost_on_leader(job: &PartitionJob, offsets: Range<i64>) -> Handback {
     })
 }
 
-/// Appends an empty record at each of these offsets, a few batches in flight: all have the same bytes but for their stamp. Gives the follower's log end and
-/// the sequence that comes next.
+/// Appends an empty record at each of these offsets, a few batches in flight: all have the same bytes but for their stamp. Gives the follower's log
+/// end and the sequence that comes next.
 async fn fill(job: &PartitionJob, offsets: Range<i64>, mut sequence: i32) -> Result<(i64, i32), Handback> {
     let Range { start: mut at, end: to } = offsets;
     let follower = job.follower.partition(job.partition);

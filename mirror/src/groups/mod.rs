@@ -31,8 +31,8 @@ use crate::partition::{Direction, Progress};
 use crate::shards::Owned;
 use crate::state::{Changes, GroupPartition, GroupStates, State, Written};
 
-/// How long after it was written an offset expires on the follower, if it is not written again. As long as an application may reasonably be away, and longer than
-/// the week after which brokers forget groups of their own (`offsets.retention.minutes`).
+/// How long after it was written an offset expires on the follower, if it is not written again. As long as an application may reasonably be away, and
+/// longer than the week after which brokers forget groups of their own (`offsets.retention.minutes`).
 pub const RETENTION: Duration = Duration::from_hours(24 * 30);
 /// How long after an offset was written it is written again, though nothing has changed.
 const RENEWAL: Duration = Duration::from_hours(24);
@@ -42,8 +42,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const COMMITS: Duration = Duration::from_mins(2);
 /// The most groups that are committed for at a time.
 const AT_ONCE: usize = 64;
-/// The most offsets in one OffsetCommit. The coordinator appends them as one batch, each with up to 4 KiB of metadata (`offset.metadata.max.bytes`), and
-/// the batch may have 1 MiB.
+/// The most offsets in one OffsetCommit. The coordinator appends them as one batch, each with up to 4 KiB of metadata (`offset.metadata.max.bytes`),
+/// and the batch may have 1 MiB.
 const COMMITTED_AT_ONCE: usize = 200;
 /// The most requests for a pass that may wait at a time.
 const ORDERS: usize = 100;
@@ -97,8 +97,8 @@ pub struct GroupReport {
     pub written: usize,
     /// How long the pass took, in seconds.
     pub seconds: f64,
-    /// Why a cluster could not be asked, or the state not be kept; `None` is a pass without an error. `offsets` may lack some after an error, or be those
-    /// of the pass before.
+    /// Why a cluster could not be asked, or the state not be kept; `None` is a pass without an error. `offsets` may lack some after an error, or be
+    /// those of the pass before.
     pub error: Option<String>,
     /// Each offset, by group, topic and partition.
     #[serde(skip)]
@@ -209,7 +209,8 @@ impl GroupReports {
         self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Asks for a pass, and waits for the report of one that begins after this. `None` if there was none within five minutes, or 100 requests wait already.
+    /// Asks for a pass, and waits for the report of one that begins after this. `None` if there was none within five minutes, or 100 requests wait
+    /// already.
     pub async fn sync(&self) -> Option<Arc<GroupReport>> {
         let (order, report) = oneshot::channel();
         {

@@ -15,8 +15,8 @@ pub struct Leadership {
 }
 
 impl Leadership {
-    /// Takes in what a record of the mirror's state says of a topic or group; `None` is a tombstone. Records of one name may stand in several partitions, which have no order among each
-    /// other: so a term that is lower than the known one is an older record, whenever it is read.
+    /// Takes in what a record of the mirror's state says of a topic or group; `None` is a tombstone. Records of one name may stand in several
+    /// partitions, which have no order among each other: so a term that is lower than the known one is an older record, whenever it is read.
     pub(crate) fn follow(leaders: &mut HashMap<Arc<str>, Self>, name: Arc<str>, said: Option<Self>) {
         match said {
             Some(said) if leaders.get(&name).is_some_and(|known| known.term > said.term) => {}

@@ -144,9 +144,9 @@ impl OffsetMap {
         copied.then_some(leader)
     }
 
-    /// Begins a segment at these offsets: the next record does not go on where the last one ended, because the leader has a gap before it, or somebody
-    /// else wrote to the follower in between. That begins a segment, even if the difference happens to stay the same: what is between is not the mirror's. Where both
-    /// happened there are two, and a segment of which nothing came is replaced.
+    /// Begins a segment at these offsets: the next record does not go on where the last one ended, because the leader has a gap before it, or
+    /// somebody else wrote to the follower in between. That begins a segment, even if the difference happens to stay the same: what is between is not
+    /// the mirror's. Where both happened there are two, and a segment of which nothing came is replaced.
     pub fn begin(&mut self, direction: Direction, leader: i64, follower: i64) {
         let begins = |segment: Option<&Segment>| segment.map(|segment| segment.begins(direction));
         let segments = self.segments();

@@ -1,7 +1,7 @@
 //! The producer id that the mirror writes under.
 
-/// The producer id under which the mirror writes to a partition of the follower in a term, by the topic's name on the mirror's source: 2^62 or more, far
-/// above any that a broker gives out, and the same in every process and after every restart.
+/// The producer id under which the mirror writes to a partition of the follower in a term, by the topic's name on the mirror's source: 2^62 or more,
+/// far above any that a broker gives out, and the same in every process and after every restart.
 pub fn producer_id(mirror: &str, topic: &str, partition: i32, term: i32) -> i64 {
     let text = format!("{mirror}/{topic}/{partition}/{term}");
     // FNV-1a: it has to stay what it is for ever, and no more than that.

@@ -63,8 +63,8 @@ impl Shard {
         self.number
     }
 
-    /// Whether something may be written for the shard just now. A lease that has run out may be renewed; a shard that [is over](Self::is_over) is so for
-    /// good.
+    /// Whether something may be written for the shard just now. A lease that has run out may be renewed; a shard that [is over](Self::is_over) is so
+    /// for good.
     pub fn may_write(&self) -> bool {
         !self.is_over() && self.lease.left() > Duration::ZERO
     }

@@ -506,7 +506,8 @@ impl Pair<'_> {
         self.state.map_or(0, |state| plan.kept(self.mirror, state, partition).agreed)
     }
 
-    /// What follows from where a partition's logs begin and end, and from what was kept of it: the looks that have to be taken. `Err` is what is in the way.
+    /// What follows from where a partition's logs begin and end, and from what was kept of it: the looks that have to be taken. `Err` is what is in
+    /// the way.
     fn partition(&self, forecast: &mut TopicForecast, partition: i32, (leader, follower): (Log, Log)) -> Result<Vec<Look>, String> {
         let (here, there) = (self.follower.0.partition(partition), self.leader.0.partition(partition));
         let (on_follower, on_leader) = (self.follower.0.cluster(), self.leader.0.cluster());

@@ -13,34 +13,38 @@ use crate::copy::job::PartitionJob;
 use crate::partition::{Progress, Shard, Side, Status};
 use crate::state::{PartitionState, State};
 
+/// A partition that the run has, until its shard or its topic is gone.
 pub(super) struct PartitionEntry {
     pub(super) status: Arc<Status>,
     pub(super) shard: Arc<Shard>,
     /// Cancelled when whoever works on the partition is to hand it back for good. A child of its shard's, which is over for all of its partitions.
     pub(super) stop: CancellationToken,
+    /// The leader's term, from 1 on.
     pub(super) term: i32,
     /// The first offset of the term, on the cluster that leads.
     pub(super) term_start: i64,
     /// The topic's id on each cluster, by the cluster's name.
     pub(super) topic_ids: BTreeMap<String, String>,
-    /// The leading cluster, by its name.
+    /// The name of the cluster that leads the topic.
     pub(super) leader: Arc<str>,
+    /// The topic on the cluster that follows.
     pub(super) follower: Side,
-    /// The logs are to be compared from their beginning: `--accept` names the partition.
+    /// Whether both logs are to be compared from their beginning: `--accept` names the partition.
     pub(super) from_start: bool,
     pub(super) failures: Failures,
     /// The job, while nobody works on the partition.
     pub(super) rest: Option<Resting>,
 }
 
+/// A partition on which nobody works.
 pub(super) struct Resting {
     pub(super) job: PartitionJob,
-    /// When it is looked at again; `None` is not by itself.
+    /// When both logs are looked at again; `None` is not by itself.
     pub(super) again: Option<Instant>,
 }
 
 impl PartitionEntry {
-    /// What a pass over the topics has to know of it.
+    /// What a pass over the topics has to know of the partition.
     pub(super) fn present(&self) -> Present<'_> {
         let progress = self.status.lock();
         let unsaved = progress.unsaved && progress.agreed > 0;
@@ -54,7 +58,7 @@ impl PartitionEntry {
         self.rest.take_if(due).map(|resting| resting.job)
     }
 
-    /// What is to be kept of it.
+    /// What is to be kept of the partition in the mirror's state.
     pub(super) fn to_keep(&self, partition: &TopicPartition, progress: &Progress, state: &State) -> PartitionState {
         let kept = state.partition(partition);
         PartitionState {

@@ -25,10 +25,11 @@ pub(super) struct LaneKey {
     pub(super) target: i32,
 }
 
-/// One that runs.
+/// A lane that runs, or has just ended.
 struct RunningLane {
+    /// Takes partitions for the lane; closed when it has ended.
     incoming: mpsc::UnboundedSender<ReadyPartition>,
-    /// A partition of the lane may have been stopped.
+    /// Notified when a partition of the lane may have been stopped.
     wake: Arc<Notify>,
 }
 
@@ -36,10 +37,11 @@ pub(super) struct Lanes {
     limits: Arc<Limits>,
     by_key: HashMap<LaneKey, RunningLane>,
     running: JoinSet<()>,
-    /// All of them end.
+    /// Cancelled when all lanes are to end.
     stop: CancellationToken,
+    /// Where each lane hands partitions back.
     to_run: mpsc::UnboundedSender<(PartitionJob, Handback)>,
-    /// What lanes hand back: at most as many as there are partitions.
+    /// The partitions that lanes hand back: at most as many as there are partitions.
     handed_back: mpsc::UnboundedReceiver<(PartitionJob, Handback)>,
 }
 

@@ -1,4 +1,4 @@
-//! Looks at both logs of partitions ([`settle`]), so many at a time.
+//! Looks at both logs of partitions ([`settle`]), of which only some run at a time.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

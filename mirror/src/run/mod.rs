@@ -1,7 +1,7 @@
 //! A mirror at work: which partitions there are, who of them is looked at, on which lane it is copied, and what happens when it comes back.
 //!
 //! Every few seconds a *pass* looks at both clusters' topics: new ones are created, grown ones grow, and each partition that is new becomes a
-//! [`PartitionJob`]. A job is looked at ([`crate::copy::settle`]), copied on the lane of its two brokers ([`crate::copy::replicate`]), and when it
+//! `PartitionJob`. A job is looked at (`copy::settle`), copied on the lane of its two brokers (`copy::replicate`), and when it
 //! is handed back, the reason says what is next: another look, `on_error`, or nothing before somebody mends it.
 //!
 //! ```text
@@ -19,9 +19,9 @@
 //! | `mod` | the loop, and what each thing that happens sets going |
 //! | `decisions` | what becomes of partitions: functions of what is known and what has happened |
 //! | `entry` | a partition that the run has |
-//! | `looks` | looks at both logs, so many at a time |
+//! | `looks` | looks at both logs, of which only some run at a time |
 //! | `lanes` | the lanes that run |
-//! | `saving` | what is known is kept |
+//! | `saving` | the states of partitions are kept in the mirror's state |
 //! | `events` | what is told of all this |
 
 mod decisions;
@@ -66,28 +66,28 @@ use crate::state::{State, StateError};
 use crate::topics::pass::{LogStart, Pass, TopicPassResult, is_accepted, sides};
 use crate::topics::{Action, Cluster, TopicPlan};
 
-/// How long the last save may take at the end; without it the next start compares more.
+/// How long the last save may take when the run ends; without it the next start compares more.
 const LAST_SAVE: Duration = Duration::from_secs(10);
 
 /// How a mirror is to run.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Copy to the present end, then stop.
+    /// Whether to copy up to the leaders' ends as they are at the start, and then stop.
     pub once: bool,
-    /// Topics and partitions of which what was kept is forgotten: they are compared as a whole.
+    /// Topics and partitions (`orders`, `orders-3`) of which what was kept is forgotten: their logs are compared as a whole.
     pub accept: Vec<String>,
-    /// Put small batches together.
+    /// Whether several small batches are put into one.
     pub coalesce: bool,
 }
 
-/// How it ended.
+/// How a run has ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// Partitions whose copy reached the end that the leader had at the start.
+    /// How many partitions were being copied, or had reached their leader's end.
     pub copied: usize,
-    /// The others, and why.
+    /// The partitions that were not copied, and for each why; partition -1 is a topic as a whole.
     pub left: Vec<(TopicPartition, String)>,
-    /// Offsets of groups that are not written, and why.
+    /// The offsets of groups that were not written, and for each why.
     pub groups_left: Vec<(String, String)>,
 }
 
@@ -105,7 +105,7 @@ pub struct Run {
     entries: HashMap<TopicPartition, PartitionEntry>,
     looks: Looks,
     lanes: Lanes,
-    /// Records that are being left out.
+    /// Refused records that are being left out, each with its partition.
     refusals: JoinSet<(PartitionJob, Result<(), String>)>,
     saving: Saving,
 }
@@ -159,7 +159,7 @@ impl Run {
     /// target and the state's topic. With `--once` the process works on all shards alone.
     ///
     /// # Errors
-    /// [`StateError`]
+    /// [`StateError`]: the target cannot be asked, or the mirror's state not be created or read. The group is not joined then.
     pub async fn begin(
         mirror: Arc<Mirror>,
         options: Options,

@@ -48,7 +48,8 @@ const HANDING_OVER: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(5);
 /// How long a poll of librdkafka waits for something to happen.
 const POLL: Duration = Duration::from_millis(100);
-/// How long a call into librdkafka may take until it counts as hung: a commit that waits for another coordinator takes a session, a revocation [`HANDING_OVER`].
+/// How long a call into librdkafka may take until it counts as hung: a commit that waits for another coordinator takes a session, a revocation
+/// [`HANDING_OVER`].
 const HUNG: Duration = Duration::from_secs(30);
 /// How long it may take to become a member: a rebalance, and a session for a coordinator that is about to be elected.
 const JOINING: Duration = REBALANCE.saturating_add(SESSION);
@@ -78,9 +79,9 @@ impl Member {
     }
 }
 
-/// Is a member again and again, with a new consumer each time, until `stop`: passwords and certificates may have changed since the last time, and librdkafka does not always come back by itself.
-/// It forgets all brokers at an answer of Metadata that lists none, which a broker that has just started may give (confluentinc/librdkafka issue
-/// 5301), and a commit was seen that did not end in two minutes.
+/// Is a member again and again, with a new consumer each time, until `stop`: passwords and certificates may have changed since the last time, and
+/// librdkafka does not always come back by itself. It forgets all brokers at an answer of Metadata that lists none, which a broker that has just
+/// started may give (confluentinc/librdkafka issue 5301), and a commit was seen that did not end in two minutes.
 fn stay(membership: &Arc<Membership>) {
     while !membership.stop.is_cancelled() {
         let consumer = Arc::new(GroupConsumer::new(membership.clone()));
@@ -234,8 +235,8 @@ struct GroupConsumer {
     proven: AtomicBool,
     /// Whether it is to leave in an orderly way, and another consumer is to be made.
     renew: AtomicBool,
-    /// Whether its shards are lost. Changed with `held` locked, and read with it wherever it says something of them: a consumer that hung may go on late,
-    /// when there is another one.
+    /// Whether its shards are lost. Changed with `held` locked, and read with it wherever it says something of them: a consumer that hung may go on
+    /// late, when there is another one.
     over: AtomicBool,
 }
 

@@ -18,7 +18,8 @@ pub const HANDED_OVER: Duration = Duration::from_secs(4);
 pub enum Change {
     /// The process has these shards from now on.
     Gained(Vec<Arc<Shard>>),
-    /// Some shards, which [are over](Shard::is_over) already, are to be given up: the group waits until this is dropped, at most [`HANDED_OVER`] and a second.
+    /// Some shards, which [are over](Shard::is_over) already, are to be given up: the group waits until this is dropped, at most [`HANDED_OVER`] and
+    /// a second.
     Revoked(Handover),
     /// All shards, which [are over](Shard::is_over) already, may be another process's by now.
     Lost,

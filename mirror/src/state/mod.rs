@@ -240,8 +240,8 @@ impl State {
         self.content().groups.clone()
     }
 
-    /// Keeps the states of partitions and the maps of their offsets, if `may_write` says so just before each batch: of each partition first its segments,
-    /// then how far it is. The map is that of the status at the moment of writing: a segment that was kept since is in it, and stays.
+    /// Keeps the states of partitions and the maps of their offsets, if `may_write` says so just before each batch: of each partition first its
+    /// segments, then how far it is. The map is that of the status at the moment of writing: a segment that was kept since is in it, and stays.
     ///
     /// # Errors
     /// [`StateError::Append`] of one of the shards. What is in the topic then may be a part, and is read by [`refresh`](Self::refresh); saving it again
@@ -321,8 +321,8 @@ impl State {
         Ok(())
     }
 
-    /// Appends records to one partition of the state's topic. Whoever calls has that partition's lock, and keeps it until the content has the change too:
-    /// so what is read is never put over what is saved.
+    /// Appends records to one partition of the state's topic. Whoever calls has that partition's lock, and keeps it until the content has the change
+    /// too: so what is read is never put over what is saved.
     async fn append(&self, shard: i32, records: Vec<Record>, may_write: &impl Fn() -> bool) -> Result<(), AppendError> {
         for batch in batches(records) {
             append(&self.client, &TopicPartition::new(self.topic.clone(), shard), batch, may_write).await?;

@@ -429,12 +429,12 @@ fn config(
     (config, notes)
 }
 
-/// Does on the follower what the plan's action says. `padded` says that a partition has to be filled up to its leader's log start first: a compacted topic
-/// is created without compaction then, since padding has no keys, and nothing can be deleted from a compacted topic; see [`compact`].
+/// Does on the follower what the plan's action says. `padded` says that a partition has to be filled up to its leader's log start first: a compacted
+/// topic is created without compaction then, since padding has no keys, and nothing can be deleted from a compacted topic; see [`compact`].
 ///
 /// # Errors
-/// [`ClientError`] of the follower's cluster: the topic was not created or grown, or it is not known whether it was. Settings that its brokers refuse are
-/// no error: they are left out.
+/// [`ClientError`] of the follower's cluster: the topic was not created or grown, or it is not known whether it was. Settings that its brokers refuse
+/// are no error: they are left out.
 pub async fn apply(plan: &TopicPlan, on_follower: &Arc<str>, follower: &Client, padded: bool) -> Result<(), ClientError> {
     match &plan.action {
         Action::Nothing => Ok(()),

@@ -63,8 +63,8 @@ pub struct FetchSession {
 }
 
 impl FetchSession {
-    /// The request that asks for `wanted`, the partitions and the offset of each to fetch from. It names only what has changed since the request before,
-    /// so it has to be sent, and its response [taken in](Self::take_in), before the next one is made.
+    /// The request that asks for `wanted`, the partitions and the offset of each to fetch from. It names only what has changed since the request
+    /// before, so it has to be sent, and its response [taken in](Self::take_in), before the next one is made.
     pub fn request(&mut self, wanted: HashMap<TopicPartition, i64>, amount: Amount) -> FetchRequest {
         let mut topics: HashMap<Arc<str>, Vec<FetchPartition>> = HashMap::new();
         for (wanted, offset) in &wanted {
