@@ -356,7 +356,7 @@ fn led_by(cluster: &Cluster, prefix: &str, wanted: impl Fn(i32) -> bool) -> Resu
 /// What a hung broker has in flight takes 40 s to be given up. Only its own partitions wait for that, also when another topic changes its leader.
 #[test]
 fn a_topic_that_turns_leaves_the_others_alone_though_a_broker_hangs() -> Result<()> {
-    const PAUSE: Duration = Duration::from_secs(3);
+    const PAUSE: Duration = Duration::from_secs(6);
     let clusters = Cluster::start_all(vec![
         Cluster::version("3.9.1").name("many").brokers(3).set("default.replication.factor", "1"),
         Cluster::version("4.3.0").name("one").first_node_id(11),
