@@ -157,6 +157,10 @@ impl LogReader {
         let mut fetched = fetch_once(&self.client, &self.partition, self.at, self.max_bytes, self.isolation).await?;
         let broken = |at, error| broken(&self.client, &self.partition, at, error);
         for entry in batch::split(fetched.records) {
+            // A response may reach further than what is asked for, and what lies there, damaged or not, is none of this reader's.
+            if self.at >= self.end {
+                break;
+            }
             let entry = entry.map_err(|error| broken(self.at, error))?;
             let end = entry.last_offset() + 1;
             let hidden = match &entry {
