@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use kferry_wire::batch::{self, Batch, DECODED_LIMIT, Entry};
-use kferry_wire::log::{Isolation, ReadError, broken, fetch_once};
+use kferry_wire::log::{Isolation, ReadError, fetch_once};
 use tokio::time::Instant;
 
 use crate::partition::Side;
@@ -35,7 +35,7 @@ pub async fn written(side: &Side, partition: i32, offsets: Range<i64>, producer_
         for entry in
             batch::split(fetch_once(&side.client, &side.partition(partition), at, 1 << 20, Isolation::ReadCommitted).await?.records)
         {
-            let damaged = |error| broken(&side.client, &side.partition(partition), at, error);
+            let damaged = |error| ReadError::broken(&side.client, &side.partition(partition), at, error);
             let entry = entry.map_err(damaged)?;
             match &entry {
                 Entry::Batch(batch) if batch.is_control() => written = Written::Mirror,
@@ -68,7 +68,7 @@ pub(crate) async fn visit(side: &Side, partition: i32, offsets: Range<i64>, mut 
         for entry in
             batch::split(fetch_once(&side.client, &side.partition(partition), at, 1 << 20, Isolation::ReadUncommitted).await?.records)
         {
-            let entry = entry.map_err(|error| broken(&side.client, &side.partition(partition), at, error))?;
+            let entry = entry.map_err(|error| ReadError::broken(&side.client, &side.partition(partition), at, error))?;
             if let Entry::Batch(batch) = &entry
                 && (at..offsets.end).contains(&batch.base_offset())
             {
@@ -105,7 +105,7 @@ pub async fn sample(side: &Side, partition: i32, at: i64, max_bytes: i32) -> Res
     let mut from = None;
     for entry in batch::split(fetch_once(&side.client, &side.partition(partition), at, max_bytes, Isolation::ReadCommitted).await?.records)
     {
-        let entry = entry.map_err(|error| broken(&side.client, &side.partition(partition), at, error))?;
+        let entry = entry.map_err(|error| ReadError::broken(&side.client, &side.partition(partition), at, error))?;
         let mut first = at;
         if let Entry::Batch(batch) = &entry {
             first = batch.base_offset();

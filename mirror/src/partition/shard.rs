@@ -83,9 +83,4 @@ impl Shard {
     pub fn child(&self) -> CancellationToken {
         self.over.child_token()
     }
-
-    /// Waits until the shard is over.
-    pub async fn over(&self) {
-        self.over.cancelled().await;
-    }
 }

@@ -517,8 +517,8 @@ impl Run {
             AfterHandback::Rest { phase, reason, failures, again } => {
                 entry.failures = failures;
                 copy_events::handed_back(&job, phase, reason.as_deref(), failures.count);
-                if phase == Phase::Waiting {
-                    // Whoever led it may not do so any more.
+                if phase == Phase::Waiting && reason.is_some() {
+                    // Whoever led it may not do so any more. That a partition was only taken back says nothing of it.
                     job.leader.client.forget_leader(&job.leader.partition(job.partition));
                     job.follower.client.forget_leader(&job.follower.partition(job.partition));
                 }

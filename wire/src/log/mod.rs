@@ -15,5 +15,5 @@ mod reader;
 mod transactions;
 
 pub use append::{AppendError, append, append_compressed};
-pub use reader::{Isolation, LogReader, ReadError, broken, fetch_once, read_on};
+pub use reader::{Isolation, LogReader, ReadError, fetch_once, read_on};
 pub use transactions::{AbortedTransaction, Transactions};

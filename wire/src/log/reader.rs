@@ -155,7 +155,7 @@ impl LogReader {
 
     async fn read(&mut self) -> Result<(), ReadError> {
         let mut fetched = fetch_once(&self.client, &self.partition, self.at, self.max_bytes, self.isolation).await?;
-        let broken = |at, error| broken(&self.client, &self.partition, at, error);
+        let broken = |at, error| ReadError::broken(&self.client, &self.partition, at, error);
         for entry in batch::split(fetched.records) {
             // A response may reach further than what is asked for, and what lies there, damaged or not, is none of this reader's.
             if self.at >= self.end {
@@ -260,12 +260,12 @@ pub async fn read_on(
     Ok(())
 }
 
-/// The [`ReadError`] for a batch that cannot be read, at the offset `at` or behind it.
-pub fn broken(client: &Client, partition: &TopicPartition, at: i64, error: BatchError) -> ReadError {
-    ReadError::Batch { cluster: client.cluster().name.to_string(), partition: partition.clone(), at, error }
-}
-
 impl ReadError {
+    /// The error for a batch that cannot be read, at the offset `at` or behind it.
+    pub fn broken(client: &Client, partition: &TopicPartition, at: i64, error: BatchError) -> Self {
+        Self::Batch { cluster: client.cluster().name.to_string(), partition: partition.clone(), at, error }
+    }
+
     /// The error for a log that gives nothing from the offset `at` on, though it goes on.
     pub fn stuck(client: &Client, partition: &TopicPartition, at: i64) -> Self {
         Self::Stuck { cluster: client.cluster().name.to_string(), partition: partition.clone(), at }
