@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use kferry_config::Mirror;
 use kferry_mirror::plan::PATIENCE;
-use kferry_mirror::security::acls::AclPlan;
+use kferry_mirror::security::acls::{AclPlan, ExplainedAcl};
 use kferry_mirror::security::quotas::QuotaPlan;
 use kferry_mirror::security::users::UserPlan;
 use kferry_mirror::security::{acls, quotas, users};
@@ -258,6 +258,7 @@ impl MirrorReport {
     async fn acls(&mut self, plan: AclPlan, target: &Client, apply: bool) {
         let refused = if apply { acls::apply(target, &plan.add).await } else { Vec::new() };
         let binding = |acl: &Acl| Binding::new(acl, None);
+        let explained = |explained: &ExplainedAcl| Binding::new(&explained.acl, Some(&explained.why));
         let (mut add, mut added) = (Vec::new(), Vec::new());
         for acl in &plan.add {
             let is_done = apply && refused.iter().all(|(refused, _)| refused != acl);
@@ -269,9 +270,9 @@ impl MirrorReport {
             added,
             present: plan.present.len(),
             extra: plan.extra.iter().map(binding).collect(),
-            undecided: plan.undecided.iter().map(|(acl, why)| Binding::new(acl, Some(why))).collect(),
-            expanded: plan.expanded.iter().map(|(acl, why)| Binding::new(acl, Some(why))).collect(),
-            left_out: plan.left_out.iter().map(|(acl, why)| Binding::new(acl, Some(why))).collect(),
+            undecided: plan.undecided.iter().map(explained).collect(),
+            expanded: plan.expanded.iter().map(explained).collect(),
+            left_out: plan.left_out.iter().map(explained).collect(),
             elsewhere: plan.elsewhere,
             against_us: plan.against_us.iter().map(binding).collect(),
         });

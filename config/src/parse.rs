@@ -31,6 +31,9 @@ impl Config {
     }
 
     /// Checks a text. `path` names it in messages, and its folder is where relative paths start.
+    ///
+    /// # Errors
+    /// [`Invalid`] has everything that is wrong with the text, each with its place.
     pub fn parse(text: &str, path: &Path) -> Result<Self, Invalid> {
         // Editors on Windows start a file with a byte order mark; positions are counted without it, as editors do.
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);

@@ -14,6 +14,7 @@ use kferry_mirror::admin::{self, Mirrors};
 use kferry_mirror::messages;
 use kferry_mirror::metrics;
 use kferry_mirror::overview::Overview;
+use kferry_mirror::partition::NotCopied;
 use kferry_mirror::progress;
 use kferry_mirror::run::{Options, Outcome, Run};
 use kferry_mirror::shards::Member;
@@ -109,11 +110,10 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut code = ExitCode::SUCCESS;
     while let Some(ended) = running.join_next().await {
         let (name, outcome) = ended.context("a mirror ended by a bug")?;
-        for (partition, reason) in &outcome.left {
-            let what = if partition.partition < 0 { partition.topic.to_string() } else { partition.to_string() };
+        for NotCopied { what, reason } in &outcome.left {
             tell!(messages::NOT_COPIED, mirror = &*name, partition = what, reason);
         }
-        for (what, reason) in &outcome.groups_left {
+        for NotCopied { what, reason } in &outcome.groups_left {
             tell!(messages::OFFSET_LEFT, mirror = &*name, what, reason);
         }
         if options.once {

@@ -87,6 +87,9 @@ pub enum Reader {
 
 impl Reader {
     /// Waits until there is something to read, so that no buffer need wait for it. TLS cannot tell without one: at once.
+    ///
+    /// # Errors
+    /// That of the socket.
     pub async fn readable(&self) -> io::Result<()> {
         match self {
             Self::Tcp(reader) => reader.readable().await,

@@ -184,6 +184,9 @@ pub enum SecretError {
 
 impl Secret {
     /// Reads the secret as it is now.
+    ///
+    /// # Errors
+    /// [`SecretError`]: the file cannot be read, or the variable is not set.
     pub fn read(&self) -> Result<String, SecretError> {
         match self {
             Self::Literal(text) => Ok(text.clone()),

@@ -108,6 +108,30 @@ pub(super) fn way_on_translated(found: &Found, has_segments: bool) -> WayOn {
     }
 }
 
+/// How the copy gets over a hole: offsets of the leader that hold no record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OverHole {
+    /// The follower gets something at each of the offsets, whatever it takes: they are the same there.
+    Fill,
+    /// The follower gets markers there if the mirror may write markers; else a segment begins behind the hole.
+    FillIfAllowed,
+    /// A segment begins behind the hole.
+    BeginSegment,
+}
+
+/// The most offsets in a row that are filled with markers although offsets are translated: a segment takes more room in the mirror's state than so many
+/// markers on the follower.
+const GAP: i64 = 1_000;
+
+/// Decides what becomes of a hole.
+pub(super) fn over_hole(hole: &Range<i64>, translates: bool) -> OverHole {
+    match translates {
+        false => OverHole::Fill,
+        true if hole.end - hole.start <= GAP => OverHole::FillIfAllowed,
+        true => OverHole::BeginSegment,
+    }
+}
+
 /// Offsets before the agreed one that are compared again at each look. An unclean leader election takes the last records of a log, and others come in their
 /// place: so it always shows in the last ones.
 pub(super) const TAIL: i64 = 100;
@@ -232,6 +256,19 @@ mod tests {
     };
     /// A follower without a record, of which nothing was kept, and a leader that begins at 40.
     const FRESH: Found = Found { agreed: 0, at: 0, leader_log_start: 40, is_kept: false, ..FOUND };
+
+    #[test]
+    fn a_hole_is_filled_where_offsets_are_the_same_and_else_where_it_is_small() {
+        let cases = [
+            (5..6, false, OverHole::Fill),
+            (5..5_000_000, false, OverHole::Fill),
+            (5..1_005, true, OverHole::FillIfAllowed),
+            (5..1_006, true, OverHole::BeginSegment),
+        ];
+        for (hole, translates, expected) in cases {
+            assert_eq!(over_hole(&hole, translates), expected, "{hole:?} {translates}");
+        }
+    }
 
     #[test]
     fn a_follower_is_neither_longer_than_its_leader_nor_shorter_than_it_was() {

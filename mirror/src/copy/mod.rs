@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `job` | a partition to be mirrored, as it wanders from the run to a look, to a lane and back |
 //! | `settle` | a look at both logs: from where to copy; padding |
+//! | `retrace` | where offsets are translated: what the follower's log end stands for, by the batches in it; pure |
 //! | `decisions` | what follows from such a look, and from a broker's responses: pure functions |
 //! | `replicate` | the data path: one broker to one broker |
 //! | `cut` | a log's bytes into batches to append and offsets to fill |
@@ -20,4 +21,5 @@ pub(crate) mod job;
 pub(crate) mod limits;
 pub(crate) mod on_error;
 pub(crate) mod replicate;
+mod retrace;
 pub(crate) mod settle;

@@ -7,7 +7,7 @@ use super::events;
 use super::job::PartitionJob;
 use crate::dead_letters::{self, Origin};
 use crate::partition::Refusal;
-use crate::state::{PartitionState, State};
+use crate::state::{PartitionState, State, Unsaved};
 
 /// What to do with refused records.
 pub(crate) enum OnErrorDecision {
@@ -109,7 +109,7 @@ pub(crate) async fn leave_out(
         progress.unsaved = true;
     }
     state
-        .save(vec![(job.topic_partition(), kept, job.status.clone())], || job.shard.may_write())
+        .save(vec![Unsaved { partition: job.topic_partition(), state: kept, status: job.status.clone() }], || job.shard.may_write())
         .await
         .map_err(|error| format!("{where_}: {}; and that it is left out cannot be kept: {error}", refusal.reason))?;
     events::skipped(job, &refusal, dead_letter);

@@ -32,7 +32,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_
 use tokio_util::sync::CancellationToken;
 
 use super::cut::{Cutter, Data, Hole, Piece};
-use super::decisions::{self, AfterFetchError, AfterProduce};
+use super::decisions::{self, AfterFetchError, AfterProduce, OverHole};
 use super::job::PartitionJob;
 use super::limits::Limits;
 use super::{events, holes};
@@ -43,8 +43,6 @@ use crate::partition::{Handback, Refusal, Segment};
 const IN_FLIGHT: usize = 5;
 /// How long the follower's broker may take to have a batch on all in-sync replicas, in ms.
 pub(crate) const PRODUCE_TIMEOUT_MS: i32 = 30_000;
-/// The most offsets without a record in a row that are filled with markers although offsets are translated: a segment takes more room than so many.
-const GAP: i64 = 1_000;
 /// How often a lane that produces nothing asks the follower's broker something: brokers close a connection on which nothing is asked for ten minutes
 /// (`connections.max.idle.ms`).
 const KEEP_ALIVE: Duration = Duration::from_mins(1);
@@ -460,13 +458,17 @@ impl Copying {
             let progress = status.lock();
             (progress.direction, progress.map.translates())
         };
+        let way = decisions::over_hole(&offsets, translates);
         async move {
-            if !translates {
-                return holes::fill(follower, partition, producer_id, there, shard).await.map(|()| Filled::Markers);
-            }
             let (leader, follower_end) = (offsets.end, there.start);
-            if there.end - there.start <= GAP && holes::markers(&follower, partition, producer_id, there, &shard).await?.is_none() {
-                return Ok(Filled::Markers);
+            match way {
+                OverHole::Fill => return holes::fill(follower, partition, producer_id, there, shard).await.map(|()| Filled::Markers),
+                OverHole::FillIfAllowed => {
+                    if holes::markers(&follower, partition, producer_id, there, &shard).await?.is_none() {
+                        return Ok(Filled::Markers);
+                    }
+                }
+                OverHole::BeginSegment => {}
             }
             status.begin(leader, follower_end);
             state

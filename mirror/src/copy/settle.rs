@@ -6,7 +6,7 @@
 //! the leader's log start.
 //!
 //! Where offsets are translated the follower's log says the same in another way: the mirror's own batches in it, known by their producer id, are
-//! the leader's records in their order. From the last offset that is known to agree they are followed to the log end ([`retrace`]), which finds
+//! the leader's records in their order. From the last offset that is known to agree they are followed to the log end ([`Retrace`]), which finds
 //! everything that was not kept before a crash, and whatever others wrote in between.
 //!
 //! # References
@@ -14,7 +14,6 @@
 //! - `OffsetForLeaderEpochRequest.json` (KIP-101): the log end; ListOffsets has the high watermark only
 
 use std::collections::BTreeMap;
-use std::iter::Peekable;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -33,6 +32,7 @@ use super::cut::{Cutter, next_sequence};
 use super::decisions::{self, AfterPadding, FollowerEnd, Found, WayOn};
 use super::job::PartitionJob;
 use super::replicate::{PRODUCE_TIMEOUT_MS, ReadyPartition};
+use super::retrace::{self, Begin, Reached, Retrace, Retraced};
 use super::{events, holes};
 use crate::log::{Allowed, FollowerReader, View, Written, compare, visit, written};
 use crate::messages;
@@ -277,14 +277,6 @@ struct Ends {
     sequence: i32,
 }
 
-/// How far the copy is.
-struct Reached {
-    /// The offset of the leader up to which the follower has the leader's records before it.
-    at: i64,
-    /// Whether the next record begins a segment of the offset map.
-    begins_segment: bool,
-}
-
 /// Both log ends. A broker that was frozen or cut off believes for a moment that it still leads, with a log that is too short: so what looks
 /// like lost records is looked at again before anybody believes it.
 async fn ends(job: &PartitionJob, context: &SettleContext, agreed: i64, follower_start: i64) -> Result<Ends, Handback> {
@@ -305,58 +297,30 @@ async fn ends(job: &PartitionJob, context: &SettleContext, agreed: i64, follower
     }
 }
 
-/// Which offset of the leader the end of the follower's log stands for: from where both were known to be equal, the mirror's own batches and markers
-/// are followed to the log end. The partition's map has a segment for each of their runs then.
+/// Which offset of the leader the end of the follower's log stands for. The partition's map has a segment for each run of the mirror's batches then.
 async fn retrace(job: &PartitionJob, context: &SettleContext, agreed: i64, log: Range<i64>) -> Result<Reached, Handback> {
-    let Range { start: follower_start, end } = log;
-    let (mut map, direction) = {
+    let end = log.end;
+    let begin = {
         let progress = job.status.lock();
-        (progress.map.clone(), progress.direction)
+        Retrace::begin(progress.map.clone(), progress.direction, agreed, log)
     };
-    if !map.translates() {
-        return Ok(Reached { at: end, begins_segment: false });
-    }
-    let whole = map.clone();
-    let announced: Vec<_> = map.cut_off(direction, agreed).into_iter().map(|segment| segment.begins(direction)).collect();
-    let mut announced = announced.into_iter().peekable();
-    // Without a segment the mirror has written nothing here.
-    let Some(from) = map.follower(direction, agreed) else { return Ok(Reached { at: agreed, begins_segment: false }) };
-    if end < from {
-        let at = map.leader(direction, end).unwrap_or(0);
-        map.cut_off(direction, at);
-        job.status.lock().map = map;
-        return Ok(Reached { at, begins_segment: false });
-    }
+    let (mut retrace, offsets) = match begin {
+        Begin::Known(map, reached) => {
+            job.status.lock().map = map;
+            return Ok(reached);
+        }
+        Begin::Read(retrace, offsets) => (retrace, offsets),
+    };
     let producer_id = job.producer_id();
-    // Where the next batch belongs on the leader and on the follower, if it goes on as the one before.
-    let (mut at, mut next) = (agreed, from);
-    let (mut is_known, mut others) = (from >= follower_start, None);
-    let walked = visit(&job.follower, job.partition, from.max(follower_start)..end, |batch| {
-        let ours = batch.producer_id() == producer_id && !batch.is_control();
-        let there = batch.base_offset();
-        if !ours && !holes::is_marker(batch) {
-            others.get_or_insert(there);
-            return;
-        }
-        if !is_known {
-            // What comes before is deleted. Whether it was as the map has it, the comparison of the records says.
-            (at, next) = (whole.leader(direction, there).unwrap_or(at), there);
-            is_known = true;
-        }
-        let gap = behind_gaps(&mut announced, there).filter(|leader| *leader > at);
-        if let Some(leader) = gap {
-            at = leader;
-            map.begin(direction, at, next);
-        }
-        if there != next {
-            map.begin(direction, at, there);
-        }
-        let count = i64::from(batch.last_offset_delta()) + 1;
-        (at, next) = (at + count, there + count);
+    let walked = visit(&job.follower, job.partition, offsets, |batch| {
+        let first = batch.base_offset();
+        let is_ours = batch.producer_id() == producer_id && !batch.is_control() || holes::is_marker(batch);
+        retrace.batch(&retrace::Found { offsets: first..first + i64::from(batch.last_offset_delta()) + 1, is_ours });
     });
     walked
         .await
         .map_err(|error| if error.is_retriable() { Handback::Again(error.to_string()) } else { Handback::Failed(error.to_string()) })?;
+    let Retraced { map, reached, others } = retrace.end(end);
     let turned = context.state.as_ref().is_some_and(|state| state.term < job.term);
     if let Some(others) = others.filter(|_| turned) {
         return Err(Handback::Diverged(format!(
@@ -368,29 +332,10 @@ async fn retrace(job: &PartitionJob, context: &SettleContext, agreed: i64, log: 
             job.topic_partition(),
         )));
     }
-    let gap = behind_gaps(&mut announced, end).filter(|leader| *leader > at);
-    if let Some(leader) = gap {
-        at = leader;
-        map.begin(direction, at, next);
-    }
-    if end != next {
-        map.begin(direction, at, end);
-    }
-    let begins_segment = gap.is_some() || end != next;
     let mut progress = job.status.lock();
     progress.unsaved |= progress.map != map;
     progress.map = map;
-    Ok(Reached { at, begins_segment })
-}
-
-/// Takes the announced segments (first offsets on the leader and the follower) that begin at this offset of the follower or before, and gives where the
-/// last of them begins on the leader: a segment behind a gap of the leader's is kept before anything of it is written.
-fn behind_gaps(announced: &mut Peekable<std::vec::IntoIter<(i64, i64)>>, follower: i64) -> Option<i64> {
-    let mut end = None;
-    while let Some((leader, _)) = announced.next_if(|(_, there)| *there <= follower) {
-        end = Some(leader);
-    }
-    end
+    Ok(reached)
 }
 
 /// The follower's log end and the sequence with which the mirror's producer id goes on, in accord: the last sequence is the same before and after

@@ -27,7 +27,7 @@ use serde::Serialize;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::partition::{Direction, Progress};
+use crate::partition::{Direction, NotCopied, Progress};
 use crate::shards::Owned;
 use crate::state::{Changes, GroupPartition, GroupStates, State, Written};
 
@@ -107,10 +107,11 @@ pub struct GroupReport {
 
 impl GroupReport {
     /// What failed, the pass itself or an offset, and for each why.
-    pub fn left(&self) -> Vec<(String, String)> {
+    pub fn left(&self) -> Vec<NotCopied> {
         let offsets = self.offsets.iter().filter(|offset| offset.state == OffsetState::Refused);
-        let offsets = offsets.map(|offset| (offset.to_string(), offset.reason.clone().unwrap_or_default()));
-        self.error.iter().map(|error| ("all groups".to_owned(), error.clone())).chain(offsets).collect()
+        let offsets = offsets.map(|offset| NotCopied { what: offset.to_string(), reason: offset.reason.clone().unwrap_or_default() });
+        let error = self.error.iter().map(|error| NotCopied { what: "all groups".to_owned(), reason: error.clone() });
+        error.chain(offsets).collect()
     }
 }
 

@@ -33,6 +33,15 @@ impl Handback {
     }
 }
 
+/// Something that was not copied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotCopied {
+    /// A topic, a partition as `TOPIC-PARTITION`, or the offset of a group, for people.
+    pub what: String,
+    /// Why it was not copied.
+    pub reason: String,
+}
+
 /// Records of the leader that cannot be copied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {

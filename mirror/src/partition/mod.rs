@@ -20,7 +20,7 @@ mod side;
 mod skipped;
 mod status;
 
-pub use handback::{Handback, Refusal};
+pub use handback::{Handback, NotCopied, Refusal};
 pub use leadership::Leadership;
 pub use offsets::{Direction, OffsetMap, Segment};
 pub use producer_id::producer_id;

@@ -34,10 +34,10 @@ pub(crate) fn given_up(mirror: &str, partition: &TopicPartition) {
 pub(crate) fn partitions<'a>(mirror: &str, partitions: impl Iterator<Item = (&'a TopicPartition, Progress)>) {
     let mut phases = [0_u32; Phase::ALL.len()];
     let mut segments = 0;
-    for (partition, known) in partitions {
-        lag(mirror, partition, &known);
-        segments += known.map.segments().len();
-        phases[Phase::ALL.iter().position(|phase| *phase == known.phase).unwrap_or_default()] += 1;
+    for (partition, progress) in partitions {
+        lag(mirror, partition, &progress);
+        segments += progress.map.segments().len();
+        phases[Phase::ALL.iter().position(|phase| *phase == progress.phase).unwrap_or_default()] += 1;
     }
     gauge!(SEGMENTS, "mirror" => mirror.to_owned()).set(segments as f64);
     for (phase, count) in Phase::ALL.iter().zip(phases) {
@@ -45,10 +45,10 @@ pub(crate) fn partitions<'a>(mirror: &str, partitions: impl Iterator<Item = (&'a
     }
 }
 
-fn lag(mirror: &str, partition: &TopicPartition, known: &Progress) {
+fn lag(mirror: &str, partition: &TopicPartition, progress: &Progress) {
     let labels = [("mirror", mirror.to_owned()), ("topic", partition.topic.to_string()), ("partition", partition.partition.to_string())];
-    gauge!(LAG_RECORDS, &labels).set(known.lag() as f64);
-    gauge!(LAG_SECONDS, &labels).set(known.behind_since.map_or(0.0, |since| since.elapsed().as_secs_f64()));
+    gauge!(LAG_RECORDS, &labels).set(progress.lag() as f64);
+    gauge!(LAG_SECONDS, &labels).set(progress.behind_since.map_or(0.0, |since| since.elapsed().as_secs_f64()));
 }
 
 /// How long the process may still write without a word from the coordinator.

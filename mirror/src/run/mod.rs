@@ -60,7 +60,7 @@ use crate::groups::{self, CopiedTopic, GroupPassResult, Work};
 use crate::messages;
 use crate::overview::Overview;
 use crate::own_topics::state_topic;
-use crate::partition::{Handback, Phase, Progress, Refusal, Shard, Status};
+use crate::partition::{Handback, NotCopied, Phase, Progress, Refusal, Shard, Status};
 use crate::shards::{Change, HANDED_OVER, Handover, Member, Owned};
 use crate::state::{State, StateError};
 use crate::topics::pass::{LogStart, Pass, TopicPassResult, is_accepted, sides};
@@ -85,10 +85,10 @@ pub struct Options {
 pub struct Outcome {
     /// How many partitions were being copied, or had reached their leader's end.
     pub copied: usize,
-    /// The partitions that were not copied, and for each why; partition -1 is a topic as a whole.
-    pub left: Vec<(TopicPartition, String)>,
-    /// The offsets of groups that were not written, and for each why.
-    pub groups_left: Vec<(String, String)>,
+    /// The topics and partitions that were not copied, in order.
+    pub left: Vec<NotCopied>,
+    /// The offsets of groups that were not written.
+    pub groups_left: Vec<NotCopied>,
 }
 
 /// A mirror at work. What waits for a broker is in one of its tasks; the loop never waits for anything but for one of them to say something.
@@ -361,14 +361,13 @@ impl Run {
             self.passes.complete = passed.complete;
             self.passes.plans = Some(passed.plans.into());
             self.passes.forgotten.extend(passed.forgotten);
-            let refused: BTreeMap<_, _> = passed.refused.into_iter().collect();
-            for (topic, reason) in &refused {
+            for (topic, reason) in &passed.refused {
                 // It is said once, and tried again with each pass.
                 if self.passes.refused.get(topic) != Some(reason) {
                     tell!(messages::TOPIC_REFUSED, mirror = &*self.mirror.name, topic = &**topic, reason);
                 }
             }
-            self.passes.refused = refused;
+            self.passes.refused = passed.refused;
             self.take_in_all(now);
             self.drop_deleted();
         }
@@ -643,7 +642,7 @@ impl Run {
     }
 
     /// With `once`: the groups' offsets, now that the records before them are there. Says which are not written, and why.
-    async fn sync_groups_once(&mut self) -> Vec<(String, String)> {
+    async fn sync_groups_once(&mut self) -> Vec<NotCopied> {
         if !self.options.once {
             return Vec::new();
         }
@@ -698,19 +697,23 @@ impl Run {
         if let Some(member) = self.shards.member.take() {
             member.leave().await;
         }
-        let mut outcome = Outcome::default();
+        // Of a topic as a whole comes before its partitions.
+        let mut left: BTreeMap<(&Arc<str>, Option<i32>), String> =
+            self.passes.refused.iter().map(|(topic, reason)| ((topic, None), reason.clone())).collect();
+        let mut copied = 0;
         for (partition, entry) in &self.entries {
             let progress = entry.status.lock();
             match &progress.reason {
                 Some(reason) if progress.phase != Phase::Copying && progress.phase != Phase::Waiting => {
-                    outcome.left.push((partition.clone(), reason.clone()));
+                    left.insert((&partition.topic, Some(partition.partition)), reason.clone());
                 }
-                _ => outcome.copied += 1,
+                _ => copied += 1,
             }
         }
-        outcome.left.extend(self.passes.refused.iter().map(|(topic, reason)| (TopicPartition::new(topic.clone(), -1), reason.clone())));
-        outcome.left.sort_by(|one, other| one.0.cmp(&other.0));
-        outcome
+        let what =
+            |topic: &str, partition: Option<i32>| partition.map_or_else(|| topic.to_owned(), |partition| format!("{topic}-{partition}"));
+        let left = left.into_iter().map(|((topic, partition), reason)| NotCopied { what: what(topic, partition), reason }).collect();
+        Outcome { copied, left, groups_left: Vec::new() }
     }
 }
 

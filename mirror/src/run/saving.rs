@@ -6,7 +6,7 @@ use kferry_wire::client::TopicPartition;
 
 use super::entry::PartitionEntry;
 use crate::partition::{Phase, Shard};
-use crate::state::{State, StateError};
+use crate::state::{State, StateError, Unsaved};
 
 /// Keeps what has changed of the partitions of those shards that `may` allows, as long as it goes on allowing them.
 pub(super) fn save(
@@ -14,7 +14,7 @@ pub(super) fn save(
     state: &State,
     may: fn(&Shard) -> bool,
 ) -> impl Future<Output = Result<(), StateError>> + Send + use<> {
-    let (mut states, mut of) = (Vec::new(), Vec::new());
+    let (mut unsaved, mut of) = (Vec::new(), Vec::new());
     for (partition, entry) in entries.iter().filter(|(_, entry)| may(&entry.shard)) {
         let mut progress = entry.status.lock();
         // While a partition is filled up or looked at for the first time nothing is agreed yet.
@@ -25,13 +25,13 @@ pub(super) fn save(
         progress.forget_before_log_starts();
         let to_keep = entry.to_keep(partition, &progress, state);
         if state.partition(partition).as_ref() != Some(&to_keep) || progress.map.segments() != state.segments(partition) {
-            states.push((partition.clone(), to_keep, entry.status.clone()));
+            unsaved.push(Unsaved { partition: partition.clone(), state: to_keep, status: entry.status.clone() });
             of.push((entry.status.clone(), entry.shard.clone()));
         }
     }
     let state = state.clone();
     async move {
-        let saved = state.save(states, || of.iter().all(|(_, shard)| may(shard))).await;
+        let saved = state.save(unsaved, || of.iter().all(|(_, shard)| may(shard))).await;
         if saved.is_err() {
             for (status, _) in &of {
                 status.lock().unsaved = true;

@@ -44,6 +44,15 @@ pub struct Copied<'c> {
     pub groups: [BTreeSet<String>; 2],
 }
 
+/// A binding of which something has to be said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExplainedAcl {
+    /// The binding.
+    pub acl: Acl,
+    /// Why the binding is where it is in an [`AclPlan`], as a sentence for people.
+    pub why: String,
+}
+
 /// What becomes of the source's bindings on the target.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AclPlan {
@@ -54,15 +63,21 @@ pub struct AclPlan {
     /// Bindings for the mirrored topics and groups that only the target has. They are left as they are.
     pub extra: Vec<Acl>,
     /// Bindings about which somebody has to decide, as they would be on the target, and why.
-    pub undecided: Vec<(Acl, String)>,
+    pub undecided: Vec<ExplainedAcl>,
     /// Patterns of the source that become single topics, and why.
-    pub expanded: Vec<(Acl, String)>,
+    pub expanded: Vec<ExplainedAcl>,
     /// Bindings of the source that are not about topics, groups or transactional ids, and why they stay there.
-    pub left_out: Vec<(Acl, &'static str)>,
+    pub left_out: Vec<ExplainedAcl>,
     /// How many bindings of the source are about what this mirror does not copy.
     pub elsewhere: usize,
     /// What of [`Self::add`] denies kferry itself something, unless it is a super user.
     pub against_us: Vec<Acl>,
+}
+
+impl ExplainedAcl {
+    fn new(acl: &Acl, why: impl Into<String>) -> Self {
+        Self { acl: acl.clone(), why: why.into() }
+    }
 }
 
 /// The names of resources that a binding is about.
@@ -170,9 +185,9 @@ impl AclPlan {
                                 Ok(image) => {
                                     let why =
                                         format!("there is no topic {name} on the source, and {image} on the target is something else");
-                                    (literal(acl, image), why)
+                                    ExplainedAcl::new(&literal(acl, image), why)
                                 }
-                                Err(why) => (acl.clone(), why),
+                                Err(why) => ExplainedAcl::new(acl, why),
                             });
                         }
                         (None, None) => {
@@ -193,7 +208,7 @@ impl AclPlan {
                                 is_exact = false;
                                 let covered = images.iter().filter(|(topic, _)| topic.starts_with(prefix));
                                 wanted.extend(covered.map(|(_, image)| literal(acl, image.clone())));
-                                plan.expanded.push((acl.clone(), why));
+                                plan.expanded.push(ExplainedAcl::new(acl, why));
                             }
                             Becomes::Nothing => {
                                 is_exact = false;
@@ -214,7 +229,7 @@ impl AclPlan {
         for acl in source.iter().filter(|acl| acl.resource_type != ResourceType::Topic || !is_known(acl)) {
             plan.other(acl, &principals, &has, copied, &mut wanted);
         }
-        plan.undecided.retain(|(acl, _)| !has.contains(acl));
+        plan.undecided.retain(|undecided| !has.contains(&undecided.acl));
 
         let (present, add) = wanted.iter().cloned().partition(|acl| has.contains(acl));
         (plan.present, plan.add) = (present, add);
@@ -231,7 +246,7 @@ impl AclPlan {
     /// Decides about a binding that is not about topics, or not known. Groups and transactional ids have one name on both clusters.
     fn other(&mut self, acl: &Acl, principals: &BTreeSet<String>, has: &BTreeSet<&Acl>, copied: &Copied<'_>, wanted: &mut BTreeSet<Acl>) {
         if !is_known(acl) {
-            self.undecided.push((acl.clone(), "this kferry does not know all of it: the source's Kafka is newer".to_owned()));
+            self.undecided.push(ExplainedAcl::new(acl, "this kferry does not know all of it: the source's Kafka is newer"));
             return;
         }
         // Somebody who has nothing to do with the copied topics will not come for them.
@@ -250,15 +265,17 @@ impl AclPlan {
                         "on the target it would also cover groups that the source does not have: {}; if it may, add it there, or one for fewer groups",
                         listed(&foreign)
                     );
-                    self.undecided.push((acl.clone(), why));
+                    self.undecided.push(ExplainedAcl::new(acl, why));
                 }
             }
             (ResourceType::TransactionalId, _) if concerns_us => drop(wanted.insert(acl.clone())),
             (ResourceType::Cluster, _) if acl.operation == Operation::IdempotentWrite && concerns_us => drop(wanted.insert(acl.clone())),
             (ResourceType::Topic | ResourceType::Group | ResourceType::TransactionalId, _) => self.elsewhere += 1,
-            (ResourceType::Cluster, _) => self.left_out.push((acl.clone(), "it is about all of a cluster, not about what is copied")),
+            (ResourceType::Cluster, _) => {
+                self.left_out.push(ExplainedAcl::new(acl, "it is about all of a cluster, not about what is copied"))
+            }
             (ResourceType::DelegationToken | ResourceType::User, _) => {
-                self.left_out.push((acl.clone(), "delegation tokens are those of one cluster"));
+                self.left_out.push(ExplainedAcl::new(acl, "delegation tokens are those of one cluster"));
             }
             (ResourceType::Other(_), _) => unreachable!("it is not known"),
         }
@@ -432,7 +449,7 @@ mod tests {
         assert_eq!(plan(&source, &[], [TOPICS, &[]], [&[], &[]]).add, expected);
         // What only the target has is not a copy.
         let theirs = plan(&source, &[], [TOPICS, &["bill.later"]], [&[], &[]]);
-        assert!(theirs.add.is_empty() && theirs.undecided[0].0 == expected[0], "{theirs:?}");
+        assert!(theirs.add.is_empty() && theirs.undecided[0].acl == expected[0], "{theirs:?}");
         let again = plan(&source, &expected, [TOPICS, &[]], [&[], &[]]);
         assert!(again.add.is_empty() && again.present == expected && again.extra.is_empty(), "{again:?}");
     }
@@ -446,14 +463,14 @@ mod tests {
             if expected.is_empty() {
                 // `bill.a` does not end as `pay.a` does behind `pa`.
                 assert_eq!(plan.add, [allow("a", "bill.a"), allow("a", "bill.b")], "{source}");
-                assert!(plan.expanded[0].1.contains("no common beginning"), "{plan:?}");
+                assert!(plan.expanded[0].why.contains("no common beginning"), "{plan:?}");
             } else {
                 assert_eq!(plan.add, [allow("a", expected)], "{source}");
             }
         }
         let foreign = with("pay.+", &["bill.a", "bill.theirs"]);
         assert_eq!(foreign.add, [allow("a", "bill.a"), allow("a", "bill.b")]);
-        assert!(foreign.expanded[0].1.ends_with("on the source: bill.theirs"), "{foreign:?}");
+        assert!(foreign.expanded[0].why.ends_with("on the source: bill.theirs"), "{foreign:?}");
         let wildcard = with("*", there);
         assert_eq!(wildcard.add, [allow("a", "bill.a"), allow("a", "bill.b"), allow("a", "orders")]);
         let nothing = with("other+", there);
@@ -481,7 +498,7 @@ mod tests {
         let source = [allow("a", "pay.+"), deny("a", "pay.secret.+")];
         let with_later = plan(&source, &[], [TOPICS, &[]], [&[], &[]]);
         assert_eq!(with_later.add, [allow("a", "bill.a"), allow("a", "bill.b")]);
-        assert!(with_later.expanded[0].1.contains("denied"), "{with_later:?}");
+        assert!(with_later.expanded[0].why.contains("denied"), "{with_later:?}");
         let known = plan(&source, &[], [&["pay.a", "pay.secret.x"], &[]], [&[], &[]]);
         assert_eq!(known.add, [allow("a", "bill.+"), deny("a", "bill.secret.+")]);
     }
@@ -507,7 +524,7 @@ mod tests {
         expected.sort();
         assert_eq!(found.add, expected);
         assert_eq!(found.elsewhere, 2);
-        let [(acl, why)] = &found.undecided[..] else { panic!("{found:?}") };
+        let [ExplainedAcl { acl, why }] = &found.undecided[..] else { panic!("{found:?}") };
         assert!(*acl == group("a", "*") && why.contains("theirs;"), "{why}");
         // Somebody has decided.
         let decided = plan(&source, &[group("a", "*")], [TOPICS, &[]], [&["readers"], &["readers", "theirs"]]);
@@ -535,8 +552,8 @@ mod tests {
         let target = [allow("b", "orders"), deny("b", "bill.a"), allow("b", "mine"), allow("c", "bi+")];
         let plan = plan(&source, &target, [TOPICS, &["orders"]], [&[], &[]]);
         assert_eq!(plan.add, [allow("a", "orders"), cluster(Operation::IdempotentWrite)]);
-        assert_eq!(plan.left_out.iter().map(|(acl, _)| acl.clone()).collect::<Vec<_>>(), [cluster(Operation::Alter), token]);
-        assert_eq!(plan.undecided.iter().map(|(acl, _)| acl.clone()).collect::<Vec<_>>(), [bad, newer]);
+        assert_eq!(plan.left_out.iter().map(|left| left.acl.clone()).collect::<Vec<_>>(), [cluster(Operation::Alter), token]);
+        assert_eq!(plan.undecided.iter().map(|undecided| undecided.acl.clone()).collect::<Vec<_>>(), [bad, newer]);
         assert_eq!(plan.extra, [allow("c", "bi+"), deny("b", "bill.a"), allow("b", "orders")]);
     }
 

@@ -103,6 +103,16 @@ fn record(key: &impl Serialize, value: Option<Bytes>) -> Record {
     Record { offset: 0, timestamp: jiff::Timestamp::now().as_millisecond(), key: Some(json(key)), value, headers: Vec::new() }
 }
 
+/// What is to be kept of a partition.
+pub(crate) struct Unsaved {
+    /// The partition, by its topic's name on the source.
+    pub(crate) partition: TopicPartition,
+    /// How far the copy is, and who leads.
+    pub(crate) state: PartitionState,
+    /// Has the map of the partition's offsets at the moment of writing.
+    pub(crate) status: Arc<Status>,
+}
+
 /// The mirror's state: what its topic says, and the way to change that. Clones share it.
 #[derive(Clone)]
 pub struct State {
@@ -246,30 +256,21 @@ impl State {
     /// # Errors
     /// [`StateError::Append`] of one of the shards. What is in the topic then may be a part, and is read by [`refresh`](Self::refresh); saving it again
     /// mends it.
-    pub async fn save(
-        &self,
-        states: Vec<(TopicPartition, PartitionState, Arc<Status>)>,
-        may_write: impl Fn() -> bool,
-    ) -> Result<(), StateError> {
+    pub(crate) async fn save(&self, unsaved: Vec<Unsaved>, may_write: impl Fn() -> bool) -> Result<(), StateError> {
         let mut shards: BTreeMap<i32, Vec<_>> = BTreeMap::new();
-        for state in states {
-            shards.entry(self.shard(&state.0)).or_default().push(state);
+        for unsaved in unsaved {
+            shards.entry(self.shard(&unsaved.partition)).or_default().push(unsaved);
         }
-        let saves = shards.into_iter().map(|(shard, states)| self.save_shard(shard, states, &may_write));
+        let saves = shards.into_iter().map(|(shard, unsaved)| self.save_shard(shard, unsaved, &may_write));
         join_all(saves).await.into_iter().collect::<Result<Vec<()>, _>>()?;
         Ok(())
     }
 
-    async fn save_shard(
-        &self,
-        shard: i32,
-        states: Vec<(TopicPartition, PartitionState, Arc<Status>)>,
-        may_write: &impl Fn() -> bool,
-    ) -> Result<(), AppendError> {
+    async fn save_shard(&self, shard: i32, unsaved: Vec<Unsaved>, may_write: &impl Fn() -> bool) -> Result<(), AppendError> {
         let _turn = self.positions[shard as usize].lock().await;
         let mut records = Vec::new();
-        let maps: Vec<_> = states.iter().map(|(_, _, status)| status.lock().map.clone()).collect();
-        for ((partition, state, _), map) in states.iter().zip(&maps) {
+        let maps: Vec<_> = unsaved.iter().map(|unsaved| unsaved.status.lock().map.clone()).collect();
+        for (Unsaved { partition, state, .. }, map) in unsaved.iter().zip(&maps) {
             let (kept, segments) = (self.segments(partition), map.segments());
             let find = |among: &[Segment], source| among.binary_search_by_key(&source, |segment| segment.source).ok();
             let is_kept = |segment: &&Segment| find(&kept, segment.source).is_some_and(|at| kept[at] == **segment);
@@ -281,7 +282,7 @@ impl State {
         }
         self.append(shard, records, may_write).await?;
         let mut content = self.content();
-        for ((partition, state, _), map) in states.into_iter().zip(maps) {
+        for (Unsaved { partition, state, .. }, map) in unsaved.into_iter().zip(maps) {
             let segments: BTreeMap<_, _> = map.segments().iter().map(|segment| (segment.source, segment.target)).collect();
             put(&mut content.segments, partition.clone(), Some(segments).filter(|segments| !segments.is_empty()));
             content.partitions.insert(partition, state);

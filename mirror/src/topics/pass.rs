@@ -3,7 +3,7 @@
 //! It is a task of its own, so a cluster that is slow to answer holds up nothing that is being copied. What is about a whole topic is done by the
 //! process that has the shard of its partition 0.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::messages;
 use crate::overview::Overview;
 use crate::partition::{OffsetMap, Phase, Side, Skipped, Status};
 use crate::shards::Owned;
-use crate::state::{PartitionState, State, StateError};
+use crate::state::{PartitionState, State, StateError, Unsaved};
 
 /// How long a pass waits until the brokers know a topic that it has created or grown.
 const KNOWN: Duration = Duration::from_secs(5);
@@ -57,8 +57,8 @@ pub(crate) struct TopicPassResult {
     pub(crate) clusters: (Cluster, Cluster),
     /// The plans of all topics that the file selects.
     pub(crate) plans: Vec<TopicPlan>,
-    /// The topics of this process that cannot be copied at all, and for each why.
-    pub(crate) refused: Vec<(Arc<str>, String)>,
+    /// The topics of this process that cannot be copied at all, by their names on the source, and for each why.
+    pub(crate) refused: BTreeMap<Arc<str>, String>,
     /// Whether no topic of this process had to be created or grown.
     pub(crate) complete: bool,
     /// Partitions that `--accept` names, of which this pass has forgotten what was kept.
@@ -98,7 +98,7 @@ impl Pass {
         };
         self.state.refresh().await?;
         let plans = plan::plan(&self.mirror, &mut source, &mut target, |topic| self.state.leader(topic)).await?;
-        let (mut refused, mut complete) = (Vec::new(), true);
+        let (mut refused, mut complete) = (BTreeMap::new(), true);
         for plan in &plans {
             let mine = self.owned.of(&TopicPartition::new(plan.topic.clone(), 0)).is_some_and(|shard| shard.may_write());
             if !mine {
@@ -107,7 +107,7 @@ impl Pass {
             let direction = plan.direction(&self.mirror);
             let (_, follower) = direction.leader_first((&plan.topic, &mut source), (&plan.target, &mut target));
             if let Some(error) = &plan.error {
-                refused.push((plan.topic.clone(), error.clone()));
+                refused.insert(plan.topic.clone(), error.clone());
             } else if plan.action != Action::Nothing {
                 let padded = self.mirror.offsets == Offsets::Preserve
                     && matches!(plan.action, Action::Create { .. })
@@ -120,7 +120,7 @@ impl Pass {
                     }
                     Err(error) => {
                         let reason = format!("{} on {} cannot be created or grown: {error}", follower.0, follower.1.name());
-                        refused.push((plan.topic.clone(), reason));
+                        refused.insert(plan.topic.clone(), reason);
                     }
                 }
             } else if let Some(policy) = plan::awaits_compaction(plan)
@@ -138,7 +138,7 @@ impl Pass {
     /// Forgets what was kept of the partitions that `--accept` names, and gives those. Of a topic that is still the same one stay the offsets that were
     /// left out, and the map of its offsets: a comparison of the whole needs both.
     async fn forget(&self, plans: &[TopicPlan]) -> Result<Vec<TopicPartition>, StateError> {
-        let (mut states, mut forgotten, mut shards) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut unsaved, mut forgotten, mut shards) = (Vec::new(), Vec::new(), Vec::new());
         for plan in plans {
             for partition in (0..plan.partitions).map(|partition| TopicPartition::new(plan.topic.clone(), partition)) {
                 let Some(shard) = self.owned.of(&partition) else { continue };
@@ -161,11 +161,11 @@ impl Pass {
                 };
                 let of_map = Status::default();
                 of_map.lock().map = map;
-                states.push((partition, state, Arc::new(of_map)));
+                unsaved.push(Unsaved { partition, state, status: Arc::new(of_map) });
                 shards.push(shard);
             }
         }
-        self.state.save(states, || shards.iter().all(|shard| shard.may_write())).await?;
+        self.state.save(unsaved, || shards.iter().all(|shard| shard.may_write())).await?;
         Ok(forgotten)
     }
 

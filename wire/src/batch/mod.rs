@@ -212,6 +212,9 @@ impl Entry {
     }
 
     /// Compares the stored CRC with the bytes.
+    ///
+    /// # Errors
+    /// [`BatchError`]: they differ.
     pub fn check(&self) -> Result<(), BatchError> {
         match self {
             Self::Batch(batch) => batch.check(),
@@ -220,6 +223,9 @@ impl Entry {
     }
 
     /// The records: see [`Batch::records`] and [`OldMessages::records`].
+    ///
+    /// # Errors
+    /// [`BatchError`]: they are not readable, or are more than `max_bytes` without their compression.
     pub fn records(&self, max_bytes: usize) -> Result<Vec<Record>, BatchError> {
         match self {
             Self::Batch(batch) => batch.records(max_bytes),

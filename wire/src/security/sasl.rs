@@ -179,6 +179,9 @@ fn step(session: &mut Session, input: Option<&[u8]>) -> Result<(Vec<u8>, bool), 
 }
 
 /// Reads the token as it is now: whoever keeps it fresh replaces the file.
+///
+/// # Errors
+/// [`SaslError`]: the file cannot be read, or what it has is no token.
 pub fn token(path: &Path) -> Result<String, SaslError> {
     let text = std::fs::read_to_string(path).map_err(|source| SecretError::File { path: path.to_owned(), source })?;
     let token = text.trim();
