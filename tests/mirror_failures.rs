@@ -3,7 +3,7 @@
 //! The tests share two clusters and run side by side, each with topics and a mirror process of its own. Only the one that kills brokers has its own.
 
 use std::fs;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -123,17 +123,177 @@ fn records_that_are_gone_before_they_were_copied() -> Result<()> {
     source.produce("lost.records", &records(0, 100, "second"))?;
     source.delete_records("lost.records", 0, 150)?;
     source.produce("lost.none", &records(0, 100, "second"))?;
-    stops(&mut mirror, &["lost.records-0", "100 to 149", "begins at 150", "on_error"])?;
+    stops(&mut mirror, &["lost.records-0", "100 to 149", "begins at 150", "on_lost"])?;
     identical(source, target, "lost.none")?;
     ensure!(target.log_ends("lost.records")? == [100], "something was written");
-    mirror.write(source, target, &lines_of("lost", "on_error = 'skip'"))?;
-    mirror.copy().context("with skip")?;
+    mirror.write(source, target, &lines_of("lost", "on_lost = 'follow'"))?;
+    mirror.copy().context("with follow")?;
+    says(&mirror, &["deleted offsets before they were copied", "lost.records-0", "offset=100", "count=50"])?;
     identical(source, target, "lost.records")?;
     ensure!(target.log_starts("lost.records")? == [150], "the log starts at {:?}", target.log_starts("lost.records")?);
     source.produce("lost.records", &records(0, 100, "third"))?;
     mirror.write(source, target, &lines_of("lost", "on_error = 'fail'"))?;
     mirror.copy().context("afterwards")?;
     identical(source, target, "lost.records")
+}
+
+/// Retention is faster than the mirror, but nothing was copied yet: there is only padding, which is made longer.
+#[test]
+fn a_log_start_that_moves_on_before_anything_was_copied() -> Result<()> {
+    let (source, target) = CLUSTERS.started()?;
+    source.create_topic("early.records", 1, &[])?;
+    let mut mirror = mirror_of(source, target, "early", "")?;
+    for (round, start) in [100, 200, 300].into_iter().enumerate() {
+        source.produce("early.records", &records(0, 100, "gone"))?;
+        source.delete_records("early.records", 0, start)?;
+        mirror.copy().with_context(|| format!("round {round}"))?;
+        let (starts, ends) = (target.log_starts("early.records")?, target.log_ends("early.records")?);
+        ensure!((&starts[..], &ends[..]) == (&[start], &[start]), "round {round}: the copy is from {starts:?} to {ends:?}");
+    }
+    source.produce("early.records", &records(0, 100, "copied"))?;
+    mirror.copy().context("with records")?;
+    identical(source, target, "early.records")?;
+    // From now on something would be missing.
+    source.produce("early.records", &records(0, 100, "lost"))?;
+    source.delete_records("early.records", 0, 450)?;
+    stops(&mut mirror, &["early.records-0", "400 to 449", "on_lost"])
+}
+
+fn alter(cluster: &Cluster, topic: &str, change: &[&str]) -> Result<String> {
+    let servers = cluster.bootstrap_servers(Listener::Plaintext)?;
+    let topic = ["--bootstrap-server", &servers, "--alter", "--entity-type", "topics", "--entity-name", topic];
+    cluster.tool("kafka.admin.ConfigCommand", &[&topic[..], change].concat())
+}
+
+/// Settings of a topic as the cluster has them, those of the topic itself.
+fn settings(cluster: &Cluster, topic: &str) -> Result<String> {
+    let servers = cluster.bootstrap_servers(Listener::Plaintext)?;
+    let of = ["--bootstrap-server", &servers, "--describe", "--entity-type", "topics", "--entity-name", topic];
+    cluster.tool("kafka.admin.ConfigCommand", &of)
+}
+
+fn has(cluster: &Cluster, topic: &str, setting: &str) -> Result<()> {
+    let settings = settings(cluster, topic)?;
+    ensure!(settings.contains(&format!(" {setting} ")), "no {setting} in {settings}");
+    Ok(())
+}
+
+#[test]
+fn settings_follow_the_leaders() -> Result<()> {
+    /// They are asked for each minute.
+    const ASKED: Duration = Duration::from_secs(90);
+    let (source, target) = CLUSTERS.started()?;
+    let topic = "set.topic";
+    source.create_topic(topic, 1, &[("segment.ms", "3600000")])?;
+    source.produce(topic, &records(0, 50, "small"))?;
+    let mut mirror = mirror_of(source, target, "set", "[mirrors.topic_config]\n'retention.bytes' = '1000000000'")?;
+    mirror.copy()?;
+    // What would delete the copy is the source's, although the source has only its cluster's default.
+    has(target, topic, "retention.ms=604800000")?;
+    says(&mirror, &["keeps less than the leader", "retention.bytes = 1000000000"])?;
+
+    alter(source, topic, &["--add-config", "max.message.bytes=2000000,retention.ms=-1"])?;
+    let large = Record { value: Some(vec![b'x'; 1_500_000]), ..Record::new("large", "") };
+    let settings_of_large = [("message.max.bytes", "2000000"), ("batch.size", "2000000")];
+    source.produce_with(topic, &[large.to_partition(0)], &settings_of_large)?;
+    mirror.copy().context("a larger record")?;
+    identical(source, target, topic)?;
+    has(target, topic, "retention.ms=-1")?;
+    has(target, topic, "retention.bytes=1000000000")?;
+
+    let running = mirror.start(&[])?;
+    comes(LIMIT, &mirror, || says(&mirror, &["partition=set.topic-0", "compared"]))?;
+    alter(source, topic, &["--add-config", "retention.ms=86400000", "--delete-config", "segment.ms"])?;
+    comes(ASKED, &mirror, || has(target, topic, "retention.ms=86400000"))?;
+    let gone = settings(target, topic)?;
+    ensure!(!gone.contains("segment.ms=3600000"), "what the source sets no more is still there: {gone}");
+    drop(running);
+
+    // Without it only a word is said.
+    mirror.write(source, target, &lines_of("set", "sync_topic_configs = false"))?;
+    alter(target, topic, &["--add-config", "retention.ms=3600000"])?;
+    mirror.copy().context("without following")?;
+    says(&mirror, &["keeps less than the leader", "retention.ms = 3600000"])?;
+    has(target, topic, "retention.ms=3600000")
+}
+
+/// Two names become one: nothing is written where it would be mixed, and the topic that was there first goes on.
+#[test]
+fn names_that_become_one_are_refused() -> Result<()> {
+    let (source, target) = CLUSTERS.started()?;
+    for offsets in ["preserve", "translate"] {
+        let rename = format!("offsets = '{offsets}'\n[[mirrors.rename_regex]]\nmatch = '{offsets}\\.(.)-.*'\nto = '{offsets}.$1.one'");
+        let name = |topic: &str| format!("{offsets}.{topic}");
+        for topic in ["a-1", "a-2", "b-1"] {
+            source.create_topic(&name(topic), 1, &[])?;
+            source.produce(&name(topic), &records(0, 20, topic))?;
+        }
+        let mut mirror = mirror_of(source, target, offsets, &rename)?;
+        for topic in ["a-1", "a-2"] {
+            stops(&mut mirror, &[&format!("partition={:?} ", name(topic)), &name("a-1"), &name("a-2"), &name("a.one")])?;
+        }
+        ensure!(!target.list_topics()?.contains(&name("a.one")), "{offsets}: it was created");
+        ensure!(target.read_all(&name("b.one"))?.len() == 20, "{offsets}: the other one was not copied");
+        source.delete_topic(&name("a-2"))?;
+        mirror.copy().context("one of the two is gone")?;
+
+        // One more comes later, stopped and running.
+        source.create_topic(&name("b-2"), 1, &[])?;
+        source.produce(&name("b-2"), &records(0, 20, "later"))?;
+        source.produce(&name("b-1"), &records(0, 20, "second"))?;
+        stops(&mut mirror, &[&format!("partition={:?} ", name("b-2")), &name("b-1"), &name("b.one")])?;
+        let running = mirror.start(&[])?;
+        source.create_topic(&name("a-3"), 1, &[])?;
+        source.produce(&name("a-3"), &records(0, 20, "later"))?;
+        source.produce(&name("a-1"), &records(0, 20, "second"))?;
+        comes(LIMIT, &mirror, || says(&mirror, &["the topic cannot be copied", &format!("topic={:?}", name("a-3")), &name("a.one")]))?;
+        comes(LIMIT, &mirror, || {
+            for one in ["a", "b"] {
+                let read = target.read_all(&name(&format!("{one}.one")))?;
+                let values: Vec<_> = read.iter().filter_map(|record| record.value.clone()).collect();
+                let expected = source.read_all(&name(&format!("{one}-1")))?;
+                let expected: Vec<_> = expected.iter().filter_map(|record| record.value.clone()).collect();
+                ensure!(values == expected, "{offsets}: {one} has {} records, the source {}", values.len(), expected.len());
+            }
+            Ok(())
+        })?;
+        let partitions = mirror.http("GET", "/partitions")?.body;
+        ensure!(partitions.contains(&name("a-3")) && partitions.contains("would both be"), "/partitions: {partitions}");
+        drop(running);
+    }
+    Ok(())
+}
+
+/// A right that is missing for one topic is that topic's trouble alone.
+#[test]
+fn a_right_that_is_missing_for_one_topic_stops_no_other() -> Result<()> {
+    let (source, target) = CLUSTERS.started()?;
+    target.add_acls(&[
+        Acl::allow(BOB.name, Operation::All, Resource::Topic("*".to_owned())),
+        Acl::allow(BOB.name, Operation::Read, Resource::Group("*".to_owned())),
+        Acl::deny(BOB.name, Operation::AlterConfigs, Resource::Topic("denied.compacted".to_owned())),
+    ])?;
+    source.create_topic("denied.compacted", 1, &[])?;
+    source.create_topic("denied.other", 1, &[])?;
+    for topic in ["denied.compacted", "denied.other"] {
+        source.produce(topic, &records(0, 30, "first"))?;
+    }
+    source.delete_records("denied.compacted", 0, 10)?;
+    alter(source, "denied.compacted", &["--add-config", "cleanup.policy=compact"])?;
+    let mut mirror = Mirror::new_as(BOB, source, target, &lines_of("denied", ""))?;
+    let running = mirror.start(&[])?;
+    comes(LIMIT, &mirror, || says(&mirror, &["cannot go after the leader's", "denied.compacted", "ALTER_CONFIGS"]))?;
+    source.create_topic("denied.later", 1, &[])?;
+    source.produce("denied.later", &records(0, 30, "later"))?;
+    for topic in ["denied.other", "denied.later"] {
+        comes(LIMIT, &mirror, || identical(source, target, topic))?;
+    }
+    comes(LIMIT, &mirror, || {
+        ensure!(target.log_ends("denied.compacted")? == [30], "it is not copied");
+        Ok(())
+    })?;
+    drop(running);
+    stops(&mut mirror, &["partition=\"denied.compacted\" ", "cleanup.policy", "ALTER_CONFIGS"])
 }
 
 /// What was copied is no padding, although the state does not know of it: as after a kill before it was kept.
@@ -150,7 +310,7 @@ fn records_that_are_gone_although_nothing_was_kept() -> Result<()> {
     }
     source.produce("unkept.records", &records(0, 100, "second"))?;
     source.delete_records("unkept.records", 0, 150)?;
-    stops(&mut mirror, &["unkept.records-0", "100 to 149", "begins at 150", "on_error"])?;
+    stops(&mut mirror, &["unkept.records-0", "100 to 149", "begins at 150", "on_lost"])?;
     let logs = mirror.logs()?;
     ensure!(!logs.contains("Mend it"), "it gives advice that cannot help: {logs}");
     let (starts, ends) = (target.log_starts("unkept.records")?, target.log_ends("unkept.records")?);
@@ -178,9 +338,7 @@ fn one_record_is_refused_and_the_others_are_copied() -> Result<()> {
             if on_error == "fail" {
                 stops(&mut mirror, &["fail.refused-0", "offset 17", "MessageTooLarge", "on_error"])?;
                 ensure!(target.log_ends(&topic)? == [LARGE], "the log ends at {:?}", target.log_ends(&topic)?);
-                let servers = target.bootstrap_servers(Listener::Plaintext)?;
-                let alter = ["--bootstrap-server", &servers, "--alter", "--entity-type", "topics", "--entity-name", &topic, "--add-config"];
-                target.tool("kafka.admin.ConfigCommand", &[&alter[..], &["max.message.bytes=100000"]].concat())?;
+                mirror.write(source, target, &lines_of(on_error, "on_error = 'fail'"))?;
                 mirror.copy().context("mended")?;
                 return identical(source, target, &topic);
             }
@@ -353,15 +511,59 @@ fn led_by(cluster: &Cluster, prefix: &str, wanted: impl Fn(i32) -> bool) -> Resu
     bail!("no topic of {prefix} is led by a broker that is wanted");
 }
 
+/// A source of three brokers, of which tests freeze or kill some: one test at a time.
+static MANY: Pair = Pair::new(|| {
+    [
+        Cluster::version("3.9.1").name("many").brokers(3).set("default.replication.factor", "1"),
+        Cluster::version("4.3.0").name("one").first_node_id(11),
+    ]
+});
+static IN_TURN: Mutex<()> = Mutex::new(());
+
+/// A topic without a leader, its only broker being down, is tried again and again; all others are copied, also those that come later.
+#[test]
+fn a_topic_without_a_leader_stops_no_other() -> Result<()> {
+    /// Two minutes without getting on, and the question that is under way then.
+    const GIVEN_UP: Duration = Duration::from_mins(4);
+    let (source, target) = MANY.started()?;
+    let _turn = IN_TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let (down, killed) = led_by(source, "down.a", |_| true)?;
+    let (other, _) = led_by(source, "down.b", |leader| leader != killed)?;
+    for topic in [&down, &other] {
+        source.produce(topic, &records(0, 50, "first"))?;
+    }
+    source.kill(killed)?;
+    let mut once = mirror_of(source, target, "down", "")?;
+    let mut copied_once = once.start(&["--once"])?;
+    let mut mirror = Mirror::named("down2", source, target, &lines_of("down", "[[mirrors.rename_regex]]\nmatch = '(.*)'\nto = '$1.2'"))?;
+    let _running = mirror.start(&[])?;
+    let copied = |topic: &str, on_target: &str| -> Result<()> {
+        let (expected, actual) = (source.log_ends(topic)?, target.log_ends(on_target)?);
+        ensure!(expected == actual, "{topic} ends at {expected:?}, {on_target} at {actual:?}");
+        Ok(())
+    };
+    comes(LIMIT, &mirror, || copied(&other, &format!("{other}.2")))?;
+    let (later, _) = led_by(source, "down.c", |leader| leader != killed)?;
+    source.produce(&later, &records(0, 50, "later"))?;
+    comes(LIMIT, &mirror, || copied(&later, &format!("{later}.2")))?;
+    let status = copied_once.wait(GIVEN_UP)?;
+    let logs = once.logs()?;
+    let told = logs.lines().any(|line| line.contains("not copied") && line.contains(&format!("partition=\"{down}-0\"")));
+    ensure!(status.code() == Some(1) && told, "--once ended with {status:?}: {logs}");
+    let partitions = mirror.http("GET", "/partitions")?.body;
+    ensure!(partitions.contains(r#""phase":"failed""#), "/partitions: {partitions}");
+    let ready = mirror.http("GET", "/readyz")?;
+    ensure!(ready.status == 200 && ready.body.contains("1 partitions stand still"), "/readyz: {} {}", ready.status, ready.body);
+    source.restart(killed)?;
+    comes(LIMIT, &mirror, || copied(&down, &format!("{down}.2")))
+}
+
 /// What a hung broker has in flight takes 40 s to be given up. Only its own partitions wait for that, also when another topic changes its leader.
 #[test]
 fn a_topic_that_turns_leaves_the_others_alone_though_a_broker_hangs() -> Result<()> {
     const PAUSE: Duration = Duration::from_secs(6);
-    let clusters = Cluster::start_all(vec![
-        Cluster::version("3.9.1").name("many").brokers(3).set("default.replication.factor", "1"),
-        Cluster::version("4.3.0").name("one").first_node_id(11),
-    ])?;
-    let [source, target] = &clusters[..] else { bail!("two clusters were asked for") };
+    let (source, target) = MANY.started()?;
+    let _turn = IN_TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let (turned, leader) = led_by(source, "apart.turned", |_| true)?;
     let (hung, hanging) = led_by(source, "apart.hung", |other| other != leader)?;
     let (other, _) = led_by(source, "apart.other", |other| other != hanging)?;

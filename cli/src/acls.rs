@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use kferry_config::Mirror;
-use kferry_mirror::plan::PATIENCE;
+use kferry_mirror::PATIENCE;
 use kferry_mirror::security::acls::{AclPlan, ExplainedAcl};
 use kferry_mirror::security::quotas::QuotaPlan;
 use kferry_mirror::security::users::UserPlan;

@@ -13,11 +13,11 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use kferry_config::{Config, Mirror, is_internal};
+use kferry_mirror::PATIENCE;
 use kferry_mirror::connect_options;
 use kferry_mirror::dead_letters::Letter;
 use kferry_mirror::own_topics::dead_letter_topic;
 use kferry_mirror::partition::{Direction, Side};
-use kferry_mirror::plan::PATIENCE;
 use kferry_mirror::state::{State, StateError};
 use kferry_wire::admin::groups::CommittedOffset;
 use kferry_wire::admin::partitions::Position;

@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use kferry_config::Mirror;
+use kferry_mirror::PATIENCE;
 use kferry_mirror::connect_options;
 use kferry_mirror::partition::{Direction, OffsetMap, Segment};
-use kferry_mirror::plan::PATIENCE;
 use kferry_mirror::state::{State, StateError};
 use kferry_wire::client::{Client, TopicPartition};
 use serde::Serialize;

@@ -2,17 +2,16 @@
 //!
 //! The report goes to standard output, what is in the way and what to know to standard error; `--json` is one object on standard output.
 
-use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
 use indicatif::{HumanBytes, HumanCount};
-use kferry_config::{Cluster, Mirror, collisions};
-use kferry_mirror::plan::{Holes, MirrorPlan, Mode, PATIENCE, TopicForecast};
+use kferry_config::Mirror;
+use kferry_mirror::plan::{Holes, MirrorPlan, Mode, TopicForecast};
+use kferry_mirror::topics::collide::{self, SourceTopics};
 use kferry_mirror::topics::{Action, Drift, Overridden};
-use kferry_wire::client::{Client, Topics};
 use kferry_wire::connection::ConnectOptions;
 use serde::Serialize;
 
@@ -70,22 +69,15 @@ pub(crate) fn run(args: &Args) -> ExitCode {
 
 /// What collides of the topics that there are, where a chosen mirror has to do with it; and which clusters could not be asked.
 async fn clashes(all: &[Arc<Mirror>], chosen: &[Arc<Mirror>]) -> (Vec<Clash>, Vec<String>) {
-    let sources: HashMap<&str, &Arc<Cluster>> = all.iter().map(|mirror| (&*mirror.source.name, &mirror.source)).collect();
-    let asked = sources.into_iter().map(async |(name, cluster)| {
-        let options = ConnectOptions { client_id: "kferry-plan".to_owned(), ..ConnectOptions::default() };
-        let topics = Client::new(Arc::clone(cluster), options).within(PATIENCE).metadata(Topics::All).await;
-        (name, topics.map(|metadata| metadata.topics.into_iter().map(|topic| topic.name.to_string()).collect::<Vec<_>>()))
-    });
-    let (mut topics, mut warnings) = (HashMap::new(), Vec::new());
-    for (name, answer) in join_all(asked).await {
-        match answer {
-            Ok(names) => drop(topics.insert(name, names)),
-            // The plan of its mirror has it as an error.
-            Err(_) if chosen.iter().any(|mirror| *mirror.source.name == *name) => {}
-            Err(error) => warnings.push(format!("whether topics of other mirrors collide with these is not known: {error}")),
-        }
-    }
-    let found = collisions(all, |cluster| topics.get(&*cluster.name).map_or(&[], Vec::as_slice));
+    let options = ConnectOptions { client_id: "kferry-plan".to_owned(), ..ConnectOptions::default() };
+    let topics = collide::source_topics(all, SourceTopics::new(), &options).await;
+    // The plan of a chosen mirror has it as an error.
+    let unknown = topics
+        .iter()
+        .filter(|(name, _)| chosen.iter().all(|mirror| mirror.source.name != **name))
+        .filter_map(|(_, topics)| topics.as_ref().err());
+    let warnings = unknown.map(|error| format!("whether topics of other mirrors collide with these is not known: {error}")).collect();
+    let found = collide::among(all, &topics);
     let found = found
         .iter()
         .map(|collision| Clash { mirrors: [collision.one.mirror.clone(), collision.other.mirror.clone()], message: collision.to_string() });

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::groups::GroupReport;
 use crate::overview::Overview;
-use crate::partition::Phase;
+use crate::partition::{NotCopied, Phase, Progress};
 
 /// The partitions and groups of each mirror of this process, by the mirror's name.
 pub type Mirrors = BTreeMap<Arc<str>, Arc<Overview>>;
@@ -39,7 +39,17 @@ pub async fn serve(listener: TcpListener, metrics: PrometheusHandle, mirrors: Mi
 
 /// Ready when every partition of this process has been looked at: from then on what is behind is lag, and what stands still says why.
 async fn ready(State(mirrors): State<Arc<Mirrors>>) -> Response {
-    let Some((mirror, overview)) = mirrors.iter().find(|(_, overview)| !overview.is_ready()) else { return "ready\n".into_response() };
+    let Some((mirror, overview)) = mirrors.iter().find(|(_, overview)| !overview.is_ready()) else {
+        // Ready means that the process is at work. What it cannot do does not go away by a restart.
+        let trouble = mirrors.iter().filter_map(|(mirror, overview)| {
+            let stands = |progress: &Progress| matches!(progress.phase, Phase::Failed | Phase::Diverged);
+            let stand = overview.rows().iter().filter(|(_, progress)| stands(progress)).count();
+            let topics = overview.topics().len();
+            (topics + stand > 0)
+                .then(|| format!("{mirror}: {topics} topics cannot be copied, {stand} partitions stand still: see /partitions\n"))
+        });
+        return format!("ready\n{}", trouble.collect::<String>()).into_response();
+    };
     let rows = overview.rows();
     let waiting = rows.iter().filter(|(_, progress)| matches!(progress.phase, Phase::Waiting | Phase::Comparing | Phase::Padding)).count();
     let told = if rows.is_empty() {
@@ -64,6 +74,7 @@ fn partitions(mirrors: &Mirrors) -> Value {
                 "leader_log_start": progress.leader_log_start_offset,
                 "leader_end": progress.leader_last_stable_offset,
                 "follower_log_start": progress.follower_log_start_offset,
+                "deleted_on_follower": progress.deleted_on_follower(),
                 "lag_records": progress.lag(),
                 "lag_seconds": progress.behind_since.map_or(0.0, |since| since.elapsed().as_secs_f64()),
                 "skipped": progress.skipped,
@@ -71,7 +82,11 @@ fn partitions(mirrors: &Mirrors) -> Value {
             })
         })
     });
-    json!({ "partitions": rows.collect::<Vec<_>>() })
+    let topics = mirrors.iter().flat_map(|(mirror, overview)| {
+        let row = |topic: NotCopied| json!({ "mirror": &**mirror, "topic": topic.what, "reason": topic.reason });
+        overview.topics().into_iter().map(row)
+    });
+    json!({ "partitions": rows.collect::<Vec<_>>(), "topics": topics.collect::<Vec<_>>() })
 }
 
 /// The report of each mirror's last pass over the groups.

@@ -53,6 +53,9 @@ use std::time::Duration;
 
 use kferry_wire::connection::ConnectOptions;
 
+/// How long a cluster may take to answer a question, retries included, where somebody sits and waits for the answer.
+pub const PATIENCE: Duration = Duration::from_secs(15);
+
 /// How the mirror of this name connects to both clusters.
 pub fn connect_options(mirror: &str) -> ConnectOptions {
     ConnectOptions { client_id: format!("kferry-mirror-{mirror}"), request_timeout: Duration::from_secs(40), ..ConnectOptions::default() }

@@ -16,11 +16,12 @@ use kferry_mirror::metrics;
 use kferry_mirror::overview::Overview;
 use kferry_mirror::partition::NotCopied;
 use kferry_mirror::progress;
-use kferry_mirror::run::{Options, Outcome, Run};
+use kferry_mirror::run::{Options, Outcome, Run, is_stuck};
 use kferry_mirror::shards::Member;
 use kferry_wire::tell;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
@@ -87,7 +88,7 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
         eprintln!("{}", diagnostic::render(&args.config, &text, Severity::Warning, &config.warnings, false));
     }
     let chosen = chosen(&config, &args.mirror)?;
-    let options = Options { once: args.once, accept: args.accept, coalesce: !args.no_coalesce };
+    let options = Options { once: args.once, accept: args.accept, coalesce: !args.no_coalesce, mirrors: config.mirrors.clone().into() };
     let stop = CancellationToken::new();
     let mirrors: Vec<_> = chosen.into_iter().map(|mirror| (mirror, Arc::new(Overview::default()))).collect();
 
@@ -131,6 +132,7 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
 /// One mirror, from the moment that its target can be reached.
 async fn one(mirror: Arc<Mirror>, options: Options, overview: Arc<Overview>, stop: CancellationToken) -> Outcome {
     let mut pause = std::time::Duration::from_secs(1);
+    let since = Instant::now();
     loop {
         let begun = tokio::select! {
             begun = Run::begin(mirror.clone(), options.clone(), overview.clone(), Member::join) => begun,
@@ -138,6 +140,11 @@ async fn one(mirror: Arc<Mirror>, options: Options, overview: Arc<Overview>, sto
         };
         match begun {
             Ok(run) => return run.run(stop).await,
+            // Who waits for the end of a job is told that there is something to mend.
+            Err(error) if options.once && is_stuck(since, Instant::now()) => {
+                let left = vec![NotCopied { what: "all topics".to_owned(), reason: error.to_string() }];
+                return Outcome { left, ..Outcome::default() };
+            }
             Err(error) => tell!(messages::CANNOT_BEGIN, mirror = &*mirror.name, %error),
         }
         tokio::select! {

@@ -23,6 +23,11 @@ kferry_wire::messages! {
         WARN ONE_REPLICA = "created with one replica, by default.replication.factor; replication_factor of the mirror says otherwise";
         WARN TOPICS_UNKNOWN = "the clusters' topics cannot be looked at; it is tried again";
         WARN TOPIC_REFUSED = "the topic cannot be copied";
+        INFO SETTINGS_CHANGED = "the follower's settings go after the leader's";
+        WARN SETTING_NOT_CHANGED = "the follower refuses a setting; it stays as it is";
+        WARN SETTINGS_STAY = "the follower's settings cannot go after the leader's; it is tried again";
+        WARN COPY_AT_RISK = "the follower keeps less than the leader";
+        WARN COPY_DELETED = "the follower has deleted records that the leader still has";
         WARN LOG_START_STAYS = "the follower's log start cannot go after the leader's";
         INFO GONE = "the leader has it no more, or the file does not select it; the follower's is left as it is";
 
@@ -34,6 +39,7 @@ kferry_wire::messages! {
         WARN DIVERGED_BEFORE = "it has diverged before, and is not copied";
         WARN COPIED_AGAIN = "the follower lost records; they are copied again";
         WARN LEFT_OUT = "left out";
+        WARN LOST_ON_LEADER = "the leader deleted offsets before they were copied; it goes on behind them";
 
         // Groups.
         INFO OFFSETS_COPIED = "the groups' offsets are copied";

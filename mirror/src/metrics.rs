@@ -13,10 +13,13 @@ pub(crate) const BATCHES: &str = "kferry_mirror_batches_total";
 pub(crate) const MARKERS: &str = "kferry_mirror_markers_total";
 pub(crate) const COMPARED: &str = "kferry_mirror_compared_records_total";
 pub(crate) const SKIPPED: &str = "kferry_mirror_skipped_records_total";
+pub(crate) const LOST: &str = "kferry_mirror_lost_offsets_total";
 pub(crate) const ERRORS: &str = "kferry_mirror_errors_total";
 pub(crate) const LAG_RECORDS: &str = "kferry_mirror_lag_records";
 pub(crate) const LAG_SECONDS: &str = "kferry_mirror_lag_seconds";
 pub(crate) const SEGMENTS: &str = "kferry_mirror_segments";
+pub(crate) const TOPICS_FAILED: &str = "kferry_mirror_topics_failed";
+pub(crate) const DELETED: &str = "kferry_mirror_deleted_on_follower_offsets";
 pub(crate) const PARTITIONS: &str = "kferry_mirror_partitions";
 pub(crate) const GROUP_OFFSETS: &str = "kferry_mirror_group_offsets";
 pub(crate) const GROUP_COMMITS: &str = "kferry_mirror_group_commits_total";
@@ -41,6 +44,8 @@ pub const GAUGES: &[(&str, &str)] = &[
     (LAG_SECONDS, "Since when the follower lacks something, by mirror, topic and partition"),
     (SEGMENTS, "Segments of the offset maps of this process's partitions, by mirror: where offsets are translated"),
     (PARTITIONS, "Partitions, by mirror and phase"),
+    (TOPICS_FAILED, "Topics that cannot be copied, or whose settings on the follower cannot be the leader's, by mirror"),
+    (DELETED, "Offsets that the follower has deleted and the leader still has, by mirror"),
     (GROUP_OFFSETS, "Offsets that groups have committed in the mirror's topics, by mirror and state"),
     (GROUP_SECONDS, "How long the last look at all groups took, by mirror"),
     (SHARDS, "Shards that this process has, by mirror"),
@@ -55,6 +60,7 @@ pub const COUNTERS: &[(&str, &str)] = &[
     (MARKERS, "Offsets without a record that were filled, by mirror"),
     (COMPARED, "Records compared on both clusters, by mirror"),
     (SKIPPED, "Records left out by on_error, by mirror and topic"),
+    (LOST, "Offsets that the leader deleted before they were copied, and behind which the copy went on, by mirror and topic"),
     (ERRORS, "Interruptions of a partition, by mirror and kind"),
     (PASSES, "Looks at both clusters' topics, by mirror and result"),
     (GROUP_COMMITS, "Offsets of groups written on the follower, by mirror"),

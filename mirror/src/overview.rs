@@ -7,12 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use kferry_wire::client::TopicPartition;
 
 use crate::groups::GroupReports;
-use crate::partition::{Phase, Progress, Status};
+use crate::partition::{NotCopied, Phase, Progress, Status};
 
 /// The partitions and groups of a mirror that this process looks after, for everybody to see.
 #[derive(Default)]
 pub struct Overview {
     rows: Mutex<BTreeMap<TopicPartition, Arc<Status>>>,
+    /// Topics that cannot be copied, or not as they should be.
+    topics: Mutex<Vec<NotCopied>>,
     /// See [`is_ready`](Self::is_ready).
     pub(crate) ready: AtomicBool,
     /// What the last pass over the groups found.
@@ -24,6 +26,16 @@ impl Overview {
     pub fn rows(&self) -> Vec<(TopicPartition, Progress)> {
         let rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
         rows.iter().map(|(partition, status)| (partition.clone(), status.lock().clone())).collect()
+    }
+
+    /// The topics of this process that cannot be copied, or whose settings on the follower cannot be the leader's.
+    pub fn topics(&self) -> Vec<NotCopied> {
+        self.topics.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Replaces what [`topics`](Self::topics) gives.
+    pub(crate) fn set_topics(&self, topics: Vec<NotCopied>) {
+        *self.topics.lock().unwrap_or_else(PoisonError::into_inner) = topics;
     }
 
     /// The phase of a partition; `None` is not one of this process.

@@ -10,7 +10,7 @@ use regex_automata::util::interpolate;
 use super::table::{At, Field, Findings, Reported, Table, Value, listed, quoted};
 use crate::matcher::BadPattern;
 use crate::names::{self, Naming, NamingError, Pattern, Rule, Selection, is_internal};
-use crate::types::mirror::{Mirror, Offsets, OnError};
+use crate::types::mirror::{Mirror, Offsets, OnError, OnLost};
 
 /// How the tables are written.
 pub(crate) const MIRROR: &str = "[[mirrors]]";
@@ -27,8 +27,10 @@ pub(crate) struct MirrorDraft<'t> {
     pub(crate) groups_interval: Field<Duration>,
     pub(crate) offsets: Field<Offsets>,
     pub(crate) on_error: Field<OnError>,
+    pub(crate) on_lost: Field<OnLost>,
     pub(crate) naming: Field<NamingDraft<'t>>,
     pub(crate) topic_config: Field<BTreeMap<String, String>>,
+    pub(crate) sync_topic_configs: Field<bool>,
     pub(crate) replication_factor: Field<Option<u16>>,
     pub(crate) max_padding: Field<i64>,
     pub(crate) max_bytes_per_second: Field<Option<NonZeroU64>>,
@@ -64,15 +66,19 @@ pub(crate) fn mirror(mut t: Table<'_>) -> MirrorDraft<'_> {
     let groups_interval = t.optional("groups_interval_seconds", |v| v.integer(1..=3_600));
     let offsets = t.optional("offsets", |v| v.one_of(&Offsets::ALL.map(|offsets| (offsets.name(), offsets))));
     let on_error = t.optional("on_error", |v| v.one_of(&OnError::ALL.map(|on_error| (on_error.name(), on_error))));
+    let on_lost = t.optional("on_lost", |v| v.one_of(&OnLost::ALL.map(|on_lost| (on_lost.name(), on_lost))));
     let replication_factor = t.optional("replication_factor", |v| v.integer(1..=i16::MAX as u64));
     let max_padding = t.optional("max_padding", |v| v.integer(0..=1_000_000_000_000));
     let max_bytes_per_second = t.optional("max_bytes_per_second", |v| v.integer(0..=1_000_000_000_000));
+    let sync_topic_configs = t.optional("sync_topic_configs", Value::boolean);
     let topic_config = t.optional("topic_config", topic_config);
     let naming = naming(&mut t);
     if let (Ok(topics), Ok(naming)) = (&topics, &naming) {
         called(t.findings, topics, naming);
     }
     t.finish();
+    let on_error = on_error.map(|on_error| on_error.map_or(OnError::Fail, |on_error| on_error.value));
+    let by_on_error = if matches!(on_error, Ok(OnError::Fail)) { OnLost::Fail } else { OnLost::Follow };
     MirrorDraft {
         name,
         source,
@@ -82,9 +88,11 @@ pub(crate) fn mirror(mut t: Table<'_>) -> MirrorDraft<'_> {
         groups_interval: groups_interval
             .map(|seconds| seconds.map_or(Mirror::GROUPS_INTERVAL, |seconds| Duration::from_secs(seconds.value))),
         offsets: offsets.map(|offsets| offsets.map_or(Offsets::Preserve, |offsets| offsets.value)),
-        on_error: on_error.map(|on_error| on_error.map_or(OnError::Fail, |on_error| on_error.value)),
+        on_error,
+        on_lost: on_lost.map(|on_lost| on_lost.map_or(by_on_error, |on_lost| on_lost.value)),
         naming,
         topic_config: topic_config.map(|config| config.map(|config| config.value).unwrap_or_default()),
+        sync_topic_configs: sync_topic_configs.map(|sync| sync.is_none_or(|sync| sync.value)),
         replication_factor: replication_factor.map(|factor| factor.map(|factor| factor.value as u16)),
         max_padding: max_padding.map(|offsets| offsets.map_or(Mirror::MAX_PADDING, |offsets| offsets.value as i64)),
         max_bytes_per_second: max_bytes_per_second.map(|bytes| bytes.and_then(|bytes| NonZeroU64::new(bytes.value))),

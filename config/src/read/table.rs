@@ -406,6 +406,14 @@ impl<'t> Value<'t> {
         }
     }
 
+    pub(crate) fn boolean(self) -> Field<bool> {
+        match self.raw.get_ref() {
+            DeValue::Boolean(value) => Ok(*value),
+            DeValue::String(value) if value.parse::<bool>().is_ok() => Err(self.wrong_type("true or false", "write it without quotes")),
+            _ => Err(self.wrong_type("true or false", "write true or false")),
+        }
+    }
+
     /// One of some strings.
     pub(crate) fn one_of<T: Copy>(self, known: &[(&'static str, T)]) -> Field<T> {
         let written = self.string()?;

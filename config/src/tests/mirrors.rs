@@ -6,7 +6,7 @@ use insta::assert_snapshot;
 
 use super::{VALID, errors, parse, warnings};
 use crate::diagnostic::{self, Severity};
-use crate::{Config, Mirror, NamingError, Offsets, OnError};
+use crate::{Config, Mirror, NamingError, Offsets, OnError, OnLost};
 
 /// A file of mirrors alone.
 const MIRRORS: &str = r#"[clusters.legacy]
@@ -51,13 +51,22 @@ fn a_file_of_mirrors_alone() {
     assert!(config.listeners.is_empty() && config.routes.is_empty());
     let mirror = only(MIRRORS);
     assert_eq!((&*mirror.name, &*mirror.source.name, &*mirror.target.name), ("legacy-to-new", "legacy", "new"));
-    assert_eq!((mirror.offsets, mirror.on_error), (Offsets::Preserve, OnError::Fail));
+    assert_eq!((mirror.offsets, mirror.on_error, mirror.on_lost), (Offsets::Preserve, OnError::Fail, OnLost::Fail));
+    assert!(mirror.sync_topic_configs);
     assert_eq!((mirror.replication_factor, mirror.max_padding, mirror.max_bytes_per_second), (None, 10_000_000_000, None));
     assert_eq!(mirror.groups_interval, std::time::Duration::from_secs(10));
     assert!(mirror.topic_config.is_empty() && mirror.groups.is_empty() && !mirror.groups.matches("billing"));
     assert_eq!(mirror.topics.names().collect::<Vec<_>>(), ["orders", "payments"]);
     assert!(mirror.topics.matches("orders") && !mirror.topics.matches("orders2"));
     assert_eq!(mirror.naming.target("orders").unwrap(), "orders");
+}
+
+#[test]
+fn what_on_error_leaves_out_is_followed_where_it_was_lost() {
+    let on_lost = |keys: &str| only(&topics(&format!("topics = \"orders\"\n{keys}"))).on_lost;
+    assert_eq!(on_lost("on_error = \"skip\""), OnLost::Follow);
+    assert_eq!(on_lost("on_error = \"skip\"\non_lost = \"fail\""), OnLost::Fail);
+    assert_eq!(on_lost("on_lost = \"follow\""), OnLost::Follow);
 }
 
 #[test]
@@ -68,6 +77,8 @@ topics_regex = ['payment\..*', 'a|ab']
 exclude_regex = 'payment\.tmp.*'
 offsets = "translate"
 on_error = "dead-letter"
+on_lost = "fail"
+sync_topic_configs = false
 groups = "billing"
 groups_regex = ["team-.*"]
 groups_exclude_regex = "team-0.*"
@@ -203,6 +214,8 @@ topics_regex = ["(", 'x{1000}{1000}']
 exclude.regex = "tmp"
 offsets = "preserv"
 on_error = "ignore"
+on_lost = "go on"
+sync_topic_configs = "true"
 groups = ["billing", ""]
 replication_factor = 0
 max_padding = "all"

@@ -28,10 +28,14 @@ pub struct Mirror {
     pub offsets: Offsets,
     /// `on_error`, `fail` without it.
     pub on_error: OnError,
+    /// `on_lost`; without it `fail` where `on_error` is `fail`, and else `follow`.
+    pub on_lost: OnLost,
     /// `[mirrors.rename]`, `[[mirrors.rename_regex]]` and `topic_naming`.
     pub naming: Naming,
     /// `[mirrors.topic_config]`: put over the source's settings of every topic, by Kafka's names.
     pub topic_config: BTreeMap<String, String>,
+    /// `sync_topic_configs`: whether the settings of topics follow the source's while they are mirrored. Default true.
+    pub sync_topic_configs: bool,
     /// `replication_factor` of new topics, 1 to 32,767. Without it the source's, at most the target's number of brokers.
     pub replication_factor: Option<u16>,
     /// `max_padding`: the highest log start of a partition, in offsets, up to which a fresh one on the target is filled with empty
@@ -97,6 +101,28 @@ impl OnError {
             Self::Fail => "fail",
             Self::Skip => "skip",
             Self::DeadLetter => "dead-letter",
+        }
+    }
+}
+
+/// `on_lost` of a mirror: what happens to a partition when its leader has deleted records before they were copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnLost {
+    /// It stops there until somebody has seen to it.
+    Fail,
+    /// It goes on at the leader's log start, and that is told and counted.
+    Follow,
+}
+
+impl OnLost {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Fail, Self::Follow];
+
+    /// Its name in the file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fail => "fail",
+            Self::Follow => "follow",
         }
     }
 }

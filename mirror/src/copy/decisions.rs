@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use kafka_protocol::ResponseError;
-use kferry_config::OnError;
+use kferry_config::{OnError, OnLost};
 
 use crate::log::Written;
 
@@ -19,12 +19,25 @@ pub(super) struct Found {
     pub(super) leader_log_end: i64,
     /// The follower's log start offset, by its own offsets.
     pub(super) follower_log_start: i64,
-    /// Whether the mirror's state says that something of the partition was copied.
-    pub(super) is_kept: bool,
+    /// What the mirror's state says that the follower has.
+    pub(super) kept: Kept,
     /// What the file says of records that cannot be copied.
     pub(super) on_error: OnError,
+    /// What the file says of records that the leader deleted before they were copied.
+    pub(super) on_lost: OnLost,
     /// Whether `--accept` names the partition.
     pub(super) from_start: bool,
+}
+
+/// What the mirror's state says that the follower has of a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// Nothing, or the state has nothing about the partition.
+    Nothing,
+    /// Padding, and not one record of the leader's yet.
+    Padding,
+    /// Records of the leader's.
+    Records,
 }
 
 /// Whether a follower may be gone on with from its log end.
@@ -66,8 +79,12 @@ pub(super) enum WayOn {
     TooMuchPadding(Range<i64>),
     /// Offsets are translated: the next segment begins at the leader's log start.
     Jump,
-    /// The leader has deleted these offsets before they were copied, and `on_error` says that the partition stays where it is.
+    /// The same; the leader has deleted these offsets before they were copied, and the loss is told.
+    JumpLost(Range<i64>),
+    /// The leader has deleted these offsets before they were copied, and `on_lost` says that the partition stays where it is.
     LostOnLeader(Range<i64>),
+    /// The leader has deleted these offsets before they were copied. They are filled with empty records, and the loss is told.
+    PadLost(Range<i64>),
     /// What the follower has was written by others, and lies before the leader's log start.
     Foreign,
 }
@@ -79,20 +96,24 @@ pub(super) fn way_on(found: &Found, max_padding: i64, written: Option<Written>) 
         return WayOn::Go;
     }
     // Of a follower of which nothing was kept, half of the padding may be there from before a crash; or a copy, if the crash came soon after.
-    let is_unknown = !found.is_kept && found.follower_log_start == 0;
+    let is_unknown = found.kept == Kept::Nothing && found.follower_log_start == 0;
     let is_fresh = match written {
+        // The leader's log start has moved on while it was padded.
+        _ if found.kept == Kept::Padding => true,
         _ if !is_unknown => false,
         _ if found.at == 0 => true,
         None => return WayOn::AskWhoWrote,
         Some(Written::Others) => return WayOn::Foreign,
         Some(written) => written == Written::Filler,
     };
-    if !is_fresh && found.on_error == OnError::Fail {
+    if !is_fresh && found.on_lost == OnLost::Fail {
         WayOn::LostOnLeader(missing)
     } else if missing.end - missing.start > max_padding {
         WayOn::TooMuchPadding(missing)
-    } else {
+    } else if is_fresh {
         WayOn::Pad(missing)
+    } else {
+        WayOn::PadLost(missing)
     }
 }
 
@@ -101,10 +122,12 @@ pub(super) fn way_on_translated(found: &Found, has_segments: bool) -> WayOn {
     let missing = found.at..found.leader_log_start;
     if missing.is_empty() {
         WayOn::Go
-    } else if has_segments && found.on_error == OnError::Fail {
+    } else if !has_segments {
+        WayOn::Jump
+    } else if found.on_lost == OnLost::Fail {
         WayOn::LostOnLeader(missing)
     } else {
-        WayOn::Jump
+        WayOn::JumpLost(missing)
     }
 }
 
@@ -250,12 +273,13 @@ mod tests {
         leader_log_start: 0,
         leader_log_end: 100,
         follower_log_start: 0,
-        is_kept: true,
+        kept: Kept::Records,
         on_error: OnError::Fail,
+        on_lost: OnLost::Fail,
         from_start: false,
     };
     /// A follower without a record, of which nothing was kept, and a leader that begins at 40.
-    const FRESH: Found = Found { agreed: 0, at: 0, leader_log_start: 40, is_kept: false, ..FOUND };
+    const FRESH: Found = Found { agreed: 0, at: 0, leader_log_start: 40, kept: Kept::Nothing, ..FOUND };
 
     #[test]
     fn a_hole_is_filled_where_offsets_are_the_same_and_else_where_it_is_small() {
@@ -304,13 +328,16 @@ mod tests {
             (Found { at: 30, ..FRESH }, None, WayOn::AskWhoWrote),
             (Found { at: 30, ..FRESH }, filler, WayOn::Pad(30..40)),
             (Found { at: 30, ..FRESH }, Some(Written::Others), WayOn::Foreign),
-            (Found { at: 30, on_error: OnError::Skip, ..FRESH }, Some(Written::Others), WayOn::Foreign),
+            (Found { at: 30, on_lost: OnLost::Follow, ..FRESH }, Some(Written::Others), WayOn::Foreign),
             (Found { at: 30, ..FRESH }, Some(Written::Mirror), WayOn::LostOnLeader(30..40)),
-            (Found { at: 30, on_error: OnError::Skip, ..FRESH }, Some(Written::Mirror), WayOn::Pad(30..40)),
+            (Found { at: 30, on_lost: OnLost::Follow, ..FRESH }, Some(Written::Mirror), WayOn::PadLost(30..40)),
             // Something was copied, or deleted from the follower, so it is not fresh; nobody has to be asked.
             (Found { leader_log_start: 70, ..FOUND }, None, WayOn::LostOnLeader(60..70)),
-            (Found { leader_log_start: 70, on_error: OnError::DeadLetter, ..FOUND }, None, WayOn::Pad(60..70)),
-            (Found { leader_log_start: 5_000, on_error: OnError::Skip, ..FOUND }, None, WayOn::TooMuchPadding(60..5_000)),
+            (Found { leader_log_start: 70, on_lost: OnLost::Follow, ..FOUND }, None, WayOn::PadLost(60..70)),
+            (Found { leader_log_start: 5_000, on_lost: OnLost::Follow, ..FOUND }, None, WayOn::TooMuchPadding(60..5_000)),
+            // Only padded until now, also where that is deleted again.
+            (Found { leader_log_start: 70, kept: Kept::Padding, ..FOUND }, None, WayOn::Pad(60..70)),
+            (Found { leader_log_start: 70, follower_log_start: 60, kept: Kept::Padding, ..FOUND }, None, WayOn::Pad(60..70)),
             (Found { at: 30, follower_log_start: 10, ..FRESH }, None, WayOn::LostOnLeader(30..40)),
         ] {
             assert_eq!(way_on(&found, 1_000, written), expected, "{found:?} {written:?}");
@@ -323,7 +350,7 @@ mod tests {
         assert_eq!(way_on_translated(&FOUND, true), WayOn::Go);
         assert_eq!(way_on_translated(&late, false), WayOn::Jump);
         assert_eq!(way_on_translated(&late, true), WayOn::LostOnLeader(60..70));
-        assert_eq!(way_on_translated(&Found { on_error: OnError::Skip, ..late }, true), WayOn::Jump);
+        assert_eq!(way_on_translated(&Found { on_lost: OnLost::Follow, ..late }, true), WayOn::JumpLost(60..70));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What is told of a partition that is copied: each event once, its log line and its metric.
 
+use std::ops::Range;
+
 use kferry_wire::tell;
 use metrics::counter;
 use tracing::debug;
@@ -8,7 +10,7 @@ use super::cut::Data;
 use super::job::PartitionJob;
 use crate::log::Compared;
 use crate::messages;
-use crate::metrics::{self as names, BATCHES, BYTES, COMPARED, ERRORS, MARKERS, RECORDS, SKIPPED};
+use crate::metrics::{self as names, BATCHES, BYTES, COMPARED, ERRORS, LOST, MARKERS, RECORDS, SKIPPED};
 use crate::partition::{Phase, Refusal};
 
 /// A batch was copied: it is on the follower, where it belongs.
@@ -29,11 +31,14 @@ pub(crate) fn compared(job: &PartitionJob, compared: &Compared) {
     debug!(mirror = &*job.mirror, partition = %job.topic_partition(), equal = compared.equal, "compared");
 }
 
-/// A partition was handed back and rests, in this phase and for this reason. `failures` is how often in a row it was, without having got on.
-pub(crate) fn handed_back(job: &PartitionJob, phase: Phase, reason: Option<&str>, failures: u32) {
+/// A partition was handed back and rests, in this phase and for this reason. If it was only interrupted, `interruptions` is how often in a row, without
+/// having got on.
+pub(crate) fn handed_back(job: &PartitionJob, phase: Phase, reason: Option<&str>, interruptions: Option<u32>) {
     match (phase, reason) {
-        (Phase::Waiting, Some(reason)) => interrupted(job, reason, failures),
-        (Phase::Failed, Some(reason)) => failed(job, reason),
+        (Phase::Waiting | Phase::Failed, Some(reason)) => match interruptions {
+            Some(interruptions) => interrupted(job, reason, interruptions),
+            None => failed(job, reason),
+        },
         (Phase::Diverged, Some(reason)) => diverged(job, reason),
         _ => {}
     }
@@ -68,4 +73,11 @@ pub(crate) fn skipped(job: &PartitionJob, refusal: &Refusal, dead_letter: bool) 
     let count = offsets.end - offsets.start;
     counter!(SKIPPED, "mirror" => job.mirror.clone(), "topic" => job.topic.clone()).increment(count as u64);
     tell!(messages::LEFT_OUT, mirror = &*job.mirror, partition = %job.topic_partition(), offset = offsets.start, count, ?code, reason, dead_letter);
+}
+
+/// The leader has deleted these offsets before they were copied, and the copy goes on behind them.
+pub(crate) fn lost_on_leader(job: &PartitionJob, offsets: &Range<i64>) {
+    let count = offsets.end - offsets.start;
+    counter!(LOST, "mirror" => job.mirror.clone(), "topic" => job.topic.clone()).increment(count as u64);
+    tell!(messages::LOST_ON_LEADER, mirror = &*job.mirror, partition = %job.topic_partition(), offset = offsets.start, count);
 }

@@ -21,7 +21,7 @@ use bytes::BytesMut;
 use kafka_protocol::ResponseError;
 use kafka_protocol::error::ParseResponseErrorCode as _;
 use kafka_protocol::messages::ProduceRequest;
-use kferry_config::{Offsets, OnError};
+use kferry_config::{Offsets, OnError, OnLost};
 use kferry_wire::admin::partitions::Position;
 use kferry_wire::batch::{self, Stamp};
 use kferry_wire::client::{ClientError, TopicPartition};
@@ -29,7 +29,7 @@ use kferry_wire::log::{LogReader, produce};
 use kferry_wire::tell;
 
 use super::cut::{Cutter, next_sequence};
-use super::decisions::{self, AfterPadding, FollowerEnd, Found, WayOn};
+use super::decisions::{self, AfterPadding, FollowerEnd, Found, Kept, WayOn};
 use super::job::PartitionJob;
 use super::replicate::{PRODUCE_TIMEOUT_MS, ReadyPartition};
 use super::retrace::{self, Begin, Reached, Retrace, Retraced};
@@ -62,8 +62,10 @@ pub(crate) struct SettleContext {
     pub(crate) topic_ids: BTreeMap<String, String>,
     /// The most offsets that may be padded.
     pub(crate) max_padding: i64,
-    /// What becomes of records that were lost before they were copied.
+    /// Whether records that were copied and are lost on the follower are copied again.
     pub(crate) on_error: OnError,
+    /// What becomes of the partition when records were lost on the leader before they were copied.
+    pub(crate) on_lost: OnLost,
     /// Whether several small batches are put into one.
     pub(crate) coalesce: bool,
     /// Whether the file says that offsets are preserved or translated.
@@ -120,11 +122,18 @@ async fn look(job: &PartitionJob, context: &SettleContext) -> Result<Cutter, Han
         leader_log_start: leader_start,
         leader_log_end: leader_end,
         follower_log_start: follower_start,
-        is_kept: context.state.as_ref().is_some_and(|state| state.agreed > 0),
+        kept: match &context.state {
+            Some(state) if state.agreed == 0 => Kept::Nothing,
+            Some(state) if state.only_padding => Kept::Padding,
+            Some(_) => Kept::Records,
+            None => Kept::Nothing,
+        },
         on_error: context.on_error,
+        on_lost: context.on_lost,
         from_start: context.from_start,
     };
     check_follower_end(job, &found, end)?;
+    let mut only_padding = found.kept == Kept::Padding && at == agreed;
     let way = if map.translates() {
         decisions::way_on_translated(&found, map.first(direction).is_some())
     } else {
@@ -135,8 +144,18 @@ async fn look(job: &PartitionJob, context: &SettleContext) -> Result<Cutter, Han
     };
     match way {
         WayOn::Go => {}
-        WayOn::Pad(offsets) => (at, sequence) = pad(job, offsets, sequence).await?,
-        WayOn::Jump => {
+        WayOn::Pad(offsets) => {
+            (at, sequence) = pad(job, offsets, sequence).await?;
+            only_padding = true;
+        }
+        WayOn::PadLost(offsets) => {
+            (at, sequence) = pad(job, offsets.clone(), sequence).await?;
+            events::lost_on_leader(job, &offsets);
+        }
+        WayOn::Jump | WayOn::JumpLost(_) => {
+            if let WayOn::JumpLost(offsets) = way {
+                events::lost_on_leader(job, &offsets);
+            }
             at = leader_start;
             map.begin(direction, at, end);
             begins_segment = true;
@@ -163,6 +182,7 @@ async fn look(job: &PartitionJob, context: &SettleContext) -> Result<Cutter, Han
         same_records(job, compared, max_bytes, View { map, direction, term: job.term }).await?;
     }
     job.status.agree(at);
+    job.status.lock().only_padding = only_padding;
     Ok(Cutter::new(at, producer_id, sequence)
         .coalesce(context.coalesce, job.max_message_bytes)
         .careful(job.caution.single_until, job.caution.skip.clone()))
@@ -411,8 +431,8 @@ fn lost_on_leader(job: &PartitionJob, offsets: Range<i64>) -> Handback {
         offsets,
         code: Some(ResponseError::OffsetOutOfRange),
         reason: format!(
-            "{} has deleted the offsets {at} to {} before they were copied: its log begins at {leader_start} now. With on_error = \"skip\" or \
-             \"dead-letter\" the mirror goes on behind them",
+            "{} has deleted the offsets {at} to {} before they were copied: its log begins at {leader_start} now, because its retention is faster than the \
+             mirror. With on_lost = \"follow\" the mirror goes on behind them",
             job.leader.cluster(),
             leader_start - 1
         ),

@@ -55,6 +55,8 @@ pub struct Progress {
     pub reason: Option<String>,
     /// The offset of the leader up to which both logs are known to be equal: compared, or written by this process and acknowledged.
     pub agreed: i64,
+    /// Whether there is nothing but padding before `agreed`: not one record was copied yet.
+    pub only_padding: bool,
     /// Which offset on the target an offset on the source is.
     pub map: OffsetMap,
     /// From which cluster to which the partition is copied.
@@ -81,6 +83,12 @@ impl Progress {
     /// How many offsets of the leader the follower lacks, with or without a record.
     pub fn lag(&self) -> i64 {
         (self.leader_last_stable_offset - self.agreed).max(0)
+    }
+
+    /// How many offsets the follower has deleted that the leader still has; 0 where offsets are translated, since that log is not the mirror's alone.
+    pub fn deleted_on_follower(&self) -> i64 {
+        let deleted = (self.follower_log_start_offset - self.leader_log_start_offset).max(0);
+        if self.map.translates() { 0 } else { deleted }
     }
 
     /// The first offset of the leader that was copied, where offsets are translated; 0 where they are not, or nothing was copied.
@@ -133,11 +141,11 @@ impl Status {
         progress.unsaved = true;
     }
 
-    /// Sets the offset of the leader up to which both logs are equal.
+    /// Sets the offset of the leader up to which both logs are equal, with records before it.
     pub fn agree(&self, offset: i64) {
         let mut progress = self.lock();
         progress.unsaved |= progress.agreed != offset;
-        progress.agreed = offset;
+        (progress.agreed, progress.only_padding) = (offset, false);
         progress.leader_last_stable_offset = progress.leader_last_stable_offset.max(offset);
         if progress.lag() == 0 {
             progress.behind_since = None;

@@ -7,11 +7,10 @@ mod rights;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
 use kafka_protocol::ResponseError;
-use kferry_config::{Mirror, Offsets, OnError};
+use kferry_config::{Mirror, Offsets, OnError, OnLost};
 use kferry_wire::admin::acls::Operation;
 use kferry_wire::admin::partitions::Position;
 use kferry_wire::admin::topics::{NewPartitions, NewTopic};
@@ -27,10 +26,7 @@ use crate::own_topics::{dead_letter_topic, state_topic};
 use crate::partition::{Direction, OffsetMap, Phase, Side, Skipped, producer_id};
 use crate::state::{State, StateError};
 use crate::topics::{self, Action, Cluster, Drift, TopicPlan};
-use crate::{connect_options, shards};
-
-/// How long a cluster may take to answer a question, retries included: somebody sits and waits for the answer.
-pub const PATIENCE: Duration = Duration::from_secs(15);
+use crate::{PATIENCE, connect_options, shards};
 
 /// Offsets of padding that a broker takes in a second of its CPU (measured: 19 to 22 million).
 const PADDED_PER_SECOND: u64 = 20_000_000;
@@ -514,6 +510,7 @@ impl Pair<'_> {
         let name = TopicPartition::new(forecast.plan.topic.clone(), partition);
         let kept = self.state.and_then(|state| state.partition(&name));
         let copied = self.agreed(&forecast.plan, partition);
+        let kept_only_padding = kept.as_ref().is_some_and(|kept| kept.only_padding);
         if let Some(kept) = kept {
             if kept.phase == Phase::Diverged {
                 return Err(format!("{name} has diverged: {}", kept.reason.as_deref().unwrap_or("nobody knows why")));
@@ -540,10 +537,10 @@ impl Pair<'_> {
         }
         let end = if self.translates() { copied } else { follower.end };
         if copied > 0 {
-            if end < leader.start && self.mirror.on_error == OnError::Fail {
+            if end < leader.start && self.mirror.on_lost == OnLost::Fail && !kept_only_padding {
                 return Err(format!(
-                    "{there} on {on_leader} begins at offset {}, and only the offsets before {} were copied: what was between is lost. With on_error = \
-                     \"skip\" or \"dead-letter\" the mirror goes on behind it",
+                    "{there} on {on_leader} begins at offset {}, and only the offsets before {} were copied: what was between is lost. With on_lost = \
+                     \"follow\" the mirror goes on behind it",
                     leader.start, end
                 ));
             }
@@ -653,10 +650,10 @@ impl Pair<'_> {
                 let ours = producer_id(&self.mirror.name, topic, partition, term);
                 match written(follower, partition, 0..to.min(COMPARED), ours).await? {
                     Written::Filler => Ok(Found::Padding),
-                    Written::Mirror if self.mirror.on_error != OnError::Fail => Ok(Found::Padding),
+                    Written::Mirror if self.mirror.on_lost == OnLost::Follow => Ok(Found::Padding),
                     Written::Mirror => Ok(Found::InTheWay(format!(
-                        "{} on {} has deleted records from offset {to} on before they were copied; with on_error = \"skip\" or \"dead-letter\" the \
-                         mirror goes on behind them",
+                        "{} on {} has deleted records from offset {to} on before they were copied; with on_lost = \"follow\" the mirror goes on \
+                         behind them",
                         leader.partition(partition),
                         leader.cluster()
                     ))),

@@ -14,6 +14,9 @@ pub(super) const PASS: Duration = Duration::from_secs(5);
 pub(super) const TICK: Duration = Duration::from_secs(1);
 /// After which a partition that failed is tried again: somebody may have mended it.
 pub(super) const FAILED: Duration = Duration::from_mins(1);
+/// A partition that was interrupted again and again for so long, without getting on, has failed: its broker is away, not restarted. It is tried again as
+/// before.
+const STUCK: Duration = Duration::from_mins(2);
 /// The shortest and the longest time that a partition rests after an interruption.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(15));
 /// A process that is no member of the group for so long is not ready.
@@ -32,14 +35,17 @@ pub(super) struct Failures {
     pub(super) count: u32,
     /// The agreed offset at the last failure; -1 before there was one.
     at: i64,
+    /// When the first of them was; `None` before there was one.
+    since: Option<Instant>,
 }
 
 impl Failures {
-    pub(super) const NONE: Self = Self { count: 0, at: -1 };
+    pub(super) const NONE: Self = Self { count: 0, at: -1, since: None };
 
     /// One more, at this agreed offset: the first, if the partition got on since the last one.
-    fn and_one_at(self, agreed: i64) -> Self {
-        Self { count: if agreed > self.at { 1 } else { self.count + 1 }, at: agreed }
+    fn and_one_at(self, agreed: i64, now: Instant) -> Self {
+        let (count, since) = if agreed > self.at { (0, None) } else { (self.count, self.since) };
+        Self { count: count + 1, at: agreed, since: since.or(Some(now)) }
     }
 }
 
@@ -53,6 +59,8 @@ pub(super) enum AfterHandback {
         failures: Failures,
         /// When it is looked at again; `None` is not by itself.
         again: Option<Instant>,
+        /// It was interrupted: a broker that it has to do with may be another one now.
+        interrupted: bool,
     },
     /// `on_error` decides.
     Refused { refusal: Refusal, failures: Failures },
@@ -60,26 +68,42 @@ pub(super) enum AfterHandback {
 
 /// Decides about a partition that was handed back at the time `now`, with `agreed` as its agreed offset; `random` is any number.
 pub(super) fn after_handback(handback: Handback, failures: Failures, agreed: i64, now: Instant, random: u64) -> AfterHandback {
-    let failures = failures.and_one_at(agreed);
-    let rest = |phase, reason, again| AfterHandback::Rest { phase, reason, failures, again };
+    let failures = failures.and_one_at(agreed, now);
+    let rest = |phase, reason, again| AfterHandback::Rest { phase, reason, failures, again, interrupted: false };
     match handback {
         Handback::Cancelled => AfterHandback::Rest {
             phase: Phase::Waiting,
             reason: None,
-            failures: Failures { count: 0, ..failures },
+            failures: Failures { count: 0, since: None, ..failures },
             again: Some(now + TICK),
+            interrupted: false,
         },
-        Handback::Again(reason) => rest(Phase::Waiting, Some(reason), Some(now + backoff(failures.count, random))),
+        Handback::Again(reason) => AfterHandback::Rest {
+            phase: if failures.since.is_some_and(|since| is_stuck(since, now)) { Phase::Failed } else { Phase::Waiting },
+            reason: Some(reason),
+            failures,
+            again: Some(now + backoff(failures.count, random)),
+            interrupted: true,
+        },
         Handback::Failed(reason) => rest(Phase::Failed, Some(reason), Some(now + FAILED)),
         Handback::Diverged(reason) => rest(Phase::Diverged, Some(reason), None),
         Handback::Refused(refusal) => AfterHandback::Refused { refusal, failures },
     }
 }
 
+/// Whether what has failed since then, tried again and again, does not come back by itself soon.
+pub fn is_stuck(since: Instant, now: Instant) -> bool {
+    now >= since + STUCK
+}
+
 /// What a pass over the topics has to know of a partition that the run has already.
 pub(super) struct Present<'a> {
     pub(super) term: i32,
     pub(super) topic_ids: &'a BTreeMap<String, String>,
+    /// Whether the leader's topic was compacted when the partition was taken in.
+    pub(super) compacted: bool,
+    /// The follower's `max.message.bytes` then.
+    pub(super) max_message_bytes: usize,
     /// Nobody works on it.
     pub(super) rests: bool,
     /// Something was agreed on that is not in the state's topic yet.
@@ -93,7 +117,7 @@ pub(super) enum PassChange {
     TakeIn,
     /// It is as it was.
     Nothing,
-    /// Another cluster leads its topic now, or the topic was created anew. Whoever works on it is to hand it back, and what is known of it is to be
+    /// Another cluster leads its topic now, the topic was created anew, or has other settings that matter to the copy. Whoever works on it is to hand it back, and what is known of it is to be
     /// kept; then it is taken in anew.
     Stop,
     /// The same, and nothing stands in the way any more.
@@ -104,7 +128,12 @@ pub(super) enum PassChange {
 pub(super) fn pass_change(plan: &TopicPlan, present: Option<&Present<'_>>) -> PassChange {
     match present {
         None => PassChange::TakeIn,
-        Some(present) if present.term == plan.term && *present.topic_ids == plan.topic_ids => PassChange::Nothing,
+        Some(present)
+            if (present.term, present.topic_ids, present.compacted, present.max_message_bytes)
+                == (plan.term, &plan.topic_ids, plan.compacted, plan.max_message_bytes) =>
+        {
+            PassChange::Nothing
+        }
         Some(present) if present.rests && !present.unsaved => PassChange::TakeInAnew,
         Some(_) => PassChange::Stop,
     }
@@ -148,7 +177,7 @@ mod tests {
     }
 
     fn rest(after: AfterHandback) -> (Phase, Option<String>, Failures, Option<Instant>) {
-        let AfterHandback::Rest { phase, reason, failures, again } = after else { panic!("{after:?}") };
+        let AfterHandback::Rest { phase, reason, failures, again, .. } = after else { panic!("{after:?}") };
         (phase, reason, failures, again)
     }
 
@@ -171,14 +200,32 @@ mod tests {
         assert_eq!(second.count, 2);
         assert_eq!(again(second, 7).count, 1);
         // What was lost is no progress.
-        assert_eq!(again(Failures { count: 3, at: 7 }, 5).count, 4);
+        assert_eq!(again(Failures { count: 3, at: 7, since: None }, 5).count, 4);
+    }
+
+    #[test]
+    fn an_interruption_that_does_not_end_has_failed_and_is_tried_as_before() {
+        let begin = now();
+        let mut failures = Failures::NONE;
+        let mut again = |agreed, seconds| {
+            let at = begin + Duration::from_secs(seconds);
+            let (phase, _, since, next) = rest(after_handback(Handback::Again("no leader".to_owned()), failures, agreed, at, 0));
+            failures = since;
+            (phase, next.unwrap() <= at + BACKOFF.1)
+        };
+        assert_eq!(again(5, 0), (Phase::Waiting, true));
+        assert_eq!(again(5, 119), (Phase::Waiting, true));
+        assert_eq!(again(5, 120), (Phase::Failed, true));
+        assert_eq!(again(5, 500), (Phase::Failed, true));
+        // It got on meanwhile.
+        assert_eq!(again(6, 501), (Phase::Waiting, true));
     }
 
     #[test]
     fn each_handback_has_its_phase_and_its_time() {
         let now = now();
-        let after = |handback| rest(after_handback(handback, Failures { count: 4, at: 10 }, 10, now, 0));
-        assert_eq!(after(Handback::Cancelled), (Phase::Waiting, None, Failures { count: 0, at: 10 }, Some(now + TICK)));
+        let after = |handback| rest(after_handback(handback, Failures { count: 4, at: 10, since: Some(now) }, 10, now, 0));
+        assert_eq!(after(Handback::Cancelled), (Phase::Waiting, None, Failures { count: 0, at: 10, since: None }, Some(now + TICK)));
         let (phase, reason, failures, again) = after(Handback::Again("broken".to_owned()));
         assert_eq!((phase, reason.as_deref(), failures.count), (Phase::Waiting, Some("broken"), 5));
         assert_eq!(again, Some(now + backoff(5, 0)));
@@ -188,7 +235,7 @@ mod tests {
         assert_eq!((phase, reason.as_deref(), again), (Phase::Diverged, Some("differs"), None));
         let refusal = Refusal { offsets: 3..4, code: None, reason: "too large".to_owned(), bytes: bytes::Bytes::new() };
         let refused = after_handback(Handback::Refused(refusal.clone()), Failures::NONE, 3, now, 0);
-        assert_eq!(refused, AfterHandback::Refused { refusal, failures: Failures { count: 1, at: 3 } });
+        assert_eq!(refused, AfterHandback::Refused { refusal, failures: Failures { count: 1, at: 3, since: Some(now) } });
     }
 
     #[test]
@@ -197,7 +244,9 @@ mod tests {
         let ids = BTreeMap::from([("old".to_owned(), "a".to_owned())]);
         let plan = TopicPlan { topic_ids: ids.clone(), ..TopicPlan::new(&name, &name, &"old".into(), 2) };
         let no_ids = BTreeMap::new();
-        let change = |term, topic_ids, rests, unsaved| pass_change(&plan, Some(&Present { term, topic_ids, rests, unsaved }));
+        let max_message_bytes = plan.max_message_bytes;
+        let present = |term, topic_ids, rests, unsaved| Present { term, topic_ids, compacted: false, max_message_bytes, rests, unsaved };
+        let change = |term, topic_ids, rests, unsaved| pass_change(&plan, Some(&present(term, topic_ids, rests, unsaved)));
         assert_eq!(pass_change(&plan, None), PassChange::TakeIn);
         assert_eq!(change(2, &ids, false, true), PassChange::Nothing);
         for (rests, unsaved, then) in [
@@ -208,6 +257,8 @@ mod tests {
         ] {
             assert_eq!(change(1, &ids, rests, unsaved), then, "an older term");
             assert_eq!(change(2, &no_ids, rests, unsaved), then, "a topic that was created anew");
+            let smaller = Present { max_message_bytes: max_message_bytes - 1, ..present(2, &ids, rests, unsaved) };
+            assert_eq!(pass_change(&plan, Some(&smaller)), then, "a topic that takes larger batches now");
         }
     }
 

@@ -25,6 +25,10 @@ pub(super) struct PartitionEntry {
     pub(super) term_start: i64,
     /// The topic's id on each cluster, by the cluster's name.
     pub(super) topic_ids: BTreeMap<String, String>,
+    /// Whether the leader's topic was compacted when the partition was taken in.
+    pub(super) compacted: bool,
+    /// The follower's `max.message.bytes` then.
+    pub(super) max_message_bytes: usize,
     /// The name of the cluster that leads the topic.
     pub(super) leader: Arc<str>,
     /// The topic on the cluster that follows.
@@ -48,7 +52,14 @@ impl PartitionEntry {
     pub(super) fn present(&self) -> Present<'_> {
         let progress = self.status.lock();
         let unsaved = progress.unsaved && progress.agreed > 0;
-        Present { term: self.term, topic_ids: &self.topic_ids, rests: self.rest.is_some(), unsaved }
+        Present {
+            term: self.term,
+            topic_ids: &self.topic_ids,
+            compacted: self.compacted,
+            max_message_bytes: self.max_message_bytes,
+            rests: self.rest.is_some(),
+            unsaved,
+        }
     }
 
     /// The job, if it rests and is due at `now`.
@@ -70,6 +81,7 @@ impl PartitionEntry {
             term_start: self.term_start,
             topic_ids: self.topic_ids.clone(),
             agreed: progress.agreed.max(kept.map_or(0, |kept| kept.agreed(&self.leader, &progress.map, progress.direction))),
+            only_padding: progress.only_padding,
             skipped: progress.skipped.clone(),
         }
     }

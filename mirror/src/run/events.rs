@@ -7,7 +7,7 @@ use kferry_wire::tell;
 use metrics::{counter, gauge};
 
 use crate::messages;
-use crate::metrics::{LAG_RECORDS, LAG_SECONDS, LEASE, PARTITIONS, PASSES, SEGMENTS};
+use crate::metrics::{DELETED, LAG_RECORDS, LAG_SECONDS, LEASE, PARTITIONS, PASSES, SEGMENTS, TOPICS_FAILED};
 use crate::partition::{Phase, Progress};
 
 /// Both clusters' topics were looked at, or could not be.
@@ -33,13 +33,15 @@ pub(crate) fn given_up(mirror: &str, partition: &TopicPartition) {
 /// How all partitions are, now and then.
 pub(crate) fn partitions<'a>(mirror: &str, partitions: impl Iterator<Item = (&'a TopicPartition, Progress)>) {
     let mut phases = [0_u32; Phase::ALL.len()];
-    let mut segments = 0;
+    let (mut segments, mut deleted) = (0, 0);
     for (partition, progress) in partitions {
         lag(mirror, partition, &progress);
         segments += progress.map.segments().len();
+        deleted += progress.deleted_on_follower();
         phases[Phase::ALL.iter().position(|phase| *phase == progress.phase).unwrap_or_default()] += 1;
     }
     gauge!(SEGMENTS, "mirror" => mirror.to_owned()).set(segments as f64);
+    gauge!(DELETED, "mirror" => mirror.to_owned()).set(deleted as f64);
     for (phase, count) in Phase::ALL.iter().zip(phases) {
         gauge!(PARTITIONS, "mirror" => mirror.to_owned(), "phase" => phase.name()).set(count);
     }
@@ -54,4 +56,9 @@ fn lag(mirror: &str, partition: &TopicPartition, progress: &Progress) {
 /// How long the process may still write without a word from the coordinator.
 pub(crate) fn lease(mirror: &str, left: Duration) {
     gauge!(LEASE, "mirror" => mirror.to_owned()).set(left.as_secs_f64());
+}
+
+/// How many topics cannot be copied, or not as they should be.
+pub(crate) fn topics_failed(mirror: &str, topics: usize) {
+    gauge!(TOPICS_FAILED, "mirror" => mirror.to_owned()).set(topics as f64);
 }

@@ -31,7 +31,7 @@ mod lanes;
 mod looks;
 mod saving;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -44,6 +44,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+pub use self::decisions::is_stuck;
 use self::decisions::{AfterHandback, FAILED, Failures, PASS, PassChange, TICK, after_handback, pass_change, until_next_pass};
 use self::entry::{PartitionEntry, Resting};
 use self::lanes::{LaneKey, Lanes};
@@ -63,9 +64,11 @@ use crate::own_topics::state_topic;
 use crate::partition::{Handback, NotCopied, Phase, Progress, Refusal, Shard, Status};
 use crate::shards::{Change, HANDED_OVER, Handover, Member, Owned};
 use crate::state::{State, StateError};
-use crate::topics::pass::{LogStart, Pass, TopicPassResult, is_accepted, sides};
-use crate::topics::{Action, Cluster, TopicPlan};
+use crate::topics::pass::{FollowerStart, LogStart, Pass, TopicPassResult, is_accepted, sides};
+use crate::topics::{Action, Cluster, SettingChange, TopicPlan};
 
+/// How often followers are asked where their logs begin.
+const FOLLOWER_STARTS: Duration = Duration::from_mins(1);
 /// How long the last save may take when the run ends; without it the next start compares more.
 const LAST_SAVE: Duration = Duration::from_secs(10);
 
@@ -78,6 +81,8 @@ pub struct Options {
     pub accept: Vec<String>,
     /// Whether several small batches are put into one.
     pub coalesce: bool,
+    /// All mirrors of the file, also those that another process runs: their topics may get in each other's way.
+    pub mirrors: Arc<[Arc<Mirror>]>,
 }
 
 /// How a run has ended.
@@ -130,6 +135,8 @@ struct TopicPasses {
     next: Instant,
     /// How many in a row have failed.
     failures: u32,
+    /// Since when they have failed, and why the last one did.
+    failing: Option<(Instant, String)>,
     /// Both clusters, while no pass has them.
     clusters: Option<(Cluster, Cluster)>,
     /// The topics of the last pass, once there was one.
@@ -140,6 +147,16 @@ struct TopicPasses {
     forgotten: HashSet<TopicPartition>,
     /// Topics that cannot be copied at all, and why.
     refused: BTreeMap<Arc<str>, String>,
+    /// Topics whose settings on the follower cannot go after the leader's, and why.
+    unset: BTreeMap<Arc<str>, String>,
+    /// Changes of settings that a topic's brokers on the follower refuse: they are not tried again.
+    unsettable: HashMap<Arc<str>, Vec<SettingChange>>,
+    /// What was told of topics of which the follower keeps less than the leader.
+    at_risk: BTreeMap<Arc<str>, Vec<String>>,
+    /// Topics of which it was told that the follower has deleted what the leader still has.
+    deleted: BTreeSet<Arc<str>>,
+    /// When the followers are asked again where their logs begin.
+    next_starts: Instant,
 }
 
 /// Passes over the groups, one at a time.
@@ -152,6 +169,17 @@ struct GroupPasses {
 struct Saving {
     running: JoinSet<Result<(), StateError>>,
     next: Instant,
+}
+
+impl TopicPasses {
+    /// What of the topics cannot be done, in order: all of it, if the clusters cannot be asked for too long.
+    fn failed(&self, now: Instant) -> Vec<NotCopied> {
+        let all = self.failing.as_ref().filter(|(since, _)| is_stuck(*since, now));
+        let all = all.map(|(_, reason)| NotCopied { what: "all topics".to_owned(), reason: reason.clone() });
+        let topics: BTreeMap<_, _> = self.unset.iter().chain(&self.refused).collect();
+        let topics = topics.into_iter().map(|(topic, reason)| NotCopied { what: topic.to_string(), reason: reason.clone() });
+        all.into_iter().chain(topics).collect()
+    }
 }
 
 impl Run {
@@ -197,11 +225,17 @@ impl Run {
                 running: JoinSet::new(),
                 next: now,
                 failures: 0,
+                failing: None,
                 clusters: None,
                 plans: None,
                 complete: false,
                 forgotten: HashSet::new(),
                 refused: BTreeMap::new(),
+                unset: BTreeMap::new(),
+                unsettable: HashMap::new(),
+                at_risk: BTreeMap::new(),
+                deleted: BTreeSet::new(),
+                next_starts: now + FOLLOWER_STARTS,
             },
             groups: GroupPasses { running: JoinSet::new(), next: now },
             entries: HashMap::new(),
@@ -232,7 +266,7 @@ impl Run {
                 }
                 Some(passed) = self.passes.running.join_next() => self.passed(passed.expect("a pass does not panic"), Instant::now()),
                 Some(saved) = self.saving.running.join_next() => self.saved(&saved.expect("a save does not panic")),
-                () = sleep_until(self.passes.next), if self.passes.running.is_empty() => self.pass(),
+                () = sleep_until(self.passes.next), if self.passes.running.is_empty() => self.pass(Instant::now()),
                 Some(passed) = self.groups.running.join_next() => {
                     // One that was under way when shards went to another process is given up.
                     match passed {
@@ -330,7 +364,7 @@ impl Run {
     }
 
     /// One look at both clusters' topics.
-    fn pass(&mut self) {
+    fn pass(&mut self, now: Instant) {
         let log_starts = self.entries.iter().filter_map(|(partition, entry)| {
             let progress = entry.status.lock();
             let to = progress.leader_log_start_offset.min(progress.agreed);
@@ -349,13 +383,39 @@ impl Run {
             forgotten: self.passes.forgotten.clone(),
             clusters: self.passes.clusters.take(),
             log_starts: log_starts.collect(),
+            follower_starts: self.follower_starts(now),
+            mirrors: self.options.mirrors.clone(),
+            before: self.passes.plans.clone(),
+            unsettable: self.passes.unsettable.clone(),
         };
         self.passes.running.spawn(pass.run());
     }
 
+    /// The followers that are asked where their logs begin, once a minute.
+    fn follower_starts(&mut self, now: Instant) -> Vec<FollowerStart> {
+        if now < self.passes.next_starts {
+            return Vec::new();
+        }
+        self.passes.next_starts = now + FOLLOWER_STARTS;
+        let copying = self.entries.iter().filter(|(_, entry)| entry.status.lock().phase == Phase::Copying);
+        let start = |(partition, entry): (&TopicPartition, &PartitionEntry)| FollowerStart {
+            follower: entry.follower.clone(),
+            partition: partition.partition,
+            status: entry.status.clone(),
+        };
+        copying.map(start).collect()
+    }
+
     fn passed(&mut self, passed: Result<TopicPassResult, StateError>, now: Instant) {
         events::passed(&self.mirror.name, passed.as_ref().err().map(|error| error as _));
-        self.passes.failures = if passed.is_ok() { 0 } else { self.passes.failures + 1 };
+        match &passed {
+            Ok(_) => (self.passes.failures, self.passes.failing) = (0, None),
+            Err(error) => {
+                self.passes.failures += 1;
+                let since = self.passes.failing.take().map_or(now, |(since, _)| since);
+                self.passes.failing = Some((since, error.to_string()));
+            }
+        }
         if let Ok(passed) = passed {
             self.passes.clusters = Some(passed.clusters);
             self.passes.complete = passed.complete;
@@ -368,10 +428,46 @@ impl Run {
                 }
             }
             self.passes.refused = passed.refused;
+            for (topic, reason) in &passed.unset {
+                if self.passes.unset.get(topic) != Some(reason) {
+                    tell!(messages::SETTINGS_STAY, mirror = &*self.mirror.name, topic = &**topic, reason);
+                }
+            }
+            self.passes.unset = passed.unset;
+            self.passes.unsettable = passed.unsettable;
+            let failed = self.passes.failed(now);
+            events::topics_failed(&self.mirror.name, failed.len());
+            self.overview.set_topics(failed);
+            self.tell_of_risks();
             self.take_in_all(now);
             self.drop_deleted();
         }
         self.passes.next = now + until_next_pass(self.passes.failures, self.passes.complete);
+    }
+
+    /// Says once of each topic that its copy will not last as long as what is copied, and that it did not.
+    fn tell_of_risks(&mut self) {
+        let plans = self.passes.plans.clone();
+        for plan in plans.iter().flat_map(|plans| plans.iter()).filter(|plan| plan.error.is_none()) {
+            let partitions =
+                (0..plan.partitions).filter_map(|partition| self.entries.get(&TopicPartition::new(plan.topic.clone(), partition)));
+            let deleted: i64 = partitions.map(|entry| entry.status.lock().deleted_on_follower()).sum();
+            if self.owned_topic(plan) {
+                let risks = plan.keeps_less();
+                if !risks.is_empty() && self.passes.at_risk.get(&plan.topic) != Some(&risks) {
+                    tell!(messages::COPY_AT_RISK, mirror = &*self.mirror.name, topic = &*plan.topic, settings = risks.join(", "));
+                }
+                self.passes.at_risk.insert(plan.topic.clone(), risks);
+            }
+            if deleted > 0 && self.passes.deleted.insert(plan.topic.clone()) {
+                tell!(messages::COPY_DELETED, mirror = &*self.mirror.name, topic = &*plan.topic, offsets = deleted);
+            }
+        }
+    }
+
+    /// Whether what is about a topic as a whole is this process's to do.
+    fn owned_topic(&self, plan: &TopicPlan) -> bool {
+        self.shards.owned.of(&TopicPartition::new(plan.topic.clone(), 0)).is_some()
     }
 
     fn take_in_all(&mut self, now: Instant) {
@@ -422,6 +518,7 @@ impl Run {
             progress.direction = plan.direction(&self.mirror);
             progress.map = self.state.map(partition, self.mirror.offsets);
             progress.skipped = kept.as_ref().map(|kept| kept.skipped.clone()).unwrap_or_default();
+            progress.only_padding = kept.as_ref().is_some_and(|kept| kept.only_padding);
             kept.map_or(0, |kept| {
                 if kept.term == plan.term { kept.term_start } else { kept.agreed(&plan.leader, &progress.map, progress.direction) }
             })
@@ -450,6 +547,8 @@ impl Run {
             term: plan.term,
             term_start,
             topic_ids: plan.topic_ids.clone(),
+            compacted: plan.compacted,
+            max_message_bytes: plan.max_message_bytes,
             leader: plan.leader.clone(),
             follower,
             from_start: is_accepted(&self.options.accept, partition),
@@ -483,6 +582,7 @@ impl Run {
             topic_ids: entry.topic_ids.clone(),
             max_padding: self.mirror.max_padding,
             on_error: self.mirror.on_error,
+            on_lost: self.mirror.on_lost,
             coalesce: self.options.coalesce,
             offsets: self.mirror.offsets,
             from_start: entry.from_start,
@@ -513,10 +613,10 @@ impl Run {
                 entry.failures = failures;
                 self.refused(job, refusal, now);
             }
-            AfterHandback::Rest { phase, reason, failures, again } => {
+            AfterHandback::Rest { phase, reason, failures, again, interrupted } => {
                 entry.failures = failures;
-                copy_events::handed_back(&job, phase, reason.as_deref(), failures.count);
-                if phase == Phase::Waiting && reason.is_some() {
+                copy_events::handed_back(&job, phase, reason.as_deref(), interrupted.then_some(failures.count));
+                if interrupted {
                     // Whoever led it may not do so any more. That a partition was only taken back says nothing of it.
                     job.leader.client.forget_leader(&job.leader.partition(job.partition));
                     job.follower.client.forget_leader(&job.follower.partition(job.partition));
@@ -559,7 +659,7 @@ impl Run {
         let Some(entry) = self.entries.get_mut(&partition).filter(|entry| Arc::ptr_eq(&entry.status, &job.status)) else { return };
         let mut again = now;
         if let Err(reason) = result {
-            copy_events::handed_back(&job, Phase::Failed, Some(&reason), entry.failures.count);
+            copy_events::handed_back(&job, Phase::Failed, Some(&reason), None);
             job.status.phase(Phase::Failed, Some(reason));
             again += FAILED;
         }
@@ -673,10 +773,12 @@ impl Run {
     }
 
     fn is_done(&self) -> bool {
-        self.passes.complete && self.entries.values().all(|entry| decisions::is_at_its_end(&entry.status.lock()))
+        let stuck = self.passes.failing.as_ref().is_some_and(|(since, _)| is_stuck(*since, Instant::now()));
+        stuck || self.passes.complete && self.entries.values().all(|entry| decisions::is_at_its_end(&entry.status.lock()))
     }
 
     async fn end(mut self) -> Outcome {
+        let now = Instant::now();
         self.looks.end().await;
         self.passes.running.shutdown().await;
         self.refusals.shutdown().await;
@@ -697,21 +799,21 @@ impl Run {
         if let Some(member) = self.shards.member.take() {
             member.leave().await;
         }
-        // Of a topic as a whole comes before its partitions.
-        let mut left: BTreeMap<(&Arc<str>, Option<i32>), String> =
-            self.passes.refused.iter().map(|(topic, reason)| ((topic, None), reason.clone())).collect();
+        let mut left: BTreeMap<_, _> = BTreeMap::new();
+        for NotCopied { what, reason } in self.passes.failed(now) {
+            left.insert((what, None), reason);
+        }
         let mut copied = 0;
         for (partition, entry) in &self.entries {
             let progress = entry.status.lock();
             match &progress.reason {
                 Some(reason) if progress.phase != Phase::Copying && progress.phase != Phase::Waiting => {
-                    left.insert((&partition.topic, Some(partition.partition)), reason.clone());
+                    left.insert((partition.topic.to_string(), Some(partition.partition)), reason.clone());
                 }
                 _ => copied += 1,
             }
         }
-        let what =
-            |topic: &str, partition: Option<i32>| partition.map_or_else(|| topic.to_owned(), |partition| format!("{topic}-{partition}"));
+        let what = |topic: String, partition: Option<i32>| partition.map_or(topic.clone(), |partition| format!("{topic}-{partition}"));
         let left = left.into_iter().map(|((topic, partition), reason)| NotCopied { what: what(topic, partition), reason }).collect();
         Outcome { copied, left, groups_left: Vec::new() }
     }

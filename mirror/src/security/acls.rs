@@ -272,7 +272,7 @@ impl AclPlan {
             (ResourceType::Cluster, _) if acl.operation == Operation::IdempotentWrite && concerns_us => drop(wanted.insert(acl.clone())),
             (ResourceType::Topic | ResourceType::Group | ResourceType::TransactionalId, _) => self.elsewhere += 1,
             (ResourceType::Cluster, _) => {
-                self.left_out.push(ExplainedAcl::new(acl, "it is about all of a cluster, not about what is copied"))
+                self.left_out.push(ExplainedAcl::new(acl, "it is about all of a cluster, not about what is copied"));
             }
             (ResourceType::DelegationToken | ResourceType::User, _) => {
                 self.left_out.push(ExplainedAcl::new(acl, "delegation tokens are those of one cluster"));

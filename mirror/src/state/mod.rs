@@ -56,6 +56,9 @@ pub struct PartitionState {
     pub topic_ids: BTreeMap<String, String>,
     /// The offset of the cluster that led, up to which both logs were equal.
     pub agreed: i64,
+    /// Whether there was nothing but padding before `agreed`: not one record was copied yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub only_padding: bool,
     /// The offsets of the cluster that led whose records `on_error` left out.
     #[serde(default, skip_serializing_if = "Skipped::is_empty")]
     pub skipped: Skipped,

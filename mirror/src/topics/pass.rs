@@ -3,19 +3,22 @@
 //! It is a task of its own, so a cluster that is slow to answer holds up nothing that is being copied. What is about a whole topic is done by the
 //! process that has the shard of its partition 0.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use futures_util::{FutureExt as _, StreamExt as _, stream};
 use kafka_protocol::ResponseError;
-use kferry_config::{Mirror, Offsets};
+use kferry_config::{Collision, Mirror, Offsets};
 use kferry_wire::admin::partitions::Position;
 use kferry_wire::client::{Client, TopicPartition, Topics};
 use kferry_wire::tell;
 use tokio::time::{Instant, sleep};
 
-use super::plan::{self, Action, Cluster, TopicPlan};
+use super::collide::{self, SourceTopics};
+use super::plan::{self, Action, Cluster, SettingChange, TopicPlan};
+use crate::connect_options;
 use crate::messages;
 use crate::overview::Overview;
 use crate::partition::{OffsetMap, Phase, Side, Skipped, Status};
@@ -26,6 +29,9 @@ use crate::state::{PartitionState, State, StateError, Unsaved};
 const KNOWN: Duration = Duration::from_secs(5);
 /// Between two questions whether they know it.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// How many topics a pass works on at a time: one that waits for a broker does not hold up the others.
+const TOPICS: usize = 16;
 
 /// A pass that is to be made, and all that it needs.
 pub(crate) struct Pass {
@@ -49,6 +55,14 @@ pub(crate) struct Pass {
     pub(crate) clusters: Option<(Cluster, Cluster)>,
     /// Partitions whose follower's log begins before the leader's.
     pub(crate) log_starts: Vec<LogStart>,
+    /// Partitions whose follower is asked where its log begins.
+    pub(crate) follower_starts: Vec<FollowerStart>,
+    /// All mirrors of the file.
+    pub(crate) mirrors: Arc<[Arc<Mirror>]>,
+    /// The plans of the last pass, once there was one.
+    pub(crate) before: Option<Arc<[TopicPlan]>>,
+    /// Changes of settings that the brokers of a topic's follower have refused, by the topic's name on the source.
+    pub(crate) unsettable: HashMap<Arc<str>, Vec<SettingChange>>,
 }
 
 /// What a pass has found and done.
@@ -59,6 +73,10 @@ pub(crate) struct TopicPassResult {
     pub(crate) plans: Vec<TopicPlan>,
     /// The topics of this process that cannot be copied at all, by their names on the source, and for each why.
     pub(crate) refused: BTreeMap<Arc<str>, String>,
+    /// The topics of this process whose settings on the follower cannot go after the leader's, and for each why. They are copied all the same.
+    pub(crate) unset: BTreeMap<Arc<str>, String>,
+    /// [`Pass::unsettable`], with those that this pass has found.
+    pub(crate) unsettable: HashMap<Arc<str>, Vec<SettingChange>>,
     /// Whether no topic of this process had to be created or grown.
     pub(crate) complete: bool,
     /// Partitions that `--accept` names, of which this pass has forgotten what was kept.
@@ -82,12 +100,37 @@ pub(crate) struct LogStart {
     pub(crate) status: Arc<Status>,
 }
 
+/// A follower that is asked where its log begins.
+pub(crate) struct FollowerStart {
+    /// The topic on the follower.
+    pub(crate) follower: Side,
+    /// The partition's index.
+    pub(crate) partition: i32,
+    /// Gets the log start.
+    pub(crate) status: Arc<Status>,
+}
+
+/// What a pass did about a topic.
+#[derive(Default)]
+struct Done {
+    /// It was created or grown.
+    is_new: bool,
+    /// Settings of it were changed.
+    is_changed: bool,
+    /// Why it cannot be copied.
+    refused: Option<String>,
+    /// Why its settings cannot go after the leader's.
+    unset: Option<String>,
+    /// Changes that its brokers refuse.
+    unsettable: Vec<SettingChange>,
+}
+
 impl Pass {
     /// Looks at both clusters' topics, and does on the followers what is to be done.
     ///
     /// # Errors
     /// [`StateError`] of a cluster or of the mirror's state. What was done until then stays done, and the next pass goes on from there. A topic that
-    /// cannot be created or grown is no error, but [refused](TopicPassResult::refused).
+    /// cannot be created, grown or set is no error: the result has why.
     pub(crate) async fn run(mut self) -> Result<TopicPassResult, StateError> {
         let (mut source, mut target) = match self.clusters.take() {
             None => tokio::try_join!(Cluster::look(&self.source), Cluster::look(&self.target))?,
@@ -97,42 +140,132 @@ impl Pass {
             }
         };
         self.state.refresh().await?;
-        let plans = plan::plan(&self.mirror, &mut source, &mut target, |topic| self.state.leader(topic)).await?;
-        let (mut refused, mut complete) = (BTreeMap::new(), true);
+        let mut plans = plan::plan(&self.mirror, &mut source, &mut target, |topic| self.state.leader(topic)).await?;
+        self.refuse_collisions(&mut plans, &source).await;
+        let (pass, mut work) = (&self, Vec::new());
         for plan in &plans {
-            let mine = self.owned.of(&TopicPartition::new(plan.topic.clone(), 0)).is_some_and(|shard| shard.may_write());
-            if !mine {
-                continue;
+            if pass.owned.of(&TopicPartition::new(plan.topic.clone(), 0)).is_some_and(|shard| shard.may_write()) {
+                work.push(async move { (plan, pass.topic(plan).await) }.boxed());
             }
-            let direction = plan.direction(&self.mirror);
-            let (_, follower) = direction.leader_first((&plan.topic, &mut source), (&plan.target, &mut target));
-            if let Some(error) = &plan.error {
-                refused.insert(plan.topic.clone(), error.clone());
-            } else if plan.action != Action::Nothing {
-                let padded = self.mirror.offsets == Offsets::Preserve
-                    && matches!(plan.action, Action::Create { .. })
-                    && self.begins_late(plan).await?;
-                match plan::apply(plan, follower.0, &follower.1.client, padded).await {
-                    Ok(()) => {
-                        tell!(messages::DONE_ON_FOLLOWER, mirror = &*self.mirror.name, topic = &*plan.topic, on = &**follower.1.name(), action = ?plan.action, notes = ?plan.notes);
-                        complete = false;
-                        self.await_topic(follower.0, &follower.1.client).await;
-                    }
-                    Err(error) => {
-                        let reason = format!("{} on {} cannot be created or grown: {error}", follower.0, follower.1.name());
-                        refused.insert(plan.topic.clone(), reason);
-                    }
-                }
-            } else if let Some(policy) = plan::awaits_compaction(plan)
-                && self.all_copying(plan)
-            {
-                plan::compact(follower.0, &follower.1.client, policy).await?;
-                follower.1.forget_config(follower.0);
+        }
+        let done: Vec<_> = stream::iter(work).buffer_unordered(TOPICS).collect().await;
+        let (mut refused, mut unset, mut unsettable, mut complete) = (BTreeMap::new(), BTreeMap::new(), self.unsettable.clone(), true);
+        for (plan, done) in done {
+            complete &= !done.is_new;
+            if done.is_changed {
+                let (_, (follower, cluster)) =
+                    plan.direction(&self.mirror).leader_first((&plan.topic, &mut source), (&plan.target, &mut target));
+                cluster.forget_config(follower);
+            }
+            refused.extend(done.refused.map(|why| (plan.topic.clone(), why)));
+            unset.extend(done.unset.map(|why| (plan.topic.clone(), why)));
+            if !done.unsettable.is_empty() {
+                unsettable.entry(plan.topic.clone()).or_default().extend(done.unsettable);
             }
         }
         self.follow_log_starts().await;
+        self.ask_follower_starts().await;
         let forgotten = self.forget(&plans).await?;
-        Ok(TopicPassResult { clusters: (source, target), plans, refused, complete, forgotten })
+        Ok(TopicPassResult { clusters: (source, target), plans, refused, unset, unsettable, complete, forgotten })
+    }
+
+    /// Does what is to be done about one topic.
+    async fn topic(&self, plan: &TopicPlan) -> Done {
+        if let Some(error) = &plan.error {
+            return Done { refused: Some(error.clone()), ..Done::default() };
+        }
+        let (_, follower) = sides(&self.mirror, &self.source, &self.target, plan);
+        if plan.action == Action::Nothing {
+            return self.settings(plan, &follower).await;
+        }
+        // Whether a compacted topic has to be padded is not known while a partition has no leader: then compaction comes later in any case.
+        let padded = self.mirror.offsets == Offsets::Preserve && plan.compacted && self.begins_late(plan).await.unwrap_or(true);
+        match plan::apply(plan, &follower.topic, &follower.client, padded).await {
+            Ok(()) => {
+                tell!(messages::DONE_ON_FOLLOWER, mirror = &*self.mirror.name, topic = &*plan.topic, on = &**follower.cluster(), action = ?plan.action, notes = ?plan.notes);
+                self.await_topic(&follower.topic, &follower.client).await;
+                Done { is_new: true, ..Done::default() }
+            }
+            Err(error) => {
+                let why = format!("{} on {} cannot be created or grown: {error}", follower.topic, follower.cluster());
+                Done { refused: Some(why), ..Done::default() }
+            }
+        }
+    }
+
+    /// Has the settings of a topic's follower go after its leader's.
+    async fn settings(&self, plan: &TopicPlan, follower: &Side) -> Done {
+        let before =
+            self.before.iter().flat_map(|plans| plans.iter()).find(|before| before.topic == plan.topic).map(|before| &before.config);
+        let mut changes = plan::changes(plan, before, self.all_copying(plan));
+        if !self.mirror.sync_topic_configs {
+            // That a padded topic is compacted at last belongs to its creation.
+            changes.retain(|change| change.name == plan::CLEANUP && plan::awaits_compaction(plan).is_some());
+        }
+        if let Some(refused) = self.unsettable.get(&plan.topic) {
+            changes.retain(|change| !refused.contains(change));
+        }
+        if changes.is_empty() {
+            return Done::default();
+        }
+        match plan::alter(&follower.topic, &follower.client, &changes).await {
+            Ok(unsettable) => {
+                changes.retain(|change| !unsettable.contains(change));
+                let changes: Vec<_> = changes.iter().map(ToString::to_string).collect();
+                if !changes.is_empty() {
+                    tell!(
+                        messages::SETTINGS_CHANGED,
+                        mirror = &*self.mirror.name,
+                        topic = &*plan.topic,
+                        on = &**follower.cluster(),
+                        changes = changes.join(", ")
+                    );
+                }
+                Done { is_changed: true, unsettable, ..Done::default() }
+            }
+            Err(error) => {
+                let names: Vec<_> = changes.iter().map(|change| change.name.as_str()).collect();
+                let right =
+                    if error.is_authorization() { "; grant ALTER_CONFIGS on the topic there to the mirror's principal" } else { "" };
+                let why = format!(
+                    "{} of {} on {} cannot be set to the leader's: {error}{right}",
+                    names.join(", "),
+                    follower.topic,
+                    follower.cluster()
+                );
+                Done { unset: Some(why), ..Done::default() }
+            }
+        }
+    }
+
+    /// Refuses topics of which nothing was copied yet, and that would get in the way of others: of this mirror, or of another one of the file. One that is
+    /// being copied keeps its name on the target, whoever comes later.
+    async fn refuse_collisions(&self, plans: &mut [TopicPlan], source: &Cluster) {
+        let is_new = |partition: &TopicPartition| {
+            let kept = self.state.partition(partition);
+            self.overview.phase(partition).is_none() && kept.is_none_or(|kept| kept.agreed == 0 && kept.phase != Phase::Copying)
+        };
+        let all_new = |plan: &TopicPlan| (0..plan.partitions).all(|partition| is_new(&TopicPartition::new(plan.topic.clone(), partition)));
+        let new: Vec<_> = plans.iter_mut().filter(|plan| plan.error.is_none() && all_new(plan)).collect();
+        if new.is_empty() {
+            return;
+        }
+        let own = source.metadata.topics.iter().map(|topic| topic.name.to_string()).collect();
+        let known = SourceTopics::from([(source.name().clone(), Ok(own))]);
+        let topics = collide::source_topics(&self.mirrors, known, &connect_options(&self.mirror.name)).await;
+        let mut others = self.mirrors.iter().filter(|other| other.target.name == self.mirror.target.name);
+        let unknown = others.find_map(|other| Some((&other.name, topics.get(&other.source.name)?.as_ref().err()?)));
+        let collisions = collide::among(&self.mirrors, &topics);
+        let of = |collision: &Collision, topic: &str| {
+            [&collision.one, &collision.other].iter().any(|copied| copied.mirror == self.mirror.name && copied.topic == *topic)
+        };
+        for plan in new {
+            if let Some(collision) = collisions.iter().find(|collision| of(collision, &plan.topic)) {
+                plan.error = Some(collision.to_string());
+            } else if let Some((mirror, error)) = unknown {
+                plan.error = Some(format!("whether a topic of mirror {mirror} would be {} too is not known: {error}", plan.target));
+            }
+        }
     }
 
     /// Forgets what was kept of the partitions that `--accept` names, and gives those. Of a topic that is still the same one stay the offsets that were
@@ -197,6 +330,24 @@ impl Pass {
             let phase = self.overview.phase(&partition).or_else(|| Some(self.state.partition(&partition)?.phase));
             phase == Some(Phase::Copying)
         })
+    }
+
+    /// Asks followers where their logs begin: their brokers may have deleted what the leader still has.
+    async fn ask_follower_starts(&mut self) {
+        let asked = std::mem::take(&mut self.follower_starts);
+        for client in [&self.source, &self.target] {
+            let of = || asked.iter().filter(|asked| asked.follower.cluster() == &client.cluster().name);
+            let partitions: Vec<_> = of().map(|asked| asked.follower.partition(asked.partition)).collect();
+            if partitions.is_empty() {
+                continue;
+            }
+            let starts = client.list_offsets(&partitions, Position::LogStart).await;
+            for asked in of() {
+                if let Some(Ok(start)) = starts.get(&asked.follower.partition(asked.partition)) {
+                    asked.status.lock().follower_log_start_offset = *start;
+                }
+            }
+        }
     }
 
     /// Deletes on the followers what their leaders have deleted: [`Pass::log_starts`].

@@ -4,6 +4,7 @@
 //! - `org.apache.kafka.common.config.TopicConfig`; `DescribeConfigsResponse.ConfigSource`
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -35,10 +36,13 @@ const FOLLOWER: [(&str, &str); 5] = [
     ("message.timestamp.before.max.ms", "9223372036854775807"),
     ("message.timestamp.after.max.ms", "9223372036854775807"),
 ];
+/// The settings that decide about what a copy keeps, or what it takes: the follower has the leader's values of them, also where those are only the
+/// defaults of the leader's cluster.
+const ALWAYS: [&str; 4] = [CLEANUP, "retention.ms", "retention.bytes", MAX_MESSAGE_BYTES];
 /// How long a cluster's settings of topics are not asked for again: they change rarely, and there are many of them.
 const CONFIGS: Duration = Duration::from_mins(1);
 /// The setting that says whether a topic is compacted.
-const CLEANUP: &str = "cleanup.policy";
+pub(super) const CLEANUP: &str = "cleanup.policy";
 /// The setting of the most bytes that a batch may have.
 const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
 /// The setting of the fewest in-sync replicas with which something may be written.
@@ -78,6 +82,12 @@ pub struct TopicPlan {
     /// The topic's id on each cluster, by the cluster's name in the file.
     #[serde(skip)]
     pub topic_ids: BTreeMap<String, String>,
+    /// The settings that the follower's topic should have: values by name.
+    #[serde(skip)]
+    pub config: BTreeMap<String, String>,
+    /// The settings that the follower's topic has itself, as opposed to its cluster's defaults: values by name.
+    #[serde(skip)]
+    pub has: BTreeMap<String, String>,
 }
 
 /// A setting that the follower is to have otherwise than the leader. In JSON it is an array of the three, in this order.
@@ -297,6 +307,8 @@ impl TopicPlan {
             compacted: false,
             max_message_bytes: DEFAULT_MAX_MESSAGE_BYTES,
             topic_ids: BTreeMap::new(),
+            config: BTreeMap::new(),
+            has: BTreeMap::new(),
         }
     }
 }
@@ -335,9 +347,12 @@ fn one(
             plan.overridden.push(Overridden { name: key.clone(), leader: value.to_owned(), follower: wanted.clone() });
         }
     }
+    plan.config.clone_from(&config);
     match copy {
         None => plan.action = Action::Create { replication_factor: replication_factor as i16, config },
         Some(copy) => {
+            let own = follower.configs.get(on_follower).into_iter().flatten().filter(|entry| entry.source == ConfigSource::Topic);
+            plan.has = own.filter_map(|entry| Some((entry.name.clone(), entry.value.clone()?))).collect();
             let has = copy.partitions.len() as i32;
             if has < plan.partitions {
                 plan.action = Action::Grow { from: has };
@@ -388,8 +403,8 @@ fn config(
     };
     for entry in entries {
         let Some(value) = &entry.value else { continue };
-        // What is only Kafka's default on the leader is left to the follower's version, save for the size that must fit.
-        let set = !matches!(entry.source, ConfigSource::Default | ConfigSource::Other(_)) || entry.name == MAX_MESSAGE_BYTES;
+        // What is only Kafka's default on the leader is left to the follower's version.
+        let set = !matches!(entry.source, ConfigSource::Default | ConfigSource::Other(_)) || ALWAYS.contains(&entry.name.as_str());
         if !set || LEFT_OUT.contains(&entry.name.as_str()) || FOLLOWER.iter().any(|(key, _)| *key == entry.name) {
             continue;
         }
@@ -430,7 +445,7 @@ fn config(
 }
 
 /// Does on the follower what the plan's action says. `padded` says that a partition has to be filled up to its leader's log start first: a compacted
-/// topic is created without compaction then, since padding has no keys, and nothing can be deleted from a compacted topic; see [`compact`].
+/// topic is created without compaction then, since padding has no keys, and nothing can be deleted from a compacted topic; [`changes`] has it compacted later.
 ///
 /// # Errors
 /// [`ClientError`] of the follower's cluster: the topic was not created or grown, or it is not known whether it was. Settings that its brokers refuse
@@ -483,25 +498,126 @@ pub fn awaits_compaction(plan: &TopicPlan) -> Option<&str> {
 }
 
 impl TopicPlan {
+    /// The settings by which the follower keeps less than the leader, each with both values.
+    pub(crate) fn keeps_less(&self) -> Vec<String> {
+        let drift = self.drift.iter().map(|drift| (&drift.name, &drift.wanted, &drift.has));
+        let overridden = self.overridden.iter().map(|overridden| (&overridden.name, &overridden.leader, &overridden.follower));
+        let less = drift.chain(overridden).filter(|(name, leader, follower)| {
+            // Kafka's -1 is without a limit.
+            let limit = |value: &str| value.parse::<i64>().ok().map(|value| if value < 0 { i64::MAX } else { value });
+            match name.as_str() {
+                "retention.ms" | "retention.bytes" => limit(follower) < limit(leader),
+                CLEANUP => follower.split(',').any(|policy| !leader.split(',').any(|has| has.trim() == policy.trim())),
+                _ => false,
+            }
+        });
+        less.map(|(name, leader, follower)| format!("{name} = {follower} (the leader's is {leader})")).collect()
+    }
+
     /// Whether either cluster's topic is compacted, or is going to be: each compacts by its own settings.
     pub fn is_compacted_somewhere(&self) -> bool {
         self.compacted || self.drift.iter().any(|drift| drift.name == CLEANUP && drift.has.contains("compact"))
     }
 }
 
-/// Sets the `cleanup.policy` of the follower's topic, once its partitions are padded.
+/// A change of a setting of the follower's topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SettingChange {
+    /// The setting's name.
+    pub(crate) name: String,
+    /// The value that it is to have; `None` is that of the cluster.
+    pub(crate) value: Option<String>,
+}
+
+impl fmt::Display for SettingChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} = {}", self.name, self.value.as_deref().unwrap_or("(the cluster's)"))
+    }
+}
+
+/// What has to be changed about the settings of a follower's topic so that they go on being the leader's. `before` are the settings that the plan before
+/// wanted: what the leader set then, and sets no more, goes from the follower too. A follower that [still has to be compacted](awaits_compaction) is so
+/// once all of it is copied (`all_copying`).
+pub(crate) fn changes(plan: &TopicPlan, before: Option<&BTreeMap<String, String>>, all_copying: bool) -> Vec<SettingChange> {
+    let waits = awaits_compaction(plan).is_some() && !all_copying;
+    let drift = plan.drift.iter().filter(|drift| !(waits && drift.name == CLEANUP));
+    let set = drift.map(|drift| SettingChange { name: drift.name.clone(), value: Some(drift.wanted.clone()) });
+    let gone = before.into_iter().flatten().filter(|(name, value)| !plan.config.contains_key(*name) && plan.has.get(*name) == Some(value));
+    set.chain(gone.map(|(name, _)| SettingChange { name: name.clone(), value: None })).collect()
+}
+
+/// Changes settings of the follower's topic. Those that its brokers refuse because of the value are given back; the others are changed.
 ///
 /// # Errors
-/// [`ClientError`] of the follower's cluster: the policy is as it was, or it is not known whether it is.
-pub async fn compact(on_follower: &Arc<str>, follower: &Client, policy: &str) -> Result<(), ClientError> {
-    let change = (CLEANUP.to_owned(), ConfigChange::Set(policy.to_owned()));
-    let changes = BTreeMap::from([(ConfigResource::Topic(on_follower.clone()), vec![change])]);
-    follower.incremental_alter_configs(&changes, false).await.into_values().next().unwrap_or(Ok(()))
+/// [`ClientError`] of the follower's cluster: some are as they were, or it is not known whether they are.
+pub(crate) async fn alter(on_follower: &Arc<str>, follower: &Client, changes: &[SettingChange]) -> Result<Vec<SettingChange>, ClientError> {
+    let alter = async |changes: &[SettingChange]| {
+        let change = |change: &SettingChange| (change.name.clone(), change.value.clone().map_or(ConfigChange::Delete, ConfigChange::Set));
+        let changes = BTreeMap::from([(ConfigResource::Topic(on_follower.clone()), changes.iter().map(change).collect())]);
+        follower.incremental_alter_configs(&changes, false).await.into_values().next().unwrap_or(Ok(()))
+    };
+    match alter(changes).await {
+        Err(error) if is_setting(&error) => {}
+        done => return done.map(|()| Vec::new()),
+    }
+    // Which one it is, each alone tells.
+    let mut refused = Vec::new();
+    for change in changes {
+        match alter(std::slice::from_ref(change)).await {
+            Err(error) if is_setting(&error) => {
+                kferry_wire::tell!(crate::messages::SETTING_NOT_CHANGED, topic = &**on_follower, setting = %change, %error);
+                refused.push(change.clone());
+            }
+            done => done?,
+        }
+    }
+    Ok(refused)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn settings_follow_and_compaction_waits_until_all_is_copied() {
+        let text = str::to_owned;
+        let drift = |name: &str, wanted: &str, has: &str| Drift { name: text(name), wanted: text(wanted), has: text(has) };
+        let mut plan = TopicPlan::new(&"orders".into(), &"orders".into(), &"old".into(), 1);
+        plan.config = BTreeMap::from([(text("retention.ms"), text("2")), (text(CLEANUP), text("compact"))]);
+        plan.has = BTreeMap::from([(text("segment.ms"), text("7")), (text("segment.bytes"), text("8"))]);
+        plan.compacted = true;
+        plan.drift = vec![drift("retention.ms", "2", "1"), drift(CLEANUP, "compact", "delete")];
+        let change = |name: &str, value: Option<&str>| SettingChange { name: text(name), value: value.map(text) };
+        let (retention, policy) = (change("retention.ms", Some("2")), change(CLEANUP, Some("compact")));
+        assert_eq!(changes(&plan, None, false), std::slice::from_ref(&retention));
+        assert_eq!(changes(&plan, None, true), [retention.clone(), policy]);
+        // Of what the leader set before and sets no more, only what has come from there goes.
+        let before =
+            BTreeMap::from([(text("segment.ms"), text("7")), (text("segment.bytes"), text("9")), (text("retention.ms"), text("1"))]);
+        assert_eq!(changes(&plan, Some(&before), false), [retention, change("segment.ms", None)]);
+        plan.drift.clear();
+        assert_eq!(changes(&plan, None, true), []);
+    }
+
+    #[test]
+    fn a_follower_that_keeps_less_is_seen() {
+        let text = str::to_owned;
+        let less = |name: &str, leader: &str, follower: &str| {
+            let mut plan = TopicPlan::new(&"orders".into(), &"orders".into(), &"old".into(), 1);
+            plan.drift = vec![Drift { name: text(name), wanted: text(leader), has: text(follower) }];
+            let drift = plan.keeps_less();
+            plan.drift.clear();
+            plan.overridden = vec![Overridden { name: text(name), leader: text(leader), follower: text(follower) }];
+            assert_eq!(plan.keeps_less(), drift);
+            !drift.is_empty()
+        };
+        assert!(less("retention.ms", "-1", "1") && less("retention.ms", "2", "1") && less("retention.bytes", "-1", "100"));
+        assert!(!less("retention.ms", "1", "-1") && !less("retention.ms", "1", "2") && !less("retention.bytes", "100", "-1"));
+        assert!(
+            less(CLEANUP, "compact", "delete") && less(CLEANUP, "delete", "compact,delete") && !less(CLEANUP, "compact,delete", "delete")
+        );
+        assert!(!less("segment.bytes", "2", "1"));
+    }
 
     #[test]
     fn in_json_a_setting_is_an_array_of_its_name_and_two_values() {
