@@ -101,8 +101,13 @@ pub(crate) enum Cause {
     },
     /// The real broker behind a virtual one cannot be reached.
     BrokerUnreachable(ConnectError),
-    /// `max_connections` are open.
-    MaxConnections(usize),
+    /// So many connections are open as may be.
+    MaxConnections {
+        /// How many.
+        limit: usize,
+        /// It is what the process's limit of open files allows, which is less than `max_connections`.
+        by_open_files: bool,
+    },
     /// `max_connections_per_ip` are open.
     MaxConnectionsPerIp(usize),
 }
@@ -130,7 +135,7 @@ impl Cause {
         Self::UnknownTopicId { .. } => "unknown_topic_id",
         Self::UnknownBroker { .. } => "unknown_broker",
         Self::BrokerUnreachable(_) => "broker_unreachable",
-        Self::MaxConnections(_) => "max_connections",
+        Self::MaxConnections { .. } => "max_connections",
         Self::MaxConnectionsPerIp(_) => "max_connections_per_ip",
     }
 
@@ -171,7 +176,12 @@ impl Cause {
                 format!("cluster {cluster} has no broker {node_id} now, or could not be asked; the client will find another")
             }
             Self::BrokerUnreachable(error) => error.to_string(),
-            Self::MaxConnections(limit) => format!("{limit} connections are open: raise limits.max_connections"),
+            Self::MaxConnections { limit, by_open_files: false } => {
+                format!("{limit} connections are open: raise limits.max_connections")
+            }
+            Self::MaxConnections { limit, by_open_files: true } => {
+                format!("{limit} connections are open, as many as the limit of open files allows: raise the hard one (ulimit -Hn)")
+            }
             Self::MaxConnectionsPerIp(limit) => {
                 format!("{limit} connections of this address are open: raise limits.max_connections_per_ip")
             }

@@ -171,7 +171,7 @@ impl Session<'_> {
     ) -> Result<Established, Cause> {
         let asks = is_question(&first);
         let probe = if asks { Probe::Ask(first.as_slice().into()) } else { Probe::Connect };
-        let opened = Box::pin(table.servers(routed.home).open(&probe)).await.map_err(Cause::ClusterUnreachable)?;
+        let opened = Box::pin(table.servers(routed.home).open(&probe, &self.proxy.overtaking)).await.map_err(Cause::ClusterUnreachable)?;
         self.summary.server = Some(opened.server);
         if asks {
             self.summary.moved.requests = first.len() as u64;
@@ -257,7 +257,11 @@ impl Session<'_> {
             // The bootstrap port, or a virtual broker of the cluster that the client was on before its route changed: what it asks there, any broker
             // of the new one can answer.
             _ => {
-                let opened = table.servers(home).open(&Probe::LogIn(Arc::new(login))).await.map_err(Cause::ClusterUnreachable)?;
+                let opened = table
+                    .servers(home)
+                    .open(&Probe::LogIn(Arc::new(login)), &self.proxy.overtaking)
+                    .await
+                    .map_err(Cause::ClusterUnreachable)?;
                 Ok(BrokerConnection { broker: opened.broker, address: opened.server })
             }
         }
