@@ -30,10 +30,13 @@ struct Checked {
 }
 
 fn check(routes: &Routes, arguments: &[&str]) -> Result<Checked> {
+    check_by(Command::new(executable("kferry")?), routes, arguments)
+}
+
+fn check_by(mut command: Command, routes: &Routes, arguments: &[&str]) -> Result<Checked> {
     let folder = run::folder("check")?;
     let (config, output) = (folder.join("routes.toml"), folder.join("output"));
     fs::write(&config, routes.text())?;
-    let mut command = Command::new(executable("kferry")?);
     command.arg("check").arg("--config").arg(&config).args(arguments);
     let status = Process::spawn("kferry check", &command, &output)?.wait(LIMIT)?;
     Ok(Checked { code: status.code(), text: fs::read_to_string(&output)? })
@@ -382,7 +385,8 @@ fn a_dead_server_is_an_error_and_the_other_is_told_in_full(new: &Cluster) -> Res
 fn a_valid_file_is_checked_without_touching_the_network() -> Result<()> {
     let broker = TcpListener::bind("127.0.0.1:0")?;
     broker.set_nonblocking(true)?;
-    let routes = one(&broker.local_addr()?.to_string(), "")?;
+    // So few that any machine has the files for them.
+    let routes = one(&broker.local_addr()?.to_string(), "")?.limit("max_connections", 10);
     let checked = check(&routes, &[])?;
     assert_eq!(checked.code, Some(0), "{}", checked.text);
     assert!(checked.text.ends_with("routes.toml: ok (1 cluster, 1 listener, 1 route)\n"), "{}", checked.text);
@@ -392,6 +396,30 @@ fn a_valid_file_is_checked_without_touching_the_network() -> Result<()> {
     let connected = check(&routes, &["--connect"])?;
     assert_eq!(connected.code, Some(1), "{}", connected.text);
     broker.accept().context("nobody came")?;
+    Ok(())
+}
+
+#[test]
+fn what_the_machine_does_not_have_is_a_warning() -> Result<()> {
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")?;
+    let mut range = range.split_whitespace().map(str::parse::<u16>);
+    let (first, last) = (range.next().context("two numbers")??, range.next().context("two numbers")??);
+    let brokers = format!("node_ids = \"1-3\"\nbroker_ports = \"{first}-{}\"\n", first + 2);
+    let routes = Routes::new()?.cluster_with("new", "127.0.0.1:1", &brokers).limit("max_connections", 10).relay("all", "*", "new", "");
+    let checked = check(&routes, &[])?;
+    assert_eq!(checked.code, Some(0), "{}", checked.text);
+    let told = format!("warning: ports {first}-{} (broker_ports of cluster \"new\" on listener \"plain\"): ", first + 2);
+    let way_out = format!("it lies in {first}-{last} (net.ipv4.ip_local_port_range): write a port outside of that");
+    assert!(checked.text.contains(&told) && checked.text.contains(&way_out), "{}", checked.text);
+    assert_eq!(checked.text.matches("warning: ").count(), 1, "{}", checked.text);
+
+    let mut few = Command::new("prlimit");
+    few.args(["--nofile=4096:4096", "--"]).arg(executable("kferry")?);
+    let report = check_by(few, &one("127.0.0.1:1", "")?, &["--json"])?;
+    assert_eq!(report.code, Some(0), "{}", report.text);
+    let report = report.json()?;
+    let [told] = strings(&report["machine"])[..] else { anyhow::bail!("{report}") };
+    assert!(told.starts_with("limits.max_connections is 10000, and a process may have 4096 open files here (ulimit -Hn)"), "{told}");
     Ok(())
 }
 

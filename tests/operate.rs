@@ -702,7 +702,20 @@ fn a_port_in_use_ends_the_start_with_1_and_says_which() -> Result<()> {
         let last: Value = serde_json::from_str(said.lines().last().unwrap_or_default()).with_context(|| said.clone())?;
         let message = last["message"].as_str().unwrap_or_default();
         assert!(message.contains(&format!("cannot listen on 127.0.0.1:{port} ({what} in ")), "{said}");
-        assert!(message.contains("Address already in use"), "{said}");
+        assert_eq!(message.matches("Address already in use").count(), 1, "{said}");
+        assert!(message.contains(&format!("another program listens there; ss -ltnp 'sport = :{port}' names it")), "{said}");
+    }
+
+    // Nobody listens on this one: the kernel gave it to a connection.
+    let outgoing = TcpStream::connect(("127.0.0.1", bed.legacy.port()))?;
+    let port = outgoing.local_addr()?.port();
+    let config = run::folder("proxy")?.join("routes.toml");
+    fs::write(&config, bed.orders_to("legacy").text().replace(&format!(":{}\"", bed.routes.port()), &format!(":{port}\"")))?;
+    let (status, said) = proxy::refused(&config)?;
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert_eq!(said.matches("Address already in use").count(), 1, "{said}");
+    for part in ["or an outgoing connection was given the port by chance", "net.ipv4.ip_local_port_range", "write a port outside of that"] {
+        assert!(said.contains(part), "no {part:?} in {said}");
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kferry_config::OpenFiles;
+use kferry_config::{EphemeralPorts, OpenFiles, who_may_have};
 use kferry_wire::tell;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::{TcpListener, TcpSocket};
@@ -39,12 +39,13 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// A port that could not be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address} ({what} in routes.toml): {source}")]
+#[error("cannot listen on {address} ({what} in routes.toml): {why}")]
 pub struct BindError {
     /// The table of the file that asks for the port, and for which broker.
     what: String,
     address: SocketAddr,
-    source: io::Error,
+    /// The system's words, and what to do.
+    why: String,
 }
 
 /// A proxy with its ports open.
@@ -132,7 +133,14 @@ fn bind(address: SocketAddr, what: impl Fn() -> String) -> Result<TcpListener, B
         socket.bind(address)?;
         socket.listen(BACKLOG)
     };
-    open().map_err(|source| BindError { what: what(), address, source })
+    open().map_err(|error| BindError { what: what(), address, why: why(&error, address.port()) })
+}
+
+fn why(error: &io::Error, port: u16) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => format!("{error}: {}", who_may_have(port, EphemeralPorts::of_this_machine().as_ref())),
+        _ => error.to_string(),
+    }
 }
 
 async fn accept(proxy: Arc<Proxy>, port: Port, sessions: TaskTracker, stop: CancellationToken) {

@@ -1,16 +1,35 @@
 //! What the file asks of the machine that the proxy runs on, as far as this one has it.
 
-use kferry_config::{Config, OpenFiles};
+use kferry_config::{Config, EphemeralPorts, OpenFiles};
 use rustix::process::{Resource, getrlimit};
 
-/// A sentence for each thing that this machine does not have. None where the file is not for a proxy.
+/// A sentence for each thing that this machine does not have.
 pub(super) fn lacks(config: &Config) -> Vec<String> {
-    if config.listeners.is_empty() {
-        return Vec::new();
+    let mut sentences = Vec::new();
+    if !config.listeners.is_empty() {
+        // The hard limit, to which the proxy raises its own.
+        let files = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
+        sentences.extend(too_few_files(config, files));
     }
-    // The hard limit, to which the proxy raises its own.
-    let files = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
-    too_few_files(config, files).into_iter().collect()
+    if let Some(ephemeral) = EphemeralPorts::of_this_machine() {
+        sentences.extend(ports_of_others(config, &ephemeral));
+    }
+    sentences
+}
+
+/// Ports that may be an outgoing connection's when they are wanted.
+fn ports_of_others(config: &Config, ephemeral: &EphemeralPorts) -> Vec<String> {
+    let given = config.ports().into_iter().filter_map(|(who, ports)| Some((who, ephemeral.among(&ports)?)));
+    let told = given.map(|(who, given)| {
+        let (first, last) = (given.start(), given.end());
+        let ports = if first == last { format!("port {first}") } else { format!("ports {first}-{last}") };
+        format!(
+            "{ports} ({who}): this machine gives such ports to outgoing connections, and one that is taken keeps the program from starting; it lies \
+             in {}",
+            ephemeral.way_out()
+        )
+    });
+    told.collect()
 }
 
 fn too_few_files(config: &Config, files: u64) -> Option<String> {
