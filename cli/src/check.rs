@@ -4,11 +4,13 @@
 //! |---|---|
 //! | `check` | the command: the file itself, the report and how it is shown |
 //! | [`brokers`] | `--connect`: what each bootstrap server says |
+//! | `addresses` | `--connect`: what brokers do by a client's address, which is the proxy's for all relayed clients |
 //! | `machine` | what the file asks of the machine that the proxy runs on |
 //! | [`clients`] | `--connect`: which clients the running proxy has seen, and where this file would send them |
 //!
 //! The report for people goes to standard output, errors and warnings to standard error; `--json` is one object on standard output.
 
+mod addresses;
 mod brokers;
 mod clients;
 mod machine;

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kferry_config::{Cluster, HostPort, Security};
-use kferry_wire::connection::{Bare, ConnectError, ConnectOptions, Connection};
+use kferry_wire::connection::{Bare, ConnectError, ConnectOptions, Connection, TOO_MANY};
 use kferry_wire::security::tls::{SecurityError, client_config, explain, server_name};
 use kferry_wire::stream::Stream;
 use kferry_wire::versions::Versions;
@@ -221,7 +221,7 @@ impl BootstrapServers {
             if let Probe::Ask(request) = probe {
                 let protocol = self.cluster.security.protocol();
                 ask(&mut stream, request, &mut response).await.map_err(|error| {
-                    format!("closed at the first request ({error}): is its security.protocol {protocol}, as the file says?")
+                    format!("closed at the first request ({error}): is its security.protocol {protocol}, as the file says? {TOO_MANY}")
                 })?;
                 if response.starts_with(&TLS_ALERT) {
                     return Err(format!("answers with TLS: set security_protocol to SSL or SASL_SSL instead of {protocol}"));
@@ -246,7 +246,7 @@ impl BootstrapServers {
             Some((error, settings)) => format!("TLS failed: {}", explain(error, host, settings)),
             None => format!(
                 "closed the connection during the TLS handshake ({error}), as plaintext ports do: \
-                 compare security_protocol with the broker's listener"
+                 compare security_protocol with the broker's listener; {TOO_MANY}"
             ),
         }
     }

@@ -12,7 +12,7 @@ use kferry_wire::connection::{ConnectOptions, Connection, Refusal, RequestError}
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 
-use super::{listed, printable, table};
+use super::{addresses, listed, printable, table};
 
 /// For one server, all of it.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -78,6 +78,8 @@ impl Brokers {
         }
         let mut brokers = Self::judge(config, servers);
         brokers.warnings.extend(join_all(config.relayed_clusters().map(ask_replicas)).await.into_iter().flatten());
+        let by_address = config.relayed_clusters().map(|cluster| addresses::ask(config, cluster));
+        brokers.warnings.extend(join_all(by_address).await.into_iter().flatten());
         brokers
     }
 
