@@ -70,6 +70,11 @@ pub(crate) enum Cause {
         /// Which version.
         version: i16,
     },
+    /// A relayed client began a login of the old kind (SaslHandshake version 0), and its mechanism does not tell how many messages follow.
+    BareLogin {
+        /// As the client says.
+        mechanism: String,
+    },
     /// A message of a relayed client or its broker could not be rewritten.
     NotRewritten {
         /// Which API.
@@ -129,6 +134,7 @@ impl Cause {
         Self::NotLoggedIn(_) => "not_logged_in",
         Self::ClusterUnreachable(_) => "cluster_unreachable",
         Self::NotAdvertised { .. } => "not_advertised",
+        Self::BareLogin { .. } => "bare_login",
         Self::NotRewritten { .. } => "not_rewritten",
         Self::WrongResponse(_) => "wrong_answer",
         Self::NoBrokers => "no_brokers",
@@ -157,6 +163,10 @@ impl Cause {
                 let api = ApiKey::try_from(*api_key).map_or_else(|()| format!("API {api_key}"), |api| format!("{api:?}"));
                 format!("it used {api} v{version}, which is not advertised to relayed clients: see docs/apis.md")
             }
+            Self::BareLogin { mechanism } => format!(
+                "it began to log in with {mechanism:?} by SaslHandshake v0, as old clients do (kafka-python before 2.1, old sarama): relay mode carries that \
+                 with PLAIN, SCRAM and OAUTHBEARER only; update the client, or let it set SaslHandshake v1"
+            ),
             Self::NotRewritten { api_key, version, error: error @ RewriteError::Unmapped(_) } => {
                 format!("{api_key:?} v{version}: {error}; widen node_ids and broker_ports in routes.toml")
             }

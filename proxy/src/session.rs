@@ -16,7 +16,7 @@
 //!      │                  ▼
 //!      │               logged in at the proxy, where the route has sasl_users ─▶ not_logged_in
 //!      ▼                  ▼
-//!  bytes both ways     frames both ways ──▶ not_advertised, not_rewritten, wrong_answer, no_brokers, unknown_topic_id
+//!  bytes both ways     frames both ways ──▶ not_advertised, bare_login, not_rewritten, wrong_answer, no_brokers, unknown_topic_id
 //!      └────────┬─────────┘
 //!               ▼
 //!        client_closed, broker_closed, client_error, broker_error, idle, drained
