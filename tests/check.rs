@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use harness::kafka::{ADMIN, ALICE, Builder, Cluster, Listener, User};
+use harness::kafka::{ADMIN, ALICE, Acl, BOB, Builder, Cluster, Listener, Operation, Resource, User};
 use harness::process::Process;
 use harness::proxy::{Proxy, Routes, executable};
 use harness::scenario::Pair;
@@ -30,10 +30,13 @@ struct Checked {
 }
 
 fn check(routes: &Routes, arguments: &[&str]) -> Result<Checked> {
+    check_by(Command::new(executable("kferry")?), routes, arguments)
+}
+
+fn check_by(mut command: Command, routes: &Routes, arguments: &[&str]) -> Result<Checked> {
     let folder = run::folder("check")?;
     let (config, output) = (folder.join("routes.toml"), folder.join("output"));
     fs::write(&config, routes.text())?;
-    let mut command = Command::new(executable("kferry")?);
     command.arg("check").arg("--config").arg(&config).args(arguments);
     let status = Process::spawn("kferry check", &command, &output)?.wait(LIMIT)?;
     Ok(Checked { code: status.code(), text: fs::read_to_string(&output)? })
@@ -93,7 +96,8 @@ fn certificate(name: &str) -> Result<String> {
 static CLUSTERS: Pair = Pair::new(|| [Cluster::version("2.8.2").name("legacy").first_node_id(1001), two_brokers("new")]);
 
 fn two_brokers(name: &str) -> Builder {
-    let cluster = Cluster::version("4.3.0").name(name).brokers(2).acls();
+    // More connections of one address than any test makes, fewer than a proxy may make.
+    let cluster = Cluster::version("4.3.0").name(name).brokers(2).acls().set("max.connections.per.ip", "5000");
     cluster.listen(Listener::Ssl).listen(Listener::SaslSsl).listen(Listener::SaslPlaintext)
 }
 
@@ -175,6 +179,37 @@ fn who_relays_must_know_the_topics() -> Result<()> {
     Ok(())
 }
 
+/// Brokers see the proxy's address for all relayed clients.
+#[test]
+fn what_a_cluster_decides_by_the_clients_address_is_told() -> Result<()> {
+    const HOST: &str = "10.9.9.9";
+    let (_, new) = CLUSTERS.started()?;
+    new.add_acls(&[Acl::allow(ALICE.name, Operation::Read, Resource::Topic("by-host".to_owned())).from_host(HOST)])?;
+    let credentials = |user: User| format!("[routes.credentials.new]\n{}", login("SCRAM-SHA-512", user));
+    let warnings = |kferry: User, route: &str, max_connections: u64| -> Result<Vec<String>> {
+        let routes = Routes::new()?.kafka("new", new, Listener::SaslPlaintext, Some(kferry))?;
+        let routes = routes.limit("max_connections", max_connections).relay("all", "*", "new", route);
+        let checked = check(&routes, &["--connect"])?;
+        assert_eq!(checked.code, Some(0), "{}", checked.text);
+        Ok(checked.text.lines().filter_map(|line| line.strip_prefix("warning: cluster new: ")).map(str::to_owned).collect())
+    };
+    let by_host = format!("ACL of principals of relayed clients name a host (Allow User:alice from {HOST} Read on Literal Topic by-host)");
+    let has = |warnings: &[String], part: &str| warnings.iter().any(|warning| warning.contains(part));
+    // The clients' own logins, a route's login, another one's.
+    for (route, told) in [(String::new(), true), (credentials(ALICE), true), (credentials(BOB), false)] {
+        let warnings = warnings(ADMIN, &route, 100)?;
+        assert_eq!(has(&warnings, &by_host), told, "{route}: {warnings:?}");
+        assert!(!has(&warnings, "max.connections.per.ip") && !has(&warnings, "may not see"), "{warnings:?}");
+    }
+    let few = warnings(ADMIN, "", 5001)?;
+    assert!(has(&few, "limits.max_connections = 5001") && has(&few, "broker 2: max.connections.per.ip is 5000"), "{few:?}");
+    let blind = warnings(ALICE, "", 5001)?;
+    let told =
+        "kferry's login may not see its ACLs (Describe on the cluster), nor its max.connections.per.ip (DescribeConfigs on the cluster)";
+    assert!(has(&blind, told) && !has(&blind, &by_host), "{blind:?}");
+    Ok(())
+}
+
 #[test]
 fn without_credentials_the_release_is_told() -> Result<()> {
     let (_, new) = CLUSTERS.started()?;
@@ -220,6 +255,11 @@ fn settings_that_differ_from_the_listener_say_what_to_set() -> Result<()> {
         (Listener::Plaintext, protocol("SSL") + &tls, "closed the connection during the TLS handshake, as plaintext ports do"),
         (Listener::SaslPlaintext, protocol("PLAINTEXT"), "this connection used PLAINTEXT; compare security_protocol"),
         (Listener::SaslSsl, protocol("SSL") + &tls, "this connection used SSL; compare security_protocol"),
+        (
+            Listener::Plaintext,
+            protocol("SSL") + &tls,
+            "compare security_protocol with the broker's listener; or the broker has as many connections as it takes of one address",
+        ),
         (Listener::Plaintext, protocol("SASL_PLAINTEXT") + &password, "set security_protocol to PLAINTEXT instead of SASL_PLAINTEXT"),
         (
             Listener::Ssl,
@@ -382,7 +422,8 @@ fn a_dead_server_is_an_error_and_the_other_is_told_in_full(new: &Cluster) -> Res
 fn a_valid_file_is_checked_without_touching_the_network() -> Result<()> {
     let broker = TcpListener::bind("127.0.0.1:0")?;
     broker.set_nonblocking(true)?;
-    let routes = one(&broker.local_addr()?.to_string(), "")?;
+    // So few that any machine has the files for them.
+    let routes = one(&broker.local_addr()?.to_string(), "")?.limit("max_connections", 10);
     let checked = check(&routes, &[])?;
     assert_eq!(checked.code, Some(0), "{}", checked.text);
     assert!(checked.text.ends_with("routes.toml: ok (1 cluster, 1 listener, 1 route)\n"), "{}", checked.text);
@@ -392,6 +433,30 @@ fn a_valid_file_is_checked_without_touching_the_network() -> Result<()> {
     let connected = check(&routes, &["--connect"])?;
     assert_eq!(connected.code, Some(1), "{}", connected.text);
     broker.accept().context("nobody came")?;
+    Ok(())
+}
+
+#[test]
+fn what_the_machine_does_not_have_is_a_warning() -> Result<()> {
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")?;
+    let mut range = range.split_whitespace().map(str::parse::<u16>);
+    let (first, last) = (range.next().context("two numbers")??, range.next().context("two numbers")??);
+    let brokers = format!("node_ids = \"1-3\"\nbroker_ports = \"{first}-{}\"\n", first + 2);
+    let routes = Routes::new()?.cluster_with("new", "127.0.0.1:1", &brokers).limit("max_connections", 10).relay("all", "*", "new", "");
+    let checked = check(&routes, &[])?;
+    assert_eq!(checked.code, Some(0), "{}", checked.text);
+    let told = format!("warning: ports {first}-{} (broker_ports of cluster \"new\" on listener \"plain\"): ", first + 2);
+    let way_out = format!("it lies in {first}-{last} (net.ipv4.ip_local_port_range): write a port outside of that");
+    assert!(checked.text.contains(&told) && checked.text.contains(&way_out), "{}", checked.text);
+    assert_eq!(checked.text.matches("warning: ").count(), 1, "{}", checked.text);
+
+    let mut few = Command::new("prlimit");
+    few.args(["--nofile=4096:4096", "--"]).arg(executable("kferry")?);
+    let report = check_by(few, &one("127.0.0.1:1", "")?, &["--json"])?;
+    assert_eq!(report.code, Some(0), "{}", report.text);
+    let report = report.json()?;
+    let [told] = strings(&report["machine"])[..] else { anyhow::bail!("{report}") };
+    assert!(told.starts_with("limits.max_connections is 10000, and a process may have 4096 open files here (ulimit -Hn)"), "{told}");
     Ok(())
 }
 

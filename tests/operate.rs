@@ -279,7 +279,8 @@ fn a_warning_of_the_file_is_logged_with_its_place_at_the_start_and_at_a_reload()
     let (before, after) = (bed.orders_to("new"), bed.orders_to("legacy"));
     let proxy = Proxy::start(&before)?;
     proxy.edit(&after)?;
-    let warnings: Vec<Value> = proxy.log()?.into_iter().filter(|line| line["level"] == "WARN").collect();
+    let warnings = told(&proxy, "routes.toml is taken, though something in it is probably not meant")?;
+    assert!(warnings.iter().all(|line| line["level"] == "WARN"), "{warnings:?}");
     assert_eq!(warnings.len(), 2, "{warnings:?}");
     // Either file leaves one cluster without a route.
     for (warning, (file, unused)) in warnings.iter().zip([(before, "legacy"), (after, "new")]) {
@@ -553,6 +554,120 @@ fn four_thousand_routed_connections_cost_little() -> Result<()> {
     Ok(())
 }
 
+/// Asks the admin address for what a liveness probe asks for, with a probe's patience.
+fn is_alive(proxy: &Proxy) -> Result<()> {
+    let asked = Instant::now();
+    let answer = proxy.get("/healthz")?;
+    ensure!(answer.status == 200 && asked.elapsed() < Duration::from_secs(1), "{answer:?} after {:?}", asked.elapsed());
+    Ok(())
+}
+
+fn told(proxy: &Proxy, message: &str) -> Result<Vec<Value>> {
+    Ok(proxy.log()?.into_iter().filter(|line| line["message"].as_str().is_some_and(|text| text.starts_with(message))).collect())
+}
+
+#[test]
+fn relayed_clients_leave_open_files_for_operators() -> Result<()> {
+    const FILES: u64 = 64;
+    let broker = FakeBroker::start()?;
+    let ports = ports::take(3)?;
+    let relayed = format!("node_ids = \"1-3\"\nbroker_ports = \"{}-{}\"\n", ports.start, ports.end - 1);
+    let routes = Routes::new()?.cluster_with("legacy", &broker.address(), &relayed).relay("all", "*", "legacy", "");
+    let proxy = Proxy::start_with_open_files(&routes, FILES)?;
+    let capped = told(&proxy, "limits.max_connections is more than the limit of open files allows")?;
+    let [line] = &capped[..] else { anyhow::bail!("not said once:\n{}", proxy.log_text()) };
+    let allowed = line["allowed"].as_u64().context("allowed")? as usize;
+    assert_eq!((&line["max_connections"], &line["open_files"]), (&json!(10_000), &json!(FILES)));
+    assert!((8..=24).contains(&allowed), "{allowed} clients of {FILES} files");
+
+    // Each is answered over its own connection to the broker, or turned away; all of them stay.
+    let mut clients = (0..60).map(|_| Raw::connect(proxy.port())).collect::<Result<Vec<_>>>()?;
+    let mut served = Vec::new();
+    for client in &mut clients {
+        served.push(client.ask(&raw::api_versions(1, Some("app"))).is_ok());
+    }
+    assert_eq!(served.iter().filter(|served| **served).count(), allowed);
+    let first = served.iter().position(|served| !served).context("one was turned away")?;
+    let line = proxy.closed(clients[first].local_port()?)?;
+    assert_eq!(line["cause"], "max_connections");
+    assert!(line["detail"].as_str().is_some_and(|detail| detail.contains("limit of open files")), "{line}");
+    assert!(proxy.open_files()? as u64 <= FILES);
+    is_alive(&proxy)?;
+    fs::write(proxy.config(), routes.route("more", "more", "legacy").text().replace("client_id = \"*\"", "client_id = \"a*\""))?;
+    assert_eq!(proxy.reload()?.status, 200);
+    assert_eq!(told(&proxy, "cannot accept")?, Vec::<Value>::new());
+
+    drop(clients);
+    until("there is room again", || Ok(Raw::connect(proxy.port())?.ask(&raw::api_versions(1, Some("app"))).is_ok()))
+}
+
+#[test]
+fn clients_of_silent_servers_leave_open_files_for_operators() -> Result<()> {
+    const FILES: u64 = 64;
+    let silent = [FakeBroker::start()?, FakeBroker::start()?, FakeBroker::start()?];
+    for server in &silent {
+        server.on_request(&[]);
+    }
+    let servers = silent.each_ref().map(FakeBroker::address).join(",");
+    let proxy = Proxy::start_with_open_files(&Routes::new()?.cluster("legacy", &servers).route("all", "*", "legacy"), FILES)?;
+    let mut clients = (0..60).map(|_| Raw::connect(proxy.port())).collect::<Result<Vec<_>>>()?;
+    for client in &mut clients {
+        let _ = client.send(&raw::api_versions(1, Some("app")));
+    }
+    // Meanwhile two more servers would have been tried for each client.
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(2) {
+        is_alive(&proxy)?;
+        assert!(proxy.open_files()? as u64 <= FILES);
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert!(silent[0].connections() + silent[1].connections() + silent[2].connections() > 8);
+    assert_eq!(told(&proxy, "cannot accept")?, Vec::<Value>::new());
+    Ok(())
+}
+
+#[test]
+fn half_sent_requests_to_the_admin_address_lock_nobody_out() -> Result<()> {
+    let bed = Bed::start()?;
+    let proxy = Proxy::start_with_open_files(&bed.orders_to("legacy"), 200)?;
+    let mut strangers = Vec::new();
+    for _ in 0..250 {
+        let mut stranger = Raw::connect(proxy.admin_port())?;
+        // It may be closed already, for one that came later.
+        let _ = stranger.send(b"GET /metr");
+        strangers.push(stranger);
+    }
+    let mut clients = Vec::new();
+    for n in 0..20 {
+        let mut client = Raw::connect(proxy.port())?;
+        client.ask(&raw::api_versions(n, Some("orders-1"))).with_context(|| format!("client {n}"))?;
+        clients.push(client);
+    }
+    is_alive(&proxy)?;
+    // They are closed by themselves as well.
+    for stranger in &mut strangers {
+        assert!(!String::from_utf8_lossy(&stranger.rest()?).contains("200 OK"));
+    }
+    Ok(())
+}
+
+#[test]
+fn connections_that_cannot_be_accepted_are_told_once_and_served_later() -> Result<()> {
+    let bed = Bed::start()?;
+    let proxy = Proxy::start(&bed.orders_to("legacy"))?;
+    // Those that are open stay open; there is no number left for another.
+    proxy.limit_open_files(Some(3))?;
+    let mut client = Raw::connect(proxy.port())?;
+    client.send(&raw::api_versions(1, Some("orders-1")))?;
+    thread::sleep(Duration::from_secs(2));
+    let lines = told(&proxy, "cannot accept")?;
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0]["error"].as_str().is_some_and(|error| error.contains("Too many open files")), "{lines:?}");
+    proxy.limit_open_files(None)?;
+    client.frame()?;
+    Ok(())
+}
+
 #[test]
 fn an_idle_connection_is_closed_after_its_time() -> Result<()> {
     let bed = Bed::start()?;
@@ -587,7 +702,20 @@ fn a_port_in_use_ends_the_start_with_1_and_says_which() -> Result<()> {
         let last: Value = serde_json::from_str(said.lines().last().unwrap_or_default()).with_context(|| said.clone())?;
         let message = last["message"].as_str().unwrap_or_default();
         assert!(message.contains(&format!("cannot listen on 127.0.0.1:{port} ({what} in ")), "{said}");
-        assert!(message.contains("Address already in use"), "{said}");
+        assert_eq!(message.matches("Address already in use").count(), 1, "{said}");
+        assert!(message.contains(&format!("another program listens there; ss -ltnp 'sport = :{port}' names it")), "{said}");
+    }
+
+    // Nobody listens on this one: the kernel gave it to a connection.
+    let outgoing = TcpStream::connect(("127.0.0.1", bed.legacy.port()))?;
+    let port = outgoing.local_addr()?.port();
+    let config = run::folder("proxy")?.join("routes.toml");
+    fs::write(&config, bed.orders_to("legacy").text().replace(&format!(":{}\"", bed.routes.port()), &format!(":{port}\"")))?;
+    let (status, said) = proxy::refused(&config)?;
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert_eq!(said.matches("Address already in use").count(), 1, "{said}");
+    for part in ["or an outgoing connection was given the port by chance", "net.ipv4.ip_local_port_range", "write a port outside of that"] {
+        assert!(said.contains(part), "no {part:?} in {said}");
     }
     Ok(())
 }

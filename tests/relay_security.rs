@@ -27,10 +27,9 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _,
 /// How long records may take, on a loaded machine.
 const LIMIT: Duration = Duration::from_mins(1);
 
-/// Kafka's `UNSUPPORTED_SASL_MECHANISM`, `ILLEGAL_SASL_STATE`, `UNSUPPORTED_VERSION`, `SASL_AUTHENTICATION_FAILED`
+/// Kafka's `UNSUPPORTED_SASL_MECHANISM`, `ILLEGAL_SASL_STATE`, `SASL_AUTHENTICATION_FAILED`
 const UNSUPPORTED_SASL_MECHANISM: i16 = 33;
 const ILLEGAL_SASL_STATE: i16 = 34;
-const UNSUPPORTED_VERSION: i16 = 35;
 const SASL_AUTHENTICATION_FAILED: i16 = 58;
 
 /// A user of the proxy's own, whom no broker knows.
@@ -138,7 +137,7 @@ fn certificates_users_and_tokens_say_who_a_client_is() -> Result<()> {
         .set("sasl.enabled.mechanisms", "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER")
         .set("listener.name.sasl_plaintext.oauthbearer.sasl.jaas.config", oauth)
         .start()?;
-    for name in ["alices", "bobs"].into_iter().chain(CLIENTS.map(|(client, _, _)| client.name())) {
+    for name in ["alices", "bobs", "old"].into_iter().chain(CLIENTS.map(|(client, _, _)| client.name())) {
         cluster.create_topic(name, 2, &[])?;
     }
     cluster.add_acls(&[
@@ -167,12 +166,14 @@ fn certificates_users_and_tokens_say_who_a_client_is() -> Result<()> {
         .relay("without-certificate", "cert-*", "secure", &format!("client_address = \"127.0.0.1\"\n{}", credentials(BOB)))
         .relay("by-user", "user-*", "secure", &format!("sasl_users = [\"{}\"]\n{}", APP.name, credentials(ALICE)))
         .relay("by-other-user", "other-*", "secure", &format!("sasl_users = \"{}\"\n{}", OTHER_APP.name, credentials(ALICE)))
+        .relay("end-to-end", "end-*", "secure", "")
         .relay("by-token", "token-*", "secure", &with_token);
     let proxy = Proxy::start(&routes)?;
 
     a_certificate_narrows_the_match(&proxy)?;
     real_clients_log_in_at_the_proxy(&proxy)?;
     nobody_else_gets_through(&proxy)?;
+    logins_of_the_old_kind_pass(&proxy)?;
     a_changed_password_of_a_user_counts_at_once(&proxy, &password_file)?;
     a_token_is_read_at_each_login(&proxy, &token_file)?;
     no_secrets(&proxy)
@@ -242,6 +243,42 @@ fn handshake(client: &mut Raw, mechanism: &str) -> Result<(i16, Vec<String>)> {
     Ok((answer.error_code, answer.mechanisms.iter().map(ToString::to_string).collect()))
 }
 
+fn handshake_v0(client: &mut Raw, client_id: &str, mechanism: &str) -> Result<i16> {
+    let request = SaslHandshakeRequest::default().with_mechanism(StrBytes::from_string(mechanism.to_owned()));
+    Ok(raw::ask(client, 0, client_id, &request)?.error_code)
+}
+
+/// SaslHandshake v0, and messages without a header: between client and broker, and between client and proxy.
+fn logins_of_the_old_kind_pass(proxy: &Proxy) -> Result<()> {
+    let ca = &pki::authority()?.ca_path;
+    let tls = format!("127.0.0.1:{}", proxy.tls_port()?);
+    for (nth, (client_id, user, mechanism, over_tls)) in [
+        ("end-old", ALICE, "PLAIN", false),
+        ("end-old", ALICE, "SCRAM-SHA-512", true),
+        ("user-old", APP, "SCRAM-SHA-256", false),
+        ("user-old", APP, "PLAIN", true),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let servers = if over_tls { tls.clone() } else { proxy.bootstrap_servers() };
+        let security = if over_tls { Security::sasl_ssl(ca, mechanism, user) } else { Security::sasl_plaintext(mechanism, user) };
+        let mut job = Job::new(&servers, &format!("{client_id}-{nth}"), "old");
+        (job.count, job.timeout_ms, job.security) = (50, 30_000, Some(security));
+        clients::sasl_v0(&job).with_context(|| format!("{client_id} {mechanism}\n{}", proxy.log_text()))?;
+    }
+    // The broker closes at a wrong password.
+    let mut client = Raw::connect(proxy.port())?;
+    assert_eq!(handshake_v0(&mut client, "end-raw", "PLAIN")?, 0);
+    client.send(&raw::frame(b"\0alice\0guessed"))?;
+    ended(proxy, &mut client, "broker_closed", "")?;
+    // How long GSSAPI goes on only those know who understand it.
+    let mut client = Raw::connect(proxy.port())?;
+    let request = SaslHandshakeRequest::default().with_mechanism(StrBytes::from_static_str("GSSAPI"));
+    client.send(&raw::request(0, 7, "end-raw", &request)?)?;
+    ended(proxy, &mut client, "bare_login", "with \"GSSAPI\" by SaslHandshake v0")
+}
+
 fn authenticate(client: &mut Raw, version: i16, bytes: &[u8]) -> Result<(i16, Option<String>)> {
     let request = SaslAuthenticateRequest::default().with_auth_bytes(Bytes::copy_from_slice(bytes));
     let answer = raw::ask(client, version, "user-raw", &request)?;
@@ -258,7 +295,7 @@ fn nobody_else_gets_through(proxy: &Proxy) -> Result<()> {
             .with_client_software_version(StrBytes::from_static_str(version));
         let keys = raw::ask(&mut client, 3, "user-raw", &asked)?.api_keys;
         let range = |api: ApiKey| keys.iter().find(|range| range.api_key == api as i16).map(|range| (range.min_version, range.max_version));
-        assert_eq!((range(ApiKey::SaslHandshake), range(ApiKey::SaslAuthenticate)), (Some((1, 1)), Some((0, 2))));
+        assert_eq!((range(ApiKey::SaslHandshake), range(ApiKey::SaslAuthenticate)), (Some((0, 1)), Some((0, 2))));
         assert!(range(ApiKey::Metadata).is_some());
         Ok(client)
     };
@@ -276,12 +313,13 @@ fn nobody_else_gets_through(proxy: &Proxy) -> Result<()> {
         assert_eq!(handshake(&mut client, mechanism)?, (UNSUPPORTED_SASL_MECHANISM, scram.clone()));
         ended(proxy, &mut client, "not_logged_in", &format!("it wants the mechanism \"{mechanism}\""))?;
     }
-    // SaslHandshake v0 would be followed by bytes without frames.
+    // A login of the old kind: there are no words for a refusal.
     let mut client = enter()?;
-    let answer =
-        raw::ask(&mut client, 0, "user-raw", &SaslHandshakeRequest::default().with_mechanism(StrBytes::from_static_str("SCRAM-SHA-256")))?;
-    assert_eq!(answer.error_code, UNSUPPORTED_VERSION);
-    ended(proxy, &mut client, "not_logged_in", "SaslHandshake v0")?;
+    assert_eq!(handshake_v0(&mut client, "user-raw", "SCRAM-SHA-256")?, 0);
+    client.send(&raw::frame(b"n,,n=orders-app,r=abc"))?;
+    assert!(client.frame()?.starts_with(b"r=abc"));
+    client.send(&raw::frame(b"c=biws,r=abc,p=AAAA"))?;
+    ended(proxy, &mut client, "not_logged_in", "it tried SCRAM-SHA-256")?;
 
     let mut client = enter()?;
     assert_eq!(authenticate(&mut client, 2, b"n,,n=orders-app,r=abc")?.0, ILLEGAL_SASL_STATE);

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use kferry_config::Mirror;
+use kferry_config::{Config, Mirror};
 use kferry_mirror::PATIENCE;
 use kferry_mirror::security::acls::{AclPlan, ExplainedAcl};
 use kferry_mirror::security::quotas::QuotaPlan;
@@ -73,6 +73,8 @@ struct Acls {
     added: Vec<Binding>,
     /// How many it had already.
     present: usize,
+    /// Of them, those that name a host.
+    present_by_host: usize,
     /// What only the target has for these topics and groups.
     extra: Vec<Binding>,
     /// What somebody has to decide.
@@ -169,7 +171,7 @@ impl Stand {
 }
 
 pub(crate) fn run(args: &Args) -> ExitCode {
-    let (_, chosen) = match args.chosen.read() {
+    let (config, chosen) = match args.chosen.read() {
         Ok(read) => read,
         Err(code) => return code,
     };
@@ -185,7 +187,9 @@ pub(crate) fn run(args: &Args) -> ExitCode {
         let mut mirrors = Vec::new();
         // One after the other: two may have the same target.
         for mirror in &chosen {
-            mirrors.push(Box::pin(MirrorReport::of(mirror, args, secrets.as_ref())).await);
+            let mut report = Box::pin(MirrorReport::of(mirror, args, secrets.as_ref())).await;
+            report.note_hosts(&config);
+            mirrors.push(report);
         }
         mirrors
     });
@@ -251,6 +255,22 @@ impl MirrorReport {
         report
     }
 
+    /// Says of which ACLs relayed clients have nothing, where the file has such clients on the target.
+    fn note_hosts(&mut self, config: &Config) {
+        let Some(acls) = self.acls.as_ref().filter(|_| config.relayed_clusters().any(|cluster| cluster.name == self.target)) else {
+            return;
+        };
+        let by_host = [&acls.add, &acls.added, &acls.extra].into_iter().flatten().filter(|binding| binding.host != "*").count()
+            + acls.present_by_host;
+        if by_host > 0 {
+            self.notes.push(format!(
+                "{} a host other than *: relayed clients come to {} from the proxy's address, for which they say nothing; add ACLs for that one",
+                if by_host == 1 { "1 of these ACLs names".to_owned() } else { format!("{by_host} of these ACLs name") },
+                self.target
+            ));
+        }
+    }
+
     fn failed(&mut self, what: &str, error: &ClientError) {
         self.errors.push(format!("{what} are not known: {error}"));
     }
@@ -269,6 +289,7 @@ impl MirrorReport {
             add,
             added,
             present: plan.present.len(),
+            present_by_host: plan.present.iter().filter(|acl| acl.host != "*").count(),
             extra: plan.extra.iter().map(binding).collect(),
             undecided: plan.undecided.iter().map(explained).collect(),
             expanded: plan.expanded.iter().map(explained).collect(),
@@ -449,4 +470,67 @@ fn tally(stands: &[Stand], added: &str, undecided: &str) -> String {
         number(Stand::There),
         number(Stand::Undecided)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kferry_wire::admin::acls::{Operation, PatternType, Permission, ResourceType};
+
+    fn report(hosts: [&str; 2], present_by_host: usize) -> MirrorReport {
+        let binding = |host: &str| {
+            let acl = Acl {
+                resource_type: ResourceType::Topic,
+                resource_name: "orders".to_owned(),
+                pattern_type: PatternType::Literal,
+                principal: "User:alice".to_owned(),
+                host: host.to_owned(),
+                operation: Operation::Read,
+                permission: Permission::Allow,
+            };
+            Binding::new(&acl, None)
+        };
+        let acls = Acls {
+            add: hosts.map(binding).into(),
+            added: Vec::new(),
+            present: present_by_host,
+            present_by_host,
+            extra: Vec::new(),
+            undecided: Vec::new(),
+            expanded: Vec::new(),
+            left_out: Vec::new(),
+            elsewhere: 0,
+            against_us: Vec::new(),
+        };
+        let (mirror, source, target) = ("m".into(), "old".into(), "new".into());
+        MirrorReport { mirror, source, target, acls: Some(acls), users: None, quotas: None, notes: Vec::new(), errors: Vec::new() }
+    }
+
+    #[test]
+    fn acls_by_host_are_noted_where_relayed_clients_come_to_the_target() {
+        let file = |mode: &str| {
+            let cluster = |id: u8, name: &str| {
+                format!(
+                    "[clusters.{name}]\nid = {id}\nbootstrap_servers = \"{name}:9092\"\nnode_ids = \"1-3\"\nbroker_ports = \"9{id}00-9{id}02\"\n"
+                )
+            };
+            let text = format!(
+                "{}{}[[listeners]]\nname = \"l\"\nbind = \"127.0.0.1:9092\"\n[[routes]]\nname = \"r\"\nclient_id = \"*\"\ncluster = \"new\"\nmode = \"{mode}\"\n",
+                cluster(1, "old"),
+                cluster(2, "new")
+            );
+            Config::parse(&text, std::path::Path::new("routes.toml")).unwrap()
+        };
+        let notes = |mut report: MirrorReport, mode: &str| {
+            report.note_hosts(&file(mode));
+            report.notes
+        };
+        let [note] = &notes(report(["*", "10.0.0.7"], 2), "relay")[..] else { panic!("one note") };
+        assert!(
+            note.starts_with("3 of these ACLs name a host other than *: relayed clients come to new from the proxy's address"),
+            "{note}"
+        );
+        assert_eq!(notes(report(["*", "*"], 0), "relay"), [""; 0]);
+        assert_eq!(notes(report(["10.0.0.8", "10.0.0.7"], 0), "bootstrap"), [""; 0]);
+    }
 }

@@ -4,12 +4,16 @@
 //! |---|---|
 //! | `check` | the command: the file itself, the report and how it is shown |
 //! | [`brokers`] | `--connect`: what each bootstrap server says |
+//! | `addresses` | `--connect`: what brokers do by a client's address, which is the proxy's for all relayed clients |
+//! | `machine` | what the file asks of the machine that the proxy runs on |
 //! | [`clients`] | `--connect`: which clients the running proxy has seen, and where this file would send them |
 //!
 //! The report for people goes to standard output, errors and warnings to standard error; `--json` is one object on standard output.
 
+mod addresses;
 mod brokers;
 mod clients;
+mod machine;
 
 use std::borrow::Borrow;
 use std::io::{IsTerminal, Write};
@@ -52,6 +56,8 @@ struct Report {
     warnings: Vec<Place>,
     /// What an edit of the file can do to clients that produce.
     split: Option<String>,
+    /// What this machine does not have of what the file asks for. kferry-proxy may run on another.
+    machine: Vec<String>,
     brokers: Option<Brokers>,
     clients: Option<Clients>,
 }
@@ -94,6 +100,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
         errors: Vec::new(),
         warnings: Place::all(&text, &config.warnings),
         split: split(&config),
+        machine: machine::lacks(&config),
         brokers,
         clients,
     };
@@ -115,7 +122,16 @@ fn refuse(args: &Args, invalid: &Invalid, colour: bool) -> ExitCode {
     if args.json {
         let errors = Place::all(&invalid.text, &invalid.errors);
         let file = args.config.display().to_string();
-        print_json(&Report { file, ok: false, errors, warnings: Vec::new(), split: None, brokers: None, clients: None });
+        print_json(&Report {
+            file,
+            ok: false,
+            errors,
+            warnings: Vec::new(),
+            split: None,
+            machine: Vec::new(),
+            brokers: None,
+            clients: None,
+        });
     } else {
         to_stderr(&invalid.render(colour));
     }
@@ -156,7 +172,7 @@ fn print(path: &Path, text: &str, config: &Config, report: &Report, colour: bool
     let labelled = |severity, colour_code, sentence: &str| {
         if colour { format!("\x1b[1;{colour_code}m{severity}\x1b[0m: {sentence}") } else { format!("{severity}: {sentence}") }
     };
-    for sentence in report.brokers.iter().flat_map(|brokers| &brokers.warnings).chain(&report.split) {
+    for sentence in report.brokers.iter().flat_map(|brokers| &brokers.warnings).chain(&report.split).chain(&report.machine) {
         to_stderr(&labelled("warning", 33, &printable(sentence)));
     }
     for sentence in report.brokers.iter().flat_map(|brokers| &brokers.errors) {

@@ -13,6 +13,7 @@
 //! | [`matcher`] | who a route is for: globs and regexes over `client.id`, and which of them an earlier one shadows |
 //! | `names` | which topics and groups a mirror copies, and what a topic is called on its target |
 //! | `collisions` | copies that would get in each other's way |
+//! | `machine` | what a file asks of the machine: open files, and ports |
 //! | [`diagnostic`] | an error or a warning with its place in the file, and how it is shown |
 //! | `secret` | what must not be shown |
 //!
@@ -22,6 +23,7 @@ mod build;
 mod check;
 mod collisions;
 pub mod diagnostic;
+mod machine;
 pub mod matcher;
 mod names;
 mod parse;
@@ -32,6 +34,7 @@ mod tests;
 mod types;
 
 pub use collisions::{Collision, CollisionKind, Copied, collisions};
+pub use machine::{EphemeralPorts, OpenFiles, who_may_have};
 pub use names::{Naming, NamingError, Selection, is_internal};
 pub use read::keys;
 pub use types::Config;

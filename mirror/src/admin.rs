@@ -1,6 +1,7 @@
 //! What operators and Kubernetes ask: `/metrics`, `/healthz`, `/readyz`, `/partitions`, `/groups`.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -9,17 +10,22 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures_util::future::join_all;
+use kferry_wire::{operators, tell};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::groups::GroupReport;
+use crate::messages;
 use crate::overview::Overview;
 use crate::partition::{NotCopied, Phase, Progress};
 
 /// The partitions and groups of each mirror of this process, by the mirror's name.
 pub type Mirrors = BTreeMap<Arc<str>, Arc<Overview>>;
+
+/// Connections to the admin address at a time.
+const OPERATORS: usize = 32;
 
 /// Serves the admin address until `stop`.
 pub async fn serve(listener: TcpListener, metrics: PrometheusHandle, mirrors: Mirrors, stop: CancellationToken) {
@@ -32,9 +38,8 @@ pub async fn serve(listener: TcpListener, metrics: PrometheusHandle, mirrors: Mi
         .route("/groups", get(|State(mirrors): State<Arc<Mirrors>>| async move { Json(groups(&last(&mirrors))) }))
         .route("/groups/sync", post(sync_groups))
         .with_state(mirrors);
-    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await {
-        kferry_wire::tell!(crate::messages::ADMIN_FAILED, %error);
-    }
+    let failed = |error: &io::Error| tell!(messages::ADMIN_FAILED, %error);
+    operators::serve(listener, router, OPERATORS, failed, stop.cancelled_owned()).await;
 }
 
 /// Ready when every partition of this process has been looked at: from then on what is behind is lag, and what stands still says why.

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use clap::{Parser, ValueEnum};
 use kferry_config::diagnostic::{self, Severity};
-use kferry_config::{Config, Mirror};
+use kferry_config::{Config, EphemeralPorts, Mirror, who_may_have};
 use kferry_mirror::admin::{self, Mirrors};
 use kferry_mirror::messages;
 use kferry_mirror::metrics;
@@ -94,8 +94,15 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
 
     let admin = args.admin_bind.unwrap_or(config.admin.mirror_bind);
     let listener = tokio::net::TcpListener::bind(admin).await;
-    let listener = listener.with_context(|| {
-        format!("cannot listen on {admin}, [admin] mirror_bind; if another kferry-mirror is on it, start this one with --admin-bind 127.0.0.1:PORT")
+    let listener = listener.map_err(|error| {
+        let who = match error.kind() {
+            std::io::ErrorKind::AddrInUse => format!(": {}", who_may_have(admin.port(), EphemeralPorts::of_this_machine().as_ref())),
+            _ => String::new(),
+        };
+        anyhow!(
+            "cannot listen on {admin}, [admin] mirror_bind: {error}{who}; if another kferry-mirror is on it, start this one with --admin-bind \
+             127.0.0.1:PORT"
+        )
     })?;
     let named: Mirrors = mirrors.iter().map(|(mirror, overview)| (mirror.name.clone(), overview.clone())).collect();
     let serving = tokio::spawn(admin::serve(listener, metrics, named.clone(), stop.clone()));

@@ -1,5 +1,6 @@
 //! What operators and Kubernetes ask: `/metrics`, `/healthz`, `/readyz`, `/clients`, and `POST /reload`.
 
+use std::io;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -7,7 +8,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use kferry_wire::tell;
+use kferry_wire::{operators, tell};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -26,10 +27,9 @@ pub(crate) async fn serve(proxy: Arc<Proxy>, metrics: PrometheusHandle, listener
         .route("/readyz", get(ready))
         .route("/clients", get(|State(proxy): State<Arc<Proxy>>| async move { Json(json!({ "clients": proxy.clients.rows() })) }))
         .route("/reload", post(reload))
-        .with_state(proxy);
-    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await {
-        tell!(messages::ADMIN_FAILED, %error);
-    }
+        .with_state(proxy.clone());
+    let failed = |error: &io::Error| tell!(messages::ADMIN_FAILED, %error);
+    operators::serve(listener, router, proxy.open_files.operators, failed, stop.cancelled_owned()).await;
 }
 
 fn render(proxy: &Proxy, metrics: &PrometheusHandle) -> String {

@@ -10,12 +10,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kferry_config::{Cluster, HostPort, Security};
-use kferry_wire::connection::{Bare, ConnectError, ConnectOptions, Connection};
+use kferry_wire::connection::{Bare, ConnectError, ConnectOptions, Connection, TOO_MANY};
 use kferry_wire::security::tls::{SecurityError, client_config, explain, server_name};
 use kferry_wire::stream::Stream;
 use kferry_wire::versions::Versions;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsConnector;
@@ -131,15 +132,18 @@ impl BootstrapServers {
         Ok(Self { cluster, tls, servers, next: AtomicUsize::new(0) })
     }
 
-    /// Connects to whichever server answers first.
+    /// Connects to whichever server answers first. A further one is tried beside a slow one only while there is a permit of `overtaking` for it: each is a
+    /// file that is open, and a cluster that is silent would use up all of them otherwise.
     ///
     /// # Errors
-    /// [`Unreachable`] when all have failed, at the latest after 10 s and half a second for each server.
-    pub(crate) async fn open(self: &Arc<Self>, probe: &Probe) -> Result<Opened, Unreachable> {
+    /// [`Unreachable`] when all have failed: with enough permits at the latest after 10 s and half a second for each server.
+    pub(crate) async fn open(self: &Arc<Self>, probe: &Probe, overtaking: &Semaphore) -> Result<Opened, Unreachable> {
         let mut waiting = self.order().into_iter();
         let mut attempts = JoinSet::new();
         let mut failed = Vec::new();
         let mut asked = Vec::new();
+        // Attempts are at most one more than these. All are kept to the end, since a failed attempt is followed by the next.
+        let mut permits = Vec::new();
         loop {
             if let Some(index) = waiting.next() {
                 let (servers, probe) = (self.clone(), probe.clone());
@@ -153,6 +157,7 @@ impl BootstrapServers {
                     std::future::pending::<()>().await;
                 }
                 sleep(OVERTAKE).await;
+                overtaking.acquire().await.expect("it is never closed")
             };
             tokio::select! {
                 Some(joined) = attempts.join_next() => {
@@ -173,7 +178,7 @@ impl BootstrapServers {
                         }
                     }
                 }
-                () = overtake => {}
+                permit = overtake => permits.push(permit),
             }
         }
     }
@@ -216,7 +221,7 @@ impl BootstrapServers {
             if let Probe::Ask(request) = probe {
                 let protocol = self.cluster.security.protocol();
                 ask(&mut stream, request, &mut response).await.map_err(|error| {
-                    format!("closed at the first request ({error}): is its security.protocol {protocol}, as the file says?")
+                    format!("closed at the first request ({error}): is its security.protocol {protocol}, as the file says? {TOO_MANY}")
                 })?;
                 if response.starts_with(&TLS_ALERT) {
                     return Err(format!("answers with TLS: set security_protocol to SSL or SASL_SSL instead of {protocol}"));
@@ -241,7 +246,7 @@ impl BootstrapServers {
             Some((error, settings)) => format!("TLS failed: {}", explain(error, host, settings)),
             None => format!(
                 "closed the connection during the TLS handshake ({error}), as plaintext ports do: \
-                 compare security_protocol with the broker's listener"
+                 compare security_protocol with the broker's listener; {TOO_MANY}"
             ),
         }
     }

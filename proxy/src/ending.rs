@@ -70,6 +70,11 @@ pub(crate) enum Cause {
         /// Which version.
         version: i16,
     },
+    /// A relayed client began a login of the old kind (SaslHandshake version 0), and its mechanism does not tell how many messages follow.
+    BareLogin {
+        /// As the client says.
+        mechanism: String,
+    },
     /// A message of a relayed client or its broker could not be rewritten.
     NotRewritten {
         /// Which API.
@@ -101,8 +106,13 @@ pub(crate) enum Cause {
     },
     /// The real broker behind a virtual one cannot be reached.
     BrokerUnreachable(ConnectError),
-    /// `max_connections` are open.
-    MaxConnections(usize),
+    /// So many connections are open as may be.
+    MaxConnections {
+        /// How many.
+        limit: usize,
+        /// It is what the process's limit of open files allows, which is less than `max_connections`.
+        by_open_files: bool,
+    },
     /// `max_connections_per_ip` are open.
     MaxConnectionsPerIp(usize),
 }
@@ -124,13 +134,14 @@ impl Cause {
         Self::NotLoggedIn(_) => "not_logged_in",
         Self::ClusterUnreachable(_) => "cluster_unreachable",
         Self::NotAdvertised { .. } => "not_advertised",
+        Self::BareLogin { .. } => "bare_login",
         Self::NotRewritten { .. } => "not_rewritten",
         Self::WrongResponse(_) => "wrong_answer",
         Self::NoBrokers => "no_brokers",
         Self::UnknownTopicId { .. } => "unknown_topic_id",
         Self::UnknownBroker { .. } => "unknown_broker",
         Self::BrokerUnreachable(_) => "broker_unreachable",
-        Self::MaxConnections(_) => "max_connections",
+        Self::MaxConnections { .. } => "max_connections",
         Self::MaxConnectionsPerIp(_) => "max_connections_per_ip",
     }
 
@@ -152,6 +163,10 @@ impl Cause {
                 let api = ApiKey::try_from(*api_key).map_or_else(|()| format!("API {api_key}"), |api| format!("{api:?}"));
                 format!("it used {api} v{version}, which is not advertised to relayed clients: see docs/apis.md")
             }
+            Self::BareLogin { mechanism } => format!(
+                "it began to log in with {mechanism:?} by SaslHandshake v0, as old clients do (kafka-python before 2.1, old sarama): relay mode carries that \
+                 with PLAIN, SCRAM and OAUTHBEARER only; update the client, or let it set SaslHandshake v1"
+            ),
             Self::NotRewritten { api_key, version, error: error @ RewriteError::Unmapped(_) } => {
                 format!("{api_key:?} v{version}: {error}; widen node_ids and broker_ports in routes.toml")
             }
@@ -171,7 +186,12 @@ impl Cause {
                 format!("cluster {cluster} has no broker {node_id} now, or could not be asked; the client will find another")
             }
             Self::BrokerUnreachable(error) => error.to_string(),
-            Self::MaxConnections(limit) => format!("{limit} connections are open: raise limits.max_connections"),
+            Self::MaxConnections { limit, by_open_files: false } => {
+                format!("{limit} connections are open: raise limits.max_connections")
+            }
+            Self::MaxConnections { limit, by_open_files: true } => {
+                format!("{limit} connections are open, as many as the limit of open files allows: raise the hard one (ulimit -Hn)")
+            }
             Self::MaxConnectionsPerIp(limit) => {
                 format!("{limit} connections of this address are open: raise limits.max_connections_per_ip")
             }

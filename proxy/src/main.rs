@@ -58,7 +58,7 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
     };
     let files = allow_open_files();
-    let server = Server::bind(routes.clone(), metrics)?;
+    let server = Server::bind(routes.clone(), metrics, files.unwrap_or(u64::MAX))?;
     tell!(messages::READY, version = env!("CARGO_PKG_VERSION"), config = %args.config.display(), open_files = files);
 
     let stop = CancellationToken::new();
@@ -77,7 +77,7 @@ fn write_logs(format: LogFormat) {
     }
 }
 
-/// Two sockets a connection: the soft limit of 1,024 that shells start with would be used up by 500 clients.
+/// Two sockets a connection: the soft limit of 1,024 that shells start with would be used up by some 400 clients.
 fn allow_open_files() -> Option<u64> {
     let maximum = getrlimit(Resource::Nofile).maximum;
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });

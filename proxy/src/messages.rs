@@ -12,6 +12,7 @@ kferry_wire::messages! {
         // Start and stop.
         INFO LISTENING = "listening for Kafka clients";
         INFO LISTENING_FOR_OPERATORS = "listening for operators: /metrics /healthz /readyz /clients /reload";
+        WARN CAPPED = "limits.max_connections is more than the limit of open files allows; clients beyond that are refused";
         INFO DRAINING = "draining";
         INFO DRAINED = "drained: every connection ended at a quiet moment";
         WARN CUT = "drain_timeout_ms is over: the connections left are cut";

@@ -4,19 +4,26 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use kferry_config::Cluster;
+use kferry_config::{Cluster, OpenFiles};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::Admissions;
+use crate::admission::{Admissions, Most};
 use crate::clients::Clients;
 use crate::relay::brokers::Brokers;
-use crate::relay::splice::{MAX_PIPES, Pipes};
-use crate::routes::Routes;
+use crate::relay::splice::Pipes;
+use crate::routes::{Routes, RoutingTable};
 use crate::summary::Bursts;
 
 /// How long it takes until a cluster of relayed clients is asked for its brokers again.
 const FOLLOW: Duration = Duration::from_secs(10);
+
+/// Lines about connections that end for the same cause, in a second.
+const CLOSED_LINES: u32 = 50;
+
+/// How long the log is silent about more connections that could not be accepted.
+const ACCEPT_LINE: Duration = Duration::from_mins(1);
 
 /// What all connections of the process share.
 #[derive(Debug)]
@@ -26,11 +33,17 @@ pub(crate) struct Proxy {
     /// Who is and was connected.
     pub clients: Clients,
     /// Who may come in.
-    pub admissions: Admissions,
+    pub admissions: Arc<Admissions>,
+    /// How the files are shared out that the process may have open.
+    pub open_files: OpenFiles,
+    /// A connection that tries a further bootstrap server while an earlier one has not answered yet holds one of these for each.
+    pub overtaking: Arc<Semaphore>,
     /// Pipes for the large bodies of relayed connections.
     pub pipes: Pipes,
     /// Keeps the log lines of connections that end few.
     pub bursts: Bursts,
+    /// Keeps the log lines of connections that cannot be accepted few.
+    pub not_accepted: Bursts,
     /// Cancelled when the proxy stops: connections end at a quiet moment.
     pub drain: CancellationToken,
     /// Cancelled when `drain_timeout_ms` is over: the connections that are left end.
@@ -41,16 +54,29 @@ pub(crate) struct Proxy {
 
 impl Proxy {
     /// Of a process that has just started.
-    pub(crate) fn new(routes: Arc<Routes>) -> Self {
+    pub(crate) fn new(routes: Arc<Routes>, open_files: OpenFiles) -> Self {
         Self {
             routes,
             clients: Clients::default(),
-            admissions: Admissions::default(),
-            pipes: Pipes::new(MAX_PIPES),
-            bursts: Bursts::default(),
+            admissions: Arc::default(),
+            open_files,
+            overtaking: Arc::new(Semaphore::new(open_files.overtaking)),
+            pipes: Pipes::new(open_files.pipes),
+            bursts: Bursts::new(CLOSED_LINES, Duration::from_secs(1)),
+            not_accepted: Bursts::new(1, ACCEPT_LINE),
             drain: CancellationToken::new(),
             cut: CancellationToken::new(),
             brokers: Mutex::default(),
+        }
+    }
+
+    /// How many connections may be open by a table, and by what the process may have open.
+    pub(crate) fn most(&self, table: &RoutingTable) -> Most {
+        let limits = table.limits();
+        Most {
+            all: limits.max_connections.min(self.open_files.clients),
+            by_open_files: self.open_files.clients < limits.max_connections,
+            per_ip: limits.max_connections_per_ip,
         }
     }
 

@@ -3,16 +3,18 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use kferry_config::{EphemeralPorts, OpenFiles, who_may_have};
 use kferry_wire::tell;
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin;
+use crate::admission::Admission;
 use crate::endpoint::Endpoint;
 use crate::messages;
 use crate::proxy::Proxy;
@@ -23,26 +25,27 @@ use crate::summary::ConnectionSummary;
 /// Connections of one port that the kernel keeps for the proxy while it is busy: all clients of a killed proxy come at once.
 const BACKLOG: u32 = 4096;
 
-/// How long requests to the admin address that are under way may take at the end. A half-sent one would hold the process forever.
-const LAST_ADMIN_RESPONSES: Duration = Duration::from_secs(1);
-
 /// How long connections that are cut may take to tell the log. They have nothing to wait for.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// How long the first clients wait at most until the clusters of relayed clients have said what they know.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
 
-/// How long a listener waits after it could not accept a connection.
-const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+/// How long a port waits after it could not accept a connection; twice as long each time, up to [`LONGEST_WAIT`].
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+
+/// See [`FIRST_WAIT`].
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// A port that could not be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address} ({what} in routes.toml): {source}")]
+#[error("cannot listen on {address} ({what} in routes.toml): {why}")]
 pub struct BindError {
     /// The table of the file that asks for the port, and for which broker.
     what: String,
     address: SocketAddr,
-    source: io::Error,
+    /// The system's words, and what to do.
+    why: String,
 }
 
 /// A proxy with its ports open.
@@ -62,12 +65,13 @@ struct Port {
 }
 
 impl Server {
-    /// Opens every port that the table in force asks for. `metrics`: what `/metrics` shows.
+    /// Opens every port that the table in force asks for. `metrics`: what `/metrics` shows. `open_files`: how many the process may have.
     ///
     /// # Errors
     /// [`BindError`] for the first that does not open.
-    pub fn bind(routes: Arc<Routes>, metrics: PrometheusHandle) -> Result<Self, BindError> {
+    pub fn bind(routes: Arc<Routes>, metrics: PrometheusHandle, open_files: u64) -> Result<Self, BindError> {
         let table = routes.in_force();
+        let open_files = OpenFiles::share(open_files, table.own_sockets());
         let mut ports = Vec::new();
         for endpoint in Endpoint::all(&table) {
             let socket = bind(endpoint.address(), || endpoint.to_string())?;
@@ -79,7 +83,12 @@ impl Server {
         }
         let admin = bind(table.admin().bind, || "[admin]".to_owned())?;
         tell!(messages::LISTENING_FOR_OPERATORS, address = %table.admin().bind);
-        Ok(Self { proxy: Arc::new(Proxy::new(routes)), ports, admin, metrics })
+        let max_connections = table.limits().max_connections;
+        if max_connections > open_files.clients {
+            let OpenFiles { limit, clients, .. } = open_files;
+            tell!(messages::CAPPED, max_connections, allowed = clients, open_files = limit);
+        }
+        Ok(Self { proxy: Arc::new(Proxy::new(routes, open_files)), ports, admin, metrics })
     }
 
     /// Serves until `stop`, then drains: no new connections, the open ones end at a quiet moment, at the latest after
@@ -113,7 +122,7 @@ impl Server {
             }
         }
         served.cancel();
-        let _ = timeout(LAST_ADMIN_RESPONSES, admin).await;
+        let _ = admin.await;
     }
 }
 
@@ -124,12 +133,20 @@ fn bind(address: SocketAddr, what: impl Fn() -> String) -> Result<TcpListener, B
         socket.bind(address)?;
         socket.listen(BACKLOG)
     };
-    open().map_err(|source| BindError { what: what(), address, source })
+    open().map_err(|error| BindError { what: what(), address, why: why(&error, address.port()) })
+}
+
+fn why(error: &io::Error, port: u16) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => format!("{error}: {}", who_may_have(port, EphemeralPorts::of_this_machine().as_ref())),
+        _ => error.to_string(),
+    }
 }
 
 async fn accept(proxy: Arc<Proxy>, port: Port, sessions: TaskTracker, stop: CancellationToken) {
     let Port { endpoint, socket: listening } = port;
     let endpoint = Arc::new(endpoint);
+    let mut wait = FIRST_WAIT;
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
@@ -137,31 +154,33 @@ async fn accept(proxy: Arc<Proxy>, port: Port, sessions: TaskTracker, stop: Canc
         };
         match accepted {
             Ok((socket, peer)) => {
+                wait = FIRST_WAIT;
+                // Here and not in the connection's task: who is turned away has given its file back before the next one comes.
+                let Some(admission) = admit(&proxy, &endpoint, peer) else { continue };
                 let (proxy, endpoint) = (proxy.clone(), endpoint.clone());
-                sessions.spawn(async move { admit(&proxy, &endpoint, socket, peer).await });
+                sessions.spawn(async move {
+                    // Requests and responses are passed on as they come: waiting for more to send would be a delay.
+                    let _ = socket.set_nodelay(true);
+                    session::serve(&proxy, &endpoint, socket, peer).await;
+                    drop(admission);
+                });
             }
             Err(error) => {
-                // Mostly EMFILE: it passes when connections end, and the listener must not spin until then.
-                tell!(messages::CANNOT_ACCEPT, listener = &*endpoint.listener.name, %error);
-                tokio::time::sleep(ACCEPT_AGAIN).await;
+                // Mostly EMFILE: it passes when connections end, and the port must not spin until then.
+                if let Some(left_out) = proxy.not_accepted.allow("accept", Instant::now()) {
+                    let more_not_logged = (left_out > 0).then_some(left_out);
+                    tell!(messages::CANNOT_ACCEPT, listener = &*endpoint.listener.name, %error, more_not_logged);
+                }
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(LONGEST_WAIT);
             }
         }
     }
 }
 
-/// Keeps the limits, then serves.
-async fn admit(proxy: &Proxy, endpoint: &Endpoint, socket: TcpStream, peer: SocketAddr) {
-    let admitted = {
-        let table = proxy.routes.in_force();
-        let limits = table.limits();
-        proxy.admissions.admit(peer.ip().to_canonical(), limits.max_connections, limits.max_connections_per_ip)
-    };
-    match admitted {
-        Ok(_while_open) => {
-            // Requests and responses are passed on as they come: waiting for more to send would be a delay.
-            let _ = socket.set_nodelay(true);
-            session::serve(proxy, endpoint, socket, peer).await;
-        }
-        Err(cause) => ConnectionSummary::new(&endpoint.listener.name, peer).closed(&cause, Duration::ZERO, &proxy.bursts),
-    }
+/// Keeps the limits. `None`: the client is turned away.
+fn admit(proxy: &Proxy, endpoint: &Endpoint, peer: SocketAddr) -> Option<Admission> {
+    let most = proxy.most(&proxy.routes.in_force());
+    let turned_away = |cause| ConnectionSummary::new(&endpoint.listener.name, peer).closed(&cause, Duration::ZERO, &proxy.bursts);
+    proxy.admissions.admit(peer.ip().to_canonical(), most).map_err(turned_away).ok()
 }

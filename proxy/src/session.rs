@@ -16,7 +16,7 @@
 //!      │                  ▼
 //!      │               logged in at the proxy, where the route has sasl_users ─▶ not_logged_in
 //!      ▼                  ▼
-//!  bytes both ways     frames both ways ──▶ not_advertised, not_rewritten, wrong_answer, no_brokers, unknown_topic_id
+//!  bytes both ways     frames both ways ──▶ not_advertised, bare_login, not_rewritten, wrong_answer, no_brokers, unknown_topic_id
 //!      └────────┬─────────┘
 //!               ▼
 //!        client_closed, broker_closed, client_error, broker_error, idle, drained
@@ -171,7 +171,7 @@ impl Session<'_> {
     ) -> Result<Established, Cause> {
         let asks = is_question(&first);
         let probe = if asks { Probe::Ask(first.as_slice().into()) } else { Probe::Connect };
-        let opened = Box::pin(table.servers(routed.home).open(&probe)).await.map_err(Cause::ClusterUnreachable)?;
+        let opened = Box::pin(table.servers(routed.home).open(&probe, &self.proxy.overtaking)).await.map_err(Cause::ClusterUnreachable)?;
         self.summary.server = Some(opened.server);
         if asks {
             self.summary.moved.requests = first.len() as u64;
@@ -257,7 +257,11 @@ impl Session<'_> {
             // The bootstrap port, or a virtual broker of the cluster that the client was on before its route changed: what it asks there, any broker
             // of the new one can answer.
             _ => {
-                let opened = table.servers(home).open(&Probe::LogIn(Arc::new(login))).await.map_err(Cause::ClusterUnreachable)?;
+                let opened = table
+                    .servers(home)
+                    .open(&Probe::LogIn(Arc::new(login)), &self.proxy.overtaking)
+                    .await
+                    .map_err(Cause::ClusterUnreachable)?;
                 Ok(BrokerConnection { broker: opened.broker, address: opened.server })
             }
         }

@@ -77,34 +77,40 @@ impl ConnectionSummary {
     }
 }
 
-/// Keeps a burst of the same event (a port scan, a thousand clients of a dead cluster) from filling the disk: metrics count each one, the log
-/// tells [`Bursts::LINES`] of a kind a second, and then how many it left out.
-#[derive(Debug, Default)]
-pub(crate) struct Bursts(Mutex<HashMap<&'static str, Burst>>);
+/// Keeps a burst of the same event (a port scan, a thousand clients of a dead cluster) from filling the disk: the log tells so many of a kind in
+/// so much time, and then how many it left out.
+#[derive(Debug)]
+pub(crate) struct Bursts {
+    lines: u32,
+    within: Duration,
+    kinds: Mutex<HashMap<&'static str, Burst>>,
+}
 
 #[derive(Debug)]
 struct Burst {
-    /// When the second began in which the lines are counted.
+    /// When the time began in which the lines are counted.
     began: Instant,
-    /// Lines written in this second, at most [`Bursts::LINES`].
+    /// Lines written in this time.
     told: u32,
     /// Lines not written since the last one that was.
     left_out: u64,
 }
 
 impl Bursts {
-    /// Lines of one kind in a second.
-    pub(crate) const LINES: u32 = 50;
+    /// At most `lines` of a kind in `within`.
+    pub(crate) fn new(lines: u32, within: Duration) -> Self {
+        Self { lines, within, kinds: Mutex::default() }
+    }
 
-    /// `None`: count it only. `Some(n)`: tell it, and that `n` were left out before.
-    fn allow(&self, kind: &'static str, now: Instant) -> Option<u64> {
-        let mut bursts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let burst = bursts.entry(kind).or_insert(Burst { began: now, told: 0, left_out: 0 });
-        if now.duration_since(burst.began) >= Duration::from_secs(1) {
+    /// `None`: it is not told. `Some(n)`: tell it, and that `n` were left out before.
+    pub(crate) fn allow(&self, kind: &'static str, now: Instant) -> Option<u64> {
+        let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+        let burst = kinds.entry(kind).or_insert(Burst { began: now, told: 0, left_out: 0 });
+        if now.duration_since(burst.began) >= self.within {
             burst.began = now;
             burst.told = 0;
         }
-        if burst.told == Self::LINES {
+        if burst.told == self.lines {
             burst.left_out += 1;
             return None;
         }
@@ -119,13 +125,13 @@ mod tests {
 
     #[test]
     fn a_burst_is_cut_and_then_counted() {
-        let bursts = Bursts::default();
+        let bursts = Bursts::new(50, Duration::from_secs(1));
         let start = Instant::now();
         let told = (0..1000).filter(|_| bursts.allow("idle", start).is_some()).count();
-        assert_eq!(told, Bursts::LINES as usize);
+        assert_eq!(told, 50);
         assert_eq!(bursts.allow("no_route", start), Some(0));
         let later = start + Duration::from_secs(1);
-        assert_eq!(bursts.allow("idle", later), Some(1000 - u64::from(Bursts::LINES)));
+        assert_eq!(bursts.allow("idle", later), Some(950));
         assert_eq!(bursts.allow("idle", later), Some(0));
     }
 }

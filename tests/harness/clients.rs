@@ -227,6 +227,16 @@ pub fn run(client: Client, job: &Job) -> Result<Outcome> {
     Ok(outcome)
 }
 
+/// Has kafka-python 2.0.2 log in (by SaslHandshake v0), produce and read, without a group. An error says what it said.
+pub fn sasl_v0(job: &Job) -> Result<Outcome> {
+    let client = Client::ConfluentPython;
+    prepare(client)?;
+    let program = vec![built(client).join("venv/bin/python"), run::workspace().join("tests/clients/python/sasl_v0.py")];
+    let outcome: Outcome = drive(client, program, job, Duration::from_millis(job.timeout_ms) + GRACE)?;
+    ensure!(outcome.produced == job.count && outcome.consumed == job.count, "kafka-python lost records: {outcome:?}");
+    Ok(outcome)
+}
+
 fn built(client: Client) -> PathBuf {
     run::workspace().join(".work/clients").join(client.name())
 }

@@ -22,7 +22,7 @@ use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use serde_json::Value;
 
 use crate::kafka::{Cluster, Listener, User};
@@ -204,6 +204,15 @@ impl Proxy {
         Self::launch_program(program, routes, &config, &["--log-format", "text"])?.ready()
     }
 
+    /// Starts one that may have so many open files, and waits until it is ready.
+    pub fn start_with_open_files(routes: &Routes, open_files: u64) -> Result<Self> {
+        let config = run::folder("proxy")?.join("routes.toml");
+        fs::write(&config, routes.text())?;
+        let mut program = Command::new("prlimit");
+        program.arg(format!("--nofile={open_files}:{open_files}")).arg("--").arg(executable("kferry-proxy")?);
+        Self::launch_program(program, routes, &config, &[])?.ready()
+    }
+
     fn ready(mut self) -> Result<Self> {
         let deadline = Instant::now() + LIMIT;
         // Refused until the admin address is open, which is after the listeners.
@@ -257,6 +266,19 @@ impl Proxy {
     /// The process id.
     pub fn id(&self) -> u32 {
         self.process.id()
+    }
+
+    /// Files and sockets that it has open.
+    pub fn open_files(&self) -> Result<usize> {
+        Ok(fs::read_dir(format!("/proc/{}/fd", self.id()))?.count())
+    }
+
+    /// Sets how many files it may have open from now on. `None`: as many as this process may.
+    pub fn limit_open_files(&self, open_files: Option<u64>) -> Result<()> {
+        let id = Pid::from_raw(self.id().cast_signed()).context("process 0")?;
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        prlimit(Some(id), Resource::Nofile, Rlimit { current: open_files.or(maximum), maximum })?;
+        Ok(())
     }
 
     /// Memory that it has in RAM (`VmRSS`), in bytes.

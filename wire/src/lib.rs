@@ -15,6 +15,7 @@
 //! | [`client`] | a client of one cluster: the right broker for each question, and again when it was the wrong one |
 //! | [`admin`] | what can be asked of a cluster and changed in it |
 //! | [`log`] | a partition as a consumer reads it, and records appended to it |
+//! | `operators` | the admin address of the programs that have one (a feature) |
 //! | [`mod@messages`] | the lines of a program's log: a table that the documents and the code share |
 //!
 //! Bytes from others are read by [`frame`] and `reader` only: bounded, never trusting a length. There are two exceptions, where
@@ -31,6 +32,8 @@ pub mod frame;
 pub mod header;
 pub mod log;
 pub mod messages;
+#[cfg(feature = "operators")]
+pub mod operators;
 mod reader;
 pub mod security;
 pub mod stream;

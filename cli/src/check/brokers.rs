@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use kferry_config::{Cluster, Config, HostPort, Mode};
+use kferry_config::{Cluster, Config, HostPort};
 use kferry_wire::client::{Client, Metadata, Topics};
 use kferry_wire::cluster::{ClusterInfo, describes_every_topic};
 use kferry_wire::connection::{ConnectOptions, Connection, Refusal, RequestError};
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 
-use super::{listed, printable, table};
+use super::{addresses, listed, printable, table};
 
 /// For one server, all of it.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -68,7 +68,7 @@ impl Brokers {
             .iter()
             .flat_map(|cluster| cluster.bootstrap_servers.iter().map(|address| (cluster.clone(), address.clone())))
             .map(|(cluster, address)| {
-                let relayed = is_relayed(config, &cluster);
+                let relayed = config.relayed_clusters().any(|relayed| relayed.name == cluster.name);
                 tokio::spawn(async move { Server::ask(&cluster, &address, relayed).await })
             })
             .collect();
@@ -77,8 +77,9 @@ impl Brokers {
             servers.push(server.await.expect("asking a broker does not panic"));
         }
         let mut brokers = Self::judge(config, servers);
-        let relayed = config.clusters.iter().filter(|cluster| is_relayed(config, cluster));
-        brokers.warnings.extend(join_all(relayed.map(ask_replicas)).await.into_iter().flatten());
+        brokers.warnings.extend(join_all(config.relayed_clusters().map(ask_replicas)).await.into_iter().flatten());
+        let by_address = config.relayed_clusters().map(|cluster| addresses::ask(config, cluster));
+        brokers.warnings.extend(join_all(by_address).await.into_iter().flatten());
         brokers
     }
 
@@ -143,12 +144,6 @@ impl Brokers {
         rows.extend(self.servers.iter().map(Server::row));
         table(&rows)
     }
-}
-
-/// Whether relayed clients may come to a cluster.
-fn is_relayed(config: &Config, cluster: &Cluster) -> bool {
-    let mut relayed = config.routes.iter().filter(|route| route.mode == Mode::Relay);
-    relayed.any(|route| route.cluster.name == cluster.name || route.credentials.contains_key(&cluster.name))
 }
 
 /// Brokers that relay mode would have no port for.

@@ -4,7 +4,8 @@
 //! the login.
 //!
 //! # References
-//! - `org.apache.kafka.common.security.authenticator.SaslServerAuthenticator`; KIP-43 (SaslHandshake), KIP-152 (SaslAuthenticate)
+//! - `org.apache.kafka.common.security.authenticator.SaslServerAuthenticator`; KIP-43 (SaslHandshake, whose version 0 is followed by messages without a
+//!   header), KIP-152 (SaslAuthenticate)
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,11 +23,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::sleep;
 
 use super::own_response::{Advertised, ILLEGAL_SASL_STATE, UNSUPPORTED_SASL_MECHANISM, UNSUPPORTED_VERSION, own_response};
+use super::response::LARGEST_LOGIN;
 use crate::clients::Client;
 use crate::ending::Cause;
-
-/// Bytes of the largest request before the login, as the broker's `sasl.server.max.receive.size`.
-const LARGEST: usize = 512 * 1024;
 
 /// How long a client waits for the response to a wrong password, as with the broker's `connection.failed.authentication.delay.ms`: guessing takes time.
 const GUESSING: Duration = Duration::from_millis(100);
@@ -61,6 +60,8 @@ struct LoginRequest {
 struct Login {
     mechanism: SaslMechanism,
     verification: Verification,
+    /// It began with version 0: the mechanism's messages come and go without a header.
+    bare: bool,
 }
 
 /// What a client gets for a request before it is logged in.
@@ -91,8 +92,11 @@ impl Gate<'_> {
     pub(crate) async fn log_in(&self, client: &mut Stream, read: &mut Vec<u8>, advertised: &Advertised) -> Result<Arc<str>, Cause> {
         let mut login = None;
         loop {
-            let request = next(client, read).await?;
-            let Reply { response, then } = self.reply(&mut login, &request, advertised);
+            let frame = next(client, read).await?;
+            let Reply { response, then } = match &mut login {
+                Some(Login { mechanism, verification, bare: true }) => bare_reply(*mechanism, verification, &frame),
+                _ => self.reply(&mut login, &LoginRequest::read(&frame)?, advertised),
+            };
             if let Then::RefuseLate(_) = then {
                 sleep(GUESSING).await;
             }
@@ -137,7 +141,6 @@ impl Gate<'_> {
         let wanted = handshake_mechanism(body).unwrap_or_default();
         let mechanism = self.mechanisms.iter().find(|mechanism| mechanism.name() == wanted);
         let (error_code, then) = match mechanism {
-            // Behind it the client would send bytes without frames.
             _ if !spoken => {
                 let why = format!("it used SaslHandshake v{version}, which kferry does not speak: update the client");
                 (UNSUPPORTED_VERSION, Then::Refuse(why))
@@ -146,7 +149,7 @@ impl Gate<'_> {
             None => (UNSUPPORTED_SASL_MECHANISM, Then::Refuse(self.not_enabled(wanted))),
             Some(&mechanism) => {
                 let verification = Verification::new(self.users.clone(), self.allowed, mechanism);
-                *login = Some(Login { mechanism, verification });
+                *login = Some(Login { mechanism, verification, bare: *version == 0 });
                 (0, Then::GoOn)
             }
         };
@@ -174,7 +177,7 @@ impl Gate<'_> {
 fn authenticate(login: &mut Option<Login>, request: &LoginRequest) -> Reply {
     let LoginRequest { version, correlation_id, ref body, .. } = *request;
     let response = |error_code, message: &str, bytes| Some(authenticate_response(correlation_id, version, error_code, message, bytes));
-    let Some(Login { mechanism, verification }) = login else {
+    let Some(Login { mechanism, verification, .. }) = login else {
         let told = "SaslHandshake must come before SaslAuthenticate";
         let then = Then::Refuse("it sent SaslAuthenticate without SaslHandshake".to_owned());
         return Reply { response: response(ILLEGAL_SASL_STATE, told, Vec::new()), then };
@@ -184,13 +187,26 @@ fn authenticate(login: &mut Option<Login>, request: &LoginRequest) -> Reply {
         Verdict::Accepted { user, answer } => Reply { response: response(0, "", answer), then: Then::LetIn(user) },
         Verdict::Refused { user, why } => {
             // The broker's own words, which say as little.
-            let mechanism = mechanism.name();
-            let told = format!("Authentication failed during authentication due to invalid credentials with SASL mechanism {mechanism}");
-            let user = user.map(|user| format!(" as the user {:?}", Client::name(&user))).unwrap_or_default();
-            let then = Then::RefuseLate(format!("it tried {mechanism}{user}: {why}"));
-            Reply { response: response(SASL_AUTHENTICATION_FAILED, &told, Vec::new()), then }
+            let told =
+                format!("Authentication failed during authentication due to invalid credentials with SASL mechanism {}", mechanism.name());
+            Reply { response: response(SASL_AUTHENTICATION_FAILED, &told, Vec::new()), then: refused(*mechanism, user.as_deref(), why) }
         }
     }
+}
+
+/// The client sends its mechanism's next message, without a header. A refusal has no words there: brokers just close the connection.
+fn bare_reply(mechanism: SaslMechanism, verification: &mut Verification, message: &[u8]) -> Reply {
+    let response = |bytes: Vec<u8>| Some([&(bytes.len() as i32).to_be_bytes()[..], &bytes].concat());
+    match verification.answer(message) {
+        Verdict::Challenge(bytes) => Reply { response: response(bytes), then: Then::GoOn },
+        Verdict::Accepted { user, answer } => Reply { response: response(answer), then: Then::LetIn(user) },
+        Verdict::Refused { user, why } => Reply { response: None, then: refused(mechanism, user.as_deref(), why) },
+    }
+}
+
+fn refused(mechanism: SaslMechanism, user: Option<&str>, why: &str) -> Then {
+    let user = user.map(|user| format!(" as the user {:?}", Client::name(user))).unwrap_or_default();
+    Then::RefuseLate(format!("it tried {}{user}: {why}", mechanism.name()))
 }
 
 fn authenticate_response(correlation_id: i32, version: i16, error_code: i16, message: &str, bytes: Vec<u8>) -> Vec<u8> {
@@ -211,11 +227,11 @@ fn encoded<R: Encodable + HeaderVersion>(correlation_id: i32, response: &R, vers
     own_response(correlation_id, &body)
 }
 
-/// Reads the next request.
-async fn next(client: &mut Stream, read: &mut Vec<u8>) -> Result<LoginRequest, Cause> {
-    let size = loop {
-        match frame::size(read, LARGEST) {
-            Ok(Some(size)) if read.len() >= SIZE_LEN + size => break size,
+/// Reads the next frame, and returns it without its size.
+async fn next(client: &mut Stream, read: &mut Vec<u8>) -> Result<Vec<u8>, Cause> {
+    loop {
+        match frame::size(read, LARGEST_LOGIN) {
+            Ok(Some(size)) if read.len() >= SIZE_LEN + size => return Ok(read.drain(..SIZE_LEN + size).skip(SIZE_LEN).collect()),
             Ok(_) => {}
             Err(FrameError::Size { size, .. }) => return Err(Cause::NotKafka(header::NotKafka::FrameSize(size))),
             Err(_) => unreachable!("a size that is there is right or wrong"),
@@ -223,18 +239,23 @@ async fn next(client: &mut Stream, read: &mut Vec<u8>) -> Result<LoginRequest, C
         if client.read_buf(read).await.map_err(Cause::ClientError)? == 0 {
             return Err(Cause::ClientClosed);
         }
-    };
-    let request: Vec<u8> = read.drain(..SIZE_LEN + size).skip(SIZE_LEN).collect();
-    let short = || Cause::NotKafka(header::NotKafka::ShortFrame(size));
-    let header = RequestHeader::peek(&request).map_err(|error| match error {
-        HeaderError::Short => short(),
-        HeaderError::ClientId => Cause::NotKafka(header::NotKafka::ClientId),
-    })?;
-    let (api_key, version, correlation_id) = (header.api_key, header.api_version, header.correlation_id);
-    let api = Api::of(api_key).ok_or(Cause::NotAdvertised { api_key, version })?;
-    let within = api.versions().is_some_and(|(min, max)| (min..=max).contains(&version));
-    let body_at = body_at(&request, header.len, within && api.is_flexible(version)).ok_or_else(short)?;
-    Ok(LoginRequest { api, version, correlation_id, body: request[body_at..].to_vec() })
+    }
+}
+
+impl LoginRequest {
+    /// `frame`: without its size.
+    fn read(frame: &[u8]) -> Result<Self, Cause> {
+        let short = || Cause::NotKafka(header::NotKafka::ShortFrame(frame.len()));
+        let header = RequestHeader::peek(frame).map_err(|error| match error {
+            HeaderError::Short => short(),
+            HeaderError::ClientId => Cause::NotKafka(header::NotKafka::ClientId),
+        })?;
+        let (api_key, version, correlation_id) = (header.api_key, header.api_version, header.correlation_id);
+        let api = Api::of(api_key).ok_or(Cause::NotAdvertised { api_key, version })?;
+        let within = api.versions().is_some_and(|(min, max)| (min..=max).contains(&version));
+        let body_at = body_at(frame, header.len, within && api.is_flexible(version)).ok_or_else(short)?;
+        Ok(Self { api, version, correlation_id, body: frame[body_at..].to_vec() })
+    }
 }
 
 #[cfg(test)]
@@ -316,10 +337,10 @@ mod tests {
             )],
             vec![Exchange(
                 HANDSHAKE,
-                0,
+                2,
                 b"\0\x05PLAIN",
                 Some(UNSUPPORTED_VERSION),
-                "it used SaslHandshake v0, which kferry does not speak: update the client",
+                "it used SaslHandshake v2, which kferry does not speak: update the client",
             )],
             vec![Exchange(HANDSHAKE, 1, b"\0\x0dSCRAM-SHA-256", Some(UNSUPPORTED_SASL_MECHANISM), not_plain)],
             vec![Exchange(ApiKey::Metadata, 9, b"", None, no_login)],
@@ -343,5 +364,36 @@ mod tests {
                 assert_eq!(told, error_code, "{api_key:?} v{version}");
             }
         }
+    }
+
+    #[test]
+    fn a_login_of_the_old_kind_goes_on_without_headers() {
+        let user = User { name: "orders".into(), password: Secret::Literal("right".to_owned()) };
+        let users = Arc::new(Users::load(&[user]).unwrap());
+        let gate = Gate { users: &users, allowed: &["orders".into()], mechanisms: &SaslMechanism::ALL, protocol: "SASL_SSL" };
+        let advertised = Advertised { versions: Vec::new(), sasl: ClientSasl::Proxy };
+        let begun = |mechanism: &str| {
+            let mut login = None;
+            let body = [&(mechanism.len() as u16).to_be_bytes()[..], mechanism.as_bytes()].concat();
+            let request = LoginRequest { api: Api::of(HANDSHAKE as i16).unwrap(), version: 0, correlation_id: 7, body };
+            let reply = gate.reply(&mut login, &request, &advertised);
+            assert_eq!(then(&reply.then), "go on");
+            login.expect("it has begun")
+        };
+        let say = |login: &mut Login, message: &[u8]| {
+            assert!(login.bare);
+            let Reply { response, then: next } = bare_reply(login.mechanism, &mut login.verification, message);
+            (response, then(&next))
+        };
+        assert_eq!(say(&mut begun("PLAIN"), b"\0orders\0right"), (Some(vec![0; 4]), "let in: orders".to_owned()));
+        let wrong = "late: it tried PLAIN as the user \"orders\": its password is wrong".to_owned();
+        assert_eq!(say(&mut begun("PLAIN"), b"\0orders\0wrong"), (None, wrong));
+        let (challenge, next) = say(&mut begun("SCRAM-SHA-256"), b"n,,n=orders,r=abc");
+        let challenge = challenge.unwrap();
+        assert_eq!(
+            (next.as_str(), challenge[..SIZE_LEN].to_vec()),
+            ("go on", ((challenge.len() - SIZE_LEN) as i32).to_be_bytes().to_vec())
+        );
+        assert!(challenge[SIZE_LEN..].starts_with(b"r=abc"));
     }
 }

@@ -39,8 +39,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use kferry_wire::api::{self, Api, Field, Rewrite};
 use kferry_wire::connection::{LoggedIn, Session};
-use kferry_wire::frame::SIZE_LEN;
-use kferry_wire::header::RequestHeader;
+use kferry_wire::frame::{self, FrameError, SIZE_LEN};
+use kferry_wire::header::{NotKafka, RequestHeader};
 use kferry_wire::stream::{Reader, Stream, Writer};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -51,7 +51,7 @@ use self::brokers::{ToBroker, ToClient, World};
 use self::frames::{Source, send, write_frame};
 use self::own_response::Advertised;
 use self::request::{Decision, RequestHead, RequestPlan, ResponsePlan, decide};
-use self::response::{Found, asks_for};
+use self::response::{Found, LARGEST_LOGIN, asks_for};
 use self::splice::{MoveError, Pipes};
 use crate::ending::{Cause, Ending, Moved};
 use crate::metrics;
@@ -170,7 +170,7 @@ impl FrameRelay {
             if let Some(due) = session.take_if(|session| session.is_due()) {
                 session = Box::pin(self.log_in_again(due, &mut to, &queue)).await?;
             }
-            let Decision { head, body_at, frame_len, request, response } = decision;
+            let Decision { head, body_at, frame_len, request, response, bare_messages } = decision;
             if let Some(plan) = response {
                 self.counters.in_flight.fetch_add(1, Ordering::Relaxed);
                 // Before the request goes out: its response must find it. Closed only when the responses have ended, and then so does this.
@@ -187,6 +187,12 @@ impl FrameRelay {
                     write_frame(&mut to, &front[SIZE_LEN..], rewritten.as_deref().unwrap_or(body)).await.map_err(Cause::BrokerError)?;
                 }
                 RequestPlan::Keep => drop(from.whole(frame_len).await.map_err(client)?),
+            }
+            for _ in 0..bare_messages {
+                let Some(message) = bare_message(&mut from).await? else { return Ok(()) };
+                self.counters.in_flight.fetch_add(1, Ordering::Relaxed);
+                queue.send(InFlight { head, due: Due::Client(ResponsePlan::Bare) }).await.map_err(|_| Cause::BrokerClosed)?;
+                send(&mut to, &message).await.map_err(Cause::BrokerError)?;
             }
         }
     }
@@ -271,6 +277,17 @@ impl FrameRelay {
                 Due::Client(ResponsePlan::Pass) => {
                     let frame_len = next_response(&mut from, head).await?;
                     self.pass(&mut from, &mut to, frame_len).await.map_err(|error| error.of(broker, Cause::ClientError))?;
+                }
+                Due::Client(ResponsePlan::Bare) => {
+                    let frame_len = loop {
+                        match response::bare_len(from.bytes())? {
+                            Some(frame_len) => break frame_len,
+                            None if from.more().await.map_err(broker)? => {}
+                            None => return Err(Cause::BrokerClosed),
+                        }
+                    };
+                    let message = from.whole(frame_len).await.map_err(broker)?;
+                    send(&mut to, &message).await.map_err(Cause::ClientError)?;
                 }
                 Due::Client(ResponsePlan::Rewrite) => {
                     let frame_len = next_response(&mut from, head).await?;
@@ -361,6 +378,21 @@ impl RequestHead {
             version,
             error,
         })
+    }
+}
+
+/// The client's next message without a header, its size included. `None`: the client has closed the connection.
+async fn bare_message(from: &mut Source<'_>) -> Result<Option<Vec<u8>>, Cause> {
+    loop {
+        match frame::size(from.bytes(), LARGEST_LOGIN) {
+            Ok(Some(size)) => return from.whole(SIZE_LEN + size).await.map(Some).map_err(Cause::ClientError),
+            Ok(None) => {}
+            Err(FrameError::Size { size, .. }) => return Err(Cause::NotKafka(NotKafka::FrameSize(size))),
+            Err(_) => unreachable!("a size that is there is right or wrong"),
+        }
+        if !from.more().await.map_err(Cause::ClientError)? {
+            return Ok(None);
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | ApiVersions; SaslHandshake where the client has no login to do | not at all | is the proxy's own |
 //! | Produce with `acks=0` | as it is | there will be none |
+//! | SaslHandshake v0 at the broker, and the messages without a header that follow | as it is | passes |
 //! | other Produce | as it is | passes |
 //! | InitProducerId of a transactional producer | as it is | passes: the id belongs to its coordinator |
 //! | all others | rewritten where the table names fields of the request | rewritten where it names fields of the response |
@@ -12,8 +13,10 @@ use kafka_protocol::messages::ApiKey;
 use kferry_wire::api::Api;
 use kferry_wire::frame::{self, FrameError, SIZE_LEN};
 use kferry_wire::header::{HeaderError, NotKafka, RequestHeader, acks, body_at, is_idempotent};
+use kferry_wire::security::users::handshake_mechanism;
 
 use super::own_response::{Advertised, ClientSasl, ILLEGAL_SASL_STATE, UNSUPPORTED_SASL_MECHANISM, UNSUPPORTED_VERSION, own_response};
+use crate::clients::Client;
 use crate::ending::Cause;
 
 /// Bytes that are read of a request before it must be clear what becomes of it: two strings of 32 KiB (`client_id`, `transactional_id`), and some
@@ -47,6 +50,8 @@ pub(super) struct Decision {
     pub request: RequestPlan,
     /// What the client gets. `None`: there will be no response (`acks=0`).
     pub response: Option<ResponsePlan>,
+    /// So many messages without a header follow it, each of which the broker answers with one. (SaslHandshake v0.)
+    pub bare_messages: usize,
 }
 
 /// What goes to the broker.
@@ -67,6 +72,8 @@ pub(super) enum ResponsePlan {
     Pass,
     /// The broker's, with another body.
     Rewrite,
+    /// The broker's, as it is: a size and bytes, without a header.
+    Bare,
     /// The proxy's own, a whole frame.
     Own(Vec<u8>),
 }
@@ -107,7 +114,21 @@ fn decide_arrived(bytes: &[u8], advertised: &Advertised, request_limit: usize) -
     if request != RequestPlan::Pass && frame_len > HELD {
         return Err(Cause::NotKafka(NotKafka::FrameSize(size as i32)));
     }
-    Ok(Some(Decision { head, body_at: SIZE_LEN + body_at, frame_len, request, response }))
+    let mut bare_messages = 0;
+    if api.key == ApiKey::SaslHandshake && version == 0 && request == RequestPlan::Pass {
+        let Some(mechanism) = handshake_mechanism(&frame[body_at..]) else { return incomplete() };
+        bare_messages = messages_of(mechanism).ok_or_else(|| Cause::BareLogin { mechanism: Client::name(mechanism) })?;
+    }
+    Ok(Some(Decision { head, body_at: SIZE_LEN + body_at, frame_len, request, response, bare_messages }))
+}
+
+/// How many messages a client sends in a login. `None`: as many as it takes, and the end shows only to whoever understands them (GSSAPI).
+fn messages_of(mechanism: &str) -> Option<usize> {
+    match mechanism {
+        "PLAIN" | "OAUTHBEARER" => Some(1),
+        "SCRAM-SHA-256" | "SCRAM-SHA-512" => Some(2),
+        _ => None,
+    }
 }
 
 /// What becomes of a request whose header is there, and of its response. `carried`: the table has its version. `body`: as much of it as has
@@ -256,7 +277,7 @@ mod tests {
                 let range = |key| response.api_keys.iter().find(|api| api.api_key == key).map(|api| (api.min_version, api.max_version));
                 assert_eq!(range(3), Api::of(3).and_then(Api::advertised), "Metadata");
                 assert_eq!(range(23), None, "OffsetForLeaderEpoch is hidden");
-                let login = if sasl == ClientSasl::Hidden { None } else { Some((1, 1)) };
+                let login = if sasl == ClientSasl::Hidden { None } else { Some((0, 1)) };
                 assert_eq!(range(17), login, "{sasl:?}");
                 assert_eq!(range(36).is_some(), login.is_some(), "{sasl:?}");
             }
@@ -282,6 +303,24 @@ mod tests {
             let response = SaslHandshakeResponse::decode(&mut &body[..], 1).unwrap();
             assert_eq!((response.error_code, response.mechanisms.len()), (error_code, 0), "{sasl:?}");
         }
+    }
+
+    #[test]
+    fn a_login_of_the_old_kind_is_followed_by_as_many_messages_as_its_mechanism_has() {
+        let begin = |mechanism: &str| frame(17, 0, false, &[&(mechanism.len() as u16).to_be_bytes()[..], mechanism.as_bytes()].concat());
+        for (mechanism, messages) in [("PLAIN", 1), ("OAUTHBEARER", 1), ("SCRAM-SHA-256", 2), ("SCRAM-SHA-512", 2)] {
+            let whole = begin(mechanism);
+            assert!(decided(&whole[..whole.len() - 1], ClientSasl::Broker).unwrap().is_none(), "{mechanism}");
+            let decision = decided(&whole, ClientSasl::Broker).unwrap().unwrap();
+            assert_eq!((decision.request, decision.response), (RequestPlan::Pass, Some(ResponsePlan::Pass)), "{mechanism}");
+            assert_eq!(decision.bare_messages, messages, "{mechanism}");
+        }
+        assert!(refused(&begin("GSSAPI")).starts_with("it began to log in with \"GSSAPI\" by SaslHandshake v0"));
+        // Version 1 goes on inside SaslAuthenticate, whatever the mechanism.
+        let gssapi = frame(17, 1, false, b"\0\x06GSSAPI");
+        assert_eq!(decided(&gssapi, ClientSasl::Broker).unwrap().unwrap().bare_messages, 0);
+        // What is answered by the proxy is refused, and nothing follows.
+        assert_eq!(decided(&begin("PLAIN"), ClientSasl::Hidden).unwrap().unwrap().bare_messages, 0);
     }
 
     #[test]

@@ -9,6 +9,9 @@ use super::brokers::ToClient;
 use super::request::{HELD, RequestHead};
 use crate::ending::Cause;
 
+/// Bytes of the largest message of a login, as the broker's `sasl.server.max.receive.size`.
+pub(super) const LARGEST_LOGIN: usize = 512 * 1024;
+
 /// Bytes of a response that say whether it is the right one: the frame's size and the `correlation_id`.
 const FRONT: usize = SIZE_LEN + 4;
 
@@ -24,6 +27,15 @@ pub(super) fn frame_len(bytes: &[u8], request: RequestHead) -> Result<Option<usi
         Ok(Some(size)) if right && size >= 4 => Ok(Some(SIZE_LEN + size)),
         _ => Err(Cause::WrongResponse(request.api.key)),
     }
+}
+
+/// The length of the message without a header at the front of `bytes`, its size included. `None`: more bytes are needed.
+///
+/// # Errors
+/// [`Cause::WrongResponse`]: it is larger than any message of a login.
+pub(super) fn bare_len(bytes: &[u8]) -> Result<Option<usize>, Cause> {
+    let size = frame::size(bytes, LARGEST_LOGIN).map_err(|_| Cause::WrongResponse(ApiKey::SaslHandshake))?;
+    Ok(size.map(|size| SIZE_LEN + size))
 }
 
 /// Where the body begins in a whole frame.

@@ -37,10 +37,6 @@ const PIPE: usize = 1024 * 1024;
 /// A pipe smaller than this is not used: at 64 KiB splicing costs what copying does.
 const SMALLEST_PIPE: usize = 256 * 1024;
 
-/// Pipes of [`PIPE`] that an ordinary user gets: `pipe-user-pages-soft` is 16,384 pages for all of the user's processes together. Once they
-/// are used up any new pipe has 8 KiB: one more reason to run the proxy as a user of its own.
-pub(crate) const MAX_PIPES: usize = 64;
-
 /// How many times copying goes on without asking, after the kernel refused a pipe. Its reason may pass (another process of the user holds
 /// pipes, no file descriptor was left just then), and asking costs some 10 µs: nothing beside this many copies.
 const ASK_AGAIN_AFTER: usize = 1000;
@@ -119,7 +115,9 @@ pub(crate) struct Totals {
 }
 
 impl Pipes {
-    /// At most so many pipes ([`MAX_PIPES`] is what makes sense), two file descriptors each; opened when they are needed.
+    /// At most so many pipes, two file descriptors each; opened when they are needed. More than 64 of [`PIPE`] make no sense: `pipe-user-pages-soft` is
+    /// 16,384 pages for all processes of an ordinary user together. Once they are used up any new pipe has 8 KiB: one more reason to run the proxy
+    /// as a user of its own.
     pub(crate) fn new(limit: usize) -> Self {
         Self::opened_by(limit, Pipe::open)
     }
@@ -456,6 +454,8 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const MAX_PIPES: usize = 64;
     use std::sync::LazyLock;
     use std::sync::atomic::AtomicUsize;
     use std::time::Duration;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use kferry_config::diagnostic::Invalid;
-use kferry_config::{Admin, Cluster, Limits, Listener, Mode, Route, SaslMechanism};
+use kferry_config::{Admin, Cluster, Limits, Listener, Route, SaslMechanism};
 use kferry_wire::security::tls::{SecurityError, server_config};
 use kferry_wire::security::users::{UserError, Users};
 use tokio_rustls::rustls::ServerConfig;
@@ -121,11 +121,12 @@ impl RoutingTable {
 
     /// The clusters that a relayed client may come to.
     pub(crate) fn relayed_clusters(&self) -> impl Iterator<Item = &Arc<Cluster>> {
-        let relayed = |cluster: &Cluster| {
-            let mut routes = self.wish.config.routes.iter().filter(|route| route.mode == Mode::Relay);
-            routes.any(|route| route.cluster.name == cluster.name || route.credentials.contains_key(&cluster.name))
-        };
-        self.wish.config.clusters.iter().filter(move |cluster| relayed(cluster))
+        self.wish.config.relayed_clusters()
+    }
+
+    /// Sockets that the proxy has without any client.
+    pub(crate) fn own_sockets(&self) -> usize {
+        self.wish.config.own_sockets()
     }
 
     /// `[limits]`

@@ -137,10 +137,11 @@ pub enum Operation {
     IdempotentWrite = 12,
 }
 
-/// A rule for a user, from any host.
+/// A rule for a user, from any host or from one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Acl {
     user: String,
+    host: String,
     operation: Operation,
     resource: Resource,
     allow: bool,
@@ -149,12 +150,19 @@ pub struct Acl {
 impl Acl {
     /// `user` may.
     pub fn allow(user: &str, operation: Operation, resource: Resource) -> Self {
-        Self { user: user.to_owned(), operation, resource, allow: true }
+        Self { user: user.to_owned(), host: "*".to_owned(), operation, resource, allow: true }
     }
 
     /// `user` may not, whatever else allows it.
     pub fn deny(user: &str, operation: Operation, resource: Resource) -> Self {
-        Self { user: user.to_owned(), operation, resource, allow: false }
+        Self { user: user.to_owned(), host: "*".to_owned(), operation, resource, allow: false }
+    }
+
+    /// Only from this address.
+    #[must_use]
+    pub fn from_host(mut self, host: &str) -> Self {
+        host.clone_into(&mut self.host);
+        self
     }
 
     fn creation(&self) -> AclCreation {
@@ -173,7 +181,7 @@ impl Acl {
             .with_resource_name(text(name))
             .with_resource_pattern_type(pattern)
             .with_principal(text(&format!("User:{}", self.user)))
-            .with_host(text("*"))
+            .with_host(text(&self.host))
             .with_operation(self.operation as i8)
             .with_permission_type(if self.allow { 3 } else { 2 })
     }

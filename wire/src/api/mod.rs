@@ -119,7 +119,8 @@ pub const APIS: &[Api] = &[
     carried(ApiKey::SyncGroup, 0, 5),
     carried(ApiKey::DescribeGroups, 0, 6),
     carried(ApiKey::ListGroups, 0, 5),
-    handshake(ApiKey::SaslHandshake, 1, 1).because("0 is followed by bytes without frames"),
+    handshake(ApiKey::SaslHandshake, 0, 1)
+        .because("0 is followed by messages without a header; it is carried with PLAIN, SCRAM and OAUTHBEARER"),
     handshake(ApiKey::ApiVersions, 0, 4).because("5 names the cluster and the node that the client expects (KIP-1242)"),
     rewritten(ApiKey::CreateTopics, 0, 6, schema::CREATE_TOPICS_REQUEST, &[]).because("7 has topic ids, and nothing else that is new"),
     carried(ApiKey::DeleteTopics, 0, 5).because("6 has topic ids, and nothing else that is new"),

@@ -11,6 +11,10 @@ use crate::security::sasl::SaslError;
 use crate::security::tls::SecurityError;
 use crate::versions::Release;
 
+/// Why a broker may close a connection before it has said anything, whatever the settings of both.
+pub const TOO_MANY: &str =
+    "or the broker has as many connections as it takes of one address, or at all (max.connections.per.ip, max.connections)";
+
 /// A connection that could not be made.
 #[derive(Debug, thiserror::Error)]
 #[error("{broker}: {refusal}")]
@@ -47,7 +51,8 @@ pub enum Refusal {
     /// TLS to a plaintext port.
     #[error(
         "closed the connection during the TLS handshake, as plaintext ports do; this connection used {protocol}: \
-         compare security_protocol with the broker's listener"
+         compare security_protocol with the broker's listener; {}",
+        TOO_MANY
     )]
     ClosedInTls {
         /// `security_protocol`
@@ -62,7 +67,8 @@ pub enum Refusal {
     /// The broker hung up.
     #[error(
         "closed the connection at {step}, which usually means that TLS or SASL settings differ: this connection used {protocol}; \
-         compare security_protocol with the broker's listener"
+         compare security_protocol with the broker's listener; {}",
+        TOO_MANY
     )]
     Closed {
         /// What was under way.

@@ -39,7 +39,7 @@ use crate::frame::{FrameError, SIZE_LEN, read_frame};
 use crate::reader::{Malformed, Reader};
 use crate::stream::Stream;
 use crate::versions::Versions;
-pub use error::{ConnectError, Refusal, Step};
+pub use error::{ConnectError, Refusal, Step, TOO_MANY};
 use kferry_config::{HostPort, Security};
 pub use login::{LoggedIn, SaslExchange, Session};
 

@@ -362,7 +362,8 @@ async fn a_login_that_fails_says_who_how_and_the_brokers_words_but_not_the_passw
         (
             vec![&versions],
             "broker-1:9092: closed the connection at the SASL login, which usually means that TLS or SASL settings differ: \
-             this connection used SASL_PLAINTEXT; compare security_protocol with the broker's listener",
+             this connection used SASL_PLAINTEXT; compare security_protocol with the broker's listener; or the broker has as many connections as it \
+             takes of one address, or at all (max.connections.per.ip, max.connections)",
         ),
     ];
     for (answers, text) in cases {

@@ -302,7 +302,7 @@ fn unescaped(name: &str) -> Option<String> {
     Some(text)
 }
 
-/// The mechanism in the body of a SaslHandshake request, version 1.
+/// The mechanism in the body of a SaslHandshake request, versions 0 and 1.
 pub fn handshake_mechanism(body: &[u8]) -> Option<&str> {
     Reader::new(body).string().ok()
 }
