@@ -320,8 +320,19 @@ fn clients_that_an_edit_moves_are_listed() -> Result<()> {
             "client_id": "orders-1", "software_name": "librdkafka", "software_version": version, "address": "127.0.0.1",
             "from": "legacy", "to": "new", "route": "orders",
         }],
+        "stays": [],
     });
     assert_eq!(report["clients"], expected);
+
+    // One that says of itself what librdkafka 2.6.1 says.
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", proxy.bootstrap_servers()).set("client.id", "billing").set("client.software.version", "2.6.1");
+    let client: BaseConsumer = config.create()?;
+    client.fetch_metadata(None, LIMIT)?;
+    let checked = check(&routes("legacy"), &["--connect"])?;
+    assert_eq!(checked.code, Some(0), "{}", checked.text);
+    let line = "or relay them (mode = \"relay\"):\n  billing (librdkafka 2.6.1, 127.0.0.1)\n";
+    assert!(checked.text.contains(line), "{}", checked.text);
     Ok(())
 }
 
