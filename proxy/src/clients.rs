@@ -56,6 +56,8 @@ pub(crate) struct Row {
     /// Who and where to.
     #[serde(flatten)]
     pub client: Client,
+    /// Whose default its `client.id` is, if nobody has set it.
+    pub default_of: Option<&'static str>,
     /// Its first connection.
     pub since: Timestamp,
     /// Its latest connection.
@@ -100,6 +102,7 @@ impl Clients {
             .iter()
             .map(|(client, times)| Row {
                 client: Client::clone(client),
+                default_of: kferry_config::default_of(&client.client_id),
                 since: times.since,
                 last_connected: times.last_connected,
                 connections: times.connections,

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::{Request, header};
 use hyper_util::rt::TokioIo;
-use kferry_config::Config;
+use kferry_config::{Application, Config, default_of};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -33,6 +33,10 @@ pub(super) struct Clients {
     moves: Vec<Move>,
     /// Those that may stay with the brokers of their cluster when all of them are dead.
     stays: Vec<Seen>,
+    /// Those whose `client.id` nobody has set.
+    defaults: Vec<Unnamed>,
+    /// Those whose application this file may split.
+    splits: Vec<Split>,
 }
 
 /// A client, as a sentence names it.
@@ -55,6 +59,29 @@ struct Move {
     to: Option<String>,
     /// By which route.
     route: Option<String>,
+}
+
+/// A client whose `client.id` nobody has set.
+#[derive(Debug, Serialize)]
+struct Unnamed {
+    #[serde(flatten)]
+    client: Seen,
+    /// Whose default it is.
+    default_of: &'static str,
+}
+
+/// A client that goes to one cluster, while another id of its application goes to another one.
+#[derive(Debug, Serialize)]
+struct Split {
+    #[serde(flatten)]
+    client: Seen,
+    to: String,
+    /// What the same application may send as well.
+    other: String,
+    /// Where that goes, `null` if no route matches.
+    other_to: Option<String>,
+    /// What to write.
+    advice: String,
 }
 
 /// The proxy's answer, as far as it is read.
@@ -86,7 +113,7 @@ impl Clients {
             Ok(answer) => Self::judge(config, answer),
             Err(reason) => {
                 let note = format!("no proxy at http://{address} ([admin] bind), so which clients would move is not known: {reason}");
-                Self { note: Some(note), seen: 0, moves: Vec::new(), stays: Vec::new() }
+                Self { note: Some(note), seen: 0, moves: Vec::new(), stays: Vec::new(), defaults: Vec::new(), splits: Vec::new() }
             }
         }
     }
@@ -97,7 +124,10 @@ impl Clients {
         let rows: Vec<Row> = answer.clients.into_iter().filter(|row| latest.insert((row.client_id.clone(), row.address))).collect();
         let stays = rows.iter().filter(|row| row.stays_with_dead_brokers).map(Row::client).collect();
         let moves = rows.iter().filter_map(|row| Move::of(config, row)).collect();
-        Self { note: None, seen: rows.len(), moves, stays }
+        let defaults =
+            rows.iter().filter_map(|row| Some(Unnamed { client: row.client(), default_of: default_of(&row.client_id)? })).collect();
+        let splits = rows.iter().filter_map(|row| Split::of(config, row)).collect();
+        Self { note: None, seen: rows.len(), moves, stays, defaults, splits }
     }
 
     /// For people. `admin` is where the proxy was looked for.
@@ -123,6 +153,18 @@ impl Clients {
                 count(self.stays.len(), "client")
             ));
             parts.push(shown(&self.stays, Seen::text));
+        }
+        if !self.defaults.is_empty() {
+            parts.push(format!(
+                "{} with an id that nobody has set: others with the same library have it too. Give each application a client.id of its own; \
+                 docs/client-ids.md has what each library sends:\n",
+                count(self.defaults.len(), "client")
+            ));
+            parts.push(shown(&self.defaults, |unnamed| format!("{}: the default of {}", unnamed.client.text(), unnamed.default_of)));
+        }
+        if !self.splits.is_empty() {
+            parts.push(format!("{} whose application this file may split:\n", count(self.splits.len(), "client")));
+            parts.push(shown(&self.splits, Split::text));
         }
         parts.concat()
     }
@@ -173,6 +215,27 @@ impl Move {
         let cluster = |name: &Option<String>| name.clone().unwrap_or_else(|| "refused".to_owned());
         let by = self.route.as_ref().map_or_else(|| ", as no route matches".to_owned(), |route| format!(" by the route {route}"));
         format!("{}: {} -> {}{by}", self.client.text(), cluster(&self.from), cluster(&self.to))
+    }
+}
+
+impl Split {
+    fn of(config: &Config, row: &Row) -> Option<Self> {
+        let cluster = |client_id: &str| {
+            let route = config.route(client_id, row.address, row.tls_subject.as_deref());
+            route.map(|route| route.cluster.name.to_string())
+        };
+        let (application, to) = (Application::of(&row.client_id)?, cluster(&row.client_id)?);
+        let (other, other_to) = application.others.into_iter().find_map(|other| {
+            let other_to = cluster(&other);
+            (other_to.as_ref() != Some(&to)).then_some((other, other_to))
+        })?;
+        Some(Self { client: row.client(), to, other, other_to, advice: application.advice })
+    }
+
+    fn text(&self) -> String {
+        let Self { client, to, other, other_to, advice } = self;
+        let other_to = other_to.as_ref().map_or_else(|| "is refused".to_owned(), |cluster| format!("goes to {cluster}"));
+        format!("{} goes to {to}, and {other} {other_to}: {advice}", client.text())
     }
 }
 
@@ -272,6 +335,32 @@ mod tests {
             "{text}"
         );
         assert!(!Clients::judge(&config(), serde_json::from_str(ANSWER).unwrap()).text("").contains("librdkafka"));
+    }
+
+    #[test]
+    fn clients_without_an_id_of_their_own_are_listed_and_what_splits_their_application() {
+        let row = |client_id: &str| {
+            let address = r#""software_name":null,"software_version":null,"address":"10.1.2.3","cluster":"legacy""#;
+            format!(r#"{{"client_id":"{client_id}",{address}}}"#)
+        };
+        let rows = ["billing", "rdkafka", "orders-7-StreamThread-1-consumer", "consumer-billing-1"].map(row);
+        let config = two_clusters(&[("orders", "new"), ("consumer-", "new"), ("billing", "legacy")]);
+        let clients = Clients::judge(&config, serde_json::from_str(&format!(r#"{{"clients":[{}]}}"#, rows.join(","))).unwrap());
+        let defaults: Vec<_> = clients.defaults.iter().map(|unnamed| (unnamed.client.client_id.as_str(), unnamed.default_of)).collect();
+        let expected =
+            [("rdkafka", "librdkafka"), ("orders-7-StreamThread-1-consumer", "Kafka Streams"), ("consumer-billing-1", "the Java client")];
+        assert_eq!(defaults, expected);
+        let text = clients.text("127.0.0.1:9190");
+        assert!(
+            text.contains("3 clients with an id that nobody has set") && text.contains("  rdkafka (10.1.2.3): the default of librdkafka\n")
+        );
+        // All of `orders-*` goes one way.
+        assert!(
+            text.contains(
+                "1 client whose application this file may split:\n  consumer-billing-1 (10.1.2.3) goes to new, and producer-1 is refused: "
+            ),
+            "{text}"
+        );
     }
 
     #[test]
