@@ -304,7 +304,7 @@ impl<'a> Straight<'a> {
                 Kind::NodeId | Kind::LeaderEpoch => _ = self.take(4)?,
                 Kind::ProducerId => _ = self.take(8)?,
                 Kind::TopicId => _ = self.take(16)?,
-                Kind::Text | Kind::RackId => _ = self.text()?,
+                Kind::Text | Kind::RackId | Kind::ConfigName | Kind::ConfigValue | Kind::ErrorMessage => _ = self.text()?,
                 Kind::ClusterId => _ = str::from_utf8(self.text()?).ok()?,
                 Kind::Resource => _ = (self.take(1)?, self.text()?),
                 Kind::Address => _ = (str::from_utf8(self.text()?).ok()?, self.take(4)?),
@@ -411,6 +411,11 @@ impl Rewrite for Heard {
         Shifted.address(node_id, host, port)
     }
 
+    fn error_message(&mut self, message: &str) -> Option<String> {
+        self.0.push(format!("message {message}"));
+        Shifted.error_message(message)
+    }
+
     fn cluster_id(&mut self, cluster_id: &str) -> String {
         self.0.push(format!("cluster {cluster_id}"));
         Shifted.cluster_id(cluster_id)
@@ -447,6 +452,10 @@ impl Rewrite for Shifted {
     fn address(&mut self, node_id: i32, host: &str, port: i32) -> Result<(String, u16), Unmapped> {
         assert!(node_id >= 0);
         Ok((format!("broker-{node_id}"), (host.len() as i32 ^ port) as u16))
+    }
+
+    fn error_message(&mut self, message: &str) -> Option<String> {
+        (!message.is_empty()).then(|| message.to_ascii_uppercase())
     }
 
     fn cluster_id(&mut self, cluster_id: &str) -> String {

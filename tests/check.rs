@@ -360,8 +360,39 @@ fn clients_that_an_edit_moves_are_listed() -> Result<()> {
             "client_id": "orders-1", "software_name": "librdkafka", "software_version": version, "address": "127.0.0.1",
             "from": "legacy", "to": "new", "route": "orders",
         }],
+        "stays": [],
+        "defaults": [],
+        "splits": [],
     });
     assert_eq!(report["clients"], expected);
+
+    // One that says of itself what librdkafka 2.6.1 says.
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", proxy.bootstrap_servers()).set("client.id", "billing").set("client.software.version", "2.6.1");
+    let client: BaseConsumer = config.create()?;
+    client.fetch_metadata(None, LIMIT)?;
+    let checked = check(&routes("legacy"), &["--connect"])?;
+    assert_eq!(checked.code, Some(0), "{}", checked.text);
+    let line = "or relay them (mode = \"relay\"):\n  billing (librdkafka 2.6.1, 127.0.0.1)\n";
+    assert!(checked.text.contains(line), "{}", checked.text);
+
+    // And one that nobody has given an id.
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", proxy.bootstrap_servers());
+    let client: BaseConsumer = config.create()?;
+    client.fetch_metadata(None, LIMIT)?;
+    let checked = check(&routes("legacy"), &["--connect"])?;
+    let line = format!("\n  rdkafka (librdkafka {version}, 127.0.0.1): the default of librdkafka\n");
+    assert!(checked.text.contains(&line), "{}", checked.text);
+    let rows = proxy.clients()?;
+    let default_of = |client_id: &str| rows.iter().find(|row| row["client_id"] == client_id).map(|row| row["default_of"].clone());
+    assert_eq!((default_of("rdkafka"), default_of("orders-1")), (Some(json!("librdkafka")), Some(Value::Null)));
+
+    // A glob that takes one half of a Kafka Streams application.
+    let halved = base.clone().route("producers", "*-producer", "legacy").route("rest", "*", "new");
+    let checked = check(&halved, &[])?;
+    assert_eq!(checked.code, Some(0), "{}", checked.text);
+    assert!(checked.text.contains("this may split an application of Kafka Streams"), "{}", checked.text);
     Ok(())
 }
 

@@ -212,8 +212,11 @@ What a relayed client gets as the answer to ApiVersions is what is left of this 
 does not know. What the table does not name is not advertised either: what brokers spoke among themselves before 4.0 (keys 4 to 7), streams groups (KIP-1071, keys 88
 and 89), and whatever later versions of Kafka bring.
 
-- **Node ids** are those of virtual brokers, and so are the names of brokers in configurations. -1 stays. One that belongs to no broker of the cluster becomes 2147483647 in a request, so
-  that the broker refuses it with its own error.
+- **Node ids** are those of virtual brokers, and so are the names of brokers in configurations. -1 stays. One that belongs to no broker of the cluster goes to the broker as 1900000000 and the
+  id, which no broker has, so that it refuses it with its own error; where the broker names it in its answer, the client reads what it wrote.
+- **Node ids in settings** are the same: `leader.replication.throttled.replicas`, `follower.replication.throttled.replicas`, `node.id`, `broker.id`. A list of replicas that has no room for
+  virtual ids (32,767 bytes) is shown as null.
+- **Error messages** are as the broker wrote them. Only where one has such an id of no broker, it has the client's number for it, and says which ids the cluster's brokers have for clients.
 - **Addresses** are those of virtual brokers.
 - **Leader epochs** are -1 in both directions: epochs of two clusters cannot be compared.
 - **The cluster id** is the same whichever cluster it is.
@@ -221,7 +224,15 @@ and 89), and whatever later versions of Kafka bring.
 - **Topic ids** follow from the topics' names: a client sees the same id for a topic whichever cluster it is on, and also after the topic was deleted and created again.
 - **The producer id** of an idempotent producer carries the cluster's `id`; a transactional one is its coordinator's and stays.
 
-A value in which clusters or operators have written node ids or addresses down as text passes as it is: `advertised.listeners` of a broker, `leader.replication.throttled.replicas` of a topic.
+Other values in which clusters or operators have written node ids or addresses down as text pass as they are: `advertised.listeners` or `controller.quorum.voters` of a broker.
+
+Two things that tools ask for cannot be had through the relay:
+
+- **A broker by its real node id**, such as `kafka-configs --entity-type brokers --entity-name 1`. Clients know the brokers of a cluster by `id` × 10,000,000 + node id: with `id = 2` broker 1 is
+  20000001, as `kafka-broker-api-versions` shows them. Clients look for broker 1 among these by themselves, so the proxy never hears of it: Kafka's tool says that it doesn't exist, others wait for it until their time is over. Where a
+  request does name it, the broker's error says which ids there are.
+- **The features of a cluster**: `kafka-features describe` shows none, and changes none. Clients are told of none, because a cluster with `transaction.version` 2 would turn on a protocol that the
+  other cluster may not have (KIP-890), and a client does not ask again when it is moved. Ask the cluster itself.
 
 ## Carried
 
@@ -297,7 +308,8 @@ fn collect(fields: &[Field], min: i16, found: &mut Vec<Rewritten>) {
     for field in fields {
         let since = field.since.max(min);
         let what = match field.kind {
-            Kind::Fixed(_) | Kind::Text | Kind::FixedArray(_) | Kind::TextArray | Kind::Records => continue,
+            // The name of a setting says whether its value is one of them.
+            Kind::Fixed(_) | Kind::Text | Kind::FixedArray(_) | Kind::TextArray | Kind::Records | Kind::ConfigName => continue,
             Kind::Array(fields) | Kind::Structure(fields) | Kind::NullableStructure(fields) => {
                 collect(fields, since, found);
                 continue;
@@ -310,6 +322,8 @@ fn collect(fields: &[Field], min: i16, found: &mut Vec<Rewritten>) {
             Kind::ProducerId => "producer id",
             Kind::TopicId | Kind::NameAndTopicId | Kind::TopicIdAndName => "topic ids",
             Kind::Resource => "names of brokers",
+            Kind::ConfigValue => "node ids in settings",
+            Kind::ErrorMessage => "error messages",
         };
         let at = found.iter().position(|rewritten| rewritten.what == what).unwrap_or_else(|| {
             found.push(Rewritten { what, fields: Vec::new() });

@@ -173,7 +173,7 @@ impl Comparing<'_> {
                 Kind::ReplicaIds => (&["[]int32"], true),
                 Kind::NodeId | Kind::LeaderEpoch => (&["int32"], true),
                 Kind::Address => (&["string", "int32"], true),
-                Kind::RackId | Kind::ClusterId => (&["string"], true),
+                Kind::RackId | Kind::ClusterId | Kind::ConfigName | Kind::ConfigValue | Kind::ErrorMessage => (&["string"], true),
                 Kind::ProducerId => (&["int64"], true),
                 Kind::Resource => (&["int8", "string"], true),
                 Kind::TopicId => (&["uuid"], true),

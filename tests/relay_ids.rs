@@ -1,6 +1,8 @@
 //! Relay mode: topic ids that are the same on every cluster and every proxy, and node ids that no broker has.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,14 +13,15 @@ use harness::proxy::{Proxy, Routes};
 use harness::raw::{self, Raw, ask, until};
 use kafka_protocol::messages::alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic};
 use kafka_protocol::messages::consumer_group_heartbeat_request::TopicPartitions;
+use kafka_protocol::messages::create_partitions_request::{CreatePartitionsAssignment, CreatePartitionsTopic};
 use kafka_protocol::messages::create_topics_request::{CreatableReplicaAssignment, CreatableTopic};
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{
     AlterPartitionReassignmentsRequest, ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse,
-    CreateTopicsRequest, DescribeConfigsRequest, FindCoordinatorRequest, GroupId, IncrementalAlterConfigsRequest, MetadataRequest,
-    MetadataResponse, TopicName,
+    CreatePartitionsRequest, CreateTopicsRequest, DescribeConfigsRequest, FindCoordinatorRequest, GroupId, IncrementalAlterConfigsRequest,
+    MetadataRequest, MetadataResponse, TopicName,
 };
 use kafka_protocol::protocol::StrBytes;
 use kferry_wire::api::Uuid;
@@ -334,38 +337,131 @@ fn java(cluster: &Cluster, bootstrap_servers: &str, records: usize) -> Result<St
     cluster.tool("org.apache.kafka.tools.VerifiableConsumer", &args)
 }
 
+/// Two brokers, 1 and 2, for the tests that name them, each with topics of its own.
+fn nodes() -> Result<&'static Cluster> {
+    static NODES: OnceLock<Result<Cluster, String>> = OnceLock::new();
+    let started = NODES.get_or_init(|| Cluster::version("4.3.0").name("nodes").brokers(2).start().map_err(|error| format!("{error:#}")));
+    started.as_ref().map_err(|error| anyhow!("{error}"))
+}
+
 #[test]
-fn a_node_that_no_broker_has_is_refused_by_the_broker_itself() -> Result<()> {
-    let cluster = Cluster::version("4.3.0").name("nodes").start()?;
+fn a_node_that_no_broker_has_is_refused_by_the_broker_itself_and_named_as_it_was_written() -> Result<()> {
+    let cluster = nodes()?;
     cluster.create_topic("there", 1, &[])?;
-    let routes = Routes::new()?.kafka("new", &cluster, Listener::Plaintext, None)?.relay("all", "*", "new", "");
+    let routes = Routes::new()?.kafka("new", cluster, Listener::Plaintext, None)?.relay("all", "*", "new", "");
     let proxy = Proxy::start(&routes)?;
     let mut client = Raw::connect(proxy.port())?;
-    // Outside of node_ids, another cluster's, and a real id, which must not hit the real broker.
-    for nobody in [NODE_IDS + 2, 2 * NODE_IDS + 1, 1, 0] {
+    // Outside of node_ids, another cluster's, nobody's, and real ids, which must not hit the real broker.
+    for nobody in [NODE_IDS + 60, 2 * NODE_IDS + 1, 77, 1, 0] {
+        let refused = |error_code: i16, expected: &[i16], message: Option<StrBytes>| {
+            let message = message.unwrap_or_default();
+            let named =
+                message.contains(&format!(" {nobody}")) && message.contains("(kferry: clients know the brokers of this cluster as ");
+            ensure!(expected.contains(&error_code) && named && !message.contains("19000"), "{nobody}: {error_code} {message}");
+            Ok(())
+        };
         let assignment = CreatableReplicaAssignment::default().with_broker_ids(vec![nobody.into()]);
         let topic = CreatableTopic::default().with_name(TopicName(text("nowhere"))).with_num_partitions(-1).with_replication_factor(-1);
         let topic = topic.with_assignments(vec![assignment]);
         let answer = ask(&mut client, 6, "c", &CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(5_000))?;
-        assert_eq!(answer.topics[0].error_code, INVALID_REPLICA_ASSIGNMENT, "{nobody}: {answer:?}");
+        refused(answer.topics[0].error_code, &[INVALID_REPLICA_ASSIGNMENT], answer.topics[0].error_message.clone())?;
 
         let partition = ReassignablePartition::default().with_replicas(Some(vec![nobody.into()]));
         let topic = ReassignableTopic::default().with_name(TopicName(text("there"))).with_partitions(vec![partition]);
         let question = AlterPartitionReassignmentsRequest::default().with_topics(vec![topic]);
         let answer = ask(&mut client, 0, "c", &question)?;
-        assert_eq!(answer.responses[0].partitions[0].error_code, INVALID_REPLICA_ASSIGNMENT, "{nobody}: {answer:?}");
+        let partition = &answer.responses[0].partitions[0];
+        refused(partition.error_code, &[INVALID_REPLICA_ASSIGNMENT], partition.error_message.clone())?;
+
+        let assignment = CreatePartitionsAssignment::default().with_broker_ids(vec![nobody.into()]);
+        let topic = CreatePartitionsTopic::default().with_name(TopicName(text("there"))).with_count(2);
+        let question = CreatePartitionsRequest::default().with_topics(vec![topic.with_assignments(Some(vec![assignment]))]);
+        let answer = ask(&mut client, 3, "c", &question.with_timeout_ms(5_000))?;
+        refused(answer.results[0].error_code, &[INVALID_REPLICA_ASSIGNMENT], answer.results[0].error_message.clone())?;
 
         let config = AlterableConfig::default().with_name(text("log.cleaner.threads")).with_value(Some(text("2")));
         let resource = AlterConfigsResource::default().with_resource_type(4).with_resource_name(text(&nobody.to_string()));
         let question = IncrementalAlterConfigsRequest::default().with_resources(vec![resource.with_configs(vec![config])]);
         let answer = ask(&mut client, 1, "c", &question)?;
-        let error_code = answer.responses[0].error_code;
-        assert!([INVALID_REQUEST, BROKER_ID_NOT_REGISTERED].contains(&error_code), "{nobody}: {answer:?}");
+        let response = &answer.responses[0];
+        refused(response.error_code, &[INVALID_REQUEST, BROKER_ID_NOT_REGISTERED], response.error_message.clone())?;
+        // Java finds an answer by this name, and gets a NullPointerException without one.
+        assert_eq!(response.resource_name.as_str(), nobody.to_string());
 
         let resource = DescribeConfigsResource::default().with_resource_type(4).with_resource_name(text(&nobody.to_string()));
         let answer = ask(&mut client, 4, "c", &DescribeConfigsRequest::default().with_resources(vec![resource]))?;
-        assert_eq!(answer.results[0].error_code, INVALID_REQUEST, "{nobody}: {answer:?}");
+        refused(answer.results[0].error_code, &[INVALID_REQUEST], answer.results[0].error_message.clone())?;
+        assert_eq!(answer.results[0].resource_name.as_str(), nobody.to_string());
     }
-    assert_eq!(cluster.list_topics()?, ["there"]);
+    assert!(!cluster.list_topics()?.contains(&"nowhere".to_owned()));
+    Ok(())
+}
+
+#[test]
+fn kafkas_own_tools_throttle_a_reassignment_through_the_relay() -> Result<()> {
+    let cluster = nodes()?;
+    let routes = Routes::new()?.kafka("new", cluster, Listener::Plaintext, None)?.relay("all", "*", "new", "");
+    let proxy = Proxy::start(&routes)?;
+    let relay = proxy.bootstrap_servers();
+    let direct = cluster.bootstrap_servers(Listener::Plaintext)?;
+    let (one, two) = (NODE_IDS + 1, NODE_IDS + 2);
+    let create = ["--bootstrap-server", &relay, "--create", "--topic", "moving", "--replica-assignment", &one.to_string()];
+    cluster.tool("org.apache.kafka.tools.TopicCommand", &create)?;
+    cluster.produce("moving", &[Record::new("k", "v")])?;
+
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("plan.json");
+    let json = format!(r#"{{"version":1,"partitions":[{{"topic":"moving","partition":0,"replicas":[{two}]}}]}}"#);
+    fs::write(&file, json)?;
+    let plan = file.display().to_string();
+    let reassign = |how: &[&str]| {
+        let args = ["--bootstrap-server", &relay, "--reassignment-json-file", &plan];
+        cluster.tool("org.apache.kafka.tools.reassign.ReassignPartitionsCommand", &[&args[..], how].concat())
+    };
+    let throttled = |servers: &str| {
+        let args = ["--bootstrap-server", servers, "--describe", "--entity-type", "topics", "--entity-name", "moving"];
+        cluster.tool("kafka.admin.ConfigCommand", &args)
+    };
+    let has = |told: &str, leader: &str, follower: &str| {
+        let [leader, follower] =
+            [("leader", leader), ("follower", follower)].map(|(side, on)| format!("{side}.replication.throttled.replicas={on} "));
+        ensure!(told.contains(&leader) && told.contains(&follower), "no {leader:?}, {follower:?} in:\n{told}");
+        Ok(())
+    };
+    reassign(&["--execute", "--throttle", "100000"])?;
+    // Whose replication is throttled is written with the ids of real brokers, and relayed clients read it with their own.
+    has(&throttled(&direct)?, "0:1", "0:2")?;
+    has(&throttled(&relay)?, &format!("0:{one}"), &format!("0:{two}"))?;
+    for (servers, node_id) in [(&direct, 2), (&relay, two)] {
+        let node_id = node_id.to_string();
+        let args = ["--bootstrap-server", servers, "--describe", "--all", "--entity-type", "brokers", "--entity-name", &node_id];
+        let told = cluster.tool("kafka.admin.ConfigCommand", &args)?;
+        for setting in [format!("  node.id={node_id} "), "  follower.replication.throttled.rate=100000 ".to_owned()] {
+            ensure!(told.contains(&setting), "no {setting:?} in:\n{told}");
+        }
+    }
+    until("the replica is on the other broker", || Ok(reassign(&["--verify", "--preserve-throttles"])?.contains("is completed")))?;
+    let told = reassign(&["--verify"])?;
+    ensure!(!throttled(&direct)?.contains("throttled"), "{told}");
+
+    // Settings that come with a topic, and a node that there is not.
+    let settings = format!("leader.replication.throttled.replicas=0:{one},0:77");
+    let create = ["--bootstrap-server", &relay, "--create", "--topic", "throttled", "--partitions", "1", "--config", &settings];
+    cluster.tool("org.apache.kafka.tools.TopicCommand", &create)?;
+    for (servers, expected) in [(&direct, "0:1,0:1900000077"), (&relay, settings.split_once('=').context("it is a setting")?.1)] {
+        let describe = ["--bootstrap-server", servers, "--describe", "--topic", "throttled"];
+        let told = cluster.tool("org.apache.kafka.tools.TopicCommand", &describe)?;
+        ensure!(told.contains(&format!("leader.replication.throttled.replicas={expected}")), "{told}");
+    }
+    // What docs/apis.md says cannot be had.
+    let args = ["--bootstrap-server", &relay, "--describe", "--entity-type", "brokers", "--entity-name", "1"];
+    let told = cluster.tool("kafka.admin.ConfigCommand", &args)?;
+    ensure!(told.contains("The broker '1' doesn't exist"), "{told}");
+    let features = |servers: &str| cluster.tool("org.apache.kafka.tools.FeatureCommand", &["--bootstrap-server", servers, "describe"]);
+    ensure!(features(&direct)?.contains("metadata.version") && !features(&relay)?.contains("metadata.version"), "{}", features(&relay)?);
+
+    let create = ["--bootstrap-server", &relay, "--create", "--topic", "nowhere-else", "--replica-assignment", "77"];
+    let refused = cluster.tool("org.apache.kafka.tools.TopicCommand", &create).expect_err("there is no broker 77").to_string();
+    ensure!(refused.contains("broker 77") && refused.contains("10000001 to 10000002"), "{refused}");
     Ok(())
 }

@@ -1,14 +1,21 @@
 //! Clients go where `routes.toml` says, on real clusters; what is dead or frozen costs only those who are sent there.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use harness::clients::python_26_producer;
 use harness::kafka::{Cluster, Listener};
 use harness::proxy::{Proxy, Routes};
 use harness::raw::{Raw, api_versions, until};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use serde_json::Value;
+
+/// How long librdkafka 2.6.1 is given to come over, which one that can has done in a second.
+const STAYS: Duration = Duration::from_secs(20);
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -95,13 +102,15 @@ fn a_cluster_that_is_down_costs_the_others_nothing_and_is_there_when_it_comes() 
     let [legacy, new] = &clusters[..] else { bail!("two clusters were asked for") };
     let new_node = new.node_ids()[0];
     new.stop(new_node)?;
-    let routes = Routes::new()?
-        .cluster("legacy", &legacy.bootstrap_servers(Listener::Plaintext)?)
-        .cluster("new", &new.bootstrap_servers(Listener::Plaintext)?)
+    let base = Routes::new()?
+        .kafka("legacy", legacy, Listener::Plaintext, None)?
+        .kafka("new", new, Listener::Plaintext, None)?
         .route("orders", "orders", "new")
-        .route("rest", "*", "legacy");
+        // The ports of its virtual brokers are open from the start.
+        .relay("relayed-first", "first", "new", "");
     // It starts all the same.
-    let proxy = Proxy::start(&routes)?;
+    let routes = |cluster: &str| base.clone().relay("relayed", "relayed-*", cluster, "").route("rest", "*", cluster);
+    let proxy = Proxy::start(&routes("legacy"))?;
     let served = || -> Result<Duration> {
         let start = Instant::now();
         cluster_seen(&client(&proxy, "rest"))?;
@@ -119,14 +128,18 @@ fn a_cluster_that_is_down_costs_the_others_nothing_and_is_there_when_it_comes() 
 
     // A client that does not give up comes through as soon as its cluster is there.
     let orders = client(&proxy, "orders");
-    let patient = std::thread::spawn(move || cluster_seen(&orders));
+    let patient = thread::spawn(move || cluster_seen(&orders));
     until("a second attempt of the client", || Ok(proxy.closed_count("cluster_unreachable")? >= 2))?;
     new.restart(new_node)?;
     let seen = patient.join().map_err(|_| anyhow::anyhow!("panicked"))??;
     assert_eq!(seen.0, new.cluster_id()?);
 
+    for cluster in &clusters {
+        cluster.create_topic("moving", 6, &[])?;
+    }
     // One bootstrap server of three is frozen: the kernel still accepts for it. It is overtaken after half a second, and asked last from then on.
     let frozen = legacy.node_ids()[0];
+    let led = legacy.partitions("moving")?.iter().position(|partition| partition.leader == frozen).context("it leads one")?;
     legacy.freeze(frozen)?;
     let mut slow = 0;
     for _ in 0..12 {
@@ -147,5 +160,53 @@ fn a_cluster_that_is_down_costs_the_others_nothing_and_is_there_when_it_comes() 
     let address = legacy.address(frozen, Listener::Plaintext)?;
     let up = proxy.metric("kferry_proxy_bootstrap_server_up", &[("cluster", "legacy"), ("server", &address)])?;
     assert!(up < 0.5, "{up}");
+    let leader_epoch = |cluster: &Cluster| anyhow::Ok(cluster.partitions("moving")?[led].leader_epoch);
+    until("the dead one's partition has another leader", || Ok(leader_epoch(legacy)? > leader_epoch(new)?))?;
+    who_comes_over_when_all_brokers_are_dead(legacy, new, &proxy, &routes("new"), led as i32)
+}
+
+/// Both clusters have a node 1 and the topic `moving`, with a higher leader epoch of `partition` on the old one. `edited` sends all clients to the new one.
+fn who_comes_over_when_all_brokers_are_dead(legacy: &Cluster, new: &Cluster, proxy: &Proxy, edited: &Routes, partition: i32) -> Result<()> {
+    let came = |cluster: &Cluster, client_id: &str| Ok(values(cluster, "moving")?.iter().any(|value| value.starts_with(client_id)));
+    let old_librdkafka = |client_id: &str| python_26_producer(&proxy.bootstrap_servers(), client_id, "moving", partition);
+    let old = old_librdkafka("old-librdkafka")?;
+    let relayed = old_librdkafka("relayed-old-librdkafka")?;
+    let config = client(proxy, "new-librdkafka");
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let producing = scope.spawn(|| -> Result<()> {
+            let producer: BaseProducer = config.create()?;
+            while !done.load(Ordering::Relaxed) {
+                producer
+                    .send(BaseRecord::<(), _>::to("moving").partition(partition).payload("new-librdkafka"))
+                    .map_err(|(error, _)| error)?;
+                producer.poll(Duration::from_millis(200));
+            }
+            Ok(())
+        });
+        let outcome = || -> Result<()> {
+            for client_id in ["old-librdkafka", "relayed-old-librdkafka", "new-librdkafka"] {
+                let told = || format!("{client_id}: {}\n{}", old.log_tail(10), relayed.log_tail(10));
+                until("it produces", || came(legacy, client_id)).with_context(told)?;
+            }
+            proxy.edit(edited)?;
+            for node_id in &legacy.node_ids()[1..] {
+                legacy.kill(*node_id)?;
+            }
+            until("the newer one comes over", || came(new, "new-librdkafka"))?;
+            until("the relayed one comes over", || came(new, "relayed-old-librdkafka")).with_context(|| relayed.log_tail(10))?;
+            thread::sleep(STAYS);
+            ensure!(!came(new, "old-librdkafka")?, "librdkafka 2.6.1 came over by itself: docs/operating.md says that it stays");
+            drop(old);
+            let _restarted = old_librdkafka("old-librdkafka")?;
+            until("2.6.1 comes over when it is restarted", || came(new, "old-librdkafka"))
+        }();
+        done.store(true, Ordering::Relaxed);
+        producing.join().map_err(|_| anyhow!("panicked"))??;
+        outcome
+    })?;
+    let marked = |row: &Value| (row["client_id"] == "old-librdkafka", row["stays_with_dead_brokers"] == true);
+    let rows = proxy.clients()?;
+    ensure!(rows.iter().any(|row| marked(row) == (true, true)) && !rows.iter().any(|row| marked(row) == (false, true)), "{rows:#?}");
     Ok(())
 }

@@ -11,6 +11,7 @@
 //! | `build` | drafts to checked types |
 //! | `types` | the checked types |
 //! | [`matcher`] | who a route is for: globs and regexes over `client.id`, and which of them an earlier one shadows |
+//! | `default_ids` | the `client.id` that a library sends when nobody has set one |
 //! | `names` | which topics and groups a mirror copies, and what a topic is called on its target |
 //! | `collisions` | copies that would get in each other's way |
 //! | `machine` | what a file asks of the machine: open files, and ports |
@@ -22,6 +23,7 @@
 mod build;
 mod check;
 mod collisions;
+mod default_ids;
 pub mod diagnostic;
 mod machine;
 pub mod matcher;
@@ -34,6 +36,7 @@ mod tests;
 mod types;
 
 pub use collisions::{Collision, CollisionKind, Copied, collisions};
+pub use default_ids::{Application, default_of};
 pub use machine::{EphemeralPorts, OpenFiles, who_may_have};
 pub use names::{Naming, NamingError, Selection, is_internal};
 pub use read::keys;

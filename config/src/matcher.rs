@@ -75,6 +75,32 @@ impl ClientMatcher {
         self.subjects.is_none() && self.addresses.iter().any(|network| network.prefix_len() == 0)
     }
 
+    /// Whether an id is meant, of whichever client.
+    pub(crate) fn has_id(&self, client_id: &str) -> bool {
+        self.ids.matches(client_id.as_bytes())
+    }
+
+    /// Whether every id that is meant is one of these.
+    pub(crate) fn is_within(&self, ids: &Ids) -> bool {
+        ids.covers(&self.ids)
+    }
+
+    /// A shortest id that is meant.
+    pub(crate) fn shortest_id(&self) -> String {
+        String::from_utf8_lossy(&self.ids.shortest).into_owned()
+    }
+
+    /// A shortest id that is meant and one of these.
+    pub(crate) fn first_id_in(&self, ids: &Ids) -> Option<String> {
+        self.ids.first(Some(ids), |theirs| theirs).map(|id| String::from_utf8_lossy(&id).into_owned())
+    }
+
+    /// The address and the certificate's subject of a client that is meant.
+    pub(crate) fn someone(&self) -> (IpAddr, Option<&str>) {
+        let address = self.addresses.first().map_or(IpAddr::from([0, 0, 0, 0]), IpNet::addr);
+        (address, self.subjects.as_deref().and_then(<[String]>::first).map(String::as_str))
+    }
+
     /// Whether every client that `later` matches is matched by this one too.
     pub(crate) fn covers(&self, later: &Self) -> bool {
         let covers_subjects = match (&self.subjects, &later.subjects) {
@@ -194,6 +220,11 @@ impl Ids {
 
     /// A shortest id that is in this set and not in the other one.
     fn first_outside(&self, other: Option<&Self>) -> Option<Vec<u8>> {
+        self.first(other, |theirs| !theirs)
+    }
+
+    /// A shortest id that is in this set, and for which `wanted` says so when it is told whether it is in the other one.
+    fn first(&self, other: Option<&Self>, wanted: impl Fn(bool) -> bool) -> Option<Vec<u8>> {
         // Bytes that both DFAs treat alike lead to the same place: one of each such run will do.
         let (ours, theirs) = (self.dfa.byte_classes(), other.map(|other| other.dfa.byte_classes()));
         let class = |byte: u8| (ours.get(byte), theirs.map(|theirs| theirs.get(byte)));
@@ -204,14 +235,15 @@ impl Ids {
         let mut queue = VecDeque::from([first]);
         while let Some(pair) = queue.pop_front() {
             let (state, others) = pair;
-            if self.accepts(state) && !other.zip(others).is_some_and(|(other, state)| other.accepts(state)) {
+            if self.accepts(state) && wanted(other.zip(others).is_some_and(|(other, state)| other.accepts(state))) {
                 let mut id: Vec<u8> = std::iter::successors(came_from[&pair], |(pair, _)| came_from[pair]).map(|(_, byte)| byte).collect();
                 id.reverse();
                 return Some(id);
             }
             for &byte in &bytes {
                 let next = (self.dfa.next_state(state, byte), other.zip(others).map(|(other, state)| other.dfa.next_state(state, byte)));
-                if !self.dfa.is_dead_state(next.0) && !came_from.contains_key(&next) {
+                let is_in_vain = other.zip(next.1).is_some_and(|(other, state)| other.dfa.is_dead_state(state)) && !wanted(false);
+                if !self.dfa.is_dead_state(next.0) && !is_in_vain && !came_from.contains_key(&next) {
                     came_from.insert(next, Some((pair, byte)));
                     queue.push_back(next);
                 }

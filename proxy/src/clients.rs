@@ -9,6 +9,8 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
+#[cfg(doc)]
+use kferry_wire::header::Software;
 use serde::Serialize;
 
 /// Rows that are kept at most. Beyond it the one that connected longest ago goes, open ones last.
@@ -37,6 +39,8 @@ pub(crate) struct Client {
     pub route: Option<Arc<str>>,
     /// The cluster of that route.
     pub cluster: Option<Arc<str>>,
+    /// It is in bootstrap mode, and may stay with its brokers when all of them are dead ([`Software::stays_with_dead_brokers`]).
+    pub stays_with_dead_brokers: bool,
 }
 
 impl Client {
@@ -52,6 +56,8 @@ pub(crate) struct Row {
     /// Who and where to.
     #[serde(flatten)]
     pub client: Client,
+    /// Whose default its `client.id` is, if nobody has set it.
+    pub default_of: Option<&'static str>,
     /// Its first connection.
     pub since: Timestamp,
     /// Its latest connection.
@@ -96,6 +102,7 @@ impl Clients {
             .iter()
             .map(|(client, times)| Row {
                 client: Client::clone(client),
+                default_of: kferry_config::default_of(&client.client_id),
                 since: times.since,
                 last_connected: times.last_connected,
                 connections: times.connections,
@@ -143,6 +150,7 @@ mod tests {
             listener: "internal".into(),
             route: Some("all".into()),
             cluster: Some(cluster.into()),
+            stays_with_dead_brokers: false,
         }
     }
 

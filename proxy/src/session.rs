@@ -156,6 +156,9 @@ impl Session<'_> {
             listener: self.endpoint.listener.name.clone(),
             route: routed.map(|routed| routed.route.name.clone()),
             cluster: routed.map(|routed| routed.home.name.clone()),
+            // Relayed clients are told of no leader epochs.
+            stays_with_dead_brokers: routed.is_some_and(|routed| routed.route.mode == Mode::Bootstrap)
+                && software.is_some_and(Software::stays_with_dead_brokers),
         };
         self.summary.client = Some(self.proxy.clients.connected(client, Timestamp::now()));
         routed

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::kafka::User;
 use crate::pki::Identity;
+use crate::process::Process;
 use crate::{process, run};
 
 /// How much longer than its own limit a driver may take, to start and to report.
@@ -36,6 +37,8 @@ pub enum Client {
     Java28,
     /// librdkafka, by confluent-kafka-python.
     ConfluentPython,
+    /// The same, 2.6.1, which does not come over from dead brokers by itself.
+    ConfluentPython26,
     /// librdkafka, by the Rust crate rdkafka; runs in this process.
     Rdkafka,
     /// franz-go (Go).
@@ -47,7 +50,7 @@ pub enum Client {
 }
 
 impl Client {
-    /// Each once.
+    /// Each library once.
     pub const ALL: [Self; 7] =
         [Self::Java4, Self::Java28, Self::ConfluentPython, Self::Rdkafka, Self::FranzGo, Self::Sarama, Self::Kafkajs];
 
@@ -57,6 +60,7 @@ impl Client {
             Self::Java4 => "java-4",
             Self::Java28 => "java-2.8",
             Self::ConfluentPython => "confluent-kafka-python",
+            Self::ConfluentPython26 => "confluent-kafka-python-2.6",
             Self::Rdkafka => "rdkafka",
             Self::FranzGo => "franz-go",
             Self::Sarama => "sarama",
@@ -68,7 +72,7 @@ impl Client {
     fn language(self) -> Option<&'static str> {
         match self {
             Self::Java4 | Self::Java28 => Some("java"),
-            Self::ConfluentPython => Some("python"),
+            Self::ConfluentPython | Self::ConfluentPython26 => Some("python"),
             Self::FranzGo | Self::Sarama => Some("go"),
             Self::Kafkajs => Some("node"),
             Self::Rdkafka => None,
@@ -237,6 +241,16 @@ pub fn sasl_v0(job: &Job) -> Result<Outcome> {
     Ok(outcome)
 }
 
+/// A producer of [`Client::ConfluentPython26`] that writes to a partition, `client_id-0` and so on, until it is dropped.
+pub fn python_26_producer(bootstrap_servers: &str, client_id: &str, topic: &str, partition: i32) -> Result<Process> {
+    let client = Client::ConfluentPython26;
+    prepare(client)?;
+    let mut command = Command::new(built(client).join("venv/bin/python"));
+    command.arg(run::workspace().join("tests/clients/python/produce.py"));
+    command.args([bootstrap_servers, client_id, topic, &partition.to_string()]);
+    Process::spawn(client.name(), &command, &run::folder(client.name())?.join("log"))
+}
+
 fn built(client: Client) -> PathBuf {
     run::workspace().join(".work/clients").join(client.name())
 }
@@ -259,7 +273,8 @@ fn build(client: Client, sources: &Path, folder: &Path) -> Result<()> {
     match client {
         Client::Java4 => build_java("4.4.0", sources, folder),
         Client::Java28 => build_java("2.8.2", sources, folder),
-        Client::ConfluentPython => build_python(sources, folder),
+        Client::ConfluentPython => build_python("requirements.txt", sources, folder),
+        Client::ConfluentPython26 => build_python("requirements-2.6.txt", sources, folder),
         Client::FranzGo | Client::Sarama => build_go(client.name(), sources, folder),
         Client::Kafkajs => build_node(sources, folder),
         Client::Rdkafka => Ok(()),
@@ -285,7 +300,7 @@ fn build_java(version: &str, sources: &Path, folder: &Path) -> Result<()> {
     execute(compile)
 }
 
-fn build_python(sources: &Path, folder: &Path) -> Result<()> {
+fn build_python(requirements: &str, sources: &Path, folder: &Path) -> Result<()> {
     let python = process::require("python3", "install Python with venv (`apt install python3-venv`)")?;
     let venv = folder.join("venv");
     let mut make = Command::new(python);
@@ -295,7 +310,7 @@ fn build_python(sources: &Path, folder: &Path) -> Result<()> {
     let mut install = Command::new(venv.join("bin/python"));
     // A wheel has librdkafka in it, a build from source would take whatever the machine has.
     install.args(["-m", "pip", "install", "-q", "--disable-pip-version-check", "--only-binary=:all:", "-r"]);
-    install.arg(sources.join("requirements.txt"));
+    install.arg(sources.join(requirements));
     execute(install)
 }
 
@@ -337,7 +352,7 @@ fn program(client: Client) -> Result<Option<Vec<PathBuf>>> {
     let folder = built(client);
     Ok(Some(match client {
         Client::Java4 | Client::Java28 => java_class(client, "RoundTrip")?,
-        Client::ConfluentPython => {
+        Client::ConfluentPython | Client::ConfluentPython26 => {
             vec![folder.join("venv/bin/python"), run::workspace().join("tests/clients/python/round_trip.py")]
         }
         Client::FranzGo | Client::Sarama => vec![folder.join("driver")],
@@ -354,7 +369,9 @@ fn soak_program(client: Client) -> Result<Option<Vec<PathBuf>>> {
         Client::Java4 | Client::Java28 => java_class(client, "Soak").map(Some),
         Client::FranzGo => Ok(Some(vec![built(client).join("driver"), PathBuf::from("soak")])),
         Client::Rdkafka => Ok(None),
-        Client::ConfluentPython | Client::Sarama | Client::Kafkajs => bail!("the driver of {} makes round trips only", client.name()),
+        Client::ConfluentPython | Client::ConfluentPython26 | Client::Sarama | Client::Kafkajs => {
+            bail!("the driver of {} makes round trips only", client.name())
+        }
     }
 }
 

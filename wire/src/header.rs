@@ -88,6 +88,28 @@ impl<'a> Software<'a> {
         reader.skip_tagged_fields().ok()?;
         Some(Self { name: reader.compact_string().ok()?, version: reader.compact_string().ok()? })
     }
+
+    /// Whether a client of this software may stay with its brokers when all of them are dead and its `bootstrap.servers` lead to another cluster.
+    ///
+    /// From 2.4.0 on, and before 2.10.0, librdkafka keeps a partition's leader for as long as what it is told has a lower leader epoch than what
+    /// it knows, and never forgets the epoch. Seen with 2.4 to 2.6, and now and then with 2.8, where both clusters share node ids.
+    ///
+    /// # References
+    /// - `rd_kafka_toppar_leader_update` in librdkafka's `src/rdkafka_topic.c`: "ignoring outdated metadata update with leader epoch". Since its pull
+    ///   request 4680 (2.4.0) always; before, only while it fetches.
+    /// - `rd_kafka_toppar_forget_leader`, since its pull request 4557 (2.10.0): the epoch goes with a broker that is not in the metadata any more.
+    pub fn stays_with_dead_brokers(self) -> bool {
+        let librdkafka = if let Some((_, version)) = self.version.rsplit_once("rdkafka-") {
+            // confluent-kafka-python says `2.6.1-rdkafka-2.6.1`.
+            version
+        } else if self.name == "librdkafka" || self.name.starts_with("confluent-kafka-") {
+            self.version
+        } else {
+            return false;
+        };
+        let mut numbers = librdkafka.trim_start_matches('v').split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+        matches!((numbers.next(), numbers.next()), (Some(2), Some(4..10)))
+    }
 }
 
 /// What bytes look like that are no Kafka request.
@@ -233,6 +255,34 @@ mod tests {
         let mut frame = (body.len() as i32).to_be_bytes().to_vec();
         frame.append(&mut body);
         frame
+    }
+
+    #[test]
+    fn librdkafka_before_2_10_may_stay_with_dead_brokers() {
+        let stays = |name, version| Software { name, version }.stays_with_dead_brokers();
+        for (name, version) in [
+            ("librdkafka", "2.4.0"),
+            ("librdkafka", "2.6.1"),
+            ("librdkafka", "2.8.0-RC1"),
+            ("confluent-kafka-python", "2.6.1-rdkafka-2.6.1"),
+            ("confluent-kafka-go", "v2.5.3"),
+            ("confluent-kafka-dotnet", "2.5.0"),
+            ("confluent-kafka-javascript", "v1.0.0-librdkafka-2.6.1"),
+        ] {
+            assert!(stays(name, version), "{name} {version}");
+        }
+        for (name, version) in [
+            ("librdkafka", "2.3.0"),
+            ("librdkafka", "2.10.0"),
+            ("librdkafka", "1.9.2"),
+            ("librdkafka", ""),
+            ("confluent-kafka-python", "2.11.1-rdkafka-2.11.1"),
+            ("confluent-kafka-python", "2.6.0-rdkafka-2.10.1"),
+            ("apache-kafka-java", "2.6.1"),
+            ("kgo", "2.5"),
+        ] {
+            assert!(!stays(name, version), "{name} {version}");
+        }
     }
 
     #[test]

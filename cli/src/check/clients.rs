@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::{Request, header};
 use hyper_util::rt::TokioIo;
-use kferry_config::Config;
+use kferry_config::{Application, Config, default_of};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -31,15 +31,28 @@ pub(super) struct Clients {
     note: Option<String>,
     seen: usize,
     moves: Vec<Move>,
+    /// Those that may stay with the brokers of their cluster when all of them are dead.
+    stays: Vec<Seen>,
+    /// Those whose `client.id` nobody has set.
+    defaults: Vec<Unnamed>,
+    /// Those whose application this file may split.
+    splits: Vec<Split>,
+}
+
+/// A client, as a sentence names it.
+#[derive(Debug, Clone, Serialize)]
+struct Seen {
+    client_id: String,
+    software_name: Option<String>,
+    software_version: Option<String>,
+    address: IpAddr,
 }
 
 /// A client that this file sends elsewhere.
 #[derive(Debug, Serialize)]
 struct Move {
-    client_id: String,
-    software_name: Option<String>,
-    software_version: Option<String>,
-    address: IpAddr,
+    #[serde(flatten)]
+    client: Seen,
     /// Where its latest connection went, `null` if it was refused.
     from: Option<String>,
     /// Where its next one goes, `null` if no route matches.
@@ -48,9 +61,32 @@ struct Move {
     route: Option<String>,
 }
 
+/// A client whose `client.id` nobody has set.
+#[derive(Debug, Serialize)]
+struct Unnamed {
+    #[serde(flatten)]
+    client: Seen,
+    /// Whose default it is.
+    default_of: &'static str,
+}
+
+/// A client that goes to one cluster, while another id of its application goes to another one.
+#[derive(Debug, Serialize)]
+struct Split {
+    #[serde(flatten)]
+    client: Seen,
+    to: String,
+    /// What the same application may send as well.
+    other: String,
+    /// Where that goes, `null` if no route matches.
+    other_to: Option<String>,
+    /// What to write.
+    advice: String,
+}
+
 /// The proxy's answer, as far as it is read.
 #[derive(Deserialize)]
-struct Seen {
+struct Answer {
     clients: Vec<Row>,
 }
 
@@ -62,6 +98,9 @@ struct Row {
     address: IpAddr,
     tls_subject: Option<String>,
     cluster: Option<String>,
+    /// Not there from a proxy that is older.
+    #[serde(default)]
+    stays_with_dead_brokers: bool,
 }
 
 impl Clients {
@@ -71,20 +110,24 @@ impl Clients {
         match answer
             .and_then(|body| serde_json::from_slice(&body).map_err(|error| format!("its answer is not /clients of a proxy: {error}")))
         {
-            Ok(seen) => Self::judge(config, seen),
+            Ok(answer) => Self::judge(config, answer),
             Err(reason) => {
                 let note = format!("no proxy at http://{address} ([admin] bind), so which clients would move is not known: {reason}");
-                Self { note: Some(note), seen: 0, moves: Vec::new() }
+                Self { note: Some(note), seen: 0, moves: Vec::new(), stays: Vec::new(), defaults: Vec::new(), splits: Vec::new() }
             }
         }
     }
 
-    fn judge(config: &Config, seen: Seen) -> Self {
+    fn judge(config: &Config, answer: Answer) -> Self {
         // A client that has been on several clusters has a row for each, the latest first.
         let mut latest = HashSet::new();
-        let rows: Vec<Row> = seen.clients.into_iter().filter(|row| latest.insert((row.client_id.clone(), row.address))).collect();
-        let (seen, moves) = (rows.len(), rows.into_iter().filter_map(|row| Move::of(config, row)).collect());
-        Self { note: None, seen, moves }
+        let rows: Vec<Row> = answer.clients.into_iter().filter(|row| latest.insert((row.client_id.clone(), row.address))).collect();
+        let stays = rows.iter().filter(|row| row.stays_with_dead_brokers).map(Row::client).collect();
+        let moves = rows.iter().filter_map(|row| Move::of(config, row)).collect();
+        let defaults =
+            rows.iter().filter_map(|row| Some(Unnamed { client: row.client(), default_of: default_of(&row.client_id)? })).collect();
+        let splits = rows.iter().filter_map(|row| Split::of(config, row)).collect();
+        Self { note: None, seen: rows.len(), moves, stays, defaults, splits }
     }
 
     /// For people. `admin` is where the proxy was looked for.
@@ -93,43 +136,106 @@ impl Clients {
             return format!("note: {}\n", printable(note));
         }
         let seen = count(self.seen, "client");
-        if self.moves.is_empty() {
-            return format!("the proxy at {admin} has seen {seen}, and this file changes the cluster of none\n");
-        }
-        let mut lines = vec![
-            format!(
-                "the proxy at {admin} has seen {seen}, and this file changes the cluster of {}, each when it next connects.",
+        let mut parts = if self.moves.is_empty() {
+            vec![format!("the proxy at {admin} has seen {seen}, and this file changes the cluster of none\n")]
+        } else {
+            let changes = format!(
+                "the proxy at {admin} has seen {seen}, and this file changes the cluster of {}, each when it next connects.\n\
+                 If one produces, stop all of its instances before the edit and start them after it:\n",
                 self.moves.len()
-            ),
-            "If one produces, stop all of its instances before the edit and start them after it:".to_owned(),
-        ];
-        lines.extend(self.moves.iter().take(SHOWN).map(|client| format!("  {}", client.text())));
-        if let Some(more) = self.moves.len().checked_sub(SHOWN).filter(|more| *more > 0) {
-            lines.push(format!("  and {more} more (--json lists them all)"));
+            );
+            vec![changes, shown(&self.moves, Move::text)]
+        };
+        if !self.stays.is_empty() {
+            parts.push(format!(
+                "{} in bootstrap mode with librdkafka 2.4 to 2.9, which may stay with the brokers of a cluster when all of them are dead.\n\
+                 Send these elsewhere while their brokers live and restart them, or relay them (mode = \"relay\"):\n",
+                count(self.stays.len(), "client")
+            ));
+            parts.push(shown(&self.stays, Seen::text));
         }
-        lines.join("\n") + "\n"
+        if !self.defaults.is_empty() {
+            parts.push(format!(
+                "{} with an id that nobody has set: others with the same library have it too. Give each application a client.id of its own; \
+                 docs/client-ids.md has what each library sends:\n",
+                count(self.defaults.len(), "client")
+            ));
+            parts.push(shown(&self.defaults, |unnamed| format!("{}: the default of {}", unnamed.client.text(), unnamed.default_of)));
+        }
+        if !self.splits.is_empty() {
+            parts.push(format!("{} whose application this file may split:\n", count(self.splits.len(), "client")));
+            parts.push(shown(&self.splits, Split::text));
+        }
+        parts.concat()
+    }
+}
+
+/// Lines of a list, as many as are shown.
+fn shown<T>(all: &[T], text: impl Fn(&T) -> String) -> String {
+    let mut lines: Vec<String> = all.iter().take(SHOWN).map(|one| format!("  {}\n", printable(&text(one)))).collect();
+    if let Some(more) = all.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+        lines.push(format!("  and {more} more (--json lists them all)\n"));
+    }
+    lines.concat()
+}
+
+impl Row {
+    fn client(&self) -> Seen {
+        Seen {
+            client_id: self.client_id.clone(),
+            software_name: self.software_name.clone(),
+            software_version: self.software_version.clone(),
+            address: self.address,
+        }
+    }
+}
+
+impl Seen {
+    /// `orders-7 (apache-kafka-java 4.3.0, 10.1.2.3)`
+    fn text(&self) -> String {
+        let name = if self.client_id.is_empty() { "without client.id" } else { &self.client_id };
+        let software: Vec<&str> = [&self.software_name, &self.software_version].into_iter().flatten().map(String::as_str).collect();
+        let software = if software.is_empty() { String::new() } else { format!("{}, ", software.join(" ")) };
+        format!("{name} ({software}{})", self.address)
     }
 }
 
 impl Move {
-    fn of(config: &Config, row: Row) -> Option<Self> {
+    fn of(config: &Config, row: &Row) -> Option<Self> {
         let route = config.route(&row.client_id, row.address, row.tls_subject.as_deref());
         let to = route.map(|route| route.cluster.name.to_string());
         if to == row.cluster {
             return None;
         }
-        let Row { client_id, software_name, software_version, address, cluster: from, .. } = row;
-        Some(Self { client_id, software_name, software_version, address, from, to, route: route.map(|route| route.name.to_string()) })
+        Some(Self { client: row.client(), from: row.cluster.clone(), to, route: route.map(|route| route.name.to_string()) })
     }
 
     /// `orders-7 (apache-kafka-java 4.3.0, 10.1.2.3): legacy -> new by the route orders`
     fn text(&self) -> String {
-        let name = if self.client_id.is_empty() { "without client.id" } else { &self.client_id };
-        let software: Vec<&str> = [&self.software_name, &self.software_version].into_iter().flatten().map(String::as_str).collect();
-        let software = if software.is_empty() { String::new() } else { format!("{}, ", software.join(" ")) };
         let cluster = |name: &Option<String>| name.clone().unwrap_or_else(|| "refused".to_owned());
         let by = self.route.as_ref().map_or_else(|| ", as no route matches".to_owned(), |route| format!(" by the route {route}"));
-        printable(&format!("{name} ({software}{}): {} -> {}{by}", self.address, cluster(&self.from), cluster(&self.to)))
+        format!("{}: {} -> {}{by}", self.client.text(), cluster(&self.from), cluster(&self.to))
+    }
+}
+
+impl Split {
+    fn of(config: &Config, row: &Row) -> Option<Self> {
+        let cluster = |client_id: &str| {
+            let route = config.route(client_id, row.address, row.tls_subject.as_deref());
+            route.map(|route| route.cluster.name.to_string())
+        };
+        let (application, to) = (Application::of(&row.client_id)?, cluster(&row.client_id)?);
+        let (other, other_to) = application.others.into_iter().find_map(|other| {
+            let other_to = cluster(&other);
+            (other_to.as_ref() != Some(&to)).then_some((other, other_to))
+        })?;
+        Some(Self { client: row.client(), to, other, other_to, advice: application.advice })
+    }
+
+    fn text(&self) -> String {
+        let Self { client, to, other, other_to, advice } = self;
+        let other_to = other_to.as_ref().map_or_else(|| "is refused".to_owned(), |cluster| format!("goes to {cluster}"));
+        format!("{} goes to {to}, and {other} {other_to}: {advice}", client.text())
     }
 }
 
@@ -202,8 +308,9 @@ mod tests {
             address: IpAddr::from([10, 0, 0, n]),
             tls_subject: None,
             cluster: Some("legacy".to_owned()),
+            stays_with_dead_brokers: false,
         };
-        let clients = Clients::judge(&config(), Seen { clients: (0..40).map(row).collect() });
+        let clients = Clients::judge(&config(), Answer { clients: (0..40).map(row).collect() });
         let text = clients.text("127.0.0.1:9190");
         assert!(
             text.contains("orders-29\u{fffd}") && !text.contains("orders-30") && text.ends_with("and 10 more (--json lists them all)\n"),
@@ -213,8 +320,52 @@ mod tests {
     }
 
     #[test]
+    fn clients_that_may_stay_with_dead_brokers_are_listed() {
+        let old = r#"{"client_id":"orders-9","software_name":"librdkafka","software_version":"2.6.1","address":"10.1.2.7","cluster":"new",
+            "stays_with_dead_brokers":true}"#;
+        let answer = format!("{}, {old}]}}", ANSWER.trim_end_matches("]}"));
+        let clients = Clients::judge(&config(), serde_json::from_str(&answer).unwrap());
+        let text = clients.text("127.0.0.1:9190");
+        assert!(
+            text.ends_with(
+                "1 client in bootstrap mode with librdkafka 2.4 to 2.9, which may stay with the brokers of a cluster when all of them are dead.\n\
+                 Send these elsewhere while their brokers live and restart them, or relay them (mode = \"relay\"):\n  \
+                 orders-9 (librdkafka 2.6.1, 10.1.2.7)\n"
+            ),
+            "{text}"
+        );
+        assert!(!Clients::judge(&config(), serde_json::from_str(ANSWER).unwrap()).text("").contains("librdkafka"));
+    }
+
+    #[test]
+    fn clients_without_an_id_of_their_own_are_listed_and_what_splits_their_application() {
+        let row = |client_id: &str| {
+            let address = r#""software_name":null,"software_version":null,"address":"10.1.2.3","cluster":"legacy""#;
+            format!(r#"{{"client_id":"{client_id}",{address}}}"#)
+        };
+        let rows = ["billing", "rdkafka", "orders-7-StreamThread-1-consumer", "consumer-billing-1"].map(row);
+        let config = two_clusters(&[("orders", "new"), ("consumer-", "new"), ("billing", "legacy")]);
+        let clients = Clients::judge(&config, serde_json::from_str(&format!(r#"{{"clients":[{}]}}"#, rows.join(","))).unwrap());
+        let defaults: Vec<_> = clients.defaults.iter().map(|unnamed| (unnamed.client.client_id.as_str(), unnamed.default_of)).collect();
+        let expected =
+            [("rdkafka", "librdkafka"), ("orders-7-StreamThread-1-consumer", "Kafka Streams"), ("consumer-billing-1", "the Java client")];
+        assert_eq!(defaults, expected);
+        let text = clients.text("127.0.0.1:9190");
+        assert!(
+            text.contains("3 clients with an id that nobody has set") && text.contains("  rdkafka (10.1.2.3): the default of librdkafka\n")
+        );
+        // All of `orders-*` goes one way.
+        assert!(
+            text.contains(
+                "1 client whose application this file may split:\n  consumer-billing-1 (10.1.2.3) goes to new, and producer-1 is refused: "
+            ),
+            "{text}"
+        );
+    }
+
+    #[test]
     fn nothing_moves_when_nothing_changes() {
-        let mut seen: Seen = serde_json::from_str(ANSWER).unwrap();
+        let mut seen: Answer = serde_json::from_str(ANSWER).unwrap();
         seen.clients.retain(|row| row.client_id == "orders-8" || row.client_id == "stranger");
         let clients = Clients::judge(&config(), seen);
         assert_eq!(

@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::{Range, RangeInclusive};
 
 use self::mirrors::across_mirrors;
+use crate::default_ids::{self, Application};
 use crate::read::mirrors::MirrorDraft;
 use crate::read::table::{At, Findings, listed, meant, quoted};
 use crate::read::{ClusterDraft, CredentialsDraft, Draft, ListenerDraft, RouteDraft, UserDraft};
@@ -37,6 +38,7 @@ pub(crate) fn across_tables(findings: &Findings<'_>, draft: &Draft<'_>) {
     relay_needs(findings, clusters, listeners, routes);
     credentials(findings, clusters, routes);
     shadowed(findings, routes);
+    split_applications(findings, routes);
     across_mirrors(findings, clusters, mirrors);
     unused(findings, clusters, routes, mirrors);
     if let Ok(users) = &draft.users {
@@ -394,6 +396,39 @@ fn shadowed(findings: &Findings<'_>, routes: &[RouteDraft<'_>]) {
             let line = findings.line(&theirs.span);
             let message = format!("{} never gets a client: {earlier_name} in line {line} matches all of them first", named(route));
             findings.mismatch(clients.span.clone(), message, format!("the first match wins: move it up, before line {line}, or drop it"));
+        }
+    }
+}
+
+/// A route that takes some of the ids that a library makes up for one application, while a later one takes others of them to another cluster.
+fn split_applications(findings: &Findings<'_>, routes: &[RouteDraft<'_>]) {
+    for (n, route) in routes.iter().enumerate() {
+        let (Ok(clients), Ok(cluster)) = (&route.clients, &route.cluster) else { continue };
+        let Some(sent) = default_ids::meant_by(&clients.value) else { continue };
+        let Some(application) = Application::of(&sent) else { continue };
+        let (address, subject) = clients.value.someone();
+        let takes =
+            |route: &RouteDraft<'_>, id: &str| route.clients.as_ref().is_ok_and(|clients| clients.value.matches(id, address, subject));
+        // Nearly every route takes all of them or none, and then no other need be looked at. What an earlier one takes is told there.
+        let missing = application.others.iter().filter(|other| !clients.value.has_id(other));
+        let elsewhere =
+            missing.filter(|other| !routes[..n].iter().any(|earlier| takes(earlier, other) || takes(earlier, &sent))).find_map(|other| {
+                match routes[n + 1..].iter().find(|later| takes(later, other)) {
+                    Some(RouteDraft { cluster: Ok(theirs), .. }) if theirs.value != cluster.value => {
+                        Some(format!("{} goes to cluster {}", quoted(other), quoted(theirs.value)))
+                    }
+                    Some(_) => None,
+                    None => Some(format!("{} has no route", quoted(other))),
+                }
+            });
+        if let Some(elsewhere) = elsewhere {
+            let message = format!(
+                "this may split an application of {}: {} goes to cluster {}, and {elsewhere}",
+                application.library,
+                quoted(&sent),
+                quoted(cluster.value)
+            );
+            findings.warn(clients.span.clone(), message, application.advice);
         }
     }
 }

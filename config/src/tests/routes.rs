@@ -2,7 +2,7 @@
 
 use insta::assert_snapshot;
 
-use super::{VALID, errors, errors_after, parse};
+use super::{VALID, edited, errors, errors_after, parse, warnings};
 
 /// The errors of the valid file with a route for these clients.
 fn clients(keys: &str) -> String {
@@ -318,4 +318,39 @@ fn an_unknown_cluster() {
 
     routes.toml: 1 error
     ");
+}
+
+#[test]
+fn a_route_that_takes_a_part_of_what_an_application_sends_by_default_is_a_warning() {
+    let with = |glob: &str| warnings(&edited("orders-*", glob));
+    assert_snapshot!(with("*-producer"), @r#"
+    warning: this may split an application of Kafka Streams: "A-StreamThread-1-producer" goes to cluster "new", and "A-StreamThread-1-consumer" goes to cluster "legacy"
+      --> routes.toml:15:13
+       |
+    15 | client_id = "*-producer"
+       |             ^^^^^^^^^^^^
+       |
+       = help: each of its clients has an id of its own, which begins with its application.id (or its client.id): write that and a star, like client_id = "A-*", for all of them
+
+    routes.toml: 1 warning
+    "#);
+    for (part, taken, other, advice) in [
+        ("*-consumer", "A-StreamThread-1-consumer", "A-StreamThread-1-producer", "client_id = \"A-*\""),
+        ("consumer-orders-1", "consumer-orders-1", "producer-1", "give this one a client.id"),
+        ("consumer-orders-*", "consumer-orders-1", "producer-1", "give this one a client.id"),
+        ("connector-consumer-jdbc-*", "connector-consumer-jdbc-", "connector-producer-jdbc-", "dlq-producer,dlq-adminclient}-jdbc-*"),
+        ("billing-*-consumer", "billing-StreamThread-1-consumer", "billing-StreamThread-1-producer", "client_id = \"billing-*\""),
+        ("*-StreamThread-*", "A-StreamThread-1-consumer", "A-admin", "client_id = \"A-*\""),
+    ] {
+        let text = with(part);
+        let split = format!("\"{taken}\" goes to cluster \"new\", and \"{other}\" goes to cluster \"legacy\"");
+        assert!(text.contains(&split) && text.contains(advice) && text.ends_with("routes.toml: 1 warning"), "{part}: {text}");
+    }
+    for whole in ["orders-*", "orders", "rdkafka", "{consumer-*,producer-*,adminclient-*}", "connector-*", "a-producer"] {
+        let text = with(whole);
+        assert!(!text.contains("split"), "{whole}: {text}");
+    }
+    // The other one goes nowhere.
+    let alone = VALID.split("[[routes]]").take(2).collect::<Vec<_>>().join("[[routes]]").replace("orders-*", "billing-*-consumer");
+    assert!(warnings(&alone).contains("-producer\" has no route"), "{}", warnings(&alone));
 }

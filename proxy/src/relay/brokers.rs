@@ -24,10 +24,13 @@ use crate::relay::topic_ids::{TopicIds, is_virtual, virtual_topic_id};
 /// What relayed clients take for the id of their cluster, whichever it is: one that changed would make them refuse or warn.
 pub(crate) const CLUSTER_ID: &str = "kferry";
 
-/// What a node id becomes that has no counterpart. In a request, such as one from the time before a client's route changed, the broker refuses it with
-/// its own error. In a response it is a replica outside of `node_ids`, which clients show and never connect to. No broker has this id, since
-/// `node_ids` end far below.
+/// What a replica outside of `node_ids` is for clients, which show it and never connect to it. No broker has this id, since `node_ids` end far below.
 const NO_BROKER: i32 = i32::MAX;
+
+/// What is added to a node id in a request that has no counterpart, such as one from the time before a client's route changed: what comes out is no
+/// broker's, so that the broker refuses it with its own error, and never hits a real broker whose id a client has written. In answers it is taken
+/// off again. Virtual ids are far below what there is room for; an id above that becomes [`NO_BROKER`].
+const NOBODY: i32 = 1_900_000_000;
 
 /// How long a cluster is not asked again, however many clients want to know.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -53,6 +56,16 @@ pub(crate) fn real_node_id(cluster: &Cluster, virtual_id: i32) -> Result<i32, Un
         Some(brokers) if brokers.node_ids.contains(&node_id) => Ok(node_id),
         _ => Err(Unmapped(virtual_id)),
     }
+}
+
+/// What goes to a broker for a node id that has no counterpart.
+fn nobody(virtual_id: i32) -> i32 {
+    virtual_id.checked_add(NOBODY).unwrap_or(NO_BROKER)
+}
+
+/// The node id that a client wrote, if this is what became of it in [`nobody`].
+fn nobody_as_written(node_id: i32) -> Option<i32> {
+    (NOBODY..NO_BROKER).contains(&node_id).then(|| node_id - NOBODY)
 }
 
 /// A virtual broker on a listener.
@@ -186,11 +199,24 @@ impl<'a> ToClient<'a> {
 impl Rewrite for ToClient<'_> {
     fn node_id(&mut self, node_id: i32) -> Result<i32, Unmapped> {
         // It comes back in the answer to DescribeConfigs and the like.
-        if node_id == NO_BROKER { Ok(NO_BROKER) } else { virtual_node_id(&self.world.cluster, node_id) }
+        match nobody_as_written(node_id) {
+            Some(written) => Ok(written),
+            None if node_id == NO_BROKER => Ok(NO_BROKER),
+            None => virtual_node_id(&self.world.cluster, node_id),
+        }
     }
 
     fn replica_id(&mut self, node_id: i32) -> i32 {
         self.node_id(node_id).unwrap_or(NO_BROKER)
+    }
+
+    fn error_message(&mut self, message: &str) -> Option<String> {
+        let as_written = as_written(message)?;
+        let cluster = &self.world.cluster;
+        let ids = cluster.brokers.as_ref().map(|brokers| &brokers.node_ids)?;
+        let known = |node_id: &i32| i32::from(cluster.id) * NODE_IDS + node_id;
+        let (first, last) = (known(ids.start()), known(ids.end()));
+        Some(format!("{as_written} (kferry: clients know the brokers of this cluster as {first} to {last})"))
     }
 
     fn address(&mut self, node_id: i32, host: &str, port: i32) -> Result<(String, u16), Unmapped> {
@@ -237,6 +263,22 @@ impl Rewrite for ToClient<'_> {
     }
 }
 
+/// A broker's message with the node ids that a client wrote and that no broker has. `None`: there are none in it.
+fn as_written(message: &str) -> Option<String> {
+    let (mut out, mut found) = (String::with_capacity(message.len()), false);
+    for part in message.split_inclusive(|char: char| !char.is_ascii_digit()) {
+        let digits = part.trim_end_matches(|char: char| !char.is_ascii_digit());
+        if let Some(written) = digits.parse().ok().and_then(nobody_as_written) {
+            found = true;
+            out += &written.to_string();
+            out += &part[digits.len()..];
+        } else {
+            out += part;
+        }
+    }
+    found.then_some(out)
+}
+
 /// What a client says, told to a broker.
 #[derive(Debug)]
 pub(crate) struct ToBroker<'a> {
@@ -258,7 +300,7 @@ impl Rewrite for ToBroker<'_> {
     }
 
     fn replica_id(&mut self, node_id: i32) -> i32 {
-        real_node_id(&self.world.cluster, node_id).unwrap_or(NO_BROKER)
+        real_node_id(&self.world.cluster, node_id).unwrap_or_else(|_| nobody(node_id))
     }
 
     fn topic_id(&mut self, topic_id: Uuid) -> Uuid {
@@ -274,6 +316,10 @@ impl Rewrite for ToBroker<'_> {
 
     // Requests carry none of these.
 
+    fn error_message(&mut self, _message: &str) -> Option<String> {
+        None
+    }
+
     fn address(&mut self, node_id: i32, _host: &str, _port: i32) -> Result<(String, u16), Unmapped> {
         Err(Unmapped(node_id))
     }
@@ -284,5 +330,58 @@ impl Rewrite for ToBroker<'_> {
 
     fn producer_id(&mut self, producer_id: i64) -> i64 {
         producer_id
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kferry_config::{BrokerRange, Security};
+
+    fn world() -> World {
+        let brokers = BrokerRange { node_ids: 1..=50, ports: 9100..=9149 };
+        let cluster =
+            Cluster { name: "new".into(), id: 2, bootstrap_servers: Vec::new(), brokers: Some(brokers), security: Security::default() };
+        World { cluster: Arc::new(cluster), brokers: Arc::default(), advertised_host: "kafka.internal".to_owned(), broker_port_offset: 0 }
+    }
+
+    #[test]
+    fn a_node_that_no_broker_is_comes_back_as_the_client_wrote_it_and_is_never_a_real_broker() {
+        let world = world();
+        let (mut to_broker, mut to_client) = (ToBroker::new(&world), ToClient::new(&world));
+        for virtual_id in [2 * NODE_IDS + 1, 2 * NODE_IDS + 50] {
+            let real = to_broker.replica_id(virtual_id);
+            assert_eq!((real, to_client.replica_id(real)), (virtual_id - 2 * NODE_IDS, virtual_id));
+        }
+        // A real id, one that nobody has, one of another cluster, one outside of node_ids.
+        for written in [0, 1, 77, NODE_IDS + 1, 2 * NODE_IDS + 51, 16 * NODE_IDS - 1] {
+            let real = to_broker.replica_id(written);
+            assert!(real >= NOBODY, "{written} is {real}");
+            assert_eq!((to_client.node_id(real), to_client.replica_id(real)), (Ok(written), written));
+        }
+        // Brokers and clients have no such ids.
+        for written in [NO_BROKER - NOBODY, NOBODY, NO_BROKER] {
+            assert_eq!((to_broker.replica_id(written), to_client.replica_id(NO_BROKER)), (NO_BROKER, NO_BROKER));
+        }
+        assert_eq!((to_client.node_id(51), to_client.replica_id(51)), (Err(Unmapped(51)), NO_BROKER));
+    }
+
+    #[test]
+    fn a_brokers_message_names_the_node_as_the_client_wrote_it_and_says_which_there_are() {
+        let world = world();
+        let mut to_client = ToClient::new(&world);
+        let message = "The manual partition assignment includes broker 1900000077, but no such broker is registered.";
+        assert_eq!(
+            to_client.error_message(message).as_deref(),
+            Some(
+                "The manual partition assignment includes broker 77, but no such broker is registered. \
+                 (kferry: clients know the brokers of this cluster as 20000001 to 20000050)"
+            )
+        );
+        let told = to_client.error_message("[1900000000,1900000001]: 2, é1900000077").unwrap_or_default();
+        assert!(told.starts_with("[0,1]: 2, é77 (kferry: "), "{told}");
+        for stays in ["", "Unknown topic", "offset 1073741824 of 2147483647", "at 1900000000077", "31900000077"] {
+            assert_eq!(to_client.error_message(stays), None, "{stays:?}");
+        }
     }
 }

@@ -218,7 +218,7 @@ mod tests {
             Case("FindCoordinator", 10, 4, true, &[], b"keys", Pass, REWRITTEN),
             Case("JoinGroup", 11, 9, true, &[], b"member", Pass, PASSES),
             Case("SaslHandshake at the broker", 17, 1, false, &[], b"\0\x05PLAIN", Pass, PASSES),
-            Case("CreateTopics", 19, 6, true, &[], b"topics", Rewrite, PASSES),
+            Case("CreateTopics", 19, 6, true, &[], b"topics", Rewrite, REWRITTEN),
             Case("InitProducerId v1, idempotent", 22, 1, false, &[0xff, 0xff], b"timeout", Pass, REWRITTEN),
             Case("InitProducerId v1, transactional", 22, 1, false, &[0, 2], b"tx, timeout", Pass, PASSES),
             Case("InitProducerId v5, idempotent", 22, 5, true, &[0], b"timeout", Pass, REWRITTEN),

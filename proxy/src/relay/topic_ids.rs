@@ -204,6 +204,10 @@ impl Rewrite for Topics {
         node_id
     }
 
+    fn error_message(&mut self, _message: &str) -> Option<String> {
+        None
+    }
+
     fn address(&mut self, _node_id: i32, host: &str, port: i32) -> Result<(String, u16), Unmapped> {
         Ok((host.to_owned(), port as u16))
     }

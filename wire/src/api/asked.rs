@@ -21,6 +21,8 @@ pub trait Rewrite {
     /// # Errors
     /// [`Unmapped`]: nowhere.
     fn address(&mut self, node_id: i32, host: &str, port: i32) -> Result<(String, u16), Unmapped>;
+    /// What a broker says to people, such as why it refuses a request; the answer is what the client reads. `None`: it stays.
+    fn error_message(&mut self, message: &str) -> Option<String>;
     /// The id of the one cluster that clients know.
     fn cluster_id(&mut self, cluster_id: &str) -> String;
     /// The producer id that the client gets.

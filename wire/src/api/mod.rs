@@ -12,6 +12,7 @@
 //! | `schema` | how to find, in a message, what is rewritten |
 //! | `walk` | the way through a message, by its schema, with as much of it as has arrived |
 //! | `asked` | what is asked on the way, and how it may fail |
+//! | `settings` | which settings have node ids in their values, and how they are written there |
 //! | `rewrite` | the case of a body that is there as a whole |
 //!
 //! # References
@@ -21,6 +22,7 @@
 mod asked;
 mod rewrite;
 mod schema;
+mod settings;
 #[cfg(test)]
 mod tests;
 mod walk;
@@ -30,6 +32,7 @@ use kafka_protocol::messages::ApiKey;
 pub use asked::{MAX_TEXT, Rewrite, RewriteError, Unmapped, put_uvarint};
 pub use rewrite::rewrite;
 pub use schema::{FETCH_RESPONSE, Field, Kind, PRODUCE_REQUEST};
+pub use settings::NodeIds;
 pub use uuid::Uuid;
 pub use walk::{Step, Walk};
 
@@ -122,7 +125,8 @@ pub const APIS: &[Api] = &[
     handshake(ApiKey::SaslHandshake, 0, 1)
         .because("0 is followed by messages without a header; it is carried with PLAIN, SCRAM and OAUTHBEARER"),
     handshake(ApiKey::ApiVersions, 0, 4).because("5 names the cluster and the node that the client expects (KIP-1242)"),
-    rewritten(ApiKey::CreateTopics, 0, 6, schema::CREATE_TOPICS_REQUEST, &[]).because("7 has topic ids, and nothing else that is new"),
+    rewritten(ApiKey::CreateTopics, 0, 6, schema::CREATE_TOPICS_REQUEST, schema::CREATE_TOPICS_RESPONSE)
+        .because("7 has topic ids, and nothing else that is new"),
     carried(ApiKey::DeleteTopics, 0, 5).because("6 has topic ids, and nothing else that is new"),
     carried(ApiKey::DeleteRecords, 0, 2),
     rewritten(ApiKey::InitProducerId, 0, 5, &[], schema::INIT_PRODUCER_ID_RESPONSE).because("6 is two-phase commit (KIP-939)"),
@@ -141,7 +145,7 @@ pub const APIS: &[Api] = &[
     carried(ApiKey::AlterReplicaLogDirs, 0, 2),
     carried(ApiKey::DescribeLogDirs, 0, 5),
     handshake(ApiKey::SaslAuthenticate, 0, 2),
-    rewritten(ApiKey::CreatePartitions, 0, 3, schema::CREATE_PARTITIONS_REQUEST, &[]),
+    rewritten(ApiKey::CreatePartitions, 0, 3, schema::CREATE_PARTITIONS_REQUEST, schema::CREATE_PARTITIONS_RESPONSE),
     hidden(ApiKey::CreateDelegationToken, TOKENS),
     hidden(ApiKey::RenewDelegationToken, TOKENS),
     hidden(ApiKey::ExpireDelegationToken, TOKENS),
@@ -149,7 +153,13 @@ pub const APIS: &[Api] = &[
     carried(ApiKey::DeleteGroups, 0, 2),
     carried(ApiKey::ElectLeaders, 0, 2),
     rewritten(ApiKey::IncrementalAlterConfigs, 0, 1, schema::INCREMENTAL_ALTER_CONFIGS_REQUEST, schema::ALTER_CONFIGS_RESPONSE),
-    rewritten(ApiKey::AlterPartitionReassignments, 0, 1, schema::ALTER_PARTITION_REASSIGNMENTS_REQUEST, &[]),
+    rewritten(
+        ApiKey::AlterPartitionReassignments,
+        0,
+        1,
+        schema::ALTER_PARTITION_REASSIGNMENTS_REQUEST,
+        schema::ALTER_PARTITION_REASSIGNMENTS_RESPONSE,
+    ),
     rewritten(ApiKey::ListPartitionReassignments, 0, 0, &[], schema::LIST_PARTITION_REASSIGNMENTS_RESPONSE),
     carried(ApiKey::OffsetDelete, 0, 0),
     carried(ApiKey::DescribeClientQuotas, 0, 1),

@@ -44,6 +44,12 @@ pub enum Kind {
     TopicIdAndName,
     /// INT8, the type of the resource whose name follows: where it is a broker, its name is a node id in digits.
     Resource,
+    /// The name of a setting.
+    ConfigName,
+    /// The value, nullable, of the setting whose name came last: the node ids in it, where it is one that has any ([`NodeIds`](super::NodeIds)).
+    ConfigValue,
+    /// What a broker says to people, nullable. It may have the name of a node that the client spoke of.
+    ErrorMessage,
 }
 
 /// A field of a message and the versions that have it.
@@ -82,8 +88,8 @@ const fn only(since: i16, until: i16, name: &'static str, kind: Kind) -> Field {
 }
 
 use Kind::{
-    Address, Array, ClusterId, FixedArray, LeaderEpoch, NameAndTopicId, NodeId, NullableStructure, ProducerId, RackId, Records, ReplicaIds,
-    Resource, Structure, Text, TextArray, TopicId, TopicIdAndName,
+    Address, Array, ClusterId, ConfigName, ConfigValue, ErrorMessage, FixedArray, LeaderEpoch, NameAndTopicId, NodeId, NullableStructure,
+    ProducerId, RackId, Records, ReplicaIds, Resource, Structure, Text, TextArray, TopicId, TopicIdAndName,
 };
 
 const BOOL: Kind = Kind::Fixed(1);
@@ -248,12 +254,29 @@ const CREATABLE_TOPIC: &[Field] = &[
     all("num_partitions", INT32),
     all("replication_factor", INT16),
     all("assignments", Array(&[all("partition_index", INT32), all("broker_ids", ReplicaIds)])),
-    all("configs", Array(&[all("name", Text), all("value", Text)])),
+    all("configs", Array(&[all("name", ConfigName), all("value", ConfigValue)])),
 ];
+pub(super) const CREATE_TOPICS_RESPONSE: &[Field] = &[since(2, "throttle_time_ms", INT32), all("topics", Array(CREATED_TOPIC))];
+/// Before version 7, which has topic ids.
+const CREATED_TOPIC: &[Field] = &[
+    all("name", Text),
+    all("error_code", INT16),
+    since(1, "error_message", ErrorMessage),
+    since(5, "num_partitions", INT32),
+    since(5, "replication_factor", INT16),
+    since(5, "configs", Array(CREATED_TOPIC_CONFIG)),
+];
+const CREATED_TOPIC_CONFIG: &[Field] =
+    &[all("name", ConfigName), all("value", ConfigValue), all("read_only", BOOL), all("config_source", INT8), all("is_sensitive", BOOL)];
 
 pub(super) const CREATE_PARTITIONS_REQUEST: &[Field] = &[all("topics", Array(CREATE_PARTITIONS_TOPIC))];
 const CREATE_PARTITIONS_TOPIC: &[Field] =
     &[all("name", Text), all("count", INT32), all("assignments", Array(&[all("broker_ids", ReplicaIds)]))];
+
+pub(super) const CREATE_PARTITIONS_RESPONSE: &[Field] = &[
+    all("throttle_time_ms", INT32),
+    all("results", Array(&[all("name", Text), all("error_code", INT16), all("error_message", ErrorMessage)])),
+];
 
 pub(super) const ALTER_PARTITION_REASSIGNMENTS_REQUEST: &[Field] = &[
     all("timeout_ms", INT32),
@@ -261,6 +284,15 @@ pub(super) const ALTER_PARTITION_REASSIGNMENTS_REQUEST: &[Field] = &[
     all("topics", Array(&[all("name", Text), all("partitions", Array(REASSIGNABLE_PARTITION))])),
 ];
 const REASSIGNABLE_PARTITION: &[Field] = &[all("partition_index", INT32), all("replicas", ReplicaIds)];
+
+pub(super) const ALTER_PARTITION_REASSIGNMENTS_RESPONSE: &[Field] = &[
+    all("throttle_time_ms", INT32),
+    since(1, "allow_replication_factor_change", BOOL),
+    all("error_code", INT16),
+    all("error_message", ErrorMessage),
+    all("responses", Array(&[all("name", Text), all("partitions", Array(REASSIGNED_PARTITION))])),
+];
+const REASSIGNED_PARTITION: &[Field] = &[all("partition_index", INT32), all("error_code", INT16), all("error_message", ErrorMessage)];
 
 pub(super) const LIST_PARTITION_REASSIGNMENTS_RESPONSE: &[Field] = &[
     all("throttle_time_ms", INT32),
@@ -296,36 +328,36 @@ pub(super) const DESCRIBE_CONFIGS_REQUEST: &[Field] =
 pub(super) const DESCRIBE_CONFIGS_RESPONSE: &[Field] = &[all("throttle_time_ms", INT32), all("results", Array(DESCRIBE_CONFIGS_RESULT))];
 const DESCRIBE_CONFIGS_RESULT: &[Field] = &[
     all("error_code", INT16),
-    all("error_message", Text),
+    all("error_message", ErrorMessage),
     all("resource_type, resource_name", Resource),
     all("configs", Array(DESCRIBE_CONFIGS_ENTRY)),
 ];
 const DESCRIBE_CONFIGS_ENTRY: &[Field] = &[
-    all("name", Text),
-    all("value", Text),
+    all("name", ConfigName),
+    all("value", ConfigValue),
     all("read_only", BOOL),
     only(0, 0, "is_default", BOOL),
     since(1, "config_source", INT8),
     all("is_sensitive", BOOL),
-    since(1, "synonyms", Array(&[all("name", Text), all("value", Text), all("source", INT8)])),
+    since(1, "synonyms", Array(&[all("name", ConfigName), all("value", ConfigValue), all("source", INT8)])),
     since(3, "config_type", INT8),
     since(3, "documentation", Text),
 ];
 
 pub(super) const ALTER_CONFIGS_REQUEST: &[Field] = &[all(
     "resources",
-    Array(&[all("resource_type, resource_name", Resource), all("configs", Array(&[all("name", Text), all("value", Text)]))]),
+    Array(&[all("resource_type, resource_name", Resource), all("configs", Array(&[all("name", ConfigName), all("value", ConfigValue)]))]),
 )];
 pub(super) const INCREMENTAL_ALTER_CONFIGS_REQUEST: &[Field] = &[all(
     "resources",
     Array(&[
         all("resource_type, resource_name", Resource),
-        all("configs", Array(&[all("name", Text), all("config_operation", INT8), all("value", Text)])),
+        all("configs", Array(&[all("name", ConfigName), all("config_operation", INT8), all("value", ConfigValue)])),
     ]),
 )];
 pub(super) const ALTER_CONFIGS_RESPONSE: &[Field] = &[
     all("throttle_time_ms", INT32),
-    all("responses", Array(&[all("error_code", INT16), all("error_message", Text), all("resource_type, resource_name", Resource)])),
+    all("responses", Array(&[all("error_code", INT16), all("error_message", ErrorMessage), all("resource_type, resource_name", Resource)])),
 ];
 
 pub(super) const CONSUMER_GROUP_HEARTBEAT_REQUEST: &[Field] = &[

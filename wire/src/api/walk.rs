@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use super::asked::{MAX_TEXT, Rewrite, RewriteError, Unmapped, put_uvarint};
 use super::schema::{Field, Kind};
+use super::settings::{LONGEST_NAME, NodeIds};
 use crate::reader::{Malformed, Reader, utf8};
 
 /// What becomes of the next bytes of a body.
@@ -58,6 +59,8 @@ pub struct Walk {
     name: &'static str,
     /// The node whose id came last, as it came.
     node_id: i32,
+    /// Of the setting whose name came last.
+    node_ids: Option<NodeIds>,
 }
 
 /// An array of structures, or one structure.
@@ -120,6 +123,7 @@ impl Walk {
             items: (Item::Text, 0),
             name: "",
             node_id: -1,
+            node_ids: None,
         }
     }
 
@@ -297,6 +301,19 @@ impl<'a, R: Rewrite> Look<'a, R> {
                 self.topic_id(self.walk.at, topic_id, |by| by.named_topic_id(topic_id, name));
             }
             Kind::Resource => self.resource(&mut from)?,
+            Kind::ConfigName => self.walk.node_ids = from.text_up_to(LONGEST_NAME)?.and_then(NodeIds::of),
+            Kind::ConfigValue => match self.walk.node_ids {
+                Some(node_ids) => self.config_value(&mut from, node_ids)?,
+                None => from.skip_text()?,
+            },
+            Kind::ErrorMessage => {
+                let message = from.text_up_to(MAX_TEXT)?.and_then(|message| utf8(message).ok());
+                if let Some(mut with) = message.and_then(|message| self.by.error_message(message)) {
+                    with.truncate(with.floor_char_boundary(MAX_TEXT));
+                    let with = self.encoded(&with);
+                    self.replace(self.walk.at..from.at, &with);
+                }
+            }
         }
         self.walk.at = from.at;
         Ok(())
@@ -371,6 +388,20 @@ impl<'a, R: Rewrite> Look<'a, R> {
         Ok(())
     }
 
+    fn config_value(&mut self, from: &mut Cursor<'a>, node_ids: NodeIds) -> Result<(), Stop> {
+        // What is too long or no text is for the broker to refuse.
+        if let Some(value) = from.text_up_to(MAX_TEXT)?.and_then(|value| utf8(value).ok()) {
+            let with = node_ids.rewrite(value, |node_id| self.by.replica_id(node_id));
+            // Other ids may be longer, and a list of thousands of replicas then has no room in Kafka's messages: it is told as a value that
+            // cannot be shown, and in a request the broker refuses it.
+            if with != value {
+                let with = if with.len() > MAX_TEXT { self.encoded_null() } else { self.encoded(&with) };
+                self.replace(self.walk.at..from.at, &with);
+            }
+        }
+        Ok(())
+    }
+
     fn cursor(&self) -> Cursor<'a> {
         let Walk { at, left, flexible, .. } = *self.walk;
         Cursor { arrived: self.arrived, at, left, flexible }
@@ -411,6 +442,10 @@ impl<'a, R: Rewrite> Look<'a, R> {
         }
         bytes.extend_from_slice(text.as_bytes());
         bytes
+    }
+
+    fn encoded_null(&self) -> Vec<u8> {
+        if self.walk.flexible { vec![0] } else { (-1i16).to_be_bytes().to_vec() }
     }
 }
 
@@ -477,11 +512,20 @@ impl<'a> Cursor<'a> {
 
     /// A text that may be null, once it is there.
     fn text(&mut self) -> Result<Option<&'a [u8]>, Stop> {
+        let at = self.at;
+        match self.text_up_to(MAX_TEXT)? {
+            None if self.at - at > MAX_TEXT => Err(Stop::TooLong),
+            text => Ok(text),
+        }
+    }
+
+    /// A text of so many bytes at most, once it is there. `None`: it is null; or it is longer, and need not have arrived.
+    fn text_up_to(&mut self, most: usize) -> Result<Option<&'a [u8]>, Stop> {
         let Some(len) = self.text_len()? else { return Ok(None) };
         let from = self.at;
         self.skip(len)?;
-        if len > MAX_TEXT {
-            return Err(Stop::TooLong);
+        if len > most {
+            return Ok(None);
         }
         self.arrived.get(from..self.at).map(Some).ok_or(Stop::Need(self.at))
     }

@@ -60,6 +60,11 @@ pub(super) fn messages() -> Vec<ByHand> {
         all.push((ApiKey::CreateTopics, Request, version, body([1, 2, 3]), body([1_000_001, 1_000_002, 1_000_003])));
     }
 
+    let body = Body::default().i32(1).text("orders").i16(36).0;
+    all.push((ApiKey::CreateTopics, Response, 0, body.clone(), body));
+    let body = |message: &str| Body::default().i32(2).text("orders").i16(39).text(message).text("payments").i16(0).null().0;
+    all.push((ApiKey::CreateTopics, Response, 1, body("no ż7"), body("no n7")));
+
     let body = |broker: &str| {
         let body = Body::default().i32(3).bytes(&[2]).text("1").i32(-1).bytes(&[4]).text(broker).i32(2).text("a").text("");
         body.bytes(&[4]).text("").i32(0).0
@@ -67,7 +72,7 @@ pub(super) fn messages() -> Vec<ByHand> {
     all.push((ApiKey::DescribeConfigs, Request, 0, body("1"), body("1000001")));
     let body = |broker: &str| {
         let body = Body::default().i32(0).i32(2).i16(0).null().bytes(&[8]).text(broker).i32(2);
-        let body = body.text("name").text("value").bytes(&[0, 1, 0]).text("password").null().bytes(&[1, 0, 1]);
+        let body = body.text("node.id").text(broker).bytes(&[0, 1, 0]).text("password").null().bytes(&[1, 0, 1]);
         body.i16(40).text("no such topic").bytes(&[2]).text("1").i32(0).0
     };
     all.push((ApiKey::DescribeConfigs, Response, 0, body("1"), body("1000001")));

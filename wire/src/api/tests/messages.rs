@@ -5,18 +5,19 @@ use std::fmt::Debug;
 
 use bytes::Bytes;
 use kafka_protocol::messages::{
-    AlterConfigsRequest, AlterConfigsResponse, AlterPartitionReassignmentsRequest, BrokerId, ConsumerGroupDescribeResponse,
-    ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, CreatePartitionsRequest, CreateTopicsRequest, DescribeClusterResponse,
-    DescribeConfigsRequest, DescribeConfigsResponse, FetchRequest, FetchResponse, FindCoordinatorResponse, GroupId,
-    IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, InitProducerIdResponse, ListOffsetsRequest, ListOffsetsResponse,
-    ListPartitionReassignmentsResponse, MetadataRequest, MetadataResponse, OffsetCommitRequest, OffsetFetchResponse, ProduceRequest,
-    ProducerId, TopicName, TransactionalId, TxnOffsetCommitRequest, alter_configs_request, alter_configs_response,
-    alter_partition_reassignments_request, consumer_group_describe_response, consumer_group_heartbeat_request,
-    consumer_group_heartbeat_response, create_partitions_request, create_topics_request, describe_cluster_response,
-    describe_configs_request, describe_configs_response, fetch_request, fetch_response, find_coordinator_response,
-    incremental_alter_configs_request, incremental_alter_configs_response, list_offsets_request, list_offsets_response,
-    list_partition_reassignments_response, metadata_request, metadata_response, offset_commit_request, offset_fetch_response,
-    produce_request, txn_offset_commit_request,
+    AlterConfigsRequest, AlterConfigsResponse, AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse, BrokerId,
+    ConsumerGroupDescribeResponse, ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, CreatePartitionsRequest,
+    CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse, DescribeClusterResponse, DescribeConfigsRequest,
+    DescribeConfigsResponse, FetchRequest, FetchResponse, FindCoordinatorResponse, GroupId, IncrementalAlterConfigsRequest,
+    IncrementalAlterConfigsResponse, InitProducerIdResponse, ListOffsetsRequest, ListOffsetsResponse, ListPartitionReassignmentsResponse,
+    MetadataRequest, MetadataResponse, OffsetCommitRequest, OffsetFetchResponse, ProduceRequest, ProducerId, TopicName, TransactionalId,
+    TxnOffsetCommitRequest, alter_configs_request, alter_configs_response, alter_partition_reassignments_request,
+    alter_partition_reassignments_response, consumer_group_describe_response, consumer_group_heartbeat_request,
+    consumer_group_heartbeat_response, create_partitions_request, create_partitions_response, create_topics_request,
+    create_topics_response, describe_cluster_response, describe_configs_request, describe_configs_response, fetch_request, fetch_response,
+    find_coordinator_response, incremental_alter_configs_request, incremental_alter_configs_response, list_offsets_request,
+    list_offsets_response, list_partition_reassignments_response, metadata_request, metadata_response, offset_commit_request,
+    offset_fetch_response, produce_request, txn_offset_commit_request,
 };
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
@@ -102,6 +103,18 @@ impl Dice {
             _ => return (kind, StrBytes::from_string(self.below(300).to_string())),
         };
         (kind, StrBytes::from_static_str(name))
+    }
+
+    /// The name and value of a setting, with node ids in it or not.
+    fn config(&mut self) -> (StrBytes, Option<StrBytes>) {
+        let (name, value) = match self.below(6) {
+            0 => ("leader.replication.throttled.replicas", "0:1,11:2,2:3"),
+            1 => ("follower.replication.throttled.replicas", "*"),
+            2 => ("node.id", "7"),
+            3 => ("broker.id", ""),
+            _ => return (self.text(), self.maybe(Self::text)),
+        };
+        (StrBytes::from_static_str(name), self.maybe(|_| StrBytes::from_static_str(value)))
     }
 
     /// Null, empty, with a length of one to three bytes.
@@ -594,8 +607,7 @@ pub(super) fn create_topics_request(dice: &mut Dice) -> CreateTopicsRequest {
         });
         it.configs = dice.list(|dice| {
             let mut it = create_topics_request::CreatableTopicConfig::default();
-            it.name = dice.text();
-            it.value = dice.maybe(Dice::text);
+            (it.name, it.value) = dice.config();
             it.unknown_tagged_fields = dice.tags();
             it
         });
@@ -606,6 +618,81 @@ pub(super) fn create_topics_request(dice: &mut Dice) -> CreateTopicsRequest {
     if dice.version >= 1 {
         it.validate_only = dice.below(2) == 1;
     }
+    it.unknown_tagged_fields = dice.tags();
+    it
+}
+
+pub(super) fn create_topics_response(dice: &mut Dice) -> CreateTopicsResponse {
+    let mut it = CreateTopicsResponse::default();
+    if dice.version >= 2 {
+        it.throttle_time_ms = dice.int();
+    }
+    it.topics = dice.list(|dice| {
+        let mut it = create_topics_response::CreatableTopicResult::default();
+        it.name = TopicName(dice.text());
+        it.error_code = dice.int();
+        if dice.version >= 1 {
+            it.error_message = dice.maybe(Dice::text);
+        }
+        if dice.version >= 5 {
+            it.num_partitions = dice.int();
+            it.replication_factor = dice.int();
+            it.configs = dice.maybe(|dice| {
+                dice.list(|dice| {
+                    let mut it = create_topics_response::CreatableTopicConfigs::default();
+                    (it.name, it.value) = dice.config();
+                    it.read_only = dice.below(2) == 1;
+                    it.config_source = dice.int();
+                    it.is_sensitive = dice.below(2) == 1;
+                    it.unknown_tagged_fields = dice.tags();
+                    it
+                })
+            });
+            it.unknown_tagged_fields = dice.tags();
+        }
+        it
+    });
+    it.unknown_tagged_fields = dice.tags();
+    it
+}
+
+pub(super) fn create_partitions_response(dice: &mut Dice) -> CreatePartitionsResponse {
+    let mut it = CreatePartitionsResponse::default();
+    it.throttle_time_ms = dice.int();
+    it.results = dice.list(|dice| {
+        let mut it = create_partitions_response::CreatePartitionsTopicResult::default();
+        it.name = TopicName(dice.text());
+        it.error_code = dice.int();
+        it.error_message = dice.maybe(Dice::text);
+        it.unknown_tagged_fields = dice.tags();
+        it
+    });
+    it.unknown_tagged_fields = dice.tags();
+    it
+}
+
+pub(super) fn alter_partition_reassignments_response(dice: &mut Dice) -> AlterPartitionReassignmentsResponse {
+    let mut it = AlterPartitionReassignmentsResponse::default();
+    it.throttle_time_ms = dice.int();
+    if dice.version >= 1 {
+        it.allow_replication_factor_change = dice.below(2) == 1;
+    }
+    it.error_code = dice.int();
+    it.error_message = dice.maybe(Dice::text);
+    it.responses = dice.list(|dice| {
+        let mut it = alter_partition_reassignments_response::ReassignableTopicResponse::default();
+        it.name = TopicName(dice.text());
+        it.partitions = dice.list(|dice| {
+            let mut it = alter_partition_reassignments_response::ReassignablePartitionResponse::default();
+            it.partition_index = dice.int();
+            it.error_code = dice.int();
+            it.error_message = dice.maybe(Dice::text);
+            it.unknown_tagged_fields = dice.tags();
+            it
+        });
+        it.unknown_tagged_fields = dice.tags();
+        it
+    });
     it.unknown_tagged_fields = dice.tags();
     it
 }
@@ -755,8 +842,7 @@ pub(super) fn describe_configs_response(dice: &mut Dice) -> DescribeConfigsRespo
         (it.resource_type, it.resource_name) = dice.resource();
         it.configs = dice.list(|dice| {
             let mut it = describe_configs_response::DescribeConfigsResourceResult::default();
-            it.name = dice.text();
-            it.value = dice.maybe(Dice::text);
+            (it.name, it.value) = dice.config();
             it.read_only = dice.below(2) == 1;
             if dice.version >= 1 {
                 it.config_source = dice.int();
@@ -765,8 +851,7 @@ pub(super) fn describe_configs_response(dice: &mut Dice) -> DescribeConfigsRespo
             if dice.version >= 1 {
                 it.synonyms = dice.list(|dice| {
                     let mut it = describe_configs_response::DescribeConfigsSynonym::default();
-                    it.name = dice.text();
-                    it.value = dice.maybe(Dice::text);
+                    (it.name, it.value) = dice.config();
                     it.source = dice.int();
                     it.unknown_tagged_fields = dice.tags();
                     it
@@ -795,8 +880,7 @@ pub(super) fn alter_configs_request(dice: &mut Dice) -> AlterConfigsRequest {
         (it.resource_type, it.resource_name) = dice.resource();
         it.configs = dice.list(|dice| {
             let mut it = alter_configs_request::AlterableConfig::default();
-            it.name = dice.text();
-            it.value = dice.maybe(Dice::text);
+            (it.name, it.value) = dice.config();
             it.unknown_tagged_fields = dice.tags();
             it
         });
@@ -830,9 +914,8 @@ pub(super) fn incremental_alter_configs_request(dice: &mut Dice) -> IncrementalA
         (it.resource_type, it.resource_name) = dice.resource();
         it.configs = dice.list(|dice| {
             let mut it = incremental_alter_configs_request::AlterableConfig::default();
-            it.name = dice.text();
+            (it.name, it.value) = dice.config();
             it.config_operation = dice.int();
-            it.value = dice.maybe(Dice::text);
             it.unknown_tagged_fields = dice.tags();
             it
         });

@@ -10,11 +10,13 @@ use std::ops::RangeInclusive;
 
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::{
-    AlterConfigsRequest, AlterConfigsResponse, AlterPartitionReassignmentsRequest, BrokerId, ConsumerGroupDescribeResponse,
-    ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, CreatePartitionsRequest, CreateTopicsRequest, DescribeClusterResponse,
-    DescribeConfigsRequest, DescribeConfigsResponse, FetchRequest, FetchResponse, FindCoordinatorResponse, IncrementalAlterConfigsRequest,
+    AlterConfigsRequest, AlterConfigsResponse, AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse, BrokerId,
+    ConsumerGroupDescribeResponse, ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, CreatePartitionsRequest,
+    CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse, DescribeClusterResponse, DescribeConfigsRequest,
+    DescribeConfigsResponse, FetchRequest, FetchResponse, FindCoordinatorResponse, IncrementalAlterConfigsRequest,
     IncrementalAlterConfigsResponse, InitProducerIdResponse, ListOffsetsRequest, ListOffsetsResponse, ListPartitionReassignmentsResponse,
     MetadataRequest, MetadataResponse, OffsetCommitRequest, OffsetFetchResponse, ProduceRequest, TopicName, TxnOffsetCommitRequest,
+    describe_configs_response,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, Message, StrBytes};
 use proptest::prelude::any;
@@ -42,6 +44,10 @@ impl Rewrite for Shifted {
 
     fn address(&mut self, node_id: i32, host: &str, port: i32) -> Result<(String, u16), Unmapped> {
         Ok((format!("{host}@{node_id}"), (port as u16).wrapping_add(1)))
+    }
+
+    fn error_message(&mut self, message: &str) -> Option<String> {
+        message.contains('ż').then(|| message.replace('ż', "n"))
     }
 
     fn cluster_id(&mut self, cluster_id: &str) -> String {
@@ -215,8 +221,23 @@ impl Example for CreateTopicsRequest {
     }
 
     fn change(&mut self, _: i16) {
-        let assignments = self.topics.iter_mut().flat_map(|topic| &mut topic.assignments);
-        assignments.flat_map(|assignment| &mut assignment.broker_ids).for_each(move_id);
+        for topic in &mut self.topics {
+            topic.assignments.iter_mut().flat_map(|assignment| &mut assignment.broker_ids).for_each(move_id);
+            topic.configs.iter_mut().for_each(|config| move_config(&config.name, &mut config.value));
+        }
+    }
+}
+
+impl Example for CreateTopicsResponse {
+    fn throw(dice: &mut Dice) -> Self {
+        messages::create_topics_response(dice)
+    }
+
+    fn change(&mut self, _: i16) {
+        for topic in &mut self.topics {
+            move_message(&mut topic.error_message);
+            topic.configs.iter_mut().flatten().for_each(|config| move_config(&config.name, &mut config.value));
+        }
     }
 }
 
@@ -259,7 +280,14 @@ impl Example for DescribeConfigsResponse {
     }
 
     fn change(&mut self, _: i16) {
-        self.results.iter_mut().for_each(|resource| move_resource(resource.resource_type, &mut resource.resource_name));
+        for result in &mut self.results {
+            move_message(&mut result.error_message);
+            move_resource(result.resource_type, &mut result.resource_name);
+            for config in &mut result.configs {
+                move_config(&config.name, &mut config.value);
+                config.synonyms.iter_mut().for_each(|synonym| move_config(&synonym.name, &mut synonym.value));
+            }
+        }
     }
 }
 
@@ -269,7 +297,10 @@ impl Example for AlterConfigsRequest {
     }
 
     fn change(&mut self, _: i16) {
-        self.resources.iter_mut().for_each(|resource| move_resource(resource.resource_type, &mut resource.resource_name));
+        for resource in &mut self.resources {
+            move_resource(resource.resource_type, &mut resource.resource_name);
+            resource.configs.iter_mut().for_each(|config| move_config(&config.name, &mut config.value));
+        }
     }
 }
 
@@ -279,7 +310,10 @@ impl Example for AlterConfigsResponse {
     }
 
     fn change(&mut self, _: i16) {
-        self.responses.iter_mut().for_each(|resource| move_resource(resource.resource_type, &mut resource.resource_name));
+        for response in &mut self.responses {
+            move_message(&mut response.error_message);
+            move_resource(response.resource_type, &mut response.resource_name);
+        }
     }
 }
 
@@ -294,13 +328,26 @@ impl Example for CreatePartitionsRequest {
     }
 }
 
+impl Example for CreatePartitionsResponse {
+    fn throw(dice: &mut Dice) -> Self {
+        messages::create_partitions_response(dice)
+    }
+
+    fn change(&mut self, _: i16) {
+        self.results.iter_mut().for_each(|result| move_message(&mut result.error_message));
+    }
+}
+
 impl Example for IncrementalAlterConfigsRequest {
     fn throw(dice: &mut Dice) -> Self {
         messages::incremental_alter_configs_request(dice)
     }
 
     fn change(&mut self, _: i16) {
-        self.resources.iter_mut().for_each(|resource| move_resource(resource.resource_type, &mut resource.resource_name));
+        for resource in &mut self.resources {
+            move_resource(resource.resource_type, &mut resource.resource_name);
+            resource.configs.iter_mut().for_each(|config| move_config(&config.name, &mut config.value));
+        }
     }
 }
 
@@ -310,7 +357,10 @@ impl Example for IncrementalAlterConfigsResponse {
     }
 
     fn change(&mut self, _: i16) {
-        self.responses.iter_mut().for_each(|resource| move_resource(resource.resource_type, &mut resource.resource_name));
+        for response in &mut self.responses {
+            move_message(&mut response.error_message);
+            move_resource(response.resource_type, &mut response.resource_name);
+        }
     }
 }
 
@@ -322,6 +372,18 @@ impl Example for AlterPartitionReassignmentsRequest {
     fn change(&mut self, _: i16) {
         let partitions = self.topics.iter_mut().flat_map(|topic| &mut topic.partitions);
         partitions.filter_map(|partition| partition.replicas.as_mut()).flatten().for_each(move_id);
+    }
+}
+
+impl Example for AlterPartitionReassignmentsResponse {
+    fn throw(dice: &mut Dice) -> Self {
+        messages::alter_partition_reassignments_response(dice)
+    }
+
+    fn change(&mut self, _: i16) {
+        move_message(&mut self.error_message);
+        let partitions = self.responses.iter_mut().flat_map(|topic| &mut topic.partitions);
+        partitions.for_each(|partition| move_message(&mut partition.error_message));
     }
 }
 
@@ -402,6 +464,7 @@ const CHECKS: &[(ApiKey, Side, Check)] = &[
     (ApiKey::OffsetFetch, Side::Response, check::<OffsetFetchResponse>),
     (ApiKey::FindCoordinator, Side::Response, check::<FindCoordinatorResponse>),
     (ApiKey::CreateTopics, Side::Request, check::<CreateTopicsRequest>),
+    (ApiKey::CreateTopics, Side::Response, check::<CreateTopicsResponse>),
     (ApiKey::InitProducerId, Side::Response, check::<InitProducerIdResponse>),
     (ApiKey::TxnOffsetCommit, Side::Request, check::<TxnOffsetCommitRequest>),
     (ApiKey::DescribeConfigs, Side::Request, check::<DescribeConfigsRequest>),
@@ -409,9 +472,11 @@ const CHECKS: &[(ApiKey, Side, Check)] = &[
     (ApiKey::AlterConfigs, Side::Request, check::<AlterConfigsRequest>),
     (ApiKey::AlterConfigs, Side::Response, check::<AlterConfigsResponse>),
     (ApiKey::CreatePartitions, Side::Request, check::<CreatePartitionsRequest>),
+    (ApiKey::CreatePartitions, Side::Response, check::<CreatePartitionsResponse>),
     (ApiKey::IncrementalAlterConfigs, Side::Request, check::<IncrementalAlterConfigsRequest>),
     (ApiKey::IncrementalAlterConfigs, Side::Response, check::<IncrementalAlterConfigsResponse>),
     (ApiKey::AlterPartitionReassignments, Side::Request, check::<AlterPartitionReassignmentsRequest>),
+    (ApiKey::AlterPartitionReassignments, Side::Response, check::<AlterPartitionReassignmentsResponse>),
     (ApiKey::ListPartitionReassignments, Side::Response, check::<ListPartitionReassignmentsResponse>),
     (ApiKey::DescribeCluster, Side::Response, check::<DescribeClusterResponse>),
     (ApiKey::ConsumerGroupHeartbeat, Side::Request, check::<ConsumerGroupHeartbeatRequest>),
@@ -535,6 +600,22 @@ fn move_resource(resource_type: i8, name: &mut StrBytes) {
     }
 }
 
+/// Ids that [`Dice`] writes into values are made of single digits.
+fn move_config(name: &str, value: &mut Option<StrBytes>) {
+    if let (Some(node_ids), Some(value)) = (NodeIds::of(name.as_bytes()), value) {
+        *value = StrBytes::from_string(match node_ids {
+            NodeIds::One => value.parse::<u8>().map_or_else(|_| value.to_string(), |id| format!("100000{id}")),
+            NodeIds::Replicas => value.replace(':', ":100000"),
+        });
+    }
+}
+
+fn move_message(message: &mut Option<StrBytes>) {
+    if let Some(message) = message.as_mut().filter(|message| message.contains('ż')) {
+        *message = StrBytes::from_string(message.replace('ż', "n"));
+    }
+}
+
 #[test]
 fn the_table_has_every_api_that_has_a_name_in_the_order_of_their_keys() {
     assert_eq!(APIS.iter().map(|api| api.key).collect::<Vec<_>>(), ApiKey::iter().collect::<Vec<_>>());
@@ -552,6 +633,26 @@ fn a_node_without_a_counterpart_is_an_error() {
     message.node_id = BrokerId(NOBODY);
     let api = Api::of(ApiKey::FindCoordinator as i16).expect("it is in the table");
     assert_eq!(rewrite(api.response, 3, true, &encoded(&message, 3), &mut Shifted), Err(RewriteError::Unmapped(Unmapped(NOBODY))));
+}
+
+#[test]
+fn a_value_whose_other_node_ids_have_no_room_is_told_as_null() {
+    let value = |replicas: usize| vec!["0:1"; replicas].join(",");
+    for (version, replicas, expected) in [(1, 100, true), (4, 100, true), (1, 8_000, false), (4, 8_000, false)] {
+        let mut message = DescribeConfigsResponse::default();
+        let mut result = describe_configs_response::DescribeConfigsResult::default();
+        let mut config = describe_configs_response::DescribeConfigsResourceResult::default();
+        config.name = StrBytes::from_static_str("follower.replication.throttled.replicas");
+        config.value = Some(StrBytes::from_string(value(replicas)));
+        result.configs = vec![config];
+        message.results = vec![result];
+        let api = Api::of(ApiKey::DescribeConfigs as i16).expect("it is in the table");
+        let rewritten = rewrite(api.response, version, version == 4, &encoded(&message, version), &mut Shifted);
+        let rewritten = rewritten.expect("it is a message").expect("the value changes");
+        let message = DescribeConfigsResponse::decode(&mut Bytes::from(rewritten), version).expect("still one");
+        let told = message.results[0].configs[0].value.as_ref().map(ToString::to_string);
+        assert_eq!(told, expected.then(|| value(replicas).replace(":1", ":1000001")), "v{version}");
+    }
 }
 
 #[test]

@@ -83,6 +83,11 @@ impl Rewrite for Heard {
         Shifted.address(node_id, host, port)
     }
 
+    fn error_message(&mut self, message: &str) -> Option<String> {
+        ("error_message", message).hash(&mut self.0);
+        Shifted.error_message(message)
+    }
+
     fn cluster_id(&mut self, cluster_id: &str) -> String {
         ("cluster_id", cluster_id).hash(&mut self.0);
         Shifted.cluster_id(cluster_id)
