@@ -106,6 +106,9 @@ fn print(report: &Report) {
             say(Severity::Warning, &format!("{of}: {sentence}"));
         }
         for topic in &plan.topics {
+            for sentence in &topic.warnings {
+                say(Severity::Warning, &format!("{of}: topic {}: {sentence}", topic.plan.topic));
+            }
             for sentence in &topic.errors {
                 say(Severity::Error, &format!("{of}: topic {}: {sentence}", topic.plan.topic));
             }

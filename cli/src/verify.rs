@@ -3,6 +3,7 @@
 //! Every record of both logs is read, up to the follower's end. What one side has deleted or compacted by its own clock, what `on_error` left
 //! out and what is not copied yet is told, and is no difference. Works while the mirror runs.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -21,6 +22,7 @@ use kferry_mirror::partition::{Side, Skipped};
 use kferry_mirror::plan::PATIENCE;
 use kferry_mirror::state::{State, StateError};
 use kferry_mirror::topics::{self, Cluster};
+use kferry_mirror::transactions;
 use kferry_wire::admin::partitions::Position;
 use kferry_wire::client::{Answers, Client, ClientError, TopicPartition};
 use kferry_wire::log::{LogReader, ReadError};
@@ -83,6 +85,10 @@ struct Row {
     follower_end: i64,
     /// Offsets that are not copied yet.
     lag: i64,
+    /// Offsets of the leader behind `leader_end`, which wait for an open transaction and were not compared.
+    unstable: i64,
+    /// Whether that transaction is open for long.
+    is_held_up: bool,
     equal: u64,
     /// Records that compaction has taken on one side only.
     compacted: u64,
@@ -171,6 +177,8 @@ struct Work {
     view: View,
     /// Where offsets are translated: up to which of the leader's the copy is. Others may have written behind it.
     agreed: i64,
+    /// Which of the leader's offsets were not compared, because a transaction is open there: a sentence.
+    not_compared: Option<String>,
 }
 
 impl MirrorReport {
@@ -217,16 +225,19 @@ impl MirrorReport {
                     follower_start: 0,
                     follower_end: 0,
                     lag: 0,
+                    unstable: 0,
+                    is_held_up: false,
                     equal: 0,
                     compacted: 0,
                     skipped: 0,
                     notes: Vec::new(),
                 };
                 let view = View { map: OffsetMap::Same, direction, term: plan.term };
-                Work { row, sides: sides.clone(), compacted, skipped: Skipped::default(), view, agreed: 0 }
+                Work { row, sides: sides.clone(), compacted, skipped: Skipped::default(), view, agreed: 0, not_compared: None }
             }));
         }
         ends(&mut work).await;
+        held_up(&mut work).await;
         // After the ends: what was left out by then is in it.
         if let Some(state) = &state {
             state.refresh().await?;
@@ -251,7 +262,15 @@ impl MirrorReport {
 
 /// Where the logs begin and end. The follower's end is asked for first: a leader that is longer then is no surprise.
 async fn ends(work: &mut [Work]) {
-    for (side, position) in [(1, Position::LastStable), (1, Position::LogStart), (0, Position::LastStable), (0, Position::LogStart)] {
+    // And the leader's high watermark before its last stable offset: what is between is of a transaction that is open, and not of one that came since.
+    let places = [
+        (1, Position::LastStable),
+        (1, Position::LogStart),
+        (0, Position::HighWatermark),
+        (0, Position::LastStable),
+        (0, Position::LogStart),
+    ];
+    for (side, position) in places {
         // One cluster may lead some topics and follow in others.
         let mut clients: Vec<&Client> = Vec::new();
         for work in work.iter() {
@@ -273,12 +292,38 @@ async fn ends(work: &mut [Work]) {
             match answer.expect("what was asked for is answered") {
                 Ok(offset) => match (side, position) {
                     (0, Position::LogStart) => work.row.leader_start = *offset,
-                    (0, _) => work.row.leader_end = *offset,
+                    // Until the last stable offset is known.
+                    (0, Position::HighWatermark) => work.row.unstable = *offset,
+                    (0, Position::LastStable) => {
+                        work.row.leader_end = *offset;
+                        work.row.unstable = (work.row.unstable - offset).max(0);
+                    }
                     (_, Position::LogStart) => work.row.follower_start = *offset,
                     _ => work.row.follower_end = *offset,
                 },
                 Err(error) => work.row.result = Verdict::Failed { reason: error.to_string() },
             }
+        }
+    }
+}
+
+/// Says of each partition in which something waits for an open transaction whose that is.
+async fn held_up(work: &mut [Work]) {
+    let now = jiff::Timestamp::now().as_millisecond();
+    let mut asked: BTreeMap<Arc<str>, (Client, Vec<TopicPartition>)> = BTreeMap::new();
+    for work in work.iter().filter(|work| work.row.unstable > 0) {
+        let leader = &work.sides[0];
+        let (_, partitions) = asked.entry(leader.cluster().clone()).or_insert_with(|| (leader.client.clone(), Vec::new()));
+        partitions.push(leader.partition(work.row.partition));
+    }
+    for (cluster, (client, partitions)) in asked {
+        let known = transactions::whose(&client, &partitions).await;
+        for work in work.iter_mut().filter(|work| work.row.unstable > 0 && *work.sides[0].cluster() == cluster) {
+            let Some(whose) = known.get(&work.sides[0].partition(work.row.partition)) else { continue };
+            let row = &mut work.row;
+            row.is_held_up = whose.as_ref().map_or(true, |transaction| transaction.is_long(now));
+            let told = transactions::told(row.leader_end, row.leader_end + row.unstable, Some(whose), now);
+            work.not_compared = Some(format!("{} offsets were not compared: {told}", row.unstable));
         }
     }
 }
@@ -363,6 +408,7 @@ impl Work {
         let row = &mut self.row;
         row.lag = (row.leader_end - row.follower_end).max(0);
         row.notes.clear();
+        row.notes.extend(self.not_compared.clone());
         if row.follower_end > row.leader_end {
             return Ok(Verdict::Different {
                 offset: row.leader_end,
@@ -459,7 +505,7 @@ fn text(mirror: &MirrorReport) -> String {
     }
     let is_quiet = |row: &&Row| row.result == Verdict::Identical && row.lag == 0 && row.skipped == 0 && row.notes.is_empty();
     let quiet = rows.iter().filter(is_quiet).count();
-    let mut shown = vec![["PARTITION", "RESULT", "UP TO", "LAG", "EQUAL", "COMPACTED", "SKIPPED"].map(str::to_owned).to_vec()];
+    let mut shown = vec![["PARTITION", "RESULT", "UP TO", "LAG", "UNSTABLE", "EQUAL", "COMPACTED", "SKIPPED"].map(str::to_owned).to_vec()];
     let mut notes = String::new();
     let mut left = 0;
     for row in rows {
@@ -470,14 +516,15 @@ fn text(mirror: &MirrorReport) -> String {
             }
         }
         let result = match &row.result {
+            Verdict::Identical if row.unstable > 0 => "identical before a transaction".to_owned(),
             Verdict::Identical => "identical".to_owned(),
             Verdict::Different { offset, .. } => format!("differs at {offset}"),
             Verdict::NothingInCommon => "nothing in common yet".to_owned(),
             Verdict::Failed { .. } => "failed".to_owned(),
         };
         let name = format!("{}-{}", row.topic, row.partition);
-        let numbers =
-            [row.follower_end as u64, row.lag as u64, row.equal, row.compacted, row.skipped].map(|number| HumanCount(number).to_string());
+        let numbers = [row.follower_end as u64, row.lag as u64, row.unstable as u64, row.equal, row.compacted, row.skipped];
+        let numbers = numbers.map(|number| HumanCount(number).to_string());
         shown.push([name.clone(), result].into_iter().chain(numbers).collect());
         for note in &row.notes {
             let _ = writeln!(notes, "{name}: {}", printable(note));
@@ -494,12 +541,17 @@ fn text(mirror: &MirrorReport) -> String {
     let good = rows.iter().filter(|row| row.result == Verdict::Identical).count();
     let lag: i64 = rows.iter().map(|row| row.lag).sum();
     let equal: u64 = rows.iter().map(|row| row.equal).sum();
-    let _ = writeln!(
+    let unstable: i64 = rows.iter().map(|row| row.unstable).sum();
+    let _ = write!(
         out,
         "\n{good} of {} identical up to the follower's end, {} records equal, {} offsets not copied yet",
         count(rows.len(), "partition"),
         HumanCount(equal),
         HumanCount(lag as u64),
     );
+    if unstable > 0 {
+        let _ = write!(out, ", {} more behind open transactions", HumanCount(unstable as u64));
+    }
+    out.push('\n');
     out
 }

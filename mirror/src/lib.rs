@@ -20,6 +20,7 @@
 //! |---|---|
 //! | [`dead_letters`] | records that the follower will not take |
 //! | [`own_topics`] | topics of the mirror's own |
+//! | [`transactions`] | open transactions on the leader, and what they hold up |
 //! | [`overview`] | partitions and groups of this process, for everybody to see |
 //! | [`admin`] | `/metrics`, `/healthz`, `/readyz`, `/partitions` |
 //! | [`progress`] | bars on a terminal, lines elsewhere |
@@ -45,6 +46,7 @@ pub mod security;
 pub mod shards;
 pub mod state;
 pub mod topics;
+pub mod transactions;
 
 /// How a batch came to be on the follower: the labels of the metric's `path`.
 pub const PATHS: &[&str] = copy::cut::Path::LABELS;

@@ -34,6 +34,7 @@ kferry_wire::messages! {
         WARN DIVERGED_BEFORE = "it has diverged before, and is not copied";
         WARN COPIED_AGAIN = "the follower lost records; they are copied again";
         WARN LEFT_OUT = "left out";
+        WARN HELD_UP = "an open transaction holds it up";
 
         // Groups.
         INFO OFFSETS_COPIED = "the groups' offsets are copied";

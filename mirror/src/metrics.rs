@@ -16,6 +16,8 @@ pub(crate) const SKIPPED: &str = "kferry_mirror_skipped_records_total";
 pub(crate) const ERRORS: &str = "kferry_mirror_errors_total";
 pub(crate) const LAG_RECORDS: &str = "kferry_mirror_lag_records";
 pub(crate) const LAG_SECONDS: &str = "kferry_mirror_lag_seconds";
+pub(crate) const UNSTABLE_RECORDS: &str = "kferry_mirror_unstable_records";
+pub(crate) const UNSTABLE_SECONDS: &str = "kferry_mirror_unstable_seconds";
 pub(crate) const SEGMENTS: &str = "kferry_mirror_segments";
 pub(crate) const PARTITIONS: &str = "kferry_mirror_partitions";
 pub(crate) const GROUP_OFFSETS: &str = "kferry_mirror_group_offsets";
@@ -39,6 +41,11 @@ pub const GAUGES: &[(&str, &str)] = &[
     (BUILD_INFO, "1; which kferry-mirror this is"),
     (LAG_RECORDS, "Offsets that the leader has and the follower does not, by mirror, topic and partition"),
     (LAG_SECONDS, "Since when the follower lacks something, by mirror, topic and partition"),
+    (UNSTABLE_RECORDS, "Offsets of the leader that wait for an open transaction, by mirror, topic and partition: where some do, or did"),
+    (
+        UNSTABLE_SECONDS,
+        "Since when the leader's last stable offset stands still below its high watermark, by mirror, topic and partition: likewise",
+    ),
     (SEGMENTS, "Segments of the offset maps of this process's partitions, by mirror: where offsets are translated"),
     (PARTITIONS, "Partitions, by mirror and phase"),
     (GROUP_OFFSETS, "Offsets that groups have committed in the mirror's topics, by mirror and state"),

@@ -105,14 +105,16 @@ async fn look(job: &PartitionJob, context: &SettleContext) -> Result<Cutter, Han
     let ends = ends(job, context, agreed, follower_start).await?;
     let (end, leader_end, mut sequence) = (ends.follower, ends.leader, ends.sequence);
     let Reached { mut at, mut begins_segment } = ends.reached;
+    // In this order: what is below the high watermark and not stable then is of a transaction that is open, and not of one that came since.
+    let high_watermark = offset(leader, job.partition, Position::HighWatermark).await?;
     let stable_end = offset(leader, job.partition, Position::LastStable).await?;
     let (mut map, direction) = {
         let mut progress = job.status.lock();
         (progress.leader_log_start_offset, progress.follower_log_start_offset) = (leader_start, follower_start);
-        progress.goal.get_or_insert(stable_end);
+        progress.goal.get_or_insert(high_watermark);
         (progress.map.clone(), progress.direction)
     };
-    job.status.leader_has(leader_start, stable_end);
+    job.status.leader_has(leader_start, stable_end, high_watermark);
 
     let found = Found {
         agreed,

@@ -27,7 +27,7 @@ use crate::own_topics::{dead_letter_topic, state_topic};
 use crate::partition::{Direction, OffsetMap, Phase, Side, Skipped, producer_id};
 use crate::state::{State, StateError};
 use crate::topics::{self, Action, Cluster, Drift, TopicPlan};
-use crate::{connect_options, shards};
+use crate::{connect_options, shards, transactions};
 
 /// How long a cluster may take to answer a question, retries included: somebody sits and waits for the answer.
 pub const PATIENCE: Duration = Duration::from_secs(15);
@@ -93,6 +93,10 @@ pub struct TopicForecast {
     pub records: u64,
     /// About how many bytes these records have as the leader stores them, by a look at a few batches; 0 if nothing is known.
     pub bytes: u64,
+    /// How many more offsets the leader has that wait for open transactions, all partitions together.
+    pub unstable: u64,
+    /// What an operator should know of the topic before the mirror is started: sentences.
+    pub warnings: Vec<String>,
 }
 
 /// Whether a topic's offsets can be kept.
@@ -354,6 +358,8 @@ fn partitions(plans: &[TopicPlan], cluster: &Cluster, name: impl Fn(&TopicPlan) 
 struct Logs {
     /// Log start offsets.
     starts: Answers<TopicPartition, i64>,
+    /// High watermarks, from before the last stable offsets.
+    high_watermarks: Answers<TopicPartition, i64>,
     /// Last stable offsets.
     stable: Answers<TopicPartition, i64>,
     /// Log end offsets.
@@ -362,12 +368,14 @@ struct Logs {
 
 impl Logs {
     async fn ask(client: &Client, partitions: &[TopicPartition]) -> Self {
-        let (starts, stable, ends) = tokio::join!(
-            client.list_offsets(partitions, Position::LogStart),
-            client.list_offsets(partitions, Position::LastStable),
-            client.log_ends(partitions)
-        );
-        Self { starts, stable, ends }
+        // In this order: what is below the high watermark and not stable then is of a transaction that is open, and not of one that came since.
+        let stable = async {
+            let high_watermarks = client.list_offsets(partitions, Position::HighWatermark).await;
+            (high_watermarks, client.list_offsets(partitions, Position::LastStable).await)
+        };
+        let (starts, (high_watermarks, stable), ends) =
+            tokio::join!(client.list_offsets(partitions, Position::LogStart), stable, client.log_ends(partitions));
+        Self { starts, high_watermarks, stable, ends }
     }
 
     /// The log of a partition; `None` is one that is not there.
@@ -379,7 +387,9 @@ impl Logs {
         else {
             return Ok(None);
         };
-        Ok(Some(Log { start: *start.as_ref()?, stable: *stable.as_ref()?, end: *end.as_ref()? }))
+        let stable = *stable.as_ref()?;
+        let high_watermark = self.high_watermarks.get(partition).map_or(Ok(stable), |answer| answer.as_ref().copied())?;
+        Ok(Some(Log { start: *start.as_ref()?, stable, high_watermark, end: *end.as_ref()? }))
     }
 }
 
@@ -390,6 +400,8 @@ struct Log {
     start: i64,
     /// The last stable offset.
     stable: i64,
+    /// The high watermark, from a moment before.
+    high_watermark: i64,
     /// The log end offset.
     end: i64,
 }
@@ -426,6 +438,8 @@ impl Pair<'_> {
             holes: Vec::new(),
             records: 0,
             bytes: 0,
+            unstable: 0,
+            warnings: Vec::new(),
             plan,
         };
         if forecast.errors.is_empty() {
@@ -446,6 +460,7 @@ impl Pair<'_> {
             ));
         }
         let mut looks = Vec::new();
+        let mut unstable = BTreeMap::new();
         let (mut unpadded, mut others) = (0, 0);
         for partition in 0..forecast.plan.partitions {
             let logs = (self.leader.1.of(&self.leader.0.partition(partition)), self.follower.1.of(&self.follower.0.partition(partition)));
@@ -469,7 +484,11 @@ impl Pair<'_> {
                 unpadded += (leader.start - follower.end).max(0) as u64;
             }
             forecast.records += (leader.stable - copied.max(leader.start)).max(0) as u64;
+            if leader.high_watermark > leader.stable {
+                unstable.insert(self.leader.0.partition(partition), leader);
+            }
         }
+        self.unstable(forecast, &unstable).await;
         self.padding(forecast, unpadded);
         if self.translates() {
             let on = self.follower.0.cluster();
@@ -498,6 +517,24 @@ impl Pair<'_> {
                 "{reason}: offsets that hold no record become markers, which no consumer sees; but offsetsForTimes counts them, with the time at which \
                  they are written"
             ));
+        }
+    }
+
+    /// Adds to a forecast what waits for open transactions, in these partitions of the leader, and warns of those that are open for long.
+    async fn unstable(&self, forecast: &mut TopicForecast, partitions: &BTreeMap<TopicPartition, Log>) {
+        if partitions.is_empty() {
+            return;
+        }
+        forecast.unstable = partitions.values().map(|log| (log.high_watermark - log.stable) as u64).sum();
+        forecast.why.push(format!("{} more offsets wait for transactions that are open just now", forecast.unstable));
+        let now = jiff::Timestamp::now().as_millisecond();
+        let names: Vec<_> = partitions.keys().cloned().collect();
+        for (partition, whose) in transactions::whose(&self.leader.0.client, &names).await {
+            let Some(log) = partitions.get(&partition) else { continue };
+            if whose.as_ref().map_or(true, |transaction| transaction.is_long(now)) {
+                let told = transactions::told(log.stable, log.high_watermark, Some(&whose), now);
+                forecast.warnings.push(format!("{partition} on {}: {told}", self.leader.0.cluster()));
+            }
         }
     }
 

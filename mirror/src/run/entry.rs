@@ -25,8 +25,8 @@ pub(super) struct PartitionEntry {
     pub(super) term_start: i64,
     /// The topic's id on each cluster, by the cluster's name.
     pub(super) topic_ids: BTreeMap<String, String>,
-    /// The name of the cluster that leads the topic.
-    pub(super) leader: Arc<str>,
+    /// The topic on the cluster that leads.
+    pub(super) leader: Side,
     /// The topic on the cluster that follows.
     pub(super) follower: Side,
     /// Whether both logs are to be compared from their beginning: `--accept` names the partition.
@@ -65,11 +65,11 @@ impl PartitionEntry {
             mode: if progress.map.translates() { Offsets::Translate } else { Offsets::Preserve }.name().to_owned(),
             phase: progress.phase,
             reason: progress.reason.clone(),
-            leader: self.leader.to_string(),
+            leader: self.leader.cluster().to_string(),
             term: self.term,
             term_start: self.term_start,
             topic_ids: self.topic_ids.clone(),
-            agreed: progress.agreed.max(kept.map_or(0, |kept| kept.agreed(&self.leader, &progress.map, progress.direction))),
+            agreed: progress.agreed.max(kept.map_or(0, |kept| kept.agreed(self.leader.cluster(), &progress.map, progress.direction))),
             skipped: progress.skipped.clone(),
         }
     }

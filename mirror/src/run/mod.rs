@@ -44,7 +44,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use self::decisions::{AfterHandback, FAILED, Failures, PASS, PassChange, TICK, after_handback, pass_change, until_next_pass};
+use self::decisions::{AfterHandback, End, FAILED, Failures, PASS, PassChange, TICK, after_handback, pass_change, until_next_pass};
 use self::entry::{PartitionEntry, Resting};
 use self::lanes::{LaneKey, Lanes};
 use self::looks::Looks;
@@ -65,6 +65,7 @@ use crate::shards::{Change, HANDED_OVER, Handover, Member, Owned};
 use crate::state::{State, StateError};
 use crate::topics::pass::{LogStart, Pass, TopicPassResult, is_accepted, sides};
 use crate::topics::{Action, Cluster, TopicPlan};
+use crate::transactions::{self, Whose};
 
 /// How long the last save may take when the run ends; without it the next start compares more.
 const LAST_SAVE: Duration = Duration::from_secs(10);
@@ -105,6 +106,7 @@ pub struct Run {
     entries: HashMap<TopicPartition, PartitionEntry>,
     looks: Looks,
     lanes: Lanes,
+    transactions: Transactions,
     /// Refused records that are being left out, each with its partition.
     refusals: JoinSet<(PartitionJob, Result<(), String>)>,
     saving: Saving,
@@ -146,6 +148,22 @@ struct TopicPasses {
 struct GroupPasses {
     running: JoinSet<GroupPassResult>,
     next: Instant,
+}
+
+/// What is asked about transactions that hold up partitions.
+struct Transactions {
+    /// Of each partition whose the transaction is that holds it up; one question of each cluster at a time.
+    running: JoinSet<Vec<(HeldUp, Whose)>>,
+    /// The partitions that had offsets that waited for a transaction at the last look.
+    were_unstable: HashSet<TopicPartition>,
+}
+
+/// A partition that an open transaction holds up.
+struct HeldUp {
+    partition: TopicPartition,
+    status: Arc<Status>,
+    /// The leader's last stable offset.
+    from: i64,
 }
 
 /// Saves of what is known of partitions, one at a time.
@@ -207,6 +225,7 @@ impl Run {
             entries: HashMap::new(),
             looks: Looks::new(),
             lanes: Lanes::new(limits),
+            transactions: Transactions { running: JoinSet::new(), were_unstable: HashSet::new() },
             refusals: JoinSet::new(),
             saving: Saving { running: JoinSet::new(), next: now + PASS },
         })
@@ -231,6 +250,7 @@ impl Run {
                     self.left_out(job, result, Instant::now());
                 }
                 Some(passed) = self.passes.running.join_next() => self.passed(passed.expect("a pass does not panic"), Instant::now()),
+                Some(known) = self.transactions.running.join_next() => self.held_up(known.expect("a question does not panic")),
                 Some(saved) = self.saving.running.join_next() => self.saved(&saved.expect("a save does not panic")),
                 () = sleep_until(self.passes.next), if self.passes.running.is_empty() => self.pass(),
                 Some(passed) = self.groups.running.join_next() => {
@@ -433,7 +453,7 @@ impl Run {
             mirror: self.mirror.name.clone(),
             topic: plan.topic.clone(),
             partition: partition.partition,
-            leader,
+            leader: leader.clone(),
             follower: follower.clone(),
             term: plan.term,
             compacted: plan.compacted,
@@ -451,7 +471,7 @@ impl Run {
             term: plan.term,
             term_start,
             topic_ids: plan.topic_ids.clone(),
-            leader: plan.leader.clone(),
+            leader,
             follower,
             from_start: is_accepted(&self.options.accept, partition),
             failures: Failures::NONE,
@@ -579,10 +599,46 @@ impl Run {
             self.saving.running.spawn(save(&self.entries, &self.state, Shard::may_write));
         }
         self.get_ready(now);
+        self.ask_whose(now);
         let rows = self.entries.iter().map(|(partition, entry)| (partition, entry.status.lock().clone()));
-        events::partitions(&self.mirror.name, rows);
+        events::partitions(&self.mirror.name, rows, &mut self.transactions.were_unstable);
         if let Some(member) = &self.shards.member {
             events::lease(&self.mirror.name, member.lease.left());
+        }
+    }
+
+    /// Asks the leaders of partitions that a transaction holds up whose it is, all of them at once.
+    fn ask_whose(&mut self, now: Instant) {
+        if !self.transactions.running.is_empty() {
+            return;
+        }
+        let mut asked: BTreeMap<Arc<str>, (Client, HashMap<TopicPartition, HeldUp>)> = BTreeMap::new();
+        for (partition, entry) in &self.entries {
+            let progress = entry.status.lock();
+            let Some(unstable) = progress.unstable.as_ref().filter(|_| decisions::asks_whose(&progress, now.into_std())) else { continue };
+            let (_, partitions) =
+                asked.entry(entry.leader.cluster().clone()).or_insert_with(|| (entry.leader.client.clone(), HashMap::new()));
+            let held_up = HeldUp { partition: partition.clone(), status: entry.status.clone(), from: unstable.from };
+            partitions.insert(entry.leader.partition(partition.partition), held_up);
+        }
+        for (client, mut partitions) in asked.into_values() {
+            self.transactions.running.spawn(async move {
+                let names: Vec<_> = partitions.keys().cloned().collect();
+                let known = transactions::whose(&client, &names).await;
+                known.into_iter().filter_map(|(partition, whose)| Some((partitions.remove(&partition)?, whose))).collect()
+            });
+        }
+    }
+
+    /// Takes in and tells whose transactions hold up partitions.
+    fn held_up(&self, known: Vec<(HeldUp, Whose)>) {
+        let timestamp = jiff::Timestamp::now().as_millisecond();
+        for (HeldUp { partition, status, from }, whose) in known {
+            let mut progress = status.lock();
+            // It may be over by now.
+            let Some(unstable) = progress.unstable.as_mut().filter(|unstable| unstable.from == from) else { continue };
+            unstable.whose = Some(whose);
+            events::held_up(&self.mirror.name, &partition, &unstable.told(timestamp));
         }
     }
 
@@ -674,7 +730,8 @@ impl Run {
     }
 
     fn is_done(&self) -> bool {
-        self.passes.complete && self.entries.values().all(|entry| decisions::is_at_its_end(&entry.status.lock()))
+        let now = Instant::now().into_std();
+        self.passes.complete && self.entries.values().all(|entry| decisions::end(&entry.status.lock(), now) != End::Before)
     }
 
     async fn end(mut self) -> Outcome {
@@ -682,6 +739,7 @@ impl Run {
         self.passes.running.shutdown().await;
         self.refusals.shutdown().await;
         self.groups.running.shutdown().await;
+        self.transactions.running.shutdown().await;
         self.lanes.end().await;
         let last = save(&self.entries, &self.state, Shard::may_write);
         let saved = tokio::time::timeout(LAST_SAVE, async {
@@ -699,11 +757,15 @@ impl Run {
             member.leave().await;
         }
         let mut outcome = Outcome::default();
+        let (now, timestamp) = (Instant::now().into_std(), jiff::Timestamp::now().as_millisecond());
         for (partition, entry) in &self.entries {
             let progress = entry.status.lock();
-            match &progress.reason {
-                Some(reason) if progress.phase != Phase::Copying && progress.phase != Phase::Waiting => {
+            match (&progress.reason, &progress.unstable) {
+                (Some(reason), _) if progress.phase != Phase::Copying && progress.phase != Phase::Waiting => {
                     outcome.left.push((partition.clone(), reason.clone()));
+                }
+                (_, Some(unstable)) if self.options.once && decisions::end(&progress, now) == End::HeldUp => {
+                    outcome.left.push((partition.clone(), unstable.told(timestamp)));
                 }
                 _ => outcome.copied += 1,
             }
