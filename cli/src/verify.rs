@@ -434,8 +434,8 @@ impl Work {
         let leader = LogReader::new(leader.client.clone(), leader.partition(row.partition), from..to, ANSWER).counted(read.clone());
         let follower = FollowerReader::new(&follower, row.partition, from..to, ANSWER, self.view.clone());
         let compared = compare_keys(leader, follower, &allowed, &mut keys).await?;
-        let Compared { equal, compacted, skipped, difference } = compared;
-        (row.equal, row.compacted, row.skipped) = (equal, compacted, skipped);
+        let Compared { equal, compacted, difference } = compared;
+        (row.equal, row.compacted, row.skipped) = (equal, compacted, self.skipped.within(&(from..to)));
         if let Some(difference) = difference {
             return Ok(Verdict::Different { offset: difference.offset, what: difference.what });
         }
@@ -469,7 +469,7 @@ async fn later(leader: &Side, partition: i32, from: i64, keys: &mut Keys) -> Res
     let asked = leader.partition(partition);
     let mut ends = leader.client.list_offsets(std::slice::from_ref(&asked), Position::LastStable).await;
     let end = ends.remove(&asked).expect("what was asked for is answered")?;
-    let mut reader = LogReader::new(leader.client.clone(), leader.partition(partition), from..end, ANSWER);
+    let mut reader = LogReader::new(leader.client.clone(), leader.partition(partition), from..end, ANSWER).compacted(true);
     while keys.is_waiting()
         && let Some(record) = reader.next().await?
     {

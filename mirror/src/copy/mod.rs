@@ -21,3 +21,5 @@ pub(crate) mod limits;
 pub(crate) mod on_error;
 pub(crate) mod replicate;
 pub(crate) mod settle;
+
+pub(crate) use decisions::TAIL;

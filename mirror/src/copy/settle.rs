@@ -159,7 +159,7 @@ async fn look(job: &PartitionJob, context: &SettleContext) -> Result<Cutter, Han
 
     // What the follower had before the mirror wrote there does not count.
     let both_have = map.leader(direction, follower_start).unwrap_or(0);
-    let compared = decisions::to_compare(&found, first, both_have, at, job.compacted);
+    let compared = decisions::to_compare(&found, first, both_have, at);
     if !compared.is_empty() {
         let max_bytes = if compared.end - compared.start > decisions::TAIL { COMPARED } else { TAIL_BYTES };
         same_records(job, compared, max_bytes, View { map, direction, term: job.term }).await?;

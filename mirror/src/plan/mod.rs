@@ -22,9 +22,10 @@ use serde::Serialize;
 pub use self::groups::GroupForecast;
 pub use self::rights::Missing;
 use self::rights::{Needs, Rights};
+use crate::copy::TAIL;
 use crate::log::{Allowed, FollowerReader, Sample, View, Written, compare, sample, written};
 use crate::own_topics::{dead_letter_topic, state_topic};
-use crate::partition::{Direction, OffsetMap, Phase, Side, Skipped, producer_id};
+use crate::partition::{Direction, OffsetMap, Phase, Progress, Side, Skipped, producer_id};
 use crate::state::{State, StateError};
 use crate::topics::{self, Action, Cluster, Drift, TopicPlan};
 use crate::{connect_options, shards, transactions};
@@ -418,6 +419,8 @@ struct Pair<'p> {
 enum Look {
     /// The follower has the offsets from `from` up to `to`, and nothing was kept of who wrote them: are they the leader's records?
     Foreign { partition: i32, from: i64, to: i64 },
+    /// Both logs were equal at the leader's offsets from `from` up to `to`, the last ones that were agreed on: are they still?
+    Agreed { partition: i32, from: i64, to: i64 },
     /// The follower has the offsets from 0 up to `to`, all before the leader's log start: are they padding?
     Unknown { partition: i32, to: i64 },
     /// The leader's batches from the offset `at` on: what are they like?
@@ -538,9 +541,14 @@ impl Pair<'_> {
         }
     }
 
+    /// What the mirror's state has of a partition.
+    fn progress(&self, plan: &TopicPlan, partition: i32) -> Progress {
+        self.state.map_or_else(Progress::default, |state| plan.kept(self.mirror, state, partition))
+    }
+
     /// The offset of the leader up to which a partition is copied, as the mirror's state has it.
     fn agreed(&self, plan: &TopicPlan, partition: i32) -> i64 {
-        self.state.map_or(0, |state| plan.kept(self.mirror, state, partition).agreed)
+        self.progress(plan, partition).agreed
     }
 
     /// What follows from where a partition's logs begin and end, and from what was kept of it: the looks that have to be taken. `Err` is what is in
@@ -571,7 +579,25 @@ impl Pair<'_> {
                 follower.end, leader.end
             ));
         }
+        if !self.translates() && follower.end < copied && self.mirror.on_error == OnError::Fail {
+            return Err(format!(
+                "{here} on {on_follower} ends at offset {}, and the leader's records before {copied} were copied once: it lost records (an unclean leader \
+                 election, or the topic was emptied). To copy them again from the leader, start the mirror with --accept {name}",
+                follower.end
+            ));
+        }
         let mut looks = Vec::new();
+        if copied > 0 {
+            let (first, follower_start) = {
+                let progress = self.progress(&forecast.plan, partition);
+                (progress.first(), progress.map.leader(progress.direction, follower.start).unwrap_or(0))
+            };
+            let to = if self.translates() { copied } else { copied.min(follower.end) };
+            let from = (to - TAIL).max(first).max(leader.start).max(follower_start);
+            if from < to {
+                looks.push(Look::Agreed { partition, from, to });
+            }
+        }
         if leader.stable > leader.start {
             looks.push(Look::Sample { partition, at: leader.start.max(leader.stable - SAMPLED_OFFSETS) });
         }
@@ -634,13 +660,8 @@ impl Pair<'_> {
     async fn looks(&self, forecast: &mut TopicForecast, looks: Vec<Look>) -> Sample {
         let (samples, others): (Vec<_>, Vec<_>) = looks.into_iter().partition(|look| matches!(look, Look::Sample { .. }));
         let looks = others.into_iter().chain(samples.into_iter().take(SAMPLED_PARTITIONS));
-        let (compacted, term) = (forecast.plan.compacted, forecast.plan.term);
-        let mut found = stream::iter(looks)
-            .map(|look| {
-                let topic = forecast.plan.topic.clone();
-                async move { self.look(look, &topic, term, compacted).await }
-            })
-            .buffer_unordered(LOOKS);
+        let plan = &forecast.plan;
+        let mut found = stream::iter(looks).map(|look| self.look(look, plan)).buffer_unordered(LOOKS);
         let mut sum = Sample::default();
         let (mut errors, mut same) = (BTreeSet::new(), 0);
         while let Some(found) = found.next().await {
@@ -653,7 +674,7 @@ impl Pair<'_> {
                 Ok(Found::Same) => same += 1,
                 Ok(Found::InTheWay(error)) => drop(errors.insert(error)),
                 // What was deleted meanwhile, or may not be read: the missing right is told by itself.
-                Ok(Found::Padding)
+                Ok(Found::Expected)
                 | Err(ReadError::Kafka { error: ResponseError::OffsetOutOfRange | ResponseError::TopicAuthorizationFailed, .. }) => {}
                 Err(error) => drop(errors.insert(error.to_string())),
             }
@@ -674,8 +695,9 @@ impl Pair<'_> {
     ///
     /// # Errors
     /// [`ReadError`] of one of the logs.
-    async fn look(&self, look: Look, topic: &str, term: i32, compacted: bool) -> Result<Found, ReadError> {
+    async fn look(&self, look: Look, plan: &TopicPlan) -> Result<Found, ReadError> {
         let (leader, follower) = (&self.leader.0, &self.follower.0);
+        let compacted = plan.is_compacted_somewhere();
         let in_the_way = |partition, what: String| {
             Ok(Found::InTheWay(format!(
                 "{} on {} has data that the mirror did not write: {what}; delete the topic there, give it another name with [mirrors.rename], or set \
@@ -687,10 +709,10 @@ impl Pair<'_> {
         match look {
             Look::Sample { partition, at } => Ok(Found::Sample(sample(leader, partition, at, SAMPLED_BYTES).await?)),
             Look::Unknown { partition, to } => {
-                let ours = producer_id(&self.mirror.name, topic, partition, term);
+                let ours = producer_id(&self.mirror.name, &plan.topic, partition, plan.term);
                 match written(follower, partition, 0..to.min(COMPARED), ours).await? {
-                    Written::Filler => Ok(Found::Padding),
-                    Written::Mirror if self.mirror.on_error != OnError::Fail => Ok(Found::Padding),
+                    Written::Filler => Ok(Found::Expected),
+                    Written::Mirror if self.mirror.on_error != OnError::Fail => Ok(Found::Expected),
                     Written::Mirror => Ok(Found::InTheWay(format!(
                         "{} on {} has deleted records from offset {to} on before they were copied; with on_error = \"skip\" or \"dead-letter\" the \
                          mirror goes on behind them",
@@ -701,6 +723,27 @@ impl Pair<'_> {
                         in_the_way(partition, "it lies before the leader's log start, where the mirror would have to fill it up".to_owned())
                     }
                 }
+            }
+            Look::Agreed { partition, from, to } => {
+                let name = TopicPartition::new(plan.topic.clone(), partition);
+                let Progress { map, direction, .. } = self.progress(plan, partition);
+                let skipped = self.state.and_then(|state| state.partition(&name)).map(|kept| kept.skipped).unwrap_or_default();
+                let view = View { map, direction, term: plan.term };
+                let theirs = FollowerReader::new(follower, partition, from..to, COMPARED_BYTES, view);
+                let ours = LogReader::new(leader.client.clone(), leader.partition(partition), from..to, COMPARED_BYTES);
+                let compared = compare(ours, theirs, &Allowed { missing: compacted, skipped }).await?;
+                let Some(difference) = compared.difference else { return Ok(Found::Expected) };
+                Ok(Found::InTheWay(format!(
+                    "{} on {} and {} on {} were the same and differ at offset {} of the leader: {}; one of them lost records and got others (an unclean \
+                     leader election), or somebody else wrote to the follower. Find out which; delete the follower's topic, or its records from there on, \
+                     and start the mirror with --accept {name}",
+                    leader.partition(partition),
+                    leader.cluster(),
+                    follower.partition(partition),
+                    follower.cluster(),
+                    difference.offset,
+                    difference.what
+                )))
             }
             Look::Foreign { partition, from, to } => {
                 let ends = [from..to.min(from + COMPARED), from.max(to - COMPARED)..to];
@@ -726,8 +769,8 @@ enum Found {
     Sample(Sample),
     /// The follower has the leader's records, as far as it was looked at.
     Same,
-    /// The follower has nothing but padding of this mirror's.
-    Padding,
+    /// The follower has what it should have: nothing but padding of this mirror's, or what was agreed on.
+    Expected,
     /// Why the partition cannot be copied.
     InTheWay(String),
 }

@@ -456,7 +456,7 @@ impl Run {
             leader: leader.clone(),
             follower: follower.clone(),
             term: plan.term,
-            compacted: plan.compacted,
+            compacted: plan.is_compacted_somewhere(),
             max_message_bytes: plan.max_message_bytes,
             status: status.clone(),
             shard: shard.clone(),
