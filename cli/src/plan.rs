@@ -4,7 +4,6 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::process::ExitCode;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
@@ -14,15 +13,15 @@ use kferry_mirror::plan::{Holes, MirrorPlan, Mode, PATIENCE, TopicForecast};
 use kferry_mirror::topics::{Action, Drift, Overridden};
 use kferry_wire::client::{Client, Topics};
 use kferry_wire::connection::ConnectOptions;
+use kferry_wire::exit::{self, Exit};
 use serde::Serialize;
 
 use crate::check::{count, print_json, printable, table, to_stderr, to_stdout};
 use crate::mirrors::{Chosen, Severity, labelled};
 
 /// What the [[mirrors]] would create, change and copy, and what is in their way. Writes nothing
-///
-/// Exit code: 0 it can be done, 1 something is in the way, 2 the file is invalid.
 #[derive(clap::Args)]
+#[command(after_help = exit::help(&["kferry plan"]))]
 pub(crate) struct Args {
     #[command(flatten)]
     chosen: Chosen,
@@ -46,10 +45,10 @@ struct Clash {
     message: String,
 }
 
-pub(crate) fn run(args: &Args) -> ExitCode {
+pub(crate) fn run(args: &Args) -> Exit {
     let (config, chosen) = match args.chosen.read() {
         Ok(read) => read,
-        Err(code) => return code,
+        Err(refused) => return refused,
     };
     let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
     let (mirrors, (collisions, warnings)) = runtime.block_on(async {
@@ -65,7 +64,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     } else {
         print(&report);
     }
-    ExitCode::from(u8::from(!ok))
+    Exit::done(ok)
 }
 
 /// What collides of the topics that there are, where a chosen mirror has to do with it; and which clusters could not be asked.

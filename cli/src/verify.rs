@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::IsTerminal;
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,6 +16,7 @@ use kferry_config::Mirror;
 use kferry_mirror::connect_options;
 use kferry_mirror::log::Keys;
 use kferry_mirror::log::{Allowed, Compared, FollowerReader, View, compare_keys};
+use kferry_mirror::named;
 use kferry_mirror::partition::OffsetMap;
 use kferry_mirror::partition::{Side, Skipped};
 use kferry_mirror::plan::PATIENCE;
@@ -25,6 +25,7 @@ use kferry_mirror::topics::{self, Cluster};
 use kferry_mirror::transactions;
 use kferry_wire::admin::partitions::Position;
 use kferry_wire::client::{Answers, Client, ClientError, TopicPartition};
+use kferry_wire::exit::{self, Exit};
 use kferry_wire::log::{LogReader, ReadError};
 use serde::Serialize;
 
@@ -41,9 +42,8 @@ const OVERTAKEN: usize = 5;
 const SHOWN: usize = 50;
 
 /// Compares every record on both sides of the [[mirrors]], up to where the copy is
-///
-/// Exit code: 0 identical up to the follower's end, 1 a difference or nothing could be compared, 2 the file is invalid.
 #[derive(clap::Args)]
+#[command(after_help = exit::help(&["kferry verify"]))]
 pub(crate) struct Args {
     #[command(flatten)]
     chosen: Chosen,
@@ -55,8 +55,11 @@ pub(crate) struct Args {
 /// What `--json` prints.
 #[derive(Serialize)]
 struct Report {
+    /// All is identical, and nothing was left out.
     ok: bool,
     mirrors: Vec<MirrorReport>,
+    /// What was asked for and is not there.
+    errors: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -67,6 +70,9 @@ struct MirrorReport {
     partitions: Vec<Row>,
     /// What could not be compared.
     errors: Vec<String>,
+    /// The topics that it copies, by their names on the source.
+    #[serde(skip)]
+    topics: Vec<Arc<str>>,
 }
 
 /// A partition.
@@ -87,12 +93,12 @@ struct Row {
     lag: i64,
     /// Offsets of the leader behind `leader_end`, which wait for an open transaction and were not compared.
     unstable: i64,
-    /// Whether that transaction is open for long.
+    /// Whether that transaction is open for long, or nobody knows for how long.
     is_held_up: bool,
     equal: u64,
     /// Records that compaction has taken on one side only.
     compacted: u64,
-    /// Records that `on_error` left out.
+    /// Offsets that `on_error` left out: records, and all that a batch spans that nobody can read.
     skipped: u64,
     notes: Vec<String>,
 }
@@ -102,6 +108,8 @@ struct Row {
 enum Verdict {
     /// Up to the follower's end.
     Identical,
+    /// Identical, but `on_error` left records out, or a transaction that is open for long holds them up: `skipped` and `unstable` say how many.
+    Lacking,
     /// The first difference.
     Different { offset: i64, what: String },
     /// There is nothing that both have.
@@ -110,24 +118,32 @@ enum Verdict {
     Failed { reason: String },
 }
 
-impl Row {
-    fn is_good(&self) -> bool {
-        matches!(self.result, Verdict::Identical | Verdict::NothingInCommon)
+impl Verdict {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Identical | Self::NothingInCommon => Exit::Done,
+            Self::Lacking => Exit::Lacking,
+            Self::Different { .. } | Self::Failed { .. } => Exit::NotDone,
+        }
+    }
+
+    fn is_identical(&self) -> bool {
+        matches!(self, Self::Identical | Self::Lacking)
     }
 }
 
 impl MirrorReport {
-    fn is_good(&self) -> bool {
-        self.errors.is_empty()
-            && self.partitions.iter().all(Row::is_good)
-            && self.partitions.iter().any(|row| row.result == Verdict::Identical)
+    fn exit(&self) -> Exit {
+        let compared = self.partitions.iter().any(|row| row.result.is_identical());
+        let rows = self.partitions.iter().map(|row| row.result.exit()).max().unwrap_or(Exit::Done);
+        Exit::done(self.errors.is_empty() && compared).max(rows)
     }
 }
 
-pub(crate) fn run(args: &Args) -> ExitCode {
+pub(crate) fn run(args: &Args) -> Exit {
     let (_, chosen) = match args.chosen.read() {
         Ok(read) => read,
-        Err(code) => return code,
+        Err(refused) => return refused,
     };
     let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
     let mirrors = runtime.block_on(async {
@@ -139,6 +155,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
                 target: mirror.target.name.clone(),
                 partitions: Vec::new(),
                 errors: Vec::new(),
+                topics: Vec::new(),
             };
             if let Err(error) = report.look(mirror, &args.topic).await {
                 report.errors.push(error.to_string());
@@ -148,24 +165,19 @@ pub(crate) fn run(args: &Args) -> ExitCode {
         mirrors
     });
     runtime.shutdown_background();
-    let mut report = Report { ok: false, mirrors };
-    for topic in &args.topic {
-        let is_known = report.mirrors.iter().any(|mirror| {
-            mirror.partitions.iter().any(|row| *row.topic == **topic) || mirror.errors.iter().any(|error| error.contains(topic.as_str()))
-        });
-        if !is_known && let Some(first) = report.mirrors.first_mut() {
-            first.errors.push(format!("topic {topic} is of none of these mirrors, or not on their source"));
-        }
-    }
-    // With --topic some mirrors may have nothing to do.
-    report.ok = report.mirrors.iter().all(|mirror| mirror.is_good() || (!args.topic.is_empty() && mirror.has_nothing()))
-        && report.mirrors.iter().any(MirrorReport::is_good);
+    let is_known = |topic: &str| mirrors.iter().any(|mirror| mirror.topics.iter().any(|known| **known == *topic));
+    let unknown = args.topic.iter().filter(|topic| !is_known(topic));
+    let errors: Vec<_> = unknown.map(|topic| format!("topic {topic} is of none of these mirrors, or not on their source")).collect();
+    // With --topic some mirrors may have nothing to do, but not all.
+    let of_mirrors = mirrors.iter().filter(|mirror| args.topic.is_empty() || !mirror.has_nothing()).map(MirrorReport::exit).max();
+    let exit = of_mirrors.unwrap_or(Exit::NotDone).max(Exit::done(errors.is_empty()));
+    let report = Report { ok: exit == Exit::Done, mirrors, errors };
     if args.chosen.json {
         print_json(&report);
     } else {
         print(&report);
     }
-    ExitCode::from(u8::from(!report.ok))
+    exit
 }
 
 /// A partition whose two logs are to be compared.
@@ -193,7 +205,12 @@ impl MirrorReport {
         let state = State::open(target.clone(), mirror, false).await?;
         let leader = |topic: &str| state.as_ref().and_then(|state| state.leader(topic));
         let mut plans = topics::plan(mirror, &mut on_source, &mut on_target, leader).await?;
+        self.topics = plans.iter().map(|plan| plan.topic.clone()).collect();
         plans.retain(|plan| only.is_empty() || only.iter().any(|topic| **topic == *plan.topic));
+        if only.is_empty() {
+            let unseen = named::unseen_topics(mirror, |name| on_source.topic(name).is_some());
+            self.errors.extend(unseen.map(|(_, sentence)| sentence));
+        }
 
         let mut work = Vec::new();
         for plan in plans {
@@ -360,7 +377,8 @@ async fn compare_one(mut work: Work, read: Arc<AtomicU64>) -> Row {
     for _ in 0..OVERTAKEN {
         match work.compare(&read).await {
             Ok(verdict) => {
-                work.row.result = verdict;
+                let lacks = work.row.skipped > 0 || work.row.is_held_up;
+                work.row.result = if verdict.exit() == Exit::Done && lacks { Verdict::Lacking } else { verdict };
                 return work.row;
             }
             Err(error) if error.is_deleted() => {
@@ -481,12 +499,15 @@ async fn later(leader: &Side, partition: i32, from: i64, keys: &mut Keys) -> Res
 fn print(report: &Report) {
     let out: Vec<_> = report.mirrors.iter().map(text).collect();
     to_stdout(&out.join("\n"));
+    for error in &report.errors {
+        to_stderr(&labelled(Severity::Error, &printable(error)));
+    }
     for mirror in &report.mirrors {
         for row in &mirror.partitions {
             let sentence = match &row.result {
                 Verdict::Different { offset, what } => format!("differ at offset {offset}: {what}"),
                 Verdict::Failed { reason } => format!("could not be compared: {reason}"),
-                Verdict::Identical | Verdict::NothingInCommon => continue,
+                Verdict::Identical | Verdict::Lacking | Verdict::NothingInCommon => continue,
             };
             let sentence = format!("mirror {}: the two logs of {}-{} {sentence}", mirror.mirror, row.topic, row.partition);
             to_stderr(&labelled(Severity::Error, &printable(&sentence)));
@@ -516,8 +537,9 @@ fn text(mirror: &MirrorReport) -> String {
             }
         }
         let result = match &row.result {
-            Verdict::Identical if row.unstable > 0 => "identical before a transaction".to_owned(),
-            Verdict::Identical => "identical".to_owned(),
+            Verdict::Lacking if row.skipped > 0 => "identical but for what was left out".to_owned(),
+            Verdict::Identical | Verdict::Lacking if row.unstable > 0 => "identical before a transaction".to_owned(),
+            Verdict::Identical | Verdict::Lacking => "identical".to_owned(),
             Verdict::Different { offset, .. } => format!("differs at {offset}"),
             Verdict::NothingInCommon => "nothing in common yet".to_owned(),
             Verdict::Failed { .. } => "failed".to_owned(),
@@ -538,7 +560,8 @@ fn text(mirror: &MirrorReport) -> String {
     if !notes.is_empty() {
         let _ = write!(out, "\n{notes}");
     }
-    let good = rows.iter().filter(|row| row.result == Verdict::Identical).count();
+    let good = rows.iter().filter(|row| row.result.is_identical()).count();
+    let skipped: u64 = rows.iter().map(|row| row.skipped).sum();
     let lag: i64 = rows.iter().map(|row| row.lag).sum();
     let equal: u64 = rows.iter().map(|row| row.equal).sum();
     let unstable: i64 = rows.iter().map(|row| row.unstable).sum();
@@ -549,6 +572,9 @@ fn text(mirror: &MirrorReport) -> String {
         HumanCount(equal),
         HumanCount(lag as u64),
     );
+    if skipped > 0 {
+        let _ = write!(out, ", {} left out", count(skipped as usize, "offset"));
+    }
     if unstable > 0 {
         let _ = write!(out, ", {} more behind open transactions", HumanCount(unstable as u64));
     }

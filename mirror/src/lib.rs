@@ -19,6 +19,7 @@
 //! | file | what it is |
 //! |---|---|
 //! | [`dead_letters`] | records that the follower will not take |
+//! | [`named`] | what the file names and is not there |
 //! | [`own_topics`] | topics of the mirror's own |
 //! | [`transactions`] | open transactions on the leader, and what they hold up |
 //! | [`overview`] | partitions and groups of this process, for everybody to see |
@@ -36,6 +37,7 @@ pub mod groups;
 pub mod log;
 pub mod messages;
 pub mod metrics;
+pub mod named;
 pub mod overview;
 pub mod own_topics;
 pub mod partition;

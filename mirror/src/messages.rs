@@ -10,6 +10,7 @@ kferry_wire::messages! {
         INFO DONE = "done";
         ERROR NOT_COPIED = "not copied";
         ERROR OFFSET_LEFT = "its offset is not copied";
+        ERROR NOT_ACCEPTED = "--accept names what is not there";
     }
 
     pub(crate) table {

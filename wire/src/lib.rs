@@ -15,6 +15,7 @@
 //! | [`client`] | a client of one cluster: the right broker for each question, and again when it was the wrong one |
 //! | [`admin`] | what can be asked of a cluster and changed in it |
 //! | [`log`] | a partition as a consumer reads it, and records appended to it |
+//! | [`exit`] | how the programs end: the table of their exit codes |
 //! | [`mod@messages`] | the lines of a program's log: a table that the documents and the code share |
 //!
 //! Bytes from others are read by [`frame`] and `reader` only: bounded, never trusting a length. There are two exceptions, where
@@ -27,6 +28,7 @@ pub mod batch;
 pub mod client;
 pub mod cluster;
 pub mod connection;
+pub mod exit;
 pub mod frame;
 pub mod header;
 pub mod log;

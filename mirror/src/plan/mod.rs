@@ -28,7 +28,7 @@ use crate::own_topics::{dead_letter_topic, state_topic};
 use crate::partition::{Direction, OffsetMap, Phase, Progress, Side, Skipped, producer_id};
 use crate::state::{State, StateError};
 use crate::topics::{self, Action, Cluster, Drift, TopicPlan};
-use crate::{connect_options, shards, transactions};
+use crate::{connect_options, named, shards, transactions};
 
 /// How long a cluster may take to answer a question, retries included: somebody sits and waits for the answer.
 pub const PATIENCE: Duration = Duration::from_secs(15);
@@ -199,16 +199,8 @@ impl MirrorPlan {
 
     async fn groups(&mut self, mirror: &Arc<Mirror>, clients: &[Client; 2], state: Option<&State>) -> Result<(), ClientError> {
         self.groups = groups::forecast(mirror, clients, self.topics.iter().map(|topic| &topic.plan), state).await?;
-        let unseen = mirror.groups.names().filter(|name| self.groups.iter().all(|group| *group.group != **name));
-        let unseen: Vec<_> = unseen.collect();
-        if !unseen.is_empty() {
-            self.warnings.push(format!(
-                "groups {}: they have committed nothing in the mirror's topics on {}, or the principal may not see them there; correct `groups`, or grant \
-                 Describe",
-                unseen.join(", "),
-                self.source
-            ));
-        }
+        let groups: BTreeSet<&str> = self.groups.iter().map(|group| &*group.group).collect();
+        self.errors.extend(named::unseen_groups(mirror, |name| groups.contains(name)).map(|(_, sentence)| sentence));
         self.missing_rights.append(&mut groups::missing_rights(mirror, clients, &self.groups, state).await?);
         Ok(())
     }
@@ -251,14 +243,7 @@ impl MirrorPlan {
 
     /// Topics that the file names and the source does not show.
     fn unseen(&mut self, mirror: &Mirror, source: &Cluster) {
-        let unseen: Vec<_> = mirror.topics.names().filter(|name| source.topic(name).is_none()).collect();
-        if !unseen.is_empty() {
-            let names = unseen.join(", ");
-            self.warnings.push(format!(
-                "{names}: not on {}, or the principal may not see it there; correct `topics`, or grant Describe",
-                self.source
-            ));
-        }
+        self.errors.extend(named::unseen_topics(mirror, |name| source.topic(name).is_some()).map(|(_, sentence)| sentence));
         if self.topics.is_empty() {
             self.errors.push(format!(
                 "no topic of {} is meant: correct `topics` and `topics_regex`, or grant Describe on the topics there to the mirror's principal",

@@ -279,7 +279,7 @@ mod tests {
             unstable: Some(unstable.clone()),
             ..Progress::default()
         };
-        let (short, long) = (now + NO_LONGER - TICK, now + NO_LONGER);
+        let (short, long) = (now + Duration::from_secs(89), now + NO_LONGER);
         assert_eq!([end(&progress, short), end(&progress, long)], [End::Before, End::HeldUp]);
         // What is before it is copied first; and it began behind the end.
         assert_eq!(end(&Progress { agreed: 9, ..progress.clone() }, long), End::Before);

@@ -31,7 +31,7 @@ mod lanes;
 mod looks;
 mod saving;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -58,6 +58,7 @@ use crate::copy::replicate::ReadyPartition;
 use crate::copy::settle::SettleContext;
 use crate::groups::{self, CopiedTopic, GroupPassResult, Work};
 use crate::messages;
+use crate::named;
 use crate::overview::Overview;
 use crate::own_topics::state_topic;
 use crate::partition::{Handback, Phase, Progress, Refusal, Shard, Status};
@@ -84,10 +85,14 @@ pub struct Options {
 /// How a run has ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Outcome {
+    /// The names of `--accept` that are none of the mirror's topics and partitions.
+    pub not_accepted: BTreeSet<String>,
     /// How many partitions were being copied, or had reached their leader's end.
     pub copied: usize,
     /// The partitions that were not copied, and for each why; partition -1 is a topic as a whole.
     pub left: Vec<(TopicPartition, String)>,
+    /// How many offsets of the leaders `on_error` left out, in this run or before, that the leaders still have.
+    pub left_out: u64,
     /// The offsets of groups that were not written, and for each why.
     pub groups_left: Vec<(String, String)>,
 }
@@ -381,7 +386,8 @@ impl Run {
             self.passes.complete = passed.complete;
             self.passes.plans = Some(passed.plans.into());
             self.passes.forgotten.extend(passed.forgotten);
-            let refused: BTreeMap<_, _> = passed.refused.into_iter().collect();
+            let refused: BTreeMap<Arc<str>, _> = passed.refused.into_iter().collect();
+            let refused = self.unseen().map(|(topic, why)| (topic.into(), why)).chain(refused).collect::<BTreeMap<_, _>>();
             for (topic, reason) in &refused {
                 // It is said once, and tried again with each pass.
                 if self.passes.refused.get(topic) != Some(reason) {
@@ -393,6 +399,12 @@ impl Run {
             self.drop_deleted();
         }
         self.passes.next = now + until_next_pass(self.passes.failures, self.passes.complete);
+    }
+
+    /// The topics that the file names and the last pass has not seen, and what to do.
+    fn unseen(&self) -> impl Iterator<Item = (&str, String)> {
+        let plans = self.passes.plans.as_deref().unwrap_or_default();
+        named::unseen_topics(&self.mirror, |name| plans.iter().any(|plan| *plan.topic == *name))
     }
 
     fn take_in_all(&mut self, now: Instant) {
@@ -707,7 +719,14 @@ impl Run {
         while let Some(passed) = self.groups.running.join_next().await {
             self.groups_passed(passed.expect("a pass over the groups does not panic"));
         }
-        self.overview.groups.report().left()
+        let report = self.overview.groups.report();
+        let mut left = report.left();
+        // After an error nobody knows.
+        if report.error.is_none() {
+            let has_committed = |name: &str| report.offsets.iter().any(|offset| *offset.group == *name);
+            left.extend(named::unseen_groups(&self.mirror, has_committed).map(|(name, why)| (format!("group {name}"), why)));
+        }
+        left
     }
 
     fn get_ready(&mut self, now: Instant) {
@@ -760,6 +779,7 @@ impl Run {
         let (now, timestamp) = (Instant::now().into_std(), jiff::Timestamp::now().as_millisecond());
         for (partition, entry) in &self.entries {
             let progress = entry.status.lock();
+            outcome.left_out += progress.skipped.within(&(progress.leader_log_start_offset..progress.agreed));
             match (&progress.reason, &progress.unstable) {
                 (Some(reason), _) if progress.phase != Phase::Copying && progress.phase != Phase::Waiting => {
                     outcome.left.push((partition.clone(), reason.clone()));
@@ -770,6 +790,11 @@ impl Run {
                 _ => outcome.copied += 1,
             }
         }
+        let is_there = |accept: &&String| {
+            let accept = std::slice::from_ref(*accept);
+            self.entries.keys().any(|partition| is_accepted(accept, partition))
+        };
+        outcome.not_accepted = self.options.accept.iter().filter(|accept| !is_there(accept)).cloned().collect();
         outcome.left.extend(self.passes.refused.iter().map(|(topic, reason)| (TopicPartition::new(topic.clone(), -1), reason.clone())));
         outcome.left.sort_by(|one, other| one.0.cmp(&other.0));
         outcome
