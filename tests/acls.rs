@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use harness::kafka::{ALICE, Acl, BOB, Cluster, Listener, Operation, Record, Resource};
 use harness::kferry::{Done, File, mirror};
 use harness::mirror::Mirror;
+use harness::ports;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
@@ -334,8 +335,18 @@ fn a_right_of_kferry_is_missing(source: &Cluster, target: &Cluster) -> Result<()
 }
 
 fn clusters_without_an_authorizer(secured: &Cluster, open: &Cluster) -> Result<()> {
+    open.create_topic("orders", 1, &[])?;
     let from_open = File::new(open, secured, None, &mirror("m", "topics = ['orders']"))?;
     from_open.kferry(&["acls"])?.ends_with(0)?.says("source's brokers have no authorizer.class.name: there are no ACLs")?;
+    // The target is asked all the same, and what the file names.
+    let text = fs::read_to_string(&from_open.0)?;
+    let (source, target) = text.split_once("[clusters.target]").context("the target")?;
+    let nobody = format!("127.0.0.1:{}", ports::take(1)?.start);
+    let target = target.replace(&secured.bootstrap_servers(Listener::Plaintext)?, &nobody);
+    fs::write(&from_open.0, format!("{source}[clusters.target]{target}"))?;
+    from_open.kferry(&["acls", "--json"])?.ends_with(1)?.says("cannot connect")?;
+    let misspelt = File::new(open, secured, None, &mirror("m", "topics = ['oders']"))?;
+    misspelt.kferry(&["acls"])?.ends_with(1)?.says("topic oders is not on source")?;
     let to_open = File::new(secured, open, None, &mirror("m", "topics = ['orders']"))?;
     to_open.kferry(&["acls"])?.ends_with(1)?.says("cluster target: DescribeAcls of the cluster: SECURITY_DISABLED")?;
     Ok(())

@@ -111,7 +111,7 @@ fn every_operation(cluster: &Cluster) -> Result<()> {
         let client = client(cluster, Listener::Plaintext, None)?;
         topics_and_settings(cluster, &client).await.context("topics")?;
         logs(cluster, &client).await.context("logs")?;
-        transactions(&client).await.context("transactions")?;
+        transactions(cluster, &client).await.context("transactions")?;
         groups(cluster, &client).await.context("groups")?;
         users_and_quotas(cluster, &client).await.context("users and quotas")?;
         rights(cluster, &client).await.context("rights")
@@ -272,7 +272,7 @@ async fn logs(cluster: &Cluster, client: &Client) -> Result<()> {
     Ok(())
 }
 
-async fn transactions(client: &Client) -> Result<()> {
+async fn transactions(cluster: &Cluster, client: &Client) -> Result<()> {
     let before = client.log_end("orders", 4).await?;
     let first = client.init_producer_id("mirror", LIMIT).await?;
     let producer = client.init_producer_id("mirror", LIMIT).await?;
@@ -281,12 +281,28 @@ async fn transactions(client: &Client) -> Result<()> {
     let fenced = client.add_partitions_to_txn("mirror", first, &partitions).await.unwrap_err();
     assert!(matches!(fenced.code(), Some(ResponseError::InvalidProducerEpoch | ResponseError::ProducerFenced)), "{fenced}");
 
+    // Brokers know both requests since 3.0.
+    client.add_partitions_to_txn("mirror", producer, &partitions).await?;
+    match client.list_transactions(&[producer.id, producer.id + 1_000]).await {
+        Err(error) => assert!(cluster.kafka_version() == "2.8.2" && error.to_string().contains("ListTransactions"), "{error}"),
+        Ok(listed) => {
+            assert_eq!(
+                listed.iter().map(|listed| (&*listed.transactional_id, listed.producer_id)).collect::<Vec<_>>(),
+                [("mirror", producer.id)]
+            );
+            let described = all(client.describe_transactions(&["mirror"]).await)?;
+            assert_eq!((&*described["mirror"].state, described["mirror"].timeout), ("Ongoing", LIMIT));
+            assert!(described["mirror"].began.is_some(), "{described:?}");
+        }
+    }
+    client.end_txn("mirror", producer, true).await?;
+
     // The second follows the first at once: it waits until the first is completed.
     for commit in [true, false] {
         client.add_partitions_to_txn("mirror", producer, &partitions).await?;
         client.end_txn("mirror", producer, commit).await?;
     }
-    until("each has left one marker", async || Ok(client.log_end("orders", 4).await? == before + 2)).await?;
+    until("each has left one marker", async || Ok(client.log_end("orders", 4).await? == before + 3)).await?;
     let mixed = [orders(4), TopicPartition::new("nowhere", 0)];
     let error = client.within(Duration::from_secs(2)).add_partitions_to_txn("mirror", producer, &mixed).await.unwrap_err();
     // The time may be over in the middle of an attempt; then the error of the one before is in it.

@@ -107,6 +107,26 @@ fn every_path_of_a_batch_is_in_life_of_a_batch_md() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn the_tables_of_exit_codes_are_those_of_the_code() -> Result<()> {
+    use kferry_wire::exit::{ENDINGS, Exit};
+    let operating = text("docs/operating.md")?;
+    let rows: Vec<_> = section(&operating, "## Exit codes")?.lines().filter(|line| line.starts_with("| ")).map(str::to_owned).collect();
+    let codes = Exit::ALL.map(|exit| format!("| {} | {} |", exit.code(), exit.meaning()));
+    let of = |endings: &kferry_wire::exit::Endings| {
+        format!("| `{}` | {} | {} | {} |", endings.command, endings.done, endings.not_done, endings.lacking.unwrap_or("-"))
+    };
+    let heads = ["| exit code | meaning |".to_owned(), "| command | 0 | 1 | 3 |".to_owned()];
+    let [codes_head, commands_head] = heads;
+    let expected: Vec<_> = [codes_head].into_iter().chain(codes).chain([commands_head]).chain(ENDINGS.iter().map(of)).collect();
+    assert_eq!(rows, expected);
+    for program in ["kferry-mirror", "kferry-proxy"] {
+        let help = String::from_utf8(Command::new(executable(program)?).arg("--help").output()?.stdout)?;
+        assert!(help.contains("Exit code"), "{help}");
+    }
+    Ok(())
+}
+
 /// What a program says that it takes, such as `--config`.
 fn arguments(program: &str) -> Result<BTreeSet<String>> {
     let output = Command::new(executable(program)?).arg("--help").output()?;

@@ -3,12 +3,15 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use harness::kafka::{Cluster, Listener, Record};
+use harness::kafka::{Cluster, Commit, Listener, Record};
 use harness::mirror::Mirror;
-use harness::scenario::{same_last_records, transactions};
+use harness::scenario::{comes, same_last_records, says, transactions};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(30);
+/// A transaction that is open for a minute is told of, and a run with `--once` waits half a minute longer.
+const LONG: Duration = Duration::from_mins(2);
 
 /// Both clusters give a consumer the same records: partition, offset, timestamp, key, value and headers.
 fn same(source: &Cluster, target: &Cluster, topic: &str) -> Result<usize> {
@@ -116,7 +119,8 @@ fn a_late_log_start_is_padded_and_an_open_transaction_is_awaited() -> Result<()>
     source.produce("m.far", &numbered(1_000))?;
     source.create_topic("m.open", 1, &[])?;
     let mut config = source.client_config(Listener::Plaintext)?;
-    config.set("transactional.id", "left open");
+    // The coordinator does not abort it while this test looks.
+    config.set("transactional.id", "left open").set("transaction.timeout.ms", "600000");
     let producer: BaseProducer = config.create()?;
     producer.init_transactions(LIMIT)?;
     producer.begin_transaction()?;
@@ -124,8 +128,40 @@ fn a_late_log_start_is_padded_and_an_open_transaction_is_awaited() -> Result<()>
     producer.flush(LIMIT)?;
     source.produce("m.open", &numbered(10))?;
 
-    let mut mirror = Mirror::new(source, target, "topics_regex = ['m\\..*']")?;
-    mirror.copy()?;
+    source.commit("uncommitted", "m.open", [(0, Commit::at(7))])?;
+
+    let mut mirror = Mirror::new(source, target, "topics_regex = ['m\\..*']\ngroups = 'uncommitted'")?;
+    let mut once = mirror.start(&["--once"])?;
+    comes(LONG, &mirror, || {
+        says(&mirror, &["an open transaction holds it up", "m.open-0", "at offset 0 of the leader", "up to 11", r#""left open\""#])
+    })?;
+    let rows: Value = serde_json::from_str(&mirror.http("GET", "/partitions")?.body)?;
+    let row = rows["partitions"].as_array().into_iter().flatten().find(|row| row["topic"] == "m.open").context("m.open")?;
+    ensure!(row["leader_end"] == 0 && row["leader_high_watermark"] == 11 && row["lag_records"] == 0, "{row:#}");
+    ensure!(row["unstable_records"] == 11 && row["unstable_seconds"].as_f64() >= Some(60.0), "{row:#}");
+    ensure!(row["open_transaction"]["coordinator"]["transactional_id"] == "left open", "{row:#}");
+    ensure!(row["phase"] == "copying" && row["reason"].as_str().is_some_and(|reason| reason.contains("left open")), "{row:#}");
+    let metrics = mirror.http("GET", "/metrics")?.body;
+    let unstable = r#"kferry_mirror_unstable_records{mirror="m",topic="m.open",partition="0"} 11"#;
+    ensure!(metrics.contains(unstable) && !metrics.contains(r#"unstable_records{mirror="m",topic="m.far""#), "{metrics}");
+    let status = once.wait(LONG)?;
+    ensure!(status.code() == Some(1), "it ended with {status}: {}", mirror.logs()?);
+    says(&mirror, &["not copied", "m.open-0", "a transaction is open at offset 0", "transactional id", "left open", "open for"])?;
+
+    let plan = mirror.kferry(&["plan"])?;
+    ensure!(
+        plan.code == Some(0)
+            && plan.log.contains("11 more offsets wait for transactions")
+            && plan.log.contains("warning: mirror m: topic m.open"),
+        "{plan:?}"
+    );
+    let verified = mirror.kferry(&["verify"])?;
+    let told = "m.open-0: 11 offsets were not compared: a transaction is open at offset 0 of the leader";
+    ensure!(
+        verified.code == Some(3) && verified.log.contains(told) && verified.log.contains("11 more behind open transactions"),
+        "{verified:?}"
+    );
+
     ensure!(target.log_starts("m.far")? == [50_000_000], "the target's log starts at {:?}", target.log_starts("m.far")?);
     same_ends(source, target, "m.far")?;
     ensure!(same(source, target, "m.far")? == 1_000);

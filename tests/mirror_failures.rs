@@ -345,7 +345,7 @@ fn one_record_is_refused_and_the_others_are_copied() -> Result<()> {
             let all_but_one = |records: Vec<Record>| records.into_iter().filter(|record| record.offset != LARGE).collect::<Vec<_>>();
             for (run, arguments) in [("first", &[][..]), ("second", &[]), ("accepted", &["--accept", topic.as_str()])] {
                 mirror.arguments(arguments);
-                mirror.copy().context(run)?;
+                mirror.copy_but_for_what_was_left_out().context(run)?;
                 ensure!(all_but_one(source.read_all(&topic)?) == target.read_all(&topic)?, "{run}: the records differ");
                 ensure!(source.log_ends(&topic)? == target.log_ends(&topic)?, "{run}: the ends are {:?}", target.log_ends(&topic)?);
                 source.produce(&topic, &records(0, 20, run))?;
@@ -714,8 +714,8 @@ fn an_unclean_election_is_told_and_old_formats_are_copied() -> Result<()> {
     ])?;
     let [old, new] = &clusters[..] else { bail!("two clusters were asked for") };
     let of_old_formats = make_old_formats(old)?;
-    for topic in ["old.unclean", "old.overtaken"] {
-        old.create_topic(topic, 1, &[])?;
+    for (topic, policy) in [("old.unclean", "delete"), ("old.overtaken", "delete"), ("old.keyed", "compact")] {
+        old.create_topic(topic, 1, &[("cleanup.policy", policy)])?;
         old.produce(topic, &records(0, 100, "first"))?;
     }
     let mut from_old = mirror_of(old, new, "old", "")?;
@@ -739,7 +739,7 @@ fn an_unclean_election_is_told_and_old_formats_are_copied() -> Result<()> {
         to_old.push((on_error, topic, mirror, running));
     }
 
-    let topics = ["old.unclean", "old.overtaken", "fail.unclean", "skip.unclean"];
+    let topics = ["old.unclean", "old.overtaken", "old.keyed", "fail.unclean", "skip.unclean"];
     old.kill(2)?;
     for topic in topics {
         comes(LIMIT, &from_old, || {
@@ -748,7 +748,7 @@ fn an_unclean_election_is_told_and_old_formats_are_copied() -> Result<()> {
             Ok(())
         })?;
     }
-    for topic in ["old.unclean", "old.overtaken"] {
+    for topic in ["old.unclean", "old.overtaken", "old.keyed"] {
         old.produce(topic, &records(0, 50, "lost"))?;
     }
     from_old.copy().context("one broker is left")?;
@@ -767,20 +767,28 @@ fn an_unclean_election_is_told_and_old_formats_are_copied() -> Result<()> {
     old.kill(1)?;
     old.restart(2)?;
     comes(LIMIT, &from_old, || {
-        let ends = [old.log_ends("old.unclean")?, old.log_ends("old.overtaken")?].concat();
-        ensure!(ends == [100, 100], "no unclean election: the logs end at {ends:?}");
+        let ends = [old.log_ends("old.unclean")?, old.log_ends("old.overtaken")?, old.log_ends("old.keyed")?].concat();
+        ensure!(ends == [100; 3], "no unclean election: the logs end at {ends:?}");
         Ok(())
     })?;
     // Longer than the copy by now, so the ends tell nothing.
-    old.produce("old.overtaken", &records(0, 80, "other"))?;
+    for topic in ["old.overtaken", "old.keyed"] {
+        old.produce(topic, &records(0, 80, "other"))?;
+    }
     // What the mirror keeps there is led by nobody else: what was copied is not forgotten with it.
     old.restart(1)?;
 
+    let plan = from_old.kferry(&["plan"])?;
+    for topic in ["old.overtaken", "old.keyed"] {
+        let said = format!("{topic}-0 on source and {topic}-0 on target were the same and differ at offset 100 of the leader");
+        ensure!(plan.code == Some(1) && plan.log.contains(&said), "{plan:?}");
+    }
     stops(
         &mut from_old,
         &["old.unclean-0 on target ends at offset 150", "the end 100 of old.unclean-0 on source", "--accept old.unclean-0"],
     )?;
     stops(&mut from_old, &["old.overtaken-0 on source and old.overtaken-0 on target differ at offset 100"])?;
+    stops(&mut from_old, &["old.keyed-0 on source and old.keyed-0 on target differ at offset 100"])?;
     for (on_error, topic, mirror, running) in &mut to_old {
         if *on_error == "skip" {
             comes(REJOINED, mirror, || identical(new, old, topic))?;

@@ -126,10 +126,11 @@ fn plans(source: &Cluster, target: &Cluster) -> Result<()> {
     file.kferry(&["plan", "--mirror", "x"])?.ends_with(2)?.says("it has m, n")?;
     let good = File::new(source, target, None, &mirror("m", "topics_regex = ['p\\..*']\ngroups = 'nobody'\ngroups_regex = '.*'"))?;
     let done = good.kferry(&["plan"])?;
-    done.ends_with(0)?.says("p.late")?.says("40 offsets are filled")?;
+    done.ends_with(1)?.says("p.late")?.says("40 offsets are filled")?;
     done.says("readers    2        -\n")?.says("emigrants  1        1: its offset on target is 2, which this mirror did not write")?;
-    done.says("warning: mirror m: groups nobody: they have committed nothing")?;
-    Ok(())
+    done.says("error: mirror m: group nobody has committed nothing in the mirror's topics on source")?;
+    let good = File::new(source, target, None, &mirror("m", "topics_regex = ['p\\..*']\ngroups_regex = '.*'"))?;
+    good.kferry(&["plan"])?.ends_with(0).map(drop)
 }
 
 /// What the plan says is missing is granted, and then nothing is.
@@ -192,20 +193,50 @@ fn operation_of(name: &str) -> Result<Operation> {
     })
 }
 
+/// What is named and not there is an error, whoever is asked.
+fn names(source: &Cluster, target: &Cluster) -> Result<()> {
+    let lines = "topics = ['p.same', 'p.smae']\ngroups = ['emigrants', 'emigrnats']";
+    let file = File::new(source, target, None, &mirror("m", lines))?;
+    for command in [&["plan"][..], &["verify"], &["acls"], &["dlt", "list"], &["dlt", "show"], &["dlt", "replay", "--yes"]] {
+        file.kferry(command)?.ends_with(1)?.says("topic p.smae is not on source")?;
+    }
+    file.kferry(&["plan"])?.ends_with(1)?.says("group emigrnats has committed nothing")?;
+    file.kferry(&["verify", "--topic", "p.same"])?.ends_with(0)?;
+    file.kferry(&["verify", "--topic", "p.same", "--topic", "p.smae"])?.ends_with(1)?.says("topic p.smae is of none of these mirrors")?;
+    file.kferry(&["offsets", "--topic", "p.smae", "--partition", "0"])?.ends_with(1)?.says("nothing is known of p.smae-0")?;
+    let mut mirror = Mirror::new(source, target, lines)?;
+    let ended = mirror.once()?;
+    let says = |words: [&str; 2]| ended.log.lines().any(|line| words.iter().all(|word| line.contains(word)));
+    ensure!(ended.code == Some(1) && says(["not copied", "topic p.smae is not on source"]), "{}: {}", ended.code.unwrap_or(-1), ended.log);
+    ensure!(says(["its offset is not copied", "group emigrnats has committed nothing"]), "{}", ended.log);
+    for (arguments, code, said) in [
+        (["--mirror", "x"], 2, "it has no mirror \"x\""),
+        (["--accept", "smae"], 2, "--accept smae: no mirror copies"),
+        (["--accept", "p.same-7"], 1, "--accept names what is not there"),
+    ] {
+        mirror.arguments(&arguments);
+        let ended = mirror.once()?;
+        ensure!(ended.code == Some(code) && ended.log.contains(said), "{arguments:?}: {:?}: {}", ended.code, ended.log);
+    }
+    Ok(())
+}
+
 fn verified(source: &Cluster, target: &Cluster) -> Result<()> {
     let lines = "topics_regex = ['p\\..*']\non_error = 'skip'";
     let file = File::new(source, target, None, &mirror("m", lines))?;
     file.kferry(&["verify", "--topic", "p.plain"])?.ends_with(1)?.says("there is no p.plain on target yet")?;
-    Mirror::new(source, target, lines)?.copy()?;
+    Mirror::new(source, target, lines)?.copy_but_for_what_was_left_out()?;
 
-    let report = file.kferry(&["verify", "--json"])?.ends_with(0)?.json()?;
+    let report = file.kferry(&["verify", "--json"])?.ends_with(3)?.json()?;
     let rows = report["mirrors"][0]["partitions"].clone();
     ensure!(rows.as_array().map(Vec::len) == Some(7), "{rows:#}");
     let plain = named(&rows, "topic", "p.plain")?;
     ensure!(plain["result"] == "identical" && plain["lag"] == 0 && plain["equal"].as_u64() > Some(0), "{plain:#}");
     ensure!(named(&rows, "topic", "p.late")?["equal"] == 60, "{rows:#}");
     let skipped = named(&rows, "topic", "p.skipped")?;
-    ensure!(skipped["skipped"] == 1 && skipped["equal"] == 2, "{skipped:#}");
+    ensure!(skipped["skipped"] == 1 && skipped["equal"] == 2 && skipped["result"] == "lacking" && report["ok"] == false, "{skipped:#}");
+    file.kferry(&["verify"])?.ends_with(3)?.says("identical but for what was left out")?.says("1 offset left out")?;
+    names(source, target)?;
 
     // Each side compacts by its own clock, and by what came later.
     let deadline = Instant::now() + LIMIT;

@@ -5,28 +5,27 @@
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::sync::Arc;
 
 use kferry_config::{Config, Mirror};
-use kferry_mirror::PATIENCE;
 use kferry_mirror::security::acls::{AclPlan, ExplainedAcl};
 use kferry_mirror::security::quotas::QuotaPlan;
 use kferry_mirror::security::users::UserPlan;
 use kferry_mirror::security::{acls, quotas, users};
+use kferry_mirror::{PATIENCE, named};
 use kferry_wire::admin::acls::Acl;
-use kferry_wire::client::{Client, ClientError};
+use kferry_wire::client::{Client, ClientError, Topics};
 use kferry_wire::connection::ConnectOptions;
+use kferry_wire::exit::{self, Exit};
 use serde::Serialize;
 
-use crate::check::{print_json, printable, table, to_stderr, to_stdout};
+use crate::check::{print_json, printable, refuse, table, to_stderr, to_stdout};
 use crate::mirrors::{Chosen, Severity, labelled};
 use crate::secrets::Secrets;
 
 /// Which ACLs the target of the [[mirrors]] lacks for what they copy, with its names there; --apply adds them
-///
-/// Exit code: 0 nothing is left to do, 1 something is or failed, 2 the file is invalid.
 #[derive(clap::Args)]
+#[command(after_help = exit::help(&["kferry acls"]))]
 pub(crate) struct Args {
     #[command(flatten)]
     chosen: Chosen,
@@ -170,17 +169,14 @@ impl Stand {
     }
 }
 
-pub(crate) fn run(args: &Args) -> ExitCode {
+pub(crate) fn run(args: &Args) -> Exit {
     let (config, chosen) = match args.chosen.read() {
         Ok(read) => read,
-        Err(code) => return code,
+        Err(refused) => return refused,
     };
     let secrets = match args.secrets.as_deref().map(Secrets::read).transpose() {
         Ok(secrets) => secrets,
-        Err(sentence) => {
-            to_stderr(&labelled(Severity::Error, &printable(&sentence)));
-            return ExitCode::from(2);
-        }
+        Err(sentence) => return refuse(args.chosen.json, &sentence),
     };
     let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
     let mirrors = runtime.block_on(async {
@@ -202,7 +198,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     } else {
         print(&report);
     }
-    ExitCode::from(u8::from(!report.ok))
+    Exit::done(report.ok)
 }
 
 fn warnings(secrets: &Secrets, mirrors: &[MirrorReport]) -> Vec<String> {
@@ -236,6 +232,17 @@ impl MirrorReport {
             match Box::pin(users::look(&source, &target)).await {
                 Ok(plan) => report.users(plan, &target, args.apply, secrets).await,
                 Err(error) => report.failed("the users", &error),
+            }
+        }
+        // Also where nothing else has to be asked of one of the two.
+        match tokio::try_join!(source.metadata(Topics::All), target.metadata(Topics::Named(&[]))) {
+            Ok((there, _)) => {
+                let unseen = named::unseen_topics(mirror, |name| there.topic(name).is_some_and(|topic| topic.error.is_none()));
+                report.errors.extend(unseen.map(|(_, sentence)| sentence));
+            }
+            Err(error) => {
+                report.errors.push(error.to_string());
+                return report;
             }
         }
         match AclPlan::look(mirror, &source, &target).await {

@@ -16,24 +16,25 @@ mod clients;
 mod machine;
 
 use std::borrow::Borrow;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use kferry_config::Config;
 use kferry_config::diagnostic::{self, Diagnostic, Invalid, Severity};
+use kferry_wire::exit::{self, Exit};
 use serde::Serialize;
 
 use brokers::Brokers;
 use clients::Clients;
 
+use crate::mirrors::{Severity as Labelled, is_coloured, labelled};
+
 /// Names in one sentence.
 const LISTED: usize = 5;
 
 /// Checks routes.toml, and with --connect the clusters and the proxy behind it
-///
-/// Exit code: 0 all is well, 1 a cluster is not as the file says, 2 the file is invalid.
 #[derive(clap::Args)]
+#[command(after_help = exit::help(&["kferry check"]))]
 pub(crate) struct Args {
     /// The file
     #[arg(long, value_name = "FILE", env = "KFERRY_CONFIG", default_value = "routes.toml")]
@@ -62,13 +63,22 @@ struct Report {
     clients: Option<Clients>,
 }
 
-/// A diagnostic for machines. Lines and columns start at 1, columns are characters.
+/// A diagnostic for machines. Lines and columns start at 1, columns are characters; what is not about a place in the file has none.
 #[derive(Serialize)]
 pub(crate) struct Place {
-    line: usize,
-    column: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    column: Option<usize>,
     message: String,
     hint: Option<String>,
+}
+
+/// What `--json` prints where nothing was tried.
+#[derive(Serialize)]
+struct Refused {
+    ok: bool,
+    errors: Vec<Place>,
 }
 
 impl Place {
@@ -77,8 +87,8 @@ impl Place {
             let before = &text[..text.floor_char_boundary(diagnostic.span.start)];
             let line_start = before.rfind('\n').map_or(0, |end| end + 1);
             Self {
-                line: before.matches('\n').count() + 1,
-                column: before[line_start..].chars().count() + 1,
+                line: Some(before.matches('\n').count() + 1),
+                column: Some(before[line_start..].chars().count() + 1),
                 message: diagnostic.message.clone(),
                 hint: diagnostic.hint.clone(),
             }
@@ -87,11 +97,11 @@ impl Place {
     }
 }
 
-pub(crate) fn run(args: &Args) -> ExitCode {
-    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let (text, config) = match read(&args.config) {
+pub(crate) fn run(args: &Args) -> Exit {
+    let colour = is_coloured();
+    let (text, config) = match read(&args.config, args.json) {
         Ok(read) => read,
-        Err(invalid) => return refuse(args, &invalid, colour),
+        Err(refused) => return refused,
     };
     let (brokers, clients) = if args.connect { ask(&config) } else { (None, None) };
     let report = Report {
@@ -109,33 +119,31 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     } else {
         print(&args.config, &text, &config, &report, colour);
     }
-    ExitCode::from(u8::from(!report.ok))
+    Exit::done(report.ok)
 }
 
-pub(crate) fn read(path: &Path) -> Result<(String, Config), Invalid> {
-    let text = Config::read(path)?;
-    let config = Config::parse(&text, path)?;
-    Ok((text, config))
+/// Reads the file. `Err`: it has errors, and all of them are said.
+pub(crate) fn read(path: &Path, json: bool) -> Result<(String, Config), Exit> {
+    let read = Config::read(path).and_then(|text| Config::parse(&text, path).map(|config| (text, config)));
+    read.map_err(|invalid: Invalid| {
+        if json {
+            print_json(&Refused { ok: false, errors: Place::all(&invalid.text, &invalid.errors) });
+        } else {
+            to_stderr(&invalid.render(is_coloured()));
+        }
+        Exit::Refused
+    })
 }
 
-fn refuse(args: &Args, invalid: &Invalid, colour: bool) -> ExitCode {
-    if args.json {
-        let errors = Place::all(&invalid.text, &invalid.errors);
-        let file = args.config.display().to_string();
-        print_json(&Report {
-            file,
-            ok: false,
-            errors,
-            warnings: Vec::new(),
-            split: None,
-            machine: Vec::new(),
-            brokers: None,
-            clients: None,
-        });
+/// Says why nothing is tried: what is wrong with the command line, or with another file than `routes.toml`.
+pub(crate) fn refuse(json: bool, message: &str) -> Exit {
+    if json {
+        let place = Place { line: None, column: None, message: message.to_owned(), hint: None };
+        print_json(&Refused { ok: false, errors: vec![place] });
     } else {
-        to_stderr(&invalid.render(colour));
+        to_stderr(&labelled(Labelled::Error, &printable(message)));
     }
-    ExitCode::from(2)
+    Exit::Refused
 }
 
 fn ask(config: &Config) -> (Option<Brokers>, Option<Clients>) {
@@ -169,14 +177,11 @@ fn print(path: &Path, text: &str, config: &Config, report: &Report, colour: bool
     if !config.warnings.is_empty() {
         to_stderr(&diagnostic::render(path, text, Severity::Warning, &config.warnings, colour));
     }
-    let labelled = |severity, colour_code, sentence: &str| {
-        if colour { format!("\x1b[1;{colour_code}m{severity}\x1b[0m: {sentence}") } else { format!("{severity}: {sentence}") }
-    };
     for sentence in report.brokers.iter().flat_map(|brokers| &brokers.warnings).chain(&report.split).chain(&report.machine) {
-        to_stderr(&labelled("warning", 33, &printable(sentence)));
+        to_stderr(&labelled(Labelled::Warning, &printable(sentence)));
     }
     for sentence in report.brokers.iter().flat_map(|brokers| &brokers.errors) {
-        to_stderr(&labelled("error", 31, &printable(sentence)));
+        to_stderr(&labelled(Labelled::Error, &printable(sentence)));
     }
 }
 
@@ -284,7 +289,7 @@ mod tests {
         let at = |start| {
             let diagnostic = Diagnostic { span: start..start, message: String::new(), hint: None };
             let place = &Place::all("a = 1\nü = 2\n", &[diagnostic])[0];
-            (place.line, place.column)
+            (place.line.unwrap(), place.column.unwrap())
         };
         assert_eq!([at(0), at(4), at(6), at(8), at(13)], [(1, 1), (1, 5), (2, 1), (2, 2), (3, 1)]);
     }

@@ -7,7 +7,6 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use kferry_config::{Config, Mirror, is_internal};
 use kferry_mirror::PATIENCE;
 use kferry_mirror::connect_options;
 use kferry_mirror::dead_letters::Letter;
+use kferry_mirror::named;
 use kferry_mirror::own_topics::dead_letter_topic;
 use kferry_mirror::partition::{Direction, Side};
 use kferry_mirror::state::{State, StateError};
@@ -23,6 +23,7 @@ use kferry_wire::admin::groups::CommittedOffset;
 use kferry_wire::admin::partitions::Position;
 use kferry_wire::batch::{Codec, Record};
 use kferry_wire::client::{Client, ClientError, Metadata, TopicPartition, Topics};
+use kferry_wire::exit::{self, Exit};
 use kferry_wire::log::append_compressed;
 use kferry_wire::log::{LogReader, ReadError};
 use serde::Serialize;
@@ -45,12 +46,10 @@ pub(crate) struct Args {
 #[derive(Subcommand)]
 enum Command {
     /// How many dead letters there are of each topic, and why
-    ///
-    /// Exit code: 0, 1 something could not be read, 2 the file is invalid.
+    #[command(after_help = exit::help(&["kferry dlt list"]))]
     List(What),
     /// What is in them
-    ///
-    /// Exit code: 0, 1 something could not be read, 2 the file is invalid.
+    #[command(after_help = exit::help(&["kferry dlt show"]))]
     Show {
         #[command(flatten)]
         what: What,
@@ -65,8 +64,7 @@ enum Command {
         bytes: usize,
     },
     /// Appends those that were not replayed before to the topic that they come from, on the cluster that leads it
-    ///
-    /// Exit code: 0 nothing is left to replay, 1 something is or failed, 2 the file is invalid.
+    #[command(after_help = exit::help(&["kferry dlt replay"]))]
     Replay {
         #[command(flatten)]
         what: What,
@@ -189,19 +187,24 @@ impl From<ReadError> for Failed {
     }
 }
 
-pub(crate) fn run(args: &Args) -> ExitCode {
+pub(crate) fn run(args: &Args) -> Exit {
     let (Command::List(what) | Command::Show { what, .. } | Command::Replay { what, .. }) = &args.command;
     let (config, chosen) = match what.chosen.read() {
         Ok(read) => read,
-        Err(code) => return code,
+        Err(refused) => return refused,
     };
     let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
     let report = runtime.block_on(async {
         let mut report = Report { ok: false, topics: Vec::new(), errors: Vec::new() };
+        let mut is_known = false;
         for mirror in &chosen {
-            if let Err(error) = Box::pin(report.look(&config, mirror, args)).await {
-                report.errors.push(format!("mirror {}: {error}", mirror.name));
+            match Box::pin(report.look(&config, mirror, args)).await {
+                Ok(found) => is_known |= found,
+                Err(error) => report.errors.push(format!("mirror {}: {error}", mirror.name)),
             }
+        }
+        if let Some(only) = what.topic.as_ref().filter(|_| !is_known) {
+            report.errors.push(format!("topic {only} is not one that these mirrors copy, or not on their source"));
         }
         report
     });
@@ -210,7 +213,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     finish(report, args)
 }
 
-fn finish(mut report: Report, args: &Args) -> ExitCode {
+fn finish(mut report: Report, args: &Args) -> Exit {
     let (Command::List(what) | Command::Show { what, .. } | Command::Replay { what, .. }) = &args.command;
     let unreadable: u64 = report.topics.iter().filter_map(|topic| Some(topic.replay.as_ref()?.unreadable)).sum();
     if unreadable > 0 {
@@ -232,7 +235,7 @@ fn finish(mut report: Report, args: &Args) -> ExitCode {
             to_stderr(&labelled(Severity::Error, &printable(error)));
         }
     }
-    ExitCode::from(u8::from(!report.ok))
+    Exit::done(report.ok)
 }
 
 /// The dead letters of one topic.
@@ -259,7 +262,8 @@ struct Destination {
 }
 
 impl Report {
-    async fn look(&mut self, config: &Config, mirror: &Mirror, args: &Args) -> Result<(), Failed> {
+    /// Looks at the dead letters of a mirror. Says whether it has the topic that is asked for.
+    async fn look(&mut self, config: &Config, mirror: &Mirror, args: &Args) -> Result<bool, Failed> {
         let (Command::List(what) | Command::Show { what, .. } | Command::Replay { what, .. }) = &args.command;
         let client = |cluster: &Arc<_>| Client::new(Arc::clone(cluster), connect_options(&mirror.name)).within(PATIENCE);
         let (source, target) = (client(&mirror.source), client(&mirror.target));
@@ -304,10 +308,11 @@ impl Report {
                 Err(error) => self.errors.push(format!("mirror {}: topic {topic}: {error}", mirror.name)),
             }
         }
-        if let Some(only) = what.topic.as_ref().filter(|_| !found) {
-            self.errors.push(format!("mirror {}: topic {only} is not one that it copies, or not on {}", mirror.name, mirror.source.name));
+        if what.topic.is_none() {
+            let unseen = named::unseen_topics(mirror, |name| images.contains_key(name));
+            self.errors.extend(unseen.map(|(_, sentence)| format!("mirror {}: {sentence}", mirror.name)));
         }
-        Ok(())
+        Ok(found)
     }
 }
 

@@ -23,6 +23,7 @@ mod verify;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use kferry_wire::exit::Exit;
 
 /// Moves applications from one Kafka cluster to another while they run.
 #[derive(Parser)]
@@ -43,22 +44,64 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match Cli::parse().command {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return told(&error).into(),
+    };
+    let ended = match cli.command {
         Command::Check(args) => check::run(&args),
         Command::Offsets(args) => offsets::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Acls(args) => acls::run(&args),
         Command::Dlt(args) => dlt::run(&args),
+    };
+    ended.into()
+}
+
+/// Says what is wrong with the command line, or what it asks for itself: `--help`, `--version`.
+fn told(error: &clap::Error) -> Exit {
+    if error.use_stderr() && std::env::args_os().any(|argument| argument == "--json") {
+        return check::refuse(true, &error.to_string());
     }
+    let _ = error.print();
+    if error.use_stderr() { Exit::Refused } else { Exit::Done }
 }
 
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
+    use kferry_wire::exit::ENDINGS;
 
     #[test]
     fn the_command_line_is_consistent() {
         super::Cli::command().debug_assert();
+    }
+
+    /// The commands that end by themselves, by their full names.
+    fn commands(command: &clap::Command, name: &str, found: &mut Vec<(String, String)>) {
+        let mut inner = command.get_subcommands().peekable();
+        if inner.peek().is_none() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            found.push((name.to_owned(), help));
+        }
+        for inner in inner {
+            commands(inner, &format!("{name} {}", inner.get_name()), found);
+        }
+    }
+
+    #[test]
+    fn every_command_is_in_the_table_of_exit_codes_and_says_so() {
+        let mut found = Vec::new();
+        commands(&super::Cli::command(), "kferry", &mut found);
+        let named: Vec<_> = found.iter().map(|(name, _)| name.as_str()).collect();
+        let mut expected: Vec<_> = ENDINGS.iter().map(|endings| endings.command).filter(|name| name.starts_with("kferry ")).collect();
+        let mut sorted = named.clone();
+        sorted.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(sorted, expected);
+        for (name, help) in &found {
+            assert_eq!(*help, kferry_wire::exit::help(&[name]), "{name}");
+        }
     }
 }

@@ -2,13 +2,12 @@
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::sync::Arc;
 
 use kferry_config::{Config, Mirror};
-use serde::Serialize;
+use kferry_wire::exit::Exit;
 
-use crate::check::{Place, print_json, read, to_stderr};
+use crate::check::{read, refuse};
 
 /// What every command about mirrors takes.
 #[derive(clap::Args)]
@@ -24,24 +23,10 @@ pub(crate) struct Chosen {
     pub(crate) json: bool,
 }
 
-/// What `--json` prints of a file that cannot be used.
-#[derive(Serialize)]
-struct Refused {
-    ok: bool,
-    errors: Vec<Place>,
-}
-
 impl Chosen {
-    /// Reads the file. `Err` is the exit code, and everything is said.
-    pub(crate) fn read(&self) -> Result<(Config, Vec<Arc<Mirror>>), ExitCode> {
-        let (_, config) = read(&self.config).map_err(|invalid| {
-            if self.json {
-                print_json(&Refused { ok: false, errors: Place::all(&invalid.text, &invalid.errors) });
-            } else {
-                to_stderr(&invalid.render(is_coloured()));
-            }
-            ExitCode::from(2)
-        })?;
+    /// Reads the file. `Err`: it has errors, or no such mirror, and that is said.
+    pub(crate) fn read(&self) -> Result<(Config, Vec<Arc<Mirror>>), Exit> {
+        let (_, config) = read(&self.config, self.json)?;
         let known: Vec<&str> = config.mirrors.iter().map(|mirror| &*mirror.name).collect();
         let problem = match self.mirror.iter().find(|name| !known.contains(&name.as_str())) {
             _ if known.is_empty() => Some("it has no [[mirrors]]; see docs/routes.md for what one looks like".to_owned()),
@@ -49,8 +34,7 @@ impl Chosen {
             None => None,
         };
         if let Some(problem) = problem {
-            to_stderr(&labelled(Severity::Error, &format!("{}: {problem}", self.config.display())));
-            return Err(ExitCode::from(2));
+            return Err(refuse(self.json, &format!("{}: {problem}", self.config.display())));
         }
         let is_chosen = |mirror: &&Arc<Mirror>| self.mirror.is_empty() || self.mirror.iter().any(|name| **name == *mirror.name);
         let chosen = config.mirrors.iter().filter(is_chosen).cloned().collect();
@@ -74,6 +58,6 @@ pub(crate) fn labelled(severity: Severity, sentence: &str) -> String {
     if is_coloured() { format!("\x1b[1;{code}m{name}\x1b[0m: {sentence}") } else { format!("{name}: {sentence}") }
 }
 
-fn is_coloured() -> bool {
+pub(crate) fn is_coloured() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }

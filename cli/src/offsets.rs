@@ -2,7 +2,6 @@
 //!
 //! What the mirror has kept of the partition answers, so it may be a few seconds behind a mirror that runs.
 
-use std::process::ExitCode;
 use std::sync::Arc;
 
 use kferry_config::Mirror;
@@ -11,16 +10,17 @@ use kferry_mirror::connect_options;
 use kferry_mirror::partition::{Direction, OffsetMap, Segment};
 use kferry_mirror::state::{State, StateError};
 use kferry_wire::client::{Client, TopicPartition};
+use kferry_wire::exit::{self, Exit};
 use serde::Serialize;
 
-use crate::check::{print_json, printable, table, to_stderr, to_stdout};
+use crate::check::{print_json, printable, refuse, table, to_stderr, to_stdout};
 use crate::mirrors::{Chosen, Severity, labelled};
 
 /// Says which offset on the target an offset on the source is, and the other way
 ///
 /// Without --at and --at-target it shows the whole map of the partition's offsets.
-/// Exit code: 0 answered, 1 that offset is not on the other side, or nothing is known of the partition, 2 the file is invalid.
 #[derive(clap::Args)]
+#[command(after_help = exit::help(&["kferry offsets"]))]
 pub(crate) struct Args {
     #[command(flatten)]
     chosen: Chosen,
@@ -62,17 +62,14 @@ struct Report {
     error: Option<String>,
 }
 
-pub(crate) fn run(args: &Args) -> ExitCode {
+pub(crate) fn run(args: &Args) -> Exit {
     let (_, chosen) = match args.chosen.read() {
         Ok(read) => read,
-        Err(code) => return code,
+        Err(refused) => return refused,
     };
     let mirror = match one(&chosen, &args.topic) {
         Ok(mirror) => mirror,
-        Err(error) => {
-            to_stderr(&labelled(Severity::Error, &error));
-            return ExitCode::from(2);
-        }
+        Err(error) => return refuse(args.chosen.json, &error),
     };
     let mut report = Report {
         mirror: mirror.name.clone(),
@@ -97,7 +94,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     } else {
         report.print();
     }
-    ExitCode::from(u8::from(!report.ok))
+    Exit::done(report.ok)
 }
 
 /// The mirror that has the topic.

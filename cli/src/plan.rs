@@ -3,7 +3,6 @@
 //! The report goes to standard output, what is in the way and what to know to standard error; `--json` is one object on standard output.
 
 use std::fmt::Write as _;
-use std::process::ExitCode;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
@@ -13,15 +12,15 @@ use kferry_mirror::plan::{Holes, MirrorPlan, Mode, TopicForecast};
 use kferry_mirror::topics::collide::{self, SourceTopics};
 use kferry_mirror::topics::{Action, Drift, Overridden};
 use kferry_wire::connection::ConnectOptions;
+use kferry_wire::exit::{self, Exit};
 use serde::Serialize;
 
 use crate::check::{count, print_json, printable, table, to_stderr, to_stdout};
 use crate::mirrors::{Chosen, Severity, labelled};
 
 /// What the [[mirrors]] would create, change and copy, and what is in their way. Writes nothing
-///
-/// Exit code: 0 it can be done, 1 something is in the way, 2 the file is invalid.
 #[derive(clap::Args)]
+#[command(after_help = exit::help(&["kferry plan"]))]
 pub(crate) struct Args {
     #[command(flatten)]
     chosen: Chosen,
@@ -45,10 +44,10 @@ struct Clash {
     message: String,
 }
 
-pub(crate) fn run(args: &Args) -> ExitCode {
+pub(crate) fn run(args: &Args) -> Exit {
     let (config, chosen) = match args.chosen.read() {
         Ok(read) => read,
-        Err(code) => return code,
+        Err(refused) => return refused,
     };
     let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
     let (mirrors, (collisions, warnings)) = runtime.block_on(async {
@@ -64,7 +63,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     } else {
         print(&report);
     }
-    ExitCode::from(u8::from(!ok))
+    Exit::done(ok)
 }
 
 /// What collides of the topics that there are, where a chosen mirror has to do with it; and which clusters could not be asked.
@@ -98,6 +97,9 @@ fn print(report: &Report) {
             say(Severity::Warning, &format!("{of}: {sentence}"));
         }
         for topic in &plan.topics {
+            for sentence in &topic.warnings {
+                say(Severity::Warning, &format!("{of}: topic {}: {sentence}", topic.plan.topic));
+            }
             for sentence in &topic.errors {
                 say(Severity::Error, &format!("{of}: topic {}: {sentence}", topic.plan.topic));
             }

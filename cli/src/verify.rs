@@ -3,9 +3,9 @@
 //! Every record of both logs is read, up to the follower's end. What one side has deleted or compacted by its own clock, what `on_error` left
 //! out and what is not copied yet is told, and is no difference. Works while the mirror runs.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::IsTerminal;
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,12 +17,15 @@ use kferry_mirror::PATIENCE;
 use kferry_mirror::connect_options;
 use kferry_mirror::log::Keys;
 use kferry_mirror::log::{Allowed, Compared, FollowerReader, View, compare_keys};
+use kferry_mirror::named;
 use kferry_mirror::partition::OffsetMap;
 use kferry_mirror::partition::{Side, Skipped};
 use kferry_mirror::state::{State, StateError};
 use kferry_mirror::topics::{self, Cluster};
+use kferry_mirror::transactions;
 use kferry_wire::admin::partitions::Position;
 use kferry_wire::client::{Answers, Client, ClientError, TopicPartition};
+use kferry_wire::exit::{self, Exit};
 use kferry_wire::log::{LogReader, ReadError};
 use serde::Serialize;
 
@@ -39,9 +42,8 @@ const OVERTAKEN: usize = 5;
 const SHOWN: usize = 50;
 
 /// Compares every record on both sides of the [[mirrors]], up to where the copy is
-///
-/// Exit code: 0 identical up to the follower's end, 1 a difference or nothing could be compared, 2 the file is invalid.
 #[derive(clap::Args)]
+#[command(after_help = exit::help(&["kferry verify"]))]
 pub(crate) struct Args {
     #[command(flatten)]
     chosen: Chosen,
@@ -53,8 +55,11 @@ pub(crate) struct Args {
 /// What `--json` prints.
 #[derive(Serialize)]
 struct Report {
+    /// All is identical, and nothing was left out.
     ok: bool,
     mirrors: Vec<MirrorReport>,
+    /// What was asked for and is not there.
+    errors: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -65,6 +70,9 @@ struct MirrorReport {
     partitions: Vec<Row>,
     /// What could not be compared.
     errors: Vec<String>,
+    /// The topics that it copies, by their names on the source.
+    #[serde(skip)]
+    topics: Vec<Arc<str>>,
 }
 
 /// A partition.
@@ -83,10 +91,14 @@ struct Row {
     follower_end: i64,
     /// Offsets that are not copied yet.
     lag: i64,
+    /// Offsets of the leader behind `leader_end`, which wait for an open transaction and were not compared.
+    unstable: i64,
+    /// Whether that transaction is open for long, or nobody knows for how long.
+    is_held_up: bool,
     equal: u64,
     /// Records that compaction has taken on one side only.
     compacted: u64,
-    /// Records that `on_error` left out.
+    /// Offsets that `on_error` left out: records, and all that a batch spans that nobody can read.
     skipped: u64,
     notes: Vec<String>,
 }
@@ -96,6 +108,8 @@ struct Row {
 enum Verdict {
     /// Up to the follower's end.
     Identical,
+    /// Identical, but `on_error` left records out, or a transaction that is open for long holds them up: `skipped` and `unstable` say how many.
+    Lacking,
     /// The first difference.
     Different { offset: i64, what: String },
     /// There is nothing that both have.
@@ -104,24 +118,32 @@ enum Verdict {
     Failed { reason: String },
 }
 
-impl Row {
-    fn is_good(&self) -> bool {
-        matches!(self.result, Verdict::Identical | Verdict::NothingInCommon)
+impl Verdict {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Identical | Self::NothingInCommon => Exit::Done,
+            Self::Lacking => Exit::Lacking,
+            Self::Different { .. } | Self::Failed { .. } => Exit::NotDone,
+        }
+    }
+
+    fn is_identical(&self) -> bool {
+        matches!(self, Self::Identical | Self::Lacking)
     }
 }
 
 impl MirrorReport {
-    fn is_good(&self) -> bool {
-        self.errors.is_empty()
-            && self.partitions.iter().all(Row::is_good)
-            && self.partitions.iter().any(|row| row.result == Verdict::Identical)
+    fn exit(&self) -> Exit {
+        let compared = self.partitions.iter().any(|row| row.result.is_identical());
+        let rows = self.partitions.iter().map(|row| row.result.exit()).max().unwrap_or(Exit::Done);
+        Exit::done(self.errors.is_empty() && compared).max(rows)
     }
 }
 
-pub(crate) fn run(args: &Args) -> ExitCode {
+pub(crate) fn run(args: &Args) -> Exit {
     let (_, chosen) = match args.chosen.read() {
         Ok(read) => read,
-        Err(code) => return code,
+        Err(refused) => return refused,
     };
     let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
     let mirrors = runtime.block_on(async {
@@ -133,6 +155,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
                 target: mirror.target.name.clone(),
                 partitions: Vec::new(),
                 errors: Vec::new(),
+                topics: Vec::new(),
             };
             if let Err(error) = report.look(mirror, &args.topic).await {
                 report.errors.push(error.to_string());
@@ -142,24 +165,19 @@ pub(crate) fn run(args: &Args) -> ExitCode {
         mirrors
     });
     runtime.shutdown_background();
-    let mut report = Report { ok: false, mirrors };
-    for topic in &args.topic {
-        let is_known = report.mirrors.iter().any(|mirror| {
-            mirror.partitions.iter().any(|row| *row.topic == **topic) || mirror.errors.iter().any(|error| error.contains(topic.as_str()))
-        });
-        if !is_known && let Some(first) = report.mirrors.first_mut() {
-            first.errors.push(format!("topic {topic} is of none of these mirrors, or not on their source"));
-        }
-    }
-    // With --topic some mirrors may have nothing to do.
-    report.ok = report.mirrors.iter().all(|mirror| mirror.is_good() || (!args.topic.is_empty() && mirror.has_nothing()))
-        && report.mirrors.iter().any(MirrorReport::is_good);
+    let is_known = |topic: &str| mirrors.iter().any(|mirror| mirror.topics.iter().any(|known| **known == *topic));
+    let unknown = args.topic.iter().filter(|topic| !is_known(topic));
+    let errors: Vec<_> = unknown.map(|topic| format!("topic {topic} is of none of these mirrors, or not on their source")).collect();
+    // With --topic some mirrors may have nothing to do, but not all.
+    let of_mirrors = mirrors.iter().filter(|mirror| args.topic.is_empty() || !mirror.has_nothing()).map(MirrorReport::exit).max();
+    let exit = of_mirrors.unwrap_or(Exit::NotDone).max(Exit::done(errors.is_empty()));
+    let report = Report { ok: exit == Exit::Done, mirrors, errors };
     if args.chosen.json {
         print_json(&report);
     } else {
         print(&report);
     }
-    ExitCode::from(u8::from(!report.ok))
+    exit
 }
 
 /// A partition whose two logs are to be compared.
@@ -171,6 +189,8 @@ struct Work {
     view: View,
     /// Where offsets are translated: up to which of the leader's the copy is. Others may have written behind it.
     agreed: i64,
+    /// Which of the leader's offsets were not compared, because a transaction is open there: a sentence.
+    not_compared: Option<String>,
 }
 
 impl MirrorReport {
@@ -185,7 +205,12 @@ impl MirrorReport {
         let state = State::open(target.clone(), mirror, false).await?;
         let leader = |topic: &str| state.as_ref().and_then(|state| state.leader(topic));
         let mut plans = topics::plan(mirror, &mut on_source, &mut on_target, leader).await?;
+        self.topics = plans.iter().map(|plan| plan.topic.clone()).collect();
         plans.retain(|plan| only.is_empty() || only.iter().any(|topic| **topic == *plan.topic));
+        if only.is_empty() {
+            let unseen = named::unseen_topics(mirror, |name| on_source.topic(name).is_some());
+            self.errors.extend(unseen.map(|(_, sentence)| sentence));
+        }
 
         let mut work = Vec::new();
         for plan in plans {
@@ -217,16 +242,19 @@ impl MirrorReport {
                     follower_start: 0,
                     follower_end: 0,
                     lag: 0,
+                    unstable: 0,
+                    is_held_up: false,
                     equal: 0,
                     compacted: 0,
                     skipped: 0,
                     notes: Vec::new(),
                 };
                 let view = View { map: OffsetMap::Same, direction, term: plan.term };
-                Work { row, sides: sides.clone(), compacted, skipped: Skipped::default(), view, agreed: 0 }
+                Work { row, sides: sides.clone(), compacted, skipped: Skipped::default(), view, agreed: 0, not_compared: None }
             }));
         }
         ends(&mut work).await;
+        held_up(&mut work).await;
         // After the ends: what was left out by then is in it.
         if let Some(state) = &state {
             state.refresh().await?;
@@ -251,7 +279,15 @@ impl MirrorReport {
 
 /// Where the logs begin and end. The follower's end is asked for first: a leader that is longer then is no surprise.
 async fn ends(work: &mut [Work]) {
-    for (side, position) in [(1, Position::LastStable), (1, Position::LogStart), (0, Position::LastStable), (0, Position::LogStart)] {
+    // And the leader's high watermark before its last stable offset: what is between is of a transaction that is open, and not of one that came since.
+    let places = [
+        (1, Position::LastStable),
+        (1, Position::LogStart),
+        (0, Position::HighWatermark),
+        (0, Position::LastStable),
+        (0, Position::LogStart),
+    ];
+    for (side, position) in places {
         // One cluster may lead some topics and follow in others.
         let mut clients: Vec<&Client> = Vec::new();
         for work in work.iter() {
@@ -273,12 +309,38 @@ async fn ends(work: &mut [Work]) {
             match answer.expect("what was asked for is answered") {
                 Ok(offset) => match (side, position) {
                     (0, Position::LogStart) => work.row.leader_start = *offset,
-                    (0, _) => work.row.leader_end = *offset,
+                    // Until the last stable offset is known.
+                    (0, Position::HighWatermark) => work.row.unstable = *offset,
+                    (0, Position::LastStable) => {
+                        work.row.leader_end = *offset;
+                        work.row.unstable = (work.row.unstable - offset).max(0);
+                    }
                     (_, Position::LogStart) => work.row.follower_start = *offset,
                     _ => work.row.follower_end = *offset,
                 },
                 Err(error) => work.row.result = Verdict::Failed { reason: error.to_string() },
             }
+        }
+    }
+}
+
+/// Says of each partition in which something waits for an open transaction whose that is.
+async fn held_up(work: &mut [Work]) {
+    let now = jiff::Timestamp::now().as_millisecond();
+    let mut asked: BTreeMap<Arc<str>, (Client, Vec<TopicPartition>)> = BTreeMap::new();
+    for work in work.iter().filter(|work| work.row.unstable > 0) {
+        let leader = &work.sides[0];
+        let (_, partitions) = asked.entry(leader.cluster().clone()).or_insert_with(|| (leader.client.clone(), Vec::new()));
+        partitions.push(leader.partition(work.row.partition));
+    }
+    for (cluster, (client, partitions)) in asked {
+        let known = transactions::whose(&client, &partitions).await;
+        for work in work.iter_mut().filter(|work| work.row.unstable > 0 && *work.sides[0].cluster() == cluster) {
+            let Some(whose) = known.get(&work.sides[0].partition(work.row.partition)) else { continue };
+            let row = &mut work.row;
+            row.is_held_up = whose.as_ref().map_or(true, |transaction| transaction.is_long(now));
+            let told = transactions::told(row.leader_end, row.leader_end + row.unstable, Some(whose), now);
+            work.not_compared = Some(format!("{} offsets were not compared: {told}", row.unstable));
         }
     }
 }
@@ -315,7 +377,8 @@ async fn compare_one(mut work: Work, read: Arc<AtomicU64>) -> Row {
     for _ in 0..OVERTAKEN {
         match work.compare(&read).await {
             Ok(verdict) => {
-                work.row.result = verdict;
+                let lacks = work.row.skipped > 0 || work.row.is_held_up;
+                work.row.result = if verdict.exit() == Exit::Done && lacks { Verdict::Lacking } else { verdict };
                 return work.row;
             }
             Err(error) if error.is_deleted() => {
@@ -363,6 +426,7 @@ impl Work {
         let row = &mut self.row;
         row.lag = (row.leader_end - row.follower_end).max(0);
         row.notes.clear();
+        row.notes.extend(self.not_compared.clone());
         if row.follower_end > row.leader_end {
             return Ok(Verdict::Different {
                 offset: row.leader_end,
@@ -388,8 +452,8 @@ impl Work {
         let leader = LogReader::new(leader.client.clone(), leader.partition(row.partition), from..to, ANSWER).counted(read.clone());
         let follower = FollowerReader::new(&follower, row.partition, from..to, ANSWER, self.view.clone());
         let compared = compare_keys(leader, follower, &allowed, &mut keys).await?;
-        let Compared { equal, compacted, skipped, difference } = compared;
-        (row.equal, row.compacted, row.skipped) = (equal, compacted, skipped);
+        let Compared { equal, compacted, difference } = compared;
+        (row.equal, row.compacted, row.skipped) = (equal, compacted, self.skipped.within(&(from..to)));
         if let Some(difference) = difference {
             return Ok(Verdict::Different { offset: difference.offset, what: difference.what });
         }
@@ -423,7 +487,7 @@ async fn later(leader: &Side, partition: i32, from: i64, keys: &mut Keys) -> Res
     let asked = leader.partition(partition);
     let mut ends = leader.client.list_offsets(std::slice::from_ref(&asked), Position::LastStable).await;
     let end = ends.remove(&asked).expect("what was asked for is answered")?;
-    let mut reader = LogReader::new(leader.client.clone(), leader.partition(partition), from..end, ANSWER);
+    let mut reader = LogReader::new(leader.client.clone(), leader.partition(partition), from..end, ANSWER).compacted(true);
     while keys.is_waiting()
         && let Some(record) = reader.next().await?
     {
@@ -435,12 +499,15 @@ async fn later(leader: &Side, partition: i32, from: i64, keys: &mut Keys) -> Res
 fn print(report: &Report) {
     let out: Vec<_> = report.mirrors.iter().map(text).collect();
     to_stdout(&out.join("\n"));
+    for error in &report.errors {
+        to_stderr(&labelled(Severity::Error, &printable(error)));
+    }
     for mirror in &report.mirrors {
         for row in &mirror.partitions {
             let sentence = match &row.result {
                 Verdict::Different { offset, what } => format!("differ at offset {offset}: {what}"),
                 Verdict::Failed { reason } => format!("could not be compared: {reason}"),
-                Verdict::Identical | Verdict::NothingInCommon => continue,
+                Verdict::Identical | Verdict::Lacking | Verdict::NothingInCommon => continue,
             };
             let sentence = format!("mirror {}: the two logs of {}-{} {sentence}", mirror.mirror, row.topic, row.partition);
             to_stderr(&labelled(Severity::Error, &printable(&sentence)));
@@ -459,7 +526,7 @@ fn text(mirror: &MirrorReport) -> String {
     }
     let is_quiet = |row: &&Row| row.result == Verdict::Identical && row.lag == 0 && row.skipped == 0 && row.notes.is_empty();
     let quiet = rows.iter().filter(is_quiet).count();
-    let mut shown = vec![["PARTITION", "RESULT", "UP TO", "LAG", "EQUAL", "COMPACTED", "SKIPPED"].map(str::to_owned).to_vec()];
+    let mut shown = vec![["PARTITION", "RESULT", "UP TO", "LAG", "UNSTABLE", "EQUAL", "COMPACTED", "SKIPPED"].map(str::to_owned).to_vec()];
     let mut notes = String::new();
     let mut left = 0;
     for row in rows {
@@ -470,14 +537,16 @@ fn text(mirror: &MirrorReport) -> String {
             }
         }
         let result = match &row.result {
-            Verdict::Identical => "identical".to_owned(),
+            Verdict::Lacking if row.skipped > 0 => "identical but for what was left out".to_owned(),
+            Verdict::Identical | Verdict::Lacking if row.unstable > 0 => "identical before a transaction".to_owned(),
+            Verdict::Identical | Verdict::Lacking => "identical".to_owned(),
             Verdict::Different { offset, .. } => format!("differs at {offset}"),
             Verdict::NothingInCommon => "nothing in common yet".to_owned(),
             Verdict::Failed { .. } => "failed".to_owned(),
         };
         let name = format!("{}-{}", row.topic, row.partition);
-        let numbers =
-            [row.follower_end as u64, row.lag as u64, row.equal, row.compacted, row.skipped].map(|number| HumanCount(number).to_string());
+        let numbers = [row.follower_end as u64, row.lag as u64, row.unstable as u64, row.equal, row.compacted, row.skipped];
+        let numbers = numbers.map(|number| HumanCount(number).to_string());
         shown.push([name.clone(), result].into_iter().chain(numbers).collect());
         for note in &row.notes {
             let _ = writeln!(notes, "{name}: {}", printable(note));
@@ -491,15 +560,24 @@ fn text(mirror: &MirrorReport) -> String {
     if !notes.is_empty() {
         let _ = write!(out, "\n{notes}");
     }
-    let good = rows.iter().filter(|row| row.result == Verdict::Identical).count();
+    let good = rows.iter().filter(|row| row.result.is_identical()).count();
+    let skipped: u64 = rows.iter().map(|row| row.skipped).sum();
     let lag: i64 = rows.iter().map(|row| row.lag).sum();
     let equal: u64 = rows.iter().map(|row| row.equal).sum();
-    let _ = writeln!(
+    let unstable: i64 = rows.iter().map(|row| row.unstable).sum();
+    let _ = write!(
         out,
         "\n{good} of {} identical up to the follower's end, {} records equal, {} offsets not copied yet",
         count(rows.len(), "partition"),
         HumanCount(equal),
         HumanCount(lag as u64),
     );
+    if skipped > 0 {
+        let _ = write!(out, ", {} left out", count(skipped as usize, "offset"));
+    }
+    if unstable > 0 {
+        let _ = write!(out, ", {} more behind open transactions", HumanCount(unstable as u64));
+    }
+    out.push('\n');
     out
 }

@@ -1,8 +1,8 @@
-//! `kferry check` as a process: what it prints where, and its exit codes. Scripts and CI stand on both.
+//! `kferry` as a process, without clusters: what it prints where, and its exit codes. Scripts and CI stand on both.
 
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 struct File {
     _folder: tempfile::TempDir,
@@ -51,6 +51,33 @@ fn dead_port() -> u16 {
 
 fn check(file: &File, args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_kferry")).args(["check", "--config"]).arg(&file.path).args(args).output().unwrap()
+}
+
+/// All that mirrors are about, with what else each needs.
+const COMMANDS: [&[&str]; 7] = [
+    &["plan"],
+    &["verify"],
+    &["offsets", "--topic", "orders", "--partition", "0"],
+    &["acls"],
+    &["dlt", "list"],
+    &["dlt", "show"],
+    &["dlt", "replay", "--yes"],
+];
+
+/// Runs all of them side by side, with `--json`: each with its exit code and the one object that it prints.
+fn all_json(file: &File, more: &[&str]) -> Vec<(String, i32, serde_json::Value)> {
+    let begin = |command: &&'static [&'static str]| {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_kferry"));
+        process.args(*command).args(["--json", "--config"]).arg(&file.path).args(more).stdout(Stdio::piped()).stderr(Stdio::piped());
+        (command.join(" "), process.spawn().unwrap())
+    };
+    let running: Vec<_> = COMMANDS.iter().map(begin).collect();
+    let end = |(command, process): (String, std::process::Child)| {
+        let output = process.wait_with_output().unwrap();
+        let code = output.status.code().unwrap();
+        (command, code, json(&output))
+    };
+    running.into_iter().map(end).collect()
 }
 
 fn text(bytes: &[u8]) -> &str {
@@ -123,4 +150,48 @@ fn clusters_that_cannot_be_reached_end_with_1_and_a_missing_proxy_is_a_note() {
     let report = json(&output);
     assert_eq!((&report["ok"], &report["brokers"]["servers"][1]["state"]), (&false.into(), &"failed".into()));
     assert!(report["clients"]["note"].is_string(), "{report}");
+}
+
+/// Two clusters at this port, and a mirror between them.
+fn mirror(port: u16) -> File {
+    let clusters = format!(
+        "[clusters.old]\nid = 1\nbootstrap_servers = \"127.0.0.1:{port}\"\n[clusters.new]\nid = 2\nbootstrap_servers = \"127.0.0.1:{port}\"\n"
+    );
+    write(&(clusters + "[[mirrors]]\nname = \"m\"\nsource = \"old\"\ntarget = \"new\"\ntopics = [\"orders\"]\n"))
+}
+
+#[test]
+fn what_cannot_be_tried_ends_with_2_and_in_json_with_json() {
+    let good = mirror(dead_port());
+    for (file, more, said) in [
+        (&good, &["--mirror", "n"][..], "it has no mirror \"n\"; it has m"),
+        (&good, &["--frobnicate"], "unexpected argument '--frobnicate'"),
+        (&write("[[mirrors]]\nname = 1\n"), &[], "expected a string, found an integer"),
+        (&file(9092, 9190), &[], "it has no [[mirrors]]"),
+    ] {
+        for (command, code, report) in all_json(file, more) {
+            assert_eq!((code, &report["ok"]), (2, &false.into()), "{command} {more:?}: {report:#}");
+            let mut messages = report["errors"].as_array().unwrap().iter().map(|error| error["message"].as_str().unwrap());
+            assert!(messages.any(|message| message.contains(said)), "{command} {more:?}: {report:#}");
+        }
+    }
+    let offsets = |topic: &str| {
+        let arguments = ["offsets", "--json", "--topic", topic, "--partition", "0", "--config"];
+        let output = Command::new(env!("CARGO_BIN_EXE_kferry")).args(arguments).arg(&good.path).output().unwrap();
+        (output.status.code(), json(&output)["errors"][0]["message"].as_str().unwrap_or_default().to_owned())
+    };
+    let (code, message) = offsets("oders");
+    assert!(code == Some(2) && message.contains("topic oders is of no mirror of the file"), "{code:?} {message}");
+    let mut secrets = Command::new(env!("CARGO_BIN_EXE_kferry"));
+    let output = secrets.args(["acls", "--json", "--users", "--secrets", "/nowhere/secrets", "--config"]).arg(&good.path).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(json(&output)["errors"][0]["message"].as_str().unwrap().contains("cannot read /nowhere/secrets"));
+}
+
+#[test]
+fn clusters_that_do_not_answer_end_every_command_with_1_and_in_json_with_json() {
+    for (command, code, report) in all_json(&mirror(dead_port()), &[]) {
+        assert_eq!((code, &report["ok"]), (1, &false.into()), "{command}: {report:#}");
+        assert!(report.to_string().contains("cannot connect"), "{command}: {report:#}");
+    }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -20,6 +21,7 @@ use crate::groups::GroupReport;
 use crate::messages;
 use crate::overview::Overview;
 use crate::partition::{NotCopied, Phase, Progress};
+use crate::transactions::Unstable;
 
 /// The partitions and groups of each mirror of this process, by the mirror's name.
 pub type Mirrors = BTreeMap<Arc<str>, Arc<Overview>>;
@@ -67,21 +69,27 @@ async fn ready(State(mirrors): State<Arc<Mirrors>>) -> Response {
 
 /// The JSON of `GET /partitions`.
 fn partitions(mirrors: &Mirrors) -> Value {
+    let (now, timestamp) = (Instant::now(), jiff::Timestamp::now().as_millisecond());
     let rows = mirrors.iter().flat_map(|(mirror, overview)| {
         overview.rows().into_iter().map(move |(partition, progress)| {
+            let unstable = progress.unstable.as_ref();
             json!({
                 "mirror": &**mirror,
                 "topic": &*partition.topic,
                 "partition": partition.partition,
                 "phase": progress.phase,
-                "reason": progress.reason,
+                "reason": progress.reason.clone().or_else(|| progress.held_up(now, timestamp)),
                 "agreed": progress.agreed,
                 "leader_log_start": progress.leader_log_start_offset,
                 "leader_end": progress.leader_last_stable_offset,
+                "leader_high_watermark": progress.leader_high_watermark(),
                 "follower_log_start": progress.follower_log_start_offset,
                 "deleted_on_follower": progress.deleted_on_follower(),
                 "lag_records": progress.lag(),
                 "lag_seconds": progress.behind_since.map_or(0.0, |since| since.elapsed().as_secs_f64()),
+                "unstable_records": unstable.map_or(0, Unstable::offsets),
+                "unstable_seconds": unstable.map_or(0.0, |unstable| now.saturating_duration_since(unstable.since).as_secs_f64()),
+                "open_transaction": unstable.and_then(|unstable| unstable.whose.as_ref()?.as_ref().ok()),
                 "skipped": progress.skipped,
                 "segments": progress.map.segments().len(),
             })

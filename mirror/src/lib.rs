@@ -19,7 +19,9 @@
 //! | file | what it is |
 //! |---|---|
 //! | [`dead_letters`] | records that the follower will not take |
+//! | [`named`] | what the file names and is not there |
 //! | [`own_topics`] | topics of the mirror's own |
+//! | [`transactions`] | open transactions on the leader, and what they hold up |
 //! | [`overview`] | partitions and groups of this process, for everybody to see |
 //! | [`admin`] | `/metrics`, `/healthz`, `/readyz`, `/partitions` |
 //! | [`progress`] | bars on a terminal, lines elsewhere |
@@ -35,6 +37,7 @@ pub mod groups;
 pub mod log;
 pub mod messages;
 pub mod metrics;
+pub mod named;
 pub mod overview;
 pub mod own_topics;
 pub mod partition;
@@ -45,6 +48,7 @@ pub mod security;
 pub mod shards;
 pub mod state;
 pub mod topics;
+pub mod transactions;
 
 /// How a batch came to be on the follower: the labels of the metric's `path`.
 pub const PATHS: &[&str] = copy::cut::Path::LABELS;

@@ -1,12 +1,13 @@
 //! `kferry-mirror`: logs, file, mirrors, run, stop.
 
+use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, anyhow};
 use clap::{Parser, ValueEnum};
 use kferry_config::diagnostic::{self, Severity};
 use kferry_config::{Config, EphemeralPorts, Mirror, who_may_have};
@@ -18,6 +19,7 @@ use kferry_mirror::partition::NotCopied;
 use kferry_mirror::progress;
 use kferry_mirror::run::{Options, Outcome, Run, is_stuck};
 use kferry_mirror::shards::Member;
+use kferry_wire::exit::{self, Exit};
 use kferry_wire::tell;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
@@ -29,9 +31,8 @@ use tracing_subscriber::EnvFilter;
 ///
 /// Runs the [[mirrors]] of the configuration file until SIGTERM or SIGINT. It may be killed at any moment: the target's logs are the only
 /// record of its progress. RUST_LOG sets the log level (default info).
-/// Exit code 0: stopped, or with --once all is copied. 1: something is not. 2: the file has errors.
 #[derive(Parser)]
-#[command(version)]
+#[command(version, after_help = exit::help(&["kferry-mirror", "kferry-mirror --once"]))]
 struct Args {
     /// The configuration file.
     #[arg(long, default_value = "routes.toml", env = "KFERRY_CONFIG")]
@@ -66,28 +67,32 @@ enum LogFormat {
 async fn main() -> ExitCode {
     let args = Args::parse();
     write_logs(args.log_format);
-    match run(args).await {
-        Ok(code) => code,
-        Err(error) => {
-            tell!(messages::CANNOT_START: ": {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    let ended = run(args).await.unwrap_or_else(|error| {
+        tell!(messages::CANNOT_START: ": {error:#}");
+        Exit::NotDone
+    });
+    ended.into()
 }
 
-async fn run(args: Args) -> anyhow::Result<ExitCode> {
+async fn run(args: Args) -> anyhow::Result<Exit> {
     let metrics = metrics::install()?;
     let (text, config) = match Config::read(&args.config).and_then(|text| Config::parse(&text, &args.config).map(|config| (text, config))) {
         Ok(read) => read,
         Err(error) => {
             eprintln!("{error}");
-            return Ok(ExitCode::from(2));
+            return Ok(Exit::Refused);
         }
     };
     if !config.warnings.is_empty() {
         eprintln!("{}", diagnostic::render(&args.config, &text, Severity::Warning, &config.warnings, false));
     }
-    let chosen = chosen(&config, &args.mirror)?;
+    let chosen = match chosen(&config, &args.mirror, &args.accept) {
+        Ok(chosen) => chosen,
+        Err(sentence) => {
+            eprintln!("error: {}: {sentence}", args.config.display());
+            return Ok(Exit::Refused);
+        }
+    };
     let options = Options { once: args.once, accept: args.accept, coalesce: !args.no_coalesce, mirrors: config.mirrors.clone().into() };
     let stop = CancellationToken::new();
     let mirrors: Vec<_> = chosen.into_iter().map(|mirror| (mirror, Arc::new(Overview::default()))).collect();
@@ -115,7 +120,9 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
         let (options, stop) = (options.clone(), stop.clone());
         running.spawn(async move { (mirror.name.clone(), one(mirror, options, overview, stop).await) });
     }
-    let mut code = ExitCode::SUCCESS;
+    let mut exit = Exit::Done;
+    // Those that no mirror has.
+    let mut not_accepted: Option<BTreeSet<String>> = None;
     while let Some(ended) = running.join_next().await {
         let (name, outcome) = ended.context("a mirror ended by a bug")?;
         for NotCopied { what, reason } in &outcome.left {
@@ -125,15 +132,22 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
             tell!(messages::OFFSET_LEFT, mirror = &*name, what, reason);
         }
         if options.once {
-            tell!(messages::DONE, mirror = &*name, copied = outcome.copied, not_copied = outcome.left.len());
-            if !outcome.left.is_empty() || !outcome.groups_left.is_empty() {
-                code = ExitCode::FAILURE;
+            tell!(messages::DONE, mirror = &*name, copied = outcome.copied, not_copied = outcome.left.len(), left_out = outcome.left_out);
+            if outcome.left_out > 0 {
+                exit = exit.max(Exit::Lacking);
             }
+            exit = exit.max(Exit::done(outcome.left.is_empty() && outcome.groups_left.is_empty()));
         }
+        let before = not_accepted.take().unwrap_or_else(|| outcome.not_accepted.clone());
+        not_accepted = Some(&before & &outcome.not_accepted);
+    }
+    for name in not_accepted.into_iter().flatten().filter(|_| options.once) {
+        tell!(messages::NOT_ACCEPTED, name);
+        exit = exit.max(Exit::NotDone);
     }
     stop.cancel();
     let _ = tokio::join!(serving, showing);
-    Ok(code)
+    Ok(exit)
 }
 
 /// One mirror, from the moment that its target can be reached.
@@ -161,16 +175,25 @@ async fn one(mirror: Arc<Mirror>, options: Options, overview: Arc<Overview>, sto
     }
 }
 
-fn chosen(config: &Config, names: &[String]) -> anyhow::Result<Vec<Arc<Mirror>>> {
+/// The mirrors that the command line names. `Err` is what it names that the file does not have.
+fn chosen(config: &Config, names: &[String], accept: &[String]) -> Result<Vec<Arc<Mirror>>, String> {
     if config.mirrors.is_empty() {
-        bail!("the file has no [[mirrors]]; see docs/routes.md for what one looks like");
+        return Err("it has no [[mirrors]]; see docs/routes.md for what one looks like".to_owned());
     }
     if let Some(unknown) = names.iter().find(|name| config.mirrors.iter().all(|mirror| *mirror.name != ***name)) {
         let known: Vec<_> = config.mirrors.iter().map(|mirror| &*mirror.name).collect();
-        bail!("the file has no mirror {unknown:?}; it has {}", known.join(", "));
+        return Err(format!("it has no mirror {unknown:?}; it has {}", known.join(", ")));
     }
     let chosen: Vec<_> =
         config.mirrors.iter().filter(|mirror| names.is_empty() || names.iter().any(|name| **name == *mirror.name)).cloned().collect();
+    let matches = |name: &str| chosen.iter().any(|mirror| mirror.topics.matches(name));
+    // A topic, or one of its partitions.
+    let is_selected = |name: &&String| matches(name) || name.rsplit_once('-').is_some_and(|(topic, _)| matches(topic));
+    if let Some(unknown) = accept.iter().find(|name| !is_selected(name)) {
+        return Err(format!(
+            "--accept {unknown}: no mirror copies such a topic; it takes TOPIC or TOPIC-PARTITION, by the name on the source"
+        ));
+    }
     Ok(chosen)
 }
 

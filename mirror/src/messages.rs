@@ -10,6 +10,7 @@ kferry_wire::messages! {
         INFO DONE = "done";
         ERROR NOT_COPIED = "not copied";
         ERROR OFFSET_LEFT = "its offset is not copied";
+        ERROR NOT_ACCEPTED = "--accept names what is not there";
     }
 
     pub(crate) table {
@@ -40,6 +41,7 @@ kferry_wire::messages! {
         WARN COPIED_AGAIN = "the follower lost records; they are copied again";
         WARN LEFT_OUT = "left out";
         WARN LOST_ON_LEADER = "the leader deleted offsets before they were copied; it goes on behind them";
+        WARN HELD_UP = "an open transaction holds it up";
 
         // Groups.
         INFO OFFSETS_COPIED = "the groups' offsets are copied";

@@ -17,6 +17,8 @@ pub(crate) const LOST: &str = "kferry_mirror_lost_offsets_total";
 pub(crate) const ERRORS: &str = "kferry_mirror_errors_total";
 pub(crate) const LAG_RECORDS: &str = "kferry_mirror_lag_records";
 pub(crate) const LAG_SECONDS: &str = "kferry_mirror_lag_seconds";
+pub(crate) const UNSTABLE_RECORDS: &str = "kferry_mirror_unstable_records";
+pub(crate) const UNSTABLE_SECONDS: &str = "kferry_mirror_unstable_seconds";
 pub(crate) const SEGMENTS: &str = "kferry_mirror_segments";
 pub(crate) const TOPICS_FAILED: &str = "kferry_mirror_topics_failed";
 pub(crate) const DELETED: &str = "kferry_mirror_deleted_on_follower_offsets";
@@ -42,6 +44,11 @@ pub const GAUGES: &[(&str, &str)] = &[
     (BUILD_INFO, "1; which kferry-mirror this is"),
     (LAG_RECORDS, "Offsets that the leader has and the follower does not, by mirror, topic and partition"),
     (LAG_SECONDS, "Since when the follower lacks something, by mirror, topic and partition"),
+    (UNSTABLE_RECORDS, "Offsets of the leader that wait for an open transaction, by mirror, topic and partition: where some do, or did"),
+    (
+        UNSTABLE_SECONDS,
+        "Since when the leader's last stable offset stands still below its high watermark, by mirror, topic and partition: likewise",
+    ),
     (SEGMENTS, "Segments of the offset maps of this process's partitions, by mirror: where offsets are translated"),
     (PARTITIONS, "Partitions, by mirror and phase"),
     (TOPICS_FAILED, "Topics that cannot be copied, or whose settings on the follower cannot be the leader's, by mirror"),

@@ -12,6 +12,7 @@ use crate::admin::Mirrors;
 use crate::messages;
 use crate::overview::Overview;
 use crate::partition::Phase;
+use crate::transactions::Unstable;
 
 /// The bars of this process, which log lines must not write over.
 static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
@@ -50,7 +51,7 @@ impl Drop for Lines {
 }
 
 /// Shows how far each mirror is until `stop`. Lines are written with `once`, and while a mirror is more than 1,000 records behind or has partitions
-/// that stand still.
+/// that stand still or that a transaction holds up.
 pub async fn show(mirrors: Mirrors, once: bool, stop: CancellationToken) {
     let terminal = io::stderr().is_terminal();
     let mut shown: Vec<_> = mirrors.into_iter().map(|(name, overview)| Shown::new(name, overview, terminal)).collect();
@@ -100,7 +101,8 @@ impl Shown {
     }
 
     fn update(&mut self, once: bool) {
-        let (mut copied, mut end, mut bytes) = (0, 0, 0);
+        let (mut copied, mut end, mut bytes, mut unstable) = (0, 0, 0, 0);
+        let now = Instant::now();
         let mut stopped = 0;
         for (_, progress) in self.overview.rows() {
             stopped += usize::from(matches!(progress.phase, Phase::Failed | Phase::Diverged));
@@ -108,6 +110,8 @@ impl Shown {
             copied += (progress.agreed.min(until) - progress.leader_log_start_offset).max(0) as u64;
             end += (until - progress.leader_log_start_offset).max(0) as u64;
             bytes += progress.bytes;
+            // Those of applications that work are over in a moment.
+            unstable += progress.unstable.as_ref().filter(|unstable| unstable.is_long(now)).map_or(0, Unstable::offsets) as u64;
         }
         let began = *self.began.get_or_insert(copied);
         let last = std::mem::replace(&mut self.last, Update { copied, bytes, at: Instant::now() });
@@ -125,12 +129,13 @@ impl Shown {
                 bar.set_length(end.saturating_sub(began));
                 bar.set_position(copied.saturating_sub(began));
                 let stopped = if stopped > 0 { format!(", {stopped} partitions stand still") } else { String::new() };
+                let unstable = if unstable > 0 { format!(", {unstable} behind open transactions") } else { String::new() };
                 bar.set_message(format!(
-                    "{} records, {records_per_second:.0}/s, {bytes_per_second}/s, {left} left{stopped}",
+                    "{} records, {records_per_second:.0}/s, {bytes_per_second}/s, {left} left{stopped}{unstable}",
                     copied - began.min(copied)
                 ));
             }
-            None if once || behind > NEWS || stopped > 0 => {
+            None if once || behind > NEWS || stopped > 0 || unstable > 0 => {
                 let percent = if end == 0 { 100.0 } else { copied as f64 * 100.0 / end as f64 };
                 tell!(messages::PROGRESS, mirror = &*self.name,
                     records = copied - began.min(copied),
@@ -139,7 +144,8 @@ impl Shown {
                     records_per_second = records_per_second as u64,
                     bytes_per_second = %bytes_per_second,
                     left,
-                    stopped);
+                    stopped,
+                    unstable);
             }
             None => {}
         }

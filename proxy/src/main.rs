@@ -8,6 +8,7 @@ use std::sync::Arc;
 use clap::{Parser, ValueEnum};
 use kferry_proxy::messages;
 use kferry_proxy::{Routes, Server, install_metrics};
+use kferry_wire::exit::{self, Exit};
 use kferry_wire::tell;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
@@ -17,9 +18,9 @@ use tracing_subscriber::EnvFilter;
 /// The bootstrap address of every Kafka client: routes each by its client.id to a cluster.
 ///
 /// Reload: edit the file, SIGHUP, or POST /reload to the admin address. Stop: SIGTERM or SIGINT, then it drains.
-/// RUST_LOG sets the log level (default info). Exit code 2: the file has errors.
+/// RUST_LOG sets the log level (default info).
 #[derive(Parser)]
-#[command(version)]
+#[command(version, after_help = exit::help(&["kferry-proxy"]))]
 struct Args {
     /// The configuration file.
     #[arg(long, default_value = "routes.toml", env = "KFERRY_CONFIG")]
@@ -39,22 +40,20 @@ enum LogFormat {
 async fn main() -> ExitCode {
     let args = Args::parse();
     write_logs(args.log_format);
-    match run(args).await {
-        Ok(code) => code,
-        Err(error) => {
-            tell!(messages::CANNOT_START: ": {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    let ended = run(args).await.unwrap_or_else(|error| {
+        tell!(messages::CANNOT_START: ": {error:#}");
+        Exit::NotDone
+    });
+    ended.into()
 }
 
-async fn run(args: Args) -> anyhow::Result<ExitCode> {
+async fn run(args: Args) -> anyhow::Result<Exit> {
     let metrics = install_metrics()?;
     let routes = match Routes::load(&args.config) {
         Ok(routes) => Arc::new(routes),
         Err(error) => {
             eprintln!("{error}");
-            return Ok(ExitCode::from(2));
+            return Ok(Exit::Refused);
         }
     };
     let files = allow_open_files();
@@ -65,7 +64,7 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
     tokio::spawn(stop_on_signals(stop.clone())?);
     tokio::spawn(reload_on_sighup(routes)?);
     server.run(stop).await;
-    Ok(ExitCode::SUCCESS)
+    Ok(Exit::Done)
 }
 
 fn write_logs(format: LogFormat) {

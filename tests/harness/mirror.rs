@@ -133,6 +133,13 @@ impl Mirror {
         Ok(())
     }
 
+    /// Copies to the present end, all but the records that `on_error` leaves out, and says that.
+    pub fn copy_but_for_what_was_left_out(&mut self) -> Result<()> {
+        let ended = self.once()?;
+        ensure!(ended.code == Some(3), "kferry-mirror --once ended with {:?}:\n{}", ended.code, ended.log);
+        Ok(())
+    }
+
     /// Runs `kferry` with the same file; says how that ended, and what it printed, errors too.
     pub fn kferry(&self, arguments: &[&str]) -> Result<Ended> {
         let output = run::folder("kferry")?.join("output");

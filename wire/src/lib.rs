@@ -16,6 +16,7 @@
 //! | [`admin`] | what can be asked of a cluster and changed in it |
 //! | [`log`] | a partition as a consumer reads it, and records appended to it |
 //! | `operators` | the admin address of the programs that have one (a feature) |
+//! | [`exit`] | how the programs end: the table of their exit codes |
 //! | [`mod@messages`] | the lines of a program's log: a table that the documents and the code share |
 //!
 //! Bytes from others are read by [`frame`] and `reader` only: bounded, never trusting a length. There are two exceptions, where
@@ -28,6 +29,7 @@ pub mod batch;
 pub mod client;
 pub mod cluster;
 pub mod connection;
+pub mod exit;
 pub mod frame;
 pub mod header;
 pub mod log;

@@ -156,19 +156,13 @@ pub(super) fn over_hole(hole: &Range<i64>, translates: bool) -> OverHole {
 }
 
 /// Offsets before the agreed one that are compared again at each look. An unclean leader election takes the last records of a log, and others come in their
-/// place: so it always shows in the last ones.
-pub(super) const TAIL: i64 = 100;
+/// place: so it always shows in the last ones, of a compacted log in those of them that are left.
+pub(crate) const TAIL: i64 = 100;
 
 /// The offsets of the leader whose records are compared before anything is copied from the end of them on; perhaps none. `first` is the first one that was
-/// copied, and `both_have` the one at which the follower's log begins. In a `compacted` log the last records may all be gone, and a reader would wait for them:
-/// there only what is not agreed on is compared.
-pub(super) fn to_compare(found: &Found, first: i64, both_have: i64, copy_from: i64, compacted: bool) -> Range<i64> {
-    let agreed = found.agreed.min(copy_from);
-    let known = match (found.from_start, compacted) {
-        (true, _) => first,
-        (false, true) => agreed,
-        (false, false) => (agreed - TAIL).max(first),
-    };
+/// copied, and `both_have` the one at which the follower's log begins.
+pub(super) fn to_compare(found: &Found, first: i64, both_have: i64, copy_from: i64) -> Range<i64> {
+    let known = if found.from_start { first } else { (found.agreed.min(copy_from) - TAIL).max(first) };
     found.leader_log_start.max(both_have).max(known)..copy_from
 }
 
@@ -355,28 +349,24 @@ mod tests {
 
     #[test]
     fn what_is_not_agreed_on_is_compared_and_all_that_both_have_with_accept() {
-        let to_compare = |found: &Found, first, both_have, copy_from| to_compare(found, first, both_have, copy_from, true);
-        assert_eq!(to_compare(&FOUND, 0, 0, 60), 50..60);
-        assert!(to_compare(&Found { agreed: 60, ..FOUND }, 0, 0, 60).is_empty());
-        // The follower lost some of what was agreed on: nothing is left to compare.
-        assert!(to_compare(&FOUND, 0, 0, 30).is_empty());
-        let accepted = Found { from_start: true, ..FOUND };
-        assert_eq!(to_compare(&accepted, 0, 0, 60), 0..60);
-        assert_eq!(to_compare(&accepted, 7, 0, 60), 7..60, "what was there before the first copied record does not count");
-        assert_eq!(to_compare(&accepted, 0, 9, 60), 9..60, "the follower begins later");
-        assert_eq!(to_compare(&Found { leader_log_start: 55, ..FOUND }, 0, 0, 60), 55..60, "the leader begins later");
-        assert!(to_compare(&Found { leader_log_start: 70, ..FOUND }, 0, 0, 70).is_empty(), "it was padded up to there");
+        let far = Found { agreed: 500, at: 600, ..FOUND };
+        assert_eq!(to_compare(&far, 0, 0, 600), 400..600, "and the last ones of what is");
+        let accepted = Found { from_start: true, ..far };
+        assert_eq!(to_compare(&accepted, 0, 0, 600), 0..600);
+        assert_eq!(to_compare(&accepted, 7, 0, 600), 7..600, "what was there before the first copied record does not count");
+        assert_eq!(to_compare(&accepted, 0, 9, 600), 9..600, "the follower begins later");
+        assert_eq!(to_compare(&Found { leader_log_start: 550, ..far }, 0, 0, 600), 550..600, "the leader begins later");
+        assert!(to_compare(&Found { leader_log_start: 700, ..far }, 0, 0, 700).is_empty(), "it was padded up to there");
     }
 
     #[test]
-    fn what_was_agreed_on_last_is_compared_again_unless_the_log_is_compacted() {
+    fn what_was_agreed_on_last_is_compared_again() {
         let found = Found { agreed: 250, ..FOUND };
-        assert_eq!(to_compare(&found, 0, 0, 250, false), 150..250);
-        assert_eq!(to_compare(&found, 0, 0, 300, false), 150..300, "and all that is not agreed on");
-        assert_eq!(to_compare(&found, 0, 0, 220, false), 120..220, "the follower lost some of it");
-        assert_eq!(to_compare(&found, 200, 0, 250, false), 200..250, "what was there before the first copied record does not count");
-        assert_eq!(to_compare(&found, 0, 180, 250, false), 180..250, "the follower begins later");
-        assert!(to_compare(&found, 0, 0, 250, true).is_empty());
+        assert_eq!(to_compare(&found, 0, 0, 250), 150..250);
+        assert_eq!(to_compare(&found, 0, 0, 300), 150..300, "and all that is not agreed on");
+        assert_eq!(to_compare(&found, 0, 0, 220), 120..220, "the follower lost some of it");
+        assert_eq!(to_compare(&found, 200, 0, 250), 200..250, "what was there before the first copied record does not count");
+        assert_eq!(to_compare(&found, 0, 180, 250), 180..250, "the follower begins later");
     }
 
     #[test]

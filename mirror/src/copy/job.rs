@@ -26,7 +26,7 @@ pub(crate) struct PartitionJob {
     pub(crate) term: i32,
     /// The mirror's state, where the segments of a partition are kept whose offsets are translated.
     pub(crate) state: State,
-    /// Whether the leader's log is compacted: then either side may miss records that the other still has.
+    /// Whether one of the two logs is compacted: then either may miss records that the other still has.
     pub(crate) compacted: bool,
     /// The follower's `max.message.bytes`.
     pub(crate) max_message_bytes: usize,

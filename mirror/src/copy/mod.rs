@@ -23,3 +23,5 @@ pub(crate) mod on_error;
 pub(crate) mod replicate;
 mod retrace;
 pub(crate) mod settle;
+
+pub(crate) use decisions::TAIL;

@@ -503,7 +503,7 @@ impl Copying {
             });
             return;
         }
-        self.job.status.leader_has(fetched.log_start_offset, fetched.last_stable_offset);
+        self.job.status.leader_has(fetched.log_start_offset, fetched.last_stable_offset, fetched.high_watermark);
         if fetched.records.is_empty() {
             return;
         }

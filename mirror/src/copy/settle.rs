@@ -107,14 +107,16 @@ async fn look(job: &PartitionJob, context: &SettleContext) -> Result<Cutter, Han
     let ends = ends(job, context, agreed, follower_start).await?;
     let (end, leader_end, mut sequence) = (ends.follower, ends.leader, ends.sequence);
     let Reached { mut at, mut begins_segment } = ends.reached;
+    // In this order: what is below the high watermark and not stable then is of a transaction that is open, and not of one that came since.
+    let high_watermark = offset(leader, job.partition, Position::HighWatermark).await?;
     let stable_end = offset(leader, job.partition, Position::LastStable).await?;
     let (mut map, direction) = {
         let mut progress = job.status.lock();
         (progress.leader_log_start_offset, progress.follower_log_start_offset) = (leader_start, follower_start);
-        progress.goal.get_or_insert(stable_end);
+        progress.goal.get_or_insert(high_watermark);
         (progress.map.clone(), progress.direction)
     };
-    job.status.leader_has(leader_start, stable_end);
+    job.status.leader_has(leader_start, stable_end, high_watermark);
 
     let found = Found {
         agreed,
@@ -176,7 +178,7 @@ async fn look(job: &PartitionJob, context: &SettleContext) -> Result<Cutter, Han
 
     // What the follower had before the mirror wrote there does not count.
     let both_have = map.leader(direction, follower_start).unwrap_or(0);
-    let compared = decisions::to_compare(&found, first, both_have, at, job.compacted);
+    let compared = decisions::to_compare(&found, first, both_have, at);
     if !compared.is_empty() {
         let max_bytes = if compared.end - compared.start > decisions::TAIL { COMPARED } else { TAIL_BYTES };
         same_records(job, compared, max_bytes, View { map, direction, term: job.term }).await?;

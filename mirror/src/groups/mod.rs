@@ -468,6 +468,10 @@ impl<'w> LedGroups<'w> {
             if let Some(first) = progress.map.first(progress.direction).filter(|first| candidate.committed.offset < *first) {
                 return leave(OffsetState::BelowLogStart, format!("the first offset of the leader that was copied is {first}"));
             }
+            if let Some(unstable) = progress.unstable.as_ref().filter(|unstable| candidate.committed.offset > unstable.from) {
+                let reason = format!("copied up to {}; {}", progress.agreed, unstable.told(self.now));
+                return leave(OffsetState::Waiting, reason);
+            }
             // Nothing is known of the leader's end while another process copies the partition.
             let end = if progress.leader_last_stable_offset > 0 {
                 format!("; the leader's log ends at {}", progress.leader_last_stable_offset)
@@ -645,6 +649,7 @@ mod tests {
 
     use super::*;
     use crate::connect_options;
+    use crate::transactions::Unstable;
 
     const NOW: i64 = 1_700_000_000_000;
     const DAY: i64 = 24 * 60 * 60 * 1_000;
@@ -727,6 +732,24 @@ mod tests {
         assert_eq!(judged(None, &at(90), false), Ok(90));
         assert_eq!(judged(None, &at(91), false), Err(OffsetState::Waiting), "behind the follower's end");
         assert_eq!(judged(None, &at(101), false), Err(OffsetState::Waiting), "behind what is copied");
+    }
+
+    #[test]
+    fn an_offset_behind_an_open_transaction_waits_for_its_end() {
+        let reason = |unstable| {
+            let work = work(GroupStates::default());
+            let led = LedGroups::in_each_direction(&work, NOW).next().unwrap();
+            let progress = Progress { agreed: 100, leader_last_stable_offset: 100, unstable, ..Progress::default() };
+            let candidate = Candidate { committed: committed(150, ""), offset: None, progress: Arc::new(progress), ..candidate(None) };
+            match led.judge(&candidate, false, None) {
+                OffsetDecision::Leave(OffsetState::Waiting, Some(reason)) => reason,
+                _ => panic!("it waits"),
+            }
+        };
+        assert_eq!(reason(None), "copied up to 100; the leader's log ends at 100");
+        let unstable = Unstable { from: 100, to: 200, since: std::time::Instant::now(), whose: Some(Err("nobody says".to_owned())) };
+        let told = reason(Some(unstable));
+        assert!(told.starts_with("copied up to 100; a transaction is open at offset 100") && told.contains("up to 200"), "{told}");
     }
 
     #[test]

@@ -32,8 +32,6 @@ pub struct Compared {
     pub equal: u64,
     /// How many records only one of the logs has still, as [`Allowed::missing`] allows.
     pub compacted: u64,
-    /// How many of the leader's records the follower lacks, as [`Allowed::skipped`] says.
-    pub skipped: u64,
     /// The first difference, at which the comparison ended; `None` if there is none.
     pub difference: Option<Difference>,
 }
@@ -52,12 +50,13 @@ pub async fn compare(leader: LogReader, follower: FollowerReader, allowed: &Allo
 /// [`ReadError`] of either log: whether they are equal is not known then.
 pub async fn compare_keys(
     leader: LogReader,
-    mut follower: FollowerReader,
+    follower: FollowerReader,
     allowed: &Allowed,
     keys: &mut Option<Keys>,
 ) -> Result<Compared, ReadError> {
     let mut found = Compared::default();
-    let mut leader = leader.tolerating(allowed.skipped.ranges().to_vec());
+    let mut leader = leader.tolerating(allowed.skipped.ranges().to_vec()).compacted(allowed.missing);
+    let mut follower = follower.compacted(allowed.missing);
     let (mut left, mut right) = tokio::try_join!(leader.next(), follower.next())?;
     loop {
         let different = |offset, what: String| Some(Difference { offset, what });
@@ -82,16 +81,16 @@ pub async fn compare_keys(
                 };
             }
             (Some(one), other) if other.as_ref().is_none_or(|other| one.offset < other.offset) => {
-                if allowed.skipped.contains(one.offset) {
-                    found.skipped += 1;
-                } else if allowed.missing {
+                let is_skipped = allowed.skipped.contains(one.offset);
+                if !is_skipped && !allowed.missing {
+                    found.difference = different(one.offset, "the follower has no record there, the leader has one".to_owned());
+                    return Ok(found);
+                }
+                if !is_skipped {
                     if let Some(keys) = keys {
                         keys.one_only(one, Owner::Leader);
                     }
                     found.compacted += 1;
-                } else {
-                    found.difference = different(one.offset, "the follower has no record there, the leader has one".to_owned());
-                    return Ok(found);
                 }
                 left = leader.next().await?;
             }

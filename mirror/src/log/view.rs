@@ -45,6 +45,13 @@ impl FollowerReader {
         Self { reader, view, offsets }
     }
 
+    /// This reader, of a log that may be `compacted`, as [`LogReader::compacted`].
+    #[must_use]
+    pub fn compacted(mut self, compacted: bool) -> Self {
+        self.reader = self.reader.compacted(compacted);
+        self
+    }
+
     /// The next record of the leader's that the follower has, at its offset on the leader; `None` at the end of the range.
     ///
     /// # Errors

@@ -17,6 +17,12 @@ impl Skipped {
         &self.0
     }
 
+    /// How many of these offsets of the leader were left out: single records, and all that a batch spans that nobody can read.
+    pub fn within(&self, offsets: &Range<i64>) -> u64 {
+        let both = self.0.iter().map(|range| range.end.min(offsets.end) - range.start.max(offsets.start));
+        both.map(|count| count.max(0) as u64).sum()
+    }
+
     /// Whether no record was left out.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -74,6 +80,7 @@ mod tests {
             skipped.add(offsets);
         }
         assert_eq!(skipped.ranges(), [3..5, 8..12]);
+        assert_eq!([skipped.within(&(0..100)), skipped.within(&(4..9)), skipped.within(&(5..8)), skipped.within(&(9..9))], [6, 2, 0, 0]);
         assert!(skipped.contains(4) && skipped.contains(11) && !skipped.contains(5) && !skipped.contains(12));
         skipped.forget_before(5);
         assert_eq!(skipped, Skipped::from(vec![(8, 12)]));

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::offsets::{Direction, OffsetMap};
 use super::skipped::Skipped;
+use crate::transactions::Unstable;
 
 /// What a partition is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
@@ -63,6 +64,8 @@ pub struct Progress {
     pub direction: Direction,
     /// The leader's last stable offset when it was last told, at least `agreed`; 0 before that.
     pub leader_last_stable_offset: i64,
+    /// What of the leader waits for an open transaction behind that; `None` if nothing did when it was last told.
+    pub unstable: Option<Unstable>,
     /// The leader's log start offset when it was last told; 0 before that.
     pub leader_log_start_offset: i64,
     /// The follower's log start offset when it was last told; 0 before that.
@@ -71,7 +74,7 @@ pub struct Progress {
     pub bytes: u64,
     /// Since when the leader has had offsets that the follower lacks; `None` while it lacks none.
     pub behind_since: Option<Instant>,
-    /// The leader's last stable offset when this process first looked at both logs: what `--once` copies up to.
+    /// The leader's high watermark when this process first looked at both logs: what `--once` copies up to.
     pub goal: Option<i64>,
     /// Whether something here has changed that the mirror's state does not have yet.
     pub unsaved: bool,
@@ -89,6 +92,16 @@ impl Progress {
     pub fn deleted_on_follower(&self) -> i64 {
         let deleted = (self.follower_log_start_offset - self.leader_log_start_offset).max(0);
         if self.map.translates() { 0 } else { deleted }
+    }
+
+    /// The leader's high watermark when it was last told, at least its last stable offset.
+    pub fn leader_high_watermark(&self) -> i64 {
+        self.unstable.as_ref().map_or(self.leader_last_stable_offset, |unstable| unstable.to)
+    }
+
+    /// What waits for a transaction that is open for long, in words for an operator; `None` if nothing does. The time is the present, by both clocks.
+    pub fn held_up(&self, now: Instant, timestamp: i64) -> Option<String> {
+        self.unstable.as_ref().filter(|unstable| unstable.is_long(now)).map(|unstable| unstable.told(timestamp))
     }
 
     /// The first offset of the leader that was copied, where offsets are translated; 0 where they are not, or nothing was copied.
@@ -152,13 +165,16 @@ impl Status {
         }
     }
 
-    /// Takes in the log start and the last stable offset of the leader. A log start that is lower than the known one is an older word, and ignored.
-    pub fn leader_has(&self, start: i64, end: i64) {
+    /// Takes in the log start, the last stable offset and the high watermark of the leader. A log start that is lower than the known one is an older word,
+    /// and ignored.
+    pub fn leader_has(&self, start: i64, last_stable_offset: i64, high_watermark: i64) {
+        let now = Instant::now();
         let mut progress = self.lock();
         progress.leader_log_start_offset = progress.leader_log_start_offset.max(start);
-        progress.leader_last_stable_offset = end.max(progress.agreed);
+        progress.leader_last_stable_offset = last_stable_offset.max(progress.agreed);
+        progress.unstable = Unstable::after(progress.unstable.take(), last_stable_offset, high_watermark, now);
         if progress.lag() > 0 {
-            progress.behind_since.get_or_insert_with(Instant::now);
+            progress.behind_since.get_or_insert(now);
         } else {
             progress.behind_since = None;
         }

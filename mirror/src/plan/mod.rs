@@ -21,12 +21,13 @@ use serde::Serialize;
 pub use self::groups::GroupForecast;
 pub use self::rights::Missing;
 use self::rights::{Needs, Rights};
+use crate::copy::TAIL;
 use crate::log::{Allowed, FollowerReader, Sample, View, Written, compare, sample, written};
 use crate::own_topics::{dead_letter_topic, state_topic};
-use crate::partition::{Direction, OffsetMap, Phase, Side, Skipped, producer_id};
+use crate::partition::{Direction, OffsetMap, Phase, Progress, Side, Skipped, producer_id};
 use crate::state::{State, StateError};
 use crate::topics::{self, Action, Cluster, Drift, TopicPlan};
-use crate::{PATIENCE, connect_options, shards};
+use crate::{PATIENCE, connect_options, named, shards, transactions};
 
 /// Offsets of padding that a broker takes in a second of its CPU (measured: 19 to 22 million).
 const PADDED_PER_SECOND: u64 = 20_000_000;
@@ -89,6 +90,10 @@ pub struct TopicForecast {
     pub records: u64,
     /// About how many bytes these records have as the leader stores them, by a look at a few batches; 0 if nothing is known.
     pub bytes: u64,
+    /// How many more offsets the leader has that wait for open transactions, all partitions together.
+    pub unstable: u64,
+    /// What an operator should know of the topic before the mirror is started: sentences.
+    pub warnings: Vec<String>,
 }
 
 /// Whether a topic's offsets can be kept.
@@ -190,16 +195,8 @@ impl MirrorPlan {
 
     async fn groups(&mut self, mirror: &Arc<Mirror>, clients: &[Client; 2], state: Option<&State>) -> Result<(), ClientError> {
         self.groups = groups::forecast(mirror, clients, self.topics.iter().map(|topic| &topic.plan), state).await?;
-        let unseen = mirror.groups.names().filter(|name| self.groups.iter().all(|group| *group.group != **name));
-        let unseen: Vec<_> = unseen.collect();
-        if !unseen.is_empty() {
-            self.warnings.push(format!(
-                "groups {}: they have committed nothing in the mirror's topics on {}, or the principal may not see them there; correct `groups`, or grant \
-                 Describe",
-                unseen.join(", "),
-                self.source
-            ));
-        }
+        let groups: BTreeSet<&str> = self.groups.iter().map(|group| &*group.group).collect();
+        self.errors.extend(named::unseen_groups(mirror, |name| groups.contains(name)).map(|(_, sentence)| sentence));
         self.missing_rights.append(&mut groups::missing_rights(mirror, clients, &self.groups, state).await?);
         Ok(())
     }
@@ -242,14 +239,7 @@ impl MirrorPlan {
 
     /// Topics that the file names and the source does not show.
     fn unseen(&mut self, mirror: &Mirror, source: &Cluster) {
-        let unseen: Vec<_> = mirror.topics.names().filter(|name| source.topic(name).is_none()).collect();
-        if !unseen.is_empty() {
-            let names = unseen.join(", ");
-            self.warnings.push(format!(
-                "{names}: not on {}, or the principal may not see it there; correct `topics`, or grant Describe",
-                self.source
-            ));
-        }
+        self.errors.extend(named::unseen_topics(mirror, |name| source.topic(name).is_some()).map(|(_, sentence)| sentence));
         if self.topics.is_empty() {
             self.errors.push(format!(
                 "no topic of {} is meant: correct `topics` and `topics_regex`, or grant Describe on the topics there to the mirror's principal",
@@ -350,6 +340,8 @@ fn partitions(plans: &[TopicPlan], cluster: &Cluster, name: impl Fn(&TopicPlan) 
 struct Logs {
     /// Log start offsets.
     starts: Answers<TopicPartition, i64>,
+    /// High watermarks, from before the last stable offsets.
+    high_watermarks: Answers<TopicPartition, i64>,
     /// Last stable offsets.
     stable: Answers<TopicPartition, i64>,
     /// Log end offsets.
@@ -358,12 +350,14 @@ struct Logs {
 
 impl Logs {
     async fn ask(client: &Client, partitions: &[TopicPartition]) -> Self {
-        let (starts, stable, ends) = tokio::join!(
-            client.list_offsets(partitions, Position::LogStart),
-            client.list_offsets(partitions, Position::LastStable),
-            client.log_ends(partitions)
-        );
-        Self { starts, stable, ends }
+        // In this order: what is below the high watermark and not stable then is of a transaction that is open, and not of one that came since.
+        let stable = async {
+            let high_watermarks = client.list_offsets(partitions, Position::HighWatermark).await;
+            (high_watermarks, client.list_offsets(partitions, Position::LastStable).await)
+        };
+        let (starts, (high_watermarks, stable), ends) =
+            tokio::join!(client.list_offsets(partitions, Position::LogStart), stable, client.log_ends(partitions));
+        Self { starts, high_watermarks, stable, ends }
     }
 
     /// The log of a partition; `None` is one that is not there.
@@ -375,7 +369,9 @@ impl Logs {
         else {
             return Ok(None);
         };
-        Ok(Some(Log { start: *start.as_ref()?, stable: *stable.as_ref()?, end: *end.as_ref()? }))
+        let stable = *stable.as_ref()?;
+        let high_watermark = self.high_watermarks.get(partition).map_or(Ok(stable), |answer| answer.as_ref().copied())?;
+        Ok(Some(Log { start: *start.as_ref()?, stable, high_watermark, end: *end.as_ref()? }))
     }
 }
 
@@ -386,6 +382,8 @@ struct Log {
     start: i64,
     /// The last stable offset.
     stable: i64,
+    /// The high watermark, from a moment before.
+    high_watermark: i64,
     /// The log end offset.
     end: i64,
 }
@@ -402,6 +400,8 @@ struct Pair<'p> {
 enum Look {
     /// The follower has the offsets from `from` up to `to`, and nothing was kept of who wrote them: are they the leader's records?
     Foreign { partition: i32, from: i64, to: i64 },
+    /// Both logs were equal at the leader's offsets from `from` up to `to`, the last ones that were agreed on: are they still?
+    Agreed { partition: i32, from: i64, to: i64 },
     /// The follower has the offsets from 0 up to `to`, all before the leader's log start: are they padding?
     Unknown { partition: i32, to: i64 },
     /// The leader's batches from the offset `at` on: what are they like?
@@ -422,6 +422,8 @@ impl Pair<'_> {
             holes: Vec::new(),
             records: 0,
             bytes: 0,
+            unstable: 0,
+            warnings: Vec::new(),
             plan,
         };
         if forecast.errors.is_empty() {
@@ -442,6 +444,7 @@ impl Pair<'_> {
             ));
         }
         let mut looks = Vec::new();
+        let mut unstable = BTreeMap::new();
         let (mut unpadded, mut others) = (0, 0);
         for partition in 0..forecast.plan.partitions {
             let logs = (self.leader.1.of(&self.leader.0.partition(partition)), self.follower.1.of(&self.follower.0.partition(partition)));
@@ -465,7 +468,11 @@ impl Pair<'_> {
                 unpadded += (leader.start - follower.end).max(0) as u64;
             }
             forecast.records += (leader.stable - copied.max(leader.start)).max(0) as u64;
+            if leader.high_watermark > leader.stable {
+                unstable.insert(self.leader.0.partition(partition), leader);
+            }
         }
+        self.unstable(forecast, &unstable).await;
         self.padding(forecast, unpadded);
         if self.translates() {
             let on = self.follower.0.cluster();
@@ -497,9 +504,32 @@ impl Pair<'_> {
         }
     }
 
+    /// Adds to a forecast what waits for open transactions, in these partitions of the leader, and warns of those that are open for long.
+    async fn unstable(&self, forecast: &mut TopicForecast, partitions: &BTreeMap<TopicPartition, Log>) {
+        if partitions.is_empty() {
+            return;
+        }
+        forecast.unstable = partitions.values().map(|log| (log.high_watermark - log.stable) as u64).sum();
+        forecast.why.push(format!("{} more offsets wait for transactions that are open just now", forecast.unstable));
+        let now = jiff::Timestamp::now().as_millisecond();
+        let names: Vec<_> = partitions.keys().cloned().collect();
+        for (partition, whose) in transactions::whose(&self.leader.0.client, &names).await {
+            let Some(log) = partitions.get(&partition) else { continue };
+            if whose.as_ref().map_or(true, |transaction| transaction.is_long(now)) {
+                let told = transactions::told(log.stable, log.high_watermark, Some(&whose), now);
+                forecast.warnings.push(format!("{partition} on {}: {told}", self.leader.0.cluster()));
+            }
+        }
+    }
+
+    /// What the mirror's state has of a partition.
+    fn progress(&self, plan: &TopicPlan, partition: i32) -> Progress {
+        self.state.map_or_else(Progress::default, |state| plan.kept(self.mirror, state, partition))
+    }
+
     /// The offset of the leader up to which a partition is copied, as the mirror's state has it.
     fn agreed(&self, plan: &TopicPlan, partition: i32) -> i64 {
-        self.state.map_or(0, |state| plan.kept(self.mirror, state, partition).agreed)
+        self.progress(plan, partition).agreed
     }
 
     /// What follows from where a partition's logs begin and end, and from what was kept of it: the looks that have to be taken. `Err` is what is in
@@ -531,7 +561,25 @@ impl Pair<'_> {
                 follower.end, leader.end
             ));
         }
+        if !self.translates() && follower.end < copied && self.mirror.on_error == OnError::Fail {
+            return Err(format!(
+                "{here} on {on_follower} ends at offset {}, and the leader's records before {copied} were copied once: it lost records (an unclean leader \
+                 election, or the topic was emptied). To copy them again from the leader, start the mirror with --accept {name}",
+                follower.end
+            ));
+        }
         let mut looks = Vec::new();
+        if copied > 0 {
+            let (first, follower_start) = {
+                let progress = self.progress(&forecast.plan, partition);
+                (progress.first(), progress.map.leader(progress.direction, follower.start).unwrap_or(0))
+            };
+            let to = if self.translates() { copied } else { copied.min(follower.end) };
+            let from = (to - TAIL).max(first).max(leader.start).max(follower_start);
+            if from < to {
+                looks.push(Look::Agreed { partition, from, to });
+            }
+        }
         if leader.stable > leader.start {
             looks.push(Look::Sample { partition, at: leader.start.max(leader.stable - SAMPLED_OFFSETS) });
         }
@@ -594,13 +642,8 @@ impl Pair<'_> {
     async fn looks(&self, forecast: &mut TopicForecast, looks: Vec<Look>) -> Sample {
         let (samples, others): (Vec<_>, Vec<_>) = looks.into_iter().partition(|look| matches!(look, Look::Sample { .. }));
         let looks = others.into_iter().chain(samples.into_iter().take(SAMPLED_PARTITIONS));
-        let (compacted, term) = (forecast.plan.compacted, forecast.plan.term);
-        let mut found = stream::iter(looks)
-            .map(|look| {
-                let topic = forecast.plan.topic.clone();
-                async move { self.look(look, &topic, term, compacted).await }
-            })
-            .buffer_unordered(LOOKS);
+        let plan = &forecast.plan;
+        let mut found = stream::iter(looks).map(|look| self.look(look, plan)).buffer_unordered(LOOKS);
         let mut sum = Sample::default();
         let (mut errors, mut same) = (BTreeSet::new(), 0);
         while let Some(found) = found.next().await {
@@ -613,7 +656,7 @@ impl Pair<'_> {
                 Ok(Found::Same) => same += 1,
                 Ok(Found::InTheWay(error)) => drop(errors.insert(error)),
                 // What was deleted meanwhile, or may not be read: the missing right is told by itself.
-                Ok(Found::Padding)
+                Ok(Found::Expected)
                 | Err(ReadError::Kafka { error: ResponseError::OffsetOutOfRange | ResponseError::TopicAuthorizationFailed, .. }) => {}
                 Err(error) => drop(errors.insert(error.to_string())),
             }
@@ -634,8 +677,9 @@ impl Pair<'_> {
     ///
     /// # Errors
     /// [`ReadError`] of one of the logs.
-    async fn look(&self, look: Look, topic: &str, term: i32, compacted: bool) -> Result<Found, ReadError> {
+    async fn look(&self, look: Look, plan: &TopicPlan) -> Result<Found, ReadError> {
         let (leader, follower) = (&self.leader.0, &self.follower.0);
+        let compacted = plan.is_compacted_somewhere();
         let in_the_way = |partition, what: String| {
             Ok(Found::InTheWay(format!(
                 "{} on {} has data that the mirror did not write: {what}; delete the topic there, give it another name with [mirrors.rename], or set \
@@ -647,10 +691,10 @@ impl Pair<'_> {
         match look {
             Look::Sample { partition, at } => Ok(Found::Sample(sample(leader, partition, at, SAMPLED_BYTES).await?)),
             Look::Unknown { partition, to } => {
-                let ours = producer_id(&self.mirror.name, topic, partition, term);
+                let ours = producer_id(&self.mirror.name, &plan.topic, partition, plan.term);
                 match written(follower, partition, 0..to.min(COMPARED), ours).await? {
-                    Written::Filler => Ok(Found::Padding),
-                    Written::Mirror if self.mirror.on_lost == OnLost::Follow => Ok(Found::Padding),
+                    Written::Filler => Ok(Found::Expected),
+                    Written::Mirror if self.mirror.on_lost == OnLost::Follow => Ok(Found::Expected),
                     Written::Mirror => Ok(Found::InTheWay(format!(
                         "{} on {} has deleted records from offset {to} on before they were copied; with on_lost = \"follow\" the mirror goes on \
                          behind them",
@@ -661,6 +705,27 @@ impl Pair<'_> {
                         in_the_way(partition, "it lies before the leader's log start, where the mirror would have to fill it up".to_owned())
                     }
                 }
+            }
+            Look::Agreed { partition, from, to } => {
+                let name = TopicPartition::new(plan.topic.clone(), partition);
+                let Progress { map, direction, .. } = self.progress(plan, partition);
+                let skipped = self.state.and_then(|state| state.partition(&name)).map(|kept| kept.skipped).unwrap_or_default();
+                let view = View { map, direction, term: plan.term };
+                let theirs = FollowerReader::new(follower, partition, from..to, COMPARED_BYTES, view);
+                let ours = LogReader::new(leader.client.clone(), leader.partition(partition), from..to, COMPARED_BYTES);
+                let compared = compare(ours, theirs, &Allowed { missing: compacted, skipped }).await?;
+                let Some(difference) = compared.difference else { return Ok(Found::Expected) };
+                Ok(Found::InTheWay(format!(
+                    "{} on {} and {} on {} were the same and differ at offset {} of the leader: {}; one of them lost records and got others (an unclean \
+                     leader election), or somebody else wrote to the follower. Find out which; delete the follower's topic, or its records from there on, \
+                     and start the mirror with --accept {name}",
+                    leader.partition(partition),
+                    leader.cluster(),
+                    follower.partition(partition),
+                    follower.cluster(),
+                    difference.offset,
+                    difference.what
+                )))
             }
             Look::Foreign { partition, from, to } => {
                 let ends = [from..to.min(from + COMPARED), from.max(to - COMPARED)..to];
@@ -686,8 +751,8 @@ enum Found {
     Sample(Sample),
     /// The follower has the leader's records, as far as it was looked at.
     Same,
-    /// The follower has nothing but padding of this mirror's.
-    Padding,
+    /// The follower has what it should have: nothing but padding of this mirror's, or what was agreed on.
+    Expected,
     /// Why the partition cannot be copied.
     InTheWay(String),
 }

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use crate::partition::{Handback, Phase, Progress, Refusal};
 use crate::topics::TopicPlan;
+use crate::transactions::Unstable;
 
 /// Between two passes over the topics.
 pub(super) const PASS: Duration = Duration::from_secs(5);
@@ -21,6 +22,9 @@ const STUCK: Duration = Duration::from_mins(2);
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(15));
 /// A process that is no member of the group for so long is not ready.
 const NO_MEMBER: Duration = Duration::from_mins(1);
+/// With `--once`: how long the last stable offset of a leader may stand still before its end until the run ends without the rest. Of an application that
+/// was killed the coordinator aborts the transaction a minute after it began, by default (`transaction.timeout.ms` of producers), and some ten seconds.
+const NO_LONGER: Duration = Duration::from_secs(90);
 
 /// How long a partition that was interrupted so many times in a row rests: longer each time, and between half of that and all of it, so that the
 /// partitions of a broker that is away do not all come back at once.
@@ -161,9 +165,33 @@ pub(super) fn readiness(is_member: bool, since_member: Duration, settled: bool) 
     }
 }
 
-/// With `--once`: whether a partition has come to the end that its leader had, or will not.
-pub(super) fn is_at_its_end(progress: &Progress) -> bool {
-    matches!(progress.phase, Phase::Failed | Phase::Diverged) || progress.goal.is_some_and(|goal| progress.agreed >= goal)
+/// With `--once`: how a partition is with respect to the end that its leader had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// It is there, or will never be, by its phase.
+    Reached,
+    /// It is on its way.
+    Before,
+    /// A transaction is open before the end, and nobody waits for it any longer.
+    HeldUp,
+}
+
+/// Decides how a partition is with respect to the end that its leader had, at the time `now`. A leader whose log has become shorter since then ends there.
+pub(super) fn end(progress: &Progress, now: std::time::Instant) -> End {
+    let Some(goal) = progress.goal else {
+        return if matches!(progress.phase, Phase::Failed | Phase::Diverged) { End::Reached } else { End::Before };
+    };
+    let is_over = matches!(progress.phase, Phase::Failed | Phase::Diverged);
+    if is_over || progress.agreed >= goal.min(progress.leader_high_watermark()) {
+        return End::Reached;
+    }
+    let waits = |unstable: &Unstable| progress.agreed >= unstable.from && now.saturating_duration_since(unstable.since) >= NO_LONGER;
+    if progress.phase == Phase::Copying && progress.unstable.as_ref().is_some_and(waits) { End::HeldUp } else { End::Before }
+}
+
+/// Whether the cluster is to be asked whose transaction holds up a partition.
+pub(super) fn asks_whose(progress: &Progress, now: std::time::Instant) -> bool {
+    progress.unstable.as_ref().is_some_and(|unstable| unstable.whose.is_none() && unstable.is_long(now))
 }
 
 #[cfg(test)]
@@ -279,10 +307,37 @@ mod tests {
 
     #[test]
     fn once_ends_at_the_leaders_end_and_at_what_cannot_go_on() {
-        let progress = |phase, agreed, goal| Progress { phase, agreed, goal, ..Progress::default() };
-        assert!(!is_at_its_end(&progress(Phase::Waiting, 0, None)));
-        assert!(!is_at_its_end(&progress(Phase::Copying, 9, Some(10))));
-        assert!(is_at_its_end(&progress(Phase::Copying, 10, Some(10))));
-        assert!(is_at_its_end(&progress(Phase::Failed, 0, Some(10))) && is_at_its_end(&progress(Phase::Diverged, 0, None)));
+        let now = std::time::Instant::now();
+        let progress = |phase, agreed, goal| Progress { phase, agreed, goal, leader_last_stable_offset: 10, ..Progress::default() };
+        let of = |phase, agreed, goal| end(&progress(phase, agreed, goal), now);
+        assert_eq!(of(Phase::Waiting, 0, None), End::Before);
+        assert_eq!(of(Phase::Copying, 9, Some(10)), End::Before);
+        assert_eq!(of(Phase::Copying, 10, Some(10)), End::Reached);
+        assert_eq!([of(Phase::Failed, 0, Some(10)), of(Phase::Diverged, 0, None)], [End::Reached; 2]);
+        // The leader ended at 30 at the start, and lost what the follower did not have yet.
+        assert_eq!(of(Phase::Copying, 10, Some(30)), End::Reached);
+    }
+
+    #[test]
+    fn once_waits_for_an_open_transaction_but_not_for_ever_and_asks_whose_it_is() {
+        let now = std::time::Instant::now();
+        let unstable = Unstable { from: 10, to: 50, since: now, whose: None };
+        let progress = Progress {
+            phase: Phase::Copying,
+            agreed: 10,
+            goal: Some(30),
+            leader_last_stable_offset: 10,
+            unstable: Some(unstable.clone()),
+            ..Progress::default()
+        };
+        let (short, long) = (now + Duration::from_secs(89), now + NO_LONGER);
+        assert_eq!([end(&progress, short), end(&progress, long)], [End::Before, End::HeldUp]);
+        // What is before it is copied first; and it began behind the end.
+        assert_eq!(end(&Progress { agreed: 9, ..progress.clone() }, long), End::Before);
+        assert_eq!(end(&Progress { goal: Some(10), ..progress.clone() }, now), End::Reached);
+        assert_eq!(end(&Progress { phase: Phase::Waiting, ..progress.clone() }, long), End::Before);
+        assert!(!asks_whose(&progress, now + Duration::from_secs(59)) && asks_whose(&progress, now + Duration::from_mins(1)));
+        let known = Unstable { whose: Some(Err("nobody says".to_owned())), ..unstable };
+        assert!(!asks_whose(&Progress { unstable: Some(known), ..progress }, long));
     }
 }

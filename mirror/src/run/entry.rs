@@ -29,8 +29,8 @@ pub(super) struct PartitionEntry {
     pub(super) compacted: bool,
     /// The follower's `max.message.bytes` then.
     pub(super) max_message_bytes: usize,
-    /// The name of the cluster that leads the topic.
-    pub(super) leader: Arc<str>,
+    /// The topic on the cluster that leads.
+    pub(super) leader: Side,
     /// The topic on the cluster that follows.
     pub(super) follower: Side,
     /// Whether both logs are to be compared from their beginning: `--accept` names the partition.
@@ -76,11 +76,11 @@ impl PartitionEntry {
             mode: if progress.map.translates() { Offsets::Translate } else { Offsets::Preserve }.name().to_owned(),
             phase: progress.phase,
             reason: progress.reason.clone(),
-            leader: self.leader.to_string(),
+            leader: self.leader.cluster().to_string(),
             term: self.term,
             term_start: self.term_start,
             topic_ids: self.topic_ids.clone(),
-            agreed: progress.agreed.max(kept.map_or(0, |kept| kept.agreed(&self.leader, &progress.map, progress.direction))),
+            agreed: progress.agreed.max(kept.map_or(0, |kept| kept.agreed(self.leader.cluster(), &progress.map, progress.direction))),
             only_padding: progress.only_padding,
             skipped: progress.skipped.clone(),
         }

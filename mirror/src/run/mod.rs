@@ -45,7 +45,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at
 use tokio_util::sync::CancellationToken;
 
 pub use self::decisions::is_stuck;
-use self::decisions::{AfterHandback, FAILED, Failures, PASS, PassChange, TICK, after_handback, pass_change, until_next_pass};
+use self::decisions::{AfterHandback, End, FAILED, Failures, PASS, PassChange, TICK, after_handback, pass_change, until_next_pass};
 use self::entry::{PartitionEntry, Resting};
 use self::lanes::{LaneKey, Lanes};
 use self::looks::Looks;
@@ -59,6 +59,7 @@ use crate::copy::replicate::ReadyPartition;
 use crate::copy::settle::SettleContext;
 use crate::groups::{self, CopiedTopic, GroupPassResult, Work};
 use crate::messages;
+use crate::named;
 use crate::overview::Overview;
 use crate::own_topics::state_topic;
 use crate::partition::{Handback, NotCopied, Phase, Progress, Refusal, Shard, Status};
@@ -66,6 +67,7 @@ use crate::shards::{Change, HANDED_OVER, Handover, Member, Owned};
 use crate::state::{State, StateError};
 use crate::topics::pass::{FollowerStart, LogStart, Pass, TopicPassResult, is_accepted, sides};
 use crate::topics::{Action, Cluster, SettingChange, TopicPlan};
+use crate::transactions::{self, Whose};
 
 /// How often followers are asked where their logs begin.
 const FOLLOWER_STARTS: Duration = Duration::from_mins(1);
@@ -88,10 +90,14 @@ pub struct Options {
 /// How a run has ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Outcome {
+    /// The names of `--accept` that are none of the mirror's topics and partitions.
+    pub not_accepted: BTreeSet<String>,
     /// How many partitions were being copied, or had reached their leader's end.
     pub copied: usize,
     /// The topics and partitions that were not copied, in order.
     pub left: Vec<NotCopied>,
+    /// How many offsets of the leaders `on_error` left out, in this run or before, that the leaders still have.
+    pub left_out: u64,
     /// The offsets of groups that were not written.
     pub groups_left: Vec<NotCopied>,
 }
@@ -110,6 +116,7 @@ pub struct Run {
     entries: HashMap<TopicPartition, PartitionEntry>,
     looks: Looks,
     lanes: Lanes,
+    transactions: Transactions,
     /// Refused records that are being left out, each with its partition.
     refusals: JoinSet<(PartitionJob, Result<(), String>)>,
     saving: Saving,
@@ -163,6 +170,22 @@ struct TopicPasses {
 struct GroupPasses {
     running: JoinSet<GroupPassResult>,
     next: Instant,
+}
+
+/// What is asked about transactions that hold up partitions.
+struct Transactions {
+    /// Of each partition whose the transaction is that holds it up; one question of each cluster at a time.
+    running: JoinSet<Vec<(HeldUp, Whose)>>,
+    /// The partitions that had offsets that waited for a transaction at the last look.
+    were_unstable: HashSet<TopicPartition>,
+}
+
+/// A partition that an open transaction holds up.
+struct HeldUp {
+    partition: TopicPartition,
+    status: Arc<Status>,
+    /// The leader's last stable offset.
+    from: i64,
 }
 
 /// Saves of what is known of partitions, one at a time.
@@ -241,6 +264,7 @@ impl Run {
             entries: HashMap::new(),
             looks: Looks::new(),
             lanes: Lanes::new(limits),
+            transactions: Transactions { running: JoinSet::new(), were_unstable: HashSet::new() },
             refusals: JoinSet::new(),
             saving: Saving { running: JoinSet::new(), next: now + PASS },
         })
@@ -265,6 +289,7 @@ impl Run {
                     self.left_out(job, result, Instant::now());
                 }
                 Some(passed) = self.passes.running.join_next() => self.passed(passed.expect("a pass does not panic"), Instant::now()),
+                Some(known) = self.transactions.running.join_next() => self.held_up(known.expect("a question does not panic")),
                 Some(saved) = self.saving.running.join_next() => self.saved(&saved.expect("a save does not panic")),
                 () = sleep_until(self.passes.next), if self.passes.running.is_empty() => self.pass(Instant::now()),
                 Some(passed) = self.groups.running.join_next() => {
@@ -421,13 +446,15 @@ impl Run {
             self.passes.complete = passed.complete;
             self.passes.plans = Some(passed.plans.into());
             self.passes.forgotten.extend(passed.forgotten);
-            for (topic, reason) in &passed.refused {
+            let unseen = self.unseen().map(|(topic, why)| (topic.into(), why));
+            let refused: BTreeMap<Arc<str>, _> = unseen.chain(passed.refused).collect();
+            for (topic, reason) in &refused {
                 // It is said once, and tried again with each pass.
                 if self.passes.refused.get(topic) != Some(reason) {
                     tell!(messages::TOPIC_REFUSED, mirror = &*self.mirror.name, topic = &**topic, reason);
                 }
             }
-            self.passes.refused = passed.refused;
+            self.passes.refused = refused;
             for (topic, reason) in &passed.unset {
                 if self.passes.unset.get(topic) != Some(reason) {
                     tell!(messages::SETTINGS_STAY, mirror = &*self.mirror.name, topic = &**topic, reason);
@@ -443,6 +470,12 @@ impl Run {
             self.drop_deleted();
         }
         self.passes.next = now + until_next_pass(self.passes.failures, self.passes.complete);
+    }
+
+    /// The topics that the file names and the last pass has not seen, and what to do.
+    fn unseen(&self) -> impl Iterator<Item = (&str, String)> {
+        let plans = self.passes.plans.as_deref().unwrap_or_default();
+        named::unseen_topics(&self.mirror, |name| plans.iter().any(|plan| *plan.topic == *name))
     }
 
     /// Says once of each topic that its copy will not last as long as what is copied, and that it did not.
@@ -529,10 +562,10 @@ impl Run {
             mirror: self.mirror.name.clone(),
             topic: plan.topic.clone(),
             partition: partition.partition,
-            leader,
+            leader: leader.clone(),
             follower: follower.clone(),
             term: plan.term,
-            compacted: plan.compacted,
+            compacted: plan.is_compacted_somewhere(),
             max_message_bytes: plan.max_message_bytes,
             status: status.clone(),
             shard: shard.clone(),
@@ -549,7 +582,7 @@ impl Run {
             topic_ids: plan.topic_ids.clone(),
             compacted: plan.compacted,
             max_message_bytes: plan.max_message_bytes,
-            leader: plan.leader.clone(),
+            leader,
             follower,
             from_start: is_accepted(&self.options.accept, partition),
             failures: Failures::NONE,
@@ -678,10 +711,46 @@ impl Run {
             self.saving.running.spawn(save(&self.entries, &self.state, Shard::may_write));
         }
         self.get_ready(now);
+        self.ask_whose(now);
         let rows = self.entries.iter().map(|(partition, entry)| (partition, entry.status.lock().clone()));
-        events::partitions(&self.mirror.name, rows);
+        events::partitions(&self.mirror.name, rows, &mut self.transactions.were_unstable);
         if let Some(member) = &self.shards.member {
             events::lease(&self.mirror.name, member.lease.left());
+        }
+    }
+
+    /// Asks the leaders of partitions that a transaction holds up whose it is, all of them at once.
+    fn ask_whose(&mut self, now: Instant) {
+        if !self.transactions.running.is_empty() {
+            return;
+        }
+        let mut asked: BTreeMap<Arc<str>, (Client, HashMap<TopicPartition, HeldUp>)> = BTreeMap::new();
+        for (partition, entry) in &self.entries {
+            let progress = entry.status.lock();
+            let Some(unstable) = progress.unstable.as_ref().filter(|_| decisions::asks_whose(&progress, now.into_std())) else { continue };
+            let (_, partitions) =
+                asked.entry(entry.leader.cluster().clone()).or_insert_with(|| (entry.leader.client.clone(), HashMap::new()));
+            let held_up = HeldUp { partition: partition.clone(), status: entry.status.clone(), from: unstable.from };
+            partitions.insert(entry.leader.partition(partition.partition), held_up);
+        }
+        for (client, mut partitions) in asked.into_values() {
+            self.transactions.running.spawn(async move {
+                let names: Vec<_> = partitions.keys().cloned().collect();
+                let known = transactions::whose(&client, &names).await;
+                known.into_iter().filter_map(|(partition, whose)| Some((partitions.remove(&partition)?, whose))).collect()
+            });
+        }
+    }
+
+    /// Takes in and tells whose transactions hold up partitions.
+    fn held_up(&self, known: Vec<(HeldUp, Whose)>) {
+        let timestamp = jiff::Timestamp::now().as_millisecond();
+        for (HeldUp { partition, status, from }, whose) in known {
+            let mut progress = status.lock();
+            // It may be over by now.
+            let Some(unstable) = progress.unstable.as_mut().filter(|unstable| unstable.from == from) else { continue };
+            unstable.whose = Some(whose);
+            events::held_up(&self.mirror.name, &partition, &unstable.told(timestamp));
         }
     }
 
@@ -750,7 +819,16 @@ impl Run {
         while let Some(passed) = self.groups.running.join_next().await {
             self.groups_passed(passed.expect("a pass over the groups does not panic"));
         }
-        self.overview.groups.report().left()
+        let report = self.overview.groups.report();
+        let mut left = report.left();
+        // After an error nobody knows.
+        if report.error.is_none() {
+            let has_committed = |name: &str| report.offsets.iter().any(|offset| *offset.group == *name);
+            left.extend(
+                named::unseen_groups(&self.mirror, has_committed).map(|(name, reason)| NotCopied { what: format!("group {name}"), reason }),
+            );
+        }
+        left
     }
 
     fn get_ready(&mut self, now: Instant) {
@@ -773,8 +851,11 @@ impl Run {
     }
 
     fn is_done(&self) -> bool {
-        let stuck = self.passes.failing.as_ref().is_some_and(|(since, _)| is_stuck(*since, Instant::now()));
-        stuck || self.passes.complete && self.entries.values().all(|entry| decisions::is_at_its_end(&entry.status.lock()))
+        let now = Instant::now();
+        let stuck = self.passes.failing.as_ref().is_some_and(|(since, _)| is_stuck(*since, now));
+        stuck
+            || self.passes.complete
+                && self.entries.values().all(|entry| decisions::end(&entry.status.lock(), now.into_std()) != End::Before)
     }
 
     async fn end(mut self) -> Outcome {
@@ -783,6 +864,7 @@ impl Run {
         self.passes.running.shutdown().await;
         self.refusals.shutdown().await;
         self.groups.running.shutdown().await;
+        self.transactions.running.shutdown().await;
         self.lanes.end().await;
         let last = save(&self.entries, &self.state, Shard::may_write);
         let saved = tokio::time::timeout(LAST_SAVE, async {
@@ -803,19 +885,30 @@ impl Run {
         for NotCopied { what, reason } in self.passes.failed(now) {
             left.insert((what, None), reason);
         }
-        let mut copied = 0;
+        let (mut copied, mut left_out) = (0, 0);
+        let timestamp = jiff::Timestamp::now().as_millisecond();
         for (partition, entry) in &self.entries {
             let progress = entry.status.lock();
-            match &progress.reason {
-                Some(reason) if progress.phase != Phase::Copying && progress.phase != Phase::Waiting => {
-                    left.insert((partition.topic.to_string(), Some(partition.partition)), reason.clone());
+            left_out += progress.skipped.within(&(progress.leader_log_start_offset..progress.agreed));
+            let name = (partition.topic.to_string(), Some(partition.partition));
+            match (&progress.reason, &progress.unstable) {
+                (Some(reason), _) if progress.phase != Phase::Copying && progress.phase != Phase::Waiting => {
+                    left.insert(name, reason.clone());
+                }
+                (_, Some(unstable)) if self.options.once && decisions::end(&progress, now.into_std()) == End::HeldUp => {
+                    left.insert(name, unstable.told(timestamp));
                 }
                 _ => copied += 1,
             }
         }
         let what = |topic: String, partition: Option<i32>| partition.map_or(topic.clone(), |partition| format!("{topic}-{partition}"));
         let left = left.into_iter().map(|((topic, partition), reason)| NotCopied { what: what(topic, partition), reason }).collect();
-        Outcome { copied, left, groups_left: Vec::new() }
+        let is_there = |accept: &&String| {
+            let accept = std::slice::from_ref(*accept);
+            self.entries.keys().any(|partition| is_accepted(accept, partition))
+        };
+        let not_accepted = self.options.accept.iter().filter(|accept| !is_there(accept)).cloned().collect();
+        Outcome { not_accepted, copied, left, left_out, groups_left: Vec::new() }
     }
 }
 

@@ -197,8 +197,14 @@ impl Client {
     /// [`ClientError`]
     pub async fn describe_producers(&self, topic: &str, partition: i32) -> Result<Vec<ActiveProducer>, ClientError> {
         let partition = TopicPartition::new(topic, partition);
-        let asked = std::iter::once((partition.clone(), ())).collect();
-        let answers = self.spread(ApiKey::DescribeProducers, Leaders, Resend::Always, asked, |connection, batch| async move {
+        let answers = self.producers_of(std::slice::from_ref(&partition)).await;
+        self.only(ApiKey::DescribeProducers, &partition, answers)
+    }
+
+    /// The producers that the leader of each partition remembers, as [`Self::describe_producers`].
+    pub async fn producers_of(&self, partitions: &[TopicPartition]) -> Answers<TopicPartition, Vec<ActiveProducer>> {
+        let asked = partitions.iter().map(|partition| (partition.clone(), ())).collect();
+        self.spread(ApiKey::DescribeProducers, Leaders, Resend::Always, asked, |connection, batch| async move {
             let topics = by_topic(batch).into_iter().map(|(topic, partitions)| {
                 let indexes = partitions.into_iter().map(|(index, ())| index).collect();
                 TopicRequest::default().with_name(topic_name(&topic)).with_partition_indexes(indexes)
@@ -222,9 +228,8 @@ impl Client {
                 }
             }
             Ok(results)
-        });
-        let answers = answers.await;
-        self.only(ApiKey::DescribeProducers, &partition, answers)
+        })
+        .await
     }
 
     /// Moves the log start up to an offset, not above the high watermark. Returns the low watermark, the lowest log start of all replicas: it

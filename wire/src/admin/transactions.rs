@@ -1,21 +1,28 @@
-//! Transactions, as far as a coordinator is asked: an empty one leaves exactly one marker in each of its partitions.
+//! Transactions, as far as a coordinator is asked: an empty one leaves exactly one marker in each of its partitions; and whose are open.
 //!
 //! # References
 //! - KIP-98, KIP-360 (InitProducerId v3), KIP-890 (AddPartitionsToTxn from version 4 on is for brokers; EndTxn v5 hands out the next epoch)
+//! - KIP-664 (ListTransactions, DescribeTransactions)
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::add_partitions_to_txn_request::AddPartitionsToTxnTopic;
-use kafka_protocol::messages::{AddPartitionsToTxnRequest, ApiKey, EndTxnRequest, InitProducerIdRequest, ProducerId, TransactionalId};
+use kafka_protocol::messages::{
+    AddPartitionsToTxnRequest, ApiKey, DescribeTransactionsRequest, EndTxnRequest, InitProducerIdRequest, ListTransactionsRequest,
+    ProducerId, TransactionalId,
+};
 use kafka_protocol::protocol::VersionRange;
 
 use super::{by_topic, text, topic_name};
-use crate::client::{Client, ClientError, CoordinatorKind, Resend, Subject, TopicPartition};
+use crate::client::{Answers, Client, ClientError, CoordinatorKind, Coordinators, Resend, Subject, TopicPartition, Topics};
 
 const INIT_PRODUCER_ID: VersionRange = VersionRange { min: 0, max: 4 };
 const ADD_PARTITIONS_TO_TXN: VersionRange = VersionRange { min: 0, max: 3 };
 const END_TXN: VersionRange = VersionRange { min: 0, max: 4 };
+const LIST_TRANSACTIONS: VersionRange = VersionRange { min: 0, max: 0 };
+const DESCRIBE_TRANSACTIONS: VersionRange = VersionRange { min: 0, max: 0 };
 
 /// A producer id and its epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +31,26 @@ pub struct Producer {
     pub id: i64,
     /// Its epoch: one with a lower epoch is fenced.
     pub epoch: i16,
+}
+
+/// A transactional id that its coordinator knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedTransaction {
+    /// `transactional.id`
+    pub transactional_id: String,
+    /// The producer id that it has now.
+    pub producer_id: i64,
+}
+
+/// A transactional id's latest transaction, as its coordinator describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DescribedTransaction {
+    /// `Ongoing`, `PrepareCommit`, `CompleteAbort`, …
+    pub state: String,
+    /// When it began, in milliseconds since 1970; `None` if none is open.
+    pub began: Option<i64>,
+    /// `transaction.timeout.ms`: after it the coordinator aborts the transaction.
+    pub timeout: Duration,
 }
 
 impl Client {
@@ -103,6 +130,54 @@ impl Client {
                 .with_committed(commit);
             let (asked, answer) = self.send(&connection, END_TXN, |_| request).await?;
             asked.check(&Subject::transactional_id(transactional_id), answer.error_code, None)
+        })
+        .await
+    }
+
+    /// The transactional ids that have one of these producer ids, as far as we may describe them: each broker lists those that it coordinates. Brokers
+    /// know the API since 3.0.
+    ///
+    /// # Errors
+    /// [`ClientError`]: with one broker missing the list would be too.
+    pub async fn list_transactions(&self, producer_ids: &[i64]) -> Result<Vec<ListedTransaction>, ClientError> {
+        let list = async |node_id| {
+            let connection = self.broker(node_id).await?;
+            let ids = producer_ids.iter().map(|id| ProducerId(*id)).collect();
+            let request = ListTransactionsRequest::default().with_producer_id_filters(ids);
+            let (asked, answer) = self.send(&connection, LIST_TRANSACTIONS, |_| request).await?;
+            asked.check(&Subject::cluster(), answer.error_code, None)?;
+            let listed = answer
+                .transaction_states
+                .iter()
+                .map(|state| ListedTransaction { transactional_id: state.transactional_id.to_string(), producer_id: state.producer_id.0 });
+            Ok(listed.collect::<Vec<_>>())
+        };
+        self.retry(Resend::Always, || async {
+            let brokers = self.metadata(Topics::Named(&[])).await?.brokers;
+            let lists = join_all(brokers.iter().map(|broker| list(broker.node_id))).await;
+            Ok(lists.into_iter().collect::<Result<Vec<_>, ClientError>>()?.concat())
+        })
+        .await
+    }
+
+    /// The latest transactions of transactional ids. Brokers know the API since 3.0.
+    pub async fn describe_transactions(&self, transactional_ids: &[&str]) -> Answers<String, DescribedTransaction> {
+        let asked = transactional_ids.iter().map(|id| ((*id).to_owned(), ())).collect();
+        let kind = Coordinators(CoordinatorKind::Transaction);
+        self.spread(ApiKey::DescribeTransactions, kind, Resend::Always, asked, |connection, batch: Vec<(String, ())>| async move {
+            let ids = batch.iter().map(|(id, ())| TransactionalId(text(id))).collect();
+            let request = DescribeTransactionsRequest::default().with_transactional_ids(ids);
+            let (asked, answer) = self.send(&connection, DESCRIBE_TRANSACTIONS, |_| request).await?;
+            let described = answer.transaction_states.iter().map(|state| {
+                let checked = asked.check(&Subject::transactional_id(&state.transactional_id), state.error_code, None);
+                let described = DescribedTransaction {
+                    state: state.transaction_state.to_string(),
+                    began: (state.transaction_start_time_ms >= 0).then_some(state.transaction_start_time_ms),
+                    timeout: Duration::from_millis(state.transaction_timeout_ms.max(0) as u64),
+                };
+                (state.transactional_id.to_string(), checked.map(|()| described))
+            });
+            Ok(described.collect())
         })
         .await
     }

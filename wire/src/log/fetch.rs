@@ -45,6 +45,8 @@ pub struct Fetched {
     pub log_start_offset: i64,
     /// The offset up to which, itself excluded, a consumer with `read_committed` may read.
     pub last_stable_offset: i64,
+    /// The offset up to which, itself excluded, a consumer with `read_uncommitted` may read.
+    pub high_watermark: i64,
     /// The aborted transactions that have batches among `records`.
     pub transactions: Transactions,
     /// Batches as they are stored; the last one may be cut off anywhere.
@@ -133,6 +135,7 @@ impl FetchSession {
                 error: partition.error_code.err(),
                 log_start_offset: partition.log_start_offset,
                 last_stable_offset: partition.last_stable_offset,
+                high_watermark: partition.high_watermark,
                 transactions: Transactions::new(
                     partition
                         .aborted_transactions

@@ -18,6 +18,9 @@ use crate::connection::RequestError;
 
 /// How long a log may give no record before its end, or errors that may pass, until reading it fails.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a compacted log may give nothing although the range ends before its last stable offset, until what is left of the range counts as compacted
+/// away. A broker may answer so for a moment where there is something.
+const GONE: Duration = Duration::from_secs(2);
 
 /// Reads records from one offset to another.
 pub struct LogReader {
@@ -34,6 +37,10 @@ pub struct LogReader {
     isolation: Isolation,
     /// Offsets within which a batch that cannot be read is passed over.
     may_be_broken: Vec<Range<i64>>,
+    /// Whether the last offsets of the range may hold nothing any more.
+    compacted: bool,
+    /// Since when the log gives nothing, though it may be read up to the end of the range.
+    nothing_since: Option<Instant>,
     /// How many offsets were read is added here.
     progress: Option<Arc<AtomicU64>>,
 }
@@ -97,6 +104,8 @@ impl LogReader {
             max_bytes,
             isolation: Isolation::ReadCommitted,
             may_be_broken: Vec::new(),
+            compacted: false,
+            nothing_since: None,
             progress: None,
         }
     }
@@ -122,6 +131,13 @@ impl LogReader {
         self
     }
 
+    /// This reader, of a log that may be `compacted`: where the last offsets of the range hold nothing any more it does not wait for them.
+    #[must_use]
+    pub fn compacted(mut self, compacted: bool) -> Self {
+        self.compacted = compacted;
+        self
+    }
+
     /// The next record, in the order of the offsets; `None` at the end of the range.
     ///
     /// # Errors
@@ -139,6 +155,10 @@ impl LogReader {
                 Err(error) => return Err(error),
             };
             if self.at == before {
+                if self.compacted && self.nothing_since.is_some_and(|since| since.elapsed() >= GONE) {
+                    self.at = self.end;
+                    continue;
+                }
                 if Instant::now() > deadline {
                     return Err(retriable.unwrap_or_else(|| ReadError::stuck(&self.client, &self.partition, self.at)));
                 }
@@ -155,6 +175,12 @@ impl LogReader {
 
     async fn read(&mut self) -> Result<(), ReadError> {
         let mut fetched = fetch_once(&self.client, &self.partition, self.at, self.max_bytes, self.isolation).await?;
+        let readable = match self.isolation {
+            Isolation::ReadCommitted => fetched.last_stable_offset,
+            Isolation::ReadUncommitted => fetched.high_watermark,
+        };
+        let is_nothing = fetched.records.is_empty() && readable >= self.end;
+        self.nothing_since = self.nothing_since.or_else(|| Some(Instant::now())).filter(|_| is_nothing);
         let broken = |at, error| ReadError::broken(&self.client, &self.partition, at, error);
         for entry in batch::split(fetched.records) {
             // A response may reach further than what is asked for, and what lies there, damaged or not, is none of this reader's.
@@ -284,5 +310,103 @@ impl ReadError {
             Self::Kafka { error, .. } => error.is_retriable(),
             Self::Request(_) | Self::Batch { .. } => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+    use kafka_protocol::messages::api_versions_response::ApiVersion;
+    use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
+    use kafka_protocol::messages::metadata_response::{MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic};
+    use kafka_protocol::messages::{
+        ApiKey, ApiVersionsRequest, ApiVersionsResponse, BrokerId, FetchResponse, MetadataRequest, MetadataResponse, ResponseHeader,
+        TopicName,
+    };
+    use kafka_protocol::protocol::{Encodable as _, HeaderVersion as _, Request, StrBytes};
+    use kferry_config::{Cluster, HostPort, Security};
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::connection::ConnectOptions;
+    use crate::frame::read_frame;
+    use crate::header::RequestHeader;
+
+    fn answer<R: Request>(correlation_id: i32, version: i16, body: &R::Response) -> Vec<u8> {
+        let mut frame = vec![0; 4];
+        ResponseHeader::default().with_correlation_id(correlation_id).encode(&mut frame, R::Response::header_version(version)).unwrap();
+        body.encode(&mut frame, version).unwrap();
+        let size = (frame.len() - 4) as i32;
+        frame[..4].copy_from_slice(&size.to_be_bytes());
+        frame
+    }
+
+    /// A broker whose only partition has nothing any more, though it may be read up to offset 200.
+    async fn serve(mut stream: TcpStream, port: u16) {
+        let mut buf = BytesMut::new();
+        while let Ok(frame) = read_frame(&mut stream, 1 << 20, &mut buf).await {
+            let header = RequestHeader::peek(&frame).unwrap();
+            let (id, version) = (header.correlation_id, header.api_version);
+            let name = || TopicName(StrBytes::from_static_str("orders"));
+            let answer = match ApiKey::try_from(header.api_key).unwrap() {
+                ApiKey::ApiVersions => {
+                    let keys = [(ApiKey::ApiVersions, 0, 3), (ApiKey::Metadata, 0, 9), (ApiKey::Fetch, 4, 11)];
+                    let key = |(key, min, max)| ApiVersion::default().with_api_key(key as i16).with_min_version(min).with_max_version(max);
+                    let body = ApiVersionsResponse::default().with_api_keys(keys.map(key).into());
+                    if version > 3 {
+                        answer::<ApiVersionsRequest>(id, 0, &body.with_error_code(35))
+                    } else {
+                        answer::<ApiVersionsRequest>(id, version, &body)
+                    }
+                }
+                ApiKey::Metadata => {
+                    let broker = MetadataResponseBroker::default().with_node_id(BrokerId(1)).with_port(i32::from(port));
+                    let partition = MetadataResponsePartition::default().with_leader_id(BrokerId(1)).with_leader_epoch(0);
+                    let topic = MetadataResponseTopic::default().with_name(Some(name())).with_partitions(vec![partition]);
+                    let body = MetadataResponse::default()
+                        .with_brokers(vec![broker.with_host(StrBytes::from_static_str("127.0.0.1"))])
+                        .with_topics(vec![topic]);
+                    answer::<MetadataRequest>(id, version, &body)
+                }
+                _ => {
+                    let partition = PartitionData::default().with_high_watermark(250).with_last_stable_offset(200);
+                    let topic = FetchableTopicResponse::default().with_topic(name()).with_partitions(vec![partition]);
+                    answer::<FetchRequest>(id, version, &FetchResponse::default().with_responses(vec![topic]))
+                }
+            };
+            stream.write_all(&answer).await.unwrap();
+        }
+    }
+
+    async fn client() -> Client {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serve(stream, port));
+            }
+        });
+        let bootstrap_servers = vec![HostPort { host: "127.0.0.1".to_owned(), port }];
+        let cluster = Cluster { name: "old".into(), id: 1, bootstrap_servers, brokers: None, security: Security::default() };
+        Client::new(Arc::new(cluster), ConnectOptions::default())
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_what_compaction_has_taken_but_for_an_open_transaction() {
+        let client = client().await;
+        let read = async |end, compacted, isolation| {
+            let mut reader = LogReader::new(client.clone(), TopicPartition::new("orders", 0), 100..end, 1_000);
+            reader = reader.isolated(isolation).compacted(compacted);
+            tokio::time::timeout(GONE * 3, reader.next()).await.ok().map(Result::unwrap)
+        };
+        let (gone, open, plain, all) = tokio::join!(
+            read(200, true, Isolation::ReadCommitted),
+            read(201, true, Isolation::ReadCommitted),
+            read(200, false, Isolation::ReadCommitted),
+            read(250, true, Isolation::ReadUncommitted),
+        );
+        assert!(matches!((gone, all), (Some(None), Some(None))), "it is over");
+        assert!(open.is_none() && plain.is_none(), "it waits");
     }
 }
