@@ -5,6 +5,7 @@ use std::fs;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -231,6 +232,30 @@ fn it_is_healthy_and_ready_though_all_clusters_are_down() -> Result<()> {
     assert_eq!(proxy.get("/readyz")?, proxy::Answer { status: 200, body: "ready\n".to_owned() });
     assert_eq!(proxy.get("/reload")?.status, 405, "a browser's GET is no order");
     assert_eq!(proxy.get("/nothing")?.status, 404);
+    Ok(())
+}
+
+/// A pipe that nobody writes to, in the place of each file that is read while the proxy runs.
+#[test]
+fn a_read_that_would_never_end_stops_nothing() -> Result<()> {
+    const AT_ONCE: Duration = Duration::from_secs(3);
+    let bed = Bed::start()?;
+    let proxy = Proxy::start(&bed.orders_to("new"))?;
+    let text = fs::read(proxy.config())?;
+    fs::remove_file(proxy.config())?;
+    ensure!(Command::new("mkfifo").arg(proxy.config()).status()?.success(), "no pipe was made");
+    let began = Instant::now();
+    let answer = proxy.reload()?;
+    ensure!(answer.status == 422 && answer.body.contains("it is no file, but a pipe"), "{} {}", answer.status, answer.body);
+    ensure!(proxy.get("/healthz")?.status == 200, "/healthz");
+    ask_once(&proxy, "orders-1")?;
+    ensure!(began.elapsed() < AT_ONCE, "it took {:?}", began.elapsed());
+    until("what the poll found is told", || Ok(proxy.reloads("invalid")? >= 2))?;
+    // The next file is taken as ever.
+    fs::remove_file(proxy.config())?;
+    fs::write(proxy.config(), text)?;
+    until("the file is read again", || Ok(proxy.reload()?.status == 200))?;
+    ask_once(&proxy, "orders-2")?;
     Ok(())
 }
 

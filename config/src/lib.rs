@@ -14,6 +14,7 @@
 //! | `default_ids` | the `client.id` that a library sends when nobody has set one |
 //! | `names` | which topics and groups a mirror copies, and what a topic is called on its target |
 //! | `collisions` | copies that would get in each other's way |
+//! | `file` | files that are read again while a process runs |
 //! | `machine` | what a file asks of the machine: open files, and ports |
 //! | [`diagnostic`] | an error or a warning with its place in the file, and how it is shown |
 //! | `secret` | what must not be shown |
@@ -25,6 +26,7 @@ mod check;
 mod collisions;
 mod default_ids;
 pub mod diagnostic;
+mod file;
 mod machine;
 pub mod matcher;
 mod names;
@@ -37,6 +39,7 @@ mod types;
 
 pub use collisions::{Collision, CollisionKind, Copied, collisions};
 pub use default_ids::{Application, default_of};
+pub use file::{read_file, read_text};
 pub use machine::{EphemeralPorts, OpenFiles, who_may_have};
 pub use names::{Naming, NamingError, Selection, is_internal};
 pub use read::keys;

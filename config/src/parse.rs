@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use crate::diagnostic::{Diagnostic, Invalid, Lines};
+use crate::file::read_file;
 use crate::read::mirrors::MIRROR;
 use crate::read::table::Findings;
 use crate::read::{CLUSTER, LISTENER, ROUTE};
@@ -25,7 +26,19 @@ impl Config {
     /// # Errors
     /// [`Invalid`] says why it is not readable, or where it is not UTF-8.
     pub fn read(path: &Path) -> Result<String, Invalid> {
-        let bytes = std::fs::read(path).map_err(|source| Invalid::unreadable(path, &source))?;
+        Self::decode(path, std::fs::read(path))
+    }
+
+    /// The same for a process that reads it again and again: only what is a file is read.
+    ///
+    /// # Errors
+    /// [`Invalid`] says why it is not readable, or where it is not UTF-8.
+    pub fn read_again(path: &Path) -> Result<String, Invalid> {
+        Self::decode(path, read_file(path))
+    }
+
+    fn decode(path: &Path, bytes: std::io::Result<Vec<u8>>) -> Result<String, Invalid> {
+        let bytes = bytes.map_err(|source| Invalid::unreadable(path, &source))?;
         let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&bytes);
         str::from_utf8(bytes).map(str::to_owned).map_err(|error| Invalid::not_utf8(path, bytes, error.valid_up_to()))
     }

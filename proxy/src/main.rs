@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use clap::{Parser, ValueEnum};
 use kferry_proxy::messages;
-use kferry_proxy::{Routes, Server, install_metrics};
+use kferry_proxy::{LoadError, Routes, Server, install_metrics};
 use kferry_wire::exit::{self, Exit};
+use kferry_wire::files::Reads;
 use kferry_wire::tell;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
@@ -49,7 +50,10 @@ async fn main() -> ExitCode {
 
 async fn run(args: Args) -> anyhow::Result<Exit> {
     let metrics = install_metrics()?;
-    let routes = match Routes::load(&args.config) {
+    let path = args.config.clone();
+    let loaded = Reads::new(1).run(move || Routes::load(&path)).await;
+    let loaded = loaded.unwrap_or_else(|source| Err(LoadError::NotRead { path: args.config.clone(), source }));
+    let routes = match loaded {
         Ok(routes) => Arc::new(routes),
         Err(error) => {
             eprintln!("{error}");

@@ -16,6 +16,7 @@
 //! | [`admin`] | what can be asked of a cluster and changed in it |
 //! | [`log`] | a partition as a consumer reads it, and records appended to it |
 //! | `operators` | the admin address of the programs that have one (a feature) |
+//! | [`files`] | files that are read without anybody else waiting for them |
 //! | [`exit`] | how the programs end: the table of their exit codes |
 //! | [`mod@messages`] | the lines of a program's log: a table that the documents and the code share |
 //!
@@ -30,6 +31,7 @@ pub mod client;
 pub mod cluster;
 pub mod connection;
 pub mod exit;
+pub mod files;
 pub mod frame;
 pub mod header;
 pub mod log;

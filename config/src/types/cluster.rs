@@ -5,6 +5,8 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::file::read_text;
+
 /// One Kafka cluster, `[clusters.NAME]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cluster {
@@ -191,7 +193,7 @@ impl Secret {
         match self {
             Self::Literal(text) => Ok(text.clone()),
             Self::File(path) => {
-                let text = std::fs::read_to_string(path).map_err(|source| SecretError::File { path: path.clone(), source })?;
+                let text = read_text(path).map_err(|source| SecretError::File { path: path.clone(), source })?;
                 let text = text.strip_suffix('\n').unwrap_or(&text);
                 Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())
             }

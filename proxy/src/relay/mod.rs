@@ -201,7 +201,7 @@ impl FrameRelay {
     /// it: only when there is something to send, because a broker closes what is used after its time, not what is idle.
     async fn log_in_again(&self, mut session: Session, to: &mut Writer, queue: &mpsc::Sender<InFlight>) -> Result<Option<Session>, Cause> {
         let refused = |session: &Session, refusal| Cause::BrokerUnreachable(session.failed(refusal));
-        let mut exchange = session.again().map_err(Cause::BrokerUnreachable)?;
+        let mut exchange = session.again().await.map_err(Cause::BrokerUnreachable)?;
         loop {
             let correlation_id = 0;
             let frame = exchange.request(correlation_id, session.client_id()).map_err(|refusal| refused(&session, refusal))?;

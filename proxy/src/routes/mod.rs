@@ -12,9 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use kferry_wire::files::{NotRead, Reads};
 use kferry_wire::tell;
 use tokio::sync::Mutex;
-use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +29,9 @@ use crate::metrics;
 /// How often the file is read. Reading it is all there is to watching it: it sees an edit in place, a rename over it, a ConfigMap's swapped
 /// symlink and a bind mount alike, of which inotify misses some; ten kilobytes twice a second cost nothing.
 const POLL: Duration = Duration::from_millis(500);
+
+/// How many reads of files may be under way: those that hang stay until the network mount is back, and then the next one is to go on.
+const READS: usize = 4;
 
 /// What a reload did.
 #[derive(Debug, PartialEq, Eq)]
@@ -52,6 +55,8 @@ pub struct Routes {
     open: Ports,
     /// What was judged last, taken or not. Locked by a reload: one at a time.
     judged: Mutex<Snapshot>,
+    /// Reads of the file and of those that it names.
+    reads: Reads,
 }
 
 impl Routes {
@@ -66,7 +71,13 @@ impl Routes {
         let table = RoutingTable::build(wish, path, None)?;
         table.wish().warn(path);
         metrics::loaded(table.loaded_at());
-        Ok(Self { path: path.to_owned(), open: Ports::of(&table), judged: Mutex::new(judged), in_force: ArcSwap::from_pointee(table) })
+        Ok(Self {
+            path: path.to_owned(),
+            open: Ports::of(&table),
+            judged: Mutex::new(judged),
+            in_force: ArcSwap::from_pointee(table),
+            reads: Reads::new(READS),
+        })
     }
 
     /// The table as it is now.
@@ -78,14 +89,24 @@ impl Routes {
     pub(crate) async fn watch(&self, stop: CancellationToken) {
         let mut ticks = interval(POLL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut last = self.judged.lock().await.clone();
+        let (mut last, mut hangs) = (self.judged.lock().await.clone(), false);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 _ = ticks.tick() => {}
             }
             let (path, files) = (self.path.clone(), self.judged.lock().await.files());
-            let Ok(reading) = spawn_blocking(move || Reading::of(&path, files)).await else { continue };
+            let reading = match self.reads.run(move || Reading::of(&path, files)).await {
+                Ok(reading) => reading,
+                Err(source) => {
+                    if !hangs {
+                        self.tell(&Err(self.not_read(source)));
+                    }
+                    hangs = true;
+                    continue;
+                }
+            };
+            hangs = false;
             let now = reading.snapshot.clone();
             let mut judged = self.judged.lock().await;
             if now.is_new(&last, &judged) {
@@ -102,24 +123,45 @@ impl Routes {
     /// [`LoadError`]: nothing has changed.
     pub async fn reload(&self) -> Result<Reloaded, LoadError> {
         let mut judged = self.judged.lock().await;
-        let reading = Reading::of(&self.path, judged.files());
-        self.judge(&mut judged, reading).await
+        let (path, files) = (self.path.clone(), judged.files());
+        match self.reads.run(move || Reading::of(&path, files)).await {
+            Ok(reading) => self.judge(&mut judged, reading).await,
+            Err(source) => {
+                let result = Err(self.not_read(source));
+                self.tell(&result);
+                result
+            }
+        }
+    }
+
+    fn not_read(&self, source: NotRead) -> LoadError {
+        LoadError::NotRead { path: self.path.clone(), source }
     }
 
     async fn judge(&self, judged: &mut Snapshot, reading: Reading) -> Result<Reloaded, LoadError> {
         let (path, before) = (self.path.clone(), self.in_force());
         // Files to read, and passwords to hash.
-        let built = spawn_blocking(move || {
+        let built = self.reads.run(move || {
             let Reading { text, snapshot } = reading;
             match text.and_then(|text| Wish::parse(text, &path)) {
                 Ok(wish) => (snapshot.of(&wish), RoutingTable::build(wish, &path, Some(&before))),
                 Err(invalid) => (snapshot, Err(invalid.into())),
             }
         });
-        let (now, built) = built.await.expect("reading a file does not panic");
-        *judged = now;
-        let result = built.map(|after| self.put_in_force(after));
-        match &result {
+        let result = match built.await {
+            Ok((now, built)) => {
+                *judged = now;
+                built.map(|after| self.put_in_force(after))
+            }
+            Err(source) => Err(self.not_read(source)),
+        };
+        self.tell(&result);
+        result
+    }
+
+    /// What became of the file, for the log and the metrics.
+    fn tell(&self, result: &Result<Reloaded, LoadError>) {
+        match result {
             Ok(Reloaded::Unchanged) => {
                 metrics::reloaded("unchanged");
                 tell!(messages::READ_AGAIN, path = %self.path.display());
@@ -139,7 +181,6 @@ impl Routes {
                 tell!(messages::NOT_TAKEN: ", the table of {before} stays in force\n{reason}");
             }
         }
-        result
     }
 
     fn put_in_force(&self, after: RoutingTable) -> Reloaded {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use kferry_config::diagnostic::Invalid;
 use kferry_config::{Admin, Cluster, Limits, Listener, Route, SaslMechanism};
+use kferry_wire::files::NotRead;
 use kferry_wire::security::tls::{SecurityError, server_config};
 use kferry_wire::security::users::{UserError, Users};
 use tokio_rustls::rustls::ServerConfig;
@@ -21,6 +22,14 @@ use crate::bootstrap_servers::BootstrapServers;
 /// Why a file is not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
+    /// The file, or one that it names, did not come in time.
+    #[error("{}, or a certificate, key or password that it names, {source}", path.display())]
+    NotRead {
+        /// `routes.toml`
+        path: PathBuf,
+        /// After how long.
+        source: NotRead,
+    },
     /// The file has errors.
     #[error(transparent)]
     Invalid(#[from] Invalid),

@@ -5,8 +5,8 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
-use kferry_config::Config;
 use kferry_config::diagnostic::{self, Invalid, Severity};
+use kferry_config::{Config, read_file};
 use kferry_wire::tell;
 
 use crate::messages;
@@ -59,7 +59,7 @@ pub(super) struct Reading {
 impl Reading {
     /// Reads `path`, and the files that the text before it named.
     pub(super) fn of(path: &Path, files: Vec<PathBuf>) -> Self {
-        let text = Config::read(path);
+        let text = Config::read_again(path);
         let snapshot = Snapshot { text: text.as_ref().ok().cloned(), contents: contents(&files), files };
         Self { text, snapshot }
     }
@@ -89,7 +89,7 @@ impl Snapshot {
 fn contents(files: &[PathBuf]) -> u64 {
     let mut hasher = DefaultHasher::new();
     for file in files {
-        std::fs::read(file).ok().hash(&mut hasher);
+        read_file(file).ok().hash(&mut hasher);
     }
     hasher.finish()
 }

@@ -29,6 +29,7 @@ use tokio_rustls::client::TlsStream;
 use super::error::{ConnectError, Refusal, Step, error_name};
 use super::login::{LoggedIn, SaslExchange, Session};
 use super::{ConnectOptions, Peer, body, correlation_id, encode};
+use crate::files::FOR_CONNECTIONS;
 use crate::frame::{FrameError, read_frame};
 use crate::security::tls;
 use crate::stream::Stream;
@@ -68,7 +69,7 @@ impl Attempt<'_> {
                 let config = match config {
                     Some(config) => config,
                     // The system's authorities are hundreds of files.
-                    None => tokio::task::spawn_blocking(move || tls::client_config(&files)).await.expect("reading PEM does not panic")?,
+                    None => FOR_CONNECTIONS.run(move || tls::client_config(&files)).await.unwrap_or_else(|source| Err(source.into()))?,
                 };
                 Ok(self.tls(stream, tls, config).await?.map(|stream| Stream::Tls(Box::new(stream.into()))))
             }
@@ -198,7 +199,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<'_, S> {
 
     /// Returns how long the login is good for, if that is limited.
     async fn sasl(&mut self, versions: &Versions, sasl: &Sasl) -> Result<Option<Duration>, Refusal> {
-        let mut exchange = SaslExchange::start(self.attempt.broker, self.attempt.security, sasl, versions)?;
+        let mut exchange = SaslExchange::start(self.attempt.broker, self.attempt.security, sasl, versions).await?;
         loop {
             let id = self.next_id();
             let answer = self.exchange(id, &exchange.request(id, &self.client_id)?).await?;

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::error::{Refusal, Step, error_name};
 use super::{ConnectError, ConnectOptions, body, encode, version_for};
+use crate::files::FOR_CONNECTIONS;
 use crate::reader::{Malformed, Reader};
 use crate::security::sasl::{Login, SaslError};
 use crate::versions::Versions;
@@ -56,8 +57,10 @@ impl SaslExchange {
     ///
     /// # Errors
     /// [`Refusal`]: nothing that could be sent, or the broker has no version of SaslAuthenticate.
-    pub fn start(broker: &HostPort, security: &Security, sasl: &Sasl, versions: &Versions) -> Result<Self, Refusal> {
-        let (login, first) = Login::start(sasl).map_err(|source| Refusal::Sasl { who: sasl.who(), source })?;
+    pub async fn start(broker: &HostPort, security: &Security, sasl: &Sasl, versions: &Versions) -> Result<Self, Refusal> {
+        let of = sasl.clone();
+        let started = FOR_CONNECTIONS.run(move || Login::start(&of)).await.unwrap_or_else(|source| Err(source.into()));
+        let (login, first) = started.map_err(|source| Refusal::Sasl { who: sasl.who(), source })?;
         let authenticate_version = version_for::<SaslAuthenticateRequest>(versions, SaslAuthenticateRequest::VERSIONS, broker)?;
         let without = if security.tls.is_some() { "SSL" } else { "PLAINTEXT" };
         let protocol = (security.protocol(), without);
@@ -168,9 +171,9 @@ impl Session {
     ///
     /// # Errors
     /// As of [`SaslExchange::start`].
-    pub fn again(&self) -> Result<SaslExchange, ConnectError> {
+    pub async fn again(&self) -> Result<SaslExchange, ConnectError> {
         let Some(Some(sasl)) = &self.security.sasl else { unreachable!("whoever has a session has logged in") };
-        SaslExchange::start(&self.broker, &self.security, sasl, &self.versions).map_err(|refusal| self.failed(refusal))
+        SaslExchange::start(&self.broker, &self.security, sasl, &self.versions).await.map_err(|refusal| self.failed(refusal))
     }
 
     /// It was done again.
@@ -242,9 +245,9 @@ mod tests {
     }
 
     /// A login that is accepted with this lifetime.
-    fn logged_in(version: i16, session_lifetime_ms: i64) -> Option<Duration> {
+    async fn logged_in(version: i16, session_lifetime_ms: i64) -> Option<Duration> {
         let Some(Some(sasl)) = security().sasl else { panic!("no login") };
-        let mut exchange = SaslExchange::start(&broker(), &security(), &sasl, &versions(version)).unwrap();
+        let mut exchange = SaslExchange::start(&broker(), &security(), &sasl, &versions(version)).await.unwrap();
         let client_id = StrBytes::from_static_str("c");
         assert!(exchange.request(7, &client_id).unwrap().windows(5).any(|part| part == b"PLAIN"));
         assert_eq!(exchange.answered(&frame(&SaslHandshakeResponse::default(), 1)).unwrap(), None);
@@ -253,10 +256,11 @@ mod tests {
         exchange.answered(&frame(&answer, version)).unwrap().unwrap().session_lifetime
     }
 
-    #[test]
-    fn a_login_has_a_lifetime_only_where_the_broker_says_one() {
-        assert_eq!((logged_in(1, 60_000), logged_in(1, 0), logged_in(1, -5)), (Some(Duration::from_mins(1)), None, None));
-        assert_eq!(logged_in(0, 0), None);
+    #[tokio::test]
+    async fn a_login_has_a_lifetime_only_where_the_broker_says_one() {
+        for (version, ms, lifetime) in [(1, 60_000, Some(Duration::from_mins(1))), (1, 0, None), (1, -5, None), (0, 0, None)] {
+            assert_eq!(logged_in(version, ms).await, lifetime, "{version} {ms}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

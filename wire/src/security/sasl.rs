@@ -15,7 +15,9 @@ use rsasl::mechname::Mechname;
 use rsasl::prelude::{SASLClient, Session, SessionError, State};
 use rsasl::property::{AuthId, Password};
 
-use kferry_config::{OAUTHBEARER, Sasl, SaslMechanism, Secret, SecretError};
+use kferry_config::{OAUTHBEARER, Sasl, SaslMechanism, Secret, SecretError, read_text};
+
+use crate::files::NotRead;
 
 /// How often a broker may ask for the password to be hashed. Below, a false broker could guess the password from our proof (Kafka's own
 /// client refuses that too); above, it could keep a processor busy for as long as it likes. Kafka's brokers store 4,096 to 16,384.
@@ -27,6 +29,9 @@ pub enum SaslError {
     /// The password could not be read.
     #[error(transparent)]
     Secret(#[from] SecretError),
+    /// The password or the token did not come in time.
+    #[error("its password or token {0}")]
+    NotRead(#[from] NotRead),
     /// PLAIN and SCRAM know no empty password.
     #[error("the password of the user '{username}' is empty; set sasl_password, or fill the file or variable that holds it")]
     EmptyPassword {
@@ -183,7 +188,7 @@ fn step(session: &mut Session, input: Option<&[u8]>) -> Result<(Vec<u8>, bool), 
 /// # Errors
 /// [`SaslError`]: the file cannot be read, or what it has is no token.
 pub fn token(path: &Path) -> Result<String, SaslError> {
-    let text = std::fs::read_to_string(path).map_err(|source| SecretError::File { path: path.to_owned(), source })?;
+    let text = read_text(path).map_err(|source| SecretError::File { path: path.to_owned(), source })?;
     let token = text.trim();
     let wrong = |reason| Err(SaslError::Token { path: path.to_owned(), reason });
     match token {

@@ -16,7 +16,9 @@ use rustls::{
     SignatureScheme,
 };
 
-use kferry_config::{ClientTls, ServerTls, TlsIdentity};
+use kferry_config::{ClientTls, ServerTls, TlsIdentity, read_file};
+
+use crate::files::NotRead;
 
 /// A TLS configuration that cannot be made. Names the file and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +31,9 @@ pub enum SecurityError {
         /// Why.
         source: std::io::Error,
     },
+    /// A file did not come in time.
+    #[error("a certificate or key {0}")]
+    NotRead(#[from] NotRead),
     /// A broken PEM block.
     #[error("{path} is broken PEM: {reason}; copy the file anew")]
     Pem {
@@ -238,7 +243,7 @@ fn provider() -> Arc<CryptoProvider> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, SecurityError> {
-    std::fs::read(path).map_err(|source| SecurityError::Unreadable { path: path.to_owned(), source })
+    read_file(path).map_err(|source| SecurityError::Unreadable { path: path.to_owned(), source })
 }
 
 fn broken(path: &Path, error: &pem::Error) -> SecurityError {
