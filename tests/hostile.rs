@@ -33,7 +33,7 @@ fn what_is_no_kafka_is_closed_at_once_and_the_log_says_what_it_looks_like() -> R
     let mut unharmed = Raw::connect(proxy.port())?;
     unharmed.ask(&raw::api_versions(1, Some("unharmed")))?;
 
-    let strangers: [(&[u8], &str); 11] = [
+    let strangers: [(&[u8], &str); 14] = [
         (b"\xde\xad\xbe\xef, and more garbage", "its frame would have -559038737 bytes"),
         (
             b"GET /metrics HTTP/1.1\r\nHost: kafka\r\n\r\n",
@@ -50,7 +50,10 @@ fn what_is_no_kafka_is_closed_at_once_and_the_log_says_what_it_looks_like() -> R
         (b"\0\0\0\x20\x30\x39\0\0", "there is no API with the key 12345"),
         (b"\0\0\0\x20\xff\xff\0\0", "there is no API with the key -1"),
         (b"\0\0\0\x0c\0\x12\0\x03\0\0\0\x07\0\x02\xc3\x28", "its client.id is no valid string"),
-        (b"\0\0\0\x20\0\x12\0\x03\0\0\0\x07\xff\xfe", "its client.id is no valid string"),
+        (b"PROXY TCP4 10.0.0.1 10.0.0.2 40000 9092\r\n", "a PROXY protocol header"),
+        (b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c", "turn send-proxy or proxy_protocol off"),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", "an SSH client"),
+        (b"\0\0\0\x08\x04\xd2\x16\x2f", "a PostgreSQL client"),
     ];
     for (bytes, looks_like) in strangers {
         let mut stranger = Raw::connect(proxy.port())?;
@@ -64,6 +67,13 @@ fn what_is_no_kafka_is_closed_at_once_and_the_log_says_what_it_looks_like() -> R
     assert_eq!(broker.connections(), 1, "nothing of it reached the broker");
     assert_eq!(proxy.clients()?.len(), 1, "and no row came of it");
     unharmed.ask(&raw::metadata(2, Some("unharmed")))?;
+    // Brokers close a connection with a body that breaks off. That says nothing about the brokers, so nobody asks them.
+    let mut cut_off = Raw::connect(proxy.port())?;
+    cut_off.send(b"\0\0\0\x0f\0\x12\0\x03\0\0\0\x07\0\x01c\0\x05kf")?;
+    ensure!(cut_off.rest()?.is_empty(), "it was answered");
+    ended(&proxy, &cut_off, "not_kafka", "the body of its ApiVersions breaks off")?;
+    assert_eq!(broker.connections(), 1, "it reached the broker");
+    assert_eq!(proxy.closed_count("cluster_unreachable")?, 0);
     Ok(())
 }
 

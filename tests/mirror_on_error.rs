@@ -253,7 +253,9 @@ fn late(source: &Cluster, target: &Cluster, on_error: &str) -> Result<(String, V
     batch[LATE as usize].timestamp = Some(now + DAY_MS);
     source.produce_with(&topic, &batch, &[("linger.ms", "500")])?;
     source.produce(&topic, &records(0, 10, "today too"))?;
-    let lines = format!("on_error = '{on_error}'\n[mirrors.topic_config]\n'message.timestamp.after.max.ms' = '1000'");
+    // Its settings on the target are the test's to change.
+    let lines =
+        format!("on_error = '{on_error}'\nsync_topic_configs = false\n[mirrors.topic_config]\n'message.timestamp.after.max.ms' = '1000'");
     let mirror = mirror_of(source, target, &format!("{on_error}-clock"), &lines)?;
     Ok((topic, batch, mirror))
 }

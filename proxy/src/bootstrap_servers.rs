@@ -10,12 +10,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kferry_config::{Cluster, HostPort, Security};
-use kferry_wire::connection::{Bare, ConnectError, ConnectOptions, Connection, TOO_MANY};
+use kferry_wire::connection::{Bare, ConnectError, ConnectOptions, Connection, TOO_MANY, tcp};
 use kferry_wire::security::tls::{SecurityError, client_config, explain, server_name};
 use kferry_wire::stream::Stream;
 use kferry_wire::versions::Versions;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::lookup_host;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
@@ -206,8 +206,10 @@ impl BootstrapServers {
             let broker = self.log_in(address, login).await.map_err(|error| error.refusal.to_string())?;
             return Ok(Answered { broker, response: Vec::new() });
         }
+        let deadline = Instant::now() + ATTEMPT;
         let attempt = async {
-            let tcp = TcpStream::connect((host.as_str(), *port)).await.map_err(|error| error.to_string())?;
+            let addresses: Vec<_> = lookup_host((host.as_str(), *port)).await.map_err(|error| error.to_string())?.collect();
+            let tcp = tcp::connect(&addresses, deadline).await.map_err(|error| error.to_string())?;
             tcp.set_nodelay(true).map_err(|error| error.to_string())?;
             let mut stream = match &self.tls {
                 None => Stream::Tcp(tcp),

@@ -34,7 +34,7 @@ use kafka_protocol::messages::ApiKey;
 use kferry_config::{HostPort, Mode, Security};
 use kferry_wire::connection::{Bare, ConnectOptions};
 use kferry_wire::frame::{self, SIZE_LEN};
-use kferry_wire::header::{FirstRequest, RequestHeader, Software};
+use kferry_wire::header::{FirstRequest, RequestHeader, Software, check_question};
 use kferry_wire::security::tls::subject_of;
 use kferry_wire::stream::Stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -173,6 +173,9 @@ impl Session<'_> {
         mut first: Vec<u8>,
     ) -> Result<Established, Cause> {
         let asks = is_question(&first);
+        if asks {
+            check_question(&first[SIZE_LEN..]).map_err(Cause::NotKafka)?;
+        }
         let probe = if asks { Probe::Ask(first.as_slice().into()) } else { Probe::Connect };
         let opened = Box::pin(table.servers(routed.home).open(&probe, &self.proxy.overtaking)).await.map_err(Cause::ClusterUnreachable)?;
         self.summary.server = Some(opened.server);

@@ -23,12 +23,15 @@ pub struct NotRead;
 
 /// Reads, a few at a time.
 #[derive(Debug, Clone)]
-pub struct Reads(Arc<Semaphore>);
+pub struct Reads {
+    room: Arc<Semaphore>,
+    deadline: Duration,
+}
 
 impl Reads {
     /// So many at a time. Those that hang count, until they come back.
     pub fn new(at_once: usize) -> Self {
-        Self(Arc::new(Semaphore::new(at_once)))
+        Self { room: Arc::new(Semaphore::new(at_once)), deadline: DEADLINE }
     }
 
     /// Calls `read`, which may block, on a thread of its own.
@@ -37,7 +40,7 @@ impl Reads {
     /// [`NotRead`] after [`DEADLINE`]. `read` goes on then, and its thread ends with it.
     pub async fn run<T: Send + 'static>(&self, read: impl FnOnce() -> T + Send + 'static) -> Result<T, NotRead> {
         let read = async {
-            let permit = self.0.clone().acquire_owned().await.map_err(|_| NotRead)?;
+            let permit = self.room.clone().acquire_owned().await.map_err(|_| NotRead)?;
             let (tell, told) = oneshot::channel();
             let on_thread = move || {
                 // Nobody may be waiting any more.
@@ -47,7 +50,7 @@ impl Reads {
             thread::Builder::new().name("files".to_owned()).spawn(on_thread).map_err(|_| NotRead)?;
             told.await.map_err(|_| NotRead)
         };
-        timeout(DEADLINE, read).await.unwrap_or(Err(NotRead))
+        timeout(self.deadline, read).await.unwrap_or(Err(NotRead))
     }
 }
 
@@ -57,15 +60,14 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_read_that_hangs_is_given_up_and_takes_its_place_until_it_comes_back() {
-        let reads = Reads::new(1);
-        assert_eq!(reads.run(|| 1).await, Ok(1));
+        assert_eq!(Reads::new(1).run(|| 1).await, Ok(1));
+        let reads = Reads { deadline: Duration::from_millis(200), ..Reads::new(1) };
         let (release, hangs) = mpsc::channel::<()>();
         assert_eq!(reads.run(move || hangs.recv().is_ok()).await, Err(NotRead));
         assert_eq!(reads.run(|| 2).await, Err(NotRead), "one at a time");
         release.send(()).unwrap();
-        tokio::time::resume();
-        assert_eq!(reads.run(|| 3).await, Ok(3));
+        assert_eq!(Reads { deadline: DEADLINE, ..reads }.run(|| 3).await, Ok(3));
     }
 }

@@ -34,7 +34,7 @@ pub enum HeaderError {
     /// Fewer bytes than the header needs.
     #[error("the frame ends inside the request header")]
     Short,
-    /// A negative length other than -1, or not UTF-8.
+    /// Not UTF-8.
     #[error("the client.id is no Kafka string")]
     ClientId,
 }
@@ -119,6 +119,14 @@ pub enum NotKafka {
     Http,
     /// A TLS record: the client expects TLS where there is none.
     Tls,
+    /// The first line of the PROXY protocol, which tells of a client's address.
+    Proxy,
+    /// An SSH client.
+    Ssh,
+    /// A PostgreSQL client that asks for TLS.
+    Postgres,
+    /// A body that breaks off.
+    Body(ApiKey),
     /// A frame of an impossible size.
     FrameSize(i32),
     /// A frame too short for a request header.
@@ -138,6 +146,12 @@ impl fmt::Display for NotKafka {
             Self::Tls => f.write_str(
                 "a TLS handshake on a plaintext listener; set the client's security.protocol to PLAINTEXT or the listener's to SSL",
             ),
+            Self::Proxy => f.write_str(
+                "a PROXY protocol header; kferry does not read it: turn send-proxy or proxy_protocol off in the load balancer before it",
+            ),
+            Self::Ssh => f.write_str("an SSH client; this port speaks Kafka"),
+            Self::Postgres => f.write_str("a PostgreSQL client; this port speaks Kafka"),
+            Self::Body(api) => write!(f, "no Kafka request: the body of its {api:?} breaks off"),
             Self::FrameSize(size) => write!(f, "no Kafka request: its frame would have {size} bytes"),
             Self::ShortFrame(size) => write!(f, "no Kafka request: a frame of {size} bytes is too short for a request header"),
             Self::ApiKey(key) => write!(f, "no Kafka request: there is no API with the key {key}"),
@@ -168,9 +182,23 @@ impl<'a> FirstRequest<'a> {
     /// [`NotKafka`] as soon as it is certain: garbage is not waited for.
     pub fn peek(bytes: &'a [u8], limit: usize) -> Result<Self, NotKafka> {
         // Before the size: four letters of HTTP read as a size of a gigabyte, a TLS record as one of 352 MiB.
-        const HTTP: [&[u8; 4]; 8] = [b"GET ", b"POST", b"PUT ", b"HEAD", b"OPTI", b"DELE", b"CONN", b"PRI "];
-        if bytes.len() >= 4 && HTTP.iter().any(|verb| bytes.starts_with(*verb)) {
+        const HTTP: [&[u8; 4]; 10] = [b"GET ", b"POST", b"PUT ", b"HEAD", b"OPTI", b"DELE", b"CONN", b"PATC", b"TRAC", b"PRI "];
+        // Versions 1 and 2 of <https://www.haproxy.org/download/2.9/doc/proxy-protocol.txt>.
+        const PROXY: [&[u8; 4]; 2] = [b"PROX", b"\r\n\r\n"];
+        // `SSLRequest`: a frame of 8 bytes, and this number instead of an API and its version.
+        const POSTGRES: &[u8; 8] = &[0, 0, 0, 8, 4, 210, 22, 47];
+        let is_one_of = |fronts: &[&[u8; 4]]| fronts.iter().any(|front| bytes.starts_with(*front));
+        if is_one_of(&HTTP) {
             return Err(NotKafka::Http);
+        }
+        if is_one_of(&PROXY) {
+            return Err(NotKafka::Proxy);
+        }
+        if is_one_of(&[b"SSH-"]) {
+            return Err(NotKafka::Ssh);
+        }
+        if bytes.starts_with(POSTGRES) {
+            return Err(NotKafka::Postgres);
         }
         if bytes.starts_with(&[0x16, 0x03]) {
             return Err(NotKafka::Tls);
@@ -194,6 +222,64 @@ impl<'a> FirstRequest<'a> {
             Err(HeaderError::Short) => Ok(Self::Incomplete),
         }
     }
+}
+
+/// Checks the body of a whole first request that may be asked of several servers: brokers close a connection on which it breaks off, and
+/// that would look as if each of them was down. `body` is the frame without its size.
+///
+/// # Errors
+/// [`NotKafka::Body`]: it breaks off.
+pub fn check_question(body: &[u8]) -> Result<(), NotKafka> {
+    let Ok(header) = RequestHeader::peek(body) else { return Err(NotKafka::Header) };
+    let Some(api) = header.api() else { return Err(NotKafka::ApiKey(header.api_key)) };
+    let version = header.api_version;
+    let mut reader = Reader::new(&body[header.len..]);
+    let mut read = || match api {
+        ApiKey::ApiVersions if version >= 3 => {
+            reader.skip_tagged_fields()?;
+            reader.compact_string()?;
+            reader.compact_string()?;
+            reader.skip_tagged_fields()
+        }
+        ApiKey::SaslHandshake => reader.string().map(drop),
+        ApiKey::Metadata if version <= METADATA => topics_of_metadata(&mut reader, version),
+        _ => Ok(()),
+    };
+    read().map_err(|_| NotKafka::Body(api))
+}
+
+/// The newest version of Metadata whose request is known here.
+const METADATA: i16 = 13;
+
+/// `MetadataRequest.json`
+fn topics_of_metadata(reader: &mut Reader<'_>, version: i16) -> Result<(), Malformed> {
+    let is_flexible = version >= 9;
+    if is_flexible {
+        reader.skip_tagged_fields()?;
+    }
+    let topics = if is_flexible { i64::from(reader.uvarint()?) - 1 } else { i64::from(reader.i32()?) };
+    // Each takes at least a byte, so a count that is a lie ends with the body.
+    for _ in 0..topics {
+        match version {
+            10.. => {
+                reader.take(16)?;
+                let len = reader.uvarint()?.saturating_sub(1);
+                reader.take(len as usize)?;
+            }
+            9 => drop(reader.compact_string()?),
+            _ => drop(reader.string()?),
+        }
+        if is_flexible {
+            reader.skip_tagged_fields()?;
+        }
+    }
+    reader.take(match version {
+        ..4 => 0,
+        4..8 => 1,
+        8..11 => 3,
+        11.. => 2,
+    })?;
+    if is_flexible { reader.skip_tagged_fields() } else { Ok(()) }
 }
 
 /// Where the body begins in a frame without its size: behind `header_len` bytes and, in a flexible version, tagged fields. Serves requests and
@@ -258,6 +344,37 @@ mod tests {
     }
 
     #[test]
+    fn a_question_that_breaks_off_is_seen_wherever_it_does() {
+        use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+        use kafka_protocol::messages::{MetadataRequest, SaslHandshakeRequest, TopicName};
+
+        fn encoded<R: Encodable + HeaderVersion>(api: ApiKey, version: i16, request: &R) -> Vec<u8> {
+            let header = Header::default().with_request_api_key(api as i16).with_request_api_version(version);
+            let mut body = Vec::new();
+            header.encode(&mut body, R::header_version(version)).unwrap();
+            request.encode(&mut body, version).unwrap();
+            body
+        }
+
+        let topic = || MetadataRequestTopic::default().with_name(Some(TopicName(StrBytes::from_static_str("orders"))));
+        let metadata = MetadataRequest::default().with_topics(Some(vec![topic(), topic()]));
+        let handshake = SaslHandshakeRequest::default().with_mechanism(StrBytes::from_static_str("PLAIN"));
+        let mut questions: Vec<_> =
+            (0..=METADATA).map(|version| (ApiKey::Metadata, encoded(ApiKey::Metadata, version, &metadata))).collect();
+        questions.push((ApiKey::Metadata, encoded(ApiKey::Metadata, 4, &MetadataRequest::default().with_topics(None))));
+        questions.extend((3..=4).map(|version| (ApiKey::ApiVersions, api_versions(version, Some("c"))[SIZE_LEN..].to_vec())));
+        questions.extend((0..=1).map(|version| (ApiKey::SaslHandshake, encoded(ApiKey::SaslHandshake, version, &handshake))));
+        for (api, body) in questions {
+            assert_eq!(check_question(&body), Ok(()), "{api:?} {body:?}");
+            let front = RequestHeader::peek(&body).unwrap().len;
+            for end in front..body.len() {
+                assert_eq!(check_question(&body[..end]), Err(NotKafka::Body(api)), "{api:?} {end} of {body:?}");
+            }
+        }
+        assert_eq!(check_question(&api_versions(2, None)[SIZE_LEN..]), Ok(()), "it has no body");
+    }
+
+    #[test]
     fn librdkafka_before_2_10_may_stay_with_dead_brokers() {
         let stays = |name, version| Software { name, version }.stays_with_dead_brokers();
         for (name, version) in [
@@ -317,7 +434,14 @@ mod tests {
         assert_eq!(peek(&[0, 0, 0, 8, 0, 18, 0, 3, 0, 0, 0, 7]), NotKafka::ShortFrame(8));
         assert_eq!(peek(&[0, 0, 0, 0]), NotKafka::ShortFrame(0));
         assert_eq!(peek(&[0, 0, 0, 20, 0x30, 0x39]), NotKafka::ApiKey(12345));
-        assert_eq!(peek(&[0, 0, 0, 20, 0, 18, 0, 3, 0, 0, 0, 7, 0xff, 0xfe]), NotKafka::ClientId);
+        assert_eq!(peek(b"PROXY TCP4 10.0.0.1"), NotKafka::Proxy);
+        assert_eq!(peek(b"\r\n\r\n\0\r\nQUIT\n"), NotKafka::Proxy);
+        assert_eq!(peek(b"SSH-2.0-OpenSSH_9.6\r\n"), NotKafka::Ssh);
+        assert_eq!(peek(&[0, 0, 0, 8, 4, 210, 22, 47]), NotKafka::Postgres);
+        // Any negative length is null, as brokers read it.
+        let null = [0, 0, 0, 10, 0, 18, 0, 3, 0, 0, 0, 7, 0x80, 0];
+        let FirstRequest::Header { header, .. } = FirstRequest::peek(&null, LIMIT).unwrap() else { panic!() };
+        assert_eq!(header.client_id, None);
         assert_eq!(peek(&[0, 0, 0, 12, 0, 18, 0, 3, 0, 0, 0, 7, 0, 2, 0xff, 0xfe]), NotKafka::ClientId);
     }
 

@@ -95,8 +95,8 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn nullable_string(&mut self) -> Result<Option<&'a str>, Malformed> {
         let len = match self.i16()? {
-            -1 => return Ok(None),
-            len => usize::try_from(len).map_err(|_| Malformed::Value("text of negative length"))?,
+            ..0 => return Ok(None),
+            len => len as usize,
         };
         self.take(len).and_then(utf8).map(Some)
     }
@@ -179,7 +179,7 @@ mod tests {
         assert!(wrong(Reader::new(&[0xff, 0xff, 0xff, 0xff]).count()));
         assert!(wrong(Reader::new(&[0]).compact_count()));
         assert!(wrong(Reader::new(&[0xff; 5]).compact_count()));
-        assert!(wrong(Reader::new(&[0xff, 0xfe]).nullable_string().map(|_| 0)));
+        assert_eq!(Reader::new(&[0x80, 0]).nullable_string(), Ok(None), "any negative length is null, as brokers read it");
         assert!(wrong(Reader::new(&[0xff, 0xff]).string().map(|_| 0)));
         assert!(wrong(Reader::new(&[0, 1, 0xff]).string().map(|_| 0)));
         assert!(wrong(Reader::new(&[0]).compact_string().map(|_| 0)));

@@ -486,7 +486,10 @@ impl Run {
                 (0..plan.partitions).filter_map(|partition| self.entries.get(&TopicPartition::new(plan.topic.clone(), partition)));
             let deleted: i64 = partitions.map(|entry| entry.status.lock().deleted_on_follower()).sum();
             if self.owned_topic(plan) {
-                let risks = plan.keeps_less();
+                let stays = !self.mirror.sync_topic_configs
+                    || self.passes.unset.contains_key(&plan.topic)
+                    || self.passes.unsettable.contains_key(&plan.topic);
+                let risks = plan.keeps_less(stays);
                 if !risks.is_empty() && self.passes.at_risk.get(&plan.topic) != Some(&risks) {
                     tell!(messages::COPY_AT_RISK, mirror = &*self.mirror.name, topic = &*plan.topic, settings = risks.join(", "));
                 }

@@ -498,9 +498,9 @@ pub fn awaits_compaction(plan: &TopicPlan) -> Option<&str> {
 }
 
 impl TopicPlan {
-    /// The settings by which the follower keeps less than the leader, each with both values.
-    pub(crate) fn keeps_less(&self) -> Vec<String> {
-        let drift = self.drift.iter().map(|drift| (&drift.name, &drift.wanted, &drift.has));
+    /// The settings by which the follower keeps less than the leader, each with both values. `stays` says whether what differs by itself stays so.
+    pub(crate) fn keeps_less(&self, stays: bool) -> Vec<String> {
+        let drift = self.drift.iter().filter(|_| stays).map(|drift| (&drift.name, &drift.wanted, &drift.has));
         let overridden = self.overridden.iter().map(|overridden| (&overridden.name, &overridden.leader, &overridden.follower));
         let less = drift.chain(overridden).filter(|(name, leader, follower)| {
             // Kafka's -1 is without a limit.
@@ -605,10 +605,11 @@ mod tests {
         let less = |name: &str, leader: &str, follower: &str| {
             let mut plan = TopicPlan::new(&"orders".into(), &"orders".into(), &"old".into(), 1);
             plan.drift = vec![Drift { name: text(name), wanted: text(leader), has: text(follower) }];
-            let drift = plan.keeps_less();
+            let drift = plan.keeps_less(true);
+            assert!(plan.keeps_less(false).is_empty(), "it is changed");
             plan.drift.clear();
             plan.overridden = vec![Overridden { name: text(name), leader: text(leader), follower: text(follower) }];
-            assert_eq!(plan.keeps_less(), drift);
+            assert_eq!(plan.keeps_less(false), drift);
             !drift.is_empty()
         };
         assert!(less("retention.ms", "-1", "1") && less("retention.ms", "2", "1") && less("retention.bytes", "-1", "100"));

@@ -28,6 +28,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::error::{ConnectError, Refusal, Step, error_name};
 use super::login::{LoggedIn, SaslExchange, Session};
+use super::tcp;
 use super::{ConnectOptions, Peer, body, correlation_id, encode};
 use crate::files::FOR_CONNECTIONS;
 use crate::frame::{FrameError, read_frame};
@@ -79,21 +80,15 @@ impl Attempt<'_> {
     async fn tcp(&self) -> Result<TcpStream, Refusal> {
         let lookup = tokio::net::lookup_host((self.broker.host.as_str(), self.broker.port));
         let addresses: Vec<SocketAddr> = self.in_time(Step::Resolve, lookup).await?.map_err(Refusal::Resolve)?.collect();
-        let mut last = Refusal::Resolve(std::io::Error::new(std::io::ErrorKind::NotFound, "it has no address"));
-        for (at, address) in addresses.iter().enumerate() {
-            // A dead address leaves the others their share of the time.
-            let now = Instant::now();
-            let share = self.deadline.saturating_duration_since(now) / (addresses.len() - at) as u32;
-            last = match timeout_at(now + share, TcpStream::connect(address)).await {
-                Ok(Ok(stream)) => {
-                    stream.set_nodelay(true).map_err(Refusal::Tcp)?;
-                    return Ok(stream);
-                }
-                Ok(Err(error)) => Refusal::Tcp(error),
-                Err(_elapsed) => Refusal::Deadline { step: Step::Tcp, after: self.options.connect_timeout },
-            };
+        if addresses.is_empty() {
+            return Err(Refusal::Resolve(std::io::Error::new(std::io::ErrorKind::NotFound, "it has no address")));
         }
-        Err(last)
+        let stream = tcp::connect(&addresses, self.deadline).await.map_err(|error| match error.kind() {
+            std::io::ErrorKind::TimedOut => Refusal::Deadline { step: Step::Tcp, after: self.options.connect_timeout },
+            _ => Refusal::Tcp(error),
+        })?;
+        stream.set_nodelay(true).map_err(Refusal::Tcp)?;
+        Ok(stream)
     }
 
     pub(super) async fn tls<S>(&self, stream: S, tls: &ClientTls, config: Arc<ClientConfig>) -> Result<Opened<TlsStream<S>>, Refusal>

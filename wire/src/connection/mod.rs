@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `mod` | requests and answers |
 //! | `connect` | from a host and a port to an authenticated connection: DNS, TCP, TLS, ApiVersions, SASL |
+//! | [`tcp`] | to whichever of a host's addresses accepts first |
 //! | `error` | why a connection could not be made, and what to do |
 //! | `login` | SASL, request by request, also in the middle of a connection |
 //!
@@ -19,6 +20,7 @@
 mod connect;
 mod error;
 mod login;
+pub mod tcp;
 
 use std::collections::VecDeque;
 use std::fmt;
