@@ -185,8 +185,8 @@ impl<'a> FirstRequest<'a> {
         const HTTP: [&[u8; 4]; 10] = [b"GET ", b"POST", b"PUT ", b"HEAD", b"OPTI", b"DELE", b"CONN", b"PATC", b"TRAC", b"PRI "];
         // Versions 1 and 2 of <https://www.haproxy.org/download/2.9/doc/proxy-protocol.txt>.
         const PROXY: [&[u8; 4]; 2] = [b"PROX", b"\r\n\r\n"];
-        // `SSLRequest`: a frame of 8 bytes, and this number instead of an API and its version.
-        const POSTGRES: &[u8; 8] = &[0, 0, 0, 8, 4, 210, 22, 47];
+        // `SSLRequest`: a frame of 8 bytes, and 1234 where Kafka has an API.
+        const POSTGRES: &[u8; 6] = &[0, 0, 0, 8, 4, 210];
         let is_one_of = |fronts: &[&[u8; 4]]| fronts.iter().any(|front| bytes.starts_with(*front));
         if is_one_of(&HTTP) {
             return Err(NotKafka::Http);
