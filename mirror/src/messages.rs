@@ -21,7 +21,7 @@ kferry_wire::messages! {
         // Topics.
         INFO DONE_ON_FOLLOWER = "done on the follower";
         WARN SETTING_REFUSED = "the follower refuses a setting; its topic is created without it";
-        WARN ONE_REPLICA = "created with one replica, by default.replication.factor; replication_factor of the mirror says otherwise";
+        WARN ONE_REPLICA = "created with one replica, which is the default.replication.factor of its cluster";
         WARN TOPICS_UNKNOWN = "the clusters' topics cannot be looked at; it is tried again";
         WARN TOPIC_REFUSED = "the topic cannot be copied";
         INFO SETTINGS_CHANGED = "the follower's settings go after the leader's";
