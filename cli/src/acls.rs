@@ -20,7 +20,8 @@ use kferry_wire::exit::{self, Exit};
 use serde::Serialize;
 
 use crate::check::{print_json, printable, refuse, table, to_stderr, to_stdout};
-use crate::mirrors::{Chosen, Severity, labelled};
+use crate::labels::{Severity, labelled};
+use crate::mirrors::Chosen;
 use crate::secrets::Secrets;
 
 /// Which ACLs the target of the [[mirrors]] lacks for what they copy, with its names there; --apply adds them

@@ -27,7 +27,7 @@ use serde::Serialize;
 use brokers::Brokers;
 use clients::Clients;
 
-use crate::mirrors::{Severity as Labelled, is_coloured, labelled};
+use crate::labels::{Severity as Labelled, is_coloured, labelled};
 
 /// Names in one sentence.
 const LISTED: usize = 5;

@@ -29,7 +29,8 @@ use kferry_wire::log::{LogReader, ReadError};
 use serde::Serialize;
 
 use crate::check::{count, print_json, printable, table, to_stderr, to_stdout};
-use crate::mirrors::{Chosen, Severity, labelled};
+use crate::labels::{Severity, labelled};
+use crate::mirrors::Chosen;
 
 /// Bytes of a log in one answer.
 const ANSWER: i32 = 1 << 20;

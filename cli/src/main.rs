@@ -9,11 +9,13 @@
 //! | [`acls`] | `kferry acls`: ACLs, SCRAM users and quotas that the target lacks |
 //! | [`secrets`] | passwords of users that are to be created |
 //! | [`dlt`] | `kferry dlt`: dead letters, listed, shown, replayed |
+//! | [`labels`] | sentences for standard error, with what they are in front |
 //! | [`mirrors`] | the mirrors that a command is about |
 
 mod acls;
 mod check;
 mod dlt;
+mod labels;
 mod mirrors;
 mod offsets;
 mod plan;

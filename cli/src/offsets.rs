@@ -14,7 +14,8 @@ use kferry_wire::exit::{self, Exit};
 use serde::Serialize;
 
 use crate::check::{print_json, printable, refuse, table, to_stderr, to_stdout};
-use crate::mirrors::{Chosen, Severity, labelled};
+use crate::labels::{Severity, labelled};
+use crate::mirrors::Chosen;
 
 /// Says which offset on the target an offset on the source is, and the other way
 ///

@@ -16,7 +16,8 @@ use kferry_wire::exit::{self, Exit};
 use serde::Serialize;
 
 use crate::check::{count, print_json, printable, table, to_stderr, to_stdout};
-use crate::mirrors::{Chosen, Severity, labelled};
+use crate::labels::{Severity, labelled};
+use crate::mirrors::Chosen;
 
 /// What the [[mirrors]] would create, change and copy, and what is in their way. Writes nothing
 #[derive(clap::Args)]

@@ -30,7 +30,8 @@ use kferry_wire::log::{LogReader, ReadError};
 use serde::Serialize;
 
 use crate::check::{count, print_json, printable, table, to_stderr, to_stdout};
-use crate::mirrors::{Chosen, Severity, labelled};
+use crate::labels::{Severity, labelled};
+use crate::mirrors::Chosen;
 
 /// Partitions at a time. Each has an answer of each side in memory, decompressed.
 const AT_A_TIME: usize = 4;

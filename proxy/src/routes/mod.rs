@@ -95,12 +95,12 @@ impl Routes {
                 () = stop.cancelled() => return,
                 _ = ticks.tick() => {}
             }
-            let (path, files) = (self.path.clone(), self.judged.lock().await.files());
-            let reading = match self.reads.run(move || Reading::of(&path, files)).await {
+            let files = self.judged.lock().await.files();
+            let reading = match self.read(files).await {
                 Ok(reading) => reading,
-                Err(source) => {
+                Err(error) => {
                     if !hangs {
-                        self.tell(&Err(self.not_read(source)));
+                        self.tell(&Err(error));
                     }
                     hangs = true;
                     continue;
@@ -123,15 +123,19 @@ impl Routes {
     /// [`LoadError`]: nothing has changed.
     pub async fn reload(&self) -> Result<Reloaded, LoadError> {
         let mut judged = self.judged.lock().await;
-        let (path, files) = (self.path.clone(), judged.files());
-        match self.reads.run(move || Reading::of(&path, files)).await {
+        match self.read(judged.files()).await {
             Ok(reading) => self.judge(&mut judged, reading).await,
-            Err(source) => {
-                let result = Err(self.not_read(source));
+            Err(error) => {
+                let result = Err(error);
                 self.tell(&result);
                 result
             }
         }
+    }
+
+    async fn read(&self, files: Vec<PathBuf>) -> Result<Reading, LoadError> {
+        let path = self.path.clone();
+        self.reads.run(move || Reading::of(&path, files)).await.map_err(|source| self.not_read(source))
     }
 
     fn not_read(&self, source: NotRead) -> LoadError {
