@@ -33,7 +33,7 @@ fn what_is_no_kafka_is_closed_at_once_and_the_log_says_what_it_looks_like() -> R
     let mut unharmed = Raw::connect(proxy.port())?;
     unharmed.ask(&raw::api_versions(1, Some("unharmed")))?;
 
-    let strangers: [(&[u8], &str); 14] = [
+    let strangers: [(&[u8], &str); 13] = [
         (b"\xde\xad\xbe\xef, and more garbage", "its frame would have -559038737 bytes"),
         (
             b"GET /metrics HTTP/1.1\r\nHost: kafka\r\n\r\n",
@@ -49,7 +49,6 @@ fn what_is_no_kafka_is_closed_at_once_and_the_log_says_what_it_looks_like() -> R
         (b"\0\0\0\x08\0\x12\0\x03\0\0\0\x07", "a frame of 8 bytes is too short for a request header"),
         (b"\0\0\0\x20\x30\x39\0\0", "there is no API with the key 12345"),
         (b"\0\0\0\x20\xff\xff\0\0", "there is no API with the key -1"),
-        (b"\0\0\0\x0c\0\x12\0\x03\0\0\0\x07\0\x02\xc3\x28", "its client.id is no valid string"),
         (b"PROXY TCP4 10.0.0.1 10.0.0.2 40000 9092\r\n", "a PROXY protocol header"),
         (b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c", "turn send-proxy or proxy_protocol off"),
         (b"SSH-2.0-OpenSSH_9.6\r\n", "an SSH client"),
@@ -74,6 +73,18 @@ fn what_is_no_kafka_is_closed_at_once_and_the_log_says_what_it_looks_like() -> R
     ended(&proxy, &cut_off, "not_kafka", "the body of its ApiVersions breaks off")?;
     assert_eq!(broker.connections(), 1, "it reached the broker");
     assert_eq!(proxy.closed_count("cluster_unreachable")?, 0);
+    Ok(())
+}
+
+/// Brokers take any bytes for a client.id, and show what is not UTF-8 as U+FFFD.
+#[test]
+fn a_client_id_that_is_not_utf_8_is_routed_and_shown_as_brokers_show_it() -> Result<()> {
+    let broker = FakeBroker::start()?;
+    let proxy = Proxy::start(&Routes::new()?.cluster("legacy", &broker.address()).route("orders", "orders-*", "legacy"))?;
+    let mut client = Raw::connect(proxy.port())?;
+    client.ask(&raw::frame(b"\0\x12\0\0\0\0\0\x07\0\x09orders-\xc3\x28"))?;
+    let rows = proxy.clients()?;
+    assert_eq!((&rows[0]["client_id"], &rows[0]["route"]), (&"orders-\u{fffd}(".into(), &"orders".into()), "{rows:?}");
     Ok(())
 }
 
@@ -281,6 +292,25 @@ fn a_request_that_may_not_be_asked_twice_goes_to_one_server() -> Result<()> {
     Ok(())
 }
 
+/// Whatever it was that the broker did not like, it is not down.
+#[test]
+fn a_broker_that_closes_at_a_clients_request_is_not_down() -> Result<()> {
+    let broker = FakeBroker::start()?;
+    let proxy = Proxy::start(&in_front_of(&broker)?)?;
+    Raw::connect(proxy.port())?.ask(&raw::api_versions(1, Some("good")))?;
+    broker.closes_at(Some("bad"));
+    let mut client = Raw::connect(proxy.port())?;
+    client.send(&raw::api_versions(1, Some("bad")))?;
+    ensure!(client.rest()?.is_empty(), "it was answered");
+    let line = ended(&proxy, &client, "first_request_refused", "closed the connection at the client's first request, but answers kferry")?;
+    assert_eq!(text(&line, "level"), "WARN");
+    let address = broker.address();
+    let metric = |name: &str| proxy.metric(&format!("kferry_proxy_bootstrap_server_{name}"), &[("server", &address)]);
+    assert_eq!((metric("up")?, metric("failures_total")?), (1.0, 0.0));
+    Raw::connect(proxy.port())?.ask(&raw::api_versions(2, Some("good")))?;
+    Ok(())
+}
+
 #[test]
 fn a_broken_cluster_is_said_to_be_so_and_costs_the_others_nothing() -> Result<()> {
     let (hangs_up, not_at_all, good) = (FakeBroker::start()?, FakeBroker::start()?, FakeBroker::start()?);
@@ -297,7 +327,7 @@ fn a_broken_cluster_is_said_to_be_so_and_costs_the_others_nothing() -> Result<()
     let mut unlucky = Raw::connect(proxy.port())?;
     unlucky.send(&raw::api_versions(1, Some("broken-1")))?;
     assert!(unlucky.rest()?.is_empty());
-    let line = ended(&proxy, &unlucky, "cluster_unreachable", "no bootstrap server of cluster broken answers: ")?;
+    let line = ended(&proxy, &unlucky, "cluster_unreachable", "no bootstrap server of cluster broken can be used: ")?;
     let detail = text(&line, "detail");
     for (server, says) in [
         (hangs_up.address(), "closed at the first request"),

@@ -68,6 +68,36 @@ fn a_foreign_record_is_found() -> Result<()> {
     ["foreign.between", "foreign.longer", "foreign.none"].iter().try_for_each(|topic| identical(source, target, topic))
 }
 
+/// A list of servers of two clusters, and a source that is the target.
+#[test]
+fn servers_of_another_cluster_are_not_used() -> Result<()> {
+    let (source, target) = CLUSTERS.started()?;
+    source.create_topic("mixed.a", 1, &[])?;
+    source.produce("mixed.a", &records(0, 10, "first"))?;
+    let servers = |cluster: &Cluster| cluster.bootstrap_servers(Listener::Plaintext);
+    let file = |servers_of_source: &str| -> Result<String> {
+        let clusters = [("source", 1, servers_of_source), ("target", 2, &*servers(target)?)];
+        let clusters = clusters.map(|(name, id, servers)| format!("[clusters.{name}]\nid = {id}\nbootstrap_servers = \"{servers}\"\n"));
+        let mirror = lines_of("mixed", "");
+        Ok(format!("{}[[mirrors]]\nname = \"mixed\"\nsource = \"source\"\ntarget = \"target\"\n{mirror}", clusters.concat()))
+    };
+    let (both, same) = (format!("{},{}", servers(source)?, servers(target)?), servers(target)?);
+    for (servers_of_source, words) in
+        [(&both, "cluster source: its bootstrap_servers are of different Kafka clusters"), (&same, "are one and the same Kafka cluster")]
+    {
+        let mut mirror = Mirror::of(&file(servers_of_source)?)?;
+        for command in ["plan", "verify"] {
+            let ended = mirror.kferry(&[command])?;
+            ensure!(ended.code == Some(1) && ended.log.contains(words), "{command} ended with {:?}:\n{}", ended.code, ended.log);
+        }
+        let mut running = mirror.start(&[])?;
+        comes(LIMIT, &mirror, || says(&mirror, &[words]))?;
+        running.kill();
+    }
+    ensure!(!target.list_topics()?.contains(&"mixed.a".to_owned()), "the topic was created all the same");
+    Ok(())
+}
+
 #[test]
 fn a_foreign_record_is_found_while_it_runs() -> Result<()> {
     let (source, target) = CLUSTERS.started()?;
@@ -320,6 +350,25 @@ fn records_that_are_gone_although_nothing_was_kept() -> Result<()> {
     identical(source, target, "unkept.records")
 }
 
+/// A record that is too large for the target is mostly larger than what producers put into one batch, and so alone in its own.
+fn alone_in_its_batch(source: &Cluster, target: &Cluster, mirror: &mut Mirror, on_error: &str) -> Result<()> {
+    let topic = format!("{on_error}.alone");
+    source.create_topic(&topic, 1, &[])?;
+    for (n, len) in [10, 50_000, 10, 60_000, 70_000, 10].into_iter().enumerate() {
+        source.produce(&topic, &[Record::new(n.to_string(), vec![b'x'; len]).to_partition(0)])?;
+    }
+    mirror.arguments(&[]);
+    mirror.copy_but_for_what_was_left_out().context("alone in its batch")?;
+    let keys: Vec<_> = target.read_all(&topic)?.into_iter().map(|record| record.key.unwrap_or_default()).collect();
+    ensure!(keys == [b"0", b"2", b"5"], "the target has {keys:?}");
+    ensure!(source.log_ends(&topic)? == target.log_ends(&topic)?, "the ends are {:?}", target.log_ends(&topic)?);
+    if on_error == "dead-letter" {
+        let letters: Vec<_> = target.read_all(&format!("{topic}.DLT"))?.into_iter().map(|record| record.key.unwrap_or_default()).collect();
+        ensure!(letters == [b"1", b"3", b"4"], "the dead letters are {letters:?}");
+    }
+    Ok(())
+}
+
 /// One record of forty is too large for the target, all in one batch.
 #[test]
 fn one_record_is_refused_and_the_others_are_copied() -> Result<()> {
@@ -351,6 +400,7 @@ fn one_record_is_refused_and_the_others_are_copied() -> Result<()> {
                 source.produce(&topic, &records(0, 20, run))?;
             }
             says(&mirror, &["left out", "offset=17"])?;
+            alone_in_its_batch(source, target, &mut mirror, on_error)?;
             if on_error == "dead-letter" {
                 let letters = target.read_all("dead-letter.refused.DLT")?;
                 let [letter] = &letters[..] else { bail!("there are {} dead letters", letters.len()) };

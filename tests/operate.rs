@@ -5,16 +5,16 @@ use std::fs;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use harness::fake::{FakeBroker, Step};
-use harness::proxy::{self, Proxy, Routes};
+use harness::proxy::{self, Proxy, Routes, executable, http};
 use harness::raw::{self, Raw, until};
 use harness::{ports, run};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 /// Two clusters, and a proxy in front of them whose file says where `orders-*` goes.
@@ -759,5 +759,36 @@ fn a_file_with_errors_ends_the_start_with_2_and_all_of_them() -> Result<()> {
     let (status, said) = proxy::refused(Path::new("/nowhere/routes.toml"))?;
     assert_eq!(status.code(), Some(2));
     assert!(said.contains("cannot read /nowhere/routes.toml"), "{said}");
+    Ok(())
+}
+
+/// `kferry-proxy 2> >(head)`, or a collector of logs that has died.
+#[test]
+fn a_standard_error_that_nobody_reads_any_more_stops_nothing() -> Result<()> {
+    let broker = FakeBroker::start()?;
+    let routes = Routes::new()?.cluster("legacy", &broker.address());
+    let config = run::folder("unread")?.join("routes.toml");
+    fs::write(&config, routes.clone().route("all", "*", "legacy").text())?;
+    let mut proxy = Command::new(executable("kferry-proxy")?).arg("--config").arg(&config).stderr(Stdio::piped()).spawn()?;
+    drop(proxy.stderr.take());
+    let ended = (|| {
+        until("it is ready", || Ok(http(routes.admin_port(), "GET", "/readyz").is_ok_and(|answer| answer.status == 200)))?;
+        // Each of these writes a line.
+        for name in ["orders", "payments"] {
+            fs::write(&config, routes.clone().route(name, name, "legacy").route("all", "*", "legacy").text())?;
+            let reloaded = http(routes.admin_port(), "POST", "/reload")?;
+            ensure!(reloaded.status == 200, "{reloaded:?}");
+            Raw::connect(routes.port())?.ask(&raw::api_versions(1, Some(name)))?;
+        }
+        kill_process(Pid::from_child(&proxy), Signal::TERM)?;
+        let mut ended = None;
+        until("it ends", || {
+            ended = proxy.try_wait()?;
+            Ok(ended.is_some())
+        })?;
+        Ok(ended)
+    })();
+    let _ = proxy.kill();
+    ensure!(ended?.is_some_and(|status| status.success()), "it did not end well");
     Ok(())
 }

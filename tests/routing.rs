@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use harness::clients::python_26_producer;
 use harness::kafka::{Cluster, Listener};
+use harness::ports;
 use harness::proxy::{Proxy, Routes};
-use harness::raw::{Raw, api_versions, until};
+use harness::raw::{Forward, Raw, api_versions, until};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
@@ -93,6 +94,67 @@ fn clients_land_where_the_first_matching_route_says_and_an_edit_moves_the_next()
     assert_eq!(closed["client_id"], "stranger");
     assert!(closed["detail"].as_str().unwrap_or_default().contains("routes.toml"), "{closed}");
     assert_eq!(proxy.closed_count("no_route")?, 1);
+    two_clusters_in_one_list(legacy, new)?;
+    another_cluster_at_the_same_address(legacy, new)
+}
+
+/// Lines of the log that say so of a server.
+fn strangers(proxy: &Proxy, server: &str) -> Result<usize> {
+    let is_told = |line: &Value| {
+        let message = line["message"].as_str().unwrap_or_default();
+        line["level"] == "ERROR" && message.starts_with("a server is of another cluster") && line["server"] == server
+    };
+    Ok(proxy.log()?.iter().filter(|line| is_told(line)).count())
+}
+
+/// The first server of the list says which cluster is meant, whichever the client's turn would be.
+fn two_clusters_in_one_list(legacy: &Cluster, new: &Cluster) -> Result<()> {
+    let (right, wrong) = (legacy.bootstrap_servers(Listener::Plaintext)?, new.bootstrap_servers(Listener::Plaintext)?);
+    let brokers = ports::take(10)?;
+    let lines = format!("node_ids = \"1001-1010\"\nbroker_ports = \"{}-{}\"", brokers.start, brokers.end - 1);
+    let routes = Routes::new()?.cluster_with("mixed", &format!("{right},{wrong}"), &lines).route("direct", "direct-*", "mixed").relay(
+        "relayed",
+        "relayed-*",
+        "mixed",
+        "",
+    );
+    let proxy = Proxy::start(&routes)?;
+    for n in 0..6 {
+        assert_eq!(cluster_seen(&client(&proxy, &format!("direct-{n}")))?, (legacy.cluster_id()?, vec![1001]), "{n}");
+        assert_eq!(cluster_seen(&client(&proxy, &format!("relayed-{n}")))?.1, [10_000_000 + 1001], "{n}");
+    }
+    assert_eq!((strangers(&proxy, &wrong)?, strangers(&proxy, &right)?), (1, 0), "{}", proxy.log_text());
+    Ok(())
+}
+
+/// A cluster that was created anew, or an address that somebody else has now.
+fn another_cluster_at_the_same_address(legacy: &Cluster, new: &Cluster) -> Result<()> {
+    let (before, after) = (legacy.bootstrap_servers(Listener::Plaintext)?, new.bootstrap_servers(Listener::Plaintext)?);
+    let door = Forward::to(&before)?;
+    let routes = Routes::new()?.cluster("moved", &door.address()).route("all", "*", "moved");
+    let proxy = Proxy::start(&routes)?;
+    assert_eq!(cluster_seen(&client(&proxy, "c"))?.0, legacy.cluster_id()?);
+    door.lead_to(&after);
+    let refused = || -> Result<bool> {
+        // The log leaves out connections of which there are too many.
+        thread::sleep(Duration::from_millis(300));
+        let mut client = Raw::connect(proxy.port())?;
+        if client.ask(&api_versions(1, Some("c"))).is_ok() {
+            return Ok(false);
+        }
+        let closed = proxy.closed(client.local_port()?)?;
+        let detail = closed["detail"].as_str().unwrap_or_default();
+        ensure!(
+            closed["cause"] == "cluster_unreachable" && detail.contains(&format!("is of the Kafka cluster {}", new.cluster_id()?)),
+            "{closed}"
+        );
+        Ok(true)
+    };
+    until("clients are not led to the other cluster", refused)?;
+    assert_eq!(strangers(&proxy, &door.address())?, 1);
+    door.lead_to(&before);
+    until("they are led to the right one again", || Ok(!refused()?))?;
+    assert_eq!(cluster_seen(&client(&proxy, "c"))?.0, legacy.cluster_id()?);
     Ok(())
 }
 

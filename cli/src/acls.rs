@@ -215,9 +215,9 @@ fn warnings(secrets: &Secrets, mirrors: &[MirrorReport]) -> Vec<String> {
 
 impl MirrorReport {
     async fn of(mirror: &Mirror, args: &Args, secrets: Option<&Secrets>) -> Self {
-        let options = || ConnectOptions { client_id: "kferry-acls".to_owned(), ..ConnectOptions::default() };
-        let client = |cluster: &Arc<_>| Client::new(Arc::clone(cluster), options()).within(PATIENCE);
-        let (source, target) = (client(&mirror.source), client(&mirror.target));
+        let options = ConnectOptions { client_id: "kferry-acls".to_owned(), ..ConnectOptions::default() };
+        let (source, target) = Client::pair(mirror.source.clone(), mirror.target.clone(), &options);
+        let (source, target) = (source.within(PATIENCE), target.within(PATIENCE));
         let mut report = Self {
             mirror: mirror.name.clone(),
             source: mirror.source.name.clone(),

@@ -177,8 +177,11 @@ fn print(path: &Path, text: &str, config: &Config, report: &Report, colour: bool
     if !config.warnings.is_empty() {
         to_stderr(&diagnostic::render(path, text, Severity::Warning, &config.warnings, colour));
     }
-    for sentence in report.brokers.iter().flat_map(|brokers| &brokers.warnings).chain(&report.split).chain(&report.machine) {
+    for sentence in report.brokers.iter().flat_map(|brokers| &brokers.warnings).chain(&report.machine) {
         to_stderr(&labelled(Labelled::Warning, &printable(sentence)));
+    }
+    if let Some(sentence) = &report.split {
+        to_stderr(&labelled(Labelled::Note, &printable(sentence)));
     }
     for sentence in report.brokers.iter().flat_map(|brokers| &brokers.errors) {
         to_stderr(&labelled(Labelled::Error, &printable(sentence)));

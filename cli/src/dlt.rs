@@ -13,12 +13,12 @@ use std::time::Duration;
 use clap::Subcommand;
 use kferry_config::{Config, Mirror, is_internal};
 use kferry_mirror::PATIENCE;
-use kferry_mirror::connect_options;
 use kferry_mirror::dead_letters::Letter;
 use kferry_mirror::named;
 use kferry_mirror::own_topics::dead_letter_topic;
 use kferry_mirror::partition::{Direction, Side};
 use kferry_mirror::state::{State, StateError};
+use kferry_mirror::{clients, connect_options};
 use kferry_wire::admin::groups::CommittedOffset;
 use kferry_wire::admin::partitions::Position;
 use kferry_wire::batch::{Codec, Record};
@@ -228,6 +228,8 @@ fn finish(mut report: Report, args: &Args) -> Exit {
         print_json(&report);
     } else {
         to_stdout(&match &args.command {
+            // Where somebody could not be asked, nobody knows.
+            Command::List(_) if report.topics.is_empty() && !report.errors.is_empty() => String::new(),
             Command::List(_) => listed(&report.topics),
             Command::Show { .. } => report.topics.iter().map(shown).collect(),
             Command::Replay { .. } => report.topics.iter().filter_map(replayed).collect(),
@@ -266,8 +268,8 @@ impl Report {
     /// Looks at the dead letters of a mirror. Says whether it has the topic that is asked for.
     async fn look(&mut self, config: &Config, mirror: &Mirror, args: &Args) -> Result<bool, Failed> {
         let (Command::List(what) | Command::Show { what, .. } | Command::Replay { what, .. }) = &args.command;
-        let client = |cluster: &Arc<_>| Client::new(Arc::clone(cluster), connect_options(&mirror.name)).within(PATIENCE);
-        let (source, target) = (client(&mirror.source), client(&mirror.target));
+        let (source, target) = clients(mirror);
+        let (source, target) = (source.within(PATIENCE), target.within(PATIENCE));
         let (on_source, on_target) = tokio::try_join!(source.metadata(Topics::All), target.metadata(Topics::All))?;
         let state = State::open(target.clone(), mirror, false).await.map_err(|error: StateError| Failed::Told(error.to_string()))?;
         let images = images(mirror, &on_source);

@@ -7,6 +7,8 @@ use std::io::IsTerminal;
 pub(crate) enum Severity {
     Error,
     Warning,
+    /// Nothing is wrong.
+    Note,
 }
 
 /// A sentence for standard error.
@@ -14,6 +16,7 @@ pub(crate) fn labelled(severity: Severity, sentence: &str) -> String {
     let (name, code) = match severity {
         Severity::Error => ("error", 31),
         Severity::Warning => ("warning", 33),
+        Severity::Note => ("note", 36),
     };
     if is_coloured() { format!("\x1b[1;{code}m{name}\x1b[0m: {sentence}") } else { format!("{name}: {sentence}") }
 }

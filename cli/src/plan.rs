@@ -115,10 +115,11 @@ fn print(report: &Report) {
             say(
                 Severity::Error,
                 &format!(
-                    "{of}: {} may not {operations} on {resource} of {}, needed for {}; to add it:\n  {}",
-                    missing.principal, missing.cluster, missing.purpose, missing.command
+                    "{of}: {} may not {operations} on {resource} of {}, needed for {}; to add it:",
+                    missing.principal, missing.cluster, missing.purpose
                 ),
             );
+            to_stderr(&format!("  {}", printable(&missing.command)));
         }
         for sentence in &plan.errors {
             say(Severity::Error, &format!("{of}: {sentence}"));

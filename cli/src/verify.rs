@@ -14,7 +14,7 @@ use futures_util::{StreamExt as _, stream};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use kferry_config::Mirror;
 use kferry_mirror::PATIENCE;
-use kferry_mirror::connect_options;
+use kferry_mirror::clients;
 use kferry_mirror::log::Keys;
 use kferry_mirror::log::{Allowed, Compared, FollowerReader, View, compare_keys};
 use kferry_mirror::named;
@@ -200,8 +200,8 @@ impl MirrorReport {
     }
 
     async fn look(&mut self, mirror: &Mirror, only: &[String]) -> Result<(), StateError> {
-        let client = |cluster: &Arc<_>| Client::new(Arc::clone(cluster), connect_options(&mirror.name)).within(PATIENCE);
-        let (source, target) = (client(&mirror.source), client(&mirror.target));
+        let (source, target) = clients(mirror);
+        let (source, target) = (source.within(PATIENCE), target.within(PATIENCE));
         let (mut on_source, mut on_target) = tokio::try_join!(Cluster::look(&source), Cluster::look(&target))?;
         let state = State::open(target.clone(), mirror, false).await?;
         let leader = |topic: &str| state.as_ref().and_then(|state| state.leader(topic));

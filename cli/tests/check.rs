@@ -90,13 +90,13 @@ fn json(output: &Output) -> serde_json::Value {
 }
 
 #[test]
-fn a_good_file_is_one_line_and_the_warning_of_a_split() {
+fn a_good_file_is_one_line_and_the_note_of_a_split() {
     let file = file(9092, 9190);
     let output = check(&file, &[]);
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(text(&output.stdout), format!("{}: ok (2 clusters, 1 listener, 2 routes)\n", file.path.display()));
     let warnings = text(&output.stderr);
-    assert!(warnings.contains("warning: an edit of a route moves its clients one by one"), "{warnings}");
+    assert!(warnings.contains("note: an edit of a route moves its clients one by one"), "{warnings}");
     assert!(warnings.contains("Routes: orders, all\n"), "{warnings}");
     assert!(!warnings.contains('\u{1b}'), "colour in a pipe: {warnings}");
 }

@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use annotate_snippets::renderer::Renderer;
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Snippet};
 
+/// What a secret is shown as.
+const MASK: &str = "********";
+
 /// One thing that is wrong, or probably not meant, in a configuration file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
@@ -89,7 +92,7 @@ impl fmt::Debug for Invalid {
 impl std::error::Error for Invalid {}
 
 /// Every diagnostic as `PATH:LINE:COLUMN` with its line of the text, a caret and its hint, and at the end a line that counts them.
-/// Lines and columns start at 1, columns are characters. What may be a password in the text is shown as `*`.
+/// Lines and columns start at 1, columns are characters. What may be a password in the text is shown as a mask of always the same length.
 pub fn render(path: &Path, text: &str, severity: Severity, diagnostics: &[Diagnostic], colour: bool) -> String {
     let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
     let name = path.display().to_string();
@@ -136,6 +139,11 @@ impl<'t> Lines<'t> {
         Self { text, starts, secrets: crate::secret::ranges(text) }
     }
 
+    /// How many there are; a text without any has one.
+    pub(crate) fn count(&self) -> usize {
+        self.starts.len()
+    }
+
     /// The number of the line that holds a byte.
     pub(crate) fn at(&self, offset: usize) -> usize {
         self.starts.partition_point(|&start| start <= offset) - 1
@@ -148,24 +156,32 @@ impl<'t> Lines<'t> {
         start..start + self.text[start..end].trim_end_matches('\r').len()
     }
 
-    /// A line with its secrets masked, character by character, and where a span is in it: at most to the end of the line.
+    /// A line with its secrets masked, whatever their length, and where a span is in it: at most to the end of the line.
     fn masked(&self, line: usize, span: &Range<usize>) -> (String, Range<usize>) {
         let range = self.range(line);
-        let secrets: Vec<_> = self.secrets.iter().filter(|secret| secret.start < range.end && range.start < secret.end).collect();
         let mut shown = String::with_capacity(range.len());
         let (mut from, mut to) = (None, None);
-        for (at, char) in self.text[range.clone()].char_indices().map(|(at, char)| (range.start + at, char)) {
-            if at >= span.start && from.is_none() {
-                from = Some(shown.len());
+        let mut show = |part: Range<usize>, mask: Option<&str>| {
+            let begin = shown.len();
+            shown.push_str(mask.unwrap_or(&self.text[part.clone()]));
+            // Behind a mask nothing tells where in it something was.
+            let place = |offset: usize| if mask.is_some() { begin } else { begin + (offset - part.start) };
+            if from.is_none() && span.start < part.end {
+                from = Some(place(span.start.max(part.start)));
             }
-            if at >= span.end && to.is_none() {
-                to = Some(shown.len());
+            if to.is_none() && span.end <= part.end {
+                to = Some(if mask.is_some() { shown.len() } else { place(span.end.max(part.start)) });
             }
-            let secret = !char.is_whitespace() && secrets.iter().any(|secret| secret.contains(&at));
-            shown.push(if secret { '*' } else { char });
+        };
+        let mut at = range.start;
+        for secret in self.secrets.iter().filter(|secret| secret.start < range.end && range.start < secret.end) {
+            let secret = secret.start.max(range.start)..secret.end.min(range.end);
+            show(at..secret.start, None);
+            at = secret.end;
+            show(secret, Some(MASK));
         }
-        let from = from.unwrap_or(shown.len());
-        let to = to.unwrap_or(shown.len()).max(from);
-        (shown, from..to)
+        show(at..range.end, None);
+        let to = to.unwrap_or(shown.len());
+        (shown, from.unwrap_or(to).min(to)..to)
     }
 }

@@ -3,13 +3,21 @@
 use std::io::{Error, ErrorKind, Result};
 use std::path::Path;
 
+/// Bytes of the largest file that is read. Ten thousand routes take a sixteenth of that.
+const LARGEST: u64 = 16 << 20;
+
 /// The bytes of a file. A pipe that nobody writes to would never end, and would hold its reader for ever.
 ///
 /// # Errors
-/// Those of the system; [`ErrorKind::InvalidInput`] where it is something else than a file.
+/// Those of the system; [`ErrorKind::InvalidInput`] where it is something else than a file, or larger than any that is meant.
 pub fn read_file(path: &Path) -> Result<Vec<u8>> {
-    if !std::fs::metadata(path)?.is_file() {
+    let metadata = std::fs::metadata(path)?;
+    if !metadata.is_file() {
         return Err(Error::new(ErrorKind::InvalidInput, "it is no file, but a pipe, a device or a folder"));
+    }
+    if metadata.len() > LARGEST {
+        let why = format!("it has {} bytes, and no file for kferry has more than {LARGEST}: is it another one?", metadata.len());
+        return Err(Error::new(ErrorKind::InvalidInput, why));
     }
     std::fs::read(path)
 }

@@ -19,6 +19,10 @@ use regex_automata::{Anchored, MatchKind};
 /// The most memory of a pattern's automaton, in bytes: far more than a pattern that a person wrote needs, far less than one like
 /// `(\w{100}){100}` would take.
 const LARGEST: usize = 1 << 20;
+const TOO_COMPLEX: &str = "too complex: to match it would take more than 1 MiB of memory";
+
+/// The key of a glob.
+const GLOB: &str = "client_id";
 
 /// `client_id` or `client_id_regex`, `client_address` and `tls_subject` of a route. `Display` shows them as they are written.
 #[derive(Clone)]
@@ -101,6 +105,17 @@ impl ClientMatcher {
         (address, self.subjects.as_deref().and_then(<[String]>::first).map(String::as_str))
     }
 
+    /// The bytes that all ids begin with that are meant.
+    pub(crate) fn prefix(&self) -> &[u8] {
+        &self.ids.prefix
+    }
+
+    /// Of routes by their [prefixes](Self::prefix), those that may cover this one. Every id begins with the prefix of the route that matches it.
+    pub(crate) fn that_may_cover<'m, T>(&self, by_prefix: &'m HashMap<&[u8], Vec<T>>) -> impl Iterator<Item = &'m T> {
+        let id = &self.ids.shortest;
+        (0..=id.len()).filter_map(|end| by_prefix.get(&id[..end])).flatten()
+    }
+
     /// Whether every client that `later` matches is matched by this one too.
     pub(crate) fn covers(&self, later: &Self) -> bool {
         let covers_subjects = match (&self.subjects, &later.subjects) {
@@ -146,13 +161,15 @@ pub(crate) struct Ids {
     start: StateID,
     /// The shortest id in it. Most patterns don't share any, and this one tells at once.
     shortest: Vec<u8>,
+    /// What all of them begin with.
+    prefix: Vec<u8>,
 }
 
 impl Ids {
     /// A glob: `*` is any text, `?` any character, `[a-z]` and `[!a-z]` one of these or of the others, `{a,b}` either, `\` the next
     /// character as it is.
     pub(crate) fn glob(pattern: &str) -> Result<Self, BadPattern> {
-        Self::compile("client_id", pattern, &glob_to_regex(pattern)?)
+        Self::compile(GLOB, pattern, &glob_to_regex(pattern)?)
     }
 
     /// A regex that matches the whole id.
@@ -185,13 +202,19 @@ impl Ids {
                 if reason.contains("word boundar") {
                     bad("not supported: a word boundary between Unicode characters".to_owned(), r"write (?-u:\b), which knows ASCII words")
                 } else {
-                    bad(format!("too complex: {reason}"), r"write fewer repetitions, or ASCII classes like [0-9A-Za-z_] instead of \w")
+                    let hint = if key == GLOB {
+                        "write a shorter glob, with fewer `?`, `*` and alternatives, or several routes"
+                    } else {
+                        r"write fewer repetitions, or ASCII classes like [0-9A-Za-z_] instead of \w"
+                    };
+                    bad(TOO_COMPLEX.to_owned(), hint)
                 }
             })?;
         let start = dfa
             .start_state(&start::Config::new().anchored(Anchored::Yes))
-            .map_err(|error| bad(format!("too complex: {error}"), "write a simpler pattern"))?;
-        let mut ids = Self { key, pattern: pattern.to_owned(), dfa, start, shortest: Vec::new() };
+            .map_err(|error| bad(format!("not supported: {error}"), "write a simpler pattern"))?;
+        let mut ids = Self { key, pattern: pattern.to_owned(), dfa, start, shortest: Vec::new(), prefix: Vec::new() };
+        ids.prefix = ids.common_prefix();
         ids.shortest = ids
             .first_outside(None)
             .ok_or_else(|| bad("no client id can match this".to_owned(), "look for anchors or classes that contradict each other"))?;
@@ -212,6 +235,20 @@ impl Ids {
     /// Whether an id that ends in this state is matched.
     fn accepts(&self, state: StateID) -> bool {
         self.dfa.is_match_state(self.dfa.next_eoi_state(state))
+    }
+
+    /// The bytes that lead from the start, for as long as there is no end and no choice.
+    fn common_prefix(&self) -> Vec<u8> {
+        let (mut prefix, mut state) = (Vec::new(), self.start);
+        // An id that is written out ends; this bound is for a pattern that never does.
+        while !self.accepts(state) && prefix.len() < self.pattern.len() {
+            let mut ways =
+                (0..=u8::MAX).map(|byte| (byte, self.dfa.next_state(state, byte))).filter(|(_, next)| !self.dfa.is_dead_state(*next));
+            let (Some((byte, next)), None) = (ways.next(), ways.next()) else { break };
+            prefix.push(byte);
+            state = next;
+        }
+        prefix
     }
 
     fn covers(&self, later: &Self) -> bool {
@@ -519,7 +556,7 @@ mod tests {
         #[test]
         fn a_route_is_shadowed_if_and_only_if_no_id_tells(earlier in either(), later in either()) {
             let (Ok(earlier), Ok(later)) = (earlier, later) else { return Ok(()) };
-            prop_assert!(later.matches(&later.shortest));
+            prop_assert!(later.matches(&later.shortest) && later.shortest.starts_with(&later.prefix));
             match later.first_outside(Some(&earlier)) {
                 Some(id) => {
                     prop_assert!(!earlier.covers(&later));
@@ -527,7 +564,7 @@ mod tests {
                     prop_assert!(later.matches(&id) && !earlier.matches(&id), "{} {} {:?}", earlier, later, id);
                 }
                 None => {
-                    prop_assert!(earlier.covers(&later));
+                    prop_assert!(earlier.covers(&later) && later.shortest.starts_with(&earlier.prefix));
                     for id in small_ids() {
                         prop_assert!(!later.matches(id.as_bytes()) || earlier.matches(id.as_bytes()), "{} {} {}", earlier, later, id);
                     }

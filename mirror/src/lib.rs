@@ -55,10 +55,17 @@ pub const PATHS: &[&str] = copy::cut::Path::LABELS;
 
 use std::time::Duration;
 
+use kferry_config::Mirror;
+use kferry_wire::client::Client;
 use kferry_wire::connection::ConnectOptions;
 
 /// How long a cluster may take to answer a question, retries included, where somebody sits and waits for the answer.
 pub const PATIENCE: Duration = Duration::from_secs(15);
+
+/// The clients of a mirror's source and target, which must be two Kafka clusters.
+pub fn clients(mirror: &Mirror) -> (Client, Client) {
+    Client::pair(mirror.source.clone(), mirror.target.clone(), &connect_options(&mirror.name))
+}
 
 /// How the mirror of this name connects to both clusters.
 pub fn connect_options(mirror: &str) -> ConnectOptions {

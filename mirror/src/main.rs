@@ -200,6 +200,8 @@ fn chosen(config: &Config, names: &[String], accept: &[String]) -> Result<Vec<Ar
 fn write_logs(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(progress::stderr).with_target(false);
+    // Where standard error cannot be written (its reader has gone), telling of it there would panic, in whichever task has a line to write.
+    let logs = logs.log_internal_errors(false);
     match format {
         LogFormat::Text => logs.with_ansi(std::io::stderr().is_terminal()).init(),
         LogFormat::Json => logs.json().flatten_event(true).init(),

@@ -35,6 +35,7 @@ kferry_wire::messages! {
         // Partitions.
         INFO INTERRUPTED = "interrupted; it is tried again";
         WARN STILL_INTERRUPTED = "still interrupted; it is tried again";
+        ERROR WRONG_CLUSTER = "a server is of another cluster";
         ERROR FAILED = "cannot be copied; it is tried again in a minute";
         ERROR DIVERGED = "diverged";
         WARN DIVERGED_BEFORE = "it has diverged before, and is not copied";

@@ -77,15 +77,13 @@ struct Shown {
     overview: Arc<Overview>,
     /// `None` where standard error is no terminal.
     bar: Option<ProgressBar>,
-    /// Offsets that were copied already at the first update.
-    began: Option<u64>,
     last: Update,
 }
 
 /// What an update of the bars begins with.
 struct Update {
-    /// Offsets that were copied, all partitions together.
-    copied: u64,
+    /// Records that this process has produced, of all partitions.
+    records: u64,
     /// Bytes that this process has produced.
     bytes: u64,
     at: Instant,
@@ -97,26 +95,31 @@ impl Shown {
             let style = ProgressStyle::with_template("{prefix} {bar:30} {percent:>3}% {msg}").expect("a template of ours");
             BARS.add(ProgressBar::new(0).with_style(style).with_prefix(name.to_string()))
         });
-        Self { name, overview, bar, began: None, last: Update { copied: 0, bytes: 0, at: Instant::now() } }
+        Self { name, overview, bar, last: Update { records: 0, bytes: 0, at: Instant::now() } }
     }
 
     fn update(&mut self, once: bool) {
-        let (mut copied, mut end, mut bytes, mut unstable) = (0, 0, 0, 0);
+        let (mut copied, mut end, mut records, mut bytes, mut unstable) = (0_u64, 0_u64, 0, 0, 0);
         let now = Instant::now();
         let mut stopped = 0;
-        for (_, progress) in self.overview.rows() {
+        let rows = self.overview.rows();
+        if rows.is_empty() {
+            // Nothing has begun yet, and why not is told elsewhere.
+            return;
+        }
+        for (_, progress) in rows {
             stopped += usize::from(matches!(progress.phase, Phase::Failed | Phase::Diverged));
             let until = if once { progress.goal.unwrap_or(progress.leader_last_stable_offset) } else { progress.leader_last_stable_offset };
             copied += (progress.agreed.min(until) - progress.leader_log_start_offset).max(0) as u64;
             end += (until - progress.leader_log_start_offset).max(0) as u64;
+            records += progress.records;
             bytes += progress.bytes;
             // Those of applications that work are over in a moment.
             unstable += progress.unstable.as_ref().filter(|unstable| unstable.is_long(now)).map_or(0, Unstable::offsets) as u64;
         }
-        let began = *self.began.get_or_insert(copied);
-        let last = std::mem::replace(&mut self.last, Update { copied, bytes, at: Instant::now() });
+        let last = std::mem::replace(&mut self.last, Update { records, bytes, at: Instant::now() });
         let seconds = last.at.elapsed().as_secs_f64().max(0.001);
-        let records_per_second = copied.saturating_sub(last.copied) as f64 / seconds;
+        let records_per_second = records.saturating_sub(last.records) as f64 / seconds;
         let bytes_per_second = HumanBytes((bytes.saturating_sub(last.bytes) as f64 / seconds) as u64);
         let behind = end.saturating_sub(copied);
         let left = if records_per_second > 0.0 {
@@ -126,19 +129,23 @@ impl Shown {
         };
         match &self.bar {
             Some(bar) => {
-                bar.set_length(end.saturating_sub(began));
-                bar.set_position(copied.saturating_sub(began));
+                bar.set_length(end);
+                bar.set_position(copied);
                 let stopped = if stopped > 0 { format!(", {stopped} partitions stand still") } else { String::new() };
                 let unstable = if unstable > 0 { format!(", {unstable} behind open transactions") } else { String::new() };
                 bar.set_message(format!(
-                    "{} records, {records_per_second:.0}/s, {bytes_per_second}/s, {left} left{stopped}{unstable}",
-                    copied - began.min(copied)
+                    "{records} records, {records_per_second:.0}/s, {bytes_per_second}/s, {left} left{stopped}{unstable}"
                 ));
             }
             None if once || behind > NEWS || stopped > 0 || unstable > 0 => {
-                let percent = if end == 0 { 100.0 } else { copied as f64 * 100.0 / end as f64 };
+                // Of what stands still since it was looked at first, nobody knows how much there is.
+                let percent = match end {
+                    0 if stopped > 0 => 0.0,
+                    0 => 100.0,
+                    end => copied as f64 * 100.0 / end as f64,
+                };
                 tell!(messages::PROGRESS, mirror = &*self.name,
-                    records = copied - began.min(copied),
+                    records,
                     behind,
                     percent = format!("{percent:.1}"),
                     records_per_second = records_per_second as u64,

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use kferry_config::{Cluster, HostPort, Security};
 use kferry_wire::connection::{Bare, ConnectError, ConnectOptions, Connection, TOO_MANY, tcp};
+use kferry_wire::identity::WrongCluster;
 use kferry_wire::security::tls::{SecurityError, client_config, explain, server_name};
 use kferry_wire::stream::Stream;
 use kferry_wire::versions::Versions;
@@ -22,6 +23,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::ClientConfig;
 
+use crate::identity::ClusterIdentity;
 use crate::metrics;
 
 /// How long one server may take to connect and to answer.
@@ -42,6 +44,8 @@ pub(crate) struct BootstrapServers {
     cluster: Arc<Cluster>,
     /// For clusters whose `security_protocol` has TLS.
     tls: Option<Arc<ClientConfig>>,
+    /// Which cluster they are of.
+    identity: Arc<ClusterIdentity>,
     /// In the order of the file.
     servers: Vec<Server>,
     /// How many times they were asked: the server at this number, modulo how many there are, comes first.
@@ -92,6 +96,36 @@ struct Answered {
     response: Vec<u8>,
 }
 
+/// Why a server has not answered.
+enum Failed {
+    /// It closed the connection on which the client's first request came.
+    Closed(String),
+    /// It is not there, or not what it should be.
+    Down(String),
+}
+
+impl From<String> for Failed {
+    fn from(error: String) -> Self {
+        Self::Down(error)
+    }
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub(crate) enum NotOpened {
+    /// No server answered.
+    Unreachable(Unreachable),
+    /// A server that answers the proxy has closed the connection at the client's first request. The others would too.
+    Closed {
+        /// Which.
+        server: HostPort,
+    },
+    /// The one broker that was meant cannot be reached.
+    Broker(ConnectError),
+    /// At the address of that broker is one of another cluster.
+    WrongCluster(WrongCluster),
+}
+
 /// No bootstrap server of a cluster answered.
 #[derive(Debug)]
 pub(crate) struct Unreachable {
@@ -112,7 +146,7 @@ pub(crate) struct FailedServer {
 
 impl fmt::Display for Unreachable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "no bootstrap server of cluster {} answers:", self.cluster)?;
+        write!(f, "no bootstrap server of cluster {} can be used:", self.cluster)?;
         for (n, FailedServer { server, error }) in self.failed.iter().enumerate() {
             write!(f, "{} {server}: {error}", if n == 0 { "" } else { ";" })?;
         }
@@ -121,23 +155,31 @@ impl fmt::Display for Unreachable {
 }
 
 impl BootstrapServers {
-    /// For a cluster of the file. Reads its certificates; connects to nothing.
+    /// For a cluster of the file, which may have been in the file `before` this one. Reads its certificates; connects to nothing.
     ///
     /// # Errors
     /// [`SecurityError`] names the file that is not right.
-    pub(crate) fn new(cluster: Arc<Cluster>) -> Result<Self, SecurityError> {
+    pub(crate) fn new(cluster: Arc<Cluster>, before: Option<&Self>) -> Result<Self, SecurityError> {
+        let known = before.map(|before| &before.identity).filter(|identity| identity.is_of(&cluster)).cloned();
+        let identity = known.unwrap_or_else(|| Arc::new(ClusterIdentity::new(cluster.clone())));
         let tls = cluster.security.tls.as_ref().map(client_config).transpose()?;
         let servers =
             cluster.bootstrap_servers.iter().map(|address| Server { address: address.clone(), failed: Mutex::new(None) }).collect();
-        Ok(Self { cluster, tls, servers, next: AtomicUsize::new(0) })
+        Ok(Self { cluster, tls, identity, servers, next: AtomicUsize::new(0) })
+    }
+
+    /// Which Kafka cluster answers at its addresses.
+    pub(crate) fn identity(&self) -> &Arc<ClusterIdentity> {
+        &self.identity
     }
 
     /// Connects to whichever server answers first. A further one is tried beside a slow one only while there is a permit of `overtaking` for it: each is a
     /// file that is open, and a cluster that is silent would use up all of them otherwise.
     ///
     /// # Errors
-    /// [`Unreachable`] when all have failed: with enough permits at the latest after 10 s and half a second for each server.
-    pub(crate) async fn open(self: &Arc<Self>, probe: &Probe, overtaking: &Semaphore) -> Result<Opened, Unreachable> {
+    /// [`NotOpened::Unreachable`] when all have failed: with enough permits at the latest after 10 s and half a second for each server.
+    /// [`NotOpened::Closed`] when one closes at what the client asks, and not at what the proxy does.
+    pub(crate) async fn open(self: &Arc<Self>, probe: &Probe, overtaking: &Semaphore) -> Result<Opened, NotOpened> {
         let mut waiting = self.order().into_iter();
         let mut attempts = JoinSet::new();
         let mut failed = Vec::new();
@@ -150,7 +192,7 @@ impl BootstrapServers {
                 attempts.spawn(async move { (index, servers.attempt(index, &probe).await) });
                 asked.push(index);
             } else if attempts.is_empty() {
-                return Err(Unreachable { cluster: self.cluster.name.clone(), failed });
+                return Err(NotOpened::Unreachable(Unreachable { cluster: self.cluster.name.clone(), failed }));
             }
             let overtake = async {
                 if waiting.len() == 0 {
@@ -172,7 +214,11 @@ impl BootstrapServers {
                             }
                             return Ok(Opened { broker, server: address, response });
                         }
-                        Err(error) => {
+                        Err(Failed::Closed(_)) if self.identity.answers(&address).await => {
+                            self.tried(index, None);
+                            return Err(NotOpened::Closed { server: address });
+                        }
+                        Err(Failed::Closed(error) | Failed::Down(error)) => {
                             self.tried(index, Some(&error));
                             failed.push(FailedServer { server: address, error });
                         }
@@ -200,10 +246,18 @@ impl BootstrapServers {
         metrics::server_tried(&self.cluster.name, &server.address, error);
     }
 
-    async fn attempt(&self, index: usize, probe: &Probe) -> Result<Answered, String> {
-        let address @ HostPort { host, port } = &self.servers[index].address;
+    /// Asks a server what the client asks, and beside that which cluster it is of.
+    async fn attempt(&self, index: usize, probe: &Probe) -> Result<Answered, Failed> {
+        let address = &self.servers[index].address;
+        let (answered, is_right) = tokio::join!(self.asked(address, probe), self.identity.check(address));
+        is_right.map_err(|wrong| Failed::Down(wrong.to_string()))?;
+        answered
+    }
+
+    async fn asked(&self, address: &HostPort, probe: &Probe) -> Result<Answered, Failed> {
+        let HostPort { host, port } = address;
         if let Probe::LogIn(login) = probe {
-            let broker = self.log_in(address, login).await.map_err(|error| error.refusal.to_string())?;
+            let broker = self.connect(address, login).await.map_err(|error| Failed::Down(error.refusal.to_string()))?;
             return Ok(Answered { broker, response: Vec::new() });
         }
         let deadline = Instant::now() + ATTEMPT;
@@ -223,22 +277,30 @@ impl BootstrapServers {
             if let Probe::Ask(request) = probe {
                 let protocol = self.cluster.security.protocol();
                 ask(&mut stream, request, &mut response).await.map_err(|error| {
-                    format!("closed at the first request ({error}): is its security.protocol {protocol}, as the file says? {TOO_MANY}")
+                    let told =
+                        format!("closed at the first request ({error}): is its security.protocol {protocol}, as the file says? {TOO_MANY}");
+                    Failed::Closed(told)
                 })?;
                 if response.starts_with(&TLS_ALERT) {
-                    return Err(format!("answers with TLS: set security_protocol to SSL or SASL_SSL instead of {protocol}"));
+                    return Err(Failed::Down(format!("answers with TLS: set security_protocol to SSL or SASL_SSL instead of {protocol}")));
                 }
             }
             Ok(Answered { broker: Bare { stream, versions: Versions::default(), session: None }, response })
         };
-        timeout(ATTEMPT, attempt).await.unwrap_or_else(|_| Err(format!("no answer within {} s", ATTEMPT.as_secs())))
+        timeout(ATTEMPT, attempt).await.unwrap_or_else(|_| Err(Failed::Down(format!("no answer within {} s", ATTEMPT.as_secs()))))
     }
 
     /// Connects to one broker of the cluster, wherever it is, and logs in there.
     ///
     /// # Errors
-    /// [`ConnectError`]
-    pub(crate) async fn log_in(&self, broker: &HostPort, login: &BrokerLogin) -> Result<Bare, ConnectError> {
+    /// [`NotOpened::Broker`], [`NotOpened::WrongCluster`]
+    pub(crate) async fn log_in(&self, broker: &HostPort, login: &BrokerLogin) -> Result<Bare, NotOpened> {
+        let (connected, is_right) = tokio::join!(self.connect(broker, login), self.identity.check(broker));
+        is_right.map_err(NotOpened::WrongCluster)?;
+        connected.map_err(NotOpened::Broker)
+    }
+
+    async fn connect(&self, broker: &HostPort, login: &BrokerLogin) -> Result<Bare, ConnectError> {
         Connection::open(broker, &login.security, self.tls.clone(), &login.options).await
     }
 

@@ -4,12 +4,14 @@ use std::io;
 use std::sync::Arc;
 
 use kafka_protocol::messages::ApiKey;
+use kferry_config::HostPort;
 use kferry_wire::api::RewriteError;
 use kferry_wire::connection::ConnectError;
 use kferry_wire::header::NotKafka;
+use kferry_wire::identity::WrongCluster;
 use uuid::Uuid;
 
-use crate::bootstrap_servers::Unreachable;
+use crate::bootstrap_servers::{NotOpened, Unreachable};
 
 /// How a connection ended.
 #[derive(Debug)]
@@ -36,6 +38,8 @@ pub(crate) enum Cause {
     ClientClosed,
     /// The broker closed the connection.
     BrokerClosed,
+    /// A broker closed the connection at the client's first request, and answers the proxy.
+    FirstRequestRefused(HostPort),
     /// Nothing moved for `connections_max_idle_ms`.
     Idle,
     /// The proxy stopped.
@@ -104,6 +108,8 @@ pub(crate) enum Cause {
         /// The real node id.
         node_id: i32,
     },
+    /// At the address of the real broker behind a virtual one is a broker of another cluster.
+    WrongCluster(WrongCluster),
     /// The real broker behind a virtual one cannot be reached.
     BrokerUnreachable(ConnectError),
     /// So many connections are open as may be.
@@ -117,10 +123,22 @@ pub(crate) enum Cause {
     MaxConnectionsPerIp(usize),
 }
 
+impl From<NotOpened> for Cause {
+    fn from(not_opened: NotOpened) -> Self {
+        match not_opened {
+            NotOpened::Unreachable(unreachable) => Self::ClusterUnreachable(unreachable),
+            NotOpened::Closed { server } => Self::FirstRequestRefused(server),
+            NotOpened::Broker(error) => Self::BrokerUnreachable(error),
+            NotOpened::WrongCluster(wrong) => Self::WrongCluster(wrong),
+        }
+    }
+}
+
 impl Cause {
     kferry_wire::labels! {
         Self::ClientClosed => "client_closed",
         Self::BrokerClosed => "broker_closed",
+        Self::FirstRequestRefused(_) => "first_request_refused",
         Self::Idle => "idle",
         Self::Drained => "drained",
         Self::Cut => "cut",
@@ -140,6 +158,7 @@ impl Cause {
         Self::NoBrokers => "no_brokers",
         Self::UnknownTopicId { .. } => "unknown_topic_id",
         Self::UnknownBroker { .. } => "unknown_broker",
+        Self::WrongCluster(_) => "wrong_cluster",
         Self::BrokerUnreachable(_) => "broker_unreachable",
         Self::MaxConnections { .. } => "max_connections",
         Self::MaxConnectionsPerIp(_) => "max_connections_per_ip",
@@ -185,6 +204,12 @@ impl Cause {
             Self::UnknownBroker { cluster, node_id } => {
                 format!("cluster {cluster} has no broker {node_id} now, or could not be asked; the client will find another")
             }
+            Self::FirstRequestRefused(server) => {
+                format!(
+                    "{server} closed the connection at the client's first request, but answers kferry: look for the reason in that broker's log"
+                )
+            }
+            Self::WrongCluster(error) => error.to_string(),
             Self::BrokerUnreachable(error) => error.to_string(),
             Self::MaxConnections { limit, by_open_files: false } => {
                 format!("{limit} connections are open: raise limits.max_connections")

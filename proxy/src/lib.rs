@@ -18,6 +18,7 @@
 //! | `admission` | how many connections may be open |
 //! | `clients` | who is and was connected, bounded |
 //! | `ending` | why a connection ended, and what had moved |
+//! | `identity` | which Kafka cluster answers at an address: servers of another one are not used |
 //! | `bootstrap_servers` | a cluster's bootstrap servers: which of them answers |
 //! | `metrics` | every event once: its log line and its metric |
 //!
@@ -31,6 +32,7 @@ mod bootstrap_servers;
 mod clients;
 mod ending;
 mod endpoint;
+mod identity;
 pub mod messages;
 pub mod metrics;
 mod proxy;

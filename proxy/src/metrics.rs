@@ -109,6 +109,13 @@ pub(crate) fn routed(route: &str, cluster: &str, took: Duration) {
     histogram!(CONNECT_SECONDS, "cluster" => cluster.to_owned()).record(took.as_secs_f64());
 }
 
+/// Connections of a listener will end, each for one of these causes. An alert on a rate misses the first one of a series that begins with it.
+pub(crate) fn may_close(listener: &str, causes: &[&'static str]) {
+    for cause in causes {
+        counter!(CLOSED, "cause" => *cause, "listener" => listener.to_owned()).increment(0);
+    }
+}
+
 /// A connection has ended, or was refused.
 pub(crate) fn closed(cause: &'static str, listener: &str) {
     counter!(CLOSED, "cause" => cause, "listener" => listener.to_owned()).increment(1);

@@ -89,7 +89,8 @@ impl Proxy {
     /// Asks the clusters of relayed clients for their brokers, all at once.
     pub(crate) async fn ask_clusters(&self) {
         let table = self.routes.in_force();
-        let asking = table.relayed_clusters().map(|cluster| async { self.brokers(cluster).ask(cluster).await });
+        let asking =
+            table.relayed_clusters().map(|cluster| async { self.brokers(cluster).ask(cluster, table.servers(cluster).identity()).await });
         futures_util::future::join_all(asking).await;
     }
 

@@ -15,8 +15,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::admin;
 use crate::admission::Admission;
+use crate::ending::Cause;
 use crate::endpoint::Endpoint;
 use crate::messages;
+use crate::metrics;
 use crate::proxy::Proxy;
 use crate::routes::Routes;
 use crate::session;
@@ -77,6 +79,7 @@ impl Server {
             let socket = bind(endpoint.address(), || endpoint.to_string())?;
             let listener = &endpoint.listener;
             if endpoint.broker.is_none() {
+                metrics::may_close(&listener.name, Cause::LABELS);
                 tell!(messages::LISTENING, listener = &*listener.name, address = %listener.bind, tls = listener.tls.is_some());
             }
             ports.push(Port { endpoint, socket });

@@ -143,12 +143,12 @@ impl Session<'_> {
 
     /// Who the client is and where it belongs; from here on `/clients` has its row. `None`: no route is for it.
     fn identify<'t>(&mut self, table: &'t RoutingTable, first: &[u8], tls_subject: Option<&str>) -> Option<Routed<'t>> {
-        let client_id = header(first).client_id.unwrap_or_default();
+        let client_id = header(first).client_id();
         let address = self.peer.ip().to_canonical();
-        let routed = table.route(client_id, address, tls_subject);
+        let routed = table.route(&client_id, address, tls_subject);
         let software = Software::peek(&first[SIZE_LEN..]);
         let client = Client {
-            client_id: Client::name(client_id),
+            client_id: Client::name(&client_id),
             software_name: software.map(|software| Client::name(software.name)),
             software_version: software.map(|software| Client::name(software.version)),
             address,
@@ -177,7 +177,7 @@ impl Session<'_> {
             check_question(&first[SIZE_LEN..]).map_err(Cause::NotKafka)?;
         }
         let probe = if asks { Probe::Ask(first.as_slice().into()) } else { Probe::Connect };
-        let opened = Box::pin(table.servers(routed.home).open(&probe, &self.proxy.overtaking)).await.map_err(Cause::ClusterUnreachable)?;
+        let opened = Box::pin(table.servers(routed.home).open(&probe, &self.proxy.overtaking)).await?;
         self.summary.server = Some(opened.server);
         if asks {
             self.summary.moved.requests = first.len() as u64;
@@ -204,7 +204,7 @@ impl Session<'_> {
         let Routed { route, home } = routed;
         let listener = &self.endpoint.listener;
         let brokers = self.proxy.brokers(home);
-        let connected = Box::pin(self.connect_broker(table, routed, header(&first).client_id.unwrap_or_default(), &brokers)).await;
+        let connected = Box::pin(self.connect_broker(table, routed, &header(&first).client_id(), &brokers)).await;
         // franz-go takes an orderly end before the first answer for wrong settings, and gives up records and its place in the group; it
         // tries again after a reset.
         let BrokerConnection { broker: Bare { stream: broker, versions, session }, address } =
@@ -217,6 +217,7 @@ impl Session<'_> {
         }
         let relay = FrameRelay::new(Terms {
             world: World {
+                identity: table.servers(home).identity().clone(),
                 cluster: home.clone(),
                 brokers,
                 advertised_host: listener.advertised_host.clone().unwrap_or_else(|| listener.bind.ip().to_string()),
@@ -253,21 +254,17 @@ impl Session<'_> {
             Some(of) if of.cluster == home.name => {
                 let node_id = of.broker.node_id;
                 if brokers.address(node_id).is_none() {
-                    brokers.ask(home).await;
+                    brokers.ask(home, table.servers(home).identity()).await;
                 }
                 let unknown = || Cause::UnknownBroker { cluster: home.name.clone(), node_id };
                 let address = brokers.address(node_id).ok_or_else(unknown)?;
-                let broker = table.servers(home).log_in(&address, &login).await.map_err(Cause::BrokerUnreachable)?;
+                let broker = table.servers(home).log_in(&address, &login).await?;
                 Ok(BrokerConnection { broker, address })
             }
             // The bootstrap port, or a virtual broker of the cluster that the client was on before its route changed: what it asks there, any broker
             // of the new one can answer.
             _ => {
-                let opened = table
-                    .servers(home)
-                    .open(&Probe::LogIn(Arc::new(login)), &self.proxy.overtaking)
-                    .await
-                    .map_err(Cause::ClusterUnreachable)?;
+                let opened = table.servers(home).open(&Probe::LogIn(Arc::new(login)), &self.proxy.overtaking).await?;
                 Ok(BrokerConnection { broker: opened.broker, address: opened.server })
             }
         }

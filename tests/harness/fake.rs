@@ -121,14 +121,35 @@ struct Script {
     answers: Answers,
     on_accept: Vec<Step>,
     on_request: Vec<Step>,
+    closes_at: Option<String>,
 }
 
 #[derive(Debug, Default)]
 struct Seen {
-    /// What came on each connection; in clear if it is TLS.
-    received: Vec<Vec<u8>>,
-    open: usize,
+    connections: Vec<Connection>,
     requests: Vec<Request>,
+}
+
+#[derive(Debug)]
+struct Connection {
+    /// What came on it; in clear if it is TLS.
+    received: Vec<u8>,
+    is_open: bool,
+    /// The proxy came by itself, to ask which cluster this is.
+    is_the_proxys: bool,
+}
+
+impl Seen {
+    /// Those of clients. One that ended before it had said anything was a question of the proxy's own that was given up.
+    fn clients(&self) -> impl Iterator<Item = &Connection> {
+        self.connections.iter().filter(|connection| !connection.is_the_proxys && (connection.is_open || !connection.received.is_empty()))
+    }
+}
+
+impl Request {
+    fn is_the_proxys(&self) -> bool {
+        self.client_id.as_deref() == Some("kferry-proxy")
+    }
 }
 
 impl FakeBroker {
@@ -147,7 +168,7 @@ impl FakeBroker {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no port for the fake broker")?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        let script = Script { answers: Answers::default(), on_accept: Vec::new(), on_request: vec![Step::Answer] };
+        let script = Script { answers: Answers::default(), on_accept: Vec::new(), on_request: vec![Step::Answer], closes_at: None };
         let state = Arc::new(State { address, script: Mutex::new(script), seen: Mutex::default(), sent: AtomicU64::new(0) });
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("fake-broker").enable_all().build()?;
         let accepting = state.clone();
@@ -176,6 +197,11 @@ impl FakeBroker {
         self.state.script().on_request = steps.to_vec();
     }
 
+    /// It closes a connection at a request with this `client.id`, from now on.
+    pub fn closes_at(&self, client_id: Option<&str>) {
+        self.state.script().closes_at = client_id.map(ToOwned::to_owned);
+    }
+
     /// What it does with each connection from now on, before it reads.
     pub fn on_accept(&self, steps: &[Step]) -> Result<()> {
         ensure!(!steps.iter().any(|step| matches!(step, Step::Answer | Step::Cut(_))), "there is no request yet to be answered: {steps:?}");
@@ -188,24 +214,24 @@ impl FakeBroker {
         self.state.script().answers = answers;
     }
 
-    /// Connections accepted so far.
+    /// Clients' connections accepted so far, without those on which the proxy asks for itself.
     pub fn connections(&self) -> usize {
-        self.state.seen().received.len()
+        self.state.seen().clients().count()
     }
 
-    /// Connections open now.
+    /// Clients' connections open now.
     pub fn open_connections(&self) -> usize {
-        self.state.seen().open
+        self.state.seen().clients().filter(|connection| connection.is_open).count()
     }
 
-    /// The bytes that came on a connection, counted from 0.
+    /// The bytes that came on a client's connection, counted from 0.
     pub fn received(&self, connection: usize) -> Vec<u8> {
-        self.state.seen().received.get(connection).cloned().unwrap_or_default()
+        self.state.seen().clients().nth(connection).map(|connection| connection.received.clone()).unwrap_or_default()
     }
 
-    /// All requests so far.
+    /// All requests of clients so far.
     pub fn requests(&self) -> Vec<Request> {
-        self.state.seen().requests.clone()
+        self.state.seen().requests.iter().filter(|request| !request.is_the_proxys()).cloned().collect()
     }
 
     /// Bytes that its sockets have taken so far.
@@ -236,9 +262,8 @@ impl State {
 async fn serve(state: Arc<State>, socket: tokio::net::TcpStream, tls: Option<TlsAcceptor>) {
     let connection = {
         let mut seen = state.seen();
-        seen.open += 1;
-        seen.received.push(Vec::new());
-        seen.received.len() - 1
+        seen.connections.push(Connection { received: Vec::new(), is_open: true, is_the_proxys: false });
+        seen.connections.len() - 1
     };
     // A connection that fails is one that has ended.
     let _ = match tls {
@@ -248,7 +273,7 @@ async fn serve(state: Arc<State>, socket: tokio::net::TcpStream, tls: Option<Tls
             Err(error) => Err(error),
         },
     };
-    state.seen().open -= 1;
+    state.seen().connections[connection].is_open = false;
 }
 
 async fn converse(state: &State, connection: usize, mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
@@ -259,8 +284,18 @@ async fn converse(state: &State, connection: usize, mut stream: impl AsyncRead +
     let mut buf = BytesMut::new();
     loop {
         while let Some(request) = next_request(&mut buf, connection)? {
-            state.seen().requests.push(request.clone());
-            let steps = state.script().on_request.clone();
+            {
+                let mut seen = state.seen();
+                seen.connections[connection].is_the_proxys |= request.is_the_proxys();
+                seen.requests.push(request.clone());
+            }
+            let (steps, closes_at) = {
+                let script = state.script();
+                (script.on_request.clone(), script.closes_at.clone())
+            };
+            if closes_at.is_some() && closes_at == request.client_id {
+                return Ok(());
+            }
             if perform(state, &steps, Some(&request), &mut stream).await? == Then::Close {
                 return Ok(());
             }
@@ -269,7 +304,7 @@ async fn converse(state: &State, connection: usize, mut stream: impl AsyncRead +
         if stream.read_buf(&mut buf).await? == 0 {
             return Ok(());
         }
-        state.seen().received[connection].extend_from_slice(&buf[before..]);
+        state.seen().connections[connection].received.extend_from_slice(&buf[before..]);
     }
 }
 
@@ -285,7 +320,7 @@ fn next_request(buf: &mut BytesMut, connection: usize) -> io::Result<Option<Requ
         api_key: header.api_key,
         api_version: header.api_version,
         correlation_id: header.correlation_id,
-        client_id: header.client_id.map(ToOwned::to_owned),
+        client_id: header.client_id.map(|_| header.client_id().into_owned()),
         frame: frame.to_vec(),
     }))
 }

@@ -1,7 +1,9 @@
 //! A client that is only bytes, for what no real client would send. Every read has a deadline.
 
-use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{Ipv4Addr, Shutdown, TcpStream};
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -166,7 +168,51 @@ pub fn until(what: &str, mut condition: impl FnMut() -> Result<bool>) -> Result<
     let deadline = Instant::now() + LIMIT;
     while !condition()? {
         ensure!(Instant::now() < deadline, "waited {LIMIT:?} until {what}");
-        std::thread::sleep(Duration::from_millis(5));
+        thread::sleep(Duration::from_millis(5));
     }
     Ok(())
+}
+
+/// A port that leads to a server, and later to another one: what a name or an address does whose host has changed.
+#[derive(Debug)]
+pub struct Forward {
+    address: SocketAddr,
+    server: Arc<Mutex<String>>,
+}
+
+impl Forward {
+    /// Leads to a server, `HOST:PORT`, until the test program ends.
+    pub fn to(server: &str) -> Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no port for the forward")?;
+        let address = listener.local_addr()?;
+        let server = Arc::new(Mutex::new(server.to_owned()));
+        let leads_to = server.clone();
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let server = leads_to.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                // Whoever cannot be led there sees its connection end.
+                let Ok(server) = TcpStream::connect(server) else { continue };
+                let (Ok(client_too), Ok(server_too)) = (client.try_clone(), server.try_clone()) else { continue };
+                thread::spawn(move || pass_on(client, server));
+                thread::spawn(move || pass_on(server_too, client_too));
+            }
+        });
+        Ok(Self { address, server })
+    }
+
+    /// For `bootstrap_servers`.
+    pub fn address(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// Where connections lead from now on. Those that are open stay where they are.
+    pub fn lead_to(&self, server: &str) {
+        *self.server.lock().unwrap_or_else(PoisonError::into_inner) = server.into();
+    }
+}
+
+fn pass_on(mut from: TcpStream, mut to: TcpStream) {
+    // However it ends, so does the other direction.
+    let _ = io::copy(&mut from, &mut to);
+    let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
 }

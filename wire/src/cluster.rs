@@ -76,6 +76,16 @@ impl ClusterInfo {
     }
 }
 
+/// The id of the cluster that a broker is of. `None` from brokers before 0.10.1.
+///
+/// # Errors
+/// [`RequestError`]
+pub async fn cluster_id(connection: &Connection) -> Result<Option<String>, RequestError> {
+    let request = MetadataRequest::default().with_topics(Some(Vec::new()));
+    let version = connection.version_for::<MetadataRequest>(METADATA)?;
+    Ok(connection.ask(&request, version, |body| Metadata::read(&body, version)).await?.cluster_id)
+}
+
 /// Whether we may `Describe` every topic. Those that we may not are left out of a list of all topics without a word; of one that is asked for by
 /// its name, though nobody has it, a broker says that it is unknown, or that we may not know. With rights on some names only this is false.
 ///

@@ -6,6 +6,7 @@
 //! - `RequestHeader.json` in Kafka: v1 is `api_key, api_version, correlation_id, client_id`; v2 adds tagged fields; `client_id` is never compact
 //! - `ApiVersionsRequest.json`: `client_software_name` and `client_software_version` from v3 on (KIP-511)
 
+use std::borrow::Cow;
 use std::fmt;
 
 use kafka_protocol::messages::ApiKey;
@@ -22,43 +23,35 @@ pub struct RequestHeader<'a> {
     pub api_version: i16,
     /// Comes back in the answer.
     pub correlation_id: i32,
-    /// What the application is configured with, up to 32,767 bytes. `None` where it has none.
-    pub client_id: Option<&'a str>,
+    /// What the application is configured with, up to 32,767 bytes, UTF-8 or not. `None` where it has none.
+    pub client_id: Option<&'a [u8]>,
     /// Bytes up to and with the `client_id`; header v2's tagged fields follow.
     pub len: usize,
 }
 
-/// Why bytes are no request.
+/// Fewer bytes than a request header needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum HeaderError {
-    /// Fewer bytes than the header needs.
-    #[error("the frame ends inside the request header")]
-    Short,
-    /// Not UTF-8.
-    #[error("the client.id is no Kafka string")]
-    ClientId,
-}
-
-impl From<Malformed> for HeaderError {
-    fn from(malformed: Malformed) -> Self {
-        match malformed {
-            Malformed::Short => Self::Short,
-            // Nothing else in a header can be wrong.
-            Malformed::Value(_) => Self::ClientId,
-        }
-    }
-}
+#[error("the frame ends inside the request header")]
+pub struct ShortHeader;
 
 impl<'a> RequestHeader<'a> {
     /// Reads the header at the front of a frame's body.
     ///
     /// # Errors
-    /// [`HeaderError`]; more bytes help against [`HeaderError::Short`] only if the frame has more.
-    pub fn peek(body: &'a [u8]) -> Result<Self, HeaderError> {
+    /// [`ShortHeader`]; more bytes help only if the frame has more.
+    pub fn peek(body: &'a [u8]) -> Result<Self, ShortHeader> {
         let mut reader = Reader::new(body);
-        let (api_key, api_version, correlation_id) = (reader.i16()?, reader.i16()?, reader.i32()?);
-        let client_id = reader.nullable_string()?;
-        Ok(Self { api_key, api_version, correlation_id, client_id, len: body.len() - reader.rest().len() })
+        let mut read = || {
+            let (api_key, api_version, correlation_id) = (reader.i16()?, reader.i16()?, reader.i32()?);
+            let client_id = reader.nullable_string_bytes()?;
+            Ok(Self { api_key, api_version, correlation_id, client_id, len: body.len() - reader.rest().len() })
+        };
+        read().map_err(|_: Malformed| ShortHeader)
+    }
+
+    /// The `client.id` as brokers see it: empty where there is none, U+FFFD for what is not UTF-8.
+    pub fn client_id(&self) -> Cow<'a, str> {
+        String::from_utf8_lossy(self.client_id.unwrap_or_default())
     }
 
     /// The API's name as Kafka's documentation writes it, or `None` for a key that this version of kferry has never heard of.
@@ -133,8 +126,6 @@ pub enum NotKafka {
     ShortFrame(usize),
     /// An `api_key` that does not exist.
     ApiKey(i16),
-    /// A `client_id` that is no string.
-    ClientId,
     /// A header that does not end.
     Header,
 }
@@ -155,7 +146,6 @@ impl fmt::Display for NotKafka {
             Self::FrameSize(size) => write!(f, "no Kafka request: its frame would have {size} bytes"),
             Self::ShortFrame(size) => write!(f, "no Kafka request: a frame of {size} bytes is too short for a request header"),
             Self::ApiKey(key) => write!(f, "no Kafka request: there is no API with the key {key}"),
-            Self::ClientId => f.write_str("no Kafka request: its client.id is no valid string"),
             Self::Header => f.write_str("no Kafka request: its header does not end"),
         }
     }
@@ -217,9 +207,8 @@ impl<'a> FirstRequest<'a> {
         }
         match RequestHeader::peek(body) {
             Ok(header) => Ok(Self::Header { header, frame_len: SIZE_LEN + size }),
-            Err(HeaderError::ClientId) => Err(NotKafka::ClientId),
-            Err(HeaderError::Short) if body.len() == size => Err(NotKafka::ShortFrame(size)),
-            Err(HeaderError::Short) => Ok(Self::Incomplete),
+            Err(ShortHeader) if body.len() == size => Err(NotKafka::ShortFrame(size)),
+            Err(ShortHeader) => Ok(Self::Incomplete),
         }
     }
 }
@@ -237,11 +226,11 @@ pub fn check_question(body: &[u8]) -> Result<(), NotKafka> {
     let mut read = || match api {
         ApiKey::ApiVersions if version >= 3 => {
             reader.skip_tagged_fields()?;
-            reader.compact_string()?;
-            reader.compact_string()?;
+            reader.compact_string_bytes()?;
+            reader.compact_string_bytes()?;
             reader.skip_tagged_fields()
         }
-        ApiKey::SaslHandshake => reader.string().map(drop),
+        ApiKey::SaslHandshake => reader.nullable_string_bytes().map(drop),
         ApiKey::Metadata if version <= METADATA => topics_of_metadata(&mut reader, version),
         _ => Ok(()),
     };
@@ -266,8 +255,8 @@ fn topics_of_metadata(reader: &mut Reader<'_>, version: i16) -> Result<(), Malfo
                 let len = reader.uvarint()?.saturating_sub(1);
                 reader.take(len as usize)?;
             }
-            9 => drop(reader.compact_string()?),
-            _ => drop(reader.string()?),
+            9 => drop(reader.compact_string_bytes()?),
+            _ => drop(reader.nullable_string_bytes()?),
         }
         if is_flexible {
             reader.skip_tagged_fields()?;
@@ -298,7 +287,7 @@ pub fn acks(body: &[u8], version: i16) -> Option<i16> {
     let mut reader = Reader::new(body);
     match version {
         ..3 => {}
-        3..9 => _ = reader.nullable_string().ok()?,
+        3..9 => _ = reader.nullable_string_bytes().ok()?,
         9.. => {
             let len = reader.uvarint().ok()?.saturating_sub(1);
             reader.take(len as usize).ok()?;
@@ -408,7 +397,10 @@ mod tests {
             for client_id in [None, Some(""), Some("orders-1"), Some("주문")] {
                 let frame = api_versions(version, client_id);
                 let FirstRequest::Header { header, frame_len } = FirstRequest::peek(&frame, LIMIT).unwrap() else { panic!() };
-                assert_eq!((header.api_key, header.api_version, header.correlation_id, header.client_id), (18, version, 7, client_id));
+                assert_eq!(
+                    (header.api_key, header.api_version, header.correlation_id, header.client_id),
+                    (18, version, 7, client_id.map(str::as_bytes))
+                );
                 assert_eq!(frame_len, frame.len());
                 let software = Software::peek(&frame[SIZE_LEN..]).map(|software| (software.name, software.version));
                 assert_eq!(software, (version >= 3).then_some(("librdkafka", "2.16.0")));
@@ -442,7 +434,13 @@ mod tests {
         let null = [0, 0, 0, 10, 0, 18, 0, 3, 0, 0, 0, 7, 0x80, 0];
         let FirstRequest::Header { header, .. } = FirstRequest::peek(&null, LIMIT).unwrap() else { panic!() };
         assert_eq!(header.client_id, None);
-        assert_eq!(peek(&[0, 0, 0, 12, 0, 18, 0, 3, 0, 0, 0, 7, 0, 2, 0xff, 0xfe]), NotKafka::ClientId);
+    }
+
+    #[test]
+    fn a_client_id_that_is_not_utf_8_is_shown_as_brokers_show_it() {
+        let bytes = [0, 0, 0, 14, 0, 18, 0, 3, 0, 0, 0, 7, 0, 4, b'a', 0xff, 0xfe, b'z'];
+        let FirstRequest::Header { header, .. } = FirstRequest::peek(&bytes, LIMIT).unwrap() else { panic!() };
+        assert_eq!(header.client_id(), "a\u{fffd}\u{fffd}z");
     }
 
     #[test]

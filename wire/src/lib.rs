@@ -11,6 +11,7 @@
 //! | [`stream`] | TCP or TLS |
 //! | [`connection`] | one authenticated connection to one broker |
 //! | [`versions`] | what a broker knows: API versions, features, and which Kafka it is |
+//! | [`identity`] | which Kafka cluster answers: servers of another one are not used |
 //! | [`cluster`] | what a broker says of its cluster: id, brokers, controller |
 //! | [`client`] | a client of one cluster: the right broker for each question, and again when it was the wrong one |
 //! | [`admin`] | what can be asked of a cluster and changed in it |
@@ -34,6 +35,7 @@ pub mod exit;
 pub mod files;
 pub mod frame;
 pub mod header;
+pub mod identity;
 pub mod log;
 pub mod messages;
 #[cfg(feature = "operators")]

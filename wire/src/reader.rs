@@ -94,16 +94,23 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn nullable_string(&mut self) -> Result<Option<&'a str>, Malformed> {
-        let len = match self.i16()? {
-            ..0 => return Ok(None),
-            len => len as usize,
-        };
-        self.take(len).and_then(utf8).map(Some)
+        self.nullable_string_bytes()?.map(utf8).transpose()
     }
 
     pub(crate) fn compact_string(&mut self) -> Result<&'a str, Malformed> {
+        self.compact_string_bytes().and_then(utf8)
+    }
+
+    /// A string that need not be UTF-8: Kafka takes any bytes, and puts a replacement character where they are none. Any negative length is null.
+    pub(crate) fn nullable_string_bytes(&mut self) -> Result<Option<&'a [u8]>, Malformed> {
+        let len = self.i16()?;
+        usize::try_from(len).ok().map(|len| self.take(len)).transpose()
+    }
+
+    /// As [`nullable_string_bytes`](Self::nullable_string_bytes), never null.
+    pub(crate) fn compact_string_bytes(&mut self) -> Result<&'a [u8], Malformed> {
         let len = self.compact_len()?;
-        utf8(self.take(len)?)
+        self.take(len)
     }
 
     /// Bytes as in records; any negative length is null, as Kafka reads it.

@@ -382,13 +382,14 @@ fn tls_subjects(findings: &Findings<'_>, listeners: &[ListenerDraft<'_>], routes
 
 /// A route after one that matches all of its clients never gets one.
 fn shadowed(findings: &Findings<'_>, routes: &[RouteDraft<'_>]) {
+    // With thousands of routes, few of them can match what another one does: those whose ids begin alike.
+    let mut earlier: HashMap<&[u8], Vec<usize>> = HashMap::new();
     for (n, route) in routes.iter().enumerate() {
         let Ok(clients) = &route.clients else { continue };
-        let by = routes[..n].iter().find_map(|earlier| {
-            let theirs = earlier.clients.as_ref().ok()?;
-            theirs.value.covers(&clients.value).then_some((earlier, theirs))
-        });
-        if let Some((earlier, theirs)) = by {
+        let covers = |n: &&usize| routes[**n].clients.as_ref().is_ok_and(|theirs| theirs.value.covers(&clients.value));
+        if let Some(earlier) = clients.value.that_may_cover(&earlier).filter(covers).min().map(|n| &routes[*n])
+            && let Ok(theirs) = &earlier.clients
+        {
             let named = |route: &RouteDraft<'_>| {
                 route.name.as_ref().map_or_else(|_| "this route".to_owned(), |name| format!("route {}", quoted(name.value)))
             };
@@ -397,6 +398,7 @@ fn shadowed(findings: &Findings<'_>, routes: &[RouteDraft<'_>]) {
             let message = format!("{} never gets a client: {earlier_name} in line {line} matches all of them first", named(route));
             findings.mismatch(clients.span.clone(), message, format!("the first match wins: move it up, before line {line}, or drop it"));
         }
+        earlier.entry(clients.value.prefix()).or_default().push(n);
     }
 }
 

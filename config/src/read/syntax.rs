@@ -13,7 +13,7 @@ use crate::diagnostic::{Diagnostic, Lines};
 pub(crate) struct Torn {
     /// In the order of the file.
     pub(crate) errors: Vec<Diagnostic>,
-    /// Lines whose values are the parser's guess.
+    /// Lines whose values are the parser's guess, in their order.
     lines: Vec<usize>,
     /// A header is broken: keys may have ended up in another table.
     pub(crate) headers: bool,
@@ -27,8 +27,8 @@ impl Torn {
 
     /// Whether what is in this place is a guess.
     pub(crate) fn touches(&self, lines: &Lines<'_>, span: &Range<usize>) -> bool {
-        let span = lines.at(span.start)..=lines.at(span.end);
-        self.lines.iter().any(|line| span.contains(line))
+        let (first, last) = (lines.at(span.start), lines.at(span.end));
+        self.lines.get(self.lines.partition_point(|line| *line < first)).is_some_and(|line| *line <= last)
     }
 }
 
@@ -36,7 +36,8 @@ impl Torn {
 pub(crate) fn parse<'t>(text: &'t str, lines: &Lines<'_>) -> (Spanned<DeTable<'t>>, Torn) {
     let (root, errors) = DeTable::parse_recoverable(text);
     let mut torn = Torn::default();
-    let header_of = |line: usize| (0..=line).rev().find(|&line| text[lines.range(line)].trim_start().starts_with('['));
+    let headers: Vec<usize> = (0..lines.count()).filter(|&line| text[lines.range(line)].trim_start().starts_with('[')).collect();
+    let header_of = |line: usize| headers[..headers.partition_point(|&header| header <= line)].last().copied();
     let mut errors: Vec<_> = errors.iter().map(|error| (error.span().unwrap_or(0..0), error.message())).collect();
     errors.sort_by_key(|(span, _)| span.start);
     let mut twice = None;

@@ -270,7 +270,12 @@ impl<'t> Table<'t> {
                 let unknown = format!("unknown key {}", quoted_key(&key));
                 match self.slip(&key) {
                     Some(Slip::Of(meant)) => {
-                        let is_table = matches!(value.get_ref(), DeValue::Table(_));
+                        let is_table = match value.get_ref() {
+                            DeValue::Table(_) => true,
+                            // One more of several, as `[[route]]` beside `[[routes]]`.
+                            DeValue::Array(several) => several.iter().all(|one| matches!(one.get_ref(), DeValue::Table(_))),
+                            _ => false,
+                        };
                         let there = self.entries.iter().find(|(name, _)| name.get_ref() == meant);
                         let hint = match there.filter(|_| !is_table) {
                             Some((name, _)) => format!("`{meant}` is already in line {}: drop this one", self.findings.line(&name.span())),

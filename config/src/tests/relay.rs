@@ -377,8 +377,8 @@ fn credentials_that_are_not_whole() {
     error: expected a table, found a string
       --> routes.toml:27:15
        |
-    27 | credentials = "******"
-       |               ^^^^^^^^
+    27 | credentials = "********"
+       |               ^^^^^^^^^^
        |
        = help: write it as [routes.credentials.CLUSTER]
 
@@ -448,8 +448,8 @@ fn a_password_of_a_route_is_never_shown() {
     warning: a password in the file itself: whoever reads the file has it
       --> routes.toml:30:17
        |
-    30 | sasl_password = "*******"
-       |                 ^^^^^^^^^
+    30 | sasl_password = "********"
+       |                 ^^^^^^^^^^
        |
        = help: put it into a file and write sasl_password_file, or into the environment and write sasl_password_env
 

@@ -46,7 +46,7 @@ fn bad_regexes() {
     routes.toml: 1 error
     "#);
     assert_snapshot!(clients(r"client_id_regex = '(\w{100}){100}'"), @r#"
-    error: too complex: heap usage during NFA compilation exceeded limit of 1048576
+    error: too complex: to match it would take more than 1 MiB of memory
       --> routes.toml:15:20
        |
     15 | client_id_regex = '(\w{100}){100}'
@@ -57,7 +57,7 @@ fn bad_regexes() {
     routes.toml: 1 error
     "#);
     assert_snapshot!(clients(r"client_id_regex = '(a|b)*a(a|b){20}'"), @r#"
-    error: too complex: determinization exceeded size limit of 1048576
+    error: too complex: to match it would take more than 1 MiB of memory
       --> routes.toml:15:20
        |
     15 | client_id_regex = '(a|b)*a(a|b){20}'

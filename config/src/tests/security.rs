@@ -293,8 +293,8 @@ fn a_password_is_never_shown() {
     warning: a password in the file itself: whoever reads the file has it
       --> routes.toml:10:17
        |
-    10 | sasl_password = "*********"
-       |                 ^^^^^^^^^^^
+    10 | sasl_password = "********"
+       |                 ^^^^^^^^^^
        |
        = help: put it into a file and write sasl_password_file, or into the environment and write sasl_password_env
 
@@ -333,7 +333,7 @@ fn a_password_is_never_shown() {
     error: unknown key `sasl_pasword`
       --> routes.toml:10:1
        |
-    10 | sasl_pasword = "*********"
+    10 | sasl_pasword = "********"
        | ^^^^^^^^^^^^
        |
        = help: did you mean `sasl_password`?

@@ -281,7 +281,7 @@ client.dns.lookup = "use_all_dns_ips""#,
     error: unknown key `sasl.jaas.config`
      --> routes.toml:9:1
       |
-    9 | sasl.jaas.config = "**************** ******** ***************** *******************"
+    9 | sasl.jaas.config = "********"
       | ^^^^^^^^^^^^^^^^
       |
       = help: write sasl_username and sasl_password_file

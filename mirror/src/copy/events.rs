@@ -67,12 +67,23 @@ fn diverged(job: &PartitionJob, reason: &str) {
     tell!(messages::DIVERGED, mirror = &*job.mirror, partition = %job.topic_partition(), reason);
 }
 
+/// A partition is to be copied. An alert on a rate misses the first event of a series that begins with it.
+pub(crate) fn taken_in(job: &PartitionJob) {
+    for kind in names::ERROR_KINDS {
+        counter!(ERRORS, "mirror" => job.mirror.clone(), "kind" => kind).increment(0);
+    }
+    for name in [SKIPPED, LOST] {
+        counter!(name, "mirror" => job.mirror.clone(), "topic" => job.topic.clone()).increment(0);
+    }
+}
+
 /// A record, or a batch that cannot be read, was left out.
 pub(crate) fn skipped(job: &PartitionJob, refusal: &Refusal, dead_letter: bool) {
     let Refusal { offsets, code, reason, .. } = refusal;
     let count = offsets.end - offsets.start;
     counter!(SKIPPED, "mirror" => job.mirror.clone(), "topic" => job.topic.clone()).increment(count as u64);
-    tell!(messages::LEFT_OUT, mirror = &*job.mirror, partition = %job.topic_partition(), offset = offsets.start, count, ?code, reason, dead_letter);
+    let code = code.map(tracing::field::debug);
+    tell!(messages::LEFT_OUT, mirror = &*job.mirror, partition = %job.topic_partition(), offset = offsets.start, count, code, reason, dead_letter);
 }
 
 /// The leader has deleted these offsets before they were copied, and the copy goes on behind them.

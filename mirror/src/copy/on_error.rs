@@ -115,6 +115,8 @@ pub(crate) async fn leave_out(
     events::skipped(job, &refusal, dead_letter);
     if end == offset + 1 {
         job.caution.skip.insert(offset);
+        // A batch of one record is refused before its records go one by one.
+        job.caution.single_until = job.caution.single_until.max(end);
     } else {
         job.caution.leap = Some(refusal.offsets);
     }

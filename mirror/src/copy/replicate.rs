@@ -590,6 +590,7 @@ impl Copying {
             let log_start_offset = response.map_or(-1, |response| response.log_start_offset);
             progress.follower_log_start_offset = progress.follower_log_start_offset.max(log_start_offset);
             progress.bytes += data.bytes.len() as u64;
+            progress.records += data.count as u64;
         }
         self.proven = true;
         self.job.status.agree(data.offset + i64::from(data.count));

@@ -72,6 +72,8 @@ pub struct Progress {
     pub follower_log_start_offset: i64,
     /// Bytes of the batches that this process has produced to the follower.
     pub bytes: u64,
+    /// Records in those batches.
+    pub records: u64,
     /// Since when the leader has had offsets that the follower lacks; `None` while it lacks none.
     pub behind_since: Option<Instant>,
     /// The leader's high watermark when this process first looked at both logs: what `--once` copies up to.

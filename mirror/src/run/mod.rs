@@ -50,7 +50,7 @@ use self::entry::{PartitionEntry, Resting};
 use self::lanes::{LaneKey, Lanes};
 use self::looks::Looks;
 use self::saving::save;
-use crate::connect_options;
+use crate::clients;
 use crate::copy::events as copy_events;
 use crate::copy::job::{Caution, PartitionJob};
 use crate::copy::limits::{Limits, MEMORY, Rate};
@@ -217,8 +217,7 @@ impl Run {
         overview: Arc<Overview>,
         join: impl FnOnce(&Arc<str>, Arc<config::Cluster>, String) -> Member,
     ) -> Result<Self, StateError> {
-        let client = |cluster: &Arc<_>| Client::new(Arc::clone(cluster), connect_options(&mirror.name));
-        let (source, target) = (client(&mirror.source), client(&mirror.target));
+        let (source, target) = clients(&mirror);
         let state = State::open(target.clone(), &mirror, true).await?.expect("it is created where it is missing");
         let rate = mirror.max_bytes_per_second.map(std::num::NonZeroU64::get);
         let limits = Limits {
@@ -441,6 +440,9 @@ impl Run {
                 self.passes.failing = Some((since, error.to_string()));
             }
         }
+        for stranger in self.source.strangers().into_iter().chain(self.target.strangers()) {
+            tell!(messages::WRONG_CLUSTER: ": {stranger}", mirror = &*self.mirror.name);
+        }
         if let Ok(passed) = passed {
             self.passes.clusters = Some(passed.clusters);
             self.passes.complete = passed.complete;
@@ -576,6 +578,7 @@ impl Run {
             state: self.state.clone(),
             caution: Caution::default(),
         };
+        copy_events::taken_in(&job);
         PartitionEntry {
             status,
             shard,

@@ -386,7 +386,7 @@ fn numbers(list: &TopicPartitionList) -> Vec<i32> {
 impl ClientContext for Held {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
 
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         let mirror = &*self.0.membership.mirror;
         match level {
             RDKafkaLogLevel::Emerg
@@ -394,10 +394,10 @@ impl ClientContext for Held {
             | RDKafkaLogLevel::Critical
             | RDKafkaLogLevel::Error
             | RDKafkaLogLevel::Warning => {
-                tell!(messages::LIBRDKAFKA_WARNS, mirror, facility, message);
+                tell!(messages::LIBRDKAFKA_WARNS, mirror, facility, text);
             }
-            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => tell!(messages::LIBRDKAFKA, mirror, facility, message),
-            RDKafkaLogLevel::Debug => debug!(mirror, facility, message, "librdkafka"),
+            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => tell!(messages::LIBRDKAFKA, mirror, facility, text),
+            RDKafkaLogLevel::Debug => debug!(mirror, facility, text, "librdkafka"),
         }
     }
 

@@ -142,7 +142,7 @@ struct Content {
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// A cluster refuses a request, or does not answer.
-    #[error("the mirror's state: {0}")]
+    #[error(transparent)]
     Client(#[from] ClientError),
     /// The state's topic cannot be read.
     #[error("the mirror's state: {0}")]

@@ -182,7 +182,7 @@ impl Pass {
         let padded = self.mirror.offsets == Offsets::Preserve && plan.compacted && self.begins_late(plan).await.unwrap_or(true);
         match plan::apply(plan, &follower.topic, &follower.client, padded).await {
             Ok(()) => {
-                tell!(messages::DONE_ON_FOLLOWER, mirror = &*self.mirror.name, topic = &*plan.topic, on = &**follower.cluster(), action = ?plan.action, notes = ?plan.notes);
+                tell!(messages::DONE_ON_FOLLOWER, mirror = &*self.mirror.name, topic = &*plan.topic, on = &**follower.cluster(), action = %plan.action, notes = plan.notes.join("; "));
                 self.await_topic(&follower.topic, &follower.client).await;
                 Done { is_new: true, ..Done::default() }
             }

@@ -162,6 +162,19 @@ pub enum Action {
     },
 }
 
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nothing => f.write_str("nothing"),
+            Self::Create { replication_factor, config } => {
+                write!(f, "created with replication.factor={replication_factor}")?;
+                config.iter().try_for_each(|(name, value)| write!(f, " {name}={value}"))
+            }
+            Self::Grow { from } => write!(f, "grown from {from} partitions"),
+        }
+    }
+}
+
 /// One of the two clusters, as it was at the last look.
 pub struct Cluster {
     /// The connections to the cluster.

@@ -17,6 +17,7 @@ use kferry_wire::versions::Versions;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::identity::ClusterIdentity;
 use crate::messages;
 use crate::metrics;
 use crate::relay::topic_ids::{TopicIds, is_virtual, virtual_topic_id};
@@ -122,7 +123,7 @@ impl Brokers {
     }
 
     /// Asks the cluster for its brokers, unless somebody did a moment ago. Tells the log what went wrong.
-    pub(crate) async fn ask(&self, cluster: &Cluster) {
+    pub(crate) async fn ask(&self, cluster: &Cluster, identity: &ClusterIdentity) {
         let mut asked = self.asked.lock().await;
         if asked.is_some_and(|asked| asked.elapsed() < PATIENCE) {
             return;
@@ -137,6 +138,12 @@ impl Brokers {
             };
             match found.await {
                 Ok((info, versions)) => {
+                    if let Some(cluster_id) = &info.cluster_id
+                        && let Err(wrong) = identity.told(server, cluster_id)
+                    {
+                        failures.push(wrong.to_string());
+                        continue;
+                    }
                     self.seen().versions = Some(versions);
                     if info.brokers.is_empty() {
                         failures.push(format!("{server} knows no brokers yet"));
@@ -171,6 +178,8 @@ impl Brokers {
 pub(crate) struct World {
     /// The cluster that it is on.
     pub cluster: Arc<Cluster>,
+    /// Which Kafka cluster that is.
+    pub identity: Arc<ClusterIdentity>,
     /// Where the cluster's brokers are.
     pub brokers: Arc<Brokers>,
     /// The host of every virtual broker.
@@ -187,12 +196,14 @@ pub(crate) struct ToClient<'a> {
     pub unknown_topic: Option<Uuid>,
     /// How many brokers the message names with their address.
     pub brokers: usize,
+    /// Whether it tells the cluster's id.
+    pub tells_cluster_id: bool,
 }
 
 impl<'a> ToClient<'a> {
     /// For one message.
     pub(crate) fn new(world: &'a World) -> Self {
-        Self { world, unknown_topic: None, brokers: 0 }
+        Self { world, unknown_topic: None, brokers: 0, tells_cluster_id: false }
     }
 }
 
@@ -221,7 +232,7 @@ impl Rewrite for ToClient<'_> {
 
     fn address(&mut self, node_id: i32, host: &str, port: i32) -> Result<(String, u16), Unmapped> {
         self.brokers += 1;
-        let World { cluster, brokers, advertised_host, broker_port_offset } = self.world;
+        let World { cluster, brokers, advertised_host, broker_port_offset, .. } = self.world;
         let range = cluster.brokers.as_ref().filter(|brokers| brokers.node_ids.contains(&node_id)).ok_or(Unmapped(node_id))?;
         if let Ok(port) = u16::try_from(port) {
             brokers.learn(cluster, node_id, &HostPort { host: host.to_owned(), port });
@@ -231,6 +242,7 @@ impl Rewrite for ToClient<'_> {
     }
 
     fn cluster_id(&mut self, _cluster_id: &str) -> String {
+        self.tells_cluster_id = true;
         CLUSTER_ID.to_owned()
     }
 
@@ -342,7 +354,9 @@ mod tests {
         let brokers = BrokerRange { node_ids: 1..=50, ports: 9100..=9149 };
         let cluster =
             Cluster { name: "new".into(), id: 2, bootstrap_servers: Vec::new(), brokers: Some(brokers), security: Security::default() };
-        World { cluster: Arc::new(cluster), brokers: Arc::default(), advertised_host: "kafka.internal".to_owned(), broker_port_offset: 0 }
+        let cluster = Arc::new(cluster);
+        let identity = Arc::new(ClusterIdentity::new(cluster.clone()));
+        World { cluster, identity, brokers: Arc::default(), advertised_host: "kafka.internal".to_owned(), broker_port_offset: 0 }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use kafka_protocol::protocol::{Encodable, HeaderVersion, StrBytes};
 use kferry_config::SaslMechanism;
 use kferry_wire::api::Api;
 use kferry_wire::frame::{self, FrameError, SIZE_LEN};
-use kferry_wire::header::{self, HeaderError, RequestHeader, body_at};
+use kferry_wire::header::{self, RequestHeader, body_at};
 use kferry_wire::security::users::{Users, Verdict, Verification, authenticate_message, handshake_mechanism};
 use kferry_wire::stream::Stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -246,10 +246,7 @@ impl LoginRequest {
     /// `frame`: without its size.
     fn read(frame: &[u8]) -> Result<Self, Cause> {
         let short = || Cause::NotKafka(header::NotKafka::ShortFrame(frame.len()));
-        let header = RequestHeader::peek(frame).map_err(|error| match error {
-            HeaderError::Short => short(),
-            HeaderError::ClientId => Cause::NotKafka(header::NotKafka::ClientId),
-        })?;
+        let header = RequestHeader::peek(frame).map_err(|_| short())?;
         let (api_key, version, correlation_id) = (header.api_key, header.api_version, header.correlation_id);
         let api = Api::of(api_key).ok_or(Cause::NotAdvertised { api_key, version })?;
         let within = api.versions().is_some_and(|(min, max)| (min..=max).contains(&version));

@@ -146,12 +146,14 @@ impl FrameRelay {
             ended = self.requests(from_client, to_broker, queue) => match ended {
                 // The queue is closed: the responses end with the last answer.
                 Ok(()) => timeout(LAST_RESPONSES, responses).await.unwrap_or(Ok(())).err().unwrap_or(Cause::ClientClosed),
-                // The broker takes no more; what it has answered before it closed (a refused login) is still on its way.
-                Err(cause @ Cause::BrokerError(_)) => {
+                // Nobody is left to be answered.
+                Err(cause @ Cause::ClientError(_)) => cause,
+                // What the client had asked before, it is told, as by a broker that closes at a request: also where the broker takes no more, and
+                // has said why (a refused login).
+                Err(cause) => {
                     let _ = timeout(LAST_RESPONSES, responses).await;
                     cause
                 },
-                Err(cause) => cause,
             },
             ended = &mut responses => ended.err().unwrap_or(Cause::ClientClosed),
             cause = self.quiet() => cause,
@@ -171,30 +173,41 @@ impl FrameRelay {
                 session = Box::pin(self.log_in_again(due, &mut to, &queue)).await?;
             }
             let Decision { head, body_at, frame_len, request, response, bare_messages } = decision;
-            if let Some(plan) = response {
-                self.counters.in_flight.fetch_add(1, Ordering::Relaxed);
-                // Before the request goes out: its response must find it. Closed only when the responses have ended, and then so does this.
-                queue.send(InFlight { head, due: Due::Client(plan) }).await.map_err(|_| Cause::BrokerClosed)?;
-            }
+            // Before the request goes out: its response must find it.
+            let expect = async || match response {
+                Some(plan) => self.expect(&queue, head, Due::Client(plan)).await,
+                None => Ok(()),
+            };
             match request {
                 RequestPlan::Pass => {
+                    expect().await?;
                     self.pass(&mut from, &mut to, frame_len).await.map_err(|error| error.of(client, Cause::BrokerError))?;
                 }
                 RequestPlan::Rewrite => {
                     let frame = from.whole(frame_len).await.map_err(client)?;
                     let (front, body) = frame.split_at(body_at);
                     let rewritten = self.for_broker(head, body).await?;
+                    expect().await?;
                     write_frame(&mut to, &front[SIZE_LEN..], rewritten.as_deref().unwrap_or(body)).await.map_err(Cause::BrokerError)?;
                 }
-                RequestPlan::Keep => drop(from.whole(frame_len).await.map_err(client)?),
+                RequestPlan::Keep => {
+                    expect().await?;
+                    drop(from.whole(frame_len).await.map_err(client)?);
+                }
             }
             for _ in 0..bare_messages {
                 let Some(message) = bare_message(&mut from).await? else { return Ok(()) };
-                self.counters.in_flight.fetch_add(1, Ordering::Relaxed);
-                queue.send(InFlight { head, due: Due::Client(ResponsePlan::Bare) }).await.map_err(|_| Cause::BrokerClosed)?;
+                self.expect(&queue, head, Due::Client(ResponsePlan::Bare)).await?;
                 send(&mut to, &message).await.map_err(Cause::BrokerError)?;
             }
         }
+    }
+
+    /// A response is to come.
+    async fn expect(&self, queue: &mpsc::Sender<InFlight>, head: RequestHead, due: Due) -> Result<(), Cause> {
+        self.counters.in_flight.fetch_add(1, Ordering::Relaxed);
+        // Closed only when the responses have ended, and then so does whoever sends requests.
+        queue.send(InFlight { head, due }).await.map_err(|_| Cause::BrokerClosed)
     }
 
     /// A new login in the middle of the connection (KIP-368), before the client's next request and behind those in flight. As Kafka's own client does
@@ -209,8 +222,7 @@ impl FrameRelay {
             let api = Api::of(header.api_key).expect("the table has SASL");
             let head = RequestHead { api, version: header.api_version, correlation_id };
             let (response, responded) = oneshot::channel();
-            self.counters.in_flight.fetch_add(1, Ordering::Relaxed);
-            queue.send(InFlight { head, due: Due::Login(response) }).await.map_err(|_| Cause::BrokerClosed)?;
+            self.expect(queue, head, Due::Login(response)).await?;
             send(to, &frame).await.map_err(Cause::BrokerError)?;
             // Behind a request that waits at the broker it takes as long as that one.
             let response = responded.await.map_err(|_| Cause::BrokerClosed)?;
@@ -329,10 +341,10 @@ impl FrameRelay {
     /// assignment. After an error code that says "try again" librdkafka repeats the heartbeat that it sent, and an assignment that was taken out
     /// of an answer would never come again.
     async fn list_topics(&self, head: RequestHead, topic_id: Uuid) -> Result<(), Cause> {
-        let World { cluster, brokers, .. } = &self.terms.world;
+        let World { cluster, brokers, identity, .. } = &self.terms.world;
         let unknown = |error| Cause::UnknownTopicId { api_key: head.api.key, topic_id, error: Some(error) };
         // Boxed, here and at a login: what a connection does once in a while costs it nothing while it idles.
-        Box::pin(brokers.topic_ids.list(cluster)).await.map_err(unknown)
+        Box::pin(brokers.topic_ids.list(cluster, identity)).await.map_err(unknown)
     }
 
     /// Passes a frame on, of which the beginning has arrived.

@@ -12,7 +12,7 @@
 use kafka_protocol::messages::ApiKey;
 use kferry_wire::api::Api;
 use kferry_wire::frame::{self, FrameError, SIZE_LEN};
-use kferry_wire::header::{HeaderError, NotKafka, RequestHeader, acks, body_at, is_idempotent};
+use kferry_wire::header::{NotKafka, RequestHeader, acks, body_at, is_idempotent};
 use kferry_wire::security::users::handshake_mechanism;
 
 use super::own_response::{Advertised, ClientSasl, ILLEGAL_SASL_STATE, UNSUPPORTED_SASL_MECHANISM, UNSUPPORTED_VERSION, own_response};
@@ -100,11 +100,7 @@ fn decide_arrived(bytes: &[u8], advertised: &Advertised, request_limit: usize) -
     let frame_len = SIZE_LEN + size;
     let frame = &bytes[SIZE_LEN..bytes.len().min(frame_len)];
     let incomplete = || if frame.len() == size { Err(Cause::NotKafka(NotKafka::ShortFrame(size))) } else { Ok(None) };
-    let header = match RequestHeader::peek(frame) {
-        Ok(header) => header,
-        Err(HeaderError::Short) => return incomplete(),
-        Err(HeaderError::ClientId) => return Err(Cause::NotKafka(NotKafka::ClientId)),
-    };
+    let Ok(header) = RequestHeader::peek(frame) else { return incomplete() };
     let (api_key, version) = (header.api_key, header.api_version);
     let api = Api::of(api_key).ok_or(Cause::NotAdvertised { api_key, version })?;
     let carried = api.versions().is_some_and(|(min, max)| (min..=max).contains(&version));
@@ -350,9 +346,6 @@ mod tests {
             let bytes = [size(short as i32), vec![0; short]].concat();
             assert_eq!(refused(&bytes), format!("no Kafka request: a frame of {short} bytes is too short for a request header"));
         }
-        let mut bytes = frame(3, 9, true, b"");
-        bytes[SIZE_LEN + 10] = 0xff;
-        assert_eq!(refused(&bytes), "no Kafka request: its client.id is no valid string");
         // Tagged fields, acks and the transactional.id, where the frame ends before them.
         for bytes in [frame(3, 9, false, b""), frame(0, 3, false, &[0xff, 0xff, 0]), frame(22, 1, false, &[0])] {
             assert!(refused(&bytes).ends_with("is too short for a request header"), "{bytes:?}");

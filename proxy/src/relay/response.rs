@@ -52,6 +52,8 @@ pub(super) fn body_at(frame: &[u8], request: RequestHead) -> Result<usize, Cause
 pub(super) struct Found {
     /// How many brokers it names with their address.
     pub brokers: usize,
+    /// Whether it tells the cluster's id.
+    pub tells_cluster_id: bool,
     /// A topic id of which nobody knows yet what the client calls it.
     pub unknown_topic: Option<Uuid>,
 }
@@ -59,7 +61,7 @@ pub(super) struct Found {
 impl Found {
     /// What `by` has found, after the walk.
     pub(super) fn of(by: &ToClient<'_>) -> Self {
-        Self { brokers: by.brokers, unknown_topic: by.unknown_topic }
+        Self { brokers: by.brokers, tells_cluster_id: by.tells_cluster_id, unknown_topic: by.unknown_topic }
     }
 }
 
@@ -72,8 +74,11 @@ pub(super) fn asks_for(request: RequestHead, found: Found, listed: bool) -> Resu
     let api_key = request.api.key;
     match found {
         // A broker that has just started may answer so, and librdkafka from 2.10 on forgets all brokers at it, for good
-        // (confluentinc/librdkafka issue 5301). The client is to ask another one.
-        Found { brokers: 0, .. } if api_key == ApiKey::Metadata => Err(Cause::NoBrokers),
+        // (confluentinc/librdkafka issue 5301). The client is to ask another one. It does tell the cluster's id, from version 2 on, which an answer to a
+        // request that is no good does not (`MetadataRequest.getErrorResponse`): that one is for the client.
+        Found { brokers: 0, tells_cluster_id, .. } if api_key == ApiKey::Metadata && (tells_cluster_id || request.version < 2) => {
+            Err(Cause::NoBrokers)
+        }
         Found { unknown_topic: Some(topic_id), .. } if listed => Err(Cause::UnknownTopicId { api_key, topic_id, error: None }),
         Found { unknown_topic, .. } => Ok(unknown_topic),
     }
@@ -127,11 +132,17 @@ mod tests {
     fn a_response_waits_for_the_name_of_a_topic_once() {
         let (metadata, heartbeat) = (request(ApiKey::Metadata, 12), request(ApiKey::ConsumerGroupHeartbeat, 0));
         let topic_id = Uuid::from_u128(0x4f2b_17c9_83aa_4d0e_9b11_22d3_7c40_5566);
-        let unknown = Found { brokers: 0, unknown_topic: Some(topic_id) };
-        let nothing = Found::default();
-        let brokers = Found { brokers: 3, unknown_topic: None };
+        let unknown = Found { brokers: 0, tells_cluster_id: true, unknown_topic: Some(topic_id) };
+        // From a broker that has just started, and the error to a request that is no good.
+        let (nothing, error) = (Found { tells_cluster_id: true, ..Found::default() }, Found::default());
+        let brokers = Found { brokers: 3, ..Found::default() };
         for listed in [false, true] {
             assert!(matches!(asks_for(metadata, nothing, listed), Err(Cause::NoBrokers)));
+            assert!(
+                matches!(asks_for(request(ApiKey::Metadata, 1), error, listed), Err(Cause::NoBrokers)),
+                "that version never tells the id"
+            );
+            assert_eq!(asks_for(metadata, error, listed).unwrap(), None);
             assert_eq!(asks_for(metadata, brokers, listed).unwrap(), None);
             assert_eq!(asks_for(heartbeat, nothing, listed).unwrap(), None);
         }

@@ -23,6 +23,8 @@ use kferry_wire::connection::{ConnectOptions, Connection};
 use tokio::time::{Instant, sleep_until, timeout};
 use uuid::Uuid;
 
+use crate::identity::ClusterIdentity;
+
 /// What names are hashed with; another one would be another id for every topic.
 const NAMESPACE: Uuid = Uuid::from_u128(0x6b66_6572_7279_4b61_a3d5_1f0c_9e27_b844);
 
@@ -118,12 +120,12 @@ impl TopicIds {
     ///
     /// # Errors
     /// Why the cluster could not be asked, at the latest after 5 s.
-    pub(crate) async fn list(&self, cluster: &Cluster) -> Result<(), String> {
+    pub(crate) async fn list(&self, cluster: &Cluster, identity: &ClusterIdentity) -> Result<(), String> {
         let late = || Err(format!("no list of its topics within {} s", DEADLINE.as_secs()));
-        timeout(DEADLINE, self.listed_since(Instant::now(), cluster)).await.unwrap_or_else(|_| late())
+        timeout(DEADLINE, self.listed_since(Instant::now(), cluster, identity)).await.unwrap_or_else(|_| late())
     }
 
-    async fn listed_since(&self, call: Instant, cluster: &Cluster) -> Result<(), String> {
+    async fn listed_since(&self, call: Instant, cluster: &Cluster, identity: &ClusterIdentity) -> Result<(), String> {
         let mut listed = self.listed.lock().await;
         if let Some((began, outcome)) = &*listed {
             if *began >= call {
@@ -134,12 +136,12 @@ impl TopicIds {
         let began = Instant::now();
         // What those get to know who wait with us, if our own deadline ends this.
         *listed = Some((began, Err("it did not answer in time".to_owned())));
-        let outcome = self.ask(cluster).await;
+        let outcome = self.ask(cluster, identity).await;
         *listed = Some((began, outcome.clone()));
         outcome
     }
 
-    async fn ask(&self, cluster: &Cluster) -> Result<(), String> {
+    async fn ask(&self, cluster: &Cluster, identity: &ClusterIdentity) -> Result<(), String> {
         let options = ConnectOptions {
             client_id: "kferry-proxy".to_owned(),
             connect_timeout: DEADLINE / 2,
@@ -153,7 +155,11 @@ impl TopicIds {
             let asked = async {
                 let connection = Connection::connect(server, &cluster.security, &options).await.map_err(|error| error.to_string())?;
                 let version = connection.version_for::<MetadataRequest>(METADATA).map_err(|error| error.to_string())?;
-                connection.ask(&request, version, |body| read(&body, version)).await.map_err(|error| error.to_string())
+                let told = connection.ask(&request, version, |body| read(&body, version)).await.map_err(|error| error.to_string())?;
+                if let Some(cluster_id) = &told.cluster_id {
+                    identity.told(server, cluster_id).map_err(|wrong| wrong.to_string())?;
+                }
+                Ok::<_, String>(told.topics)
             };
             match asked.await {
                 Ok(topics) => {
@@ -179,18 +185,22 @@ impl TopicIds {
 }
 
 /// The topics of a Metadata answer, found by the schema that knows where they are.
-fn read(body: &[u8], version: i16) -> Result<Vec<(Uuid, String)>, api::RewriteError> {
+fn read(body: &[u8], version: i16) -> Result<Listed, api::RewriteError> {
     let api = Api::of(ApiKey::Metadata as i16).expect("it is in the table");
-    let mut topics = Topics(Vec::new());
-    api::rewrite(api.response, version, api.is_flexible(version), body, &mut topics)?;
-    Ok(topics.0)
+    let mut listed = Listed::default();
+    api::rewrite(api.response, version, api.is_flexible(version), body, &mut listed)?;
+    Ok(listed)
 }
 
-struct Topics(Vec<(Uuid, String)>);
+#[derive(Default)]
+struct Listed {
+    cluster_id: Option<String>,
+    topics: Vec<(Uuid, String)>,
+}
 
-impl Rewrite for Topics {
+impl Rewrite for Listed {
     fn named_topic_id(&mut self, topic_id: Uuid, name: Option<&str>) -> Uuid {
-        self.0.extend(name.map(|name| (topic_id, name.to_owned())));
+        self.topics.extend(name.map(|name| (topic_id, name.to_owned())));
         topic_id
     }
 
@@ -213,6 +223,7 @@ impl Rewrite for Topics {
     }
 
     fn cluster_id(&mut self, cluster_id: &str) -> String {
+        self.cluster_id = Some(cluster_id.to_owned());
         cluster_id.to_owned()
     }
 
@@ -229,6 +240,7 @@ impl Rewrite for Topics {
 mod tests {
     use super::*;
     use kferry_config::{HostPort, Security};
+    use std::sync::Arc;
 
     /// Clients keep it for as long as they run, and get it from proxies of other versions.
     #[test]
@@ -275,7 +287,8 @@ mod tests {
             Cluster { name: "new".into(), id: 1, bootstrap_servers: vec![server; 3], brokers: None, security: Security::default() };
         let ids = TopicIds::default();
         let began = Instant::now();
-        let (one, other) = tokio::join!(ids.list(&cluster), ids.list(&cluster));
+        let identity = ClusterIdentity::new(Arc::new(cluster.clone()));
+        let (one, other) = tokio::join!(ids.list(&cluster, &identity), ids.list(&cluster, &identity));
         assert!(one.is_err() && other.is_err() && began.elapsed() < 3 * DEADLINE, "{one:?} {other:?} after {:?}", began.elapsed());
     }
 }

@@ -93,7 +93,13 @@ impl RoutingTable {
         let security = |source| LoadError::Security { path: path.to_owned(), source };
         let mut servers = HashMap::new();
         for cluster in &config.clusters {
-            let made = Arc::new(BootstrapServers::new(cluster.clone()).map_err(security)?);
+            let made = Arc::new(
+                BootstrapServers::new(
+                    cluster.clone(),
+                    before.and_then(|before| before.servers.get(&cluster.name)).map(|servers| &**servers),
+                )
+                .map_err(security)?,
+            );
             servers.insert(cluster.name.clone(), made);
         }
         // A listener that the file has dropped is bound until the restart, and goes on as it was.

@@ -10,6 +10,7 @@ use kafka_protocol::protocol::StrBytes;
 
 use super::TopicPartition;
 use crate::connection::{ConnectError, Refusal, RequestError};
+use crate::identity::WrongCluster;
 
 /// A question to a cluster that has no answer.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -28,7 +29,7 @@ pub enum ClientError {
         /// Its name in the file.
         cluster: Arc<str>,
         /// Why, of each.
-        errors: Arc<[Arc<ConnectError>]>,
+        errors: Arc<[ClientError]>,
     },
     /// No broker has this node id, or it is down.
     #[error("cluster {cluster}: there is no broker {node_id} just now; check that it runs")]
@@ -38,6 +39,9 @@ pub enum ClientError {
         /// Which one.
         node_id: i32,
     },
+    /// The server that was asked is of another cluster.
+    #[error(transparent)]
+    WrongCluster(#[from] WrongCluster),
     /// The broker that was asked does not know its own cluster: it has just started.
     #[error("cluster {cluster}: the broker that was asked knows no brokers yet; if it has not started just now, check its log")]
     KnowsNoBrokers {
@@ -92,14 +96,19 @@ pub enum ClientError {
     },
 }
 
-fn joined(errors: &[Arc<ConnectError>]) -> String {
-    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+/// Without the cluster's name in front of each.
+fn joined(errors: &[ClientError]) -> String {
+    let told = |error: &ClientError| match error {
+        ClientError::Connect { source, .. } => source.to_string(),
+        ClientError::Request { source, .. } => source.to_string(),
+        other => other.to_string(),
+    };
+    errors.iter().map(told).collect::<Vec<_>>().join("; ")
 }
 
 impl ClientError {
     pub(super) fn no_broker(cluster: &Arc<str>, errors: Vec<Self>) -> Self {
-        let source = |error| if let Self::Connect { source, .. } = error { Some(source) } else { None };
-        Self::NoBroker { cluster: cluster.clone(), errors: errors.into_iter().filter_map(source).collect() }
+        Self::NoBroker { cluster: cluster.clone(), errors: errors.into() }
     }
 
     /// Where the time was over during an attempt, what the one before had come to says more.
@@ -127,7 +136,9 @@ impl ClientError {
     pub fn is_retriable(&self) -> bool {
         match self {
             Self::Connect { source, .. } => may_pass(&source.refusal),
-            Self::NoBroker { errors, .. } => errors.iter().any(|error| may_pass(&error.refusal)),
+            Self::NoBroker { errors, .. } => errors.iter().any(Self::is_retriable),
+            // A broker's address has gone to somebody else: where it is now will be known soon.
+            Self::WrongCluster(wrong) => wrong.is_one_server,
             Self::UnknownNode { .. } | Self::KnowsNoBrokers { .. } | Self::NoController { .. } | Self::Deadline { .. } => true,
             Self::Request { source, .. } => matches!(source, RequestError::Broken { .. }),
             // Kafka's clients retry this one too: the transaction before is being completed.
@@ -147,6 +158,7 @@ impl ClientError {
             Self::Deadline { .. } | Self::Incomplete { .. } => true,
             Self::Connect { .. }
             | Self::NoBroker { .. }
+            | Self::WrongCluster(_)
             | Self::UnknownNode { .. }
             | Self::KnowsNoBrokers { .. }
             | Self::NoController { .. } => false,

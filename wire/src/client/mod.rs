@@ -35,9 +35,12 @@ use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
 use kafka_protocol::messages::{ApiKey, FindCoordinatorRequest};
 use kafka_protocol::protocol::{Request, StrBytes, VersionRange};
+use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
+use crate::cluster::cluster_id;
 use crate::connection::{ConnectOptions, Connection};
+use crate::identity::{Identity, WrongCluster};
 pub use error::ClientError;
 pub(crate) use error::{Asked, Subject};
 use kferry_config::{Cluster, HostPort};
@@ -52,6 +55,8 @@ pub type Answers<K, T> = BTreeMap<K, Result<T, ClientError>>;
 const DEADLINE: Duration = Duration::from_mins(1);
 /// When the next broker is tried while the one before has neither answered nor refused.
 const STAGGER: Duration = Duration::from_secs(1);
+/// How long the bootstrap servers have, all at once, to tell which cluster they are of. One that is slower is compared when it is used.
+const IDENTIFY: Duration = Duration::from_secs(2);
 /// Version 3 is the last with one key a request, 4 the first with many (KIP-699). Newer ones add nothing that is read here.
 const FIND_COORDINATOR: VersionRange = VersionRange { min: 1, max: 4 };
 /// Keys in one FindCoordinator: a broker answers a thousand in milliseconds.
@@ -86,6 +91,14 @@ struct Shared {
     cluster: Arc<Cluster>,
     options: ConnectOptions,
     known: Mutex<Known>,
+    /// Which Kafka cluster it is.
+    identity: Arc<Identity>,
+    /// A cluster that it must not be.
+    other: Option<Arc<Identity>>,
+    /// Whether the bootstrap servers have been asked, all at once, which cluster they are of; and what came of it.
+    identified: OnceCell<()>,
+    /// Servers of another cluster, until they are told of.
+    strangers: Mutex<Vec<WrongCluster>>,
     /// To whichever broker answered, before brokers have names.
     bootstrap: Slot,
     brokers: Mutex<HashMap<i32, Arc<Slot>>>,
@@ -117,9 +130,25 @@ pub(crate) struct Leader {
 impl Client {
     /// A client of `cluster`. Nothing is connected yet.
     pub fn new(cluster: Arc<Cluster>, options: ConnectOptions) -> Self {
+        let identity = Arc::new(Identity::new(cluster.name.clone()));
+        Self::identified_by(cluster, options, identity, None)
+    }
+
+    /// Clients of two clusters of the file, which must be two: once both are known to be the same one, neither connects any more.
+    pub fn pair(one: Arc<Cluster>, other: Arc<Cluster>, options: &ConnectOptions) -> (Self, Self) {
+        let (ours, theirs) = (Arc::new(Identity::new(one.name.clone())), Arc::new(Identity::new(other.name.clone())));
+        let one = Self::identified_by(one, options.clone(), ours.clone(), Some(theirs.clone()));
+        (one, Self::identified_by(other, options.clone(), theirs, Some(ours)))
+    }
+
+    fn identified_by(cluster: Arc<Cluster>, options: ConnectOptions, identity: Arc<Identity>, other: Option<Arc<Identity>>) -> Self {
         let shared = Shared {
             cluster,
             options,
+            identity,
+            other,
+            identified: OnceCell::new(),
+            strangers: Mutex::default(),
             known: Mutex::default(),
             bootstrap: Slot::default(),
             brokers: Mutex::default(),
@@ -326,8 +355,24 @@ impl Client {
         self.known().controller.ok_or_else(|| ClientError::NoController { cluster: self.name().clone() })
     }
 
+    /// Servers of another cluster that were met, and not used, since this was asked last.
+    pub fn strangers(&self) -> Vec<WrongCluster> {
+        std::mem::take(&mut *self.shared.strangers.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Asks all bootstrap servers at once which cluster they are of. As long as none has told, nobody can say which of two was meant.
+    async fn identify(&self) -> Result<(), ClientError> {
+        let ask = |address: HostPort| async move {
+            let cluster_id = timeout(IDENTIFY, async { cluster_id(&self.open_any(&address).await.ok()?).await.ok()? }).await.ok()??;
+            Some((address, cluster_id))
+        };
+        let told = join_all(self.shared.cluster.bootstrap_servers.iter().cloned().map(ask)).await;
+        Ok(self.shared.identity.agree(&told.into_iter().flatten().collect::<Vec<_>>())?)
+    }
+
     /// All bootstrap servers and known brokers, one after the other, without waiting long for one that says nothing.
     async fn first_that_answers(&self) -> Result<Connection, ClientError> {
+        self.shared.identified.get_or_try_init(|| self.identify()).await?;
         let mut addresses = self.shared.cluster.bootstrap_servers.clone();
         for known in self.known().brokers.values() {
             if !addresses.contains(known) {
@@ -355,7 +400,26 @@ impl Client {
         }
     }
 
+    /// Connects to a broker, which must be one of this cluster.
     async fn open(&self, address: &HostPort) -> Result<Connection, ClientError> {
+        let connection = self.open_any(address).await?;
+        let failed = |source| ClientError::Request { cluster: self.name().clone(), source };
+        if let Some(cluster_id) = cluster_id(&connection).await.map_err(failed)? {
+            let Shared { identity, other, strangers, .. } = &*self.shared;
+            let checked =
+                identity.compare(address, &cluster_id).and_then(|()| other.iter().try_for_each(|other| identity.differs_from(other)));
+            if let Err(wrong) = checked {
+                let mut strangers = strangers.lock().unwrap_or_else(PoisonError::into_inner);
+                if !strangers.contains(&wrong) {
+                    strangers.push(wrong.clone());
+                }
+                return Err(wrong.into());
+            }
+        }
+        Ok(connection)
+    }
+
+    async fn open_any(&self, address: &HostPort) -> Result<Connection, ClientError> {
         Connection::connect(address, &self.shared.cluster.security, &self.shared.options)
             .await
             .map_err(|error| ClientError::Connect { cluster: self.name().clone(), source: Arc::new(error) })
