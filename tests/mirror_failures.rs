@@ -247,6 +247,37 @@ fn settings_follow_the_leaders() -> Result<()> {
     has(target, topic, "retention.ms=3600000")
 }
 
+/// What the source took under the settings before, the target must take too.
+#[test]
+fn settings_that_become_stricter_wait_for_what_was_there() -> Result<()> {
+    let (source, target) = CLUSTERS.started()?;
+    let (large, keyless) = ("strict.large", "strict.keyless");
+    source.create_topic(large, 1, &[("max.message.bytes", "2000000")])?;
+    source.create_topic(keyless, 1, &[])?;
+    let mut mirror = mirror_of(source, target, "strict", "")?;
+    mirror.copy()?;
+    let of_large = [("message.max.bytes", "2000000"), ("batch.size", "2000000")];
+    source.produce_with(large, &[Record { value: Some(vec![b'x'; 1_500_000]), ..Record::new("large", "") }.to_partition(0)], &of_large)?;
+    source.produce(keyless, &[Record { key: None, ..Record::new("", "no key") }.to_partition(0)])?;
+    alter(source, large, &["--add-config", "max.message.bytes=1000000"])?;
+    alter(source, keyless, &["--add-config", "cleanup.policy=compact"])?;
+    source.produce(keyless, &records(0, 10, "with a key"))?;
+    for run in ["with what was there", "and then the settings"] {
+        mirror.copy().context(run)?;
+    }
+    ensure!(target.log_ends(large)? == [1] && target.log_ends(keyless)? == [11], "not all is there");
+    has(target, large, "max.message.bytes=1000000")?;
+    has(target, keyless, "cleanup.policy=compact")?;
+
+    // Padding obeys a limit too.
+    source.create_topic("tiny.late", 1, &[])?;
+    source.produce("tiny.late", &records(0, 5_000, "gone"))?;
+    source.delete_records("tiny.late", 0, 4_990)?;
+    let mut tiny = mirror_of(source, target, "tiny", "[mirrors.topic_config]\n'max.message.bytes' = '500'")?;
+    tiny.copy()?;
+    identical(source, target, "tiny.late")
+}
+
 /// Two names become one: nothing is written where it would be mixed, and the topic that was there first goes on.
 #[test]
 fn names_that_become_one_are_refused() -> Result<()> {

@@ -173,14 +173,10 @@ fn clusters(source: &str, target: &str, settings: &[(&str, &str)]) -> Result<[Cl
 fn groups_go_on_exactly_where_they_were() -> Result<()> {
     const TOPIC: &str = "orders";
     const EACH: i64 = 100_000;
-    // What has no retention time of its own expires in a minute.
-    let expiry = [("offsets.retention.minutes", "1"), ("offsets.retention.check.interval.ms", "2000")];
-    let [source, target] = &clusters("3.9.1", "4.3.0", &expiry)?;
+    let [source, target] = &clusters("3.9.1", "4.3.0", &[])?;
     source.create_topic(TOPIC, 4, &[])?;
     let fill = Fill { records: 4 * EACH as u64, records_per_batch: 100, compression: "lz4" };
     source.fill(TOPIC, fill, |n, value| value.extend(format!("order {n}").bytes()))?;
-    target.create_topic("elsewhere", 1, &[])?;
-    target.commit("without-retention", "elsewhere", [(0, Commit::at(0))])?;
 
     // Three ways to consume, each stopped somewhere in the middle of all four partitions.
     let middle = |read: &Read| read.len() == 4 && read.values().all(|offsets| offsets.len() > 20_000);
@@ -226,12 +222,15 @@ fn groups_go_on_exactly_where_they_were() -> Result<()> {
     let at = goes_on("java")?;
     goes_on_at(&java(target, "java", TOPIC, 4 * EACH as usize - 50_001, &[])?, &at)?;
 
-    let deadline = Instant::now() + 3 * LIMIT;
-    while !target.commits("without-retention")?.is_empty() {
-        ensure!(Instant::now() < deadline, "nothing expires on the target");
-        thread::sleep(Duration::from_secs(1));
-    }
-    ensure!(!commits(target, "abandoned", TOPIC)?.is_empty(), "what the mirror wrote has expired");
+    // `OffsetCommitValue` has a time of its own to expire at in version 1 alone. Without it the cluster's rule is in force.
+    let stored = target.read_all("__consumer_offsets")?;
+    let has = |bytes: &Option<Vec<u8>>, text: &[u8]| bytes.as_ref().is_some_and(|bytes| bytes.windows(text.len()).any(|part| part == text));
+    let versions: Vec<_> = stored
+        .iter()
+        .filter(|record| has(&record.key, b"abandoned"))
+        .filter_map(|record| Some(record.value.as_ref()?[..2].to_vec()))
+        .collect();
+    ensure!(!versions.is_empty() && versions.iter().all(|version| *version != [0, 1]), "the mirror's offsets are stored as {versions:?}");
     Ok(())
 }
 

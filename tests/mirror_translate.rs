@@ -127,6 +127,33 @@ fn the_copy_goes_behind_what_is_there() -> Result<()> {
     Ok(())
 }
 
+/// A shorter retention would delete what others have there, and without what the mirror keeps all would be there twice.
+#[test]
+fn what_others_keep_stays_and_nothing_is_copied_twice() -> Result<()> {
+    let (source, target) = CLUSTERS.started()?;
+    let topic = "keeps.topic";
+    target.create_topic(topic, 1, &[("retention.ms", "-1")])?;
+    target.produce(topic, &foreign(0, 20))?;
+    source.create_topic(topic, 1, &[("retention.ms", "86400000"), ("max.message.bytes", "2000000")])?;
+    source.produce(topic, &records(0, 30, "first"))?;
+    let mut mirror = mirror_of(source, target, "keeps")?;
+    says(&mirror, 0, &["plan"], &["retention.ms should be 86400000 and is -1: it stays so"])?;
+    mirror.copy()?;
+    mirror.copy()?;
+    let describe = ["--bootstrap-server", &target.bootstrap_servers(Listener::Plaintext)?, "--describe", "--topic", topic];
+    let settings = target.tool("kafka.admin.ConfigCommand", &describe)?;
+    ensure!(settings.contains("retention.ms=-1") && settings.contains("max.message.bytes=2000000"), "{settings}");
+
+    target.delete_topic("__kferry.mirror.keeps")?;
+    source.produce(topic, &records(0, 5, "second"))?;
+    scenario::stops(&mut mirror, &["keeps.topic-0", "has records that this mirror has written", "--accept keeps.topic-0"])?;
+    ensure!(target.log_ends(topic)? == [50], "it was copied a second time: {:?}", target.log_ends(topic)?);
+    mirror.arguments(&["--accept", "keeps.topic"]);
+    mirror.copy().context("accepted")?;
+    ensure!(target.log_ends(topic)? == [85], "the end is {:?}", target.log_ends(topic)?);
+    Ok(())
+}
+
 #[test]
 fn others_write_in_between() -> Result<()> {
     let (source, target) = CLUSTERS.started()?;

@@ -10,7 +10,7 @@ use indicatif::{HumanBytes, HumanCount};
 use kferry_config::Mirror;
 use kferry_mirror::plan::{Holes, MirrorPlan, Mode, TopicForecast};
 use kferry_mirror::topics::collide::{self, SourceTopics};
-use kferry_mirror::topics::{Action, Drift, Overridden};
+use kferry_mirror::topics::{Action, Overridden};
 use kferry_wire::connection::ConnectOptions;
 use kferry_wire::exit::{self, Exit};
 use serde::Serialize;
@@ -217,9 +217,6 @@ fn details(topic: &TopicForecast, mirror: &MirrorPlan) -> String {
     }
     for Overridden { name: key, leader: theirs, follower: ours } in &plan.overridden {
         lines.push(format!("{key} is {ours} here, {theirs} on {}", plan.leader));
-    }
-    for Drift { name: key, wanted, has } in &plan.drift {
-        lines.push(format!("{key} should be {wanted} and is {has}: the mirror leaves it so"));
     }
     lines.extend(plan.notes.iter().cloned());
     lines.extend(topic.why.iter().cloned());

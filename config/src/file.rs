@@ -1,6 +1,6 @@
 //! Files that are read again while a process runs.
 
-use std::io::{Error, ErrorKind, Result};
+use std::io::{Error, ErrorKind, Read as _, Result};
 use std::path::Path;
 
 /// Bytes of the largest file that is read. Ten thousand routes take a sixteenth of that.
@@ -20,6 +20,22 @@ pub fn read_file(path: &Path) -> Result<Vec<u8>> {
         return Err(Error::new(ErrorKind::InvalidInput, why));
     }
     std::fs::read(path)
+}
+
+/// The same for a process that reads the file once, and may get it from standard input, or from the shell (`<(...)`).
+///
+/// # Errors
+/// As of [`read_file`].
+pub(crate) fn read_once(path: &Path) -> Result<Vec<u8>> {
+    if !["/dev/stdin", "/dev/fd/", "/proc/self/fd/"].iter().any(|given| path.to_string_lossy().starts_with(given)) {
+        return read_file(path);
+    }
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(Error::new(ErrorKind::InvalidInput, format!("it has more than {LARGEST} bytes, as no file for kferry does")));
+    }
+    Ok(bytes)
 }
 
 /// The same, as text.

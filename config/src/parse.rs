@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use crate::diagnostic::{Diagnostic, Invalid, Lines};
-use crate::file::read_file;
+use crate::file::{read_file, read_once};
 use crate::read::mirrors::MIRROR;
 use crate::read::table::Findings;
 use crate::read::{CLUSTER, LISTENER, ROUTE};
@@ -26,7 +26,7 @@ impl Config {
     /// # Errors
     /// [`Invalid`] says why it is not readable, or where it is not UTF-8.
     pub fn read(path: &Path) -> Result<String, Invalid> {
-        Self::decode(path, std::fs::read(path))
+        Self::decode(path, read_once(path))
     }
 
     /// The same for a process that reads it again and again: only what is a file is read.

@@ -16,7 +16,9 @@ pub(crate) fn ranges(text: &str) -> Vec<Range<usize>> {
     let mut at = 0;
     while at < text.len() {
         let mut end = line_end(text, at);
-        if let Some(length) = key_end(&text[at..end]) {
+        if let Some(credentials) = credentials(&text[at..end]) {
+            ranges.push(at + credentials.start..at + credentials.end);
+        } else if let Some(length) = key_end(&text[at..end]) {
             end = value_end(text, at + length);
             let value = text[at + length..end].trim_start_matches(is_opening);
             let start = end - value.len();
@@ -27,6 +29,17 @@ pub(crate) fn ranges(text: &str) -> Vec<Range<usize>> {
         at = end + 1;
     }
     ranges
+}
+
+/// From the first user and password before a host (`USER:PASSWORD@HOST`, as in a URL) to the end of the line.
+fn credentials(line: &str) -> Option<Range<usize>> {
+    let at = line.match_indices('@').find_map(|(at, _)| {
+        let is_part = |char: char| !char.is_whitespace() && !matches!(char, '"' | '\'' | ',' | '/' | '=');
+        let start = line[..at].trim_end_matches(is_part).len();
+        line[start..at].contains(':').then_some(start)
+    })?;
+    let value = line[at..].trim_end();
+    Some(at..at + value.strip_suffix(['"', '\'']).unwrap_or(value).len())
 }
 
 /// What stands between a key and the first character of its value.
@@ -40,11 +53,13 @@ fn line_end(text: &str, at: usize) -> usize {
 
 /// Where in a line the first key ends that may name a secret. A key stands at the start, or in an inline table behind a brace or a comma.
 fn key_end(line: &str) -> Option<usize> {
-    let is_key = |char: char| char.is_alphanumeric() || matches!(char, '_' | '-' | '.');
     let mut at = 0;
     loop {
         let key = line[at..].trim_start_matches(|char: char| char.is_whitespace() || matches!(char, '"' | '\'' | '#'));
         let start = line.len() - key.len();
+        // In quotes a key may have blanks in it.
+        let is_quoted = line[..start].ends_with(['"', '\'']);
+        let is_key = |char: char| char.is_alphanumeric() || matches!(char, '_' | '-' | '.') || is_quoted && char == ' ';
         let end = start + key.find(|char| !is_key(char)).unwrap_or(key.len());
         if may_name_a_secret(&line[start..end]) {
             return Some(end);
@@ -55,7 +70,7 @@ fn key_end(line: &str) -> Option<usize> {
 
 fn may_name_a_secret(key: &str) -> bool {
     let last = key.rsplit('.').next().unwrap_or(key).to_lowercase();
-    let key = key.to_lowercase().replace(['.', '-'], "_");
+    let key = key.to_lowercase().replace(['.', '-', ' '], "_");
     let is_place = PLACES.iter().any(|place| key.ends_with(place));
     !is_place && (TELLTALES.iter().any(|telltale| key.contains(telltale)) || strsim::damerau_levenshtein(&last, "sasl_password") <= 4)
 }

@@ -44,6 +44,12 @@ impl Overview {
         rows.get(partition).map(|status| status.lock().phase)
     }
 
+    /// Up to which offset of the leader a partition of this process is copied; `None` for one that is not looked at yet.
+    pub(crate) fn agreed(&self, partition: &TopicPartition) -> Option<i64> {
+        let rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        rows.get(partition).map(|status| status.lock().agreed)
+    }
+
     /// Whether the process is a member of the mirror's group, and each of its partitions was looked at. Short interruptions do not change it.
     pub fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Relaxed)

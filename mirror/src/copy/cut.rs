@@ -17,6 +17,8 @@ use kferry_wire::log::Transactions;
 
 /// Batches of fewer bytes are put together: one costs the target more for being a batch than for its bytes.
 const SMALL_BATCH: usize = 8 * 1024;
+/// The most bytes of records in a small batch.
+const SMALL_DECODED: usize = 1024 * 1024;
 /// The most bytes of small batches that are put into one.
 const COALESCED: usize = 64 * 1024;
 /// The most bytes of a batch that is put together here, whatever the follower's `max.message.bytes` allows: a request with it must fit into
@@ -278,11 +280,12 @@ impl Cutter {
             [one] => self.raw(one, pieces),
             several => {
                 let mut records = Vec::new();
-                let decoded = several.iter().try_for_each(|batch| batch.records(DECODED_LIMIT).map(|mut more| records.append(&mut more)));
+                let decoded = several.iter().try_for_each(|batch| batch.records(SMALL_DECODED).map(|mut more| records.append(&mut more)));
                 if decoded.is_ok() {
                     self.encode(&records, several[0].codec()?, Reason::Coalesced, pieces)?;
                 } else {
-                    // One of them is broken inside. As they are, the follower's broker refuses that one alone.
+                    // One of them is broken inside, and as they are the follower's broker refuses that one alone. Or it is small only as long as it is
+                    // compressed: consumers should not get many such at once.
                     for batch in several {
                         self.raw(batch, pieces);
                     }

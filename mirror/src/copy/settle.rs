@@ -25,7 +25,7 @@ use kferry_config::{Offsets, OnError, OnLost};
 use kferry_wire::admin::partitions::Position;
 use kferry_wire::batch::{self, Stamp};
 use kferry_wire::client::{ClientError, TopicPartition};
-use kferry_wire::log::{LogReader, produce};
+use kferry_wire::log::{LogReader, ReadError, produce};
 use kferry_wire::tell;
 
 use super::cut::{Cutter, next_sequence};
@@ -36,6 +36,7 @@ use super::retrace::{self, Begin, Reached, Retrace, Retraced};
 use super::{events, holes};
 use crate::log::{Allowed, FollowerReader, View, Written, compare, visit, written};
 use crate::messages;
+use crate::own_topics::state_topic;
 use crate::partition::{Handback, Phase, Refusal, Side};
 use crate::state::PartitionState;
 
@@ -45,6 +46,8 @@ const COMPARED: i32 = 1 << 20;
 const TAIL_BYTES: i32 = 64 << 10;
 /// The most empty records in a batch of padding. More of them in one cost the broker more, not less.
 const FILLER: u32 = 100_000;
+/// Offsets at the end of a follower's log that are looked through for batches of the mirror's, where nothing is kept of it.
+const LAST_BATCHES: i64 = 10_000;
 /// The most batches of padding that are sent and not answered.
 const IN_FLIGHT: usize = 4;
 
@@ -168,6 +171,9 @@ async fn look(job: &PartitionJob, context: &SettleContext) -> Result<Cutter, Han
         WayOn::Foreign => return Err(foreign_records(job, end)),
     }
     if map.first(direction).is_none() {
+        if !context.from_start && (sequence > 0 || wrote_there(job, follower_start..end).await?) {
+            return Err(forgotten(job));
+        }
         map.begin(direction, at, end);
         begins_segment = true;
     }
@@ -226,6 +232,29 @@ fn check_follower_end(job: &PartitionJob, found: &Found, end: i64) -> Result<(),
             Ok(())
         }
     }
+}
+
+/// Whether the end of the follower's log has batches of the mirror's.
+async fn wrote_there(job: &PartitionJob, log: Range<i64>) -> Result<bool, Handback> {
+    let (producer_id, from, mut is_ours) = (job.producer_id(), log.start.max(log.end - LAST_BATCHES), false);
+    let walked =
+        visit(&job.follower, job.partition, from..log.end, |batch| is_ours |= batch.producer_id() == producer_id && !batch.is_control());
+    let failed =
+        |error: ReadError| if error.is_retriable() { Handback::Again(error.to_string()) } else { Handback::Failed(error.to_string()) };
+    walked.await.map_err(failed).map(|()| is_ours)
+}
+
+/// The mirror has copied to the follower before, and nothing is kept of it: nobody knows how far.
+fn forgotten(job: &PartitionJob) -> Handback {
+    Handback::Failed(format!(
+        "{} on {} has records that this mirror has written, and the mirror's topic {} has nothing of it: it was deleted, or has lost records. What is there \
+         would be copied a second time. Delete the topic and let it be copied anew, or start the mirror with --accept {} to have all of it copied \
+         again behind what is there",
+        job.follower.partition(job.partition),
+        job.follower.cluster(),
+        state_topic(&job.mirror),
+        job.topic_partition()
+    ))
 }
 
 /// Compares the records at these offsets of the leader with the follower's. `Err` is a difference, or that they cannot be compared.
@@ -449,16 +478,21 @@ async fn fill(job: &PartitionJob, offsets: Range<i64>, mut sequence: i32) -> Res
     let follower = job.follower.partition(job.partition);
     let broker = job.follower.client.leader_of(&follower).await.map_err(|error| told(&error))?;
     let version = broker.version_for::<ProduceRequest>(produce::VERSIONS).map_err(|error| Handback::Failed(error.to_string()))?;
-    let full = batch::filler(FILLER).map_err(|error| Handback::Failed(error.to_string()))?;
+    let of = |count: u32| batch::filler(count).map_err(|error| Handback::Failed(error.to_string()));
+    let (mut most, mut full) = (FILLER, of(FILLER)?);
+    while full.len() > job.max_message_bytes && most > 1 {
+        most /= 2;
+        full = of(most)?;
+    }
     let mut in_flight = futures_util::stream::FuturesOrdered::new();
     loop {
         while at < to && in_flight.len() < IN_FLIGHT {
-            let count = (to - at).min(i64::from(FILLER));
+            let count = (to - at).min(i64::from(most));
             let last;
-            let batch = if count == i64::from(FILLER) {
+            let batch = if count == i64::from(most) {
                 &full
             } else {
-                last = batch::filler(count as u32).map_err(|error| Handback::Failed(error.to_string()))?;
+                last = of(count as u32)?;
                 &last
             };
             let mut bytes = BytesMut::with_capacity(batch.len());

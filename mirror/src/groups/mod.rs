@@ -4,11 +4,11 @@
 //! commits for them on the follower. What it must not harm is a group that lives there. So it writes only where the follower holds what it wrote
 //! last, or nothing; what it is about to write is kept first ([`crate::state`]). A group that gets members meanwhile refuses by itself.
 //!
-//! What was written expires after [`RETENTION`] and is written again each day: so a group that nobody has any more goes away by itself.
+//! What was written is written again after [`RENEWAL`], or it expires by the follower's rule: so a group that nobody has any more goes away by itself.
 //!
 //! # References
 //! - `GroupMetadataManager.validateOffsetCommit` (4.x), `GroupCoordinator.doCommitOffsets` (before): who may commit without being a member
-//! - KIP-211, `OffsetExpirationConditionImpl`: an explicit retention time comes before `offsets.retention.minutes`
+//! - KIP-211, `OffsetExpirationConditionImpl`: an explicit retention time comes before `offsets.retention.minutes`, also while a group has members
 
 pub(crate) mod events;
 
@@ -31,11 +31,12 @@ use crate::partition::{Direction, NotCopied, Progress};
 use crate::shards::Owned;
 use crate::state::{Changes, GroupPartition, GroupStates, State, Written};
 
-/// How long after it was written an offset expires on the follower, if it is not written again. As long as an application may reasonably be away, and
-/// longer than the week after which brokers forget groups of their own (`offsets.retention.minutes`).
-pub const RETENTION: Duration = Duration::from_hours(24 * 30);
-/// How long after an offset was written it is written again, though nothing has changed.
-const RENEWAL: Duration = Duration::from_hours(24);
+/// How long after an offset was written it is written again, though nothing has changed. Nobody is in the group on the follower, so each of its offsets
+/// expires there `offsets.retention.minutes` (a week) after it was written last. No retention time is written: it would still be in force when the
+/// group lives there.
+const RENEWAL: Duration = Duration::from_hours(6);
+/// How long after an offset was written last it is kept that the mirror wrote it: longer than anything that is renewed takes.
+const KEPT: Duration = Duration::from_hours(24 * 30);
 /// How long a cluster may take to answer a question, retries included.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long all commits of a pass may take together.
@@ -288,9 +289,9 @@ pub async fn look(work: &Work) -> Result<Vec<GroupOffset>, ClientError> {
     Ok(found)
 }
 
-/// Forgets what was kept of offsets that have expired on the follower.
+/// Forgets what was kept of offsets that have not been written for long: nobody has them on the leader any more, or the group lives on the follower.
 async fn forget_expired(work: &Work, state: &State, now: i64) -> Result<(), String> {
-    let expired = |written: &Written| now.saturating_sub(written.at) > RETENTION.as_millis() as i64;
+    let expired = |written: &Written| now.saturating_sub(written.at) > KEPT.as_millis() as i64;
     // As it is now: what this pass has written is in it.
     let states = state.groups();
     let old = states.all().filter(|(group, _, written)| expired(written) && work.is_ours(group));
@@ -574,7 +575,7 @@ impl<'w> LedGroups<'w> {
             };
             let offsets = chunk.iter().map(|(candidate, to)| (candidate.follower.clone(), offset(candidate, *to))).collect();
             // A client gives a result for each partition: without one the time is over.
-            let results = timeout_at(deadline, self.follower.offset_commit(&group, &offsets, Some(RETENTION))).await;
+            let results = timeout_at(deadline, self.follower.offset_commit(&group, &offsets, None)).await;
             let mut results = results.unwrap_or_default();
             for (candidate, offset) in chunk {
                 let result = match results.remove(&candidate.follower) {

@@ -426,6 +426,16 @@ impl Pair<'_> {
             warnings: Vec::new(),
             plan,
         };
+        for drift in &forecast.plan.drift {
+            let becomes = if !self.mirror.sync_topic_configs {
+                "it stays so, by sync_topic_configs = false"
+            } else if forecast.plan.will_change(drift, self.translates()) {
+                "kferry-mirror sets it"
+            } else {
+                "it stays so, since with less the broker might delete what others have written there"
+            };
+            forecast.why.push(format!("{} should be {} and is {}: {becomes}", drift.name, drift.wanted, drift.has));
+        }
         if forecast.errors.is_empty() {
             self.partitions(&mut forecast).await;
         }

@@ -158,6 +158,8 @@ struct TopicPasses {
     unset: BTreeMap<Arc<str>, String>,
     /// Changes of settings that a topic's brokers on the follower refuse: they are not tried again.
     unsettable: HashMap<Arc<str>, Vec<SettingChange>>,
+    /// Of topics with a setting that has become stricter on the leader, and not yet on the follower: where the leader's logs ended when that was seen.
+    stricter_from: HashMap<Arc<str>, BTreeMap<TopicPartition, i64>>,
     /// What was told of topics of which the follower keeps less than the leader.
     at_risk: BTreeMap<Arc<str>, Vec<String>>,
     /// Topics of which it was told that the follower has deleted what the leader still has.
@@ -255,6 +257,7 @@ impl Run {
                 refused: BTreeMap::new(),
                 unset: BTreeMap::new(),
                 unsettable: HashMap::new(),
+                stricter_from: HashMap::new(),
                 at_risk: BTreeMap::new(),
                 deleted: BTreeSet::new(),
                 next_starts: now + FOLLOWER_STARTS,
@@ -411,6 +414,7 @@ impl Run {
             mirrors: self.options.mirrors.clone(),
             before: self.passes.plans.clone(),
             unsettable: self.passes.unsettable.clone(),
+            stricter_from: self.passes.stricter_from.clone(),
         };
         self.passes.running.spawn(pass.run());
     }
@@ -464,6 +468,7 @@ impl Run {
             }
             self.passes.unset = passed.unset;
             self.passes.unsettable = passed.unsettable;
+            self.passes.stricter_from = passed.stricter_from;
             let failed = self.passes.failed(now);
             events::topics_failed(&self.mirror.name, failed.len());
             self.overview.set_topics(failed);

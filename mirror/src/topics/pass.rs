@@ -63,6 +63,8 @@ pub(crate) struct Pass {
     pub(crate) before: Option<Arc<[TopicPlan]>>,
     /// Changes of settings that the brokers of a topic's follower have refused, by the topic's name on the source.
     pub(crate) unsettable: HashMap<Arc<str>, Vec<SettingChange>>,
+    /// Of topics with a setting that has become stricter on the leader, and not yet on the follower: where the leader's logs ended when that was seen.
+    pub(crate) stricter_from: HashMap<Arc<str>, BTreeMap<TopicPartition, i64>>,
 }
 
 /// What a pass has found and done.
@@ -77,6 +79,8 @@ pub(crate) struct TopicPassResult {
     pub(crate) unset: BTreeMap<Arc<str>, String>,
     /// [`Pass::unsettable`], with those that this pass has found.
     pub(crate) unsettable: HashMap<Arc<str>, Vec<SettingChange>>,
+    /// [`Pass::stricter_from`], of the topics that still wait.
+    pub(crate) stricter_from: HashMap<Arc<str>, BTreeMap<TopicPartition, i64>>,
     /// Whether no topic of this process had to be created or grown.
     pub(crate) complete: bool,
     /// Partitions that `--accept` names, of which this pass has forgotten what was kept.
@@ -117,6 +121,8 @@ struct Done {
     is_new: bool,
     /// Settings of it were changed.
     is_changed: bool,
+    /// Where its leader's logs ended when a setting was seen that waits until that is copied.
+    ends: Option<BTreeMap<TopicPartition, i64>>,
     /// Why it cannot be copied.
     refused: Option<String>,
     /// Why its settings cannot go after the leader's.
@@ -150,6 +156,7 @@ impl Pass {
         }
         let done: Vec<_> = stream::iter(work).buffer_unordered(TOPICS).collect().await;
         let (mut refused, mut unset, mut unsettable, mut complete) = (BTreeMap::new(), BTreeMap::new(), self.unsettable.clone(), true);
+        let mut stricter_from = HashMap::new();
         for (plan, done) in done {
             complete &= !done.is_new;
             if done.is_changed {
@@ -159,6 +166,7 @@ impl Pass {
             }
             refused.extend(done.refused.map(|why| (plan.topic.clone(), why)));
             unset.extend(done.unset.map(|why| (plan.topic.clone(), why)));
+            stricter_from.extend(done.ends.map(|ends| (plan.topic.clone(), ends)));
             if !done.unsettable.is_empty() {
                 unsettable.entry(plan.topic.clone()).or_default().extend(done.unsettable);
             }
@@ -166,7 +174,7 @@ impl Pass {
         self.follow_log_starts().await;
         self.ask_follower_starts().await;
         let forgotten = self.forget(&plans).await?;
-        Ok(TopicPassResult { clusters: (source, target), plans, refused, unset, unsettable, complete, forgotten })
+        Ok(TopicPassResult { clusters: (source, target), plans, refused, unset, unsettable, stricter_from, complete, forgotten })
     }
 
     /// Does what is to be done about one topic.
@@ -197,7 +205,9 @@ impl Pass {
     async fn settings(&self, plan: &TopicPlan, follower: &Side) -> Done {
         let before =
             self.before.iter().flat_map(|plans| plans.iter()).find(|before| before.topic == plan.topic).map(|before| &before.config);
-        let mut changes = plan::changes(plan, before, self.all_copying(plan));
+        let ends = if plan.becomes_stricter() { self.stricter_from(plan).await } else { Some(BTreeMap::new()) };
+        let caught_up = ends.as_ref().is_some_and(|ends| ends.iter().all(|(partition, end)| self.agreed(partition) >= *end));
+        let mut changes = plan::changes(plan, before, caught_up, self.mirror.offsets == Offsets::Translate);
         if !self.mirror.sync_topic_configs {
             // That a padded topic is compacted at last belongs to its creation.
             changes.retain(|change| change.name == plan::CLEANUP && plan::awaits_compaction(plan).is_some());
@@ -205,8 +215,9 @@ impl Pass {
         if let Some(refused) = self.unsettable.get(&plan.topic) {
             changes.retain(|change| !refused.contains(change));
         }
+        let ends = ends.filter(|_| plan.becomes_stricter() && !caught_up);
         if changes.is_empty() {
-            return Done::default();
+            return Done { ends, ..Done::default() };
         }
         match plan::alter(&follower.topic, &follower.client, &changes).await {
             Ok(unsettable) => {
@@ -221,7 +232,7 @@ impl Pass {
                         changes = changes.join(", ")
                     );
                 }
-                Done { is_changed: true, unsettable, ..Done::default() }
+                Done { is_changed: true, unsettable, ends, ..Done::default() }
             }
             Err(error) => {
                 let names: Vec<_> = changes.iter().map(|change| change.name.as_str()).collect();
@@ -233,7 +244,7 @@ impl Pass {
                     follower.topic,
                     follower.cluster()
                 );
-                Done { unset: Some(why), ..Done::default() }
+                Done { unset: Some(why), ends, ..Done::default() }
             }
         }
     }
@@ -323,13 +334,23 @@ impl Pass {
         }
     }
 
-    /// Whether all partitions of a topic are being copied: those of other processes by what they have kept in the mirror's state.
-    fn all_copying(&self, plan: &TopicPlan) -> bool {
-        (0..plan.partitions).all(|partition| {
-            let partition = TopicPartition::new(plan.topic.clone(), partition);
-            let phase = self.overview.phase(&partition).or_else(|| Some(self.state.partition(&partition)?.phase));
-            phase == Some(Phase::Copying)
-        })
+    /// The ends of the leader's logs when it was first seen that a setting of it has become stricter: what is before them need not obey it. `None`: the
+    /// leader did not tell.
+    async fn stricter_from(&self, plan: &TopicPlan) -> Option<BTreeMap<TopicPartition, i64>> {
+        if let Some(ends) = self.stricter_from.get(&plan.topic) {
+            return Some(ends.clone());
+        }
+        let (leader, _) = sides(&self.mirror, &self.source, &self.target, plan);
+        let partitions: Vec<_> = (0..plan.partitions).map(|partition| leader.partition(partition)).collect();
+        let ends = leader.client.list_offsets(&partitions, Position::HighWatermark).await;
+        let of = |partition: i32| TopicPartition::new(plan.topic.clone(), partition);
+        ends.into_iter().map(|(partition, end)| Some((of(partition.partition), end.ok()?))).collect()
+    }
+
+    /// Up to which offset of the leader a partition is copied: one of another process by what that has kept in the mirror's state.
+    fn agreed(&self, partition: &TopicPartition) -> i64 {
+        let kept = || self.state.partition(partition).map(|kept| kept.agreed);
+        self.overview.agreed(partition).or_else(kept).unwrap_or(0)
     }
 
     /// Asks followers where their logs begin: their brokers may have deleted what the leader still has.

@@ -3,7 +3,7 @@
 //! # References
 //! - `org.apache.kafka.common.config.TopicConfig`; `DescribeConfigsResponse.ConfigSource`
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -181,8 +181,10 @@ pub struct Cluster {
     pub client: Client,
     /// Its brokers and all of its topics.
     pub metadata: Metadata,
-    /// Settings of the topics that were asked for, by the topic's name.
+    /// Settings of the topics that were asked for, by the topic's name, as they were when the cluster last told.
     configs: HashMap<Arc<str>, Vec<ConfigEntry>>,
+    /// The topics whose settings need not be asked for again yet.
+    fresh: HashSet<Arc<str>>,
     /// When the oldest of them were asked for, or earlier.
     configs_from: Instant,
 }
@@ -194,7 +196,7 @@ impl Cluster {
     /// [`ClientError`] of the cluster's Metadata.
     pub async fn look(client: &Client) -> Result<Self, ClientError> {
         let metadata = client.metadata(Topics::All).await?;
-        Ok(Self { client: client.clone(), metadata, configs: HashMap::new(), configs_from: Instant::now() })
+        Ok(Self { client: client.clone(), metadata, configs: HashMap::new(), fresh: HashSet::new(), configs_from: Instant::now() })
     }
 
     /// Asks for all topics again. Their settings are asked for again a minute after the last time.
@@ -204,14 +206,15 @@ impl Cluster {
     pub async fn look_again(&mut self) -> Result<(), ClientError> {
         self.metadata = self.client.metadata(Topics::All).await?;
         if self.configs_from.elapsed() > CONFIGS {
-            (self.configs, self.configs_from) = (HashMap::new(), Instant::now());
+            self.configs_from = Instant::now();
+            self.fresh.clear();
         }
         Ok(())
     }
 
     /// Has a topic's settings asked for again: they were changed.
     pub fn forget_config(&mut self, topic: &str) {
-        self.configs.remove(topic);
+        self.fresh.remove(topic);
     }
 
     /// The cluster's name in the file.
@@ -225,16 +228,18 @@ impl Cluster {
         Some(&self.metadata.topics[found]).filter(|topic| topic.error.is_none())
     }
 
-    /// Asks for the settings of topics that are there and whose settings are not known. Those that may not be seen stay unknown.
+    /// Asks for the settings of topics that are there, where it is time to. Those that may not be seen stay as they were known, or unknown: that a
+    /// cluster does not tell does not mean that they have changed.
     async fn ask_configs(&mut self, names: &BTreeSet<Arc<str>>) -> Result<(), ClientError> {
-        let unknown = names.iter().filter(|name| self.topic(name).is_some() && !self.configs.contains_key(*name));
+        let unknown = names.iter().filter(|name| self.topic(name).is_some() && !self.fresh.contains(*name));
         let resources: Vec<_> = unknown.map(|name| ConfigResource::Topic(name.clone())).collect();
         if resources.is_empty() {
             return Ok(());
         }
         for (resource, entries) in self.client.describe_configs(&resources, None).await {
             if let (ConfigResource::Topic(name), Ok(entries)) = (resource, entries) {
-                self.configs.insert(name, entries);
+                self.configs.insert(name.clone(), entries);
+                self.fresh.insert(name);
             }
         }
         Ok(())
@@ -340,6 +345,14 @@ fn one(
         return plan;
     };
     plan.partitions = there.partitions.len() as i32;
+    let Some(settings) = leader.configs.get(on_leader) else {
+        plan.error = Some(format!(
+            "its settings on {} cannot be seen, and so not whether it is compacted, nor how long its records are kept; grant DESCRIBE_CONFIGS on the \
+             topic there",
+            leader.name()
+        ));
+        return plan;
+    };
     plan.compacted = leader.config(on_leader, CLEANUP).is_some_and(|policy| policy.contains("compact"));
     let copy = follower.topic(on_follower);
     for (cluster, found) in [(leader, Some(there)), (follower, copy)] {
@@ -350,7 +363,9 @@ fn one(
     let brokers = follower.metadata.brokers.len().max(1);
     let replicas = there.partitions.first().map_or(1, |partition| partition.replicas.len());
     let replication_factor = mirror.replication_factor.map_or(replicas.min(brokers), usize::from);
-    let (config, notes) = config(mirror, leader, on_leader, follower, replication_factor);
+    // A topic that is there has as many as it has.
+    let has_replicas = copy.and_then(|copy| copy.partitions.first()).map_or(replication_factor, |partition| partition.replicas.len());
+    let (config, notes) = config(mirror, settings, follower, has_replicas);
     plan.max_message_bytes = config.get(MAX_MESSAGE_BYTES).and_then(|bytes| bytes.parse().ok()).unwrap_or(DEFAULT_MAX_MESSAGE_BYTES);
     plan.notes = notes;
     for (key, wanted) in &config {
@@ -399,8 +414,7 @@ fn one(
 /// The settings that the follower's topic should have, values by name, and notes about those of the leader's that it cannot have.
 fn config(
     mirror: &Mirror,
-    leader: &Cluster,
-    topic: &str,
+    leaders: &[ConfigEntry],
     follower: &Cluster,
     replication_factor: usize,
 ) -> (BTreeMap<String, String>, Vec<String>) {
@@ -410,11 +424,7 @@ fn config(
     let known: Option<BTreeSet<&str>> =
         follower.configs.values().next().map(|entries| entries.iter().map(|entry| entry.name.as_str()).collect());
     let has = |key: &str| known.as_ref().is_none_or(|known| known.contains(key));
-    let Some(entries) = leader.configs.get(topic) else {
-        notes.push(format!("its settings on {} cannot be seen; grant DESCRIBE_CONFIGS on the topic there", leader.name()));
-        return (config, notes);
-    };
-    for entry in entries {
+    for entry in leaders {
         let Some(value) = &entry.value else { continue };
         // What is only Kafka's default on the leader is left to the follower's version.
         let set = !matches!(entry.source, ConfigSource::Default | ConfigSource::Other(_)) || ALWAYS.contains(&entry.name.as_str());
@@ -515,21 +525,44 @@ impl TopicPlan {
     pub(crate) fn keeps_less(&self, stays: bool) -> Vec<String> {
         let drift = self.drift.iter().filter(|_| stays).map(|drift| (&drift.name, &drift.wanted, &drift.has));
         let overridden = self.overridden.iter().map(|overridden| (&overridden.name, &overridden.leader, &overridden.follower));
-        let less = drift.chain(overridden).filter(|(name, leader, follower)| {
-            // Kafka's -1 is without a limit.
-            let limit = |value: &str| value.parse::<i64>().ok().map(|value| if value < 0 { i64::MAX } else { value });
-            match name.as_str() {
-                "retention.ms" | "retention.bytes" => limit(follower) < limit(leader),
-                CLEANUP => follower.split(',').any(|policy| !leader.split(',').any(|has| has.trim() == policy.trim())),
-                _ => false,
-            }
-        });
+        let less = drift.chain(overridden).filter(|(name, leader, follower)| keeps_less(name, follower, leader));
         less.map(|(name, leader, follower)| format!("{name} = {follower} (the leader's is {leader})")).collect()
+    }
+
+    /// Whether the follower is to get a setting that records need not obey which the leader had before: it would refuse them.
+    pub(crate) fn becomes_stricter(&self) -> bool {
+        self.drift.iter().any(is_stricter)
+    }
+
+    /// Whether what differs on the follower is going to be the leader's, by itself. `translates`: offsets are translated, so others may write to the
+    /// follower's topic and have records there.
+    pub fn will_change(&self, drift: &Drift, translates: bool) -> bool {
+        !(translates && keeps_less(&drift.name, &drift.wanted, &drift.has))
     }
 
     /// Whether either cluster's topic is compacted, or is going to be: each compacts by its own settings.
     pub fn is_compacted_somewhere(&self) -> bool {
         self.compacted || self.drift.iter().any(|drift| drift.name == CLEANUP && drift.has.contains("compact"))
+    }
+}
+
+/// Whether a topic with the one value of a setting may delete what it keeps with the other.
+fn keeps_less(name: &str, value: &str, than: &str) -> bool {
+    // Kafka's -1 is without a limit.
+    let limit = |value: &str| value.parse::<i64>().ok().map(|value| if value < 0 { i64::MAX } else { value });
+    match name {
+        "retention.ms" | "retention.bytes" => limit(value) < limit(than),
+        CLEANUP => value.split(',').any(|policy| !than.split(',').any(|has| has.trim() == policy.trim())),
+        _ => false,
+    }
+}
+
+/// Whether brokers refuse a record under the setting that is wanted which they take as it is: a compacted topic takes none without a key.
+fn is_stricter(drift: &Drift) -> bool {
+    match drift.name.as_str() {
+        CLEANUP => drift.wanted.contains("compact") && !drift.has.contains("compact"),
+        MAX_MESSAGE_BYTES => drift.wanted.parse::<i64>().ok() < drift.has.parse::<i64>().ok(),
+        _ => false,
     }
 }
 
@@ -549,13 +582,22 @@ impl fmt::Display for SettingChange {
 }
 
 /// What has to be changed about the settings of a follower's topic so that they go on being the leader's. `before` are the settings that the plan before
-/// wanted: what the leader set then, and sets no more, goes from the follower too. A follower that [still has to be compacted](awaits_compaction) is so
-/// once all of it is copied (`all_copying`).
-pub(crate) fn changes(plan: &TopicPlan, before: Option<&BTreeMap<String, String>>, all_copying: bool) -> Vec<SettingChange> {
-    let waits = awaits_compaction(plan).is_some() && !all_copying;
-    let drift = plan.drift.iter().filter(|drift| !(waits && drift.name == CLEANUP));
+/// wanted: what the leader set then, and sets no more, goes from the follower too. A setting that is [stricter](TopicPlan::becomes_stricter) waits until
+/// the follower has what the leader had under the one before (`caught_up`). Where offsets are translated (`translates`) nothing is set that would have
+/// the broker delete records of others.
+pub(crate) fn changes(
+    plan: &TopicPlan,
+    before: Option<&BTreeMap<String, String>>,
+    caught_up: bool,
+    translates: bool,
+) -> Vec<SettingChange> {
+    let drift = plan.drift.iter().filter(|drift| plan.will_change(drift, translates) && (caught_up || !is_stricter(drift)));
     let set = drift.map(|drift| SettingChange { name: drift.name.clone(), value: Some(drift.wanted.clone()) });
-    let gone = before.into_iter().flatten().filter(|(name, value)| !plan.config.contains_key(*name) && plan.has.get(*name) == Some(value));
+    let is_kept = |name: &str| translates && (name == CLEANUP || name.starts_with("retention."));
+    let gone = before
+        .into_iter()
+        .flatten()
+        .filter(|(name, value)| !plan.config.contains_key(*name) && plan.has.get(*name) == Some(value) && !is_kept(name));
     set.chain(gone.map(|(name, _)| SettingChange { name: name.clone(), value: None })).collect()
 }
 
@@ -589,6 +631,12 @@ pub(crate) async fn alter(on_follower: &Arc<str>, follower: &Client, changes: &[
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use kferry_config::Config;
+    use kferry_wire::client::Partition;
+    use kferry_wire::connection::ConnectOptions;
+
     use super::*;
 
     #[test]
@@ -602,14 +650,71 @@ mod tests {
         plan.drift = vec![drift("retention.ms", "2", "1"), drift(CLEANUP, "compact", "delete")];
         let change = |name: &str, value: Option<&str>| SettingChange { name: text(name), value: value.map(text) };
         let (retention, policy) = (change("retention.ms", Some("2")), change(CLEANUP, Some("compact")));
-        assert_eq!(changes(&plan, None, false), std::slice::from_ref(&retention));
-        assert_eq!(changes(&plan, None, true), [retention.clone(), policy]);
+        assert_eq!(changes(&plan, None, false, false), std::slice::from_ref(&retention));
+        assert_eq!(changes(&plan, None, true, false), [retention.clone(), policy]);
+        // To be compacted would delete records of others, to keep records for longer does not.
+        assert_eq!(changes(&plan, None, true, true), std::slice::from_ref(&retention));
         // Of what the leader set before and sets no more, only what has come from there goes.
         let before =
             BTreeMap::from([(text("segment.ms"), text("7")), (text("segment.bytes"), text("9")), (text("retention.ms"), text("1"))]);
-        assert_eq!(changes(&plan, Some(&before), false), [retention, change("segment.ms", None)]);
+        assert_eq!(changes(&plan, Some(&before), false, false), [retention, change("segment.ms", None)]);
+        plan.drift = vec![drift("retention.ms", "1", "-1"), drift(MAX_MESSAGE_BYTES, "1000", "2000"), drift("segment.ms", "1", "2")];
+        assert!(plan.becomes_stricter());
+        let names =
+            |caught_up, translates| changes(&plan, None, caught_up, translates).into_iter().map(|change| change.name).collect::<Vec<_>>();
+        assert_eq!(names(false, false), ["retention.ms", "segment.ms"]);
+        assert_eq!(names(true, false), ["retention.ms", MAX_MESSAGE_BYTES, "segment.ms"]);
+        assert_eq!(names(true, true), [MAX_MESSAGE_BYTES, "segment.ms"]);
         plan.drift.clear();
-        assert_eq!(changes(&plan, None, true), []);
+        assert!(!plan.becomes_stricter());
+        assert_eq!(changes(&plan, None, true, false), []);
+    }
+
+    /// With the topic `orders` of one partition, and its settings, if they are known.
+    fn cluster(mirror: &Mirror, of: &str, settings: Option<&[(&str, &str)]>) -> Cluster {
+        let cluster = if *mirror.source.name == *of { &mirror.source } else { &mirror.target };
+        let partition = Partition { index: 0, leader: Some(1), leader_epoch: 0, replicas: vec![1], isr: vec![1], error: None };
+        let topic = Topic { name: "orders".into(), id: None, internal: false, error: None, partitions: vec![partition] };
+        let entry = |(name, value): &(&str, &str)| ConfigEntry {
+            name: (*name).to_owned(),
+            value: Some((*value).to_owned()),
+            source: ConfigSource::Topic,
+            sensitive: false,
+            read_only: false,
+        };
+        Cluster {
+            client: Client::new(cluster.clone(), ConnectOptions::default()),
+            configs: settings.iter().map(|settings| ("orders".into(), settings.iter().map(entry).collect())).collect(),
+            fresh: HashSet::new(),
+            configs_from: Instant::now(),
+            metadata: Metadata { cluster_id: None, brokers: Vec::new(), controller: None, topics: vec![topic] },
+        }
+    }
+
+    #[test]
+    fn settings_that_cannot_be_seen_change_nothing() {
+        let text = "[clusters.old]\nid = 1\nbootstrap_servers = \"old:9092\"\n[clusters.new]\nid = 2\nbootstrap_servers = \"new:9092\"\n\
+                    [[mirrors]]\nname = \"m\"\nsource = \"old\"\ntarget = \"new\"\ntopics = [\"orders\"]\n";
+        let mirror = Config::parse(text, Path::new("routes.toml")).unwrap().mirrors[0].clone();
+        let settings = [(CLEANUP, "compact"), ("retention.ms", "-1")];
+        let target = cluster(&mirror, "new", Some(&settings));
+        let plan = |source: &Cluster| one(&mirror, &"orders".into(), (source, &"orders".into()), (&target, &"orders".into()), 1);
+        let known = plan(&cluster(&mirror, "old", Some(&settings)));
+        assert!(known.error.is_none() && known.compacted && known.config.contains_key("retention.ms"), "{known:?}");
+        let unknown = plan(&cluster(&mirror, "old", None));
+        assert!(unknown.error.as_ref().is_some_and(|error| error.contains("grant DESCRIBE_CONFIGS")), "{unknown:?}");
+        assert_eq!(unknown.action, Action::Nothing);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn settings_that_a_cluster_does_not_tell_again_stay_as_they_were_known() {
+        let text = "[clusters.old]\nid = 1\nbootstrap_servers = \"127.0.0.1:1\"\n[clusters.new]\nid = 2\nbootstrap_servers = \"new:9092\"\n\
+                    [[mirrors]]\nname = \"m\"\nsource = \"old\"\ntarget = \"new\"\ntopics = [\"orders\"]\n";
+        let mirror = Config::parse(text, Path::new("routes.toml")).unwrap().mirrors[0].clone();
+        let mut source = cluster(&mirror, "old", Some(&[(CLEANUP, "compact")]));
+        // Nobody is there to be asked.
+        source.ask_configs(&BTreeSet::from(["orders".into()])).await.unwrap();
+        assert_eq!(source.config("orders", CLEANUP), Some("compact"));
     }
 
     #[test]
