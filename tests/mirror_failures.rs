@@ -278,6 +278,51 @@ fn settings_that_become_stricter_wait_for_what_was_there() -> Result<()> {
     identical(source, target, "tiny.late")
 }
 
+/// What only a copy needs goes, and so does what the mirror keeps; not while something is missing or a mirror runs.
+#[test]
+fn a_mirror_is_finished() -> Result<()> {
+    let (source, target) = CLUSTERS.started()?;
+    source.create_topic("over.stamped", 1, &[("message.timestamp.type", "LogAppendTime"), ("compression.type", "zstd")])?;
+    source.create_topic("over.plain", 1, &[])?;
+    for topic in ["over.stamped", "over.plain"] {
+        source.produce(topic, &records(0, 20, "first"))?;
+    }
+    let mut mirror = mirror_of(source, target, "over", "[mirrors.topic_config]\n'message.timestamp.before.max.ms' = '1000'")?;
+    mirror.copy()?;
+    let finish = |mirror: &Mirror, arguments: &[&str], code: i32, words: &[&str]| -> Result<()> {
+        let ended = mirror.kferry(&[&["finish"], arguments].concat())?;
+        let said = words.iter().all(|word| ended.log.contains(word));
+        ensure!(
+            ended.code == Some(code) && said,
+            "{arguments:?} ended with {:?}, and {words:?} are not all in:\n{}",
+            ended.code,
+            ended.log
+        );
+        Ok(())
+    };
+    source.produce("over.plain", &records(0, 5, "second"))?;
+    finish(&mirror, &["--apply"], 1, &["over.plain-0 (5)", "--leave-behind"])?;
+    let running = mirror.start(&[])?;
+    comes(LIMIT, &mirror, || identical(source, target, "over.plain"))?;
+    comes(LIMIT, &mirror, || finish(&mirror, &["--apply"], 1, &["1 kferry-mirror of this mirror run"]))?;
+    drop(running);
+    comes(LIMIT, &mirror, || {
+        finish(&mirror, &[], 1, &["to do: over.stamped: compression.type = zstd", "__kferry.mirror.over: is deleted"])
+    })?;
+    has(target, "over.stamped", "message.timestamp.type=CreateTime")?;
+    finish(&mirror, &["--apply", "--json"], 0, &["\"ok\": true"])?;
+    has(target, "over.stamped", "message.timestamp.type=LogAppendTime")?;
+    has(target, "over.stamped", "compression.type=zstd")?;
+    let plain = settings(target, "over.plain")?;
+    ensure!(!plain.contains("compression.type=") && !plain.contains("timestamp.after"), "{plain}");
+    ensure!(plain.contains("message.timestamp.before.max.ms=1000"), "what the file sets stays: {plain}");
+    comes(LIMIT, &mirror, || {
+        ensure!(!target.list_topics()?.contains(&"__kferry.mirror.over".to_owned()), "the state is still there");
+        Ok(())
+    })?;
+    finish(&mirror, &["--apply"], 0, &["nothing of it is left on target"])
+}
+
 /// Two names become one: nothing is written where it would be mixed, and the topic that was there first goes on.
 #[test]
 fn names_that_become_one_are_refused() -> Result<()> {

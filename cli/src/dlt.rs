@@ -11,11 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Subcommand;
-use kferry_config::{Config, Mirror, is_internal};
+use kferry_config::{Config, Mirror, dead_letter_topic, is_internal};
 use kferry_mirror::PATIENCE;
 use kferry_mirror::dead_letters::Letter;
 use kferry_mirror::named;
-use kferry_mirror::own_topics::dead_letter_topic;
 use kferry_mirror::partition::{Direction, Side};
 use kferry_mirror::state::{State, StateError};
 use kferry_mirror::{clients, connect_options};

@@ -8,6 +8,7 @@
 //! | [`offsets`] | `kferry offsets`: which offset on the target an offset on the source is |
 //! | [`acls`] | `kferry acls`: ACLs, SCRAM users and quotas that the target lacks |
 //! | [`secrets`] | passwords of users that are to be created |
+//! | [`finish`] | `kferry finish`: the end of a mirror |
 //! | [`dlt`] | `kferry dlt`: dead letters, listed, shown, replayed |
 //! | [`labels`] | sentences for standard error, with what they are in front |
 //! | [`mirrors`] | the mirrors that a command is about |
@@ -15,6 +16,7 @@
 mod acls;
 mod check;
 mod dlt;
+mod finish;
 mod labels;
 mod mirrors;
 mod offsets;
@@ -42,6 +44,7 @@ enum Command {
     Plan(plan::Args),
     Verify(verify::Args),
     Acls(acls::Args),
+    Finish(finish::Args),
     Dlt(dlt::Args),
 }
 
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Command::Plan(args) => plan::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Acls(args) => acls::run(&args),
+        Command::Finish(args) => finish::run(&args),
         Command::Dlt(args) => dlt::run(&args),
     };
     ended.into()

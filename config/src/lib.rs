@@ -41,7 +41,7 @@ pub use collisions::{Collision, CollisionKind, Copied, collisions};
 pub use default_ids::{Application, default_of};
 pub use file::{read_file, read_text};
 pub use machine::{EphemeralPorts, OpenFiles, who_may_have};
-pub use names::{Naming, NamingError, Selection, is_internal};
+pub use names::{Naming, NamingError, Selection, dead_letter_topic, is_internal, no_room_for_dead_letters};
 pub use read::keys;
 pub use types::Config;
 pub use types::cluster::{

@@ -107,7 +107,7 @@ impl ClientMatcher {
 
     /// The bytes that all ids begin with that are meant.
     pub(crate) fn prefix(&self) -> &[u8] {
-        &self.ids.prefix
+        self.ids.prefix()
     }
 
     /// Of routes by their [prefixes](Self::prefix), those that may cover this one. Every id begins with the prefix of the route that matches it.
@@ -235,6 +235,11 @@ impl Ids {
     /// Whether an id that ends in this state is matched.
     fn accepts(&self, state: StateID) -> bool {
         self.dfa.is_match_state(self.dfa.next_eoi_state(state))
+    }
+
+    /// The bytes that all of them begin with.
+    pub(crate) fn prefix(&self) -> &[u8] {
+        &self.prefix
     }
 
     /// The bytes that lead from the start, for as long as there is no end and no choice.

@@ -6,11 +6,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use kferry_config::dead_letter_topic;
 use kferry_wire::batch::Record;
 use kferry_wire::client::{TopicPartition, Topics};
 use kferry_wire::log::{AppendError, append};
 
-use crate::own_topics::{create, dead_letter_topic};
+use crate::own_topics::create;
 use crate::partition::{Refusal, Shard, Side};
 
 /// `max.message.bytes` of a topic of dead letters: what is too large for its own topic must have room there.

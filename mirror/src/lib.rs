@@ -33,6 +33,7 @@
 pub mod admin;
 mod copy;
 pub mod dead_letters;
+pub mod finish;
 pub mod groups;
 pub mod log;
 pub mod messages;

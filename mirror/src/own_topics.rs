@@ -11,11 +11,6 @@ pub fn state_topic(mirror: &str) -> String {
     format!("__kferry.mirror.{mirror}")
 }
 
-/// The name of the topic that holds the dead letters of a copy, beside it.
-pub fn dead_letter_topic(topic: &str) -> String {
-    format!("{topic}.DLT")
-}
-
 /// Creates a topic with these settings (name and value). It has `replication_factor` replicas, or as many as the cluster gives by itself
 /// (`default.replication.factor`): how many brokers are up just now says nothing, as one may be away.
 ///

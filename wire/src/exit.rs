@@ -104,6 +104,11 @@ pub const ENDINGS: &[Endings] = &[
         "nothing is left to do",
         "something is: a + that was not added, a ?, an error, a name that is not there, a cluster that does not answer. A ! alone is 0",
     ),
+    endings(
+        "kferry finish",
+        "nothing is left of the mirror, or with --apply was",
+        "something is: run it with --apply; or it cannot be finished now, or a cluster does not answer",
+    ),
     endings("kferry dlt list", "all is read", "something could not be read, or a name is not there"),
     endings("kferry dlt show", "all is read", "something could not be read, or a name is not there"),
     endings("kferry dlt replay", "nothing is left to replay", "something is, or failed; a name is not there, or nobody said yes"),

@@ -4,15 +4,32 @@ use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
 use crate::collisions::{self, Clash, CollisionKind, Flow, Step};
+use crate::names::no_room_for_dead_letters;
 use crate::read::ClusterDraft;
 use crate::read::mirrors::{MirrorDraft, Named, NamingDraft};
 use crate::read::table::{At, Findings, quoted};
+use crate::types::mirror::OnError;
 
 /// Looks at everything that could be read. A field that could not is left out: its error is told already.
 pub(crate) fn across_mirrors(findings: &Findings<'_>, clusters: &[ClusterDraft<'_>], mirrors: &[MirrorDraft<'_>]) {
     names(findings, mirrors);
     logins(findings, clusters, mirrors);
     clashes(findings, mirrors);
+    dead_letters(findings, mirrors);
+}
+
+/// A topic of dead letters is called after its topic on the target.
+fn dead_letters(findings: &Findings<'_>, mirrors: &[MirrorDraft<'_>]) {
+    for mirror in mirrors.iter().filter(|mirror| matches!(mirror.on_error, Ok(OnError::DeadLetter))) {
+        let (Ok(topics), Ok(naming)) = (&mirror.topics, &mirror.naming) else { continue };
+        for name in &topics.names {
+            let Ok(target) = naming.naming.target(name.value) else { continue };
+            if let Some(why) = no_room_for_dead_letters(&target) {
+                let hint = "give it a shorter name on the target in [mirrors.rename], or set on_error = \"fail\" or \"skip\"";
+                findings.mismatch(name.span.clone(), format!("topic {}: {why}", quoted(name.value)), hint);
+            }
+        }
+    }
 }
 
 /// Topics are called after mirrors, and Kafka refuses two names that differ in `.` and `_` only.

@@ -5,5 +5,6 @@ mod selection;
 
 pub use naming::{Naming, NamingError};
 pub(crate) use naming::{Rule, is_legal, legal};
+pub use naming::{dead_letter_topic, no_room_for_dead_letters};
 pub(crate) use selection::Pattern;
 pub use selection::{Selection, is_internal};

@@ -87,10 +87,25 @@ pub(crate) fn legal(topic: &str) -> Result<(), &'static str> {
         "" => Err("a topic name is not empty"),
         "." | ".." => Err("Kafka takes no topic name of dots only"),
         _ if !topic.chars().all(is_legal) => Err("a topic name has only ASCII letters, digits, `.`, `_` and `-`"),
-        _ if topic.len() > 249 => Err("a topic name has at most 249 characters"),
-        _ if is_internal(topic) => Err("names that start with `__` or `kferry.` belong to Kafka and kferry"),
+        _ if topic.len() > LONGEST => Err("a topic name has at most 249 characters"),
+        _ if is_internal(topic) => Err("it belongs to Kafka or kferry"),
         _ => Ok(()),
     }
+}
+
+/// Characters of the longest name of a topic (`Topic.MAX_NAME_LENGTH`).
+const LONGEST: usize = 249;
+
+/// The name of the topic that holds the dead letters of a copy, beside it.
+pub fn dead_letter_topic(topic: &str) -> String {
+    format!("{topic}.DLT")
+}
+
+/// Why a topic can have no dead letters: their topic's name would be too long for Kafka. `topic` is its name on the target.
+pub fn no_room_for_dead_letters(topic: &str) -> Option<String> {
+    let name = dead_letter_topic(topic);
+    (name.len() > LONGEST)
+        .then(|| format!("its dead letters would go to a topic with a name of {} characters, and Kafka takes {LONGEST}", name.len()))
 }
 
 pub(crate) fn is_legal(char: char) -> bool {

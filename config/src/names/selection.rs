@@ -8,16 +8,27 @@ use regex_automata::meta::{self, Regex};
 use regex_automata::util::captures::Captures;
 use regex_automata::util::syntax;
 
-use crate::matcher::BadPattern;
+use crate::matcher::{BadPattern, Ids};
 
 /// The most memory that a pattern takes compiled, in bytes. As for routes: far more than what a person wrote needs.
 const LARGEST: usize = 1 << 20;
 
-/// Whether a topic belongs to Kafka (`__consumer_offsets`), its tools (`__amazon_msk_canary`) or kferry itself (`kferry.routes`). Such are
-/// never mirrored, and no topic is renamed to such a name.
+/// Topics of Kafka's own: `Topic.INTERNAL_TOPICS` and the log of the controllers.
+const KAFKAS: [&str; 4] = ["__consumer_offsets", "__transaction_state", "__share_group_state", "__cluster_metadata"];
+
+/// Whether a topic belongs to Kafka (`__consumer_offsets`) or kferry itself (`kferry.routes`, `__kferry.mirror.m`). Such are never mirrored, and no
+/// topic is renamed to such a name.
 pub fn is_internal(topic: &str) -> bool {
-    topic.starts_with("__") || topic.starts_with("kferry.")
+    KAFKAS.contains(&topic) || topic.starts_with("kferry.") || topic.starts_with("__kferry.")
 }
+
+/// Whether a name looks as if it were of no interest to anybody but the tool that made it (`__amazon_msk_canary`, `__debezium-heartbeat.x`): only a
+/// rule that names such means it.
+fn is_hidden(name: &str) -> bool {
+    name.starts_with(HIDDEN)
+}
+
+const HIDDEN: &str = "__";
 
 /// `topics`, `topics_regex` and `exclude_regex` of a mirror, or `groups`, `groups_regex` and `groups_exclude_regex`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -28,11 +39,17 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// Whether this one is meant: it is named or matches a regex as a whole, and is not excluded. [Internal](is_internal) ones never are.
+    /// Whether this one is meant: it is named or matches a regex as a whole, and is not excluded. One that begins with `__` is meant only if it is named,
+    /// or by a regex all of whose names begin so: `.*` does not mean it. [Internal](is_internal) ones never are.
     pub fn matches(&self, name: &str) -> bool {
-        !is_internal(name)
-            && (self.names.contains(name) || self.patterns.iter().any(|pattern| pattern.matches(name)))
-            && !self.excludes(name)
+        let means = |pattern: &Pattern| (pattern.means_hidden || !is_hidden(name)) && pattern.matches(name);
+        !is_internal(name) && (self.names.contains(name) || self.patterns.iter().any(means)) && !self.excludes(name)
+    }
+
+    /// Whether this one would be meant if its name did not begin with `__`.
+    pub fn passes_over(&self, name: &str) -> bool {
+        let is_matched = self.patterns.iter().any(|pattern| pattern.matches(name)) && !self.excludes(name);
+        !is_internal(name) && is_hidden(name) && is_matched && !self.matches(name)
     }
 
     /// The names that are written out, in their order, less those that are excluded: that one of them does not exist may be a slip.
@@ -55,6 +72,8 @@ impl Selection {
 pub(crate) struct Pattern {
     written: String,
     regex: Regex,
+    /// All names that it matches begin with `__`.
+    means_hidden: bool,
 }
 
 impl Pattern {
@@ -75,7 +94,8 @@ impl Pattern {
                 (None, Some(error)) => not_a_regex(&error.to_string()),
                 _ => bad("too complex".to_owned(), r"write fewer repetitions, or ASCII classes like [0-9A-Za-z_] instead of \w"),
             })?;
-        Ok(Self { written: pattern.to_owned(), regex })
+        let means_hidden = Ids::regex(pattern).is_ok_and(|ids| ids.prefix().starts_with(HIDDEN.as_bytes()));
+        Ok(Self { written: pattern.to_owned(), regex, means_hidden })
     }
 
     pub(crate) fn matches(&self, name: &str) -> bool {
@@ -122,7 +142,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::matcher::{ClientMatcher, Ids};
+    use crate::matcher::ClientMatcher;
 
     fn patterns(patterns: &[&str]) -> Vec<Pattern> {
         patterns.iter().map(|pattern| Pattern::new(pattern).unwrap()).collect()
@@ -164,11 +184,28 @@ mod tests {
     #[test]
     fn internal_topics_are_nobodys() {
         let everything = selection(&["__consumer_offsets"], &["(?s).*"], &[]);
-        for topic in ["__consumer_offsets", "__x", "kferry.routes", "kferry.mirror.a"] {
-            assert!(is_internal(topic) && !everything.matches(topic), "{topic}");
+        for topic in ["__consumer_offsets", "__transaction_state", "kferry.routes", "__kferry.mirror.a"] {
+            assert!(is_internal(topic) && !everything.matches(topic) && !everything.passes_over(topic), "{topic}");
         }
         assert!(["_schemas", "kferry", "kferry-orders", ""].iter().all(|topic| everything.matches(topic)));
         assert_eq!(everything.names().count(), 0);
+    }
+
+    #[test]
+    fn who_begins_with_two_underscores_is_meant_where_a_rule_names_it() {
+        let heartbeat = "__debezium-heartbeat.orders";
+        for (names, regexes, excluded, is_meant, is_passed_over) in [
+            (&[][..], &[".*"][..], &[][..], false, true),
+            (&[], &["__debezium.*"], &[], true, false),
+            (&[], &[".*", "__debezium.*"], &[], true, false),
+            (&[heartbeat], &[], &[], true, false),
+            (&[], &["(__debezium|orders).*"], &[], false, true),
+            (&[heartbeat], &[".*"], &[".*heartbeat.*"], false, false),
+            (&[], &["orders"], &[], false, false),
+        ] {
+            let selection = selection(names, regexes, excluded);
+            assert_eq!((selection.matches(heartbeat), selection.passes_over(heartbeat)), (is_meant, is_passed_over), "{selection:?}");
+        }
     }
 
     #[test]
@@ -209,7 +246,9 @@ mod tests {
             let selection = Selection { names, patterns: compiled(&regexes), excluded: compiled(&excluded) };
             let any = |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.matches(&name));
             let written = selection.names.contains(&name) || any(&selection.patterns);
-            prop_assert_eq!(selection.matches(&name), written && !any(&selection.excluded) && !name.starts_with("__"));
+            // Of these regexes none means names that begin with `__` alone, but by chance.
+            let by_name = selection.names.contains(&name) || selection.patterns.iter().any(|pattern| pattern.means_hidden && pattern.matches(&name));
+            prop_assert_eq!(selection.matches(&name), written && !any(&selection.excluded) && (by_name || !name.starts_with("__")));
             prop_assert!(!selection.is_empty() || !selection.matches(&name));
             prop_assert_eq!(selection.names().any(|meant| meant == name), selection.names.contains(&name) && selection.matches(&name));
         }

@@ -181,7 +181,7 @@ fn source_topic(value: Value<'_>) -> Field<&str> {
     match names::legal(topic) {
         Ok(()) => Ok(topic),
         Err(_) if is_internal(topic) => {
-            let hint = "names that start with `__` or `kferry.` belong to Kafka and kferry, on each cluster: drop it";
+            let hint = "it belongs to Kafka or kferry, on each cluster: drop it";
             Err(value.error(format!("{} is an internal topic", quoted(topic)), hint))
         }
         Err(reason) => {

@@ -481,15 +481,15 @@ fn the_convention_of_names() {
 
     routes.toml: 2 errors
     "#);
-    let rule = "[[mirrors.rename_regex]]\nmatch = '(o).*'\nto = '__$1'\n[[mirrors.rename_regex]]\nmatch = 'p(.*)'\nto = 'P$1'\n";
+    let rule = "[[mirrors.rename_regex]]\nmatch = '(o).*'\nto = 'kferry.$1'\n[[mirrors.rename_regex]]\nmatch = 'p(.*)'\nto = 'P$1'\n";
     assert_snapshot!(errors(&with(&format!("topic_naming = '[a-z]+'\n{rule}"))), @r#"
-    error: topic "orders" cannot be called "__o"
+    error: topic "orders" cannot be called "kferry.o"
       --> routes.toml:13:11
        |
     13 | topics = ["orders", "payments"]
        |           ^^^^^^^^
        |
-       = help: correct [[mirrors.rename_regex]], or give it a name in [mirrors.rename]: names that start with `__` or `kferry.` belong to Kafka and kferry
+       = help: correct [[mirrors.rename_regex]], or give it a name in [mirrors.rename]: it belongs to Kafka or kferry
 
     error: topic "payments" would be called "Payments", not as `topic_naming` wants it
       --> routes.toml:13:21
@@ -573,4 +573,14 @@ fn tables_of_renames_that_are_cut() {
             diagnostic::render(Path::new("routes.toml"), &text, Severity::Error, &invalid.errors, false)
         );
     }
+}
+
+#[test]
+fn a_topic_that_has_no_room_for_dead_letters() {
+    let file = |len: usize| topics(&format!("topics = [\"{}\"]\non_error = \"dead-letter\"\n", "o".repeat(len)));
+    assert!(Config::parse(&file(245), Path::new("routes.toml")).is_ok());
+    let error = Config::parse(&file(246), Path::new("routes.toml")).unwrap_err().to_string();
+    assert!(error.contains("a topic with a name of 250 characters, and Kafka takes 249") && error.contains("[mirrors.rename]"), "{error}");
+    let renamed = format!("{}[mirrors.rename]\n\"{}\" = \"orders\"\n", file(246), "o".repeat(246));
+    assert!(Config::parse(&renamed, Path::new("routes.toml")).is_ok());
 }

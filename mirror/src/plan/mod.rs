@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt as _, stream};
 use kafka_protocol::ResponseError;
-use kferry_config::{Mirror, Offsets, OnError, OnLost};
+use kferry_config::{Mirror, Offsets, OnError, OnLost, dead_letter_topic};
 use kferry_wire::admin::acls::Operation;
 use kferry_wire::admin::partitions::Position;
 use kferry_wire::admin::topics::{NewPartitions, NewTopic};
@@ -23,7 +23,7 @@ pub use self::rights::Missing;
 use self::rights::{Needs, Rights};
 use crate::copy::TAIL;
 use crate::log::{Allowed, FollowerReader, Sample, View, Written, compare, sample, written};
-use crate::own_topics::{dead_letter_topic, state_topic};
+use crate::own_topics::state_topic;
 use crate::partition::{Direction, OffsetMap, Phase, Progress, Side, Skipped, producer_id};
 use crate::state::{State, StateError};
 use crate::topics::{self, Action, Cluster, Drift, TopicPlan};
@@ -240,6 +240,20 @@ impl MirrorPlan {
     /// Topics that the file names and the source does not show.
     fn unseen(&mut self, mirror: &Mirror, source: &Cluster) {
         self.errors.extend(named::unseen_topics(mirror, |name| source.topic(name).is_some()).map(|(_, sentence)| sentence));
+        let passed_over: Vec<&str> = source
+            .metadata
+            .topics
+            .iter()
+            .filter(|topic| !topic.internal && mirror.topics.passes_over(&topic.name))
+            .map(|topic| &*topic.name)
+            .collect();
+        if !passed_over.is_empty() {
+            self.warnings.push(format!(
+                "topics whose names begin with __ are left out where no rule names them: {}; to have one copied write it into `topics`, or a regex \
+                 that begins with __ into `topics_regex`; to silence this, exclude_regex = [\"__.*\"]",
+                passed_over.join(", ")
+            ));
+        }
         if self.topics.is_empty() {
             self.errors.push(format!(
                 "no topic of {} is meant: correct `topics` and `topics_regex`, or grant Describe on the topics there to the mirror's principal",

@@ -15,13 +15,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use kafka_protocol::ResponseError;
-use kferry_config::{Mirror, is_internal};
+use kferry_config::{Mirror, dead_letter_topic, is_internal};
 use kferry_wire::admin::acls::{Acl, Operation, PatternType, Permission, ResourceType};
 use kferry_wire::admin::groups::GroupFilter;
 use kferry_wire::client::{Client, ClientError, Topics};
 use tokio::time::{Instant, sleep};
-
-use crate::own_topics::dead_letter_topic;
 
 /// The most bindings that are created in one request: a controller takes changes of up to 10,000 records (`QuorumController.MAX_RECORDS_PER_USER_OP`).
 const AT_ONCE: usize = 500;

@@ -10,6 +10,5 @@ pub mod collide;
 pub(crate) mod pass;
 mod plan;
 
-pub(crate) use plan::SettingChange;
-pub(crate) use plan::TIMESTAMP_TYPE;
-pub use plan::{Action, Cluster, Drift, Overridden, TopicPlan, apply, awaits_compaction, plan};
+pub use plan::{Action, Cluster, Drift, Overridden, SettingChange, TopicPlan, apply, awaits_compaction, plan};
+pub(crate) use plan::{TIMESTAMP_TYPE, alter, of_its_own};

@@ -9,13 +9,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kafka_protocol::ResponseError;
-use kferry_config::{Mirror, NamingError, OnError};
+use kferry_config::{Mirror, NamingError, OnError, dead_letter_topic, no_room_for_dead_letters};
 use kferry_wire::admin::configs::{ConfigChange, ConfigEntry, ConfigResource, ConfigSource};
 use kferry_wire::admin::topics::{NewPartitions, NewTopic};
 use kferry_wire::client::{Client, ClientError, Metadata, Topic, TopicPartition, Topics};
 use serde::Serialize;
 
-use crate::own_topics::dead_letter_topic;
 use crate::partition::{Direction, Leadership, Progress};
 use crate::state::State;
 
@@ -297,6 +296,10 @@ pub async fn plan(
     for plan in &mut plans {
         plan.target = targets[&plan.topic].as_ref().map_or_else(|_| plan.topic.clone(), Arc::clone);
         let dead_letters = dead_letter_topic(&plan.target);
+        if let Some(why) = no_room_for_dead_letters(&plan.target).filter(|_| mirror.on_error == OnError::DeadLetter) {
+            let way_out = "give it a shorter name on the target in [mirrors.rename], or set on_error = \"fail\" or \"skip\"";
+            plan.error.get_or_insert_with(|| format!("{why}: {way_out}"));
+        }
         if mirror.on_error == OnError::DeadLetter && on_target.contains(&*dead_letters) {
             plan.error.get_or_insert_with(|| {
                 format!(
@@ -567,12 +570,12 @@ fn is_stricter(drift: &Drift) -> bool {
 }
 
 /// A change of a setting of the follower's topic.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct SettingChange {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SettingChange {
     /// The setting's name.
-    pub(crate) name: String,
+    pub name: String,
     /// The value that it is to have; `None` is that of the cluster.
-    pub(crate) value: Option<String>,
+    pub value: Option<String>,
 }
 
 impl fmt::Display for SettingChange {
@@ -599,6 +602,21 @@ pub(crate) fn changes(
         .flatten()
         .filter(|(name, value)| !plan.config.contains_key(*name) && plan.has.get(*name) == Some(value) && !is_kept(name));
     set.chain(gone.map(|(name, _)| SettingChange { name: name.clone(), value: None })).collect()
+}
+
+/// What has to be changed about a topic on the target for its settings to be those that it has on the source, where a copy needs others: a value that is set
+/// there is set here, and of the others the target's defaults are in force. What the file sets itself stays.
+pub(crate) fn of_its_own(mirror: &Mirror, source: &Cluster, topic: &str, target: &Cluster, on_target: &str) -> Vec<SettingChange> {
+    let set = |cluster: &Cluster, topic: &str, key: &str| {
+        let entry = cluster.configs.get(topic)?.iter().find(|entry| entry.name == key && entry.source == ConfigSource::Topic)?;
+        entry.value.clone()
+    };
+    let known = |key: &str| target.configs.get(on_target).is_some_and(|entries| entries.iter().any(|entry| entry.name == key));
+    let of_a_copy = FOLLOWER.iter().map(|(key, _)| *key).filter(|key| known(key) && !mirror.topic_config.contains_key(*key));
+    of_a_copy
+        .map(|key| SettingChange { name: key.to_owned(), value: set(source, topic, key) })
+        .filter(|change| set(target, on_target, &change.name) != change.value)
+        .collect()
 }
 
 /// Changes settings of the follower's topic. Those that its brokers refuse because of the value are given back; the others are changed.
