@@ -323,6 +323,30 @@ fn a_mirror_is_finished() -> Result<()> {
     finish(&mirror, &["--apply"], 0, &["nothing of it is left on target"])
 }
 
+/// A broker that throttles answers at once, and then does not read for longer than any request may take.
+#[test]
+fn a_quota_makes_it_slower_and_is_no_broker_that_hangs() -> Result<()> {
+    let (source, target) = CLUSTERS.started()?;
+    let bootstrap = target.bootstrap_servers(Listener::Plaintext)?;
+    let of_the_mirror = ["--bootstrap-server", &bootstrap, "--alter", "--entity-type", "clients", "--entity-name", "kferry-mirror-slow"];
+    target.tool("kafka.admin.ConfigCommand", &[&of_the_mirror[..], &["--add-config", "producer_byte_rate=15000"]].concat())?;
+    source.create_topic("slow.topic", 1, &[])?;
+    for n in 0..2 {
+        source.produce("slow.topic", &[Record::new(n.to_string(), vec![b'x'; 900_000]).to_partition(0)])?;
+    }
+    let mut mirror = mirror_of(source, target, "slow", "")?;
+    let running = mirror.start(&[])?;
+    comes(3 * LIMIT, &mirror, || identical(source, target, "slow.topic"))?;
+    drop(running);
+    says(&mirror, &["a broker throttles the mirror by a quota", "cluster=\"target\""])?;
+    let logs = mirror.logs()?;
+    ensure!(
+        !logs.contains("slow.topic-0") || !logs.contains("no answer to Produce"),
+        "it gave up before the broker's time was over:\n{logs}"
+    );
+    Ok(())
+}
+
 /// Two names become one: nothing is written where it would be mixed, and the topic that was there first goes on.
 #[test]
 fn names_that_become_one_are_refused() -> Result<()> {

@@ -300,7 +300,7 @@ fn a_group_that_lives_on_the_target_is_left_alone() -> Result<()> {
     found.is("too-late", "below-log-start", 49, None, "renamed.orders-1 on target begins at offset 50")?;
     found.is("just-there", "in-sync", 50, Some(50), "")?;
     found.is("at-the-end", "in-sync", 300, Some(300), "")?;
-    found.is("beyond-it", "waiting", 301, None, "copied up to 300; the leader's log ends at 300")?;
+    found.is("beyond-it", "waiting", 301, None, "its offset is 301, and the leader's log ends at 300")?;
     found.is("it-moves", "in-sync", 100, Some(100), "")?;
     found.is("self-moved", "in-sync", 30, Some(30), "")?;
     found.is("live-member", "lives-on-target", 20, None, "it has members on target")?;

@@ -246,7 +246,7 @@ impl MirrorReport {
                 return report;
             }
         }
-        match AclPlan::look(mirror, &source, &target).await {
+        match Box::pin(AclPlan::look(mirror, &source, &target)).await {
             Ok(Some(plan)) => report.acls(plan, &target, args.apply).await,
             Ok(None) => report.notes.push(format!(
                 "{}'s brokers have no authorizer.class.name: there are no ACLs, and everybody may do everything there",

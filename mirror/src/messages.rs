@@ -35,6 +35,7 @@ kferry_wire::messages! {
         // Partitions.
         INFO INTERRUPTED = "interrupted; it is tried again";
         WARN STILL_INTERRUPTED = "still interrupted; it is tried again";
+        WARN THROTTLED = "a broker throttles the mirror by a quota";
         ERROR WRONG_CLUSTER = "a server is of another cluster";
         ERROR FAILED = "cannot be copied; it is tried again in a minute";
         ERROR DIVERGED = "diverged";

@@ -14,6 +14,7 @@ pub(crate) const MARKERS: &str = "kferry_mirror_markers_total";
 pub(crate) const COMPARED: &str = "kferry_mirror_compared_records_total";
 pub(crate) const SKIPPED: &str = "kferry_mirror_skipped_records_total";
 pub(crate) const LOST: &str = "kferry_mirror_lost_offsets_total";
+pub(crate) const THROTTLED: &str = "kferry_mirror_throttled_milliseconds_total";
 pub(crate) const ERRORS: &str = "kferry_mirror_errors_total";
 pub(crate) const LAG_RECORDS: &str = "kferry_mirror_lag_records";
 pub(crate) const LAG_SECONDS: &str = "kferry_mirror_lag_seconds";
@@ -68,6 +69,7 @@ pub const COUNTERS: &[(&str, &str)] = &[
     (COMPARED, "Records compared on both clusters, by mirror"),
     (SKIPPED, "Records left out by on_error, by mirror and topic"),
     (LOST, "Offsets that the leader deleted before they were copied, and behind which the copy went on, by mirror and topic"),
+    (THROTTLED, "Milliseconds for which brokers of a cluster do not read what the mirror sends, because of a quota, by mirror and cluster"),
     (ERRORS, "Interruptions of a partition, by mirror and kind"),
     (PASSES, "Looks at both clusters' topics, by mirror and result"),
     (GROUP_COMMITS, "Offsets of groups written on the follower, by mirror"),

@@ -1,6 +1,8 @@
 //! What is told of a partition that is copied: each event once, its log line and its metric.
 
 use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
 
 use kferry_wire::tell;
 use metrics::counter;
@@ -10,7 +12,7 @@ use super::cut::Data;
 use super::job::PartitionJob;
 use crate::log::Compared;
 use crate::messages;
-use crate::metrics::{self as names, BATCHES, BYTES, COMPARED, ERRORS, LOST, MARKERS, RECORDS, SKIPPED};
+use crate::metrics::{self as names, BATCHES, BYTES, COMPARED, ERRORS, LOST, MARKERS, RECORDS, SKIPPED, THROTTLED};
 use crate::partition::{Phase, Refusal};
 
 /// A batch was copied: it is on the follower, where it belongs.
@@ -84,6 +86,14 @@ pub(crate) fn skipped(job: &PartitionJob, refusal: &Refusal, dead_letter: bool) 
     counter!(SKIPPED, "mirror" => job.mirror.clone(), "topic" => job.topic.clone()).increment(count as u64);
     let code = code.map(tracing::field::debug);
     tell!(messages::LEFT_OUT, mirror = &*job.mirror, partition = %job.topic_partition(), offset = offsets.start, count, code, reason, dead_letter);
+}
+
+/// A broker does not read from a connection of the mirror's for this long, because of a quota.
+pub(crate) fn throttled(mirror: &Arc<str>, cluster: &Arc<str>, time: Duration, is_news: bool) {
+    counter!(THROTTLED, "mirror" => mirror.clone(), "cluster" => cluster.clone()).increment(time.as_millis() as u64);
+    if is_news {
+        tell!(messages::THROTTLED, mirror = &**mirror, cluster = &**cluster, seconds = time.as_secs_f64());
+    }
 }
 
 /// The leader has deleted these offsets before they were copied, and the copy goes on behind them.

@@ -60,6 +60,9 @@ pub(crate) struct ReadyPartition {
     pub(crate) first: Option<Piece>,
 }
 
+/// Between two lines about a quota that holds a lane up.
+const THROTTLE_NEWS: Duration = Duration::from_mins(1);
+
 /// What is copied from one broker of the leading cluster to one of the following.
 pub(crate) struct Lane {
     /// The connection to the partition leader on the leading cluster.
@@ -68,6 +71,8 @@ pub(crate) struct Lane {
     target: Arc<Connection>,
     /// The leading cluster, for its name.
     leader: Client,
+    /// The following one, likewise.
+    follower: Client,
     limits: Arc<Limits>,
     /// Partitions that the lane is to copy.
     incoming: mpsc::UnboundedReceiver<ReadyPartition>,
@@ -93,6 +98,8 @@ pub(crate) struct Lane {
     /// Holes that are being filled, at most one of each partition.
     fills: FuturesUnordered<BoxFuture<'static, (TopicPartition, Result<Filled, Handback>)>>,
     keep_alive: Interval,
+    /// When it was last told that a broker throttles the lane.
+    throttle_told: Option<Instant>,
     /// Why the lane ends, once it does.
     broken: Option<String>,
 }
@@ -153,6 +160,7 @@ impl Lane {
             source,
             target,
             leader,
+            follower,
             limits,
             incoming,
             wake,
@@ -167,6 +175,7 @@ impl Lane {
             lacks_lease: false,
             fills: FuturesUnordered::new(),
             keep_alive,
+            throttle_told: None,
             broken: None,
         };
         while lane.step().await {}
@@ -255,7 +264,24 @@ impl Lane {
         );
     }
 
+    /// Says, and counts, for how long the lane's brokers do not read what it sends, because of a quota.
+    fn count_throttling(&mut self) {
+        let Some(mirror) = self.partitions.values().next().map(|copying| copying.job.mirror.clone()) else { return };
+        for (connection, client) in [(&self.source, &self.leader), (&self.target, &self.follower)] {
+            let (time, cluster) = (connection.take_throttled(), &client.cluster().name);
+            if time.is_zero() {
+                continue;
+            }
+            let is_news = self.throttle_told.is_none_or(|told| told.elapsed() > THROTTLE_NEWS);
+            events::throttled(&mirror, cluster, time, is_news);
+            if is_news {
+                self.throttle_told = Some(Instant::now());
+            }
+        }
+    }
+
     fn fetched(&mut self, response: Result<FetchResponse, RequestError>) {
+        self.count_throttling();
         let fetched = match response {
             Ok(response) => {
                 self.session.take_in(response).map_err(|error| format!("{} answers Fetch with {error:?}", self.leader.cluster().name))
@@ -324,6 +350,7 @@ impl Lane {
 
     fn produced(&mut self, (batches, response): Produced) {
         self.in_flight -= batches.iter().map(|(_, data)| data.bytes.len()).sum::<usize>();
+        self.count_throttling();
         match response {
             Ok(response) => {
                 let mut responses: HashMap<_, _> = HashMap::new();

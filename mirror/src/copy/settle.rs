@@ -24,7 +24,7 @@ use kafka_protocol::messages::ProduceRequest;
 use kferry_config::{Offsets, OnError, OnLost};
 use kferry_wire::admin::partitions::Position;
 use kferry_wire::batch::{self, Stamp};
-use kferry_wire::client::{ClientError, TopicPartition};
+use kferry_wire::client::{ClientError, TopicPartition, Topics};
 use kferry_wire::log::{LogReader, ReadError, produce};
 use kferry_wire::tell;
 
@@ -86,6 +86,11 @@ pub(crate) async fn settle(job: PartitionJob, context: SettleContext) -> Result<
     let looked = tokio::select! {
         looked = look(&job, &context) => looked,
         () = job.stop.cancelled() => Err(Handback::Cancelled),
+    };
+    // An offset says something only of the topic that it is of.
+    let looked = match looked {
+        Err(Handback::Diverged(reason)) => Err(created_since(&job, &context).await.unwrap_or(Handback::Diverged(reason))),
+        looked => looked,
     };
     match looked {
         Ok(mut cutter) => {
@@ -171,7 +176,7 @@ async fn look(job: &PartitionJob, context: &SettleContext) -> Result<Cutter, Han
         WayOn::Foreign => return Err(foreign_records(job, end)),
     }
     if map.first(direction).is_none() {
-        if !context.from_start && (sequence > 0 || wrote_there(job, follower_start..end).await?) {
+        if map.translates() && !context.from_start && (sequence > 0 || wrote_there(job, follower_start..end).await?) {
             return Err(forgotten(job));
         }
         map.begin(direction, at, end);
@@ -293,13 +298,7 @@ fn same_topics(job: &PartitionJob, context: &SettleContext) -> Result<i64, Handb
         if let (Some(then), Some(now)) = (state.topic_ids.get(&cluster), context.topic_ids.get(&cluster))
             && then != now
         {
-            return Err(Handback::Diverged(format!(
-                "topic {} on {cluster}, which {role}, was deleted and created anew (its id was {then} and is {now}): its offsets mean other records now. \
-                 Delete the topic on {} too, and start the mirror with --accept {}",
-                side.topic,
-                job.follower.cluster(),
-                job.topic_partition(),
-            )));
+            return Err(created_anew(job, side, role, then, now));
         }
     }
     let progress = job.status.lock();
@@ -314,6 +313,30 @@ fn same_topics(job: &PartitionJob, context: &SettleContext) -> Result<i64, Handb
         )));
     }
     Ok(state.agreed(job.leader.cluster(), map, progress.direction).max(agreed))
+}
+
+/// Whether one of the topics is another one by now than the pass before the look has seen. Where its cluster does not tell, nothing follows.
+async fn created_since(job: &PartitionJob, context: &SettleContext) -> Option<Handback> {
+    for (side, role) in [(&job.leader, "leads"), (&job.follower, "follows")] {
+        let Some(then) = context.topic_ids.get(&**side.cluster()) else { continue };
+        let Ok(metadata) = side.client.metadata(Topics::Named(&[&side.topic])).await else { continue };
+        let now = metadata.topic(&side.topic).and_then(|topic| topic.id).map(|id| id.to_string());
+        if let Some(now) = now.filter(|now| now != then) {
+            return Some(created_anew(job, side, role, then, &now));
+        }
+    }
+    None
+}
+
+fn created_anew(job: &PartitionJob, side: &Side, role: &str, then: &str, now: &str) -> Handback {
+    Handback::Diverged(format!(
+        "topic {} on {}, which {role}, was deleted and created anew (its id was {then} and is {now}): its offsets mean other records now. Delete the topic \
+         on {} too, and start the mirror with --accept {}",
+        side.topic,
+        side.cluster(),
+        job.follower.cluster(),
+        job.topic_partition(),
+    ))
 }
 
 /// Where both logs end.

@@ -474,12 +474,16 @@ impl<'w> LedGroups<'w> {
                 return leave(OffsetState::Waiting, reason);
             }
             // Nothing is known of the leader's end while another process copies the partition.
-            let end = if progress.leader_last_stable_offset > 0 {
-                format!("; the leader's log ends at {}", progress.leader_last_stable_offset)
-            } else {
-                String::new()
+            let (agreed, end, committed) = (progress.agreed, progress.leader_last_stable_offset, candidate.committed.offset);
+            let reason = match end {
+                0 => format!("its offset is {committed}, and the partition is copied up to {agreed}"),
+                _ if committed > end => format!(
+                    "its offset is {committed}, and the leader's log ends at {end}: the topic was created anew since it was committed, or has lost records. The \
+                     group would begin by its auto.offset.reset, on the leader too"
+                ),
+                _ => format!("its offset is {committed}, and the partition is copied up to {agreed} of {end}"),
             };
-            return leave(OffsetState::Waiting, format!("copied up to {}{end}", progress.agreed));
+            return leave(OffsetState::Waiting, reason);
         };
         match log {
             Some(Ok(log)) if offset < *log.start() => {

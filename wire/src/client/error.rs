@@ -85,7 +85,7 @@ pub enum ClientError {
         what: String,
     },
     /// The operation's time was over while a broker was asked.
-    #[error("cluster {cluster}: not done within {after:?}; its brokers hang, or are too busy{before}")]
+    #[error("cluster {cluster}: not done within {after:?}; its brokers hang, are too busy, or throttle kferry by a quota{before}")]
     Deadline {
         /// Its name in the file.
         cluster: Arc<str>,

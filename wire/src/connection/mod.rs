@@ -24,8 +24,9 @@ pub mod tcp;
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::pin::pin;
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -35,7 +36,8 @@ use rustls::ClientConfig;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
-use tokio::time::timeout;
+use tokio::time::error::Elapsed;
+use tokio::time::{Instant, timeout_at};
 
 use crate::frame::{FrameError, SIZE_LEN, read_frame};
 use crate::reader::{Malformed, Reader};
@@ -82,7 +84,53 @@ pub struct Connection {
     next_correlation_id: AtomicI32,
     queue: mpsc::Sender<Outgoing>,
     in_flight: Arc<InFlight>,
+    throttle: Throttle,
     task: AbortHandle,
+}
+
+/// What a broker does because of a quota.
+#[derive(Debug, Default)]
+struct Throttle(Mutex<Throttled>);
+
+#[derive(Debug, Default)]
+struct Throttled {
+    /// Until when the broker does not read.
+    until: Option<Instant>,
+    /// How long it did not, or will not, since somebody asked.
+    time: Duration,
+}
+
+impl Throttle {
+    fn begin(&self, time: Duration) {
+        let mut throttled = self.lock();
+        throttled.until = throttled.until.max(Some(Instant::now() + time));
+        throttled.time += time;
+    }
+
+    fn until(&self) -> Option<Instant> {
+        self.lock().until
+    }
+
+    fn take(&self) -> Duration {
+        std::mem::take(&mut self.lock().time)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Throttled> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The `throttle_time_ms` of an answer to one of the two requests that carry records, if there is one: the first field of Fetch, the last of Produce.
+fn throttle_time(api: ApiKey, version: i16, body: &[u8]) -> Option<Duration> {
+    let bytes = match api {
+        ApiKey::Fetch if version >= 1 => body.first_chunk(),
+        // No tagged field is behind it.
+        ApiKey::Produce if version >= 9 => body.strip_suffix(&[0]).and_then(<[u8]>::last_chunk),
+        ApiKey::Produce if version >= 1 => body.last_chunk(),
+        _ => None,
+    };
+    let time = u64::try_from(i32::from_be_bytes(*bytes?)).ok().filter(|time| *time > 0)?;
+    Some(Duration::from_millis(time))
 }
 
 /// A request that has no answer.
@@ -250,10 +298,13 @@ impl Connection {
             self.queue.send(Outgoing { frame, correlation_id, answer }).await.ok()?;
             answered.await.ok()
         };
-        match timeout(self.request_timeout, answered).await {
+        match self.in_time(answered).await {
             Ok(Some(frame)) => {
                 let unreadable = |reason| RequestError::Decode { broker: self.broker.clone(), api: api::<R>(), version, reason };
                 let body = body::<R>(&frame, version).map_err(|error| unreadable(error.to_string()))?;
+                if let Some(time) = throttle_time(api::<R>(), version, &body) {
+                    self.throttle.begin(time);
+                }
                 read(body).map_err(|error| unreadable(error.to_string()))
             }
             Ok(None) => Err(self.broken()),
@@ -264,6 +315,24 @@ impl Connection {
                 Err(self.broken())
             }
         }
+    }
+
+    /// Waits for an answer. A broker that throttles this connection does not read from it (KIP-219), so the time of a request begins when that is over.
+    async fn in_time<T>(&self, answered: impl Future<Output = T>) -> Result<T, Elapsed> {
+        let (began, mut answered) = (Instant::now(), pin!(answered));
+        loop {
+            let deadline = self.throttle.until().map_or(began, |until| until.max(began)) + self.request_timeout;
+            match timeout_at(deadline, &mut answered).await {
+                // It was told meanwhile, in the answer to an earlier request.
+                Err(_) if self.throttle.until().is_some_and(|until| until + self.request_timeout > deadline) => {}
+                ended => return ended,
+            }
+        }
+    }
+
+    /// How long the broker has throttled this connection by a quota so far, since this was asked last.
+    pub fn take_throttled(&self) -> Duration {
+        self.throttle.take()
     }
 
     /// [`Self::ask`], with kafka-protocol to decode the answer.
@@ -306,6 +375,7 @@ impl Connection {
             next_correlation_id: AtomicI32::new(0),
             queue,
             in_flight,
+            throttle: Throttle::default(),
             task: tokio::spawn(run).abort_handle(),
         }
     }
@@ -360,7 +430,7 @@ struct State {
 }
 
 impl InFlight {
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -1,5 +1,6 @@
 use super::connect::Attempt;
 use super::*;
+use tokio::time::timeout;
 
 use kafka_protocol::messages::metadata_response::MetadataResponseBroker;
 use kafka_protocol::messages::{
@@ -491,4 +492,30 @@ async fn tls_to_a_plaintext_port_points_to_the_settings() {
         let text = connection.unwrap_err().to_string();
         assert!(text.contains(says) && text.starts_with("127.0.0.1:"), "{text}");
     }
+}
+
+#[test]
+fn the_throttle_time_of_an_answer_with_records_is_found() {
+    use kafka_protocol::messages::{FetchResponse, ProduceResponse};
+    let of = |api: ApiKey, version: i16, body: &dyn Fn(&mut Vec<u8>)| {
+        let mut bytes = Vec::new();
+        body(&mut bytes);
+        throttle_time(api, version, &bytes)
+    };
+    for (time, expected) in [(0, None), (-1, None), (1_234, Some(Duration::from_millis(1_234)))] {
+        for version in 3..=9 {
+            let response = ProduceResponse::default().with_throttle_time_ms(time);
+            assert_eq!(
+                of(ApiKey::Produce, version, &|bytes| response.encode(bytes, version).unwrap()),
+                expected,
+                "Produce v{version} {time}"
+            );
+        }
+        for version in 4..=12 {
+            let response = FetchResponse::default().with_throttle_time_ms(time);
+            assert_eq!(of(ApiKey::Fetch, version, &|bytes| response.encode(bytes, version).unwrap()), expected, "Fetch v{version} {time}");
+        }
+    }
+    assert_eq!(throttle_time(ApiKey::Metadata, 9, &[0, 0, 1, 0]), None);
+    assert_eq!(throttle_time(ApiKey::Fetch, 12, &[0, 0]), None);
 }
