@@ -1,6 +1,6 @@
 //! `make bench-mirror`: what it costs to copy topics between two real clusters, beside MirrorMaker 2 in the same run, for small batches, for a log
 //! that starts late, and for many partitions in which little happens; and where groups go on, beside MirrorMaker 2 too.
-//! `bench-mirror --only copy,mm2,small,padding,idle,groups` runs some of it.
+//! `bench-mirror --only copy,mm2,cold,small,padding,idle,groups` runs some of it.
 
 use std::io::Write as _;
 use std::process::Command;
@@ -62,7 +62,7 @@ const LIMIT: Duration = Duration::from_mins(10);
 /// How often the target is asked how far it is: each look costs it five short connections.
 const LOOK: Duration = Duration::from_millis(50);
 
-const PARTS: [&str; 6] = ["copy", "mm2", "small", "padding", "idle", "groups"];
+const PARTS: [&str; 7] = ["copy", "mm2", "cold", "small", "padding", "idle", "groups"];
 
 fn main() -> Result<()> {
     let parts = measure::parts(&PARTS)?;
@@ -72,9 +72,9 @@ fn main() -> Result<()> {
     }
     raw::open_many_files()?;
     println!("{}; source Kafka {SOURCE}, target Kafka {TARGET}, one broker each", measure::machine()?);
-    let stage = Stage::set()?;
+    let mut stage = Stage::set()?;
 
-    if wanted("copy") || wanted("mm2") {
+    if wanted("copy") || wanted("mm2") || wanted("cold") {
         let topic = LARGE_TOPIC;
         stage.source.create_topic(topic, PARTITIONS, &[])?;
         let stored = stage.fill(topic, LARGE)?;
@@ -88,7 +88,14 @@ fn main() -> Result<()> {
         // Last, so that it has the brokers at their warmest.
         let mirror_maker = if wanted("mm2") { Some(stage.mirror_maker(topic)?) } else { None };
         println!("\n{}", describe(LARGE, stored));
-        compare(&kferry, mirror_maker.as_ref())?;
+        if !kferry.is_empty() || mirror_maker.is_some() {
+            compare(&kferry, mirror_maker.as_ref())?;
+        }
+        if wanted("cold") {
+            let cold = (0..ROUNDS).map(|_| stage.kferry_onto_a_cold_broker(topic)).collect::<Result<Vec<_>>>()?;
+            println!("\nthe same onto a broker that has just started");
+            compare(&cold, None)?;
+        }
     }
     if wanted("small") {
         small_batches(&stage)?;
@@ -160,6 +167,15 @@ impl Stage {
     fn kferry(&self, topic: &str, coalesce: Coalesce) -> Result<Cost> {
         let process = spawn("kferry-mirror", kferry_mirror(&self.routes(topic, "")?, coalesce)?.arg("--once"))?;
         self.watch(process, topic, Ends::Itself)
+    }
+
+    /// The same, onto a target that has done nothing yet: its code is still interpreted.
+    fn kferry_onto_a_cold_broker(&mut self, topic: &str) -> Result<Cost> {
+        let cold = Cluster::version(TARGET).name("cold").perf().start()?;
+        let warm = std::mem::replace(&mut self.target, cold);
+        let cost = self.kferry(topic, Coalesce::Yes);
+        self.target = warm;
+        cost
     }
 
     /// `lines` are more lines of the mirror.

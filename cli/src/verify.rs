@@ -231,8 +231,9 @@ impl MirrorReport {
                     _ => format!("topic {}: {topic} on {follower} has {copied} of {} partitions yet", plan.topic, plan.partitions),
                 });
             }
-            let compacted = plan.is_compacted_somewhere();
             work.extend((0..copied.min(plan.partitions)).map(|partition| {
+                let kept = state.as_ref().and_then(|state| state.partition(&TopicPartition::new(plan.topic.clone(), partition)));
+                let compacted = plan.is_compacted_somewhere() || kept.is_some_and(|kept| kept.was_compacted);
                 let row = Row {
                     topic: plan.topic.clone(),
                     partition,

@@ -20,6 +20,9 @@ use crate::messages;
 /// How long an answer is good. After that a server is asked again, while the next client still gets the answer before.
 const GOOD_FOR: Duration = Duration::from_secs(10);
 
+/// How long an answer tells that a server is not down.
+const LATELY: Duration = Duration::from_secs(1);
+
 /// How long a server has for its answer.
 const ATTEMPT: Duration = Duration::from_secs(10);
 
@@ -82,7 +85,12 @@ impl ClusterIdentity {
 
     /// Whether a server answers the proxy just now. Then it is not down, though it has closed a client's connection.
     pub(crate) async fn answers(&self, server: &HostPort) -> bool {
-        self.ask(server).await.answered
+        // Strangers who send what brokers close at do not make the proxy log in each time.
+        let lately = self.seen().get(server).cloned().filter(|seen| seen.at.elapsed() < LATELY);
+        match lately {
+            Some(seen) => seen.answered,
+            None => self.ask(server).await.answered,
+        }
     }
 
     /// A server of the cluster has told its id to somebody who asked for more.
@@ -128,7 +136,7 @@ impl ClusterIdentity {
     async fn question(&self, server: &HostPort) -> (bool, Option<String>) {
         let options = ConnectOptions { client_id: "kferry-proxy".to_owned(), ..ConnectOptions::default() };
         match Connection::connect(server, &self.cluster.security, &options).await {
-            Ok(connection) => (true, cluster_id(&connection).await.ok().flatten()),
+            Ok(connection) => (true, cluster_id(&connection).await.ok().flatten().map(|(cluster_id, _)| cluster_id)),
             Err(error) => (matches!(error.refusal, Refusal::NoCredentials { .. }), None),
         }
     }

@@ -76,14 +76,16 @@ impl ClusterInfo {
     }
 }
 
-/// The id of the cluster that a broker is of. `None` from brokers before 0.10.1.
+/// The id of the cluster that a broker is of, and where the cluster's brokers are. `None` from brokers before 0.10.1.
 ///
 /// # Errors
 /// [`RequestError`]
-pub async fn cluster_id(connection: &Connection) -> Result<Option<String>, RequestError> {
+pub async fn cluster_id(connection: &Connection) -> Result<Option<(String, Vec<HostPort>)>, RequestError> {
     let request = MetadataRequest::default().with_topics(Some(Vec::new()));
     let version = connection.version_for::<MetadataRequest>(METADATA)?;
-    Ok(connection.ask(&request, version, |body| Metadata::read(&body, version)).await?.cluster_id)
+    let metadata = connection.ask(&request, version, |body| Metadata::read(&body, version)).await?;
+    let brokers = metadata.brokers.into_iter().map(|broker| broker.advertised).collect();
+    Ok(metadata.cluster_id.map(|cluster_id| (cluster_id, brokers)))
 }
 
 /// Whether we may `Describe` every topic. Those that we may not are left out of a list of all topics without a word; of one that is asked for by

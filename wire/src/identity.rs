@@ -1,6 +1,7 @@
 //! Which Kafka cluster answers. Addresses get mixed up: a list of bootstrap servers has those of two clusters, a cluster is created anew where
 //! another one was, a broker's address goes to somebody else's. The cluster's id, which no two clusters share, tells.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kferry_config::HostPort;
@@ -18,6 +19,8 @@ struct Known {
     cluster_id: String,
     /// Who told it.
     server: HostPort,
+    /// Where the cluster's brokers were seen.
+    brokers: BTreeSet<HostPort>,
 }
 
 /// A server is of another Kafka cluster than it should be. The text says which, who says so, and what to do.
@@ -46,7 +49,8 @@ impl Identity {
     /// [`WrongCluster`]: it is not the id that was told first.
     pub fn compare(&self, server: &HostPort, cluster_id: &str) -> Result<(), WrongCluster> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = known.get_or_insert_with(|| Known { cluster_id: cluster_id.to_owned(), server: server.clone() });
+        let known =
+            known.get_or_insert_with(|| Known { cluster_id: cluster_id.to_owned(), server: server.clone(), brokers: BTreeSet::new() });
         if known.cluster_id == cluster_id {
             return Ok(());
         }
@@ -77,13 +81,21 @@ impl Identity {
         self.compare(first, cluster_id)
     }
 
-    /// Checks that another cluster of the file is another Kafka cluster, as far as both are known.
+    /// Brokers of the cluster were seen at these addresses.
+    pub fn has_brokers(&self, brokers: Vec<HostPort>) {
+        if let Some(known) = &mut *self.known.lock().unwrap_or_else(PoisonError::into_inner) {
+            known.brokers.extend(brokers);
+        }
+    }
+
+    /// Checks that another cluster of the file is another Kafka cluster, as far as both are known. Two clusters that were set up with the same id, as
+    /// examples have it, have no broker in common.
     ///
     /// # Errors
-    /// [`WrongCluster`]: both have the same id.
+    /// [`WrongCluster`]: both have the same id, and a broker.
     pub fn differs_from(&self, other: &Self) -> Result<(), WrongCluster> {
         match (self.known(), other.known()) {
-            (Some(ours), Some(theirs)) if ours.cluster_id == theirs.cluster_id => {
+            (Some(ours), Some(theirs)) if ours.cluster_id == theirs.cluster_id && !ours.brokers.is_disjoint(&theirs.brokers) => {
                 let text = format!(
                     "the clusters {} and {} are one and the same Kafka cluster, {} ({} and {} say so): correct their bootstrap_servers",
                     self.cluster, other.cluster, ours.cluster_id, ours.server, theirs.server
@@ -137,6 +149,10 @@ mod tests {
         legacy.compare(&server(1), "A").unwrap();
         assert_eq!(legacy.differs_from(&new), Ok(()), "nobody knows yet");
         new.compare(&server(2), "A").unwrap();
+        legacy.has_brokers(vec![server(1), server(2)]);
+        new.has_brokers(vec![server(3)]);
+        assert_eq!(legacy.differs_from(&new), Ok(()), "set up with the same id");
+        new.has_brokers(vec![server(2)]);
         third.compare(&server(3), "B").unwrap();
         assert_eq!((legacy.differs_from(&third), third.differs_from(&new)), (Ok(()), Ok(())));
         let error = new.differs_from(&legacy).unwrap_err().to_string();

@@ -703,7 +703,8 @@ impl Pair<'_> {
     /// [`ReadError`] of one of the logs.
     async fn look(&self, look: Look, plan: &TopicPlan) -> Result<Found, ReadError> {
         let (leader, follower) = (&self.leader.0, &self.follower.0);
-        let compacted = plan.is_compacted_somewhere();
+        let kept = |partition| self.state.and_then(|state| state.partition(&TopicPartition::new(plan.topic.clone(), partition)));
+        let is_compacted = |partition| plan.is_compacted_somewhere() || kept(partition).is_some_and(|kept| kept.was_compacted);
         let in_the_way = |partition, what: String| {
             Ok(Found::InTheWay(format!(
                 "{} on {} has data that the mirror did not write: {what}; delete the topic there, give it another name with [mirrors.rename], or set \
@@ -737,7 +738,7 @@ impl Pair<'_> {
                 let view = View { map, direction, term: plan.term };
                 let theirs = FollowerReader::new(follower, partition, from..to, COMPARED_BYTES, view);
                 let ours = LogReader::new(leader.client.clone(), leader.partition(partition), from..to, COMPARED_BYTES);
-                let compared = compare(ours, theirs, &Allowed { missing: compacted, skipped }).await?;
+                let compared = compare(ours, theirs, &Allowed { missing: is_compacted(partition), skipped }).await?;
                 let Some(difference) = compared.difference else { return Ok(Found::Expected) };
                 Ok(Found::InTheWay(format!(
                     "{} on {} and {} on {} were the same and differ at offset {} of the leader: {}; one of them lost records and got others (an unclean \
@@ -757,7 +758,7 @@ impl Pair<'_> {
                     let view = View { map: OffsetMap::Same, direction: Direction::Forwards, term: 1 };
                     let theirs = FollowerReader::new(follower, partition, range.clone(), COMPARED_BYTES, view);
                     let ours = LogReader::new(leader.client.clone(), leader.partition(partition), range, COMPARED_BYTES);
-                    let allowed = Allowed { missing: compacted, skipped: Skipped::default() };
+                    let allowed = Allowed { missing: is_compacted(partition), skipped: Skipped::default() };
                     let compared = compare(ours, theirs, &allowed).await?;
                     if let Some(difference) = compared.difference {
                         return in_the_way(partition, format!("at offset {} {}", difference.offset, difference.what));

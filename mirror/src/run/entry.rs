@@ -27,6 +27,8 @@ pub(super) struct PartitionEntry {
     pub(super) topic_ids: BTreeMap<String, String>,
     /// Whether the leader's topic was compacted when the partition was taken in.
     pub(super) compacted: bool,
+    /// Whether the topic is, or once was, compacted on one of the clusters.
+    pub(super) was_compacted: bool,
     /// The follower's `max.message.bytes` then.
     pub(super) max_message_bytes: usize,
     /// The topic on the cluster that leads.
@@ -82,6 +84,7 @@ impl PartitionEntry {
             topic_ids: self.topic_ids.clone(),
             agreed: progress.agreed.max(kept.map_or(0, |kept| kept.agreed(self.leader.cluster(), &progress.map, progress.direction))),
             only_padding: progress.only_padding,
+            was_compacted: self.was_compacted,
             skipped: progress.skipped.clone(),
         }
     }

@@ -556,12 +556,16 @@ impl Run {
             (progress.phase, progress.reason) = (Phase::Diverged, kept.reason.clone());
         }
         let again = diverged.is_none().then_some(now);
+        // Of the same topic: one that was created anew has lost nothing.
+        let once = kept.as_ref().is_some_and(|kept| kept.was_compacted && kept.topic_ids == plan.topic_ids);
+        let was_compacted = once || plan.is_compacted_somewhere();
         let term_start = {
             let mut progress = status.lock();
             progress.direction = plan.direction(&self.mirror);
             progress.map = self.state.map(partition, self.mirror.offsets);
             progress.skipped = kept.as_ref().map(|kept| kept.skipped.clone()).unwrap_or_default();
             progress.only_padding = kept.as_ref().is_some_and(|kept| kept.only_padding);
+            progress.unsaved |= was_compacted && kept.as_ref().is_some_and(|kept| !kept.was_compacted);
             kept.map_or(0, |kept| {
                 if kept.term == plan.term { kept.term_start } else { kept.agreed(&plan.leader, &progress.map, progress.direction) }
             })
@@ -575,7 +579,7 @@ impl Run {
             leader: leader.clone(),
             follower: follower.clone(),
             term: plan.term,
-            compacted: plan.is_compacted_somewhere(),
+            compacted: was_compacted,
             max_message_bytes: plan.max_message_bytes,
             status: status.clone(),
             shard: shard.clone(),
@@ -592,6 +596,7 @@ impl Run {
             term_start,
             topic_ids: plan.topic_ids.clone(),
             compacted: plan.compacted,
+            was_compacted,
             max_message_bytes: plan.max_message_bytes,
             leader,
             follower,

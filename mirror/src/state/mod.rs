@@ -59,6 +59,9 @@ pub struct PartitionState {
     /// Whether there was nothing but padding before `agreed`: not one record was copied yet.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub only_padding: bool,
+    /// Whether the topic is, or once was, compacted on one of the clusters: each of them may lack records that the other one has.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub was_compacted: bool,
     /// The offsets of the cluster that led whose records `on_error` left out.
     #[serde(default, skip_serializing_if = "Skipped::is_empty")]
     pub skipped: Skipped,

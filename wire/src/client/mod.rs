@@ -363,8 +363,8 @@ impl Client {
     /// Asks all bootstrap servers at once which cluster they are of. As long as none has told, nobody can say which of two was meant.
     async fn identify(&self) -> Result<(), ClientError> {
         let ask = |address: HostPort| async move {
-            let cluster_id = timeout(IDENTIFY, async { cluster_id(&self.open_any(&address).await.ok()?).await.ok()? }).await.ok()??;
-            Some((address, cluster_id))
+            let told = timeout(IDENTIFY, async { cluster_id(&self.open_any(&address).await.ok()?).await.ok()? }).await.ok()??;
+            Some((address, told.0))
         };
         let told = join_all(self.shared.cluster.bootstrap_servers.iter().cloned().map(ask)).await;
         Ok(self.shared.identity.agree(&told.into_iter().flatten().collect::<Vec<_>>())?)
@@ -404,10 +404,12 @@ impl Client {
     async fn open(&self, address: &HostPort) -> Result<Connection, ClientError> {
         let connection = self.open_any(address).await?;
         let failed = |source| ClientError::Request { cluster: self.name().clone(), source };
-        if let Some(cluster_id) = cluster_id(&connection).await.map_err(failed)? {
+        if let Some((cluster_id, brokers)) = cluster_id(&connection).await.map_err(failed)? {
             let Shared { identity, other, strangers, .. } = &*self.shared;
-            let checked =
-                identity.compare(address, &cluster_id).and_then(|()| other.iter().try_for_each(|other| identity.differs_from(other)));
+            let checked = identity.compare(address, &cluster_id).and_then(|()| {
+                identity.has_brokers(brokers);
+                other.iter().try_for_each(|other| identity.differs_from(other))
+            });
             if let Err(wrong) = checked {
                 let mut strangers = strangers.lock().unwrap_or_else(PoisonError::into_inner);
                 if !strangers.contains(&wrong) {
