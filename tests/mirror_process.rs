@@ -71,21 +71,25 @@ fn status(port: u16, path: &str) -> Result<String> {
 
 #[test]
 fn a_proxy_and_two_mirrors_share_a_host_and_a_file() -> Result<()> {
-    let cluster = Cluster::version("3.9.1").name("both").start()?;
-    let servers = cluster.bootstrap_servers(Listener::Plaintext)?;
+    let clusters =
+        Cluster::start_all(vec![Cluster::version("3.9.1").name("old"), Cluster::version("4.3.0").name("new").first_node_id(11)])?;
+    let [old, new] = &clusters[..] else { bail!("two clusters were asked for") };
     let ports: Vec<_> = ports::take(2)?.collect();
     let (first, second) = (ports[0], ports[1]);
-    // One cluster by two names: nothing is copied in a circle, as the topics are renamed.
     let mirrors = ["one", "two"].map(|name| {
         format!(
             "[[mirrors]]\nname = \"{name}\"\nsource = \"old\"\ntarget = \"new\"\ntopics = [\"t.{name}\"]\n[mirrors.rename]\n\"t.{name}\" = \"copy.t.{name}\"\n"
         )
     });
-    let routes = Routes::new()?.cluster("old", &servers).cluster("new", &servers).route("all", "*", "old").section(&mirrors.concat());
+    let routes = Routes::new()?
+        .kafka("old", old, Listener::Plaintext, None)?
+        .kafka("new", new, Listener::Plaintext, None)?
+        .route("all", "*", "old")
+        .section(&mirrors.concat());
     let text = routes.text().replacen("[admin]\n", &format!("[admin]\nmirror_bind = \"127.0.0.1:{first}\"\n"), 1);
     for topic in ["t.one", "t.two"] {
-        cluster.create_topic(topic, 1, &[])?;
-        cluster.produce(topic, &records(0, 10, "first"))?;
+        old.create_topic(topic, 1, &[])?;
+        old.produce(topic, &records(0, 10, "first"))?;
     }
     let config = run::folder("shared")?.join("routes.toml");
     fs::write(&config, &text)?;
@@ -97,7 +101,7 @@ fn a_proxy_and_two_mirrors_share_a_host_and_a_file() -> Result<()> {
         comes(LIMIT, mirror, || {
             let status = status(port, "/readyz")?;
             ensure!(status.ends_with("200 OK"), "/readyz answers {status}");
-            ensure!(cluster.record_count(topic)? == 10, "{topic} is not copied");
+            ensure!(new.record_count(topic)? == 10, "{topic} is not copied");
             Ok(())
         })?;
     }

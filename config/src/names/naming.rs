@@ -154,11 +154,11 @@ mod tests {
     #[test]
     fn names_that_no_topic_may_have() {
         let long = "a".repeat(250);
-        for topic in ["", ".", "..", "a/b", "a b", "ü", "a\n", "__x", "kferry.routes", long.as_str()] {
+        for topic in ["", ".", "..", "a/b", "a b", "ü", "a\n", "__consumer_offsets", "__kferry.mirror.m", "kferry.routes", long.as_str()] {
             assert!(legal(topic).is_err(), "{topic}");
             assert!(matches!(naming(&[("a", topic)], &[], None).target("a"), Err(NamingError::Illegal { .. })), "{topic}");
         }
-        assert!(["a", "...", "A_b-9.", &long[1..], "_x", "kferry"].iter().all(|topic| legal(topic).is_ok()));
+        assert!(["a", "...", "A_b-9.", &long[1..], "_x", "__x", "kferry"].iter().all(|topic| legal(topic).is_ok()));
         // Legal on both sides by itself, too long together.
         let doubled = naming(&[], &[("(.*)", "$1$1")], None);
         assert!(doubled.target(&long[..124]).is_ok());

@@ -176,7 +176,7 @@ async fn look(job: &PartitionJob, context: &SettleContext) -> Result<Cutter, Han
         WayOn::Foreign => return Err(foreign_records(job, end)),
     }
     if map.first(direction).is_none() {
-        if map.translates() && !context.from_start && (sequence > 0 || wrote_there(job, follower_start..end).await?) {
+        if map.translates() && !context.from_start && wrote_there(job, follower_start..end).await? {
             return Err(forgotten(job));
         }
         map.begin(direction, at, end);

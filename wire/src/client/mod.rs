@@ -393,6 +393,7 @@ impl Client {
             };
             match finished {
                 Ok(Some(Ok(connection))) => return Ok(connection),
+                Ok(Some(Err(ClientError::WrongCluster(wrong)))) if !wrong.is_one_server => return Err(wrong.into()),
                 Ok(Some(Err(error))) => errors.push(error),
                 Ok(None) if next.is_none() => return Err(ClientError::no_broker(self.name(), errors)),
                 Ok(None) | Err(_) => {}
@@ -412,7 +413,7 @@ impl Client {
             });
             if let Err(wrong) = checked {
                 let mut strangers = strangers.lock().unwrap_or_else(PoisonError::into_inner);
-                if !strangers.contains(&wrong) {
+                if wrong.is_one_server && !strangers.contains(&wrong) {
                     strangers.push(wrong.clone());
                 }
                 return Err(wrong.into());

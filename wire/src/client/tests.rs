@@ -89,5 +89,5 @@ async fn a_broker_that_hangs_is_no_reason_to_wait_for_long() {
     let silent = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let client = Client::new(cluster(vec![local(silent.local_addr().unwrap().port())]), ConnectOptions::default());
     let error = client.within(Duration::from_millis(300)).metadata(Topics::All).await.unwrap_err();
-    assert_eq!(error.to_string(), "cluster old: not done within 300ms; its brokers hang, or are too busy");
+    assert_eq!(error.to_string(), "cluster old: not done within 300ms; its brokers hang, are too busy, or throttle kferry by a quota");
 }
