@@ -298,7 +298,7 @@ fn a_broker_that_closes_at_a_clients_request_is_not_down() -> Result<()> {
     let broker = FakeBroker::start()?;
     let proxy = Proxy::start(&in_front_of(&broker)?)?;
     Raw::connect(proxy.port())?.ask(&raw::api_versions(1, Some("good")))?;
-    broker.closes_at(Some("bad"));
+    broker.closes_at("bad");
     let mut client = Raw::connect(proxy.port())?;
     client.send(&raw::api_versions(1, Some("bad")))?;
     ensure!(client.rest()?.is_empty(), "it was answered");

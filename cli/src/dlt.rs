@@ -17,7 +17,7 @@ use kferry_mirror::dead_letters::Letter;
 use kferry_mirror::named;
 use kferry_mirror::partition::{Direction, Side};
 use kferry_mirror::state::{State, StateError};
-use kferry_mirror::{clients, connect_options};
+use kferry_mirror::{connect_options, patient_clients};
 use kferry_wire::admin::groups::CommittedOffset;
 use kferry_wire::admin::partitions::Position;
 use kferry_wire::batch::{Codec, Record};
@@ -267,8 +267,7 @@ impl Report {
     /// Looks at the dead letters of a mirror. Says whether it has the topic that is asked for.
     async fn look(&mut self, config: &Config, mirror: &Mirror, args: &Args) -> Result<bool, Failed> {
         let (Command::List(what) | Command::Show { what, .. } | Command::Replay { what, .. }) = &args.command;
-        let (source, target) = clients(mirror);
-        let (source, target) = (source.within(PATIENCE), target.within(PATIENCE));
+        let (source, target) = patient_clients(mirror);
         let (on_source, on_target) = tokio::try_join!(source.metadata(Topics::All), target.metadata(Topics::All))?;
         let state = State::open(target.clone(), mirror, false).await.map_err(|error: StateError| Failed::Told(error.to_string()))?;
         let images = images(mirror, &on_source);

@@ -13,13 +13,12 @@ use std::time::Duration;
 use futures_util::{StreamExt as _, stream};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use kferry_config::Mirror;
-use kferry_mirror::PATIENCE;
-use kferry_mirror::clients;
 use kferry_mirror::log::Keys;
 use kferry_mirror::log::{Allowed, Compared, FollowerReader, View, compare_keys};
 use kferry_mirror::named;
 use kferry_mirror::partition::OffsetMap;
 use kferry_mirror::partition::{Side, Skipped};
+use kferry_mirror::patient_clients;
 use kferry_mirror::state::{State, StateError};
 use kferry_mirror::topics::{self, Cluster};
 use kferry_mirror::transactions;
@@ -200,8 +199,7 @@ impl MirrorReport {
     }
 
     async fn look(&mut self, mirror: &Mirror, only: &[String]) -> Result<(), StateError> {
-        let (source, target) = clients(mirror);
-        let (source, target) = (source.within(PATIENCE), target.within(PATIENCE));
+        let (source, target) = patient_clients(mirror);
         let (mut on_source, mut on_target) = tokio::try_join!(Cluster::look(&source), Cluster::look(&target))?;
         let state = State::open(target.clone(), mirror, false).await?;
         let leader = |topic: &str| state.as_ref().and_then(|state| state.leader(topic));

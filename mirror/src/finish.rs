@@ -12,10 +12,10 @@ use kferry_wire::client::{Client, ClientError, TopicPartition};
 use serde::Serialize;
 
 use crate::own_topics::state_topic;
+use crate::patient_clients;
 use crate::shards::group;
 use crate::state::{State, StateError};
 use crate::topics::{self, Cluster, SettingChange, TIMESTAMP_TYPE};
-use crate::{PATIENCE, clients};
 
 /// What is left to do for a mirror to be over.
 #[derive(Debug, Serialize)]
@@ -55,8 +55,7 @@ impl Finish {
     }
 
     async fn ask(&mut self, mirror: &Arc<Mirror>) -> Result<(), StateError> {
-        let (source, target) = clients(mirror);
-        let (source, target) = (source.within(PATIENCE), target.within(PATIENCE));
+        let (source, target) = patient_clients(mirror);
         let (mut on_source, mut on_target) = tokio::try_join!(Cluster::look(&source), Cluster::look(&target))?;
         let state = State::open(target.clone(), mirror, false).await?;
         self.state_topic = state.as_ref().map(|_| state_topic(&mirror.name));
@@ -97,8 +96,7 @@ impl Finish {
 
     /// Does it: the settings first, then what is the mirror's own. What could not be done is in `errors`; a further call goes on from there.
     pub async fn apply(&mut self, mirror: &Mirror) {
-        let (_, target) = clients(mirror);
-        let target = target.within(PATIENCE);
+        let (_, target) = patient_clients(mirror);
         for (topic, changes) in std::mem::take(&mut self.topics) {
             match topics::alter(&topic, &target, &changes).await {
                 Ok(refused) => {

@@ -68,6 +68,12 @@ pub fn clients(mirror: &Mirror) -> (Client, Client) {
     Client::pair(mirror.source.clone(), mirror.target.clone(), &connect_options(&mirror.name))
 }
 
+/// The same, for a command that somebody waits for: each question has [`PATIENCE`].
+pub fn patient_clients(mirror: &Mirror) -> (Client, Client) {
+    let (source, target) = clients(mirror);
+    (source.within(PATIENCE), target.within(PATIENCE))
+}
+
 /// How the mirror of this name connects to both clusters.
 pub fn connect_options(mirror: &str) -> ConnectOptions {
     ConnectOptions { client_id: format!("kferry-mirror-{mirror}"), request_timeout: Duration::from_secs(40), ..ConnectOptions::default() }

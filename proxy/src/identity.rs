@@ -47,6 +47,11 @@ struct Seen {
     wrong: Option<WrongCluster>,
 }
 
+/// How the proxy comes to a broker to ask for itself.
+pub(crate) fn own_options() -> ConnectOptions {
+    ConnectOptions { client_id: "kferry-proxy".to_owned(), ..ConnectOptions::default() }
+}
+
 impl ClusterIdentity {
     /// Of a cluster that nobody has asked yet.
     pub(crate) fn new(cluster: Arc<Cluster>) -> Self {
@@ -134,8 +139,7 @@ impl ClusterIdentity {
 
     /// Whether a server answers, and the id of its cluster if it tells.
     async fn question(&self, server: &HostPort) -> (bool, Option<String>) {
-        let options = ConnectOptions { client_id: "kferry-proxy".to_owned(), ..ConnectOptions::default() };
-        match Connection::connect(server, &self.cluster.security, &options).await {
+        match Connection::connect(server, &self.cluster.security, &own_options()).await {
             Ok(connection) => (true, cluster_id(&connection).await.ok().flatten().map(|(cluster_id, _)| cluster_id)),
             Err(error) => (matches!(error.refusal, Refusal::NoCredentials { .. }), None),
         }

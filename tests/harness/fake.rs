@@ -198,8 +198,8 @@ impl FakeBroker {
     }
 
     /// It closes a connection at a request with this `client.id`, from now on.
-    pub fn closes_at(&self, client_id: Option<&str>) {
-        self.state.script().closes_at = client_id.map(ToOwned::to_owned);
+    pub fn closes_at(&self, client_id: &str) {
+        self.state.script().closes_at = Some(client_id.to_owned());
     }
 
     /// What it does with each connection from now on, before it reads.

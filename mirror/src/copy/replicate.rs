@@ -46,6 +46,8 @@ pub(crate) const PRODUCE_TIMEOUT_MS: i32 = 30_000;
 /// How often a lane that produces nothing asks the follower's broker something: brokers close a connection on which nothing is asked for ten minutes
 /// (`connections.max.idle.ms`).
 const KEEP_ALIVE: Duration = Duration::from_mins(1);
+/// Between two lines about a quota that holds a lane up.
+const THROTTLE_NEWS: Duration = Duration::from_mins(1);
 
 /// Between two looks whether a shard without a lease may be written to again.
 const NO_LEASE: Duration = Duration::from_millis(100);
@@ -59,9 +61,6 @@ pub(crate) struct ReadyPartition {
     /// The hole that goes before everything that is cut: a batch that cannot be read and was left out.
     pub(crate) first: Option<Piece>,
 }
-
-/// Between two lines about a quota that holds a lane up.
-const THROTTLE_NEWS: Duration = Duration::from_mins(1);
 
 /// What is copied from one broker of the leading cluster to one of the following.
 pub(crate) struct Lane {

@@ -239,14 +239,17 @@ fn check_follower_end(job: &PartitionJob, found: &Found, end: i64) -> Result<(),
     }
 }
 
+/// What becomes of a partition of which one of the logs could not be read.
+fn unread(error: &ReadError) -> Handback {
+    if error.is_retriable() { Handback::Again(error.to_string()) } else { Handback::Failed(error.to_string()) }
+}
+
 /// Whether the end of the follower's log has batches of the mirror's.
 async fn wrote_there(job: &PartitionJob, log: Range<i64>) -> Result<bool, Handback> {
     let (producer_id, from, mut is_ours) = (job.producer_id(), log.start.max(log.end - LAST_BATCHES), false);
     let walked =
         visit(&job.follower, job.partition, from..log.end, |batch| is_ours |= batch.producer_id() == producer_id && !batch.is_control());
-    let failed =
-        |error: ReadError| if error.is_retriable() { Handback::Again(error.to_string()) } else { Handback::Failed(error.to_string()) };
-    walked.await.map_err(failed).map(|()| is_ours)
+    walked.await.map_err(|error| unread(&error)).map(|()| is_ours)
 }
 
 /// The mirror has copied to the follower before, and nothing is kept of it: nobody knows how far.
@@ -269,11 +272,7 @@ async fn same_records(job: &PartitionJob, offsets: Range<i64>, max_bytes: i32, v
     let on_leader = LogReader::new(leader.client.clone(), leader.partition(job.partition), offsets.clone(), max_bytes);
     let on_follower = FollowerReader::new(follower, job.partition, offsets, max_bytes, view);
     let allowed = Allowed { missing: job.compacted, skipped: job.status.lock().skipped.clone() };
-    let compared = match compare(on_leader, on_follower, &allowed).await {
-        Ok(compared) => compared,
-        Err(error) if error.is_retriable() => return Err(Handback::Again(error.to_string())),
-        Err(error) => return Err(Handback::Failed(error.to_string())),
-    };
+    let compared = compare(on_leader, on_follower, &allowed).await.map_err(|error| unread(&error))?;
     events::compared(job, &compared);
     let Some(difference) = compared.difference else { return Ok(()) };
     Err(Handback::Diverged(format!(
@@ -391,9 +390,7 @@ async fn retrace(job: &PartitionJob, context: &SettleContext, agreed: i64, log: 
         let is_ours = batch.producer_id() == producer_id && !batch.is_control() || holes::is_marker(batch);
         retrace.batch(&retrace::Found { offsets: first..first + i64::from(batch.last_offset_delta()) + 1, is_ours });
     });
-    walked
-        .await
-        .map_err(|error| if error.is_retriable() { Handback::Again(error.to_string()) } else { Handback::Failed(error.to_string()) })?;
+    walked.await.map_err(|error| unread(&error))?;
     let Retraced { map, reached, others } = retrace.end(end);
     let turned = context.state.as_ref().is_some_and(|state| state.term < job.term);
     if let Some(others) = others.filter(|_| turned) {

@@ -27,7 +27,7 @@ use crate::own_topics::state_topic;
 use crate::partition::{Direction, OffsetMap, Phase, Progress, Side, Skipped, producer_id};
 use crate::state::{State, StateError};
 use crate::topics::{self, Action, Cluster, Drift, TopicPlan};
-use crate::{PATIENCE, clients, named, shards, transactions};
+use crate::{named, patient_clients, shards, transactions};
 
 /// Offsets of padding that a broker takes in a second of its CPU (measured: 19 to 22 million).
 const PADDED_PER_SECOND: u64 = 20_000_000;
@@ -162,8 +162,7 @@ impl MirrorPlan {
     }
 
     async fn look(&mut self, mirror: &Arc<Mirror>) -> Result<(), StateError> {
-        let (source, target) = clients(mirror);
-        let clients = [source.within(PATIENCE), target.within(PATIENCE)];
+        let clients: [Client; 2] = patient_clients(mirror).into();
         let (mut source, mut target) = tokio::try_join!(Cluster::look(&clients[0]), Cluster::look(&clients[1]))?;
         // Without the right to read it nothing is known of it; the missing right is told.
         let state = match State::open(clients[1].clone(), mirror, false).await {

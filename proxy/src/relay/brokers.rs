@@ -11,13 +11,13 @@ use std::time::Duration;
 use kferry_config::{Cluster, HostPort, Listener, NODE_IDS};
 use kferry_wire::api::{Rewrite, Unmapped};
 use kferry_wire::cluster::ClusterInfo;
-use kferry_wire::connection::{ConnectOptions, Connection};
+use kferry_wire::connection::Connection;
 use kferry_wire::tell;
 use kferry_wire::versions::Versions;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::identity::ClusterIdentity;
+use crate::identity::{ClusterIdentity, own_options};
 use crate::messages;
 use crate::metrics;
 use crate::relay::topic_ids::{TopicIds, is_virtual, virtual_topic_id};
@@ -128,7 +128,7 @@ impl Brokers {
         if asked.is_some_and(|asked| asked.elapsed() < PATIENCE) {
             return;
         }
-        let options = ConnectOptions { client_id: "kferry-proxy".to_owned(), ..ConnectOptions::default() };
+        let options = own_options();
         let mut failures = Vec::new();
         for server in &cluster.bootstrap_servers {
             let found = async {

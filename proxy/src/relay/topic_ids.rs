@@ -23,7 +23,7 @@ use kferry_wire::connection::{ConnectOptions, Connection};
 use tokio::time::{Instant, sleep_until, timeout};
 use uuid::Uuid;
 
-use crate::identity::ClusterIdentity;
+use crate::identity::{ClusterIdentity, own_options};
 
 /// What names are hashed with; another one would be another id for every topic.
 const NAMESPACE: Uuid = Uuid::from_u128(0x6b66_6572_7279_4b61_a3d5_1f0c_9e27_b844);
@@ -142,12 +142,7 @@ impl TopicIds {
     }
 
     async fn ask(&self, cluster: &Cluster, identity: &ClusterIdentity) -> Result<(), String> {
-        let options = ConnectOptions {
-            client_id: "kferry-proxy".to_owned(),
-            connect_timeout: DEADLINE / 2,
-            max_response_bytes: MAX_LIST,
-            ..ConnectOptions::default()
-        };
+        let options = ConnectOptions { connect_timeout: DEADLINE / 2, max_response_bytes: MAX_LIST, ..own_options() };
         // Null is all of them.
         let request = MetadataRequest::default().with_topics(None).with_allow_auto_topic_creation(false);
         let mut failures = Vec::new();
