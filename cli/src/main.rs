@@ -2,6 +2,7 @@
 //!
 //! | file | what it is |
 //! |---|---|
+//! | [`init`] | `kferry init`: a first routes.toml |
 //! | [`check`] | `kferry check`: is the file right, and what is behind it |
 //! | [`plan`] | `kferry plan`: what the mirrors would do, and what is in their way |
 //! | [`verify`] | `kferry verify`: are both sides of a mirror the same |
@@ -17,6 +18,7 @@ mod acls;
 mod check;
 mod dlt;
 mod finish;
+mod init;
 mod labels;
 mod mirrors;
 mod offsets;
@@ -39,6 +41,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Init(init::Args),
     Check(check::Args),
     Offsets(offsets::Args),
     Plan(plan::Args),
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Err(error) => return told(&error).into(),
     };
     let ended = match cli.command {
+        Command::Init(args) => init::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Offsets(args) => offsets::run(&args),
         Command::Plan(args) => plan::run(&args),

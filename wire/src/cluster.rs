@@ -6,7 +6,7 @@
 
 use kafka_protocol::messages::describe_quorum_request::{PartitionData, TopicData};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
-use kafka_protocol::messages::{DescribeQuorumRequest, MetadataRequest, TopicName};
+use kafka_protocol::messages::{DescribeQuorumRequest, MetadataRequest, SaslHandshakeRequest, TopicName};
 use kafka_protocol::protocol::{Request, StrBytes, VersionRange};
 
 use crate::connection::{Connection, RequestError};
@@ -25,6 +25,14 @@ const DESCRIBE_QUORUM: VersionRange = VersionRange { min: 0, max: 0 };
 const METADATA_OF_A_TOPIC: VersionRange = VersionRange { min: 4, max: 8 };
 /// A topic that nobody has.
 const NOBODYS: &str = "__kferry.nobodys-topic";
+/// What [`mechanisms`] can read.
+const SASL_HANDSHAKE: VersionRange = VersionRange { min: 0, max: 1 };
+/// A SASL mechanism that nobody has.
+const NOBODYS_MECHANISM: &str = "KFERRY-ASKS";
+/// `UNSUPPORTED_SASL_MECHANISM`
+const UNSUPPORTED_SASL_MECHANISM: i16 = 33;
+/// `ILLEGAL_SASL_STATE`
+const ILLEGAL_SASL_STATE: i16 = 34;
 /// `TOPIC_AUTHORIZATION_FAILED`
 const TOPIC_AUTHORIZATION_FAILED: i16 = 29;
 
@@ -99,6 +107,35 @@ pub async fn describes_every_topic(connection: &Connection) -> Result<bool, Requ
     let version = connection.version_for::<MetadataRequest>(METADATA_OF_A_TOPIC)?;
     let metadata = connection.ask(&request, version, |body| Metadata::read(&body, version)).await?;
     Ok(metadata.topic_error != Some(TOPIC_AUTHORIZATION_FAILED))
+}
+
+/// The SASL mechanisms that a listener has enabled, in the broker's order; `None` if it has no SASL. Kafka's brokers name them where a client asks for one
+/// that they don't have, and close the connection then. The connection must not be logged in.
+///
+/// # Errors
+/// [`RequestError`]
+///
+/// # References
+/// - `SaslServerAuthenticator.handleHandshakeRequest`, `KafkaApis.handleSaslHandshakeRequest` where the listener has no SASL
+pub async fn enabled_mechanisms(connection: &Connection) -> Result<Option<Vec<String>>, RequestError> {
+    let request = SaslHandshakeRequest::default().with_mechanism(StrBytes::from_static_str(NOBODYS_MECHANISM));
+    let version = connection.version_for::<SaslHandshakeRequest>(SASL_HANDSHAKE)?;
+    connection.ask(&request, version, |body| mechanisms(&body)).await
+}
+
+fn mechanisms(body: &[u8]) -> Result<Option<Vec<String>>, Malformed> {
+    let mut body = Reader::new(body);
+    match body.i16()? {
+        ILLEGAL_SASL_STATE => Ok(None),
+        UNSUPPORTED_SASL_MECHANISM => {
+            let mut enabled = Vec::new();
+            for _ in 0..body.count()? {
+                enabled.push(body.string()?.to_owned());
+            }
+            Ok(Some(enabled))
+        }
+        _ => Err(Malformed::Value("an error that says nothing of SASL mechanisms")),
+    }
 }
 
 /// The front of an answer to Metadata, up to the first topic's error; what follows is not read.

@@ -78,6 +78,7 @@ impl Endings {
 
 /// The endings of all commands.
 pub const ENDINGS: &[Endings] = &[
+    endings("kferry init", "the file is written", "it is not: a cluster does not answer, wants a login, or no port is free"),
     endings(
         "kferry check",
         "the file is right; with --connect the clusters are as it says",
@@ -149,7 +150,7 @@ mod tests {
     fn help_is_the_tables() {
         assert_eq!(
             help(&["kferry plan"]),
-            format!("Exit code: 0: it can be done; 1: {}\nExit code 2: {}", ENDINGS[1].not_done, Exit::Refused.meaning())
+            format!("Exit code: 0: it can be done; 1: {}\nExit code 2: {}", ENDINGS[2].not_done, Exit::Refused.meaning())
         );
         assert!(help(&["kferry-mirror", "kferry-mirror --once"]).contains("Exit code: kferry-mirror --once: 0: all is copied; 1: "));
     }

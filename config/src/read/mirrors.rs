@@ -16,7 +16,7 @@ use crate::types::mirror::{Mirror, Offsets, OnError, OnLost};
 pub(crate) const MIRROR: &str = "[[mirrors]]";
 const TOPIC_CONFIG: &str = "[mirrors.topic_config]";
 const RENAME: &str = "[mirrors.rename]";
-const RENAME_REGEX: &str = "[[mirrors.rename_regex]]";
+pub(crate) const RENAME_REGEX: &str = "[[mirrors.rename_regex]]";
 
 pub(crate) struct MirrorDraft<'t> {
     pub(crate) name: Field<At<&'t str>>,

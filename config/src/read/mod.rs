@@ -30,8 +30,8 @@ pub(crate) const LISTENER: &str = "[[listeners]]";
 const ADMIN: &str = "[admin]";
 const LIMITS: &str = "[limits]";
 pub(crate) const ROUTE: &str = "[[routes]]";
-const CREDENTIALS: &str = "[routes.credentials.CLUSTER]";
-const USER: &str = "[users.NAME]";
+pub(crate) const CREDENTIALS: &str = "[routes.credentials.CLUSTER]";
+pub(crate) const USER: &str = "[users.NAME]";
 
 /// The whole file, as far as it could be read.
 pub(crate) struct Draft<'t> {

@@ -4,6 +4,7 @@ mod addresses;
 mod mirrors;
 mod relay;
 mod routes;
+mod schema;
 mod security;
 mod text;
 
