@@ -165,7 +165,9 @@ impl Stage {
 
     /// Copies topics that match, as a job that ends with the last record.
     fn kferry(&self, topic: &str, coalesce: Coalesce) -> Result<Cost> {
-        let process = spawn("kferry-mirror", kferry_mirror(&self.routes(topic, "")?, coalesce)?.arg("--once"))?;
+        let mut command = kferry_mirror(&self.routes(topic, "")?, coalesce)?;
+        // The target's topics are deleted between the rounds: the mirror is told that this was meant.
+        let process = spawn("kferry-mirror", command.args(["--once", "--accept", topic]))?;
         self.watch(process, topic, Ends::Itself)
     }
 
@@ -273,8 +275,6 @@ fn kferry_mirror(routes: &Routes, coalesce: Coalesce) -> Result<Command> {
     let mut command = Command::new(executable("kferry-mirror")?);
     command.arg("--config").arg(config).env_remove("KFERRY_CONFIG");
     command.args(["--admin-bind", &format!("127.0.0.1:{}", routes.admin_port())]);
-    // The target's topics are deleted between the rounds: the mirror is told that this was meant.
-    command.args(["--accept", LARGE_TOPIC, "--accept", SMALL_TOPIC]);
     if coalesce == Coalesce::No {
         command.arg("--no-coalesce");
     }
