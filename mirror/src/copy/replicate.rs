@@ -22,7 +22,7 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use kafka_protocol::ResponseError;
 use kafka_protocol::error::ParseResponseErrorCode as _;
 use kafka_protocol::messages::produce_response::PartitionProduceResponse;
-use kafka_protocol::messages::{ApiVersionsRequest, FetchRequest, FetchResponse, ProduceRequest, ProduceResponse};
+use kafka_protocol::messages::{ApiVersionsRequest, FetchRequest, FetchResponse, ProduceResponse};
 use kferry_wire::client::{Client, TopicPartition};
 use kferry_wire::connection::{Connection, RequestError};
 use kferry_wire::log::fetch::{self, Amount, FetchSession, Fetched};
@@ -327,15 +327,11 @@ impl Lane {
                 return;
             }
             self.in_flight += bytes;
-            let sent = batches.iter().map(|(_, partition, data)| (partition.clone(), data.bytes.clone()));
-            let request = produce::request(sent, PRODUCE_TIMEOUT_MS);
+            let sent: Vec<_> = batches.iter().map(|(_, partition, data)| (partition.clone(), data.bytes.clone())).collect();
             let target = self.target.clone();
             let batches = batches.into_iter().map(|(partition, _, data)| (partition, data)).collect();
             let mut produced = async move {
-                let response = match target.version_for::<ProduceRequest>(produce::VERSIONS) {
-                    Ok(version) => target.request(&request, version).await,
-                    Err(error) => Err(error),
-                };
+                let response = produce::send(&target, sent, PRODUCE_TIMEOUT_MS).await;
                 (batches, response)
             }
             .boxed();

@@ -20,11 +20,11 @@ use std::time::Duration;
 use bytes::BytesMut;
 use kafka_protocol::ResponseError;
 use kafka_protocol::error::ParseResponseErrorCode as _;
-use kafka_protocol::messages::ProduceRequest;
 use kferry_config::{Offsets, OnError, OnLost};
 use kferry_wire::admin::partitions::Position;
 use kferry_wire::batch::{self, Stamp};
 use kferry_wire::client::{ClientError, TopicPartition, Topics};
+use kferry_wire::connection::RequestError;
 use kferry_wire::log::{LogReader, ReadError, produce};
 use kferry_wire::tell;
 
@@ -497,7 +497,6 @@ async fn fill(job: &PartitionJob, offsets: Range<i64>, mut sequence: i32) -> Res
     let Range { start: mut at, end: to } = offsets;
     let follower = job.follower.partition(job.partition);
     let broker = job.follower.client.leader_of(&follower).await.map_err(|error| told(&error))?;
-    let version = broker.version_for::<ProduceRequest>(produce::VERSIONS).map_err(|error| Handback::Failed(error.to_string()))?;
     let of = |count: u32| batch::filler(count).map_err(|error| Handback::Failed(error.to_string()));
     let (mut most, mut full) = (FILLER, of(FILLER)?);
     while full.len() > job.max_message_bytes && most > 1 {
@@ -517,12 +516,12 @@ async fn fill(job: &PartitionJob, offsets: Range<i64>, mut sequence: i32) -> Res
             };
             let mut bytes = BytesMut::with_capacity(batch.len());
             batch.rewrite(Stamp { producer_id: job.producer_id(), producer_epoch: 0, base_sequence: sequence }, &mut bytes);
-            let request = produce::request([(follower.clone(), bytes.freeze())], PRODUCE_TIMEOUT_MS);
+            let batches = [(follower.clone(), bytes.freeze())];
             if !job.shard.may_write() {
                 return Err(Handback::no_lease());
             }
             let (broker, expected) = (broker.clone(), at);
-            let mut response = Box::pin(async move { (expected, broker.request(&request, version).await) });
+            let mut response = Box::pin(async move { (expected, produce::send(&broker, batches, PRODUCE_TIMEOUT_MS).await) });
             // Polled once, so that the requests are sent in this order.
             let response = match futures_util::poll!(&mut response) {
                 std::task::Poll::Ready(response) => futures_util::future::Either::Left(std::future::ready(response)),
@@ -533,7 +532,10 @@ async fn fill(job: &PartitionJob, offsets: Range<i64>, mut sequence: i32) -> Res
             sequence = next_sequence(sequence, count);
         }
         let Some((expected, response)) = futures_util::StreamExt::next(&mut in_flight).await else { return Ok((at, sequence)) };
-        let response = response.map_err(|error| Handback::Again(error.to_string()))?;
+        let response = response.map_err(|error| match error {
+            RequestError::Version { .. } => Handback::Failed(error.to_string()),
+            _ => Handback::Again(error.to_string()),
+        })?;
         let response = produce::only(response).map(|partition| partition.error_code.err().map_or(Ok(partition.base_offset), Err));
         match decisions::after_padding(response, expected) {
             AfterPadding::Landed => {}

@@ -11,6 +11,7 @@
 //! | `connect` | from a host and a port to an authenticated connection: DNS, TCP, TLS, ApiVersions, SASL |
 //! | [`tcp`] | to whichever of a host's addresses accepts first |
 //! | `error` | why a connection could not be made, and what to do |
+//! | `pieces` | a request that is not in one piece of memory |
 //! | `login` | SASL, request by request, also in the middle of a connection |
 //!
 //! # References
@@ -20,6 +21,7 @@
 mod connect;
 mod error;
 mod login;
+mod pieces;
 pub mod tcp;
 
 use std::collections::VecDeque;
@@ -29,7 +31,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use kafka_protocol::messages::{ApiKey, RequestHeader};
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes, VersionRange};
 use rustls::ClientConfig;
@@ -46,6 +48,7 @@ use crate::versions::Versions;
 pub use error::{ConnectError, Refusal, Step, TOO_MANY};
 use kferry_config::{HostPort, Security};
 pub use login::{LoggedIn, SaslExchange, Session};
+pub(crate) use pieces::Pieces;
 
 /// Requests that wait to be written. Those in flight are as many as there are callers.
 const QUEUE: usize = 64;
@@ -291,8 +294,21 @@ impl Connection {
         version: i16,
         read: impl FnOnce(Bytes) -> Result<T, E>,
     ) -> Result<T, RequestError> {
+        self.ask_in_pieces::<R, T, E>(written(request, version)?, version, read).await
+    }
+
+    /// [`Self::ask`], with a body that is written already: so that large pieces of it go from where they are to the socket.
+    ///
+    /// # Errors
+    /// [`RequestError`]
+    pub(crate) async fn ask_in_pieces<R: Request, T, E: fmt::Display>(
+        &self,
+        body: Pieces,
+        version: i16,
+        read: impl FnOnce(Bytes) -> Result<T, E>,
+    ) -> Result<T, RequestError> {
         let correlation_id = self.next_correlation_id.fetch_add(1, Ordering::Relaxed);
-        let frame = encode(request, version, correlation_id, &self.client_id)?;
+        let frame = framed::<R>(body, version, correlation_id, &self.client_id)?;
         let answered = async {
             let (answer, answered) = oneshot::channel();
             self.queue.send(Outgoing { frame, correlation_id, answer }).await.ok()?;
@@ -301,7 +317,7 @@ impl Connection {
         match self.in_time(answered).await {
             Ok(Some(frame)) => {
                 let unreadable = |reason| RequestError::Decode { broker: self.broker.clone(), api: api::<R>(), version, reason };
-                let body = body::<R>(&frame, version).map_err(|error| unreadable(error.to_string()))?;
+                let body = self::body::<R>(&frame, version).map_err(|error| unreadable(error.to_string()))?;
                 if let Some(time) = throttle_time(api::<R>(), version, &body) {
                     self.throttle.begin(time);
                 }
@@ -414,7 +430,7 @@ struct Peer {
 }
 
 struct Outgoing {
-    frame: Bytes,
+    frame: Pieces,
     correlation_id: i32,
     answer: oneshot::Sender<Bytes>,
 }
@@ -460,12 +476,12 @@ async fn run<S: AsyncRead + AsyncWrite>(
 }
 
 async fn send<W: AsyncWrite + Unpin>(mut writer: W, mut queued: mpsc::Receiver<Outgoing>, in_flight: &InFlight) -> std::io::Result<()> {
-    while let Some(Outgoing { frame, correlation_id, answer }) = queued.recv().await {
+    while let Some(Outgoing { mut frame, correlation_id, answer }) = queued.recv().await {
         if answer.is_closed() {
             continue;
         }
         in_flight.lock().waiting.push_back((correlation_id, answer));
-        writer.write_all(&frame).await?;
+        writer.write_all_buf(&mut frame).await?;
         writer.flush().await?;
     }
     Ok(())
@@ -517,20 +533,37 @@ fn api<R: Request>() -> ApiKey {
     ApiKey::try_from(R::KEY).expect("each request is of an API that the crate knows")
 }
 
-/// A whole frame, its size included.
+/// A whole frame in one piece.
 fn encode<R: Request>(request: &R, version: i16, correlation_id: i32, client_id: &StrBytes) -> Result<Bytes, RequestError> {
+    let mut frame = framed::<R>(written(request, version)?, version, correlation_id, client_id)?;
+    Ok(frame.copy_to_bytes(frame.remaining()))
+}
+
+/// A request's body.
+fn written<R: Request>(request: &R, version: i16) -> Result<Pieces, RequestError> {
+    let mut body = BytesMut::new();
+    request.encode(&mut body, version).map_err(|error| unwritable::<R>(version, error.to_string()))?;
+    Ok(body.freeze().into())
+}
+
+/// A whole frame: its size, the header, and the body.
+fn framed<R: Request>(mut body: Pieces, version: i16, correlation_id: i32, client_id: &StrBytes) -> Result<Pieces, RequestError> {
     let header = RequestHeader::default()
         .with_request_api_key(R::KEY)
         .with_request_api_version(version)
         .with_correlation_id(correlation_id)
         .with_client_id(Some(client_id.clone()));
-    let failed = |reason: String| RequestError::Encode { api: api::<R>(), version, reason };
-    let mut frame = BytesMut::zeroed(SIZE_LEN);
-    header.encode(&mut frame, R::header_version(version)).map_err(|error| failed(error.to_string()))?;
-    request.encode(&mut frame, version).map_err(|error| failed(error.to_string()))?;
-    let size = i32::try_from(frame.len() - SIZE_LEN).map_err(|_| failed("it is larger than 2 GiB".to_owned()))?;
-    frame[..SIZE_LEN].copy_from_slice(&size.to_be_bytes());
-    Ok(frame.freeze())
+    let mut head = BytesMut::zeroed(SIZE_LEN);
+    header.encode(&mut head, R::header_version(version)).map_err(|error| unwritable::<R>(version, error.to_string()))?;
+    let size = head.len() - SIZE_LEN + body.remaining();
+    let size = i32::try_from(size).map_err(|_| unwritable::<R>(version, "it is larger than 2 GiB".to_owned()))?;
+    head[..SIZE_LEN].copy_from_slice(&size.to_be_bytes());
+    body.prepend(head.freeze());
+    Ok(body)
+}
+
+fn unwritable<R: Request>(version: i16, reason: String) -> RequestError {
+    RequestError::Encode { api: api::<R>(), version, reason }
 }
 
 /// What comes first in every answer.

@@ -1,7 +1,6 @@
 //! Records of kferry's own, appended to a partition: the mirror's state and its dead letters. They are few, and written one request at a time.
 
 use kafka_protocol::error::ParseResponseErrorCode as _;
-use kafka_protocol::messages::ProduceRequest;
 
 use super::produce;
 use crate::batch::{self, Codec, Record, Stamp};
@@ -64,15 +63,13 @@ pub async fn append_compressed(
     }
     let refused = |error: String| AppendError::Refused { cluster: cluster.to_string(), partition: partition.clone(), error };
     let batch = batch::encode(&records, codec, NOBODY).map_err(|error| refused(error.to_string()))?;
-    let request = produce::request([(partition.clone(), batch)], TIMEOUT_MS);
     let failed = |source| AppendError::Client(ClientError::Request { cluster: cluster.clone(), source });
     for last in [false, false, true] {
         let broker = client.leader_of(partition).await?;
-        let version = broker.version_for::<ProduceRequest>(produce::VERSIONS).map_err(failed)?;
         if !may_write() {
             return Err(AppendError::NoLease(partition.clone()));
         }
-        let error = match broker.request(&request, version).await {
+        let error = match produce::send(&broker, [(partition.clone(), batch.clone())], TIMEOUT_MS).await {
             Ok(response) => match produce::only(response).map(|partition| (partition.error_code.err(), partition.error_message)) {
                 Some((None, _)) => return Ok(()),
                 Some((Some(error), _)) if !last && error.is_retriable() => None,
