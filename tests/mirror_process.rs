@@ -10,7 +10,7 @@ use anyhow::{Result, bail, ensure};
 use harness::kafka::{Cluster, Fill, Listener};
 use harness::mirror::Mirror;
 use harness::ports;
-use harness::proxy::{Proxy, Routes};
+use harness::proxy::{Proxy, Routes, http};
 use harness::run;
 use harness::scenario::{comes, identical, mirror_of, records};
 
@@ -101,6 +101,9 @@ fn a_proxy_and_two_mirrors_share_a_host_and_a_file() -> Result<()> {
         comes(LIMIT, mirror, || {
             let status = status(port, "/readyz")?;
             ensure!(status.ends_with("200 OK"), "/readyz answers {status}");
+            // Whoever is ready has its partitions, whatever the order in which it came to know topics and shards.
+            let known = http(port, "GET", "/partitions")?.body;
+            assert!(known.contains("\"topic\""), "it was ready before it had a partition: {known}");
             ensure!(new.record_count(topic)? == 10, "{topic} is not copied");
             Ok(())
         })?;

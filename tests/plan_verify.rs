@@ -72,7 +72,7 @@ fn prepare(source: &Cluster, target: &Cluster) -> Result<()> {
     source.produce("p.same", &records(10, "same"))?;
     target.create_topic("p.same", 1, &[("retention.ms", "60000000000000")])?;
     target.produce("p.same", &records(5, "same"))?;
-    source.commit("readers", "p.plain", [(0, Commit::at(3)), (1, Commit::at(4))])?;
+    source.commit("readers", "p.plain", [(0, Commit::at(0)), (1, Commit::at(4))])?;
     source.commit("emigrants", "p.same", [(0, Commit::at(3))])?;
     target.commit("emigrants", "p.same", [(0, Commit::at(2))])?;
     for (cluster, what) in [(source, "mine"), (target, "not mine")] {

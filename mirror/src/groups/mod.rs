@@ -430,7 +430,7 @@ impl<'w> LedGroups<'w> {
     }
 
     /// The offsets at which a consumer may go on in each of the follower's logs, from its log start to its high watermark.
-    async fn logs(&self, candidates: &[Candidate]) -> HashMap<TopicPartition, Result<RangeInclusive<i64>, String>> {
+    async fn logs(&self, candidates: &[Candidate]) -> HashMap<TopicPartition, Result<RangeInclusive<i64>, ClientError>> {
         let copied = candidates.iter().filter(|candidate| candidate.offset.is_some());
         let partitions: BTreeSet<_> = copied.map(|candidate| candidate.follower.clone()).collect();
         let partitions: Vec<_> = partitions.into_iter().collect();
@@ -440,14 +440,14 @@ impl<'w> LedGroups<'w> {
         );
         let logs = starts.into_iter().filter_map(|(partition, start)| {
             let end = ends.remove(&partition)?;
-            let log = start.and_then(|start| Ok(start..=end?)).map_err(|error| error.to_string());
+            let log = start.and_then(|start| Ok(start..=end?));
             Some((partition, log))
         });
         logs.collect()
     }
 
     /// Decides about an offset: `is_live` says whether the group has members on the follower, and `log` at which offsets a consumer may go on there.
-    fn judge(&self, candidate: &Candidate, is_live: bool, log: Option<&Result<RangeInclusive<i64>, String>>) -> OffsetDecision {
+    fn judge(&self, candidate: &Candidate, is_live: bool, log: Option<&Result<RangeInclusive<i64>, ClientError>>) -> OffsetDecision {
         let GroupPartition { group, partition } = &candidate.key;
         let follower = &self.follower.cluster().name;
         let leave = |state, reason| OffsetDecision::Leave(state, Some(reason));
@@ -501,7 +501,10 @@ impl<'w> LedGroups<'w> {
                     OffsetDecision::Write(offset)
                 }
             }
-            Some(Err(error)) => leave(OffsetState::Refused, error.clone()),
+            Some(Err(error)) if error.is_unknown_topic() => {
+                leave(OffsetState::Waiting, format!("there is no {} on {follower} yet", candidate.follower))
+            }
+            Some(Err(error)) => leave(OffsetState::Refused, error.to_string()),
             None => {
                 leave(OffsetState::Refused, format!("{} on {follower}: nobody tells where its log begins and ends", candidate.follower))
             }

@@ -852,7 +852,13 @@ impl Run {
         if is_member {
             self.shards.member_at = now;
         }
+        // A pass that ran before the process had its shards found nothing to do.
+        let owned = |plan: &TopicPlan| {
+            (0..plan.partitions).any(|partition| self.shards.owned.of(&TopicPartition::new(plan.topic.clone(), partition)).is_some())
+        };
+        let is_to_come = |plan: &TopicPlan| plan.error.is_none() && plan.action != Action::Nothing && owned(plan);
         let settled = self.passes.complete
+            && !self.passes.plans.iter().flat_map(|plans| plans.iter()).any(is_to_come)
             && self.shards.reading.is_empty()
             && !self.entries.values().any(|entry| decisions::is_settling(entry.status.lock().phase));
         if let Some(ready) = decisions::readiness(is_member, now - self.shards.member_at, settled) {
