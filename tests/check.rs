@@ -205,7 +205,7 @@ fn what_a_cluster_decides_by_the_clients_address_is_told() -> Result<()> {
     assert!(has(&few, "limits.max_connections = 5001") && has(&few, "broker 2: max.connections.per.ip is 5000"), "{few:?}");
     let blind = warnings(ALICE, "", 5001)?;
     let told =
-        "kferry's login may not see its ACLs (Describe on the cluster), nor its max.connections.per.ip (DescribeConfigs on the cluster)";
+        "--add --allow-principal 'User:alice' --operation Describe --operation DescribeConfigs --cluster";
     assert!(has(&blind, told) && !has(&blind, &by_host), "{blind:?}");
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kferry_config::{Cluster, Config, Mode, Sasl};
-use kferry_wire::admin::acls::Acl;
+use kferry_wire::admin::acls::{Acl, Operation, allow_command};
 use kferry_wire::admin::configs::{ConfigEntry, ConfigResource};
 use kferry_wire::client::{Client, ClientError, Topics};
 use kferry_wire::connection::ConnectOptions;
@@ -30,18 +30,18 @@ pub(super) async fn ask(config: &Config, cluster: &Arc<Cluster>) -> Vec<String> 
         client.describe_client_quotas()
     );
     let mut sentences = Vec::new();
-    // What needs a right that kferry's own login does not have, with the right.
+    // What kferry's own login may not see, and the right on the cluster that it lacks.
     let mut unseen = Vec::new();
     match acls {
         Ok(acls) => sentences.extend(by_host(cluster, &Principals::of(config, cluster), &acls)),
         // A cluster without an authorizer has none.
-        Err(error) => unseen.extend(error.is_authorization().then_some("ACLs (Describe on the cluster)")),
+        Err(error) => unseen.extend(error.is_authorization().then_some(("ACLs", Operation::Describe))),
     }
     let (known, unknown): (Vec<_>, Vec<_>) = settings.into_iter().partition(|(_, entries)| entries.is_ok());
     let known = known.into_iter().filter_map(|(resource, entries)| Some((node_id(&resource)?, PerIp::read(&entries.ok()?))));
     sentences.extend(too_few(cluster, config.limits.max_connections, &known.collect::<Vec<_>>()));
     if unknown.iter().any(|(_, entries)| entries.as_ref().is_err_and(ClientError::is_authorization)) {
-        unseen.push("max.connections.per.ip (DescribeConfigs on the cluster)");
+        unseen.push((PER_IP, Operation::DescribeConfigs));
     }
     // Brokers before 2.7 have none for addresses; a right that is missing is the one above.
     let by_address =
@@ -55,11 +55,13 @@ pub(super) async fn ask(config: &Config, cluster: &Arc<Cluster>) -> Vec<String> 
             listed(&by_address)
         ));
     }
-    if !unseen.is_empty() {
+    if let (false, Ok(connection)) = (unseen.is_empty(), client.any().await) {
+        let (what, operations): (Vec<_>, Vec<_>) = unseen.into_iter().unzip();
         sentences.push(format!(
-            "cluster {}: kferry's login may not see its {}: find out whether they go by a client's address, which is the proxy's for all relayed clients",
+            "cluster {}: kferry's login may not see its {}, which may go by a client's address, the proxy's for all relayed clients: {}",
             cluster.name,
-            unseen.join(", nor its ")
+            what.join(", nor its "),
+            allow_command(cluster, connection.principal(), &operations, "cluster", &[] as &[&str])
         ));
     }
     sentences

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use kferry_config::{Cluster, Config, HostPort};
+use kferry_wire::admin::acls::{Operation, allow_command};
 use kferry_wire::client::{Client, Metadata, Topics};
 use kferry_wire::cluster::{ClusterInfo, describes_every_topic};
 use kferry_wire::connection::{ConnectOptions, Connection, Refusal, RequestError};
@@ -121,7 +122,8 @@ impl Brokers {
             warnings.extend(of_cluster().find_map(|server| match &server.answer {
                 Answer::Ok(Seen { describes_every_topic: Some(false), principal, .. }) => Some(format!(
                     "cluster {name}: {principal} may not Describe every topic, and relay mode needs it of the topics of members of the consumer \
-                     protocol (group.protocol=consumer): where those are others, add an ACL for it on them"
+                     protocol (group.protocol=consumer): {}; or name those topics in place of '*'",
+                    allow_command(cluster, principal, &[Operation::Describe], "topic", &["'*'"])
                 )),
                 _ => None,
             }));

@@ -20,7 +20,7 @@ use kafka_protocol::messages::{
     ProducerId, TopicName, TransactionalId,
 };
 use kafka_protocol::protocol::{Request, StrBytes, VersionRange};
-use kferry_wire::admin::acls::Operation;
+use kferry_wire::admin::acls::{Operation, allow_command};
 use kferry_wire::admin::topics::{NewPartitions, NewTopic};
 use kferry_wire::client::{Answers, Client, ClientError, TopicPartition, Topics};
 use serde::Serialize;
@@ -287,20 +287,7 @@ impl<'c> Rights<'c> {
     fn told(&self, resource: &'static str, names: Vec<String>, operations: &BTreeSet<Operation>, purpose: &'static str) -> Missing {
         let cluster = self.client.cluster();
         let operations: Vec<_> = operations.iter().map(ToString::to_string).collect();
-        let server = cluster.bootstrap_servers.first().map(ToString::to_string).unwrap_or_default();
-        let mut command = format!(
-            "kafka-acls.sh --bootstrap-server {server} --command-config admin.properties --add --allow-principal '{}'",
-            self.principal.replace('\'', r"'\''")
-        );
-        for operation in &operations {
-            command = format!("{command} --operation {operation}");
-        }
-        if names.is_empty() {
-            command = format!("{command} --{resource}");
-        }
-        for name in &names {
-            command = format!("{command} --{resource} {name}");
-        }
+        let command = allow_command(cluster, &self.principal, &operations, resource, &names);
         Missing { cluster: cluster.name.clone(), principal: self.principal.clone(), resource, names, operations, purpose, command }
     }
 }

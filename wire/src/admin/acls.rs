@@ -8,12 +8,33 @@ use std::fmt;
 use kafka_protocol::messages::create_acls_request::AclCreation;
 use kafka_protocol::messages::{ApiKey, CreateAclsRequest, DescribeAclsRequest};
 use kafka_protocol::protocol::VersionRange;
+use kferry_config::Cluster;
 
 use super::text;
 use crate::client::{Answers, Client, ClientError, Node, Nodes, Resend, Subject};
 
 const DESCRIBE_ACLS: VersionRange = VersionRange { min: 1, max: 3 };
 const CREATE_ACLS: VersionRange = VersionRange { min: 1, max: 3 };
+
+/// The command line of Kafka's own tool that allows `principal` something on a cluster. `resource` is an option of the tool (`topic`, `group`,
+/// `cluster`) and `names` are the resources'; the cluster has none.
+pub fn allow_command(cluster: &Cluster, principal: &str, operations: &[impl fmt::Display], resource: &str, names: &[impl fmt::Display]) -> String {
+    let server = cluster.bootstrap_servers.first().map(ToString::to_string).unwrap_or_default();
+    let mut command = format!(
+        "kafka-acls.sh --bootstrap-server {server} --command-config admin.properties --add --allow-principal '{}'",
+        principal.replace('\'', r"'\''")
+    );
+    for operation in operations {
+        command = format!("{command} --operation {operation}");
+    }
+    if names.is_empty() {
+        command = format!("{command} --{resource}");
+    }
+    for name in names {
+        command = format!("{command} --{resource} {name}");
+    }
+    command
+}
 
 /// Any, in a filter.
 const ANY: i8 = 1;
