@@ -1,7 +1,7 @@
 # The front door. `make` says what there is; each target is one cargo command or one script.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint audit fuzz fuzz-smoke bench bench-connections bench-relay bench-mirror soak
+.PHONY: help demo test lint book audit fuzz fuzz-smoke bench bench-connections bench-relay bench-mirror soak
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
@@ -20,9 +20,15 @@ test: ## everything: unit tests, real brokers, every client, fuzzing
 	@scripts/need test
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) scripts/test
 
-lint: ## formats, clippy, cargo doc, licenses, words; warnings are errors
+lint: ## formats, clippy, cargo doc, licenses, words, links of the documents; warnings are errors
 	@scripts/need lint
 	@scripts/lint
+
+book: ## the documents as one book, in target/book/html
+	@scripts/need book
+	@scripts/tool mdbook
+	@scripts/book
+	@echo target/book/html/index.html
 
 audit: ## known vulnerabilities of the dependencies; needs github.com
 	@scripts/tool cargo-deny

@@ -1,7 +1,8 @@
 //! The documents say what the code does: where both list the same things, the lists are the same. What the code lists, the crates have as public items;
 //! no source is read as text.
 
-use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,11 +16,6 @@ use kferry_wire::api::{APIS, Field, Kind, Use};
 
 fn text(path: &str) -> Result<String> {
     fs::read_to_string(run::workspace().join(path)).with_context(|| path.to_owned())
-}
-
-/// What is between `open` and `close`, each time.
-fn between<'t>(text: &'t str, open: &str, close: char) -> BTreeSet<&'t str> {
-    text.split(open).skip(1).filter_map(|rest| rest.split_once(close)).map(|(found, _)| found).collect()
 }
 
 /// What is under a heading.
@@ -127,13 +123,33 @@ fn the_tables_of_exit_codes_are_those_of_the_code() -> Result<()> {
     Ok(())
 }
 
+/// What a command of ours takes, as its `--help` says.
+struct Takes {
+    /// Such as `--config`.
+    flags: BTreeSet<String>,
+    subcommands: BTreeSet<String>,
+}
+
+impl Takes {
+    /// `command` is a program and perhaps its subcommands.
+    fn of(command: &[String]) -> Result<Self> {
+        let (program, subcommands) = command.split_first().context("a command has a name")?;
+        let output = Command::new(executable(program)?).args(subcommands).arg("--help").output()?;
+        let help = String::from_utf8(output.stdout)?;
+        let flags =
+            help.lines().filter_map(|line| line.trim_start().trim_start_matches("-h, ").trim_start_matches("-V, ").strip_prefix("--"));
+        let flags = flags.map(|name| format!("--{}", name.split([' ', '.']).next().unwrap_or(name))).collect();
+        let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+        let subcommands = listed.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect();
+        Ok(Self { flags, subcommands })
+    }
+}
+
 /// What a program says that it takes, such as `--config`.
 fn arguments(program: &str) -> Result<BTreeSet<String>> {
-    let output = Command::new(executable(program)?).arg("--help").output()?;
-    let help = String::from_utf8(output.stdout)?;
-    let names = help.lines().filter_map(|line| line.trim_start().trim_start_matches("-h, ").trim_start_matches("-V, ").strip_prefix("--"));
-    let names = names.map(|name| format!("--{}", name.split([' ', '.']).next().unwrap_or(name)));
-    Ok(names.filter(|name| name != "--help" && name != "--version").collect())
+    let mut flags = Takes::of(&[program.to_owned()])?.flags;
+    flags.retain(|name| name != "--help" && name != "--version");
+    Ok(flags)
 }
 
 #[test]
@@ -178,6 +194,92 @@ fn every_limit_is_in_operating_md_with_its_default() -> Result<()> {
     Ok(())
 }
 
+/// The commands that a document shows, each with its line: those in blocks of code for a shell, and what is within backquotes.
+fn commands(text: &str) -> Vec<(usize, Vec<String>)> {
+    let (mut prose, mut shell) = (String::new(), Vec::new());
+    let (mut fence, mut begun) = (None, String::new());
+    for (number, line) in (1..).zip(text.lines()) {
+        if let Some(language) = line.trim_start().strip_prefix("```") {
+            fence = if fence.is_some() { None } else { Some(language) };
+        } else if fence.is_none() {
+            prose.push_str(line);
+        } else if matches!(fence, Some("sh" | "")) {
+            let line = line.split_once(" #").map_or(line, |(command, _)| command);
+            match line.trim_end().strip_suffix('\\') {
+                Some(first) => begun += first,
+                None => shell.push((number, std::mem::take(&mut begun) + line)),
+            }
+        }
+        prose.push('\n');
+    }
+    let mut line = 1;
+    for (n, piece) in prose.split('`').enumerate() {
+        if n % 2 == 1 {
+            // What may be left out is in brackets.
+            shell.push((line, piece.replace(['[', ']', '…'], " ").replace("...", " ")));
+        }
+        line += piece.matches('\n').count();
+    }
+    let is_set = |word: &&str| word.contains('=') && !word.starts_with('-');
+    let each = shell.iter().flat_map(|(number, line)| line.split(['|', ';', '&', '(', ')']).map(move |command| (*number, command)));
+    each.map(|(number, command)| (number, command.split_whitespace().skip_while(is_set).map(str::to_owned).collect())).collect()
+}
+
+/// A subcommand, a flag or a target of make that is changed has to be changed in the documents too.
+#[test]
+fn commands_in_documents_exist() -> Result<()> {
+    let makefile = text("Makefile")?;
+    let targets: BTreeSet<_> = makefile.lines().filter_map(|line| line.split_once(':')).map(|(target, _)| target).collect();
+    let mut known: BTreeMap<Vec<String>, Takes> = BTreeMap::new();
+    let (mut checked, mut wrong) = (0, Vec::new());
+    for folder in [".", "docs", "tests/clients"] {
+        for entry in fs::read_dir(run::workspace().join(folder))? {
+            let path = entry?.path();
+            if path.extension().is_none_or(|is| is != "md") {
+                continue;
+            }
+            for (line, words) in commands(&fs::read_to_string(&path)?) {
+                let mut say = |what: String| wrong.push(format!("{}:{line}: {what}", path.display()));
+                match words.first().map(String::as_str) {
+                    Some("make") => {
+                        let asked = words[1..].iter().filter(|word| !word.contains('=') && !targets.contains(word.as_str()));
+                        asked.for_each(|target| say(format!("make has no target {target}")));
+                    }
+                    Some("kferry" | "kferry-proxy" | "kferry-mirror") => {
+                        let mut command = Vec::new();
+                        for word in &words {
+                            let takes = match known.entry(command.clone()) {
+                                _ if command.is_empty() => None,
+                                Entry::Occupied(there) => Some(&*there.into_mut()),
+                                Entry::Vacant(there) => Some(&*there.insert(Takes::of(&command)?)),
+                            };
+                            let flag = word.split_once('=').map_or(word.as_str(), |(flag, _)| flag);
+                            match takes {
+                                None => command.push(word.clone()),
+                                Some(takes) if takes.subcommands.contains(word) => command.push(word.clone()),
+                                Some(takes) if flag.starts_with("--") && !takes.flags.contains(flag) => {
+                                    say(format!("{} has no {flag}", command.join(" ")));
+                                }
+                                Some(takes) if !flag.starts_with('-') && !takes.subcommands.is_empty() => {
+                                    say(format!("{} has no {word}", command.join(" ")));
+                                    break;
+                                }
+                                Some(_) => {}
+                            }
+                        }
+                    }
+                    _ => continue,
+                }
+                checked += 1;
+            }
+        }
+    }
+    assert!(checked >= 150, "{checked}");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
+/// Links are looked at by `scripts/book check`.
 #[test]
 fn documents_name_files_that_exist() -> Result<()> {
     /// What names of files begin with; other folders hold what is built or fetched.
@@ -189,18 +291,11 @@ fn documents_name_files_that_exist() -> Result<()> {
     }
     assert!(documents.len() >= 6, "{documents:?}");
     for document in documents {
-        let folder = run::workspace().join(&document);
-        let folder = folder.parent().context("a document is in a folder")?;
         let text = fs::read_to_string(run::workspace().join(&document))?;
         // Every other piece is within backquotes; those of a block of code are three at each end.
         for name in text.split('`').skip(1).step_by(2) {
             let is_name = FOLDERS.iter().any(|folder| name.starts_with(folder)) && !name.contains([' ', '*', '<', '\n']);
             assert!(!is_name || run::workspace().join(name).exists(), "{} names {name}, which is not there", document.display());
-        }
-        for target in between(&text, "](", ')') {
-            let path = target.split('#').next().unwrap_or(target);
-            let is_link = !path.is_empty() && !path.contains("://");
-            assert!(!is_link || folder.join(path).exists(), "{} links to {target}, which is not there", document.display());
         }
     }
     Ok(())
