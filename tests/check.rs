@@ -3,13 +3,15 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use harness::kafka::{ADMIN, ALICE, Acl, BOB, Builder, Cluster, Listener, Operation, Resource, User};
 use harness::process::Process;
-use harness::proxy::{Proxy, Routes, executable};
+use harness::proxy::{Proxy, Routes, executable, http};
+use harness::raw::until;
 use harness::scenario::Pair;
 use harness::{pki, run};
 use rdkafka::ClientConfig;
@@ -90,6 +92,98 @@ fn certificate(name: &str) -> Result<String> {
     let identity = pki::authority()?.client(name)?;
     let (certificate, key) = (identity.certificate_path.display(), identity.key_path.display());
     Ok(format!("ssl_certificate_location = \"{certificate}\"\nssl_key_location = \"{key}\"\n"))
+}
+
+/// Runs `kferry init` in a folder of its own: how it ended, what it said, and the file if there is one.
+fn init(legacy: &str, new: &str, arguments: &[&str]) -> Result<(Checked, PathBuf)> {
+    let config = run::folder("init")?.join("routes.toml");
+    Ok((init_to(&config, legacy, new, arguments)?, config))
+}
+
+fn init_to(config: &Path, legacy: &str, new: &str, arguments: &[&str]) -> Result<Checked> {
+    let output = config.with_file_name("output");
+    let mut command = Command::new(executable("kferry")?);
+    command.args(["init", "--legacy", legacy, "--new", new, "--config"]).arg(config).args(arguments);
+    let status = Process::spawn("kferry init", &command, &output)?.wait(LIMIT)?;
+    Ok(Checked { code: status.code(), text: fs::read_to_string(&output)? })
+}
+
+#[test]
+fn init_writes_a_file_that_check_takes_and_a_proxy_serves() -> Result<()> {
+    let (legacy, new) = CLUSTERS.started()?;
+    let old = legacy.bootstrap_servers(Listener::Plaintext)?;
+    let folder = run::folder("secrets")?;
+    let (password, ca) = (folder.join("password"), pki::authority()?.ca_path.display().to_string());
+    fs::write(&password, ADMIN.password)?;
+    let (user, password) = (format!("sasl_username={}", ADMIN.name), format!("sasl_password_file={}", password.display()));
+    let ca = format!("ssl_ca_location={ca}");
+    // How the new cluster is spoken to, what init is told of it, and what it finds out by itself.
+    let ways: [(Listener, &[&str], &[&str]); 4] = [
+        (Listener::Plaintext, &[], &["security_protocol = \"PLAINTEXT\""]),
+        (Listener::SaslPlaintext, &[&user, &password], &["\"SASL_PLAINTEXT\"", "sasl_mechanism = \"SCRAM-SHA-512\""]),
+        (Listener::SaslSsl, &[&user, &password, &ca], &["security_protocol = \"SASL_SSL\"", "sasl_mechanism = \"SCRAM-SHA-512\""]),
+        (Listener::SaslSsl, &[&user, &password, &ca, "sasl_mechanism=PLAIN"], &["sasl_mechanism = \"PLAIN\""]),
+    ];
+    for (listener, settings, found) in ways {
+        let settings: Vec<_> = settings.iter().flat_map(|setting| ["--new-set", setting]).collect();
+        let (made, config) = init(&old, &new.bootstrap_servers(listener)?, &settings)?;
+        assert_eq!(made.code, Some(0), "{}", made.text);
+        let summary = format!("legacy: Kafka 2.8, cluster id {}, 1 broker (node ids 1001), ", legacy.cluster_id()?);
+        assert!(made.text.contains(&summary) && made.text.contains("(node ids 1, 2)"), "{}", made.text);
+        let text = fs::read_to_string(&config)?;
+        assert!(found.iter().all(|found| text.contains(found)), "{text}");
+        assert!(text.contains("node_ids = \"1000-1049\"") && text.contains("node_ids = \"0-49\""), "{text}");
+        assert!(!text.contains(ADMIN.password), "{text}");
+        for on in [text.clone(), text.lines().map(|line| line.strip_prefix("#: ").unwrap_or(line).to_owned() + "\n").collect()] {
+            fs::write(&config, on)?;
+            let mut command = Command::new(executable("kferry")?);
+            command.args(["check", "--connect", "--config"]).arg(&config);
+            let output = config.with_file_name("check");
+            let status = Process::spawn("kferry check", &command, &output)?.wait(LIMIT)?;
+            assert_eq!(status.code(), Some(0), "{}\n{text}", fs::read_to_string(&output)?);
+        }
+        fs::write(&config, &text)?;
+        let admin =
+            text.split_once("[admin]\nbind = \"127.0.0.1:").and_then(|(_, rest)| rest.split('"').next()).context("no admin port")?;
+        let mut command = Command::new(executable("kferry-proxy")?);
+        command.arg("--config").arg(&config);
+        let mut proxy = Process::spawn("kferry-proxy", &command, &config.with_file_name("log"))?;
+        until("the proxy is ready", || Ok(http(admin.parse()?, "GET", "/readyz").is_ok_and(|answer| answer.status == 200)))?;
+        assert_eq!(proxy.terminate(LIMIT)?.code(), Some(0), "{}", proxy.log_tail(10));
+
+        // What is there stays.
+        let again = init_to(&config, &old, &new.bootstrap_servers(listener)?, &settings)?;
+        assert!(again.code == Some(2) && again.text.contains("is there, and stays as it is"), "{}", again.text);
+        assert_eq!(fs::read_to_string(&config)?, text);
+    }
+    Ok(())
+}
+
+#[test]
+fn init_says_what_it_lacks_and_writes_nothing() -> Result<()> {
+    let (legacy, new) = CLUSTERS.started()?;
+    let (old, next) = (legacy.bootstrap_servers(Listener::Plaintext)?, new.bootstrap_servers(Listener::SaslPlaintext)?);
+    let tls = new.bootstrap_servers(Listener::Ssl)?;
+    let ca = format!("ssl_ca_location={}", pki::authority()?.ca_path.display());
+    let cases: [(&str, &str, &[&str], i32, &str); 11] = [
+        (&old, &next, &[], 1, "cluster new: its brokers want a login ("),
+        (&old, &next, &["--new-set", "sasl_username=admin"], 2, "cluster new: "),
+        (&old, &next, &["--new-set", "sasl_password=admin"], 2, "a password on the command line can be seen by everybody"),
+        (&old, &next, &["--new-set", "ssl_ca_locatoin=ca.pem"], 2, "did you mean `ssl_ca_location`?"),
+        (&old, &next, &["--new-set", "bootstrap_servers=a:1"], 2, "bootstrap_servers is not set so"),
+        (&old, &tls, &[], 1, "TLS failed"),
+        (&old, &old, &[], 2, "--legacy and --new are one and the same cluster"),
+        (&old, "127.0.0.1:1", &[], 1, "cluster new: 127.0.0.1:1: cannot connect"),
+        (&old, "new", &[], 2, "has no port"),
+        (&tls, &old, &["--legacy-set", &ca], 2, "clients of the legacy cluster speak TLS"),
+        ("127.0.0.1:1", "127.0.0.1:1", &[], 1, "cluster legacy: 127.0.0.1:1: cannot connect"),
+    ];
+    for (legacy, new, arguments, code, told) in cases {
+        let (made, config) = init(legacy, new, arguments)?;
+        assert!(made.code == Some(code) && made.text.contains(told), "{legacy} {new} {arguments:?}: {:?}\n{}", made.code, made.text);
+        assert!(!config.exists(), "{arguments:?}");
+    }
+    Ok(())
 }
 
 /// An old cluster and a new one. What costs a broker has a new one of its own.
@@ -204,8 +298,7 @@ fn what_a_cluster_decides_by_the_clients_address_is_told() -> Result<()> {
     let few = warnings(ADMIN, "", 5001)?;
     assert!(has(&few, "limits.max_connections = 5001") && has(&few, "broker 2: max.connections.per.ip is 5000"), "{few:?}");
     let blind = warnings(ALICE, "", 5001)?;
-    let told =
-        "--add --allow-principal 'User:alice' --operation Describe --operation DescribeConfigs --cluster";
+    let told = "--add --allow-principal 'User:alice' --operation Describe --operation DescribeConfigs --cluster";
     assert!(has(&blind, told) && !has(&blind, &by_host), "{blind:?}");
     Ok(())
 }

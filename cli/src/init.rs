@@ -146,7 +146,9 @@ async fn make(args: &Args) -> Result<(String, Config), Failed> {
     let mut ports = Ports::of_this_machine();
     let chosen = (ports.take(9092..=9099, 1), ports.take(9190..=9199, 2));
     let (Some(clients), Some(admin)) = chosen else {
-        return Err(Failed::not_done("of the ports 9092-9099 and 9190-9199 none is free on this machine; write the file by hand (docs/routes.md)"));
+        return Err(Failed::not_done(
+            "of the ports 9092-9099 and 9190-9199 none is free on this machine; write the file by hand (docs/routes.md)",
+        ));
     };
     for found in [&mut legacy, &mut new] {
         found.choose_ports(&mut ports);

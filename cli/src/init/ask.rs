@@ -143,7 +143,10 @@ fn to_probe(section: &Section, path: &Path) -> Result<Arc<Cluster>, Failed> {
         section.insert_first("sasl_mechanism", SaslMechanism::ScramSha512.name());
     }
     let parsed = parse(&one_cluster(&section), path);
-    Ok(parsed.map_err(|failed| Failed { reason: format!("cluster {}: {}", section.name, failed.reason), ..failed })?.clusters.swap_remove(0))
+    Ok(parsed
+        .map_err(|failed| Failed { reason: format!("cluster {}: {}", section.name, failed.reason), ..failed })?
+        .clusters
+        .swap_remove(0))
 }
 
 /// Asks the first of the bootstrap servers that answers.

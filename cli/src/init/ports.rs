@@ -30,7 +30,8 @@ impl Ports {
         let mut first = *range.start();
         loop {
             let last = first.checked_add(count.checked_sub(1)?).filter(|last| last <= range.end())?;
-            let in_the_way = (first..=last).rev().find(|port| self.taken.iter().any(|taken| taken.contains(port)) || !(self.is_free)(*port));
+            let in_the_way =
+                (first..=last).rev().find(|port| self.taken.iter().any(|taken| taken.contains(port)) || !(self.is_free)(*port));
             match in_the_way {
                 Some(port) => first = port.checked_add(1)?,
                 None => {

@@ -45,8 +45,13 @@ impl Setting {
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let (key, value) = text.split_once('=').ok_or("write KEY=VALUE, such as sasl_username=kferry")?;
         match key.trim() {
-            key @ ("id" | "bootstrap_servers" | "node_ids" | "broker_ports") => Err(format!("{key} is not set so: it is found out, or given by itself")),
-            "sasl_password" => Err("a password on the command line can be seen by everybody; write sasl_password_file=FILE, or sasl_password_env=NAME".to_owned()),
+            key @ ("id" | "bootstrap_servers" | "node_ids" | "broker_ports") => {
+                Err(format!("{key} is not set so: it is found out, or given by itself"))
+            }
+            "sasl_password" => {
+                Err("a password on the command line can be seen by everybody; write sasl_password_file=FILE, or sasl_password_env=NAME"
+                    .to_owned())
+            }
             key if !key.is_empty() && key.chars().all(|c| c.is_ascii_lowercase() || c == '_') => {
                 Ok(Self { key: key.to_owned(), value: value.trim().to_owned() })
             }

@@ -8,16 +8,21 @@ use serde_json::{Map, Value, json};
 use super::workspace;
 use crate::Config;
 use crate::diagnostic::Diagnostic;
-use crate::read::{CLUSTER, CREDENTIALS, LISTENER, ROUTE, USER};
 use crate::read::mirrors::{MIRROR, RENAME_REGEX};
+use crate::read::{CLUSTER, CREDENTIALS, LISTENER, ROUTE, USER};
 
-/// The errors of a file that has one key, which are about that key's value.
-fn told(kind: &str, key: &str, value: &str) -> Vec<Diagnostic> {
-    let header = match kind {
+/// A table of this kind, with those around it.
+fn header(kind: &str) -> String {
+    match kind {
         CREDENTIALS => "[[routes]]\n[routes.credentials.a]".to_owned(),
         RENAME_REGEX => "[[mirrors]]\n[[mirrors.rename_regex]]".to_owned(),
         _ => kind.replace("NAME", "a"),
-    };
+    }
+}
+
+/// The errors of a file that has one key, which are about that key's value.
+fn told(kind: &str, key: &str, value: &str) -> Vec<Diagnostic> {
+    let header = header(kind);
     let before = format!("{header}\n{key} = ");
     let errors = errors(&format!("{before}{value}\n"));
     errors.into_iter().filter(|error| error.span.start >= before.len()).collect()
@@ -31,11 +36,15 @@ fn errors(text: &str) -> Vec<Diagnostic> {
 fn takes(kind: &str, key: &str) -> Value {
     let of_float = told(kind, key, "1.5");
     let [Diagnostic { message, hint: Some(hint), .. }] = &of_float[..] else { panic!("{kind} {key}: {of_float:?}") };
-    let expected = message.strip_prefix("expected ").and_then(|message| message.strip_suffix(", found a float")).unwrap_or_else(|| panic!("{message}"));
+    let expected = message
+        .strip_prefix("expected ")
+        .and_then(|message| message.strip_suffix(", found a float"))
+        .unwrap_or_else(|| panic!("{message}"));
     match expected {
         "true or false" => json!({ "type": "boolean" }),
         "an integer" => {
-            let bounds = hint.strip_prefix("write a number from ").and_then(|bounds| bounds.split_once(" to ")).unwrap_or_else(|| panic!("{hint}"));
+            let bounds =
+                hint.strip_prefix("write a number from ").and_then(|bounds| bounds.split_once(" to ")).unwrap_or_else(|| panic!("{hint}"));
             let [minimum, maximum] = [bounds.0, bounds.1].map(|bound| bound.parse::<u64>().unwrap());
             json!({ "type": "integer", "minimum": minimum, "maximum": maximum })
         }
@@ -53,26 +62,19 @@ fn takes(kind: &str, key: &str) -> Value {
 
 fn string(kind: &str, key: &str) -> Value {
     let of_nonsense = told(kind, key, "\"~\"");
-    let named = of_nonsense.iter().filter(|error| error.message == "unknown value \"~\"").find_map(|error| error.hint.as_deref()?.strip_prefix("write "));
+    let named = of_nonsense
+        .iter()
+        .filter(|error| error.message == "unknown value \"~\"")
+        .find_map(|error| error.hint.as_deref()?.strip_prefix("write "));
     match named {
         Some(named) => json!({ "enum": named.split('"').skip(1).step_by(2).collect::<Vec<_>>() }),
         None => json!({ "type": "string", "minLength": 1 }),
     }
 }
 
-/// Keys without which a table is an error, whatever else it has.
-fn required(kind: &str) -> BTreeSet<String> {
-    let header = match kind {
-        CREDENTIALS => "[[routes]]\n[routes.credentials.a]\n".to_owned(),
-        RENAME_REGEX => "[[mirrors]]\n[[mirrors.rename_regex]]\n".to_owned(),
-        _ => kind.replace("NAME", "a") + "\n",
-    };
-    let keys = crate::keys();
-    // A table around it lacks keys of its own.
-    let table = header.rfind('[').map_or(0, |at| header[..at].rfind('\n').map_or(0, |end| end + 1));
-    let missing = errors(&header).into_iter().filter(|error| error.span.start >= table && error.span.end > 0);
-    let missing = missing.filter_map(|error| error.message.strip_prefix("missing key `")?.strip_suffix('`').map(str::to_owned));
-    missing.filter(|key| keys[kind].contains(&key.as_str())).collect()
+/// Whether the code says that a table lacks a key.
+fn is_missed(kind: &str, key: &str) -> bool {
+    errors(&header(kind)).iter().any(|error| error.message.contains(key) || error.hint.as_ref().is_some_and(|hint| hint.contains(key)))
 }
 
 fn name(kind: &str) -> String {
@@ -83,10 +85,23 @@ fn reference(kind: &str) -> String {
     format!("#/$defs/{}", name(kind))
 }
 
+/// The keys that have this default in the reference.
+fn keys_with<'t>(reference: &'t str, kind: &str, default: &'t str) -> impl Iterator<Item = &'t str> {
+    rows(reference, kind).filter_map(move |row| {
+        let cells: Vec<_> = row.split(" | ").collect();
+        (cells[2].trim() == default).then(|| cells[0].trim_matches(['|', ' ', '`']))
+    })
+}
+
+/// The rows of a table's keys in the reference.
+fn rows<'t>(reference: &'t str, kind: &str) -> impl Iterator<Item = &'t str> {
+    let section = reference.split("\n## ").find(|section| section.starts_with(&format!("`{kind}`"))).unwrap();
+    section.lines().filter(|line| line.starts_with("| `"))
+}
+
 /// What the reference says of a key: its meaning without the example, and its default.
 fn meaning(reference: &str, kind: &str, key: &str) -> String {
-    let section = reference.split("\n## ").find(|section| section.starts_with(&format!("`{kind}`"))).unwrap();
-    let row = section.lines().find(|line| line.starts_with(&format!("| `{key}` |"))).unwrap_or_else(|| panic!("{kind} {key}"));
+    let row = rows(reference, kind).find(|row| row.starts_with(&format!("| `{key}` |"))).unwrap_or_else(|| panic!("{kind} {key}"));
     let cells: Vec<_> = row.trim_matches('|').split(" | ").map(str::trim).collect();
     let [_, _, default, meaning] = cells[..] else { panic!("{row}") };
     // The example is the last piece in backquotes.
@@ -119,11 +134,10 @@ fn schema() -> Value {
             property["description"] = meaning(&reference_md, kind, key).into();
             properties.insert(key.to_owned(), property);
         }
-        let required: Vec<_> = required(kind).into_iter().collect();
-        definitions.insert(
-            name(kind),
-            json!({ "type": "object", "properties": properties, "required": required, "additionalProperties": false }),
-        );
+        let required: Vec<_> =
+            keys_with(&reference_md, kind, "required").inspect(|key| assert!(is_missed(kind, key), "{kind} {key}")).collect();
+        definitions
+            .insert(name(kind), json!({ "type": "object", "properties": properties, "required": required, "additionalProperties": false }));
     }
     let tables = |kind| json!({ "type": "array", "items": { "$ref": reference(kind) } });
     let by_name = |kind| json!({ "type": "object", "additionalProperties": { "$ref": reference(kind) } });
@@ -161,7 +175,10 @@ fn the_schema_is_what_the_code_takes() {
         "docs/routes.schema.json is not what the code takes: UPDATE_DOCS=1 cargo test -p kferry-config schema\nthe first line that differs: {differs:#?}"
     );
     let top = crate::keys().remove("the file").unwrap();
-    assert_eq!(schema()["properties"].as_object().unwrap().keys().collect::<BTreeSet<_>>(), top.iter().map(|key| key.to_string()).collect::<BTreeSet<_>>().iter().collect());
+    assert_eq!(
+        schema()["properties"].as_object().unwrap().keys().collect::<BTreeSet<_>>(),
+        top.iter().map(|key| key.to_string()).collect::<BTreeSet<_>>().iter().collect()
+    );
 }
 
 #[test]

@@ -18,7 +18,13 @@ const CREATE_ACLS: VersionRange = VersionRange { min: 1, max: 3 };
 
 /// The command line of Kafka's own tool that allows `principal` something on a cluster. `resource` is an option of the tool (`topic`, `group`,
 /// `cluster`) and `names` are the resources'; the cluster has none.
-pub fn allow_command(cluster: &Cluster, principal: &str, operations: &[impl fmt::Display], resource: &str, names: &[impl fmt::Display]) -> String {
+pub fn allow_command(
+    cluster: &Cluster,
+    principal: &str,
+    operations: &[impl fmt::Display],
+    resource: &str,
+    names: &[impl fmt::Display],
+) -> String {
     let server = cluster.bootstrap_servers.first().map(ToString::to_string).unwrap_or_default();
     let mut command = format!(
         "kafka-acls.sh --bootstrap-server {server} --command-config admin.properties --add --allow-principal '{}'",

@@ -93,7 +93,11 @@ impl Body {
     }
 
     fn string(&mut self, text: &str) {
-        if self.flexible { self.uvarint(text.len() + 1) } else { self.written.put_i16(text.len() as i16) }
+        if self.flexible {
+            self.uvarint(text.len() + 1)
+        } else {
+            self.written.put_i16(text.len() as i16)
+        }
         self.written.put_slice(text.as_bytes());
     }
 
@@ -139,9 +143,13 @@ mod tests {
             (partition("a", 1), Bytes::new()),
             (partition(&"t".repeat(249), 2), Bytes::from(vec![3; 300_000])),
         ];
-        let data = |index: usize| PartitionProduceData::default().with_index(batches[index].0.partition).with_records(Some(batches[index].1.clone()));
+        let data = |index: usize| {
+            PartitionProduceData::default().with_index(batches[index].0.partition).with_records(Some(batches[index].1.clone()))
+        };
         let topic = |name: &str, partitions| {
-            TopicProduceData::default().with_name(kafka_protocol::messages::TopicName(name.to_owned().into())).with_partition_data(partitions)
+            TopicProduceData::default()
+                .with_name(kafka_protocol::messages::TopicName(name.to_owned().into()))
+                .with_partition_data(partitions)
         };
         let expected = ProduceRequest::default().with_acks(ALL).with_timeout_ms(30_000).with_topic_data(vec![
             topic("a", vec![data(2)]),
