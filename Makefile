@@ -20,7 +20,7 @@ test: ## everything: unit tests, real brokers, every client, fuzzing
 	@scripts/need test
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) scripts/test
 
-lint: ## formats, clippy, cargo doc, licenses, words, links of the documents; warnings are errors
+lint: ## formats, clippy, cargo doc, licenses, words, alerts, links of the documents; warnings are errors
 	@scripts/need lint
 	@scripts/lint
 

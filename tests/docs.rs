@@ -13,6 +13,7 @@ use harness::proxy::executable;
 use harness::run;
 use kferry_config::{Config, Limits};
 use kferry_wire::api::{APIS, Field, Kind, Use};
+use kferry_wire::operators::{Metric, PROCESS};
 
 fn text(path: &str) -> Result<String> {
     fs::read_to_string(run::workspace().join(path)).with_context(|| path.to_owned())
@@ -29,9 +30,15 @@ fn first_column<'t>(text: &'t str, heading: &str) -> Result<BTreeSet<&'t str>> {
     Ok(section(text, heading)?.lines().filter_map(|line| Some(line.strip_prefix("| `")?.split_once('`')?.0)).collect())
 }
 
-/// The names of metrics in a table's first column, without their labels.
-fn metrics<'t>(text: &'t str, heading: &str) -> Result<BTreeSet<&'t str>> {
-    Ok(first_column(text, heading)?.into_iter().map(|name| name.split('{').next().unwrap_or(name)).collect())
+/// Metrics as the documents write them: the name, and the labels in braces.
+fn written(metrics: &[Metric]) -> BTreeSet<String> {
+    let labels = |labels: &[&str]| if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+    metrics.iter().map(|(name, names, _)| format!("{name}{}", labels(names))).collect()
+}
+
+/// The first column of a table of metrics.
+fn metrics(text: &str, heading: &str) -> Result<BTreeSet<String>> {
+    Ok(first_column(text, heading)?.into_iter().map(str::to_owned).collect())
 }
 
 fn set<'t>(names: impl IntoIterator<Item = &'t &'t str>) -> BTreeSet<&'t str> {
@@ -43,8 +50,8 @@ fn every_metric_and_every_cause_is_in_operating_md() -> Result<()> {
     use kferry_proxy::CAUSES;
     use kferry_proxy::metrics::{COUNTERS, GAUGES, HISTOGRAMS};
     let operating = text("docs/operating.md")?;
-    let names = [COUNTERS, GAUGES, HISTOGRAMS].concat().into_iter().map(|(name, _)| name).collect();
-    assert_eq!(metrics(&operating, "## Metrics\n")?, names);
+    assert_eq!(metrics(&operating, "## Metrics\n")?, written(&[COUNTERS, GAUGES, HISTOGRAMS].concat()));
+    assert_eq!(first_column(&operating, "## Metrics of a process")?, set(&PROCESS));
     assert_eq!(first_column(&operating, "## Why a connection ended")?, set(CAUSES));
     Ok(())
 }
@@ -55,8 +62,7 @@ fn every_metric_and_every_phase_of_a_mirror_is_in_operating_md() -> Result<()> {
     use kferry_mirror::metrics::{COUNTERS, ERROR_KINDS, GAUGES};
     use kferry_mirror::partition::Phase;
     let operating = text("docs/operating.md")?;
-    let names = [COUNTERS, GAUGES].concat().into_iter().map(|(name, _)| name).collect();
-    assert_eq!(metrics(&operating, "## Metrics of kferry-mirror")?, names);
+    assert_eq!(metrics(&operating, "## Metrics of kferry-mirror")?, written(&[COUNTERS, GAUGES].concat()));
     let errors = operating.lines().find(|line| line.starts_with("| `kferry_mirror_errors_total")).context("the row of the errors")?;
     for kind in ERROR_KINDS {
         assert!(errors.contains(&format!("`{kind}`")), "{kind} is not in: {errors}");
@@ -283,7 +289,7 @@ fn commands_in_documents_exist() -> Result<()> {
 #[test]
 fn documents_name_files_that_exist() -> Result<()> {
     /// What names of files begin with; other folders hold what is built or fetched.
-    const FOLDERS: [&str; 8] = ["proxy/", "mirror/", "wire/", "cli/", "tests/", "docker/", "docs/", "scripts/"];
+    const FOLDERS: [&str; 9] = ["proxy/", "mirror/", "wire/", "cli/", "tests/", "docker/", "docs/", "scripts/", "deploy/"];
     let mut documents = vec![PathBuf::from("README.md"), PathBuf::from("tests/clients/README.md")];
     for entry in fs::read_dir(run::workspace().join("docs"))? {
         let name = entry?.file_name();

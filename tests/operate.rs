@@ -14,6 +14,7 @@ use harness::fake::{FakeBroker, Step};
 use harness::proxy::{self, Proxy, Routes, executable, http};
 use harness::raw::{self, Raw, until};
 use harness::{ports, run};
+use kferry_wire::operators::PROCESS;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -144,13 +145,15 @@ fn every_metric_is_there_with_its_help_and_no_label_grows_with_the_clients() -> 
         "kferry_proxy_connections",
         "kferry_proxy_connections_accepted_total",
         "kferry_proxy_connections_closed_total",
+        "kferry_proxy_connections_limit",
         "kferry_proxy_connections_routed_total",
         "kferry_proxy_pipes_in_use",
         "kferry_proxy_pipes_limit",
         "kferry_proxy_request_bytes_total",
         "kferry_proxy_response_bytes_total",
     ];
-    assert_eq!(names, BTreeSet::from(expected));
+    let expected: Vec<_> = expected.into_iter().chain(PROCESS.into_iter().filter(|name| !name.contains("_seconds_"))).collect();
+    assert_eq!(names, expected.iter().copied().collect());
     let metrics = proxy.metrics()?;
     for name in expected.into_iter().chain(["kferry_proxy_broker_connect_seconds"]) {
         assert!(metrics.contains(&format!("# TYPE {name} ")), "{name} has no type");

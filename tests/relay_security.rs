@@ -517,12 +517,15 @@ fn pki_types_of(pem: &str) -> Result<tokio_rustls::rustls::pki_types::Certificat
 fn renewed_certificates_are_picked_up_and_broken_ones_are_not() -> Result<()> {
     let broker = FakeBroker::start()?;
     let authority = pki::authority()?;
-    let (first, second) = (authority.server(&["first.example"])?, authority.server(&["second.example"])?);
+    let (first, second) = (authority.server(&["first.example"])?, authority.server_until(2048, &["second.example"])?);
     let der = |identity: &pki::Identity| pki_types_of(&identity.certificate_pem).map(|certificate| certificate.to_vec());
     let routes = Routes::new()?.cluster("fake", &broker.address()).tls_listener(&first)?.route("all", "*", "fake");
     let proxy = Proxy::start(&routes)?;
     let port = proxy.tls_port()?;
     assert!(shown(port)? == der(&first)?);
+    let labels = [("table", "listeners.tls"), ("key", "ssl_certificate_location")];
+    let not_after = || Ok::<_, anyhow::Error>(proxy.metric("kferry_proxy_certificate_not_after_timestamp_seconds", &labels)? as u64);
+    assert_eq!(not_after()?, 2_524_521_600, "the last day of 2049");
     let healthy = || -> Result<bool> { Ok(proxy.metric("kferry_proxy_config_last_reload_successful", &[])? as u64 == 1) };
 
     // A renewal is two files, one after the other, where a file of each is there before.
@@ -538,6 +541,7 @@ fn renewed_certificates_are_picked_up_and_broken_ones_are_not() -> Result<()> {
     fs::write(&first.certificate_path, &second.certificate_pem)?;
     until("the renewed certificate is shown", || Ok(shown(port)? == der(&second)?))?;
     until("all is well again", healthy)?;
+    assert_eq!(not_after()?, 2_492_985_600, "the last day of 2048");
     assert_eq!((proxy.reloads("changed")?, proxy.reloads("unchanged")?), (0, 1));
     Ok(())
 }

@@ -44,6 +44,7 @@ pub use machine::{EphemeralPorts, OpenFiles, who_may_have};
 pub use names::{Naming, NamingError, Selection, dead_letter_topic, is_internal, no_room_for_dead_letters};
 pub use read::keys;
 pub use types::Config;
+pub use types::certificates::{CertificateFile, Certificates};
 pub use types::cluster::{
     BrokerRange, ClientTls, Cluster, HostPort, NODE_IDS, OAUTHBEARER, Sasl, SaslMechanism, Secret, SecretError, Security, TlsIdentity,
 };

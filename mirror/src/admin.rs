@@ -11,7 +11,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures_util::future::join_all;
-use kferry_wire::{operators, tell};
+use kferry_wire::operators::{self, Process};
+use kferry_wire::tell;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -32,8 +33,13 @@ const OPERATORS: usize = 32;
 /// Serves the admin address until `stop`.
 pub async fn serve(listener: TcpListener, metrics: PrometheusHandle, mirrors: Mirrors, stop: CancellationToken) {
     let mirrors = Arc::new(mirrors);
+    let process = Process::described();
+    let render = move || {
+        process.take();
+        metrics.render()
+    };
     let router = Router::new()
-        .route("/metrics", get(move || async move { metrics.render() }))
+        .route("/metrics", get(move || async move { render() }))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/partitions", get(|State(mirrors): State<Arc<Mirrors>>| async move { Json(partitions(&mirrors)) }))

@@ -24,6 +24,7 @@
 //! | [`transactions`] | open transactions on the leader, and what they hold up |
 //! | [`overview`] | partitions and groups of this process, for everybody to see |
 //! | [`admin`] | `/metrics`, `/healthz`, `/readyz`, `/partitions` |
+//! | [`certificates`] | until when those of the clusters are good |
 //! | [`progress`] | bars on a terminal, lines elsewhere |
 //! | [`metrics`] | the names of the metrics |
 //!
@@ -31,6 +32,7 @@
 //! mirror's consumer group. Whoever only looks, as the command line does, needs none of it.
 
 pub mod admin;
+pub mod certificates;
 mod copy;
 pub mod dead_letters;
 pub mod finish;

@@ -12,6 +12,7 @@ use clap::{Parser, ValueEnum};
 use kferry_config::diagnostic::{self, Severity};
 use kferry_config::{Config, EphemeralPorts, Mirror, who_may_have};
 use kferry_mirror::admin::{self, Mirrors};
+use kferry_mirror::certificates;
 use kferry_mirror::messages;
 use kferry_mirror::metrics;
 use kferry_mirror::overview::Overview;
@@ -112,6 +113,7 @@ async fn run(args: Args) -> anyhow::Result<Exit> {
     let named: Mirrors = mirrors.iter().map(|(mirror, overview)| (mirror.name.clone(), overview.clone())).collect();
     let serving = tokio::spawn(admin::serve(listener, metrics, named.clone(), stop.clone()));
     let showing = tokio::spawn(progress::show(named, options.once, stop.clone()));
+    tokio::spawn(certificates::watch(mirrors.iter().map(|(mirror, _)| mirror.clone()).collect::<Vec<_>>(), stop.clone()));
     tokio::spawn(stop_on_signals(stop.clone())?);
     tell!(messages::READY, version = env!("CARGO_PKG_VERSION"), config = %args.config.display(), mirrors = mirrors.len(), %admin);
 

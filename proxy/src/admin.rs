@@ -8,7 +8,8 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use kferry_wire::{operators, tell};
+use kferry_wire::operators::{self, Process};
+use kferry_wire::tell;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -21,8 +22,9 @@ use crate::routes::Reloaded;
 
 /// Serves until `stop`. `metrics`: what `/metrics` shows.
 pub(crate) async fn serve(proxy: Arc<Proxy>, metrics: PrometheusHandle, listener: TcpListener, stop: CancellationToken) {
+    let process = Process::described();
     let router = Router::new()
-        .route("/metrics", get(move |State(proxy): State<Arc<Proxy>>| async move { render(&proxy, &metrics) }))
+        .route("/metrics", get(move |State(proxy): State<Arc<Proxy>>| async move { render(&proxy, &process, &metrics) }))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/clients", get(|State(proxy): State<Arc<Proxy>>| async move { Json(json!({ "clients": proxy.clients.rows() })) }))
@@ -32,7 +34,9 @@ pub(crate) async fn serve(proxy: Arc<Proxy>, metrics: PrometheusHandle, listener
     operators::serve(listener, router, proxy.open_files.operators, failed, stop.cancelled_owned()).await;
 }
 
-fn render(proxy: &Proxy, metrics: &PrometheusHandle) -> String {
+fn render(proxy: &Proxy, process: &Process, metrics: &PrometheusHandle) -> String {
+    process.take();
+    metrics::most(proxy.most(&proxy.routes.in_force()).all);
     let totals = proxy.pipes.totals();
     let (in_use, limit) = proxy.pipes.in_use();
     metrics::pipes(&PipeReadings { spliced: totals.spliced, copied: totals.copied, tls: totals.tls, in_use, limit });

@@ -6,7 +6,8 @@
 
 use std::time::Duration;
 
-use kferry_config::HostPort;
+use kferry_config::{CertificateFile, HostPort};
+use kferry_wire::operators::Metric;
 use kferry_wire::tell;
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
@@ -16,6 +17,8 @@ use crate::messages;
 
 const BUILD_INFO: &str = "kferry_proxy_build_info";
 const OPEN: &str = "kferry_proxy_connections";
+const LIMIT: &str = "kferry_proxy_connections_limit";
+const CERTIFICATE: &str = "kferry_proxy_certificate_not_after_timestamp_seconds";
 const ACCEPTED: &str = "kferry_proxy_connections_accepted_total";
 const ROUTED: &str = "kferry_proxy_connections_routed_total";
 const CLOSED: &str = "kferry_proxy_connections_closed_total";
@@ -33,33 +36,39 @@ const RELOADS: &str = "kferry_proxy_config_reloads_total";
 const RELOAD_OK: &str = "kferry_proxy_config_last_reload_successful";
 const LOADED_AT: &str = "kferry_proxy_config_loaded_timestamp_seconds";
 
-/// The metrics that go up and down: name and help.
-pub const GAUGES: &[(&str, &str)] = &[
-    (OPEN, "Open client connections, by listener"),
-    (SERVER_UP, "Whether the last attempt at a bootstrap server succeeded"),
-    (PIPES, "Pipes that have a body on its way"),
-    (PIPES_LIMIT, "Pipes that there may be"),
-    (RELOAD_OK, "Whether the file as it is now is in force"),
-    (LOADED_AT, "When the table in force was loaded"),
-    (BUILD_INFO, "1; which kferry-proxy this is"),
+/// The values of the label `result` of `kferry_proxy_config_reloads_total`.
+pub const RELOAD_RESULTS: [&str; 3] = ["changed", "unchanged", "invalid"];
+
+/// The metrics that go up and down: name, labels and help.
+pub const GAUGES: &[Metric] = &[
+    (OPEN, &["listener"], "Open client connections, by listener"),
+    (SERVER_UP, &["cluster", "server"], "Whether the last attempt at a bootstrap server succeeded"),
+    (LIMIT, &[], "Client connections that there may be: max_connections, or what the limit of open files allows"),
+    (CERTIFICATE, &["table", "key"], "When the certificates of a file are over, in seconds since 1970, by table and key of routes.toml"),
+    (PIPES, &[], "Pipes that have a body on its way"),
+    (PIPES_LIMIT, &[], "Pipes that there may be"),
+    (RELOAD_OK, &[], "Whether the file as it is now is in force"),
+    (LOADED_AT, &[], "When the table in force was loaded"),
+    (BUILD_INFO, &["version"], "1; which kferry-proxy this is"),
 ];
 
-/// The metrics that only grow: name and help.
-pub const COUNTERS: &[(&str, &str)] = &[
-    (ACCEPTED, "Client connections accepted, by listener"),
-    (ROUTED, "Client connections that a route sent to a cluster"),
-    (CLOSED, "Client connections that ended, by cause"),
-    (REQUEST_BYTES, "Bytes from clients to brokers, counted when a connection ends"),
-    (RESPONSE_BYTES, "Bytes from brokers to clients, counted when a connection ends"),
-    (SERVER_FAILURES, "Failed attempts at a bootstrap server"),
-    (LOGGED_IN_AGAIN, "Logins of the proxy that were done again in the middle of a connection, by cluster"),
-    (OUTSIDE, "Brokers seen whose node id is outside of node_ids, by cluster"),
-    (BODY_BYTES, "Bytes of large bodies that relayed connections have moved, by the way they went"),
-    (RELOADS, "Reloads of routes.toml, by result"),
+/// The metrics that only grow: name, labels and help.
+pub const COUNTERS: &[Metric] = &[
+    (ACCEPTED, &["listener"], "Client connections accepted, by listener"),
+    (ROUTED, &["route", "cluster"], "Client connections that a route sent to a cluster"),
+    (CLOSED, &["cause", "listener"], "Client connections that ended, by cause"),
+    (REQUEST_BYTES, &["route", "cluster"], "Bytes from clients to brokers, counted when a connection ends"),
+    (RESPONSE_BYTES, &["route", "cluster"], "Bytes from brokers to clients, counted when a connection ends"),
+    (SERVER_FAILURES, &["cluster", "server"], "Failed attempts at a bootstrap server"),
+    (LOGGED_IN_AGAIN, &["cluster"], "Logins of the proxy that were done again in the middle of a connection, by cluster"),
+    (OUTSIDE, &["cluster"], "Brokers seen whose node id is outside of node_ids, by cluster"),
+    (BODY_BYTES, &["way"], "Bytes of large bodies that relayed connections have moved, by the way they went"),
+    (RELOADS, &["result"], "Reloads of routes.toml, by result"),
 ];
 
-/// The metrics of durations: name and help.
-pub const HISTOGRAMS: &[(&str, &str)] = &[(CONNECT_SECONDS, "From a client's first request to the first byte of a broker's answer")];
+/// The metrics of durations: name, labels and help.
+pub const HISTOGRAMS: &[Metric] =
+    &[(CONNECT_SECONDS, &["cluster"], "From a client's first request to the first byte of a broker's answer")];
 
 /// Sets the process's recorder and says what each metric means.
 ///
@@ -70,16 +79,19 @@ pub fn install() -> anyhow::Result<PrometheusHandle> {
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(metrics_exporter_prometheus::Matcher::Full(CONNECT_SECONDS.to_owned()), &SECONDS)?
         .install_recorder()?;
-    for (name, help) in GAUGES {
+    for (name, _, help) in GAUGES {
         describe_gauge!(*name, *help);
     }
-    for (name, help) in COUNTERS {
+    for (name, _, help) in COUNTERS {
         describe_counter!(*name, *help);
     }
-    for (name, help) in HISTOGRAMS {
+    for (name, _, help) in HISTOGRAMS {
         describe_histogram!(*name, *help);
     }
     gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    for result in RELOAD_RESULTS {
+        counter!(RELOADS, "result" => result).increment(0);
+    }
     Ok(handle)
 }
 
@@ -107,6 +119,11 @@ impl Drop for Open {
 pub(crate) fn routed(route: &str, cluster: &str, took: Duration) {
     counter!(ROUTED, "route" => route.to_owned(), "cluster" => cluster.to_owned()).increment(1);
     histogram!(CONNECT_SECONDS, "cluster" => cluster.to_owned()).record(took.as_secs_f64());
+}
+
+/// A route is in force that sends clients to a cluster. All of them come at once after an edit, and a rate misses what a series begins with.
+pub(crate) fn may_route(route: &str, cluster: &str) {
+    counter!(ROUTED, "route" => route.to_owned(), "cluster" => cluster.to_owned()).increment(0);
 }
 
 /// Connections of a listener will end, each for one of these causes. An alert on a rate misses the first one of a series that begins with it.
@@ -163,6 +180,24 @@ pub(crate) fn pipes(readings: &PipeReadings) {
     gauge!(PIPES_LIMIT).set(limit as f64);
 }
 
+/// Somebody asks for the metrics: how many client connections there may be now.
+pub(crate) fn most(connections: usize) {
+    gauge!(LIMIT).set(connections as f64);
+}
+
+/// Until when the certificates of the table in force are good. Those of the table `before` that are not among them are not a number from here on: a
+/// series cannot be taken back, and no comparison with that is true.
+pub(crate) fn certificates(before: &[(CertificateFile, i64)], now: &[(CertificateFile, i64)]) {
+    let tell = |file: &CertificateFile, value| gauge!(CERTIFICATE, "table" => file.table.clone(), "key" => file.holds.key()).set(value);
+    let is_named = |gone: &CertificateFile| now.iter().any(|(file, _)| (&file.table, file.holds) == (&gone.table, gone.holds));
+    for (file, _) in before.iter().filter(|(file, _)| !is_named(file)) {
+        tell(file, f64::NAN);
+    }
+    for (file, not_after) in now {
+        tell(file, *not_after as f64);
+    }
+}
+
 /// A bootstrap server was tried. `error`: why it does not count as good.
 pub(crate) fn server_tried(cluster: &str, server: &HostPort, error: Option<&str>) {
     let up = gauge!(SERVER_UP, "cluster" => cluster.to_owned(), "server" => server.to_string());
@@ -186,4 +221,25 @@ pub(crate) fn loaded(now: jiff::Timestamp) {
 pub(crate) fn reloaded(result: &'static str) {
     counter!(RELOADS, "result" => result).increment(1);
     gauge!(RELOAD_OK).set(if result == "invalid" { 0.0 } else { 1.0 });
+}
+
+#[cfg(test)]
+mod tests {
+    use kferry_config::Certificates;
+
+    use super::*;
+
+    #[test]
+    fn a_certificate_that_the_file_names_no_more_is_not_a_number() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let file = |table: &str, holds| CertificateFile { table: table.to_owned(), holds, path: format!("/{table}.pem").into() };
+        let [own, authorities] = [Certificates::Own, Certificates::Authorities].map(|holds| (file("clusters.a", holds), 7));
+        metrics::with_local_recorder(&recorder, || {
+            certificates(&[], &[own.clone(), authorities.clone()]);
+            certificates(&[own.clone(), authorities], &[(own.0, 8)]);
+        });
+        let text = recorder.handle().render();
+        let series = |key: &str, value: &str| format!("{CERTIFICATE}{{table=\"clusters.a\",key=\"{key}\"}} {value}\n");
+        assert!(text.contains(&series("ssl_certificate_location", "8")) && text.contains(&series("ssl_ca_location", "NaN")), "{text}");
+    }
 }

@@ -6,6 +6,7 @@
 //! - [`mirror`]: the real `kferry-mirror`. [`scenario`]: what its tests share. [`chaos`]: load that never ends, and the comparison afterwards.
 //!   [`translated`]: what one says that translates offsets, beside a look at every record. [`kferry`]: the real `kferry`.
 //! - [`pki`]: the certificate authority of a run.
+//! - [`exported`]: whether `/metrics` is what the programs say that it is; each look of a test at it is held to that.
 //! - [`jars`]: Kafka's jars, any version, by Maven.
 //! - [`process`]: programs that never outlive the process that started them.
 //! - [`ports`]: TCP ports that no other test has.
@@ -14,6 +15,7 @@
 
 pub mod chaos;
 pub mod clients;
+pub mod exported;
 pub mod fake;
 pub mod fetcher;
 pub mod jars;

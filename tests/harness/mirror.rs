@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
+use crate::exported;
 use crate::kafka::{Cluster, Listener, User};
 use crate::process::Process;
 use crate::proxy::{Answer, executable, http};
@@ -149,11 +150,15 @@ impl Mirror {
         Ok(Ended { code: status.code(), log: fs::read_to_string(&output)? })
     }
 
-    /// Asks its admin address.
+    /// Asks its admin address. An error if something is in `/metrics` that the mirror does not say that it exports.
     pub fn http(&self, method: &str, path: &str) -> Result<Answer> {
         let file = fs::read_to_string(self.folder.join("routes.toml"))?;
         let port = file.split("bind = \"127.0.0.1:").nth(1).and_then(|rest| rest.split('"').next()?.parse().ok());
-        http(port.context("the file has an admin address")?, method, path)
+        let answer = http(port.context("the file has an admin address")?, method, path)?;
+        if path == "/metrics" {
+            exported::check(&answer.body, &exported::by_mirror())?;
+        }
+        Ok(answer)
     }
 
     /// What all runs so far have logged.

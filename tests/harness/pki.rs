@@ -22,6 +22,9 @@ pub struct Pki {
     pub ca_path: PathBuf,
 }
 
+/// Certificates are good until its last day.
+const LAST_YEAR: i32 = 2049;
+
 /// A certificate and its private key.
 #[derive(Debug, Clone)]
 pub struct Identity {
@@ -57,9 +60,16 @@ impl Pki {
 
     /// A certificate for a server on this machine: `127.0.0.1`, `::1`, `localhost`, and `names` (host names or addresses).
     pub fn server(&self, names: &[&str]) -> Result<Identity> {
+        self.server_until(LAST_YEAR, names)
+    }
+
+    /// The same, good until the last day of that year.
+    pub fn server_until(&self, year: i32, names: &[&str]) -> Result<Identity> {
         let mut all = vec!["localhost", "127.0.0.1", "::1"];
         all.extend(names);
-        self.sign(params("localhost", &all)?, ExtendedKeyUsagePurpose::ServerAuth)
+        let mut params = params("localhost", &all)?;
+        params.not_after = date_time_ymd(year, 12, 31);
+        self.sign(params, ExtendedKeyUsagePurpose::ServerAuth)
     }
 
     /// A certificate for a client: brokers of this test bed know it as `User:<name>`.
@@ -85,6 +95,6 @@ fn params(common_name: &str, names: &[&str]) -> Result<CertificateParams> {
     let mut params = CertificateParams::new(names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>())?;
     params.distinguished_name.push(DnType::CommonName, common_name);
     params.not_before = date_time_ymd(2020, 1, 1);
-    params.not_after = date_time_ymd(2049, 12, 31);
+    params.not_after = date_time_ymd(LAST_YEAR, 12, 31);
     Ok(params)
 }

@@ -25,6 +25,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use serde_json::Value;
 
+use crate::exported;
 use crate::kafka::{Cluster, Listener, User};
 use crate::ordinary::OrdinaryUser;
 use crate::pki::{self, Identity};
@@ -323,9 +324,11 @@ impl Proxy {
         }
     }
 
-    /// `/metrics` as it came.
+    /// `/metrics` as it came. An error if something is in it that the proxy does not say that it exports.
     pub fn metrics(&self) -> Result<String> {
-        Ok(self.get("/metrics")?.body)
+        let text = self.get("/metrics")?.body;
+        exported::check(&text, &exported::by_proxy())?;
+        Ok(text)
     }
 
     /// The sum of the metric's series that have all of these labels; 0 if there is none yet.

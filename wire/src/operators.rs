@@ -11,9 +11,43 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use metrics_process::Collector;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
+
+/// A metric of a program: its name, its labels, and what it means.
+pub type Metric = (&'static str, &'static [&'static str], &'static str);
+
+/// What [`Process`] tells, in the names that Prometheus' own libraries have for it. None has a label.
+pub const PROCESS: [&str; 8] = [
+    "process_cpu_seconds_total",
+    "process_max_fds",
+    "process_open_fds",
+    "process_resident_memory_bytes",
+    "process_start_time_seconds",
+    "process_threads",
+    "process_virtual_memory_bytes",
+    "process_virtual_memory_max_bytes",
+];
+
+/// The metrics of the process itself: its open files, CPU time and memory.
+#[derive(Debug, Clone)]
+pub struct Process(Collector);
+
+impl Process {
+    /// Says what they mean. Behind the program's recorder.
+    pub fn described() -> Self {
+        let collector = Collector::default();
+        collector.describe();
+        Self(collector)
+    }
+
+    /// Takes them, as they are now.
+    pub fn take(&self) {
+        self.0.collect();
+    }
+}
 
 /// How long a client may take to send the head of its request.
 const HEAD: Duration = Duration::from_secs(5);

@@ -1,5 +1,6 @@
 //! The checked types of `routes.toml`: what [`Config`] is made of.
 
+pub(crate) mod certificates;
 pub(crate) mod cluster;
 pub(crate) mod mirror;
 pub(crate) mod proxy;

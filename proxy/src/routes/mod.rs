@@ -71,6 +71,7 @@ impl Routes {
         let table = RoutingTable::build(wish, path, None)?;
         table.wish().warn(path);
         metrics::loaded(table.loaded_at());
+        table.tell(None);
         Ok(Self {
             path: path.to_owned(),
             open: Ports::of(&table),
@@ -188,6 +189,7 @@ impl Routes {
     }
 
     fn put_in_force(&self, after: RoutingTable) -> Reloaded {
+        after.tell(Some(&self.in_force()));
         if after.wish().text == self.in_force().wish().text {
             self.in_force.store(Arc::new(after));
             return Reloaded::Unchanged;

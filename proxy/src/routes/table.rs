@@ -10,14 +10,15 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use kferry_config::diagnostic::Invalid;
-use kferry_config::{Admin, Cluster, Limits, Listener, Route, SaslMechanism};
+use kferry_config::{Admin, CertificateFile, Cluster, Limits, Listener, Route, SaslMechanism};
 use kferry_wire::files::NotRead;
-use kferry_wire::security::tls::{SecurityError, server_config};
+use kferry_wire::security::tls::{SecurityError, not_after, server_config};
 use kferry_wire::security::users::{UserError, Users};
 use tokio_rustls::rustls::ServerConfig;
 
 use super::wished::Wish;
 use crate::bootstrap_servers::BootstrapServers;
+use crate::metrics;
 
 /// Why a file is not taken.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +68,8 @@ pub(crate) struct RoutingTable {
     servers: HashMap<Arc<str>, Arc<BootstrapServers>>,
     /// Of every listener that has TLS, by its name.
     tls: HashMap<Arc<str>, Arc<ServerConfig>>,
+    /// The files with certificates that it was made of, and until when those are good, in seconds since 1970.
+    certificates: Vec<(CertificateFile, i64)>,
 }
 
 /// Where a client belongs.
@@ -110,7 +113,10 @@ impl RoutingTable {
                 tls.insert(listener.name.clone(), server_config(settings).map_err(security)?);
             }
         }
-        Ok(Self { users: Arc::new(users), loaded_at: Timestamp::now(), servers, tls, wish })
+        let files = config.clusters.iter().flat_map(|cluster| cluster.certificates());
+        let files = files.chain(config.listeners.iter().flat_map(Listener::certificates));
+        let certificates = files.filter_map(|file| not_after(&file).map(|until| (file, until))).collect();
+        Ok(Self { users: Arc::new(users), loaded_at: Timestamp::now(), servers, tls, certificates, wish })
     }
 
     /// The file that it was made of.
@@ -121,6 +127,14 @@ impl RoutingTable {
     /// Since when it is in force.
     pub(super) fn loaded_at(&self) -> Timestamp {
         self.loaded_at
+    }
+
+    /// Tells the metrics what there is to count from now on, instead of what there was `before`.
+    pub(super) fn tell(&self, before: Option<&Self>) {
+        metrics::certificates(before.map_or(&[], |before| &before.certificates), &self.certificates);
+        for route in &self.wish.config.routes {
+            metrics::may_route(&route.name, &route.cluster.name);
+        }
     }
 
     /// Where a client belongs: the first route that matches. `tls_subject`: that of the certificate which the client has shown.

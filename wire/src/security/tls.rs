@@ -16,7 +16,7 @@ use rustls::{
     SignatureScheme,
 };
 
-use kferry_config::{ClientTls, ServerTls, TlsIdentity, read_file};
+use kferry_config::{CertificateFile, Certificates, ClientTls, ServerTls, TlsIdentity, read_file};
 
 use crate::files::NotRead;
 
@@ -172,6 +172,19 @@ pub fn subject(identity: &TlsIdentity) -> Result<String, SecurityError> {
 pub fn subject_of(certificate: &CertificateDer<'_>) -> Result<String, String> {
     let (_, certificate) = x509_parser::parse_x509_certificate(certificate).map_err(|error| error.to_string())?;
     Ok(rfc2253(certificate.subject()))
+}
+
+/// Until when the certificates in a file are good, in seconds since 1970. Our own: until the first of the chain is over. Authorities: until the last one
+/// is, since a new one is put beside the old one before that is over. `None`: nothing in it can be read; who uses the file says why.
+pub fn not_after(file: &CertificateFile) -> Option<i64> {
+    let dates = certificates(&file.path).ok()?.into_iter().filter_map(|certificate| {
+        let (_, certificate) = x509_parser::parse_x509_certificate(&certificate).ok()?;
+        Some(certificate.validity().not_after.timestamp())
+    });
+    match file.holds {
+        Certificates::Own => dates.min(),
+        Certificates::Authorities => dates.max(),
+    }
 }
 
 /// What a TLS error means for whoever runs kferry. `host` is whom we wanted to reach.
@@ -419,9 +432,13 @@ pub(crate) mod tests {
 
     impl Authority {
         pub(crate) fn new() -> Self {
-            let folder = tempfile::tempdir().unwrap();
             let mut params = CertificateParams::default();
             params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            Self::with(params)
+        }
+
+        fn with(mut params: CertificateParams) -> Self {
+            let folder = tempfile::tempdir().unwrap();
             params.distinguished_name.push(DnType::CommonName, "kferry test authority");
             let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
             let ca = folder.path().join("ca.pem");
@@ -593,6 +610,33 @@ pub(crate) mod tests {
         params.distinguished_name.push(DnType::CustomDnType(vec![1, 2, 840, 113_549, 1, 9, 1]), "a@b");
         let identity = authority.sign("subject", &params);
         assert_eq!(subject(&identity).unwrap(), r"1.2.840.113549.1.9.1=#0c03614062,CN=kferry,O=Ferry\, Inc.,C=DE");
+    }
+
+    fn until(year: i32) -> CertificateParams {
+        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        params
+    }
+
+    #[test]
+    fn a_chain_is_good_until_its_first_date_and_authorities_until_their_last() {
+        let authority = Authority::new();
+        let one = |year| std::fs::read_to_string(authority.sign(&year.to_string(), &until(year)).certificate).unwrap();
+        let path = authority.write("both.pem", &(one(2031) + &one(2030)));
+        let not_after = |holds| not_after(&CertificateFile { table: "clusters.a".to_owned(), holds, path: path.clone() });
+        assert_eq!((not_after(Certificates::Own), not_after(Certificates::Authorities)), (Some(1_893_456_000), Some(1_924_992_000)));
+        std::fs::write(&path, "").unwrap();
+        assert_eq!(not_after(Certificates::Own), None);
+    }
+
+    /// So the date of an authority alone refuses nobody: what counts are the certificates that it has signed.
+    #[tokio::test]
+    async fn an_authority_that_is_over_still_counts() {
+        let mut params = until(2021);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = Authority::with(params);
+        assert_eq!(shake(&authority.client(), &server(authority.host("localhost")), "localhost").await, (Ok(()), Ok(())));
     }
 
     #[test]
