@@ -9,6 +9,7 @@
 //! | `admin` | `/metrics`, `/healthz`, `/readyz`, `/clients`, `/reload` |
 //! | `session` | one client connection, from accept to its end |
 //! | `endpoint` | where clients come in: a listener's port, or one of its virtual brokers' |
+//! | `load_balancer` | clients that come by a load balancer: who may speak for others, and what it says |
 //! | `proxy` | what all connections share |
 //! | `summary` | what is known of a connection, told at its end |
 //! | `routes/` | `wished`: the file as the operator wrote it; `table`: what connections are routed by; `ports`: what only a restart changes |
@@ -33,6 +34,7 @@ mod clients;
 mod ending;
 mod endpoint;
 mod identity;
+mod load_balancer;
 pub mod messages;
 pub mod metrics;
 mod proxy;
