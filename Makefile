@@ -1,7 +1,7 @@
 # The front door. `make` says what there is; each target is one cargo command or one script.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint audit fuzz fuzz-smoke bench bench-connections bench-relay bench-mirror soak
+.PHONY: help demo test lint dist audit fuzz fuzz-smoke bench bench-connections bench-relay bench-mirror soak
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
@@ -23,6 +23,10 @@ test: ## everything: unit tests, real brokers, every client, fuzzing
 lint: ## formats, clippy, cargo doc, licenses, words; warnings are errors
 	@scripts/need lint
 	@scripts/lint
+
+dist: ## a tarball of the programs, stripped, which need glibc alone; man pages, completions, systemd units, checksum
+	@scripts/need dist
+	@scripts/dist
 
 audit: ## known vulnerabilities of the dependencies; needs github.com
 	@scripts/tool cargo-deny

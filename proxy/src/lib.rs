@@ -5,6 +5,7 @@
 //!
 //! | file | what it is |
 //! |---|---|
+//! | [`Args`] | the command line |
 //! | `server` | opens the ports, accepts, keeps the limits, drains |
 //! | `admin` | `/metrics`, `/healthz`, `/readyz`, `/clients`, `/reload` |
 //! | `session` | one client connection, from accept to its end |
@@ -28,6 +29,7 @@
 
 mod admin;
 mod admission;
+mod args;
 mod bootstrap;
 mod bootstrap_servers;
 mod clients;
@@ -48,6 +50,7 @@ mod summary;
 /// Why connections end: the labels of the metric's `cause`.
 pub const CAUSES: &[&str] = ending::Cause::LABELS;
 
+pub use args::{Args, LogFormat};
 pub use metrics::install as install_metrics;
 pub use routes::{LoadError, Reloaded, Routes};
 pub use server::{BindError, Server};
