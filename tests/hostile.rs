@@ -152,6 +152,15 @@ fn what_a_load_balancer_says_is_read_to_its_end_and_no_further() -> Result<()> {
     const LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
     let broker = FakeBroker::start()?;
     let proxy = Proxy::start(&in_front_of(&broker)?.limit("max_connections_per_ip", 2).listener("proxy_protocol_from = \"127.0.0.0/24\""))?;
+    // A health check of the load balancer's, as version 2 has it, and one that only opens a port.
+    for bytes in [LOCAL, b""] {
+        let mut check = Raw::connect(proxy.port())?;
+        check.send(bytes)?;
+        check.half_close()?;
+        assert!(check.rest()?.is_empty());
+    }
+    until("both are told", || Ok(proxy.closed_count("no_request")? == 2))?;
+
     let headers = [(V2, "10.77.1.2"), (b"PROXY TCP6 fd00::5 fd00::7 40000 9092\r\n", "fd00::5"), (LOCAL, "127.0.0.1")];
     for (n, (header, address)) in headers.into_iter().enumerate() {
         let request = raw::api_versions(1, Some(address));
@@ -178,15 +187,7 @@ fn what_a_load_balancer_says_is_read_to_its_end_and_no_further() -> Result<()> {
     let told: Vec<_> = proxy.log()?.into_iter().filter(|line| line["cause"] == "max_connections_per_ip").collect();
     assert_eq!((text(&told[0], "peer"), text(&told[1], "peer")), ("10.77.1.2:40000", "[fd00::5]:40000"));
     assert!(told.iter().all(|line| text(line, "load_balancer").starts_with("127.0.0.1:")), "{told:?}");
-
-    // A health check of the load balancer's, as version 2 has it, and one that only opens a port.
-    for bytes in [LOCAL, b""] {
-        let mut check = Raw::connect(proxy.port())?;
-        check.send(bytes)?;
-        check.half_close()?;
-        assert!(check.rest()?.is_empty());
-    }
-    until("both are told", || Ok(proxy.closed_count("no_request")? == 2))
+    Ok(())
 }
 
 #[test]
