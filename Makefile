@@ -1,7 +1,7 @@
 # The front door. `make` says what there is; each target is one cargo command or one script.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint book audit fuzz fuzz-smoke bench bench-connections bench-relay bench-mirror soak
+.PHONY: help demo test lint book dist audit fuzz fuzz-smoke bench bench-connections bench-relay bench-mirror soak
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
@@ -20,7 +20,7 @@ test: ## everything: unit tests, real brokers, every client, fuzzing
 	@scripts/need test
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) scripts/test
 
-lint: ## formats, clippy, cargo doc, licenses, words, alerts, links of the documents; warnings are errors
+lint: ## formats, clippy, cargo doc, licenses, words, alerts, the Helm chart, links of the documents; warnings are errors
 	@scripts/need lint
 	@scripts/lint
 
@@ -29,6 +29,10 @@ book: ## the documents as one book, in target/book/html
 	@scripts/tool mdbook
 	@scripts/book
 	@echo target/book/html/index.html
+
+dist: ## a tarball of the programs, stripped, which need glibc alone; man pages, completions, systemd units, checksum
+	@scripts/need dist
+	@scripts/dist
 
 audit: ## known vulnerabilities of the dependencies; needs github.com
 	@scripts/tool cargo-deny

@@ -24,6 +24,7 @@ use kferry_wire::cluster::ClusterInfo;
 use kferry_wire::connection::{ConnectOptions, Connection};
 use kferry_wire::frame::{self, FrameError, SIZE_LEN, read_frame};
 use kferry_wire::header::{FirstRequest, Software, acks, body_at, is_idempotent};
+use kferry_wire::proxy_header::{LONGEST, ProxyHeader};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
@@ -53,6 +54,31 @@ pub(crate) fn first_request(bytes: &[u8]) {
     for version in [0, 3, 9] {
         let _ = (acks(body, version), is_idempotent(body, version));
         assert!(body_at(body, 4, version == 9).is_none_or(|at| at >= 4 && at <= body.len()));
+    }
+}
+
+/// What comes in front of a connection from a load balancer, read as the proxy does: never a byte more than belongs to it.
+pub(crate) fn proxy_header(bytes: &[u8]) {
+    let mut taken = 0;
+    let read = loop {
+        match ProxyHeader::peek(&bytes[..taken]) {
+            Ok(ProxyHeader::Needs(0)) => panic!("it needs nothing, and is not whole"),
+            Ok(ProxyHeader::Needs(more)) if taken + more <= bytes.len() => taken += more,
+            certain => break certain,
+        }
+    };
+    assert!(taken <= LONGEST);
+    // What is behind it changes nothing, and what is certain is so from the first byte on that says it.
+    let whole = ProxyHeader::peek(bytes);
+    match (read, whole) {
+        (Ok(ProxyHeader::Needs(more)), _) => assert!(taken + more > bytes.len()),
+        (read, whole) => assert_eq!(read, whole, "after {taken} of {} bytes", bytes.len()),
+    }
+    for cut in 0..taken.min(300) {
+        match ProxyHeader::peek(&bytes[..cut]) {
+            Ok(ProxyHeader::Needs(more)) => assert!(read.is_err() || matches!(read, Ok(ProxyHeader::Needs(_))) || cut + more <= taken),
+            certain => assert_eq!(certain, whole, "after {cut} of {} bytes", bytes.len()),
+        }
     }
 }
 

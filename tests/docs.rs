@@ -289,8 +289,10 @@ fn commands_in_documents_exist() -> Result<()> {
 #[test]
 fn documents_name_files_that_exist() -> Result<()> {
     /// What names of files begin with; other folders hold what is built or fetched.
-    const FOLDERS: [&str; 9] = ["proxy/", "mirror/", "wire/", "cli/", "tests/", "docker/", "docs/", "scripts/", "deploy/"];
-    let mut documents = vec![PathBuf::from("README.md"), PathBuf::from("tests/clients/README.md")];
+    const FOLDERS: [&str; 9] = ["proxy/", "mirror/", "wire/", "cli/", "tests/", "deploy/", "docker/", "docs/", "scripts/"];
+    let mut documents = ["README.md", "tests/clients/README.md", "deploy/examples/strimzi/README.md", "deploy/examples/argocd/README.md"]
+        .map(PathBuf::from)
+        .to_vec();
     for entry in fs::read_dir(run::workspace().join("docs"))? {
         let name = entry?.file_name();
         documents.extend(Path::new(&name).extension().is_some_and(|is| is == "md").then(|| Path::new("docs").join(&name)));

@@ -22,6 +22,11 @@ fn first_request() -> Result<()> {
 }
 
 #[test]
+fn proxy_header() -> Result<()> {
+    fuzz("proxy_header", targets::proxy_header)
+}
+
+#[test]
 fn frame() -> Result<()> {
     fuzz("frame", targets::frame)
 }

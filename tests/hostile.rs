@@ -50,7 +50,7 @@ fn what_is_no_kafka_is_closed_at_once_and_the_log_says_what_it_looks_like() -> R
         (b"\0\0\0\x20\x30\x39\0\0", "there is no API with the key 12345"),
         (b"\0\0\0\x20\xff\xff\0\0", "there is no API with the key -1"),
         (b"PROXY TCP4 10.0.0.1 10.0.0.2 40000 9092\r\n", "a PROXY protocol header"),
-        (b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c", "turn send-proxy or proxy_protocol off"),
+        (b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c", "name the load balancer in its proxy_protocol_from"),
         (b"SSH-2.0-OpenSSH_9.6\r\n", "an SSH client"),
         (b"\0\0\0\x08\x04\xd2\x16\x2f", "a PostgreSQL client"),
     ];
@@ -143,6 +143,92 @@ fn who_does_not_finish_its_first_request_is_closed_after_the_handshake_time() ->
     let line = ended(&proxy, &dripping, "handshake_timeout", "of its first request arrived before limits.handshake_timeout_ms")?;
     assert!((0.4..5.0).contains(&seconds(&line)), "{line}");
     assert_eq!((proxy.closed_count("handshake_timeout")?, broker.connections()), (3, 0));
+    Ok(())
+}
+
+#[test]
+fn what_a_load_balancer_says_is_read_to_its_end_and_no_further() -> Result<()> {
+    const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x11\x0a\x4d\x01\x02\x0a\x09\0\x07\x9c\x40\x23\x84\xea\0\x02vp";
+    const LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+    let broker = FakeBroker::start()?;
+    let proxy = Proxy::start(&in_front_of(&broker)?.limit("max_connections_per_ip", 2).listener("proxy_protocol_from = \"127.0.0.0/24\""))?;
+    // A health check of the load balancer's, as version 2 has it, and one that only opens a port.
+    for bytes in [LOCAL, b""] {
+        let mut check = Raw::connect(proxy.port())?;
+        check.send(bytes)?;
+        check.half_close()?;
+        assert!(check.rest()?.is_empty());
+    }
+    until("both are told", || Ok(proxy.closed_count("no_request")? == 2))?;
+
+    let headers = [(V2, "10.77.1.2"), (b"PROXY TCP6 fd00::5 fd00::7 40000 9092\r\n", "fd00::5"), (LOCAL, "127.0.0.1")];
+    for (n, (header, address)) in headers.into_iter().enumerate() {
+        let request = raw::api_versions(1, Some(address));
+        // All at once, and byte by byte.
+        let mut at_once = Raw::connect(proxy.port())?;
+        at_once.send(&[header, &request].concat())?;
+        at_once.frame()?;
+        let mut dripping = Raw::connect(proxy.port())?;
+        for byte in header.chunks(1) {
+            dripping.send(byte)?;
+        }
+        dripping.ask(&request)?;
+        assert_eq!((broker.received(2 * n), broker.received(2 * n + 1)), (request.clone(), request.clone()));
+        let rows = proxy.clients()?;
+        let row = rows.iter().find(|row| row["client_id"] == address).context("a row")?;
+        assert_eq!((text(row, "address"), row["connections"].as_u64()), (address, Some(2)));
+
+        // The third of one address, whichever the load balancers' is.
+        let mut third = Raw::connect(proxy.port())?;
+        third.send(&[header, &request].concat())?;
+        assert!(third.rest()?.is_empty());
+        until("it is told", || Ok(proxy.closed_count("max_connections_per_ip")? == n as u64 + 1))?;
+    }
+    let told: Vec<_> = proxy.log()?.into_iter().filter(|line| line["cause"] == "max_connections_per_ip").collect();
+    assert_eq!((text(&told[0], "peer"), text(&told[1], "peer")), ("10.77.1.2:40000", "[fd00::5]:40000"));
+    assert!(told.iter().all(|line| text(line, "load_balancer").starts_with("127.0.0.1:")), "{told:?}");
+    Ok(())
+}
+
+#[test]
+fn who_is_no_load_balancer_or_says_nothing_sensible_is_closed_and_the_log_says_why() -> Result<()> {
+    let broker = FakeBroker::start()?;
+    let routes = in_front_of(&broker)?.limit("handshake_timeout_ms", 400);
+    let routes = |from: &str| routes.clone().listener(&format!("proxy_protocol_from = {from}"));
+    let proxy = Proxy::start(&routes("\"127.0.0.1\""))?;
+    let request = raw::api_versions(1, Some("c"));
+    let long = [&b"PROXY TCP4 "[..], &[b'1'; 200]].concat();
+    let half = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x0a\x4d";
+    let ends: [(&[u8], &str); 9] = [
+        (&request, "no PROXY protocol header: turn send-proxy or proxy_protocol on in the load balancer"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "no PROXY protocol header"),
+        (b"GET / HTTP/1.1\r\n\r\n", "no PROXY protocol header"),
+        (b"\r\n\r\n\0\r\nQUIT\n\x21\x12\0\x0c\x0a\x4d\x01\x02\x0a\x09\0\x07\x9c\x40\x23\x84", "family and protocol 0x12"),
+        (b"\r\n\r\n\0\r\nQUIT\n\x21\x11\xff\xff", "of 65551 bytes or more, which is too long"),
+        (b"\r\n\r\n\0\r\nQUIT\n\x21\x21\0\x0c\x0a\x4d\x01\x02\x0a\x09\0\x07\x9c\x40\x23\x84", "too short for its addresses"),
+        (&long, "of 107 bytes or more, which is too long"),
+        // It never comes, or never to its end.
+        (half, "no whole PROXY protocol header arrived before limits.handshake_timeout_ms"),
+        (b"", "no whole PROXY protocol header arrived before limits.handshake_timeout_ms"),
+    ];
+    for (bytes, detail) in ends {
+        let mut balancer = Raw::connect(proxy.port())?;
+        balancer.send(bytes)?;
+        assert!(balancer.rest()?.is_empty(), "{bytes:?} was answered");
+        ended(&proxy, &balancer, "no_proxy_header", detail)?;
+    }
+    let mut cut = Raw::connect(proxy.port())?;
+    cut.send(half)?;
+    cut.half_close()?;
+    cut.rest()?;
+    ended(&proxy, &cut, "no_proxy_header", "the connection ended within its PROXY protocol header")?;
+
+    // A reload says who is one, from the next connection on; what a stranger says is not read.
+    proxy.edit(&routes("[\"10.9.0.0/24\", \"fd00:9::/64\"]"))?;
+    let mut stranger = Raw::connect(proxy.port())?;
+    assert!(stranger.rest()?.is_empty());
+    ended(&proxy, &stranger, "not_a_load_balancer", "proxy_protocol_from does not have this address")?;
+    assert_eq!((proxy.closed_count("no_proxy_header")?, proxy.closed_count("not_a_load_balancer")?, broker.connections()), (10, 1, 0));
     Ok(())
 }
 

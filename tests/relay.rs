@@ -11,9 +11,9 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use bytes::Bytes;
 use harness::fake::{Answers, FakeBroker, Step};
 use harness::kafka::{ADMIN, ALICE, Acl, Cluster, Listener, Operation, Resource};
-use harness::ports;
 use harness::proxy::{Proxy, Routes};
-use harness::raw::{self, Raw, ask, request, until};
+use harness::raw::{self, Forward, Raw, ask, request, until};
+use harness::{pki, ports};
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
@@ -25,9 +25,11 @@ use kafka_protocol::protocol::{Decodable as _, StrBytes};
 use kferry_wire::api::APIS;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::MetadataBroker;
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
 use rdkafka::{ClientConfig, ClientContext, Message as _, Offset, TopicPartitionList};
 use rustix::process::Signal;
+use serde_json::json;
 
 /// How long records may take, on a loaded machine and with a broker away.
 const LIMIT: Duration = Duration::from_mins(1);
@@ -86,12 +88,67 @@ fn a_relayed_client_sees_only_virtual_brokers() -> Result<()> {
     each_port_is_its_broker(&new, port)?;
     what_is_not_advertised(&proxy, &advertised)?;
     what_names_no_topic(&proxy, 11, "new-3")?;
+    clients_that_come_by_a_load_balancer(&new)?;
 
     // The other cluster's brokers are others, and its clients see the same list.
     let mut client = Raw::connect(proxy.port())?;
     assert_eq!(ask(&mut client, 3, "legacy-1", &api_versions())?.api_keys, advertised.api_keys);
     let answer = ask(&mut client, 11, "legacy-1", &MetadataRequest::default().with_topics(Some(Vec::new())))?;
     assert_eq!((answer.brokers[0].node_id.0, answer.cluster_id.as_deref()), (2 * NODE_IDS + 1001, Some("kferry")));
+    Ok(())
+}
+
+/// The load balancer has other ports than the proxy, and says where its clients are, in front of their TLS: a real client finds every broker through it
+/// and is known by its own address.
+fn clients_that_come_by_a_load_balancer(new: &Cluster) -> Result<()> {
+    // Version 2: 10.77.1.2:40000 has connected to 10.9.0.7:9092.
+    const HEADER: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x0a\x4d\x01\x02\x0a\x09\0\x07\x9c\x40\x23\x84";
+    // The brokers of the other listener, of this one, and where clients are told to go; then this listener, and where clients begin.
+    let at = ports::take(8)?.start;
+    let (bind, door) = (at + 6, at + 7);
+    let identity = pki::authority()?.server(&[])?;
+    let (certificate, key) = (identity.certificate_path.display(), identity.key_path.display());
+    let routes = Routes::new()?
+        .cluster_with(
+            "new",
+            &new.bootstrap_servers(Listener::Plaintext)?,
+            &format!("node_ids = \"5-6\"\nbroker_ports = \"{at}-{}\"", at + 1),
+        )
+        .section(&format!(
+            "[[listeners]]\nname = \"balanced\"\nbind = \"127.0.0.1:{bind}\"\nbroker_port_offset = 2\nadvertised_port_offset = 4\n\
+             proxy_protocol_from = [\"10.9.0.7\", \"127.0.0.1\"]\nsecurity_protocol = \"SSL\"\n\
+             ssl_certificate_location = \"{certificate}\"\nssl_key_location = \"{key}\"\n"
+        ))
+        .relay("balanced", "balanced-*", "new", "client_address = \"10.77.0.0/16\"\n");
+    let proxy = Proxy::start(&routes)?;
+    let balancers = [(door, bind), (at + 4, at + 2), (at + 5, at + 3)];
+    let _balancers: Vec<_> =
+        balancers.iter().map(|(port, server)| Forward::begin_with(*port, &format!("127.0.0.1:{server}"), HEADER)).collect::<Result<_>>()?;
+
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", format!("127.0.0.1:{door}")).set("client.id", "balanced-1").set("security.protocol", "ssl");
+    config.set("ssl.ca.location", pki::authority()?.ca_path.to_string_lossy());
+    let producer = producer(&mut config)?;
+    send_numbers(&producer, "seen", 4, 0..8)?;
+    producer.flush(LIMIT)?;
+    assert_eq!(new.read_all("seen")?.len(), 8);
+    let mut told: Vec<i32> = producer.client().fetch_metadata(None, LIMIT)?.brokers().iter().map(MetadataBroker::port).collect();
+    told.sort_unstable();
+    assert_eq!(told, [i32::from(at + 4), i32::from(at + 5)]);
+
+    let rows = proxy.clients()?;
+    let told: Vec<_> = rows.iter().map(|row| (&row["client_id"], &row["address"], &row["listener"], &row["route"])).collect();
+    assert_eq!(told, [(&json!("balanced-1"), &json!("10.77.1.2"), &json!("balanced"), &json!("balanced"))]);
+    assert_eq!(rows[0]["connections"].as_u64().map(|open| open >= 2), Some(true), "{rows:?}");
+    drop(producer);
+    let mut line = None;
+    until("the log tells the end of a connection", || {
+        line = proxy.log()?.into_iter().find(|line| line["message"] == "connection closed");
+        Ok(line.is_some())
+    })?;
+    let line = line.context("until returns when it is there")?;
+    assert_eq!(line["peer"], "10.77.1.2:40000");
+    assert!(line["load_balancer"].as_str().is_some_and(|balancer| balancer.starts_with("127.0.0.1:")), "{line}");
     Ok(())
 }
 

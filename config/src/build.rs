@@ -43,11 +43,14 @@ impl ClusterDraft<'_> {
 
 impl ListenerDraft<'_> {
     fn build(self) -> Field<Listener> {
+        let broker_port_offset = self.broker_port_offset?.value;
         Ok(Listener {
             name: self.name?.value.into(),
             bind: self.bind?.value,
             advertised_host: self.advertised_host?,
-            broker_port_offset: self.broker_port_offset?.value,
+            broker_port_offset,
+            advertised_port_offset: self.advertised_port_offset?.map_or(broker_port_offset, |offset| offset.value),
+            proxy_protocol_from: self.proxy_protocol_from?,
             tls: self.tls?,
             sasl_mechanisms: self.sasl_mechanisms?,
         })

@@ -18,6 +18,7 @@
 //!
 //! | file | what it is |
 //! |---|---|
+//! | [`args`] | the command line |
 //! | [`dead_letters`] | records that the follower will not take |
 //! | [`named`] | what the file names and is not there |
 //! | [`own_topics`] | topics of the mirror's own |
@@ -33,6 +34,7 @@
 
 pub mod admin;
 pub mod certificates;
+pub mod args;
 mod copy;
 pub mod dead_letters;
 pub mod finish;

@@ -2,17 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::io::IsTerminal;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
-use clap::{Parser, ValueEnum};
+use clap::Parser as _;
 use kferry_config::diagnostic::{self, Severity};
 use kferry_config::{Config, EphemeralPorts, Mirror, who_may_have};
 use kferry_mirror::admin::{self, Mirrors};
 use kferry_mirror::certificates;
+use kferry_mirror::args::{Args, LogFormat};
 use kferry_mirror::messages;
 use kferry_mirror::metrics;
 use kferry_mirror::overview::Overview;
@@ -20,49 +19,13 @@ use kferry_mirror::partition::NotCopied;
 use kferry_mirror::progress;
 use kferry_mirror::run::{Options, Outcome, Run, is_stuck};
 use kferry_mirror::shards::Member;
-use kferry_wire::exit::{self, Exit};
+use kferry_wire::exit::Exit;
 use kferry_wire::tell;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
-
-/// Copies topics between Kafka clusters, each record at the same offset.
-///
-/// Runs the [[mirrors]] of the configuration file until SIGTERM or SIGINT. It may be killed at any moment: the target's logs are the only
-/// record of its progress. RUST_LOG sets the log level (default info).
-#[derive(Parser)]
-#[command(version, after_help = exit::help(&["kferry-mirror", "kferry-mirror --once"]))]
-struct Args {
-    /// The configuration file.
-    #[arg(long, default_value = "routes.toml", env = "KFERRY_CONFIG")]
-    config: PathBuf,
-    /// Run this mirror only. May be given several times.
-    #[arg(long, value_name = "NAME")]
-    mirror: Vec<String>,
-    /// Copy up to the end that the leading logs have now, then stop.
-    #[arg(long)]
-    once: bool,
-    /// Forget what is kept of a topic (orders) or a partition (orders-3), and compare the whole of both logs: after a divergence was mended.
-    #[arg(long, value_name = "TOPIC[-PARTITION]")]
-    accept: Vec<String>,
-    /// Leave small batches as they are, instead of putting several into one when there is more than one to copy.
-    #[arg(long)]
-    no_coalesce: bool,
-    /// Where /metrics and the rest are served, instead of [admin] mirror_bind: for several processes with one file on one host.
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    admin_bind: Option<SocketAddr>,
-    /// How log lines are written to standard error.
-    #[arg(long, value_enum, default_value = "text")]
-    log_format: LogFormat,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum LogFormat {
-    Text,
-    Json,
-}
 
 #[tokio::main]
 async fn main() -> ExitCode {

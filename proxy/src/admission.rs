@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::ending::Cause;
 
@@ -32,38 +32,65 @@ pub(crate) struct Most {
 #[derive(Debug)]
 pub(crate) struct Admission {
     admissions: Arc<Admissions>,
-    ip: IpAddr,
+    /// The client's address. `None` until the load balancer that it came by has told it.
+    ip: Option<IpAddr>,
 }
 
 impl Admissions {
-    /// Admits a connection of `ip`, unless the most that may be open are open already.
+    /// Admits a connection of a client at `ip`, unless the most that may be open are open already. `None`: a load balancer will tell whose it is
+    /// ([`Admission::count`]).
     ///
     /// # Errors
     /// [`Cause::MaxConnections`], [`Cause::MaxConnectionsPerIp`]
-    pub(crate) fn admit(self: &Arc<Self>, ip: IpAddr, most: Most) -> Result<Admission, Cause> {
+    pub(crate) fn admit(self: &Arc<Self>, ip: Option<IpAddr>, most: Most) -> Result<Admission, Cause> {
         let Most { all, by_open_files, per_ip } = most;
-        let mut by_ip = self.by_ip.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_ip = by_ip.entry(ip).or_default();
-        if *of_ip >= per_ip {
+        let mut by_ip = self.by_ip();
+        if ip.is_some_and(|ip| by_ip.get(&ip).is_some_and(|open| *open >= per_ip)) {
             return Err(Cause::MaxConnectionsPerIp(per_ip));
         }
         if self.all.load(Ordering::Relaxed) >= all {
-            if *of_ip == 0 {
-                by_ip.remove(&ip);
-            }
             return Err(Cause::MaxConnections { limit: all, by_open_files });
         }
-        *of_ip += 1;
+        if let Some(ip) = ip {
+            *by_ip.entry(ip).or_default() += 1;
+        }
         self.all.fetch_add(1, Ordering::Relaxed);
         Ok(Admission { admissions: self.clone(), ip })
+    }
+
+    fn by_ip(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.by_ip.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Admission {
+    /// Whether the load balancer that the connection came by has yet to tell where the client is.
+    pub(crate) fn awaits_client(&self) -> bool {
+        self.ip.is_none()
+    }
+
+    /// The load balancer has told it: from here on the connection counts as one of `ip`.
+    ///
+    /// # Errors
+    /// [`Cause::MaxConnectionsPerIp`]: as many of that address are open as may be.
+    pub(crate) fn count(&mut self, ip: IpAddr, per_ip: usize) -> Result<(), Cause> {
+        let mut by_ip = self.admissions.by_ip();
+        if by_ip.get(&ip).is_some_and(|open| *open >= per_ip) {
+            return Err(Cause::MaxConnectionsPerIp(per_ip));
+        }
+        *by_ip.entry(ip).or_default() += 1;
+        self.ip = Some(ip);
+        Ok(())
     }
 }
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        let mut by_ip = self.admissions.by_ip.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut by_ip = self.admissions.by_ip();
         self.admissions.all.fetch_sub(1, Ordering::Relaxed);
-        if let Entry::Occupied(mut of_ip) = by_ip.entry(self.ip) {
+        if let Some(ip) = self.ip
+            && let Entry::Occupied(mut of_ip) = by_ip.entry(ip)
+        {
             *of_ip.get_mut() -= 1;
             if *of_ip.get() == 0 {
                 of_ip.remove();
@@ -83,17 +110,17 @@ mod tests {
     #[test]
     fn a_client_over_the_limit_of_all_leaves_no_entry_behind() {
         let admissions = Arc::new(Admissions::default());
-        let _open = admissions.admit(IpAddr::from([10, 0, 0, 1]), most(1, 1)).ok().unwrap();
-        assert!(matches!(admissions.admit(IpAddr::from([10, 0, 0, 2]), most(1, 1)), Err(Cause::MaxConnections { limit: 1, .. })));
+        let _open = admissions.admit(Some(IpAddr::from([10, 0, 0, 1])), most(1, 1)).ok().unwrap();
+        assert!(matches!(admissions.admit(Some(IpAddr::from([10, 0, 0, 2])), most(1, 1)), Err(Cause::MaxConnections { limit: 1, .. })));
         // Its own limit is told first: it is what this client can do something about.
-        assert!(matches!(admissions.admit(IpAddr::from([10, 0, 0, 1]), most(1, 1)), Err(Cause::MaxConnectionsPerIp(1))));
+        assert!(matches!(admissions.admit(Some(IpAddr::from([10, 0, 0, 1])), most(1, 1)), Err(Cause::MaxConnectionsPerIp(1))));
         assert_eq!(admissions.by_ip.lock().unwrap().len(), 1);
     }
 
     #[test]
     fn limits_hold_and_what_ends_makes_room() {
         let admissions = Arc::new(Admissions::default());
-        let (a, b) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
+        let (a, b) = (Some(IpAddr::from([10, 0, 0, 1])), Some(IpAddr::from([10, 0, 0, 2])));
         let first = admissions.admit(a, most(3, 2)).ok().unwrap();
         let _second = admissions.admit(a, most(3, 2)).ok().unwrap();
         assert!(matches!(admissions.admit(a, most(3, 2)), Err(Cause::MaxConnectionsPerIp(2))));
@@ -102,5 +129,24 @@ mod tests {
         drop(first);
         assert!(admissions.admit(b, most(3, 2)).is_ok());
         assert_eq!(admissions.by_ip.lock().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn who_comes_by_a_load_balancer_counts_by_its_own_address() {
+        let admissions = Arc::new(Admissions::default());
+        let client = IpAddr::from([10, 0, 0, 1]);
+        let direct = admissions.admit(Some(client), most(4, 2)).ok().unwrap();
+        let mut second = admissions.admit(None, most(4, 2)).ok().unwrap();
+        let mut third = admissions.admit(None, most(4, 2)).ok().unwrap();
+        assert!(second.awaits_client() && second.count(client, 2).is_ok() && !second.awaits_client());
+        assert!(matches!(third.count(client, 2), Err(Cause::MaxConnectionsPerIp(2))));
+        assert!(third.awaits_client());
+        // Those whose client is not known yet count for all.
+        let fourth = admissions.admit(None, most(4, 2)).ok().unwrap();
+        assert!(matches!(admissions.admit(None, most(4, 2)), Err(Cause::MaxConnections { limit: 4, .. })));
+        drop((third, fourth, second));
+        assert_eq!(admissions.by_ip()[&client], 1);
+        drop(direct);
+        assert!(admissions.by_ip().is_empty());
     }
 }

@@ -57,6 +57,10 @@ pub(crate) enum Cause {
         /// Bytes that did arrive.
         got: usize,
     },
+    /// The connection is not from one of the listener's `proxy_protocol_from`.
+    NotALoadBalancer,
+    /// A load balancer did not begin its connection with a header of the PROXY protocol. What came instead, for the operator.
+    NoProxyHeader(String),
     /// What arrived is not Kafka's protocol.
     NotKafka(NotKafka),
     /// The TLS handshake with the client failed.
@@ -146,6 +150,8 @@ impl Cause {
         Self::BrokerError(_) => "broker_error",
         Self::NoRequest => "no_request",
         Self::HandshakeTimeout { .. } => "handshake_timeout",
+        Self::NotALoadBalancer => "not_a_load_balancer",
+        Self::NoProxyHeader(_) => "no_proxy_header",
         Self::NotKafka(_) => "not_kafka",
         Self::TlsFailed(_) => "tls_failed",
         Self::NoRoute => "no_route",
@@ -174,6 +180,10 @@ impl Cause {
             Self::HandshakeTimeout { got } => {
                 format!("only {got} bytes of its first request arrived before limits.handshake_timeout_ms")
             }
+            Self::NotALoadBalancer => {
+                "the listener's proxy_protocol_from does not have this address: clients connect to the load balancer; add the address if it is one".to_owned()
+            }
+            Self::NoProxyHeader(what) => what.clone(),
             Self::NotKafka(what) => what.to_string(),
             Self::TlsFailed(error) | Self::NotLoggedIn(error) => error.clone(),
             Self::NoRoute => "no route matches this client: add one to routes.toml, or a last one with client_id = \"*\"".to_owned(),

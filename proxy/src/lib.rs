@@ -5,10 +5,12 @@
 //!
 //! | file | what it is |
 //! |---|---|
+//! | [`Args`] | the command line |
 //! | `server` | opens the ports, accepts, keeps the limits, drains |
 //! | `admin` | `/metrics`, `/healthz`, `/readyz`, `/clients`, `/reload` |
 //! | `session` | one client connection, from accept to its end |
 //! | `endpoint` | where clients come in: a listener's port, or one of its virtual brokers' |
+//! | `load_balancer` | clients that come by a load balancer: who may speak for others, and what it says |
 //! | `proxy` | what all connections share |
 //! | `summary` | what is known of a connection, told at its end |
 //! | `routes/` | `wished`: the file as the operator wrote it; `table`: what connections are routed by; `ports`: what only a restart changes |
@@ -27,12 +29,14 @@
 
 mod admin;
 mod admission;
+mod args;
 mod bootstrap;
 mod bootstrap_servers;
 mod clients;
 mod ending;
 mod endpoint;
 mod identity;
+mod load_balancer;
 pub mod messages;
 pub mod metrics;
 mod proxy;
@@ -46,6 +50,7 @@ mod summary;
 /// Why connections end: the labels of the metric's `cause`.
 pub const CAUSES: &[&str] = ending::Cause::LABELS;
 
+pub use args::{Args, LogFormat};
 pub use metrics::install as install_metrics;
 pub use routes::{LoadError, Reloaded, Routes};
 pub use server::{BindError, Server};

@@ -1,41 +1,19 @@
 //! `kferry-proxy`: logs, file, ports, run, drain.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{Parser, ValueEnum};
+use clap::Parser as _;
 use kferry_proxy::messages;
-use kferry_proxy::{LoadError, Routes, Server, install_metrics};
-use kferry_wire::exit::{self, Exit};
+use kferry_proxy::{Args, LoadError, LogFormat, Routes, Server, install_metrics};
+use kferry_wire::exit::Exit;
 use kferry_wire::files::Reads;
 use kferry_wire::tell;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
-
-/// The bootstrap address of every Kafka client: routes each by its client.id to a cluster.
-///
-/// Reload: edit the file, SIGHUP, or POST /reload to the admin address. Stop: SIGTERM or SIGINT, then it drains.
-/// RUST_LOG sets the log level (default info).
-#[derive(Parser)]
-#[command(version, after_help = exit::help(&["kferry-proxy"]))]
-struct Args {
-    /// The configuration file.
-    #[arg(long, default_value = "routes.toml", env = "KFERRY_CONFIG")]
-    config: PathBuf,
-    /// How log lines are written to standard error.
-    #[arg(long, value_enum, default_value = "text")]
-    log_format: LogFormat,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum LogFormat {
-    Text,
-    Json,
-}
 
 #[tokio::main]
 async fn main() -> ExitCode {

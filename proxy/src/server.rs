@@ -17,6 +17,7 @@ use crate::admin;
 use crate::admission::Admission;
 use crate::ending::Cause;
 use crate::endpoint::Endpoint;
+use crate::load_balancer;
 use crate::messages;
 use crate::metrics;
 use crate::proxy::Proxy;
@@ -164,8 +165,7 @@ async fn accept(proxy: Arc<Proxy>, port: Port, sessions: TaskTracker, stop: Canc
                 sessions.spawn(async move {
                     // Requests and responses are passed on as they come: waiting for more to send would be a delay.
                     let _ = socket.set_nodelay(true);
-                    session::serve(&proxy, &endpoint, socket, peer).await;
-                    drop(admission);
+                    session::serve(&proxy, &endpoint, admission, socket, peer).await;
                 });
             }
             Err(error) => {
@@ -181,9 +181,10 @@ async fn accept(proxy: Arc<Proxy>, port: Port, sessions: TaskTracker, stop: Canc
     }
 }
 
-/// Keeps the limits. `None`: the client is turned away.
+/// Keeps the limits, and who may connect at all. `None`: the client is turned away.
 fn admit(proxy: &Proxy, endpoint: &Endpoint, peer: SocketAddr) -> Option<Admission> {
-    let most = proxy.most(&proxy.routes.in_force());
+    let table = proxy.routes.in_force();
+    let client = load_balancer::client(table.listener(&endpoint.listener), peer.ip().to_canonical());
     let turned_away = |cause| ConnectionSummary::new(&endpoint.listener.name, peer).closed(&cause, Duration::ZERO, &proxy.bursts);
-    proxy.admissions.admit(peer.ip().to_canonical(), most).map_err(turned_away).ok()
+    client.and_then(|client| proxy.admissions.admit(client, proxy.most(&table))).map_err(turned_away).ok()
 }

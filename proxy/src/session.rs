@@ -1,7 +1,8 @@
 //! One client connection, from accept to its end, top-down: [`serve`], `handshake`, then bootstrap mode or relay mode.
 //!
 //! ```text
-//!            accepted
+//!            accepted ────────────▶ not_a_load_balancer, max_connections, max_connections_per_ip
+//!               │  PROXY protocol, where the listener has load balancers ─▶ no_proxy_header
 //!               │  TLS, where the listener has it; handshake_timeout_ms until the first request is there
 //!               ▼
 //!          first request ─────────▶ no_request, handshake_timeout, not_kafka, tls_failed; drained: who has asked nothing loses nothing
@@ -42,11 +43,13 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 
+use crate::admission::Admission;
 use crate::bootstrap::ByteRelay;
 use crate::bootstrap_servers::{BrokerLogin, Probe};
 use crate::clients::Client;
 use crate::ending::{Cause, Ending};
 use crate::endpoint::Endpoint;
+use crate::load_balancer;
 use crate::metrics::{self, Open};
 use crate::proxy::Proxy;
 use crate::relay::brokers::{Brokers, World};
@@ -63,10 +66,10 @@ const FIRST_REQUEST: usize = 64 * 1024;
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Serves a client until its connection ends, and tells the log and the metrics why it did.
-pub(crate) async fn serve(proxy: &Proxy, endpoint: &Endpoint, socket: TcpStream, peer: SocketAddr) {
+pub(crate) async fn serve(proxy: &Proxy, endpoint: &Endpoint, admission: Admission, socket: TcpStream, peer: SocketAddr) {
     let began = Instant::now();
     let _open = Open::new(&endpoint.listener.name);
-    let mut session = Session { proxy, endpoint, peer, summary: ConnectionSummary::new(&endpoint.listener.name, peer) };
+    let mut session = Session { proxy, endpoint, admission, peer, summary: ConnectionSummary::new(&endpoint.listener.name, peer) };
     let cause = tokio::select! {
         // First: what is relayed sees the cut by itself, and tells what has moved.
         biased;
@@ -80,6 +83,8 @@ pub(crate) async fn serve(proxy: &Proxy, endpoint: &Endpoint, socket: TcpStream,
 struct Session<'a> {
     proxy: &'a Proxy,
     endpoint: &'a Endpoint,
+    admission: Admission,
+    /// The client; until a load balancer has told where that is, the load balancer.
     peer: SocketAddr,
     summary: ConnectionSummary,
 }
@@ -126,9 +131,12 @@ impl Session<'_> {
     }
 
     /// TLS, and the first request into `first`, in the time that a client has for both.
-    async fn first_request(&self, table: &RoutingTable, socket: TcpStream, first: &mut Vec<u8>) -> Result<Stream, Cause> {
-        let limits = table.limits();
+    async fn first_request(&mut self, table: &RoutingTable, mut socket: TcpStream, first: &mut Vec<u8>) -> Result<Stream, Cause> {
+        let (limits, proxy) = (table.limits(), self.proxy);
         let arriving = async {
+            if self.admission.awaits_client() {
+                self.ask_load_balancer(&mut socket, limits.max_connections_per_ip).await?;
+            }
             let mut client = accept_tls(table, &self.endpoint.listener.name, socket).await?;
             read_first_request(&mut client, limits.socket_request_max_bytes, first).await?;
             Ok::<_, Cause>(client)
@@ -136,9 +144,23 @@ impl Session<'_> {
         let arrived = tokio::select! {
             arrived = timeout(limits.handshake_timeout, arriving) => arrived,
             // Who has asked nothing yet loses nothing.
-            () = self.proxy.drain.cancelled() => return Err(Cause::Drained),
+            () = proxy.drain.cancelled() => return Err(Cause::Drained),
         };
-        arrived.unwrap_or_else(|_| Err(Cause::HandshakeTimeout { got: first.len() }))
+        arrived.unwrap_or_else(|_| {
+            Err(if self.admission.awaits_client() {
+                Cause::NoProxyHeader("no whole PROXY protocol header arrived before limits.handshake_timeout_ms".to_owned())
+            } else {
+                Cause::HandshakeTimeout { got: first.len() }
+            })
+        })
+    }
+
+    /// What the load balancer says that the client came by: from here on the connection is that client's.
+    async fn ask_load_balancer(&mut self, socket: &mut TcpStream, per_ip: usize) -> Result<(), Cause> {
+        let client = load_balancer::read_header(socket).await?.unwrap_or(self.peer);
+        self.summary.came_by(self.peer, client);
+        self.peer = client;
+        self.admission.count(client.ip().to_canonical(), per_ip)
     }
 
     /// Who the client is and where it belongs; from here on `/clients` has its row. `None`: no route is for it.
@@ -220,8 +242,8 @@ impl Session<'_> {
                 identity: table.servers(home).identity().clone(),
                 cluster: home.clone(),
                 brokers,
-                advertised_host: listener.advertised_host.clone().unwrap_or_else(|| listener.bind.ip().to_string()),
-                broker_port_offset: listener.broker_port_offset,
+                advertised_host: listener.told_host(),
+                advertised_port_offset: listener.advertised_port_offset,
             },
             advertised,
             session,
@@ -280,7 +302,7 @@ impl Session<'_> {
         advertised: &Advertised,
     ) -> Result<Arc<str>, Cause> {
         let protocol = if matches!(client, Stream::Tls(_)) { "SASL_SSL" } else { "SASL_PLAINTEXT" };
-        let mechanisms = table.sasl_mechanisms(&self.endpoint.listener);
+        let mechanisms = &table.listener(&self.endpoint.listener).sasl_mechanisms;
         let gate = Gate { users: table.users(), allowed: &route.sasl_users, mechanisms, protocol };
         let logged_in = tokio::select! {
             logged_in = timeout(table.limits().handshake_timeout, gate.log_in(client, first, advertised)) => logged_in,

@@ -17,7 +17,10 @@ use crate::metrics;
 #[derive(Debug)]
 pub(crate) struct ConnectionSummary {
     listener: Arc<str>,
+    /// The client.
     peer: SocketAddr,
+    /// The load balancer that the client came by.
+    load_balancer: Option<SocketAddr>,
     /// Who the client is and where it was routed. `None` until its first request has been read.
     pub client: Option<Connected>,
     /// The user as whom the client logged in at the proxy, on routes with `sasl_users`.
@@ -31,7 +34,13 @@ pub(crate) struct ConnectionSummary {
 impl ConnectionSummary {
     /// Of a connection from `peer` that a listener has just accepted.
     pub(crate) fn new(listener: &Arc<str>, peer: SocketAddr) -> Self {
-        Self { listener: listener.clone(), peer, client: None, sasl_user: None, server: None, moved: Moved::default() }
+        Self { listener: listener.clone(), peer, load_balancer: None, client: None, sasl_user: None, server: None, moved: Moved::default() }
+    }
+
+    /// The connection is a load balancer's, which has said that it is for this client.
+    pub(crate) fn came_by(&mut self, load_balancer: SocketAddr, client: SocketAddr) {
+        self.load_balancer = Some(load_balancer);
+        self.peer = client;
     }
 
     /// The connection has ended, after it was open for `open_for`: writes its log line and moves its metrics.
@@ -58,6 +67,7 @@ impl ConnectionSummary {
                     tls_subject = client.and_then(|client| client.tls_subject.as_deref()),
                     sasl_user = self.sasl_user.as_deref(),
                     peer = %self.peer,
+                    load_balancer = self.load_balancer.as_ref().map(tracing::field::display),
                     listener = &*self.listener,
                     route,
                     cluster,

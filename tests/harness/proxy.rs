@@ -44,6 +44,7 @@ pub struct Routes {
     admin_port: u16,
     broker_ports: Range<u16>,
     clusters: u8,
+    listener: String,
     limits: String,
     sections: String,
 }
@@ -58,6 +59,7 @@ impl Routes {
             admin_port: ports.start + 1,
             broker_ports: ports.start + 2..ports.start + 2 + BROKERS,
             clusters: 0,
+            listener: String::new(),
             limits: String::new(),
             sections: String::new(),
         })
@@ -131,6 +133,13 @@ impl Routes {
         ))
     }
 
+    /// Adds a line to the listener `plain`.
+    #[must_use]
+    pub fn listener(mut self, line: &str) -> Self {
+        let _ = writeln!(self.listener, "{line}");
+        self
+    }
+
     /// Sets a key of `[limits]`.
     #[must_use]
     pub fn limit(mut self, key: &str, value: u64) -> Self {
@@ -158,8 +167,8 @@ impl Routes {
     /// The file.
     pub fn text(&self) -> String {
         format!(
-            "[admin]\nbind = \"127.0.0.1:{}\"\n\n[[listeners]]\nname = \"plain\"\nbind = \"127.0.0.1:{}\"\n\n[limits]\n{}{}",
-            self.admin_port, self.port, self.limits, self.sections
+            "[admin]\nbind = \"127.0.0.1:{}\"\n\n[[listeners]]\nname = \"plain\"\nbind = \"127.0.0.1:{}\"\n{}\n[limits]\n{}{}",
+            self.admin_port, self.port, self.listener, self.limits, self.sections
         )
     }
 }

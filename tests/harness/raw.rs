@@ -183,7 +183,12 @@ pub struct Forward {
 impl Forward {
     /// Leads to a server, `HOST:PORT`, until the test program ends.
     pub fn to(server: &str) -> Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no port for the forward")?;
+        Self::begin_with(0, server, b"")
+    }
+
+    /// A load balancer on this port (0 for any): each connection to the server begins with `header`, before what the client says.
+    pub fn begin_with(port: u16, server: &str, header: &'static [u8]) -> Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).context("no port for the forward")?;
         let address = listener.local_addr()?;
         let server = Arc::new(Mutex::new(server.to_owned()));
         let leads_to = server.clone();
@@ -191,7 +196,10 @@ impl Forward {
             for client in listener.incoming().flatten() {
                 let server = leads_to.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 // Whoever cannot be led there sees its connection end.
-                let Ok(server) = TcpStream::connect(server) else { continue };
+                let Ok(mut server) = TcpStream::connect(server) else { continue };
+                if server.write_all(header).is_err() {
+                    continue;
+                }
                 let (Ok(client_too), Ok(server_too)) = (client.try_clone(), server.try_clone()) else { continue };
                 thread::spawn(move || pass_on(client, server));
                 thread::spawn(move || pass_on(server_too, client_too));

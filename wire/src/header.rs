@@ -138,7 +138,8 @@ impl fmt::Display for NotKafka {
                 "a TLS handshake on a plaintext listener; set the client's security.protocol to PLAINTEXT or the listener's to SSL",
             ),
             Self::Proxy => f.write_str(
-                "a PROXY protocol header; kferry does not read it: turn send-proxy or proxy_protocol off in the load balancer before it",
+                "a PROXY protocol header, which this listener does not expect: name the load balancer in its proxy_protocol_from, or turn \
+                 send-proxy or proxy_protocol off there",
             ),
             Self::Ssh => f.write_str("an SSH client; this port speaks Kafka"),
             Self::Postgres => f.write_str("a PostgreSQL client; this port speaks Kafka"),

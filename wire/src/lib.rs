@@ -5,6 +5,7 @@
 //! | [`frame`] | the size prefix of every Kafka message, read without trusting it |
 //! | `reader` | the cursor over bytes from others, bounded by what is there |
 //! | [`header`] | the request header: `api_key`, `api_version`, `correlation_id`, `client_id` |
+//! | [`proxy_header`] | what a load balancer says in front of a client's connection: the PROXY protocol |
 //! | [`api`] | one row for each API: versions, what is rewritten, and the walk that rewrites it |
 //! | [`batch`] | record batches: their headers rewritten, their records read and written |
 //! | [`security`] | TLS from PEM files, SASL logins |
@@ -40,6 +41,7 @@ pub mod log;
 pub mod messages;
 #[cfg(feature = "operators")]
 pub mod operators;
+pub mod proxy_header;
 mod reader;
 pub mod security;
 pub mod stream;

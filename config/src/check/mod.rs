@@ -30,6 +30,7 @@ pub(crate) fn across_tables(findings: &Findings<'_>, draft: &Draft<'_>) {
         (&admin.bind, mirror_bind)
     });
     ports(findings, clusters, listeners, admin, routes);
+    told_ports(findings, clusters, listeners);
     if draft.clusters.is_ok() && draft.has_all_clusters {
         for name in routes.iter().flat_map(named_clusters).chain(mirrors.iter().flat_map(MirrorDraft::named_clusters)) {
             known_cluster(findings, clusters, name);
@@ -85,6 +86,16 @@ struct Block<'d> {
     span: Range<usize>,
 }
 
+/// The name, the `broker_ports` and their place of each cluster that has some.
+fn broker_ports<'t>(clusters: &[ClusterDraft<'t>]) -> Vec<(&'t str, RangeInclusive<u32>, Range<usize>)> {
+    let of = |cluster: &ClusterDraft<'t>| {
+        let brokers = cluster.brokers.as_ref().ok()?.as_ref()?;
+        let ports = u32::from(*brokers.value.ports.start())..=u32::from(*brokers.value.ports.end());
+        Some((cluster.name.value, ports, brokers.span.clone()))
+    };
+    clusters.iter().filter_map(of).collect()
+}
+
 /// No two sockets may want the same port of the same address.
 fn ports(
     findings: &Findings<'_>,
@@ -93,14 +104,7 @@ fn ports(
     admin: Option<(&At<SocketAddr>, Option<&At<SocketAddr>>)>,
     routes: &[RouteDraft<'_>],
 ) {
-    let ranges: Vec<_> = clusters
-        .iter()
-        .filter_map(|cluster| {
-            let brokers = cluster.brokers.as_ref().ok()?.as_ref()?;
-            let ports = u32::from(*brokers.value.ports.start())..=u32::from(*brokers.value.ports.end());
-            Some((cluster.name.value, ports, brokers.span.clone()))
-        })
-        .collect();
+    let ranges = broker_ports(clusters);
     for (n, (name, ports, span)) in ranges.iter().enumerate() {
         if let Some((other, theirs, at)) = ranges[..n].iter().find(|(_, theirs, _)| intersect(ports, theirs)) {
             let message = format!("ports of cluster {} overlap those of {}", quoted(name), quoted(other));
@@ -115,7 +119,6 @@ fn ports(
     let mut blocks: Vec<Block<'_>> = Vec::new();
     for (index, listener) in listeners.iter().enumerate() {
         let (Ok(bind), Ok(offset)) = (&listener.bind, &listener.broker_port_offset) else { continue };
-        let shifted = |ports: &RangeInclusive<u32>, offset: u32| ports.start() + offset..=ports.end() + offset;
         if let Some((name, ports, _)) = ranges.iter().find(|(_, ports, _)| ports.end() + u32::from(offset.value) > u32::from(u16::MAX)) {
             let last = ports.end() + u32::from(offset.value);
             let message = format!("with this offset the ports of cluster {} end at {last}, past 65535", quoted(name));
@@ -195,6 +198,63 @@ fn ports(
                 findings.warn(span, message, hint);
             }
         }
+    }
+}
+
+fn shifted(ports: &RangeInclusive<u32>, offset: u32) -> RangeInclusive<u32> {
+    ports.start() + offset..=ports.end() + offset
+}
+
+/// What clients are told of the virtual brokers' ports, where that is not what the proxy listens on: ports that there are, and under one name not those
+/// of another listener too, where a client with other settings is expected.
+fn told_ports(findings: &Findings<'_>, clusters: &[ClusterDraft<'_>], listeners: &[ListenerDraft<'_>]) {
+    /// A listener as far as clients are told of it.
+    struct Told<'d> {
+        host: String,
+        name: &'d str,
+        offset: u32,
+        /// Of `advertised_port_offset`, if that is written.
+        span: Option<Range<usize>>,
+    }
+    let ranges = broker_ports(clusters);
+    let mut before: Vec<Told<'_>> = Vec::new();
+    for listener in listeners {
+        let (Ok(name), Ok(bind), Ok(host)) = (&listener.name, &listener.bind, &listener.advertised_host) else { continue };
+        let (Ok(bound), Ok(told)) = (&listener.broker_port_offset, &listener.advertised_port_offset) else { continue };
+        let offset = u32::from(told.as_ref().unwrap_or(bound).value);
+        let told = Told {
+            host: host.clone().unwrap_or_else(|| bind.value.ip().to_string()),
+            name: name.value,
+            offset,
+            span: told.as_ref().map(|told| told.span.clone()),
+        };
+        let past = ranges.iter().find(|(_, ports, _)| ports.end() + offset > u32::from(u16::MAX));
+        if let (Some(span), Some((cluster, ports, _))) = (&told.span, past) {
+            let message = format!("clients would be told ports of cluster {} up to {}, past 65535", quoted(cluster), ports.end() + offset);
+            findings.mismatch(span.clone(), message, format!("write at most {}", u32::from(u16::MAX) - ports.end()));
+            continue;
+        }
+        for other in &before {
+            let Some(span) = told.span.as_ref().or(other.span.as_ref()).filter(|_| other.host == told.host) else { continue };
+            let both = ranges.iter().find_map(|(_, ports, _)| {
+                let theirs = shifted(ports, other.offset);
+                ranges.iter().any(|(_, ports, _)| intersect(&theirs, &shifted(ports, offset))).then_some(theirs)
+            });
+            if let Some(theirs) = both {
+                let message =
+                    format!("clients of listeners {} and {} are told the same addresses of brokers", quoted(other.name), quoted(told.name));
+                let hint = format!(
+                    "{}:{}-{} is where clients of listener {} are sent: write another advertised_port_offset, unless that name is another \
+                     address for the others",
+                    other.host,
+                    theirs.start(),
+                    theirs.end(),
+                    quoted(other.name)
+                );
+                findings.warn(span.clone(), message, hint);
+            }
+        }
+        before.push(told);
     }
 }
 

@@ -67,6 +67,8 @@ pub(crate) struct ListenerDraft<'t> {
     pub(crate) advertised_host: Field<Option<String>>,
     /// At `bind` where it is the default.
     pub(crate) broker_port_offset: Field<At<u16>>,
+    pub(crate) advertised_port_offset: Field<Option<At<u16>>>,
+    pub(crate) proxy_protocol_from: Field<Vec<IpNet>>,
     pub(crate) tls: Field<Option<ServerTls>>,
     pub(crate) sasl_mechanisms: Field<Vec<SaslMechanism>>,
 }
@@ -431,6 +433,8 @@ fn listener<'t>(mut t: Table<'t>, folder: &Path) -> ListenerDraft<'t> {
         (Ok(None), Ok(bind)) => Ok(bind.clone().map(|_| 0)),
         _ => Err(Reported),
     };
+    let told_offset = t.optional("advertised_port_offset", |v| v.integer(0..=u64::from(u16::MAX)));
+    let balancers = t.optional("proxy_protocol_from", |v| each(v, load_balancer));
     let tls = server_tls(&mut t, folder);
     let sasl_mechanisms = sasl_mechanisms(&mut t, tls.as_ref().is_ok_and(Option::is_some));
     let slips = t.finish();
@@ -439,6 +443,8 @@ fn listener<'t>(mut t: Table<'t>, folder: &Path) -> ListenerDraft<'t> {
         bind,
         advertised_host: unless_misspelled(advertised_host, &slips, &["advertised_host"]).map(|host| host.map(|host| host.value)),
         broker_port_offset: offset,
+        advertised_port_offset: told_offset.map(|offset| offset.map(|offset| offset.map(|offset| offset as u16))),
+        proxy_protocol_from: balancers.map(|balancers| balancers.map_or_else(Vec::new, |balancers| balancers.value)),
         sasl_mechanisms: tls.as_ref().map_err(|reported| *reported).and(sasl_mechanisms),
         tls,
     }
@@ -638,9 +644,19 @@ fn network(value: Value<'_>) -> Field<IpNet> {
         }
         Err(_) => Err(value.error(
             format!("{} is not an address or network", quoted(text)),
-            r#"write "10.1.2.3", "10.1.0.0/16" or "fd00:1::/32"; a route is not chosen by host name"#,
+            r#"write "10.1.2.3", "10.1.0.0/16" or "fd00:1::/32"; names of hosts are not looked up"#,
         )),
     }
+}
+
+/// Where connections come from that say on whose behalf.
+fn load_balancer(value: Value<'_>) -> Field<IpNet> {
+    let network = network(value)?;
+    if network.prefix_len() == 0 {
+        let hint = "write the addresses of the load balancers only: with this, whoever reaches the listener may call itself any address";
+        value.findings.warn(value.span(), "every address may say which address its client has", hint);
+    }
+    Ok(network)
 }
 
 /// A path, from the folder of the file on.

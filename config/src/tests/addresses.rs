@@ -4,7 +4,7 @@ use std::path::Path;
 
 use insta::assert_snapshot;
 
-use super::{errors_after, parse, warnings};
+use super::{edited, errors, errors_after, parse, warnings};
 use crate::Config;
 use crate::diagnostic::Invalid;
 
@@ -283,6 +283,83 @@ fn ports_that_two_sockets_want() {
        = help: it has 0.0.0.0:9092 in line 15: write another port
 
     routes.toml: 1 error
+    "#);
+}
+
+/// Ports that are mapped between clients and the proxy.
+#[test]
+fn ports_that_clients_are_told() {
+    let with = |offset: &str| format!("broker_port_offset = 1000\nadvertised_port_offset = {offset}");
+    let after = |offset: &str| ports_after("broker_port_offset = 1000", &with(offset));
+    let told = |config: &Config| config.listeners.iter().map(|listener| listener.advertised_port_offset).collect::<Vec<_>>();
+    assert_eq!(told(&parse(PORTS)), [0, 1000], "the ports that the proxy listens on");
+    assert_eq!(told(&after("21000").unwrap()), [0, 21_000]);
+    // Those of the other listener, under another address.
+    assert_eq!(after("0").unwrap().warnings, []);
+    assert_snapshot!(after("56300").unwrap_err().to_string(), @r#"
+    error: clients would be told ports of cluster "new" up to 65549, past 65535
+      --> routes.toml:21:26
+       |
+    21 | advertised_port_offset = 56300
+       |                          ^^^^^
+       |
+       = help: write at most 56286
+
+    routes.toml: 1 error
+    "#);
+    // The new cluster's at the one are where the other one's legacy brokers are.
+    let one_name = PORTS.replacen("bind = \"0.0.0.0:9092\"", "bind = \"0.0.0.0:9092\"\nadvertised_host = \"kafka.internal\"", 1).replacen(
+        "broker_port_offset = 1000",
+        "broker_port_offset = 1000\nadvertised_host = \"kafka.internal\"",
+        1,
+    );
+    assert_eq!(parse(&one_name).warnings, []);
+    assert_snapshot!(warnings(&one_name.replacen("broker_port_offset = 1000", &with("100"), 1)), @r#"
+    warning: clients of listeners "internal" and "external" are told the same addresses of brokers
+      --> routes.toml:22:26
+       |
+    22 | advertised_port_offset = 100
+       |                          ^^^
+       |
+       = help: kafka.internal:9200-9249 is where clients of listener "internal" are sent: write another advertised_port_offset, unless that name is another address for the others
+
+    routes.toml: 1 warning
+    "#);
+}
+
+#[test]
+fn load_balancers_that_tell_where_clients_are() {
+    let listener = |key: &str| edited("bind = \"127.0.0.1:9092\"", &format!("bind = \"127.0.0.1:9092\"\n{key}"));
+    assert_eq!(parse(&listener("proxy_protocol_from = \"10.9.0.0/24\"")).warnings, []);
+    assert_snapshot!(errors(&listener("proxy_protocol_from = [\"balancer.internal\", \"10.9.0.1/24\"]")), @r#"
+    error: "balancer.internal" is not an address or network
+      --> routes.toml:12:24
+       |
+    12 | proxy_protocol_from = ["balancer.internal", "10.9.0.1/24"]
+       |                        ^^^^^^^^^^^^^^^^^^^
+       |
+       = help: write "10.1.2.3", "10.1.0.0/16" or "fd00:1::/32"; names of hosts are not looked up
+
+    error: "10.9.0.1/24" has bits behind its prefix
+      --> routes.toml:12:45
+       |
+    12 | proxy_protocol_from = ["balancer.internal", "10.9.0.1/24"]
+       |                                             ^^^^^^^^^^^^^
+       |
+       = help: write "10.9.0.0/24" for the network, or "10.9.0.1" for the one address
+
+    routes.toml: 2 errors
+    "#);
+    assert_snapshot!(warnings(&listener("proxy_protocol_from = \"0.0.0.0/0\"")), @r#"
+    warning: every address may say which address its client has
+      --> routes.toml:12:23
+       |
+    12 | proxy_protocol_from = "0.0.0.0/0"
+       |                       ^^^^^^^^^^^
+       |
+       = help: write the addresses of the load balancers only: with this, whoever reaches the listener may call itself any address
+
+    routes.toml: 1 warning
     "#);
 }
 

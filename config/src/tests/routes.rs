@@ -130,7 +130,7 @@ fn keys_that_say_who_a_route_is_for() {
     16 | client_address = ["10.0.0.1/8", "10.0.0.0/33", "app-1.internal", 7]
        |                                 ^^^^^^^^^^^^^
        |
-       = help: write "10.1.2.3", "10.1.0.0/16" or "fd00:1::/32"; a route is not chosen by host name
+       = help: write "10.1.2.3", "10.1.0.0/16" or "fd00:1::/32"; names of hosts are not looked up
 
     error: "app-1.internal" is not an address or network
       --> routes.toml:16:48
@@ -138,7 +138,7 @@ fn keys_that_say_who_a_route_is_for() {
     16 | client_address = ["10.0.0.1/8", "10.0.0.0/33", "app-1.internal", 7]
        |                                                ^^^^^^^^^^^^^^^^
        |
-       = help: write "10.1.2.3", "10.1.0.0/16" or "fd00:1::/32"; a route is not chosen by host name
+       = help: write "10.1.2.3", "10.1.0.0/16" or "fd00:1::/32"; names of hosts are not looked up
 
     error: expected a string, found an integer
       --> routes.toml:16:66

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::cluster::{Cluster, Sasl, SaslMechanism, Secret, TlsIdentity};
 use crate::matcher::ClientMatcher;
 
@@ -21,10 +23,23 @@ pub struct Listener {
     pub advertised_host: Option<String>,
     /// `broker_port_offset`: added to every cluster's `broker_ports`, so that several listeners can each have theirs.
     pub broker_port_offset: u16,
+    /// `advertised_port_offset`: what is added to `broker_ports` in the ports that clients are told. `broker_port_offset` without it: they are told the
+    /// ports that the proxy listens on.
+    pub advertised_port_offset: u16,
+    /// `proxy_protocol_from`: whose connections begin with a header of the PROXY protocol, which says where the client is. Nobody else may connect
+    /// then. Empty: no connection does, and anybody may.
+    pub proxy_protocol_from: Vec<IpNet>,
     /// `security_protocol = "SSL"`.
     pub tls: Option<ServerTls>,
     /// `sasl_enabled_mechanisms`: what clients of routes with `sasl_users` may log in with. Without the key SCRAM, and PLAIN too where there is TLS.
     pub sasl_mechanisms: Vec<SaslMechanism>,
+}
+
+impl Listener {
+    /// The host that relayed clients are told.
+    pub fn told_host(&self) -> String {
+        self.advertised_host.clone().unwrap_or_else(|| self.bind.ip().to_string())
+    }
 }
 
 /// Somebody who may log in at the proxy, `[users.NAME]`.

@@ -184,8 +184,8 @@ pub(crate) struct World {
     pub brokers: Arc<Brokers>,
     /// The host of every virtual broker.
     pub advertised_host: String,
-    /// What the listener adds to the `broker_ports` of the cluster.
-    pub broker_port_offset: u16,
+    /// What is added to the `broker_ports` of the cluster in what the client is told.
+    pub advertised_port_offset: u16,
 }
 
 /// What a broker says, told to a client.
@@ -232,12 +232,12 @@ impl Rewrite for ToClient<'_> {
 
     fn address(&mut self, node_id: i32, host: &str, port: i32) -> Result<(String, u16), Unmapped> {
         self.brokers += 1;
-        let World { cluster, brokers, advertised_host, broker_port_offset, .. } = self.world;
+        let World { cluster, brokers, advertised_host, advertised_port_offset, .. } = self.world;
         let range = cluster.brokers.as_ref().filter(|brokers| brokers.node_ids.contains(&node_id)).ok_or(Unmapped(node_id))?;
         if let Ok(port) = u16::try_from(port) {
             brokers.learn(cluster, node_id, &HostPort { host: host.to_owned(), port });
         }
-        let port = range.ports.start() + (node_id - range.node_ids.start()) as u16 + broker_port_offset;
+        let port = range.ports.start() + (node_id - range.node_ids.start()) as u16 + advertised_port_offset;
         Ok((advertised_host.clone(), port))
     }
 
@@ -356,7 +356,7 @@ mod tests {
             Cluster { name: "new".into(), id: 2, bootstrap_servers: Vec::new(), brokers: Some(brokers), security: Security::default() };
         let cluster = Arc::new(cluster);
         let identity = Arc::new(ClusterIdentity::new(cluster.clone()));
-        World { cluster, identity, brokers: Arc::default(), advertised_host: "kafka.internal".to_owned(), broker_port_offset: 0 }
+        World { cluster, identity, brokers: Arc::default(), advertised_host: "kafka.internal".to_owned(), advertised_port_offset: 0 }
     }
 
     #[test]

@@ -41,7 +41,19 @@ impl Ports {
                 Some(bound) if bound.bind != now.bind => {
                     tell(format!("listener {:?} stays bound to {}, the file says {}", now.name, bound.bind, now.bind));
                 }
-                Some(_) => {}
+                Some(_) if wished.virtual_brokers.is_empty() => {}
+                Some(bound) if bound.broker_port_offset != now.broker_port_offset => {
+                    let (before, wished) = (bound.broker_port_offset, now.broker_port_offset);
+                    tell(format!("listener {:?} keeps its brokers' ports, broker_port_offset {before}, the file says {wished}", now.name));
+                }
+                Some(bound) => {
+                    let told = |listener: &Listener| {
+                        format!("{}, advertised_port_offset {}", listener.told_host(), listener.advertised_port_offset)
+                    };
+                    if told(bound) != told(now) {
+                        tell(format!("relayed clients of listener {:?} are told {}, the file says {}", now.name, told(bound), told(now)));
+                    }
+                }
             }
         }
         for bound in &self.listeners {
@@ -62,5 +74,62 @@ impl Ports {
             }
         }
         sentences
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use kferry_config::Config;
+
+    use super::*;
+
+    const FILE: &str = r#"
+[clusters.new]
+id = 1
+bootstrap_servers = "new-1:9092"
+node_ids = "1-50"
+broker_ports = "9100-9149"
+
+[[listeners]]
+name = "internal"
+bind = "127.0.0.1:9092"
+advertised_host = "kafka.internal"
+
+[[routes]]
+name = "all"
+client_id = "*"
+cluster = "new"
+mode = "relay"
+"#;
+
+    fn ports(text: &str) -> Ports {
+        let config = Config::parse(text, Path::new("routes.toml")).unwrap();
+        let brokers =
+            |cluster: &Arc<kferry_config::Cluster>| Some(BrokerPorts { cluster: cluster.name.clone(), range: cluster.brokers.clone()? });
+        let virtual_brokers = config.relayed_clusters().filter_map(brokers).collect();
+        Ports { listeners: config.listeners.clone(), admin: config.admin.bind, virtual_brokers }
+    }
+
+    #[test]
+    fn what_relayed_clients_are_told_holds_after_a_restart() {
+        let open = ports(FILE);
+        assert_eq!(open.after_restart(&ports(FILE)), Vec::<String>::new());
+        let then = "; this needs a restart of kferry-proxy, the rest of the file is in force";
+        for (line, sentence) in [
+            ("broker_port_offset = 1000", "listener \"internal\" keeps its brokers' ports, broker_port_offset 0, the file says 1000"),
+            (
+                "advertised_port_offset = 21000",
+                "relayed clients of listener \"internal\" are told kafka.internal, advertised_port_offset 0, the file says kafka.internal, \
+                 advertised_port_offset 21000",
+            ),
+        ] {
+            let wished = FILE.replace("advertised_host =", &format!("{line}\nadvertised_host ="));
+            assert_eq!(open.after_restart(&ports(&wished)), [format!("{sentence}{then}")]);
+            // Nobody is told anything in bootstrap mode.
+            let direct = |text: &str| text.replace("mode = \"relay\"\n", "");
+            assert_eq!(ports(&direct(FILE)).after_restart(&ports(&direct(&wished))), Vec::<String>::new());
+        }
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use kferry_config::diagnostic::Invalid;
-use kferry_config::{Admin, CertificateFile, Cluster, Limits, Listener, Route, SaslMechanism};
+use kferry_config::{Admin, CertificateFile, Cluster, Limits, Listener, Route};
 use kferry_wire::files::NotRead;
 use kferry_wire::security::tls::{SecurityError, not_after, server_config};
 use kferry_wire::security::users::{UserError, Users};
@@ -178,10 +178,9 @@ impl RoutingTable {
         &self.users
     }
 
-    /// What clients of a listener may log in with at the proxy. A listener that the file has dropped goes on as it was.
-    pub(crate) fn sasl_mechanisms<'a>(&'a self, listener: &'a Listener) -> &'a [SaslMechanism] {
-        let now = self.listeners().iter().find(|now| now.name == listener.name);
-        &now.unwrap_or(listener).sasl_mechanisms
+    /// A listener that is bound, as the file has it now. One that the file has dropped goes on as it was.
+    pub(crate) fn listener<'a>(&'a self, bound: &'a Listener) -> &'a Listener {
+        self.listeners().iter().find(|now| now.name == bound.name).unwrap_or(bound)
     }
 
     /// How the listener of that name does TLS, if it does.
