@@ -622,7 +622,7 @@ pub(crate) mod tests {
     #[test]
     fn a_chain_is_good_until_its_first_date_and_authorities_until_their_last() {
         let authority = Authority::new();
-        let one = |year| std::fs::read_to_string(authority.sign(&year.to_string(), &until(year)).certificate).unwrap();
+        let one = |year: i32| std::fs::read_to_string(authority.sign(&year.to_string(), &until(year)).certificate).unwrap();
         let path = authority.write("both.pem", &(one(2031) + &one(2030)));
         let not_after = |holds| not_after(&CertificateFile { table: "clusters.a".to_owned(), holds, path: path.clone() });
         assert_eq!((not_after(Certificates::Own), not_after(Certificates::Authorities)), (Some(1_893_456_000), Some(1_924_992_000)));
