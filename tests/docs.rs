@@ -169,6 +169,25 @@ fn every_argument_is_in_operating_md() -> Result<()> {
     Ok(())
 }
 
+/// What `make dist` puts into its tarball.
+#[test]
+fn every_command_has_a_man_page_and_every_program_its_completions() -> Result<()> {
+    let folder = run::folder("manual")?;
+    let ended = Command::new(executable("kferry-manual")?).arg(&folder).status()?;
+    assert!(ended.success(), "{ended}");
+    let is_there = |path: String| fs::metadata(folder.join(&path)).is_ok_and(|file| file.len() > 100);
+    for endings in kferry_wire::exit::ENDINGS {
+        let page = endings.command.trim_end_matches(" --once").replace(' ', "-");
+        assert!(is_there(format!("share/man/man1/{page}.1")), "{page}");
+    }
+    for program in ["kferry", "kferry-proxy", "kferry-mirror"] {
+        assert!(is_there(format!("share/bash-completion/completions/{program}")), "{program}");
+        assert!(is_there(format!("share/zsh/site-functions/_{program}")), "{program}");
+        assert!(is_there(format!("share/fish/vendor_completions.d/{program}.fish")), "{program}");
+    }
+    Ok(())
+}
+
 #[test]
 fn every_limit_is_in_operating_md_with_its_default() -> Result<()> {
     let operating = text("docs/operating.md")?;
