@@ -108,15 +108,20 @@ fn init_to(config: &Path, legacy: &str, new: &str, arguments: &[&str]) -> Result
     Ok(Checked { code: status.code(), text: fs::read_to_string(&output)? })
 }
 
+/// KEY=VALUE of a user, a file with the password, and the authority.
+fn settings_of_the_admin() -> Result<[String; 3]> {
+    let password = run::folder("secrets")?.join("password");
+    fs::write(&password, ADMIN.password)?;
+    let ca = &pki::authority()?.ca_path;
+    let user = format!("sasl_username={}", ADMIN.name);
+    Ok([user, format!("sasl_password_file={}", password.display()), format!("ssl_ca_location={}", ca.display())])
+}
+
 #[test]
 fn init_writes_a_file_that_check_takes_and_a_proxy_serves() -> Result<()> {
     let (legacy, new) = CLUSTERS.started()?;
     let old = legacy.bootstrap_servers(Listener::Plaintext)?;
-    let folder = run::folder("secrets")?;
-    let (password, ca) = (folder.join("password"), pki::authority()?.ca_path.display().to_string());
-    fs::write(&password, ADMIN.password)?;
-    let (user, password) = (format!("sasl_username={}", ADMIN.name), format!("sasl_password_file={}", password.display()));
-    let ca = format!("ssl_ca_location={ca}");
+    let [user, password, ca] = settings_of_the_admin()?;
     // How the new cluster is spoken to, what init is told of it, and what it finds out by itself.
     let ways: [(Listener, &[&str], &[&str]); 4] = [
         (Listener::Plaintext, &[], &["security_protocol = \"PLAINTEXT\""]),
@@ -163,8 +168,8 @@ fn init_writes_a_file_that_check_takes_and_a_proxy_serves() -> Result<()> {
 fn init_says_what_it_lacks_and_writes_nothing() -> Result<()> {
     let (legacy, new) = CLUSTERS.started()?;
     let (old, next) = (legacy.bootstrap_servers(Listener::Plaintext)?, new.bootstrap_servers(Listener::SaslPlaintext)?);
-    let tls = new.bootstrap_servers(Listener::Ssl)?;
-    let ca = format!("ssl_ca_location={}", pki::authority()?.ca_path.display());
+    let (tls, tls_and_sasl) = (new.bootstrap_servers(Listener::Ssl)?, new.bootstrap_servers(Listener::SaslSsl)?);
+    let [user, password, ca] = settings_of_the_admin()?;
     let cases: [(&str, &str, &[&str], i32, &str); 11] = [
         (&old, &next, &[], 1, "cluster new: its brokers want a login ("),
         (&old, &next, &["--new-set", "sasl_username=admin"], 2, "cluster new: "),
@@ -175,7 +180,13 @@ fn init_says_what_it_lacks_and_writes_nothing() -> Result<()> {
         (&old, &old, &[], 2, "--legacy and --new are one and the same cluster"),
         (&old, "127.0.0.1:1", &[], 1, "cluster new: 127.0.0.1:1: cannot connect"),
         (&old, "new", &[], 2, "has no port"),
-        (&tls, &old, &["--legacy-set", &ca], 2, "clients of the legacy cluster speak TLS"),
+        (
+            &tls_and_sasl,
+            &old,
+            &["--legacy-set", &ca, "--legacy-set", &user, "--legacy-set", &password],
+            2,
+            "clients of the legacy cluster speak TLS",
+        ),
         ("127.0.0.1:1", "127.0.0.1:1", &[], 1, "cluster legacy: 127.0.0.1:1: cannot connect"),
     ];
     for (legacy, new, arguments, code, told) in cases {

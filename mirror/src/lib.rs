@@ -33,8 +33,8 @@
 //! mirror's consumer group. Whoever only looks, as the command line does, needs none of it.
 
 pub mod admin;
-pub mod certificates;
 pub mod args;
+pub mod certificates;
 mod copy;
 pub mod dead_letters;
 pub mod finish;

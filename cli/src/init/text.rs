@@ -171,7 +171,9 @@ fn routes(legacy: &Found, new: &Found) -> String {
     let (old, next) = (security(legacy), security(new));
     // In bootstrap mode a client goes on to the brokers with the settings that it has.
     let route = if old == next {
-        "#: [[routes]]\n#: name = \"orders\"\n#: client_id = \"orders-*\"\n#: cluster = \"new\"\n".to_owned()
+        "[[routes]]\nname = \"trial\"\nclient_id = \"kferry-trial*\"              # nobody's: to see with a tool of Kafka's that the new cluster can be reached\n\
+         cluster = \"new\"\n"
+            .to_owned()
     } else {
         let mut route = format!(
             "# The new cluster wants {next}, clients have {old}: they keep that in relay mode only, where the proxy stays in their path.\n\
