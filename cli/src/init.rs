@@ -75,7 +75,7 @@ impl Failed {
         Self { reason: reason.into(), exit: Exit::NotDone }
     }
 
-    fn and(self, other: Self) -> Self {
+    fn and(self, other: &Self) -> Self {
         Self { reason: format!("{}\n{}", self.reason, other.reason), exit: self.exit.max(other.exit) }
     }
 }
@@ -170,7 +170,7 @@ async fn make(args: &Args) -> Result<(String, Config), Failed> {
 fn both<T>(one: Result<T, Failed>, other: Result<T, Failed>) -> Result<(T, T), Failed> {
     match (one, other) {
         (Ok(one), Ok(other)) => Ok((one, other)),
-        (Err(one), Err(other)) => Err(one.and(other)),
+        (Err(one), Err(other)) => Err(one.and(&other)),
         (Err(failed), Ok(_)) | (Ok(_), Err(failed)) => Err(failed),
     }
 }

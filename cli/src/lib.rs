@@ -14,6 +14,9 @@
 //! | [`labels`] | sentences for standard error, with what they are in front |
 //! | [`mirrors`] | the mirrors that a command is about |
 
+// Comments of arguments are their help, where brackets are those of the file's tables.
+#![allow(rustdoc::broken_intra_doc_links)]
+
 mod acls;
 mod check;
 mod dlt;

@@ -1,5 +1,8 @@
 //! The command line of `kferry-mirror`.
 
+// Its comments are its help, where brackets are those of the file's tables.
+#![allow(rustdoc::broken_intra_doc_links)]
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 

@@ -177,7 +177,7 @@ fn the_schema_is_what_the_code_takes() {
     let top = crate::keys().remove("the file").unwrap();
     assert_eq!(
         schema()["properties"].as_object().unwrap().keys().collect::<BTreeSet<_>>(),
-        top.iter().map(|key| key.to_string()).collect::<BTreeSet<_>>().iter().collect()
+        top.iter().map(ToString::to_string).collect::<BTreeSet<_>>().iter().collect()
     );
 }
 

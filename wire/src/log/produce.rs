@@ -94,9 +94,9 @@ impl Body {
 
     fn string(&mut self, text: &str) {
         if self.flexible {
-            self.uvarint(text.len() + 1)
+            self.uvarint(text.len() + 1);
         } else {
-            self.written.put_i16(text.len() as i16)
+            self.written.put_i16(text.len() as i16);
         }
         self.written.put_slice(text.as_bytes());
     }
