@@ -9,6 +9,9 @@ use crate::matcher::{ClientMatcher, Ids};
 /// How Kafka Streams calls a thread, of which each client's id is made (`StreamThread.create`).
 const STREAM_THREAD: &str = "-StreamThread-";
 
+/// What takes the thread's place in the id of its restore consumer since 3.8 (`StreamThread.create`).
+const STATE_UPDATER: &str = "-StateUpdater-";
+
 /// What Kafka Streams puts behind a thread's name (`ClientUtils`).
 const OF_A_THREAD: [&str; 3] = ["-producer", "-consumer", "-restore-consumer"];
 
@@ -85,9 +88,10 @@ impl Application {
     /// Of a default id with which others go along. `None`: it stands alone, or is no default.
     pub fn of(client_id: &str) -> Option<Self> {
         if let Some((process, suffix)) = thread_of(client_id) {
-            let thread = client_id.strip_suffix(suffix)?;
-            let mut others: Vec<String> =
-                OF_A_THREAD.iter().filter(|other| **other != suffix).map(|other| format!("{thread}{other}")).collect();
+            let thread = client_id.strip_suffix(suffix)?.replacen(STATE_UPDATER, STREAM_THREAD, 1);
+            let updater = thread.replacen(STREAM_THREAD, STATE_UPDATER, 1);
+            let of_it = OF_A_THREAD.map(|other| format!("{thread}{other}")).into_iter().chain([format!("{updater}-restore-consumer")]);
+            let mut others: Vec<String> = of_it.filter(|other| other != client_id).collect();
             others.extend(["-admin", "-global-consumer"].map(|other| format!("{process}{other}")));
             let name = strip_uuid(process).unwrap_or(process);
             let advice = format!(
@@ -100,9 +104,10 @@ impl Application {
             let others = OF_A_CONNECTOR.iter().filter(|other| **other != kind).map(|other| format!("{other}{connector}")).collect();
             let name = connector.trim_end_matches(|char: char| char.is_ascii_digit()).trim_end_matches('-');
             let behind = if name.is_empty() { "*".to_owned() } else { format!("{name}-*") };
+            // The admin clients are left out: one of them has no connector's name behind it, another one no number.
             let advice = format!(
-                "write client_id = \"connector-{{producer,consumer,adminclient,dlq-producer,dlq-adminclient}}-{behind}\" for all clients of a \
-                 connector; those of the workers themselves are in docs/client-ids.md"
+                "write client_id = \"connector-{{producer,consumer,dlq-producer}}-{behind}\" for what a connector writes and reads, and give the \
+                 workers a client.id, which the admin clients of all their connectors then have too: docs/client-ids.md"
             );
             return Some(Self { library: "Kafka Connect", others, advice });
         }
@@ -122,7 +127,7 @@ impl Application {
 /// The process and the suffix of a Kafka Streams thread's client: `APP-UUID` and `-producer`. With transactions of each task
 /// (`exactly_once`, before 4.0) a task's name is before `-producer`.
 fn thread_of(client_id: &str) -> Option<(&str, &'static str)> {
-    let (process, rest) = client_id.split_once(STREAM_THREAD)?;
+    let (process, rest) = client_id.split_once(STREAM_THREAD).or_else(|| client_id.split_once(STATE_UPDATER))?;
     // `-consumer` is the end of `-restore-consumer` too.
     let suffix = *OF_A_THREAD.iter().rev().find(|suffix| rest.ends_with(**suffix))?;
     rest.starts_with(|char: char| char.is_ascii_digit()).then_some((process, suffix))
@@ -192,6 +197,7 @@ mod tests {
             (streams("-StreamThread-1-producer"), "Kafka Streams"),
             (streams("-StreamThread-12-restore-consumer"), "Kafka Streams"),
             (streams("-StreamThread-1-0_3-producer"), "Kafka Streams"),
+            (streams("-StateUpdater-1-restore-consumer"), "Kafka Streams"),
             (streams("-admin"), "Kafka Streams"),
             ("old->new|MirrorSourceConnector-0|replication-consumer".to_owned(), "MirrorMaker 2"),
             ("kgo".to_owned(), "franz-go"),
@@ -233,8 +239,16 @@ mod tests {
     fn an_application_is_known_by_one_of_its_ids() {
         let process = format!("billing-{UUID}");
         let streams = Application::of(&format!("{process}-StreamThread-2-consumer")).expect("it is one");
-        let others = ["-StreamThread-2-producer", "-StreamThread-2-restore-consumer", "-admin", "-global-consumer"];
+        let others = [
+            "-StreamThread-2-producer",
+            "-StreamThread-2-restore-consumer",
+            "-StateUpdater-2-restore-consumer",
+            "-admin",
+            "-global-consumer",
+        ];
         assert_eq!(streams.others, others.map(|behind| format!("{process}{behind}")));
+        let updater = Application::of(&format!("{process}-StateUpdater-2-restore-consumer")).expect("it is one");
+        assert!(updater.others.contains(&format!("{process}-StreamThread-2-consumer")), "{updater:?}");
         assert!(streams.advice.contains("client_id = \"billing-*\""), "{}", streams.advice);
 
         let connector = Application::of("connector-consumer-jdbc-sink-3").expect("it is one");
@@ -242,7 +256,7 @@ mod tests {
             connector.others,
             ["connector-producer-jdbc-sink-3", "connector-adminclient-jdbc-sink-3", "connector-dlq-producer-jdbc-sink-3"]
         );
-        assert!(connector.advice.contains("dlq-adminclient}-jdbc-sink-*"), "{}", connector.advice);
+        assert!(connector.advice.contains("dlq-producer}-jdbc-sink-*"), "{}", connector.advice);
 
         let java = |client_id: &str| Application::of(client_id).map(|application| application.others);
         assert_eq!(java("consumer-orders-1"), Some(vec!["producer-1".to_owned(), "adminclient-1".to_owned()]));

@@ -47,12 +47,23 @@ pub enum Client {
     Sarama,
     /// kafkajs (Node).
     Kafkajs,
+    /// Confluent's own for Node, which is librdkafka.
+    KafkaJavascript,
+    /// segmentio's (Go).
+    KafkaGo,
+    /// aiokafka (Python).
+    Aiokafka,
+    /// kafka-python, a newer one than that of [`sasl_v0`].
+    KafkaPython,
 }
 
 impl Client {
-    /// Each library once.
+    /// Those of the matrix.
     pub const ALL: [Self; 7] =
         [Self::Java4, Self::Java28, Self::ConfluentPython, Self::Rdkafka, Self::FranzGo, Self::Sarama, Self::Kafkajs];
+
+    /// Others, whose drivers are for PLAINTEXT only.
+    pub const OTHERS: [Self; 4] = [Self::KafkaJavascript, Self::KafkaGo, Self::Aiokafka, Self::KafkaPython];
 
     /// For tables, error messages and names of topics.
     pub fn name(self) -> &'static str {
@@ -65,6 +76,10 @@ impl Client {
             Self::FranzGo => "franz-go",
             Self::Sarama => "sarama",
             Self::Kafkajs => "kafkajs",
+            Self::KafkaJavascript => "kafka-javascript",
+            Self::KafkaGo => "kafka-go",
+            Self::Aiokafka => "aiokafka",
+            Self::KafkaPython => "kafka-python",
         }
     }
 
@@ -72,10 +87,20 @@ impl Client {
     fn language(self) -> Option<&'static str> {
         match self {
             Self::Java4 | Self::Java28 => Some("java"),
-            Self::ConfluentPython | Self::ConfluentPython26 => Some("python"),
-            Self::FranzGo | Self::Sarama => Some("go"),
+            Self::ConfluentPython | Self::ConfluentPython26 | Self::Aiokafka | Self::KafkaPython => Some("python"),
+            Self::FranzGo | Self::Sarama | Self::KafkaGo => Some("go"),
             Self::Kafkajs => Some("node"),
+            Self::KafkaJavascript => Some("kafka-javascript"),
             Self::Rdkafka => None,
+        }
+    }
+
+    /// The folder in `.work/clients` of what is built for it.
+    fn folder(self) -> &'static str {
+        match self {
+            // Little, and nothing that gets in each other's way.
+            Self::Aiokafka | Self::KafkaPython => "pure-python",
+            _ => self.name(),
         }
     }
 }
@@ -195,26 +220,31 @@ pub struct Outcome {
 pub fn prepare(client: Client) -> Result<()> {
     let Some(language) = client.language() else { return Ok(()) };
     let sources = run::workspace().join("tests/clients").join(language);
-    let stamp = content(&sources)?;
-    let folder = built(client);
+    built_once(client.folder(), &sources, |folder| build(client, &sources, folder)).map(drop)
+}
+
+/// The folder of `.work/clients` that has what `build` makes of a folder of sources; made anew when the sources have changed.
+pub(crate) fn built_once(name: &str, sources: &Path, build: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+    let stamp = content(sources)?;
+    let all = run::workspace().join(".work/clients");
+    let folder = all.join(name);
     let is_current = || fs::read(folder.join("stamp")).is_ok_and(|then| then == stamp);
     if is_current() {
-        return Ok(());
+        return Ok(folder);
     }
-    let all = run::workspace().join(".work/clients");
     fs::create_dir_all(&all).with_context(|| format!("{} can't be made", all.display()))?;
-    let _turn = run::lock(&all.join(format!("{}.lock", client.name())))?;
+    let _turn = run::lock(&all.join(format!("{name}.lock")))?;
     if is_current() {
-        return Ok(());
+        return Ok(folder);
     }
     if folder.exists() {
         fs::remove_dir_all(&folder).with_context(|| format!("{} can't be removed", folder.display()))?;
     }
     fs::create_dir(&folder)?;
-    build(client, &sources, &folder).with_context(|| format!("the client {} can't be built", client.name()))?;
+    build(&folder).with_context(|| format!("{name} can't be built"))?;
     // Last: without it, a build that was cut short starts again.
     fs::write(folder.join("stamp"), stamp)?;
-    Ok(())
+    Ok(folder)
 }
 
 /// Makes the round trip. An error says what the client said, with the end of its log.
@@ -252,7 +282,7 @@ pub fn python_26_producer(bootstrap_servers: &str, client_id: &str, topic: &str,
 }
 
 fn built(client: Client) -> PathBuf {
-    run::workspace().join(".work/clients").join(client.name())
+    run::workspace().join(".work/clients").join(client.folder())
 }
 
 /// All files below a folder, names and bytes, as one value to compare.
@@ -271,17 +301,21 @@ fn content(folder: &Path) -> Result<Vec<u8>> {
 
 fn build(client: Client, sources: &Path, folder: &Path) -> Result<()> {
     match client {
-        Client::Java4 => build_java("4.4.0", sources, folder),
-        Client::Java28 => build_java("2.8.2", sources, folder),
+        Client::Java4 => build_java(Some("4.4.0"), sources, folder),
+        Client::Java28 => build_java(Some("2.8.2"), sources, folder),
         Client::ConfluentPython => build_python("requirements.txt", sources, folder),
         Client::ConfluentPython26 => build_python("requirements-2.6.txt", sources, folder),
-        Client::FranzGo | Client::Sarama => build_go(client.name(), sources, folder),
-        Client::Kafkajs => build_node(sources, folder),
+        Client::Aiokafka | Client::KafkaPython => build_python("requirements-pure.txt", sources, folder),
+        Client::FranzGo | Client::Sarama | Client::KafkaGo => build_go(client.name(), sources, folder),
+        Client::Kafkajs => build_node(&["--ignore-scripts"], sources, folder),
+        // Its binary is on a host that CI does not reach: it is built, against the libraries of the machine, with the headers of the machine's Node.
+        Client::KafkaJavascript => build_node(&[], sources, folder),
         Client::Rdkafka => Ok(()),
     }
 }
 
-fn build_java(version: &str, sources: &Path, folder: &Path) -> Result<()> {
+/// The jars of the folder's `pom.xml`, with Kafka of `version` instead of the one that it names, and the classes of all sources beside it.
+pub(crate) fn build_java(version: Option<&str>, sources: &Path, folder: &Path) -> Result<()> {
     let mvn = process::require("mvn", "it fetches the Java client; install Maven (`apt install maven`)")?;
     let javac = process::require("javac", "install a JDK, version 17 or later (`apt install openjdk-17-jdk-headless`)")?;
     {
@@ -291,12 +325,14 @@ fn build_java(version: &str, sources: &Path, folder: &Path) -> Result<()> {
         let _turn = run::lock(&jars.join("lock"))?;
         let mut fetch = Command::new(mvn);
         fetch.args(["-q", "-B", "-f"]).arg(sources.join("pom.xml")).arg("dependency:copy-dependencies");
-        fetch.arg(format!("-Dkafka.version={version}")).arg(format!("-DoutputDirectory={}", folder.join("jars").display()));
+        fetch.args(version.map(|version| format!("-Dkafka.version={version}")));
+        fetch.arg(format!("-DoutputDirectory={}", folder.join("jars").display()));
         execute(fetch)?;
     }
+    let files = fs::read_dir(sources)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
     let mut compile = Command::new(javac);
-    compile.arg("-Xlint:all").arg("-Werror").arg("-cp").arg(folder.join("jars/*"));
-    compile.arg("-d").arg(folder.join("classes")).args(["Job.java", "RoundTrip.java", "Soak.java"].map(|file| sources.join(file)));
+    compile.arg("-Xlint:all").arg("-Werror").arg("-cp").arg(folder.join("jars/*")).arg("-d").arg(folder.join("classes"));
+    compile.args(files.iter().filter(|file| file.extension().is_some_and(|extension| extension == "java")));
     execute(compile)
 }
 
@@ -323,15 +359,18 @@ fn build_go(name: &str, sources: &Path, folder: &Path) -> Result<()> {
     execute(build)
 }
 
-fn build_node(sources: &Path, folder: &Path) -> Result<()> {
-    process::require("node", "install Node, version 18 or later (`apt install nodejs`)")?;
-    let npm = process::require("npm", "it fetches kafkajs (`apt install npm`)")?;
+fn build_node(options: &[&str], sources: &Path, folder: &Path) -> Result<()> {
+    let node = process::require("node", "install Node, version 18 or later (`apt install nodejs`)")?.canonicalize()?;
+    let npm = process::require("npm", "it fetches clients for Node (`apt install npm`)")?;
     // Node looks for packages beside the program, so the program moves.
     for file in ["package.json", "package-lock.json", "round-trip.js"] {
         fs::copy(sources.join(file), folder.join(file)).with_context(|| format!("{file} can't be copied"))?;
     }
     let mut install = Command::new(npm);
-    install.args(["ci", "--no-audit", "--no-fund", "--ignore-scripts"]).current_dir(folder);
+    install.args(["ci", "--no-audit", "--no-fund"]).args(options).current_dir(folder);
+    // For kafka-javascript. It brings the sources of librdkafka, and would fetch those of others to link them statically: not from a registry.
+    install.env("CKJS_LINKING", "dynamic").env("npm_config_build_from_source", "true");
+    install.env("npm_config_nodedir", node.ancestors().nth(2).context("node is in PREFIX/bin")?);
     execute(install)
 }
 
@@ -355,8 +394,12 @@ fn program(client: Client) -> Result<Option<Vec<PathBuf>>> {
         Client::ConfluentPython | Client::ConfluentPython26 => {
             vec![folder.join("venv/bin/python"), run::workspace().join("tests/clients/python/round_trip.py")]
         }
-        Client::FranzGo | Client::Sarama => vec![folder.join("driver")],
-        Client::Kafkajs => {
+        Client::Aiokafka | Client::KafkaPython => {
+            let program = if client == Client::Aiokafka { "aiokafka_trip.py" } else { "kafka_python_trip.py" };
+            vec![folder.join("venv/bin/python"), run::workspace().join("tests/clients/python").join(program)]
+        }
+        Client::FranzGo | Client::Sarama | Client::KafkaGo => vec![folder.join("driver")],
+        Client::Kafkajs | Client::KafkaJavascript => {
             vec![process::require("node", "install Node, version 18 or later (`apt install nodejs`)")?, folder.join("round-trip.js")]
         }
         Client::Rdkafka => return Ok(None),
@@ -369,15 +412,19 @@ fn soak_program(client: Client) -> Result<Option<Vec<PathBuf>>> {
         Client::Java4 | Client::Java28 => java_class(client, "Soak").map(Some),
         Client::FranzGo => Ok(Some(vec![built(client).join("driver"), PathBuf::from("soak")])),
         Client::Rdkafka => Ok(None),
-        Client::ConfluentPython | Client::ConfluentPython26 | Client::Sarama | Client::Kafkajs => {
+        _ => {
             bail!("the driver of {} makes round trips only", client.name())
         }
     }
 }
 
 fn java_class(client: Client, class: &str) -> Result<Vec<PathBuf>> {
+    java(&built(client), class)
+}
+
+/// How a class of a folder that `build_java` has made is run.
+pub(crate) fn java(folder: &Path, class: &str) -> Result<Vec<PathBuf>> {
     let java = process::require("java", "install a Java runtime, version 17 or later (`apt install openjdk-17-jre-headless`)")?;
-    let folder = built(client);
     let class_path = format!("{}:{}", folder.join("classes").display(), folder.join("jars/*").display());
     // Lives for seconds, or does little: no use in the second compiler, or in a collector with threads of its own.
     let options = ["-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", &class_path, class];

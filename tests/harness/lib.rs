@@ -5,6 +5,7 @@
 //! - [`proxy`]: the real `kferry-proxy`, its file and its admin address.
 //! - [`mirror`]: the real `kferry-mirror`. [`scenario`]: what its tests share. [`chaos`]: load that never ends, and the comparison afterwards.
 //!   [`translated`]: what one says that translates offsets, beside a look at every record. [`kferry`]: the real `kferry`.
+//! - [`systems`]: what is built on Kafka: Connect, Streams, MirrorMaker 2, and what user interfaces ask.
 //! - [`pki`]: the certificate authority of a run.
 //! - [`exported`]: whether `/metrics` is what the programs say that it is; each look of a test at it is held to that.
 //! - [`jars`]: Kafka's jars, any version, by Maven.
@@ -31,4 +32,5 @@ pub mod proxy;
 pub mod raw;
 pub mod run;
 pub mod scenario;
+pub mod systems;
 pub mod translated;

@@ -423,10 +423,17 @@ pub fn refused(config: &Path) -> Result<(ExitStatus, String)> {
 
 /// Asks an admin address on 127.0.0.1.
 pub fn http(port: u16, method: &str, path: &str) -> Result<Answer> {
+    http_with(port, method, path, "")
+}
+
+/// The same of any server, with a body of JSON.
+pub fn http_with(port: u16, method: &str, path: &str, body: &str) -> Result<Answer> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     stream.set_read_timeout(Some(LIMIT))?;
     // 1.0: the answer ends with the connection, and is not in chunks.
-    write!(stream, "{method} {path} HTTP/1.0\r\n\r\n")?;
+    let head =
+        if body.is_empty() { String::new() } else { format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len()) };
+    write!(stream, "{method} {path} HTTP/1.0\r\n{head}\r\n{body}")?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
     let (head, body) = text.split_once("\r\n\r\n").context("no HTTP answer")?;
