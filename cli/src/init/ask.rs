@@ -110,12 +110,13 @@ impl Found {
     pub(super) fn choose_ports(&mut self, ports: &mut Ports) {
         let node_ids = || self.brokers.iter().map(|broker| broker.node_id);
         let Some((lowest, highest)) = node_ids().min().zip(node_ids().max()) else { return };
+        if lowest < 0 || highest >= NODE_IDS - BLOCK - ROOM {
+            return;
+        }
         let first = lowest / BLOCK * BLOCK;
         let last = (highest + ROOM) / BLOCK * BLOCK + BLOCK - 1;
         let Ok(count) = u16::try_from(last - first + 1) else { return };
-        if last < NODE_IDS {
-            self.section.brokers = ports.take(BROKER_PORTS, count).map(|ports| BrokerRange { node_ids: first..=last, ports });
-        }
+        self.section.brokers = ports.take(BROKER_PORTS, count).map(|ports| BrokerRange { node_ids: first..=last, ports });
     }
 
     /// In one line.

@@ -21,7 +21,7 @@ impl Ports {
         })
     }
 
-    fn new(is_free: impl Fn(u16) -> bool + 'static) -> Self {
+    pub(super) fn new(is_free: impl Fn(u16) -> bool + 'static) -> Self {
         Self { is_free: Box::new(is_free), taken: Vec::new() }
     }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use kferry_config::BrokerRange;
 
 use super::ask::Found;
+use crate::check::printable;
 
 /// The cluster where the clients are.
 pub(super) const LEGACY: &str = "legacy";
@@ -122,7 +123,9 @@ pub(super) fn file(legacy: &Found, new: &Found, listener: &Listener) -> String {
     );
     for found in [legacy, new] {
         let brokers: Vec<_> = found.brokers.iter().map(|broker| broker.advertised.to_string()).collect();
-        let _ = write!(text, "\n# {}\n# Its brokers: {}\n{}", found.summary(), brokers.join(", "), found.section.text());
+        // What a broker says is no line of its own.
+        let told = [found.summary(), format!("Its brokers: {}", brokers.join(", "))].map(|line| printable(&line));
+        let _ = write!(text, "\n# {}\n# {}\n{}", told[0], told[1], found.section.text());
         if found.section.brokers.is_none() {
             text.push_str(
                 "# No node_ids and broker_ports: its node ids lie too far apart for a port each, or there are not so many free ports. Relay mode\n\
@@ -194,4 +197,103 @@ fn routes(legacy: &Found, new: &Found) -> String {
         "\n# The first route that matches wins. So what moves comes first, one route for each application:\n{route}\n[[routes]]\nname = \
          \"everybody-else\"\nclient_id = \"*\"                          # also clients without a client.id\ncluster = \"{LEGACY}\"\n"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use kferry_config::{Config, HostPort, Mode};
+    use kferry_wire::cluster::Broker;
+    use kferry_wire::versions::Release;
+
+    use super::super::ports::Ports;
+    use super::*;
+
+    fn found(name: &'static str, id: u8, settings: &[(&str, &str)], node_ids: &[i32]) -> Found {
+        let settings = settings.iter().map(|(key, value)| Setting { key: (*key).to_owned(), value: (*value).to_owned() }).collect();
+        let section = Section { name, id, bootstrap_servers: format!("{name}:9092"), settings, brokers: None };
+        let broker = |node_id: &i32| Broker { node_id: *node_id, advertised: HostPort { host: format!("{name}-{node_id}"), port: 9092 } };
+        let brokers = node_ids.iter().map(broker).collect();
+        Found { section, tls: false, release: Release::AtLeast("4.4"), cluster_id: Some(name.to_owned()), brokers, topics: 7 }
+    }
+
+    fn listener() -> Listener {
+        Listener { port: 9092, admin_port: 9190, advertised_host: "kafka.internal".to_owned(), identity: None }
+    }
+
+    fn parsed(text: &str) -> Config {
+        Config::parse(text, Path::new("routes.toml")).unwrap_or_else(|invalid| panic!("{invalid}\n{text}"))
+    }
+
+    fn uncommented(text: &str) -> String {
+        text.lines().flat_map(|line| [line.strip_prefix("#: ").unwrap_or(line), "\n"]).collect()
+    }
+
+    #[test]
+    fn the_file_is_right_and_so_is_what_comes_next() {
+        let plain = [("security_protocol", "PLAINTEXT")];
+        let secure = [
+            ("security_protocol", "SASL_SSL"),
+            ("sasl_mechanism", "SCRAM-SHA-256"),
+            ("sasl_username", "a \"user\"\u{7f}"),
+            ("sasl_password_file", "secrets/new"),
+        ];
+        for (new, warnings) in [(&plain[..], 0), (&secure[..], 1)] {
+            let (mut legacy, mut new) = (found(LEGACY, 1, &plain, &[1001, 1042]), found(NEW, 2, new, &[0, 1, 2]));
+            let mut ports = Ports::new(|port| port != 9250);
+            legacy.choose_ports(&mut ports);
+            new.choose_ports(&mut ports);
+            let text = file(&legacy, &new, &listener());
+            let config = parsed(&text);
+            // That no route leads to the new cluster yet.
+            assert_eq!(config.warnings.len(), warnings, "{text}");
+            let ranges: Vec<_> = config.clusters.iter().map(|cluster| cluster.brokers.clone().unwrap()).collect();
+            assert_eq!((&ranges[0].node_ids, &ranges[0].ports), (&(1000..=1099), &(9251..=9350)), "42 leaves fewer than ten");
+            assert_eq!((&ranges[1].node_ids, &ranges[1].ports), (&(0..=49), &(9200..=9249)));
+            let on = parsed(&uncommented(&text));
+            assert_eq!((on.mirrors.len(), on.routes.len()), (1, 2));
+            let mode = if warnings == 0 { Mode::Bootstrap } else { Mode::Relay };
+            assert_eq!((on.routes[0].mode, &*on.routes[0].cluster.name), (mode, NEW));
+        }
+    }
+
+    #[test]
+    fn node_ids_that_lie_far_apart_have_no_ports() {
+        let (mut legacy, new) = (found(LEGACY, 1, &[], &[1, 40_001]), found(NEW, 2, &[], &[1]));
+        legacy.choose_ports(&mut Ports::new(|_| true));
+        let text = file(&legacy, &new, &listener());
+        assert!(legacy.section.brokers.is_none() && text.contains("its node ids lie too far apart"), "{text}");
+        parsed(&text);
+    }
+
+    #[test]
+    fn what_a_broker_says_is_no_line_of_the_file() {
+        let (mut legacy, mut new) = (found(LEGACY, 1, &[], &[1]), found(NEW, 2, &[], &[1]));
+        legacy.cluster_id = Some("x\n[clusters.other]\nid = 3".to_owned());
+        new.brokers[0].advertised.host = "y\n[clusters.another]".to_owned();
+        let text = file(&legacy, &new, &listener());
+        assert_eq!(parsed(&text).clusters.len(), 2, "{text}");
+    }
+
+    #[test]
+    fn a_listener_with_tls_has_its_certificate() {
+        let tls = [("security_protocol", "SSL")];
+        let identity = Some((PathBuf::from("proxy.pem"), PathBuf::from("proxy.key")));
+        let text = file(&found(LEGACY, 1, &tls, &[1]), &found(NEW, 2, &tls, &[1]), &Listener { identity, ..listener() });
+        assert!(parsed(&text).listeners[0].tls.is_some(), "{text}");
+    }
+
+    #[test]
+    fn a_setting_is_a_key_and_a_value() {
+        let told = |text: &str| Setting::parse(text).map(|setting| setting.value).unwrap_or_else(|error| error);
+        assert_eq!(told("sasl_username = a=b "), "a=b");
+        for (text, part) in [
+            ("sasl_username", "write KEY=VALUE"),
+            ("sasl_password=x", "sasl_password_file=FILE"),
+            ("node_ids=1-3", "found out"),
+            ("security.protocol=SSL", "one of [clusters.NAME]"),
+            ("=x", "one of [clusters.NAME]"),
+        ] {
+            assert!(told(text).contains(part), "{text}: {}", told(text));
+        }
+    }
 }
