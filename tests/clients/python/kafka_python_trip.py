@@ -3,12 +3,14 @@
 One JSON object in (the argument), one JSON line out (stdout); see tests/clients/README.md.
 """
 
+import logging
 import threading
 import time
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, __version__
 from trip import Trip
 
+logging.basicConfig(level=logging.INFO)
 done = threading.Event()
 
 
