@@ -55,7 +55,6 @@ def round_trip(trip):
 def consume(trip, member, consumer, assigned):
     try:
         while not done.is_set():
-            # In short polls it was seen not to get through a rebalance.
             for messages in consumer.poll(timeout_ms=500).values():
                 for message in messages:
                     trip.count(member, message)
