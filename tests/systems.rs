@@ -417,7 +417,8 @@ fn other_clients() -> Result<()> {
         for client in Client::OTHERS {
             let id = mode.named(client.name());
             stage.cluster(mode).create_topic(&id, 4, &[])?;
-            let outcome = clients::run(client, &Job::new(&stage.proxy.bootstrap_servers(), &id, &id))?;
+            let job = Job { timeout_ms: 120_000, ..Job::new(&stage.proxy.bootstrap_servers(), &id, &id) };
+            let outcome = clients::run(client, &job)?;
             ensure!(outcome.members.iter().all(|&records| records > 0), "a member of the group got nothing: {outcome:?}");
             println!("{} {}, {}: {:.1} s", outcome.client, outcome.version, mode.name(), outcome.seconds);
             assert_eq!(stage.cluster(mode).record_count(&id)?, outcome.produced as usize, "{id}");

@@ -104,10 +104,9 @@ impl Application {
             let others = OF_A_CONNECTOR.iter().filter(|other| **other != kind).map(|other| format!("{other}{connector}")).collect();
             let name = connector.trim_end_matches(|char: char| char.is_ascii_digit()).trim_end_matches('-');
             let behind = if name.is_empty() { "*".to_owned() } else { format!("{name}-*") };
-            // The admin clients are left out: one of them has no connector's name behind it, another one no number.
             let advice = format!(
-                "write client_id = \"connector-{{producer,consumer,dlq-producer}}-{behind}\" for what a connector writes and reads, and give the \
-                 workers a client.id, which the admin clients of all their connectors then have too: docs/client-ids.md"
+                "write client_id = \"connector-{{producer,consumer,adminclient,dlq-producer}}-{behind}\" for what a connector sends, and give its \
+                 workers a client.id, without which some of its admin clients cannot be told by that: docs/client-ids.md"
             );
             return Some(Self { library: "Kafka Connect", others, advice });
         }

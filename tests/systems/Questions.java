@@ -43,7 +43,7 @@ public final class Questions {
 
     public static void main(String[] args) throws Exception {
         Map<String, Object> config = Map.of(
-                "bootstrap.servers", args[0], "client.id", args[1], "default.api.timeout.ms", "20000", "request.timeout.ms", "10000");
+                "bootstrap.servers", args[0], "client.id", args[1], "default.api.timeout.ms", "90000", "request.timeout.ms", "30000");
         try (Admin admin = Admin.create(config)) {
             Questions questions = new Questions(admin);
             questions.all();

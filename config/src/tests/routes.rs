@@ -338,9 +338,14 @@ fn a_route_that_takes_a_part_of_what_an_application_sends_by_default_is_a_warnin
         ("*-consumer", "A-StreamThread-1-consumer", "A-StreamThread-1-producer", "client_id = \"A-*\""),
         ("consumer-orders-1", "consumer-orders-1", "producer-1", "give this one a client.id"),
         ("consumer-orders-*", "consumer-orders-1", "producer-1", "give this one a client.id"),
-        ("connector-consumer-jdbc-*", "connector-consumer-jdbc-", "connector-producer-jdbc-", "{producer,consumer,dlq-producer}-jdbc-*"),
+        (
+            "connector-consumer-jdbc-*",
+            "connector-consumer-jdbc-",
+            "connector-producer-jdbc-",
+            "{producer,consumer,adminclient,dlq-producer}-jdbc-*",
+        ),
         ("billing-*-consumer", "billing-StreamThread-1-consumer", "billing-StreamThread-1-producer", "client_id = \"billing-*\""),
-        ("*-StreamThread-*", "A-StreamThread-1-consumer", "A-admin", "client_id = \"A-*\""),
+        ("*-StreamThread-*", "A-StreamThread-1-consumer", "A-StateUpdater-1-restore-consumer", "client_id = \"A-*\""),
     ] {
         let text = with(part);
         let split = format!("\"{taken}\" goes to cluster \"new\", and \"{other}\" goes to cluster \"legacy\"");

@@ -3,12 +3,14 @@
 One JSON object in (the argument), one JSON line out (stdout); see tests/clients/README.md.
 """
 
+import logging
 import threading
 import time
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, __version__
 from trip import Trip
 
+logging.basicConfig(level=logging.INFO)
 done = threading.Event()
 
 
@@ -53,7 +55,7 @@ def round_trip(trip):
 def consume(trip, member, consumer, assigned):
     try:
         while not done.is_set():
-            for messages in consumer.poll(timeout_ms=20).values():
+            for messages in consumer.poll(timeout_ms=500).values():
                 for message in messages:
                     trip.count(member, message)
             assigned[member] = bool(consumer.assignment())

@@ -19,9 +19,9 @@ use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, D
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use kafka_protocol::messages::{
-    BrokerId, CreateAclsRequest, CreateTopicsRequest, DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeAclsRequest,
-    DescribeGroupsRequest, FindCoordinatorRequest, GroupId, ListOffsetsRequest, MetadataRequest, MetadataResponse, OffsetCommitRequest,
-    OffsetCommitResponse, OffsetFetchRequest, RequestHeader, ResponseHeader, TopicName,
+    BrokerId, CreateAclsRequest, CreateTopicsRequest, DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DeleteTopicsResponse,
+    DescribeAclsRequest, DescribeGroupsRequest, FindCoordinatorRequest, GroupId, ListOffsetsRequest, MetadataRequest, MetadataResponse,
+    OffsetCommitRequest, OffsetCommitResponse, OffsetFetchRequest, RequestHeader, ResponseHeader, TopicName,
 };
 use kafka_protocol::protocol::{Decodable as _, Encodable as _, HeaderVersion, Request, StrBytes};
 
@@ -217,8 +217,12 @@ impl Cluster {
     /// Deletes a topic; returns when no broker that runs knows it.
     pub fn delete_topic(&self, name: &str) -> Result<()> {
         let request = DeleteTopicsRequest::default().with_topic_names(vec![topic_name(name)]).with_timeout_ms(30_000);
-        self.ask_controller(DELETE_TOPICS, &request, |response| response.responses.first().map_or(0, |topic| topic.error_code))
-            .with_context(|| format!("topic {name} can't be deleted"))?;
+        // A broker that forwards it to a controller that goes away meanwhile forwards it again: the topic is gone then.
+        let code = |response: &DeleteTopicsResponse| match response.responses.first().map_or(0, |topic| topic.error_code) {
+            code if code == ResponseError::UnknownTopicOrPartition.code() => 0,
+            code => code,
+        };
+        self.ask_controller(DELETE_TOPICS, &request, code).with_context(|| format!("topic {name} can't be deleted"))?;
         self.await_that(|cluster| {
             for node in cluster.answering_nodes() {
                 if metadata(node)?.topics.iter().any(|topic| topic.name.as_ref().is_some_and(|known| known.as_str() == name)) {
