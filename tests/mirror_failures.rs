@@ -302,6 +302,29 @@ fn a_mirror_is_finished() -> Result<()> {
     };
     source.produce("over.plain", &records(0, 5, "second"))?;
     finish(&mirror, &["--apply"], 1, &["over.plain-0 (5)", "--leave-behind"])?;
+    // By the logs as they are, and not by what was kept: a topic that was never copied, one that is gone, one that is another now.
+    mirror.copy()?;
+    for topic in ["over.gone", "over.emptied", "over.anew"] {
+        source.create_topic(topic, 1, &[])?;
+        source.produce(topic, &records(0, 7, "first"))?;
+    }
+    finish(&mirror, &["--apply"], 1, &["over.gone-0 (7)", "over.emptied-0 (7)", "over.anew-0 (7)"])?;
+    mirror.copy()?;
+    target.delete_topic("over.gone")?;
+    target.delete_topic("over.emptied")?;
+    target.create_topic("over.emptied", 1, &[])?;
+    source.delete_topic("over.anew")?;
+    source.create_topic("over.anew", 1, &[])?;
+    source.produce("over.anew", &records(0, 7, "other"))?;
+    finish(
+        &mirror,
+        &["--apply"],
+        1,
+        &["over.gone-0 (7)", "over.emptied-0 (7)", "over.anew-0: the topic was deleted and created anew on source"],
+    )?;
+    for topic in ["over.gone", "over.emptied", "over.anew"] {
+        source.delete_topic(topic)?;
+    }
     let running = mirror.start(&[])?;
     comes(LIMIT, &mirror, || identical(source, target, "over.plain"))?;
     comes(LIMIT, &mirror, || finish(&mirror, &["--apply"], 1, &["1 kferry-mirror of this mirror run"]))?;

@@ -22,7 +22,7 @@ pub(crate) struct Args {
     /// Does it; without this it only says what would be done
     #[arg(long)]
     apply: bool,
-    /// Also where the source has records that the target lacks: they will not be copied any more
+    /// Also where the source has records that the target lacks, or other ones: they will not be copied any more
     #[arg(long)]
     leave_behind: bool,
 }
@@ -60,21 +60,30 @@ pub(crate) fn run(args: &Args) -> Exit {
 
 async fn finish(mirror: &Arc<Mirror>, args: &Args) -> Finish {
     let mut finish = Finish::look(mirror).await;
-    if !finish.behind.is_empty() && !args.leave_behind {
-        let behind: Vec<_> = finish.behind.iter().map(|(partition, offsets)| format!("{partition} ({offsets})")).collect();
-        finish.errors.push(format!(
-            "{} of {} have records that {} lacks, with the number of offsets: {}; let kferry-mirror copy them (--once), or leave them behind with \
-             --leave-behind",
-            count(behind.len(), "partition"),
-            mirror.source.name,
-            finish.target,
-            behind.join(", ")
-        ));
+    if !args.leave_behind {
+        let lacking = !finish.behind.is_empty() || !finish.differs.is_empty();
+        finish.errors.extend(lacking.then(|| lacks(&finish, &mirror.source.name)));
     }
     if args.apply && finish.errors.is_empty() {
         finish.apply(mirror).await;
     }
     finish
+}
+
+/// What would be lost with the mirror, and what to do.
+fn lacks(finish: &Finish, source: &str) -> String {
+    let mut sentences = Vec::new();
+    if !finish.behind.is_empty() {
+        let behind: Vec<_> = finish.behind.iter().map(|(partition, offsets)| format!("{partition} ({offsets})")).collect();
+        sentences.push(format!(
+            "{source} has records that {} lacks, in {} with the number of offsets: {}; let kferry-mirror copy them (--once)",
+            finish.target,
+            count(behind.len(), "partition"),
+            behind.join(", ")
+        ));
+    }
+    sentences.extend(finish.differs.iter().map(|(partition, why)| format!("{partition}: {why}; kferry verify compares the two")));
+    format!("{}; or leave them as they are with --leave-behind", sentences.join("; "))
 }
 
 fn print(finish: &Finish) {

@@ -856,7 +856,10 @@ impl Run {
         let owned = |plan: &TopicPlan| {
             (0..plan.partitions).any(|partition| self.shards.owned.of(&TopicPartition::new(plan.topic.clone(), partition)).is_some())
         };
-        let is_to_come = |plan: &TopicPlan| plan.error.is_none() && plan.action != Action::Nothing && owned(plan);
+        let is_to_come = |plan: &TopicPlan| {
+            let can_be = plan.error.is_none() && !self.passes.refused.contains_key(&plan.topic);
+            can_be && plan.action != Action::Nothing && owned(plan)
+        };
         let settled = self.passes.complete
             && !self.passes.plans.iter().flat_map(|plans| plans.iter()).any(is_to_come)
             && self.shards.reading.is_empty()
