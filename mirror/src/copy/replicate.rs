@@ -578,7 +578,7 @@ impl Copying {
             }
             AfterProduce::LandedElsewhere(offset) => Handback::Diverged(format!(
                 "{} appended at offset {offset} what belongs at {expected}: somebody else writes to {}-{}. Nothing more is written. Find out who it is; delete \
-                 the follower's topic, and start the mirror with --accept {}",
+                 the follower's topic (what only it has is lost with it), and start the mirror with --accept {}",
                 follower.cluster(),
                 follower.topic,
                 self.job.partition,

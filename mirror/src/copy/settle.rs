@@ -217,7 +217,7 @@ fn check_follower_end(job: &PartitionJob, found: &Found, end: i64) -> Result<(),
         FollowerEnd::Fits => Ok(()),
         FollowerEnd::TooLong => Err(Handback::Diverged(format!(
             "{} on {} ends at offset {end}, behind the end {} of {} on {}: somebody else wrote to it, or the leader lost records \
-             (an unclean leader election). Nothing more is written. Make the two equal, or delete the follower's topic, and start the mirror with \
+             (an unclean leader election). Nothing more is written. Make the two equal, or delete the follower's topic (what only it has is lost with it), and start the mirror with \
              --accept {}",
             follower.partition(job.partition),
             follower.cluster(),
@@ -276,7 +276,7 @@ async fn same_records(job: &PartitionJob, offsets: Range<i64>, max_bytes: i32, v
     events::compared(job, &compared);
     let Some(difference) = compared.difference else { return Ok(()) };
     Err(Handback::Diverged(format!(
-        "{} on {} and {} on {} differ at offset {} of the leader: {}. Nothing more is written. Find out who wrote it; delete the follower's topic, or \
+        "{} on {} and {} on {} differ at offset {} of the leader: {}. Nothing more is written. Find out who wrote it; delete the follower's topic (what only it has is lost with it), or \
          its records from there on, and start the mirror with --accept {}",
         leader.partition(job.partition),
         leader.cluster(),

@@ -38,7 +38,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use kferry_config::{self as config, Mirror};
-use kferry_wire::client::{Client, TopicPartition};
+use kferry_wire::client::{Client, ClientError, TopicPartition, Topics};
 use kferry_wire::tell;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at};
@@ -73,6 +73,8 @@ use crate::transactions::{self, Whose};
 const FOLLOWER_STARTS: Duration = Duration::from_mins(1);
 /// How long the last save may take when the run ends; without it the next start compares more.
 const LAST_SAVE: Duration = Duration::from_secs(10);
+/// How long a mirror that begins waits for its source to say which Kafka cluster it is.
+const IDENTIFY: Duration = Duration::from_secs(5);
 
 /// How a mirror is to run.
 #[derive(Debug, Clone)]
@@ -220,6 +222,10 @@ impl Run {
         join: impl FnOnce(&Arc<str>, Arc<config::Cluster>, String) -> Member,
     ) -> Result<Self, StateError> {
         let (source, target) = clients(&mirror);
+        // Nothing is written where it is known that a cluster is not the one that is meant. A source that does not answer is looked at later.
+        if let Err(error @ ClientError::WrongCluster(_)) = source.within(IDENTIFY).metadata(Topics::Named(&[])).await {
+            return Err(error.into());
+        }
         let state = State::open(target.clone(), &mirror, true).await?.expect("it is created where it is missing");
         let rate = mirror.max_bytes_per_second.map(std::num::NonZeroU64::get);
         let limits = Limits {

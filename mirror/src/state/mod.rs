@@ -155,6 +155,13 @@ pub enum StateError {
     Append(#[from] AppendError),
 }
 
+impl StateError {
+    /// Whether a cluster is not the one that is meant: to try again mends nothing, as long as the file stays.
+    pub fn is_wrong_cluster(&self) -> bool {
+        matches!(self, Self::Client(ClientError::WrongCluster(_)))
+    }
+}
+
 impl State {
     /// Reads all of a mirror's state on its target. Where the topic is missing it is created, if `create` is set; else there is `None`.
     ///
