@@ -143,7 +143,7 @@ fn lines(file: &Path) -> Vec<String> {
 
 fn append(file: &Path, lines: &[String]) -> Result<()> {
     use std::io::Write as _;
-    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    let text: String = lines.join("\n") + "\n";
     fs::File::options().create(true).append(true).open(file)?.write_all(text.as_bytes())?;
     Ok(())
 }
@@ -459,7 +459,7 @@ fn kcat() -> Result<()> {
         }
         assert_eq!(listed["topics"][0]["partitions"].as_array().map(Vec::len), Some(2), "{listed}");
 
-        let read = |arguments: &[&str]| -> Result<()> {
+        let consumes = |arguments: &[&str]| -> Result<()> {
             let found = kcat(arguments)?;
             ensure!(
                 found.lines().count() == 100 && found.lines().map(str::to_owned).collect::<BTreeSet<_>>() == expected,
@@ -467,8 +467,8 @@ fn kcat() -> Result<()> {
             );
             Ok(())
         };
-        read(&["-C", "-t", &id, "-K:", "-o", "beginning", "-e"])?;
-        read(&["-K:", "-c", "100", "-X", "auto.offset.reset=earliest", "-G", &id, &id])?;
+        consumes(&["-C", "-t", &id, "-K:", "-o", "beginning", "-e"])?;
+        consumes(&["-K:", "-c", "100", "-X", "auto.offset.reset=earliest", "-G", &id, &id])?;
         assert_eq!(cluster.committed_offsets(&id)?.values().sum::<i64>(), 100);
         stage.landed(mode, "kcat", std::slice::from_ref(&id))?;
         assert_eq!(stage.client_ids(mode, "kcat")?, BTreeSet::from([id]));
@@ -576,6 +576,8 @@ fn mirror_maker_2() -> Result<()> {
 
 /// What a user interface asks: through the proxy it gets the answers that the cluster gives, and in relay mode no broker's own address or node id.
 #[test]
+// One question after the other.
+#[allow(clippy::too_many_lines)]
 fn what_a_user_interface_asks() -> Result<()> {
     both(|stage, mode| {
         let (cluster, topic) = (stage.cluster(mode), mode.named("questions"));
@@ -596,12 +598,12 @@ fn what_a_user_interface_asks() -> Result<()> {
                 .set("auto.offset.reset", "earliest");
             let member: BaseConsumer = config.create()?;
             member.subscribe(&[&topic])?;
-            let (mut read, deadline) = (0, Instant::now() + systems::LIMIT);
-            while read < 30 {
-                ensure!(Instant::now() < deadline, "{protocol}: {read} of 30 records came");
+            let (mut came, deadline) = (0, Instant::now() + systems::LIMIT);
+            while came < 30 {
+                ensure!(Instant::now() < deadline, "{protocol}: {came} of 30 records came");
                 if let Some(record) = member.poll(Duration::from_millis(300)) {
                     record?;
-                    read += 1;
+                    came += 1;
                 }
             }
             member.commit_consumer_state(CommitMode::Sync)?;

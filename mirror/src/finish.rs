@@ -190,12 +190,11 @@ impl Copy {
     /// How many of the source's offsets the target lacks, whose log ends at `target_end`. `None`: nobody knows.
     fn behind(&self, source: Range<i64>, target_end: Option<i64>) -> Option<i64> {
         let copied = match (target_end, self.known) {
-            (None, _) => 0,
             (Some(end), Known::Same) => end,
             (Some(end), Known::Translated { source, target }) if target <= end => source,
-            // It ends before what was copied: it has lost records, or is another one.
-            (Some(_), Known::Translated { .. }) => 0,
             (Some(_), Known::Nothing) => return None,
+            // It is not there, or ends before what was copied: it has lost records, or is another one.
+            (None, _) | (Some(_), Known::Translated { .. }) => 0,
         };
         Some((source.end - copied.max(source.start)).max(0))
     }

@@ -31,7 +31,7 @@ pub fn java<'a>(class: &str, arguments: impl IntoIterator<Item = &'a Path>) -> R
 /// A file of properties in a folder.
 pub fn properties(folder: &Path, name: &str, lines: &[(&str, &str)]) -> Result<PathBuf> {
     let path = folder.join(name);
-    let text: String = lines.iter().map(|(key, value)| format!("{key}={value}\n")).collect();
+    let text: String = lines.iter().flat_map(|(key, value)| [key, "=", value, "\n"].map(str::to_owned)).collect();
     fs::write(&path, text)?;
     Ok(path)
 }

@@ -284,7 +284,7 @@ mod tests {
 
     #[test]
     fn a_setting_is_a_key_and_a_value() {
-        let told = |text: &str| Setting::parse(text).map(|setting| setting.value).unwrap_or_else(|error| error);
+        let told = |text: &str| Setting::parse(text).map_or_else(|error| error, |setting| setting.value);
         assert_eq!(told("sasl_username = a=b "), "a=b");
         for (text, part) in [
             ("sasl_username", "write KEY=VALUE"),
