@@ -5,10 +5,12 @@
 //! | `init` | the command |
 //! | [`ask`] | how a cluster wants to be spoken to, and what it says then |
 //! | [`ports`] | ports that are free on this machine, and stay free |
+//! | [`section`] | a cluster as the file has it |
 //! | [`text`] | the text of the file |
 
 mod ask;
 mod ports;
+mod section;
 mod text;
 
 use std::fs::OpenOptions;
@@ -22,7 +24,7 @@ use crate::check::{printable, refuse, to_stderr, to_stdout};
 use crate::labels::{Severity, labelled};
 use ask::Found;
 use ports::Ports;
-use text::{LEGACY, NEW, Section, Setting};
+use section::{LEGACY, NEW, Section, Setting};
 
 /// Writes a first routes.toml: asks two clusters how they want to be spoken to, and sends every client to the first of them
 ///

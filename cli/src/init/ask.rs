@@ -11,7 +11,7 @@ use kferry_wire::connection::{ConnectOptions, Connection, Refusal};
 use kferry_wire::versions::Release;
 
 use super::ports::Ports;
-use super::text::{Section, one_cluster};
+use super::section::{Section, one_cluster};
 use super::{Failed, parse};
 use crate::check::count;
 

@@ -217,8 +217,8 @@ fn check_follower_end(job: &PartitionJob, found: &Found, end: i64) -> Result<(),
         FollowerEnd::Fits => Ok(()),
         FollowerEnd::TooLong => Err(Handback::Diverged(format!(
             "{} on {} ends at offset {end}, behind the end {} of {} on {}: somebody else wrote to it, or the leader lost records \
-             (an unclean leader election). Nothing more is written. Make the two equal, or delete the follower's topic (what only it has is lost with it), and start the mirror with \
-             --accept {}",
+             (an unclean leader election). Nothing more is written. Make the two equal, or delete the follower's topic (what only it \
+             has is lost with it), and start the mirror with --accept {}",
             follower.partition(job.partition),
             follower.cluster(),
             found.leader_log_end,

@@ -863,8 +863,7 @@ impl Run {
             (0..plan.partitions).any(|partition| self.shards.owned.of(&TopicPartition::new(plan.topic.clone(), partition)).is_some())
         };
         let is_to_come = |plan: &TopicPlan| {
-            let can_be = plan.error.is_none() && !self.passes.refused.contains_key(&plan.topic);
-            can_be && plan.action != Action::Nothing && owned(plan)
+            plan.action != Action::Nothing && plan.error.is_none() && !self.passes.refused.contains_key(&plan.topic) && owned(plan)
         };
         let settled = self.passes.complete
             && !self.passes.plans.iter().flat_map(|plans| plans.iter()).any(is_to_come)
