@@ -67,6 +67,8 @@ async fn ready(State(mirrors): State<Arc<Mirrors>>) -> Response {
     let waiting = rows.iter().filter(|(_, progress)| matches!(progress.phase, Phase::Waiting | Phase::Comparing | Phase::Padding)).count();
     let told = if rows.is_empty() {
         format!("{mirror}: no partition is known yet, or the process is not in the mirror's group\n")
+    } else if waiting == 0 {
+        format!("{mirror}: topics are still to be created, or the process has just looked at its last partition\n")
     } else {
         format!("{mirror}: {waiting} partitions are not looked at yet\n")
     };
