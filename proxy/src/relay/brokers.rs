@@ -8,6 +8,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+use kafka_protocol::messages::ApiKey;
 use kferry_config::{Cluster, HostPort, Listener, NODE_IDS};
 use kferry_wire::api::{Rewrite, Unmapped};
 use kferry_wire::cluster::ClusterInfo;
@@ -20,6 +22,7 @@ use uuid::Uuid;
 use crate::identity::{ClusterIdentity, own_options};
 use crate::messages;
 use crate::metrics;
+use crate::relay::view::leaders::{Leaders, Stance};
 use crate::relay::topic_ids::{TopicIds, is_virtual, virtual_topic_id};
 
 /// What relayed clients take for the id of their cluster, whichever it is: one that changed would make them refuse or warn.
@@ -173,6 +176,16 @@ impl Brokers {
     }
 }
 
+/// Added to the number of a partition that must not get through to a broker: no topic has so many, so that the broker refuses it alone.
+const MASK: i32 = 1 << 30;
+
+/// Kafka's `OFFSET_OUT_OF_RANGE`
+const OFFSET_OUT_OF_RANGE: i16 = 1;
+/// Kafka's `NOT_LEADER_OR_FOLLOWER`
+const NOT_LEADER_OR_FOLLOWER: i16 = 6;
+/// Kafka's `TOPIC_AUTHORIZATION_FAILED`: nobody tries again after it, and a transaction can be aborted.
+const TOPIC_AUTHORIZATION_FAILED: i16 = 29;
+
 /// A client's world: one cluster, seen through one listener.
 #[derive(Debug, Clone)]
 pub(crate) struct World {
@@ -186,12 +199,31 @@ pub(crate) struct World {
     pub advertised_host: String,
     /// What is added to the `broker_ports` of the cluster in what the client is told.
     pub advertised_port_offset: u16,
+    /// Where topics lead, if that may be on another cluster.
+    pub leaders: Option<Arc<ArcSwap<Leaders>>>,
+}
+
+impl World {
+    /// Where topics lead now, and this cluster's number. `None`: all that there is leads here.
+    fn place(&self) -> Option<(Arc<Leaders>, usize)> {
+        let leaders = self.leaders.as_ref()?.load_full();
+        // A cluster that has left the view since the client came leads what it has, as for clients without a view.
+        let number = leaders.number(&self.cluster.name)?;
+        Some((leaders, number))
+    }
 }
 
 /// What a broker says, told to a client.
 #[derive(Debug)]
 pub(crate) struct ToClient<'a> {
     world: &'a World,
+    api: ApiKey,
+    /// Where topics lead.
+    place: Option<(Arc<Leaders>, usize)>,
+    /// What the cluster is to the topic that came last.
+    stance: Stance,
+    /// The partition that came last was kept from the broker.
+    masked: bool,
     /// A topic id of which nobody knows yet what the client calls it: the message is not for the client.
     pub unknown_topic: Option<Uuid>,
     /// How many brokers the message names with their address.
@@ -202,8 +234,9 @@ pub(crate) struct ToClient<'a> {
 
 impl<'a> ToClient<'a> {
     /// For one message.
-    pub(crate) fn new(world: &'a World) -> Self {
-        Self { world, unknown_topic: None, brokers: 0, tells_cluster_id: false }
+    pub(crate) fn new(world: &'a World, api: ApiKey) -> Self {
+        let place = world.place();
+        Self { world, api, place, stance: Stance::Leads, masked: false, unknown_topic: None, brokers: 0, tells_cluster_id: false }
     }
 }
 
@@ -239,6 +272,26 @@ impl Rewrite for ToClient<'_> {
         }
         let port = range.ports.start() + (node_id - range.node_ids.start()) as u16 + advertised_port_offset;
         Ok((advertised_host.clone(), port))
+    }
+
+    fn topic(&mut self, name: &str) {
+        self.stance = self.place.as_ref().map_or(Stance::Leads, |(leaders, at)| leaders.stance(name, *at));
+    }
+
+    fn partition(&mut self, partition: i32) -> i32 {
+        self.masked = partition >= MASK && self.place.is_some();
+        if self.masked { partition & !MASK } else { partition }
+    }
+
+    fn partition_error(&mut self, error_code: i16) -> i16 {
+        match self.stance {
+            _ if self.masked && self.api == ApiKey::AddPartitionsToTxn => TOPIC_AUTHORIZATION_FAILED,
+            Stance::HasRenamedCopy if self.masked => TOPIC_AUTHORIZATION_FAILED,
+            _ if self.masked => NOT_LEADER_OR_FOLLOWER,
+            // The copy may not have come so far. A client that took its end for the topic's would begin anew, or pass over records.
+            Stance::Follows(_) if self.api == ApiKey::Fetch && error_code == OFFSET_OUT_OF_RANGE => NOT_LEADER_OR_FOLLOWER,
+            _ => error_code,
+        }
     }
 
     fn cluster_id(&mut self, _cluster_id: &str) -> String {
@@ -295,14 +348,19 @@ fn as_written(message: &str) -> Option<String> {
 #[derive(Debug)]
 pub(crate) struct ToBroker<'a> {
     world: &'a World,
+    api: ApiKey,
+    /// Where topics lead.
+    place: Option<(Arc<Leaders>, usize)>,
+    /// Partitions of the topic that came last must not get through.
+    masks: bool,
     /// A virtual topic id of which nobody knows yet which topic of the cluster it is. It goes on as it is: an id that no topic has.
     pub unknown_topic: Option<Uuid>,
 }
 
 impl<'a> ToBroker<'a> {
     /// For one message.
-    pub(crate) fn new(world: &'a World) -> Self {
-        Self { world, unknown_topic: None }
+    pub(crate) fn new(world: &'a World, api: ApiKey) -> Self {
+        Self { world, api, place: world.place(), masks: false, unknown_topic: None }
     }
 }
 
@@ -315,6 +373,14 @@ impl Rewrite for ToBroker<'_> {
         real_node_id(&self.world.cluster, node_id).unwrap_or_else(|_| nobody(node_id))
     }
 
+    fn topic(&mut self, name: &str) {
+        self.masks = self.place.as_ref().is_some_and(|(leaders, at)| leaders.refuses(self.api, name, *at));
+    }
+
+    fn partition(&mut self, partition: i32) -> i32 {
+        if self.masks { partition | MASK } else { partition }
+    }
+
     fn topic_id(&mut self, topic_id: Uuid) -> Uuid {
         self.world.brokers.topic_ids.real_id(topic_id).unwrap_or_else(|| {
             self.unknown_topic = Some(topic_id);
@@ -324,24 +390,6 @@ impl Rewrite for ToBroker<'_> {
 
     fn named_topic_id(&mut self, topic_id: Uuid, _name: Option<&str>) -> Uuid {
         self.topic_id(topic_id)
-    }
-
-    // Requests carry none of these.
-
-    fn error_message(&mut self, _message: &str) -> Option<String> {
-        None
-    }
-
-    fn address(&mut self, node_id: i32, _host: &str, _port: i32) -> Result<(String, u16), Unmapped> {
-        Err(Unmapped(node_id))
-    }
-
-    fn cluster_id(&mut self, cluster_id: &str) -> String {
-        cluster_id.to_owned()
-    }
-
-    fn producer_id(&mut self, producer_id: i64) -> i64 {
-        producer_id
     }
 }
 
@@ -356,13 +404,13 @@ mod tests {
             Cluster { name: "new".into(), id: 2, bootstrap_servers: Vec::new(), brokers: Some(brokers), security: Security::default() };
         let cluster = Arc::new(cluster);
         let identity = Arc::new(ClusterIdentity::new(cluster.clone()));
-        World { cluster, identity, brokers: Arc::default(), advertised_host: "kafka.internal".to_owned(), advertised_port_offset: 0 }
+        World { cluster, identity, brokers: Arc::default(), advertised_host: "kafka.internal".to_owned(), advertised_port_offset: 0, leaders: None }
     }
 
     #[test]
     fn a_node_that_no_broker_is_comes_back_as_the_client_wrote_it_and_is_never_a_real_broker() {
         let world = world();
-        let (mut to_broker, mut to_client) = (ToBroker::new(&world), ToClient::new(&world));
+        let (mut to_broker, mut to_client) = (ToBroker::new(&world, ApiKey::Metadata), ToClient::new(&world, ApiKey::Metadata));
         for virtual_id in [2 * NODE_IDS + 1, 2 * NODE_IDS + 50] {
             let real = to_broker.replica_id(virtual_id);
             assert_eq!((real, to_client.replica_id(real)), (virtual_id - 2 * NODE_IDS, virtual_id));
