@@ -397,7 +397,17 @@ NOT_COORDINATOR; **home**, the client's home whichever virtual broker was asked;
                 rewritten.push(format!("{side}: {}", found.join(", ")));
             }
         }
-        row(&mut md, &[&format!("{:?}", api.key), &(api.key as i16).to_string(), &versions(min, max), api.by.name(), &rewritten.join("; "), api.limit]);
+        row(
+            &mut md,
+            &[
+                &format!("{:?}", api.key),
+                &(api.key as i16).to_string(),
+                &versions(min, max),
+                api.by.name(),
+                &rewritten.join("; "),
+                api.limit,
+            ],
+        );
     }
     md.push_str(
         "

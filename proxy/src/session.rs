@@ -54,6 +54,7 @@ use crate::metrics::{self, Open};
 use crate::proxy::Proxy;
 use crate::relay::brokers::World;
 use crate::relay::login::Gate;
+use crate::relay::masks::Place;
 use crate::relay::own_response::{Advertised, ClientSasl};
 use crate::relay::view::{Door, View, security_of};
 use crate::relay::{FrameRelay, Seat, Terms};
@@ -248,7 +249,7 @@ impl Session<'_> {
                 brokers: self.proxy.brokers(&cluster),
                 advertised_host: listener.told_host(),
                 advertised_port_offset: listener.advertised_port_offset,
-                leaders: view.as_ref().map(|view| view.leaders().clone()),
+                place: view.as_ref().map(|view| Place { leaders: view.leaders().clone(), at: cluster.name.clone() }),
                 cluster: cluster.clone(),
             },
             view: view.map(|view| Seat {
@@ -275,15 +276,14 @@ impl Session<'_> {
         client_id: &str,
         view: Option<&View>,
     ) -> Result<BrokerConnection, Cause> {
-        let parts = view.map(View::parts);
-        let clusters = || parts.iter().flat_map(|parts| parts.clusters.iter().map(|part| &part.cluster));
+        let clusters = view.map_or_else(|| vec![home.clone()], View::clusters);
         // A virtual broker of a cluster that the client does not see is one from before its route changed.
-        let of = self.endpoint.broker.as_ref().and_then(|of| clusters().chain([home]).find(|cluster| *cluster.name == *of.cluster));
+        let of = self.endpoint.broker.as_ref().and_then(|of| clusters.iter().find(|cluster| cluster.name == of.cluster));
         if let Some(cluster) = of {
             return self.connect_broker(table, route, cluster, client_id).await;
         }
         let mut connected = self.connect_broker(table, route, home, client_id).await;
-        for other in clusters().skip(1) {
+        for other in &clusters[1..] {
             if !matches!(connected, Err(Cause::ClusterUnreachable(_))) {
                 break;
             }

@@ -133,7 +133,7 @@ mod tests {
     }
 
     fn places<T>(view: &[&str], decisions: &Decisions, of: impl FnOnce(Places<'_>) -> T) -> T {
-        let config = kferry_config::Config::parse(FILE, "routes.toml").unwrap();
+        let config = kferry_config::Config::parse(FILE, "routes.toml".as_ref()).unwrap();
         let clusters: Vec<_> = config.clusters.iter().filter(|cluster| view.contains(&&*cluster.name)).cloned().collect();
         of(Places { mirrors: &config.mirrors, decisions, clusters: &clusters })
     }
@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn copies_under_another_name_are_known_by_the_names_on_the_source() {
-        let config = kferry_config::Config::parse(FILE, "routes.toml").unwrap();
+        let config = kferry_config::Config::parse(FILE, "routes.toml".as_ref()).unwrap();
         let names = ["orders", "old.name", "logs"];
         assert_eq!(renamed(&config.mirrors[0], names.into_iter()).collect::<Vec<_>>(), ["shop.name"]);
         assert_eq!(renamed(&config.mirrors[1], names.into_iter()).count(), 0);

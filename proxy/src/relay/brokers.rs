@@ -8,7 +8,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use kafka_protocol::messages::ApiKey;
 use kferry_config::{Cluster, HostPort, Listener, NODE_IDS};
 use kferry_wire::api::{Rewrite, Unmapped};
@@ -22,7 +21,7 @@ use uuid::Uuid;
 use crate::identity::{ClusterIdentity, own_options};
 use crate::messages;
 use crate::metrics;
-use crate::relay::view::leaders::{Leaders, Stance};
+use crate::relay::masks::{Masking, Place, Unmasking};
 use crate::relay::topic_ids::{TopicIds, is_virtual, virtual_topic_id};
 
 /// What relayed clients take for the id of their cluster, whichever it is: one that changed would make them refuse or warn.
@@ -176,16 +175,6 @@ impl Brokers {
     }
 }
 
-/// Added to the number of a partition that must not get through to a broker: no topic has so many, so that the broker refuses it alone.
-const MASK: i32 = 1 << 30;
-
-/// Kafka's `OFFSET_OUT_OF_RANGE`
-const OFFSET_OUT_OF_RANGE: i16 = 1;
-/// Kafka's `NOT_LEADER_OR_FOLLOWER`
-const NOT_LEADER_OR_FOLLOWER: i16 = 6;
-/// Kafka's `TOPIC_AUTHORIZATION_FAILED`: nobody tries again after it, and a transaction can be aborted.
-const TOPIC_AUTHORIZATION_FAILED: i16 = 29;
-
 /// A client's world: one cluster, seen through one listener.
 #[derive(Debug, Clone)]
 pub(crate) struct World {
@@ -200,30 +189,14 @@ pub(crate) struct World {
     /// What is added to the `broker_ports` of the cluster in what the client is told.
     pub advertised_port_offset: u16,
     /// Where topics lead, if that may be on another cluster.
-    pub leaders: Option<Arc<ArcSwap<Leaders>>>,
-}
-
-impl World {
-    /// Where topics lead now, and this cluster's number. `None`: all that there is leads here.
-    fn place(&self) -> Option<(Arc<Leaders>, usize)> {
-        let leaders = self.leaders.as_ref()?.load_full();
-        // A cluster that has left the view since the client came leads what it has, as for clients without a view.
-        let number = leaders.number(&self.cluster.name)?;
-        Some((leaders, number))
-    }
+    pub place: Option<Place>,
 }
 
 /// What a broker says, told to a client.
 #[derive(Debug)]
 pub(crate) struct ToClient<'a> {
     world: &'a World,
-    api: ApiKey,
-    /// Where topics lead.
-    place: Option<(Arc<Leaders>, usize)>,
-    /// What the cluster is to the topic that came last.
-    stance: Stance,
-    /// The partition that came last was kept from the broker.
-    masked: bool,
+    partitions: Unmasking,
     /// A topic id of which nobody knows yet what the client calls it: the message is not for the client.
     pub unknown_topic: Option<Uuid>,
     /// How many brokers the message names with their address.
@@ -235,8 +208,8 @@ pub(crate) struct ToClient<'a> {
 impl<'a> ToClient<'a> {
     /// For one message.
     pub(crate) fn new(world: &'a World, api: ApiKey) -> Self {
-        let place = world.place();
-        Self { world, api, place, stance: Stance::Leads, masked: false, unknown_topic: None, brokers: 0, tells_cluster_id: false }
+        let partitions = Unmasking::new(world.place.as_ref(), api);
+        Self { world, partitions, unknown_topic: None, brokers: 0, tells_cluster_id: false }
     }
 }
 
@@ -275,23 +248,15 @@ impl Rewrite for ToClient<'_> {
     }
 
     fn topic(&mut self, name: &str) {
-        self.stance = self.place.as_ref().map_or(Stance::Leads, |(leaders, at)| leaders.stance(name, *at));
+        self.partitions.topic(name);
     }
 
     fn partition(&mut self, partition: i32) -> i32 {
-        self.masked = partition >= MASK && self.place.is_some();
-        if self.masked { partition & !MASK } else { partition }
+        self.partitions.partition(partition)
     }
 
     fn partition_error(&mut self, error_code: i16) -> i16 {
-        match self.stance {
-            _ if self.masked && self.api == ApiKey::AddPartitionsToTxn => TOPIC_AUTHORIZATION_FAILED,
-            Stance::HasRenamedCopy if self.masked => TOPIC_AUTHORIZATION_FAILED,
-            _ if self.masked => NOT_LEADER_OR_FOLLOWER,
-            // The copy may not have come so far. A client that took its end for the topic's would begin anew, or pass over records.
-            Stance::Follows(_) if self.api == ApiKey::Fetch && error_code == OFFSET_OUT_OF_RANGE => NOT_LEADER_OR_FOLLOWER,
-            _ => error_code,
-        }
+        self.partitions.partition_error(error_code)
     }
 
     fn cluster_id(&mut self, _cluster_id: &str) -> String {
@@ -348,11 +313,7 @@ fn as_written(message: &str) -> Option<String> {
 #[derive(Debug)]
 pub(crate) struct ToBroker<'a> {
     world: &'a World,
-    api: ApiKey,
-    /// Where topics lead.
-    place: Option<(Arc<Leaders>, usize)>,
-    /// Partitions of the topic that came last must not get through.
-    masks: bool,
+    partitions: Masking,
     /// A virtual topic id of which nobody knows yet which topic of the cluster it is. It goes on as it is: an id that no topic has.
     pub unknown_topic: Option<Uuid>,
 }
@@ -360,7 +321,7 @@ pub(crate) struct ToBroker<'a> {
 impl<'a> ToBroker<'a> {
     /// For one message.
     pub(crate) fn new(world: &'a World, api: ApiKey) -> Self {
-        Self { world, api, place: world.place(), masks: false, unknown_topic: None }
+        Self { world, partitions: Masking::new(world.place.as_ref(), api), unknown_topic: None }
     }
 }
 
@@ -374,11 +335,11 @@ impl Rewrite for ToBroker<'_> {
     }
 
     fn topic(&mut self, name: &str) {
-        self.masks = self.place.as_ref().is_some_and(|(leaders, at)| leaders.refuses(self.api, name, *at));
+        self.partitions.topic(name);
     }
 
     fn partition(&mut self, partition: i32) -> i32 {
-        if self.masks { partition | MASK } else { partition }
+        self.partitions.partition(partition)
     }
 
     fn topic_id(&mut self, topic_id: Uuid) -> Uuid {
@@ -404,7 +365,14 @@ mod tests {
             Cluster { name: "new".into(), id: 2, bootstrap_servers: Vec::new(), brokers: Some(brokers), security: Security::default() };
         let cluster = Arc::new(cluster);
         let identity = Arc::new(ClusterIdentity::new(cluster.clone()));
-        World { cluster, identity, brokers: Arc::default(), advertised_host: "kafka.internal".to_owned(), advertised_port_offset: 0, leaders: None }
+        World {
+            cluster,
+            identity,
+            brokers: Arc::default(),
+            advertised_host: "kafka.internal".to_owned(),
+            advertised_port_offset: 0,
+            place: None,
+        }
     }
 
     #[test]
@@ -431,7 +399,7 @@ mod tests {
     #[test]
     fn a_brokers_message_names_the_node_as_the_client_wrote_it_and_says_which_there_are() {
         let world = world();
-        let mut to_client = ToClient::new(&world);
+        let mut to_client = ToClient::new(&world, ApiKey::CreateTopics);
         let message = "The manual partition assignment includes broker 1900000077, but no such broker is registered.";
         assert_eq!(
             to_client.error_message(message).as_deref(),

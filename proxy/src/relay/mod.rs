@@ -19,6 +19,7 @@
 //! | `own_response` | what the proxy answers itself, and what it tells a client that it may use |
 //! | `frames` | reading and writing |
 //! | `splice` | an exact number of bytes from one connection to another, without a copy where the kernel can |
+//! | `masks` | what keeps requests about topics that lead elsewhere from the broker |
 //! | `brokers` | virtual brokers: under which node id, host and port a client knows a real one |
 //! | `topic_ids` | under which id a client knows a topic |
 //! | `login` | a client's login at the proxy, for routes with `sasl_users` |
@@ -27,6 +28,7 @@
 pub(crate) mod brokers;
 mod frames;
 pub(crate) mod login;
+pub(crate) mod masks;
 pub(crate) mod own_response;
 mod request;
 mod response;
@@ -54,6 +56,7 @@ use uuid::Uuid;
 
 use self::brokers::{ToBroker, ToClient, World};
 use self::frames::{Source, send, write_frame};
+use self::masks::{Masking, Unmasking};
 use self::own_response::Advertised;
 use self::request::{Decision, RequestHead, RequestPlan, ResponsePlan, Sees, decide};
 use self::response::{Found, LARGEST_LOGIN, asks_for};
@@ -195,25 +198,22 @@ impl FrameRelay {
             }
             let Decision { head, body_at, frame_len, request, response, bare_messages } = decision;
             // Before the request goes out: its response must find it.
-            let expect = async || match response {
-                Some(plan) => self.expect(&queue, head, Due::Client(plan)).await,
-                None => Ok(()),
-            };
+            let due = response.map(Due::Client);
             match request {
                 RequestPlan::Pass => {
-                    expect().await?;
+                    self.expect(&queue, head, due).await?;
                     self.pass(&mut from, &mut to, frame_len).await.map_err(|error| error.of(client, Cause::BrokerError))?;
                 }
                 RequestPlan::Rewrite => {
                     let frame = from.whole(frame_len).await.map_err(client)?;
                     let (front, body) = frame.split_at(body_at);
                     let rewritten = self.for_broker(head, body).await?;
-                    expect().await?;
+                    self.expect(&queue, head, due).await?;
                     write_frame(&mut to, &front[SIZE_LEN..], rewritten.as_deref().unwrap_or(body)).await.map_err(Cause::BrokerError)?;
                 }
                 RequestPlan::Walk => {
-                    expect().await?;
-                    let mut by = ToBroker::new(&self.terms.world, head.api.key);
+                    self.expect(&queue, head, due).await?;
+                    let mut by = Masking::new(self.terms.world.place.as_ref(), head.api.key);
                     let passed = self.pass_walked(&mut from, &mut to, head, body_at..frame_len, PRODUCE_REQUEST, &mut by).await;
                     passed.map_err(|error| error.of(head, client, Cause::BrokerError))?;
                 }
@@ -222,33 +222,34 @@ impl FrameRelay {
                     let (front, body) = frame.split_at(body_at);
                     if let Some(refused) = self.refused(head, body)? {
                         let own = ResponsePlan::Own(head.answer(&refused));
-                        self.expect(&queue, head, Due::Client(own)).await?;
+                        self.expect(&queue, head, Some(Due::Client(own))).await?;
                         continue;
                     }
                     let rewritten = self.for_broker(head, body).await?;
-                    expect().await?;
+                    self.expect(&queue, head, due).await?;
                     write_frame(&mut to, &front[SIZE_LEN..], rewritten.as_deref().unwrap_or(body)).await.map_err(Cause::BrokerError)?;
                 }
                 RequestPlan::Ask => {
                     let frame = from.whole(frame_len).await.map_err(client)?;
                     let answer = self.ask_view(head, frame[body_at..].to_vec());
-                    self.expect(&queue, head, Due::Asked(answer)).await?;
+                    self.expect(&queue, head, Some(Due::Asked(answer))).await?;
                 }
                 RequestPlan::Keep => {
-                    expect().await?;
+                    self.expect(&queue, head, due).await?;
                     drop(from.whole(frame_len).await.map_err(client)?);
                 }
             }
             for _ in 0..bare_messages {
                 let Some(message) = bare_message(&mut from).await? else { return Ok(()) };
-                self.expect(&queue, head, Due::Client(ResponsePlan::Bare)).await?;
+                self.expect(&queue, head, Some(Due::Client(ResponsePlan::Bare))).await?;
                 send(&mut to, &message).await.map_err(Cause::BrokerError)?;
             }
         }
     }
 
-    /// A response is to come.
-    async fn expect(&self, queue: &mpsc::Sender<InFlight>, head: RequestHead, due: Due) -> Result<(), Cause> {
+    /// A response is to come, if there will be one.
+    async fn expect(&self, queue: &mpsc::Sender<InFlight>, head: RequestHead, due: Option<Due>) -> Result<(), Cause> {
+        let Some(due) = due else { return Ok(()) };
         self.counters.in_flight.fetch_add(1, Ordering::Relaxed);
         // Closed only when the responses have ended, and then so does whoever sends requests.
         queue.send(InFlight { head, due }).await.map_err(|_| Cause::BrokerClosed)
@@ -266,7 +267,7 @@ impl FrameRelay {
             let api = Api::of(header.api_key).expect("the table has SASL");
             let head = RequestHead { api, version: header.api_version, correlation_id };
             let (response, responded) = oneshot::channel();
-            self.expect(queue, head, Due::Login(response)).await?;
+            self.expect(queue, head, Some(Due::Login(response))).await?;
             send(to, &frame).await.map_err(Cause::BrokerError)?;
             // Behind a request that waits at the broker it takes as long as that one.
             let response = responded.await.map_err(|_| Cause::BrokerClosed)?;
@@ -350,7 +351,7 @@ impl FrameRelay {
                             Err(_) => return Err(Cause::BrokerClosed),
                         }
                     };
-                    let mut by = ToClient::new(&self.terms.world, head.api.key);
+                    let mut by = Unmasking::new(self.terms.world.place.as_ref(), head.api.key);
                     let passed = self.pass_walked(&mut from, &mut to, head, body_at..frame_len, FETCH_RESPONSE, &mut by).await;
                     passed.map_err(|error| error.of(head, broker, Cause::ClientError))?;
                 }
@@ -458,27 +459,29 @@ impl FrameRelay {
         // Of what has arrived, so much is to go on as it is now.
         let mut walked = body.start;
         loop {
-            match walk.step(&from.bytes()[walked..], by).map_err(WalkError::Body)? {
+            let need = match walk.step(&from.bytes()[walked..], by).map_err(WalkError::Body)? {
                 Step::Replace { len, with } => {
                     debug_assert_eq!(len, with.len(), "the frame's size has gone already");
                     from.change(walked, with);
                     walked += len;
+                    continue;
                 }
-                Step::Pass(len) if walked + len <= from.bytes().len() => walked += len,
                 Step::Pass(len) => {
-                    self.pass(from, to, walked + len).await?;
-                    walked = 0;
-                }
-                Step::Need(len) => {
-                    self.pass(from, to, walked).await?;
-                    walked = 0;
-                    while from.bytes().len() < len {
-                        if !from.more().await.map_err(MoveError::Reading)? {
-                            return Err(MoveError::Reading(io::ErrorKind::UnexpectedEof.into()).into());
-                        }
+                    walked += len;
+                    if walked <= from.bytes().len() {
+                        continue;
                     }
+                    0
                 }
+                Step::Need(len) => len,
                 Step::End => return Ok(self.pass(from, to, walked).await?),
+            };
+            self.pass(from, to, walked).await?;
+            walked = 0;
+            while from.bytes().len() < need {
+                if !from.more().await.map_err(MoveError::Reading)? {
+                    return Err(MoveError::Reading(io::ErrorKind::UnexpectedEof.into()).into());
+                }
             }
         }
     }

@@ -143,11 +143,13 @@ const TOKENS: &str = "a delegation token is good for one cluster only";
 /// Every API that this version of kferry knows, by key. One that it does not know is hidden.
 pub const APIS: &[Api] = &[
     // 4.x brokers dropped 0 to 2 and still advertise them, because librdkafka looks for them.
-    carried(ApiKey::Produce, 0, 9).by(By::Leader)
+    carried(ApiKey::Produce, 0, 9)
+        .by(By::Leader)
         .because("10 has addresses of leaders in its answers (KIP-951), 12 is transactions v2 (KIP-890), 13 has topic ids"),
     rewritten(ApiKey::Fetch, 0, 11, schema::FETCH_REQUEST, &[]).by(By::Leader).advertised_to(10).because(FETCH),
     rewritten(ApiKey::ListOffsets, 0, 11, schema::LIST_OFFSETS_REQUEST, schema::LIST_OFFSETS_RESPONSE).by(By::Leader),
-    rewritten(ApiKey::Metadata, 0, 12, schema::METADATA_REQUEST, schema::METADATA_RESPONSE).by(By::View)
+    rewritten(ApiKey::Metadata, 0, 12, schema::METADATA_REQUEST, schema::METADATA_RESPONSE)
+        .by(By::View)
         .because("13 can tell a client to start anew (KIP-1102), which only some understand"),
     rewritten(ApiKey::OffsetCommit, 0, 9, schema::OFFSET_COMMIT_REQUEST, &[]).by(By::Group(schema::GROUP)).because(TOPIC_IDS),
     rewritten(ApiKey::OffsetFetch, 0, 9, &[], schema::OFFSET_FETCH_RESPONSE).by(By::Group(schema::OFFSET_FETCH_GROUPS)).because(TOPIC_IDS),
@@ -161,19 +163,25 @@ pub const APIS: &[Api] = &[
     handshake(ApiKey::SaslHandshake, 0, 1)
         .because("0 is followed by messages without a header; it is carried with PLAIN, SCRAM and OAUTHBEARER"),
     handshake(ApiKey::ApiVersions, 0, 4).because("5 names the cluster and the node that the client expects (KIP-1242)"),
-    rewritten(ApiKey::CreateTopics, 0, 6, schema::CREATE_TOPICS_REQUEST, schema::CREATE_TOPICS_RESPONSE).by(By::View)
+    rewritten(ApiKey::CreateTopics, 0, 6, schema::CREATE_TOPICS_REQUEST, schema::CREATE_TOPICS_RESPONSE)
+        .by(By::View)
         .because("7 has topic ids, and nothing else that is new"),
-    rewritten(ApiKey::DeleteTopics, 0, 5, schema::DELETE_TOPICS_REQUEST, &[]).by(By::View).because("6 has topic ids, and nothing else that is new"),
+    rewritten(ApiKey::DeleteTopics, 0, 5, schema::DELETE_TOPICS_REQUEST, &[])
+        .by(By::View)
+        .because("6 has topic ids, and nothing else that is new"),
     rewritten(ApiKey::DeleteRecords, 0, 2, schema::DELETE_RECORDS_REQUEST, schema::DELETE_RECORDS_RESPONSE).by(By::Leader),
     rewritten(ApiKey::InitProducerId, 0, 5, &[], schema::INIT_PRODUCER_ID_RESPONSE).because("6 is two-phase commit (KIP-939)"),
     hidden(ApiKey::OffsetForLeaderEpoch, "leader epochs of two clusters cannot be compared"),
-    rewritten(ApiKey::AddPartitionsToTxn, 0, 3, schema::ADD_PARTITIONS_TO_TXN_REQUEST, schema::ADD_PARTITIONS_TO_TXN_RESPONSE).by(By::Leader)
+    rewritten(ApiKey::AddPartitionsToTxn, 0, 3, schema::ADD_PARTITIONS_TO_TXN_REQUEST, schema::ADD_PARTITIONS_TO_TXN_RESPONSE)
+        .by(By::Leader)
         .because("4 and up are for brokers (KIP-890)"),
     carried(ApiKey::AddOffsetsToTxn, 0, 4).by(By::Group(schema::ADD_OFFSETS_GROUP)),
     carried(ApiKey::EndTxn, 0, 4).because(TRANSACTIONS_V2),
     // `Admin.abortTransaction` sends it as well (KIP-664).
     carried(ApiKey::WriteTxnMarkers, 1, 1).because("2 is for brokers (KIP-1228); every broker knows 1"),
-    rewritten(ApiKey::TxnOffsetCommit, 0, 4, schema::TXN_OFFSET_COMMIT_REQUEST, &[]).by(By::Group(schema::TXN_GROUP)).because(TRANSACTIONS_V2),
+    rewritten(ApiKey::TxnOffsetCommit, 0, 4, schema::TXN_OFFSET_COMMIT_REQUEST, &[])
+        .by(By::Group(schema::TXN_GROUP))
+        .because(TRANSACTIONS_V2),
     carried(ApiKey::DescribeAcls, 0, 3).by(By::Home),
     carried(ApiKey::CreateAcls, 0, 3).by(By::Home),
     carried(ApiKey::DeleteAcls, 0, 3).by(By::Home),
@@ -189,14 +197,16 @@ pub const APIS: &[Api] = &[
     hidden(ApiKey::DescribeDelegationToken, TOKENS),
     carried(ApiKey::DeleteGroups, 0, 2).by(By::Group(schema::GROUPS_NAMES)),
     carried(ApiKey::ElectLeaders, 0, 2).by(By::Home),
-    rewritten(ApiKey::IncrementalAlterConfigs, 0, 1, schema::INCREMENTAL_ALTER_CONFIGS_REQUEST, schema::ALTER_CONFIGS_RESPONSE).by(By::View),
+    rewritten(ApiKey::IncrementalAlterConfigs, 0, 1, schema::INCREMENTAL_ALTER_CONFIGS_REQUEST, schema::ALTER_CONFIGS_RESPONSE)
+        .by(By::View),
     rewritten(
         ApiKey::AlterPartitionReassignments,
         0,
         1,
         schema::ALTER_PARTITION_REASSIGNMENTS_REQUEST,
         schema::ALTER_PARTITION_REASSIGNMENTS_RESPONSE,
-    ).by(By::Home),
+    )
+    .by(By::Home),
     rewritten(ApiKey::ListPartitionReassignments, 0, 0, &[], schema::LIST_PARTITION_REASSIGNMENTS_RESPONSE).by(By::Home),
     carried(ApiKey::OffsetDelete, 0, 0).by(By::Group(schema::GROUP)),
     carried(ApiKey::DescribeClientQuotas, 0, 1).by(By::Home),
@@ -219,7 +229,8 @@ pub const APIS: &[Api] = &[
     carried(ApiKey::DescribeTransactions, 0, 0),
     carried(ApiKey::ListTransactions, 0, 2),
     hidden(ApiKey::AllocateProducerIds, BETWEEN_BROKERS),
-    rewritten(ApiKey::ConsumerGroupHeartbeat, 0, 1, schema::CONSUMER_GROUP_HEARTBEAT_REQUEST, schema::CONSUMER_GROUP_HEARTBEAT_RESPONSE).by(By::Group(schema::GROUP)),
+    rewritten(ApiKey::ConsumerGroupHeartbeat, 0, 1, schema::CONSUMER_GROUP_HEARTBEAT_REQUEST, schema::CONSUMER_GROUP_HEARTBEAT_RESPONSE)
+        .by(By::Group(schema::GROUP)),
     rewritten(ApiKey::ConsumerGroupDescribe, 0, 1, &[], schema::CONSUMER_GROUP_DESCRIBE_RESPONSE).by(By::Group(schema::GROUP_IDS)),
     hidden(ApiKey::ControllerRegistration, BETWEEN_BROKERS),
     hidden(ApiKey::GetTelemetrySubscriptions, TELEMETRY),

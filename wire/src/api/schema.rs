@@ -100,9 +100,9 @@ const fn only(since: i16, until: i16, name: &'static str, kind: Kind) -> Field {
 }
 
 use Kind::{
-    Address, Array, ClusterId, ConfigName, ConfigValue, ErrorMessage, FixedArray, GroupId, GroupIds, LeaderEpoch, NameAndTopicId, NodeId, NullableStructure,
-    Partition, PartitionError, Partitions, ProducerId, RackId, Records, ReplicaIds, Resource, Structure, Text, TextArray, TopicId,
-    TopicIdAndName, TopicName,
+    Address, Array, ClusterId, ConfigName, ConfigValue, ErrorMessage, FixedArray, GroupId, GroupIds, LeaderEpoch, NameAndTopicId, NodeId,
+    NullableStructure, Partition, PartitionError, Partitions, ProducerId, RackId, Records, ReplicaIds, Resource, Structure, Text,
+    TextArray, TopicId, TopicIdAndName, TopicName,
 };
 
 const BOOL: Kind = Kind::Fixed(1);
@@ -119,6 +119,7 @@ pub const PRODUCE_REQUEST: &[Field] = &[
     all("timeout_ms", INT32),
     all("topic_data", Array(&[all("name", TopicName), all("partition_data", Array(&[all("index", Partition), all("records", Records)]))])),
 ];
+/// The answer to a [`PRODUCE_REQUEST`], to its last partition.
 pub const PRODUCE_RESPONSE: &[Field] =
     &[all("responses", Array(&[all("name", TopicName), all("partition_responses", Array(PRODUCE_PARTITION_RESPONSE))]))];
 const PRODUCE_PARTITION_RESPONSE: &[Field] = &[

@@ -264,7 +264,8 @@ impl<'a, R: Rewrite> Look<'a, R> {
             }
             Kind::GroupId => return self.group_id(),
             Kind::GroupIds => self.walk.items = (Item::GroupId, from.elements(1)?),
-            Kind::TopicName => self.by.topic(from.text()?.map(utf8).transpose()?.unwrap_or_default()),
+            // As brokers read them.
+            Kind::TopicName => self.by.topic(&String::from_utf8_lossy(from.text()?.unwrap_or_default())),
             Kind::Partition => return self.partition(),
             Kind::Partitions => self.walk.items = (Item::Partition, from.elements(4)?),
             Kind::PartitionError => {
@@ -367,7 +368,7 @@ impl<'a, R: Rewrite> Look<'a, R> {
 
     fn group_id(&mut self) -> Result<(), Stop> {
         let mut from = self.cursor();
-        self.by.group(from.text()?.map(utf8).transpose()?.unwrap_or_default());
+        self.by.group(&String::from_utf8_lossy(from.text()?.unwrap_or_default()));
         self.walk.at = from.at;
         Ok(())
     }

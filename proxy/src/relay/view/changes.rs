@@ -176,10 +176,14 @@ impl Asking<'_> {
             Stance::Leads => return None,
             Stance::Follows(leader) => {
                 let leader = self.leaders.name(leader);
-                format!("kferry: the topic {topic} leads on the cluster {leader}: make changes there; this client's home is the cluster {home}")
+                format!(
+                    "kferry: the topic {topic} leads on the cluster {leader}: make changes there; this client's home is the cluster {home}"
+                )
             }
             Stance::HasRenamedCopy => {
-                format!("kferry: the topic {topic} of the cluster {home} is a copy that a mirror writes: make changes to the topic that it copies")
+                format!(
+                    "kferry: the topic {topic} of the cluster {home} is a copy that a mirror writes: make changes to the topic that it copies"
+                )
             }
         };
         Some(StrBytes::from_string(why))

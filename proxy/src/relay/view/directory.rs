@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use kferry_config::{Cluster, Security};
-use kferry_wire::admin::GroupFilter;
+use kferry_wire::admin::groups::GroupFilter;
 use kferry_wire::client::{Client, ClientError, Metadata, Topics};
 use kferry_wire::tell;
 use tokio::time::{Instant, timeout};

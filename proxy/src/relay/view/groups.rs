@@ -4,9 +4,7 @@ use kafka_protocol::messages::consumer_group_describe_response::DescribedGroup a
 use kafka_protocol::messages::delete_groups_response::DeletableGroupResult;
 use kafka_protocol::messages::describe_groups_response::DescribedGroup;
 use kafka_protocol::messages::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
-use kafka_protocol::messages::offset_fetch_response::{
-    OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponseTopic,
-};
+use kafka_protocol::messages::offset_fetch_response::{OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponseTopic};
 use kafka_protocol::messages::txn_offset_commit_response::{TxnOffsetCommitResponsePartition, TxnOffsetCommitResponseTopic};
 use kafka_protocol::messages::{
     AddOffsetsToTxnResponse, ApiKey, ConsumerGroupDescribeResponse, ConsumerGroupHeartbeatResponse, DeleteGroupsResponse,
@@ -41,7 +39,7 @@ impl Rewrite for GroupIds {
 ///
 /// # Errors
 /// [`Cause::NotRewritten`]: the request is no valid message.
-pub(crate) fn refusal(leaders: &Leaders, at: &str, head: RequestHead, body: &[u8]) -> Result<Option<Vec<u8>>, Cause> {
+pub(in crate::relay) fn refusal(leaders: &Leaders, at: &str, head: RequestHead, body: &[u8]) -> Result<Option<Vec<u8>>, Cause> {
     let By::Group(fields) = head.api.by else { return Ok(None) };
     let mut groups = GroupIds::default();
     head.rewrite(fields, body, &mut groups)?;
@@ -119,7 +117,7 @@ fn refused(fields: &'static [Field], groups: &[String], head: RequestHead, body:
 ///
 /// # Errors
 /// [`Cause::NotRewritten`]: it is no valid message.
-pub(crate) fn keep_living(leaders: &Leaders, at: &str, head: RequestHead, body: &[u8]) -> Result<Vec<u8>, Cause> {
+pub(in crate::relay) fn keep_living(leaders: &Leaders, at: &str, head: RequestHead, body: &[u8]) -> Result<Vec<u8>, Cause> {
     let mut answer = ListGroupsResponse::decode(&mut &*body, head.version).map_err(|_| Cause::WrongResponse(head.api.key))?;
     answer.groups.retain(|group| leaders.fixed_life(&group.group_id).is_none_or(|number| **leaders.name(number) == *at));
     head.encode(&answer)

@@ -130,7 +130,7 @@ mod tests {
     "#;
 
     fn leaders(home: &str, names: [Option<&[&str]>; 2]) -> Leaders {
-        let config = Config::parse(FILE.to_owned().as_str(), Path::new("routes.toml")).unwrap();
+        let config = Config::parse(FILE, Path::new("routes.toml")).unwrap();
         let mut clusters = config.clusters.clone();
         let mut names: Vec<Names> =
             names.map(|names| names.map(|names| Arc::new(names.iter().map(|name| Arc::from(*name)).collect()))).into();

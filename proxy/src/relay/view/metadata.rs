@@ -117,9 +117,11 @@ pub(super) async fn describe_cluster(view: &View, head: RequestHead, body: &[u8]
     let home = parts.home();
     let mut answer = home.ask(home.shown.client(), Broker::Any, head.version, &request, door).await?;
     for part in &parts.clusters[1..] {
-        answer.brokers.extend(part.shown_brokers(head.version, door).map(|broker| {
-            DescribeClusterBroker::default().with_broker_id(broker.node_id).with_host(broker.host).with_port(broker.port)
-        }));
+        answer.brokers.extend(
+            part.shown_brokers(head.version, door).map(|broker| {
+                DescribeClusterBroker::default().with_broker_id(broker.node_id).with_host(broker.host).with_port(broker.port)
+            }),
+        );
     }
     head.encode(&answer)
 }

@@ -36,7 +36,7 @@ use kferry_wire::client::{Client, ClientError};
 use kferry_wire::connection::ConnectOptions;
 
 pub(crate) use self::directory::Directory;
-pub(crate) use self::groups::{keep_living, refusal};
+pub(super) use self::groups::{keep_living, refusal};
 pub(crate) use self::leaders::Leaders;
 
 use super::brokers::{Brokers, ToBroker, ToClient, World};
@@ -87,7 +87,7 @@ pub(crate) struct Door {
 }
 
 /// Whom a question to a cluster is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Broker {
     /// Anybody.
     Any,
@@ -173,6 +173,11 @@ impl View {
         self.parts.load_full()
     }
 
+    /// The clusters themselves, home first.
+    pub(crate) fn clusters(&self) -> Vec<Arc<Cluster>> {
+        self.parts().named()
+    }
+
     /// The clusters, each as fresh as it can be had, and where topics lead by that.
     pub(crate) async fn fresh(&self) -> (Arc<Parts>, Arc<Leaders>) {
         let parts = self.parts();
@@ -183,13 +188,12 @@ impl View {
 
     /// Returns once each cluster has said what it knows and has, or has been asked in vain.
     pub(crate) async fn known(&self) {
-        let parts = self.parts();
-        let unknown = parts.clusters.iter().filter(|part| part.brokers.versions().is_none() || part.own.last().is_none());
-        let asking = unknown.filter(|part| !part.own.is_away()).map(async |part| {
-            tokio::join!(part.brokers.ask(&part.cluster, &part.identity), part.own.freshen());
-        });
-        join_all(asking).await;
-        self.update();
+        for part in &self.parts().clusters {
+            if (part.brokers.versions().is_none() || part.own.last().is_none()) && !part.own.is_away() {
+                tokio::join!(part.brokers.ask(&part.cluster, &part.identity), part.own.freshen());
+                self.update();
+            }
+        }
     }
 
     /// Asks those clusters again that it is time to ask.
@@ -242,7 +246,7 @@ impl Part {
             brokers: self.brokers.clone(),
             advertised_host: door.advertised_host.clone(),
             advertised_port_offset: door.advertised_port_offset,
-            leaders: None,
+            place: None,
         }
     }
 
@@ -268,7 +272,8 @@ impl Part {
         };
         let connection = connection.map_err(|error| self.not_asked(api.key, &error))?;
         let asked = connection.relay(api.key, head.version, request).await;
-        let answer = asked.map_err(|source| self.not_asked(api.key, &ClientError::Request { cluster: self.cluster.name.clone(), source }))?;
+        let answer =
+            asked.map_err(|source| self.not_asked(api.key, &ClientError::Request { cluster: self.cluster.name.clone(), source }))?;
         let rewritten = head.rewrite(api.response, &answer, &mut ToClient::new(&world, api.key))?;
         Ok(rewritten.unwrap_or_else(|| answer.to_vec()))
     }
