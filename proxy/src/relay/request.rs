@@ -289,7 +289,7 @@ mod tests {
             Case("Produce v9 of a transaction", 0, 9, true, &[3, b't', b'x', 0xff, 0xff], b"records", Pass, PASSES),
             Case("Fetch", 1, 8, false, &[], b"partitions", Rewrite, PASSES),
             Case("Metadata", 3, 9, true, &[], b"topics", Rewrite, REWRITTEN),
-            Case("FindCoordinator", 10, 4, true, &[], b"keys", Pass, REWRITTEN),
+            Case("FindCoordinator", 10, 4, true, &[], b"keys", Rewrite, REWRITTEN),
             Case("JoinGroup", 11, 9, true, &[], b"member", Pass, PASSES),
             Case("SaslHandshake at the broker", 17, 1, false, &[], b"\0\x05PLAIN", Pass, PASSES),
             Case("CreateTopics", 19, 6, true, &[], b"topics", Rewrite, REWRITTEN),
