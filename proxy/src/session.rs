@@ -28,6 +28,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -228,7 +229,8 @@ impl Session<'_> {
         let Routed { route, home } = routed;
         let listener = &self.endpoint.listener;
         let view = self.proxy.view(table, routed);
-        let connected = Box::pin(self.connect_view(table, routed, &header(&first).client_id(), view.as_deref())).await;
+        let client_id = Client::name(&header(&first).client_id());
+        let connected = Box::pin(self.connect_view(table, routed, &client_id, view.as_deref())).await;
         // franz-go takes an orderly end before the first answer for wrong settings, and gives up records and its place in the group; it
         // tries again after a reset.
         let BrokerConnection { broker: Bare { stream: broker, versions, session }, address, cluster } =
@@ -256,6 +258,8 @@ impl Session<'_> {
                 view,
                 door: Door { advertised_host: listener.told_host(), advertised_port_offset: listener.advertised_port_offset },
                 at_home: cluster.name == home.name,
+                client_id,
+                told: AtomicBool::new(false),
             }),
             advertised,
             session,
@@ -304,7 +308,7 @@ impl Session<'_> {
         let login = BrokerLogin {
             // Without credentials SASL is between client and broker.
             security: security_of(route, cluster),
-            options: ConnectOptions { client_id: Client::name(client_id), ..ConnectOptions::default() },
+            options: ConnectOptions { client_id: client_id.to_owned(), ..ConnectOptions::default() },
         };
         match &self.endpoint.broker {
             Some(of) if of.cluster == cluster.name => {

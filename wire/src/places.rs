@@ -85,7 +85,7 @@ impl<'a> Places<'a> {
 }
 
 /// Whether a mirror copies a topic of its source under the same name.
-fn copies_as(mirror: &Mirror, topic: &str) -> bool {
+pub fn copies_as(mirror: &Mirror, topic: &str) -> bool {
     mirror.topics.matches(topic) && mirror.naming.target(topic).is_ok_and(|target| target == topic)
 }
 

@@ -196,7 +196,8 @@ pub(crate) struct World {
 #[derive(Debug)]
 pub(crate) struct ToClient<'a> {
     world: &'a World,
-    partitions: Unmasking,
+    /// Partitions of topics that may lead elsewhere.
+    pub(super) partitions: Unmasking,
     /// A topic id of which nobody knows yet what the client calls it: the message is not for the client.
     pub unknown_topic: Option<Uuid>,
     /// How many brokers the message names with their address.

@@ -81,17 +81,43 @@ pub(super) struct Unmasking {
     stance: Stance,
     /// The partition that came last was masked.
     masked: bool,
+    topic: String,
+    /// The first topic for which the client gets an error after which it does not try again.
+    refused: Option<(Refused, String)>,
+}
+
+/// Why a client gets an error after which it does not try again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// A transaction has a topic or a group of another cluster than its coordinator's.
+    Transaction,
+    /// The topic is a copy under another name.
+    Copy,
 }
 
 impl Unmasking {
     pub(super) fn new(place: Option<&Place>, api: ApiKey) -> Self {
-        Self { api, now: Now::of(place), stance: Stance::Leads, masked: false }
+        Self { api, now: Now::of(place), stance: Stance::Leads, masked: false, topic: String::new(), refused: None }
+    }
+
+    /// The first topic for which the client gets an error after which it does not try again.
+    pub(super) fn take_refused(&mut self) -> Option<(Refused, String)> {
+        self.refused.take()
+    }
+
+    fn refuse(&mut self, why: Refused) -> i16 {
+        self.refused.get_or_insert_with(|| (why, self.topic.clone()));
+        TOPIC_AUTHORIZATION_FAILED
     }
 }
 
 impl Rewrite for Unmasking {
     fn topic(&mut self, name: &str) {
-        self.stance = self.now.0.as_ref().map_or(Stance::Leads, |(leaders, at)| leaders.stance(name, *at));
+        let Some((leaders, at)) = &self.now.0 else { return };
+        self.stance = leaders.stance(name, *at);
+        if self.stance != Stance::Leads {
+            name.clone_into(&mut self.topic);
+        }
     }
 
     fn partition(&mut self, partition: i32) -> i32 {
@@ -101,8 +127,8 @@ impl Rewrite for Unmasking {
 
     fn partition_error(&mut self, error_code: i16) -> i16 {
         match self.stance {
-            _ if self.masked && self.api == ApiKey::AddPartitionsToTxn => TOPIC_AUTHORIZATION_FAILED,
-            Stance::HasRenamedCopy if self.masked => TOPIC_AUTHORIZATION_FAILED,
+            _ if self.masked && self.api == ApiKey::AddPartitionsToTxn => self.refuse(Refused::Transaction),
+            Stance::HasRenamedCopy if self.masked => self.refuse(Refused::Copy),
             _ if self.masked => NOT_LEADER_OR_FOLLOWER,
             // The copy may not have come so far. A client that took its end for the topic's would begin anew, or pass over records.
             Stance::Follows(_) if self.api == ApiKey::Fetch && error_code == OFFSET_OUT_OF_RANGE => NOT_LEADER_OR_FOLLOWER,

@@ -39,7 +39,7 @@ pub(crate) mod view;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -49,6 +49,7 @@ use kferry_wire::connection::{LoggedIn, Session};
 use kferry_wire::frame::{self, FrameError, SIZE_LEN};
 use kferry_wire::header::{NotKafka, RequestHeader};
 use kferry_wire::stream::{Reader, Stream, Writer};
+use kferry_wire::tell;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -56,13 +57,14 @@ use uuid::Uuid;
 
 use self::brokers::{ToBroker, ToClient, World};
 use self::frames::{Source, send, write_frame};
-use self::masks::{Masking, Unmasking};
+use self::masks::{Masking, Refused, Unmasking};
 use self::own_response::Advertised;
 use self::request::{Decision, RequestHead, RequestPlan, ResponsePlan, Sees, decide};
 use self::response::{Found, LARGEST_LOGIN, asks_for};
 use self::splice::{MoveError, Pipes};
 use self::view::{Door, View, keep_living, refusal};
 use crate::ending::{Cause, Ending, Moved};
+use crate::messages;
 use crate::metrics;
 use crate::quiet::{Activity, LAST_RESPONSES, Patience, Quiet};
 
@@ -104,6 +106,10 @@ pub(crate) struct Seat {
     pub door: Door,
     /// Its connection leads to its home.
     pub at_home: bool,
+    /// As the log shows it.
+    pub client_id: String,
+    /// Why it was refused what it should not have asked for is told once.
+    pub told: AtomicBool,
 }
 
 /// A relayed connection.
@@ -399,6 +405,9 @@ impl FrameRelay {
             _ => head.api.response,
         };
         let rewritten = head.rewrite(fields, body, &mut by)?;
+        if let Some((why, topic)) = by.partitions.take_refused() {
+            self.tell_refused(why, &format!("topic {topic}"));
+        }
         let Some(topic_id) = asks_for(head, Found::of(&by), false)? else { return Ok(rewritten) };
         self.list_topics(head, topic_id).await?;
         let mut by = ToClient::new(&self.terms.world, api);
@@ -437,7 +446,21 @@ impl FrameRelay {
     /// The body of the answer to a request about groups of which one lives elsewhere.
     fn refused(&self, head: RequestHead, body: &[u8]) -> Result<Option<Vec<u8>>, Cause> {
         let Some(seat) = &self.terms.view else { return Ok(None) };
-        refusal(&seat.view.leaders().load(), &self.terms.world.cluster.name, head, body)
+        let refused = refusal(&seat.view.leaders().load(), &self.terms.world.cluster.name, head, body)?;
+        if refused.is_some() && head.api.key == ApiKey::AddOffsetsToTxn {
+            self.tell_refused(Refused::Transaction, "group");
+        }
+        Ok(refused)
+    }
+
+    /// Tells the log once for each connection: a client that does not understand tries again and again.
+    fn tell_refused(&self, why: Refused, what: &str) {
+        let Some(seat) = self.terms.view.as_ref().filter(|seat| !seat.told.swap(true, Ordering::Relaxed)) else { return };
+        let (client_id, cluster) = (&*seat.client_id, &*self.terms.world.cluster.name);
+        match why {
+            Refused::Transaction => tell!(messages::NOT_IN_TRANSACTION, client_id, cluster, what),
+            Refused::Copy => tell!(messages::COPY_NOT_WRITTEN, client_id, cluster, what),
+        }
     }
 
     fn living_groups(&self, head: RequestHead, body: &[u8]) -> Result<Option<Vec<u8>>, Cause> {

@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::identity::own_options;
 use crate::messages;
+use crate::metrics;
 
 /// How old an answer may be that somebody gets who asks now: questions of many clients at once become one, and no cluster is asked for all of its
 /// topics more than ten times a second.
@@ -107,8 +108,16 @@ impl Directory {
 
     /// Returns once what the cluster says is fresh, or cannot be had.
     pub(crate) async fn freshen(&self) {
+        self.ask_in_time(Instant::now().checked_sub(FRESH)).await;
+    }
+
+    /// Returns once the cluster has said something that it was asked for after this call, or cannot be asked.
+    pub(super) async fn ask_again(&self) {
+        self.ask_in_time(Some(Instant::now())).await;
+    }
+
+    async fn ask_in_time(&self, since: Option<Instant>) {
         if !self.is_away() {
-            let since = Instant::now().checked_sub(FRESH);
             // A cluster that says nothing is away, as one that cannot be reached.
             if timeout(PATIENCE, self.ask(since)).await.is_err() {
                 self.told(Err(format!("no answer within {} s", PATIENCE.as_secs())));
@@ -167,6 +176,7 @@ impl Directory {
     fn told(&self, outcome: Result<(), String>) {
         let cluster = &*self.cluster.name;
         let was_away = self.is_away.swap(outcome.is_err(), Ordering::Relaxed);
+        metrics::seen(cluster, outcome.is_ok());
         match outcome {
             Ok(()) if was_away => tell!(messages::SEEN_AGAIN, cluster),
             Err(error) if !was_away => tell!(messages::NOT_SEEN: ": {error}", cluster),

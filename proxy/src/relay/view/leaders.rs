@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use kafka_protocol::messages::ApiKey;
 use kferry_config::{Cluster, Mirror};
-use kferry_wire::places::{Decisions, Exists, Places, renamed};
+use kferry_wire::places::{Decisions, Exists, Places, copies_as, renamed};
 
 /// The topics of a cluster, as far as kferry's own login may see them. `None`: it has not said yet.
 pub(crate) type Names = Option<Arc<HashSet<Arc<str>>>>;
@@ -31,12 +31,14 @@ pub(crate) struct Leaders {
     leaders: HashMap<Arc<str>, usize>,
     /// By the number of their cluster.
     renamed: HashSet<(usize, String)>,
+    /// Topics of a mirror's target that the mirror would copy if its source had them, and of which it is certain that it has not.
+    born: HashSet<Arc<str>>,
 }
 
 impl Leaders {
-    /// `names`: one for each of `clusters`.
-    pub(crate) fn new(clusters: Vec<Arc<Cluster>>, mirrors: Vec<Arc<Mirror>>, names: Vec<Names>) -> Self {
-        let mut leaders = Self { clusters, mirrors, names, leaders: HashMap::new(), renamed: HashSet::new() };
+    /// `names`: one for each of `clusters`. `born`: topics that were certainly born on the target of the mirror that would copy them.
+    pub(crate) fn new(clusters: Vec<Arc<Cluster>>, mirrors: Vec<Arc<Mirror>>, names: Vec<Names>, born: HashSet<Arc<str>>) -> Self {
+        let mut leaders = Self { clusters, mirrors, names, leaders: HashMap::new(), renamed: HashSet::new(), born };
         let known: HashSet<&Arc<str>> = leaders.names.iter().flatten().flat_map(|names| names.iter()).collect();
         leaders.leaders = known.into_iter().map(|topic| (topic.clone(), leaders.decide(topic))).collect();
         for mirror in &leaders.mirrors {
@@ -99,6 +101,28 @@ impl Leaders {
         }
     }
 
+    /// Topics that a mirror's target has and its source has not. One whose source was asked before its target may be a copy that has just been made: it is
+    /// not taken for a topic of the target's own before the source has been asked again.
+    pub(crate) fn born(clusters: &[Arc<Cluster>], mirrors: &[Arc<Mirror>], names: &[Names]) -> HashSet<Arc<str>> {
+        let of = |cluster: &Cluster| clusters.iter().position(|of| of.name == cluster.name).and_then(|number| names[number].as_ref());
+        let mut born = HashSet::new();
+        for mirror in mirrors {
+            let (Some(source), Some(target)) = (of(&mirror.source), of(&mirror.target)) else { continue };
+            born.extend(target.iter().filter(|topic| !source.contains(*topic) && copies_as(mirror, topic)).cloned());
+        }
+        born
+    }
+
+    /// Whether it is known that these were born where they are.
+    pub(crate) fn is_certain_of(&self, born: &HashSet<Arc<str>>) -> bool {
+        born.is_subset(&self.born)
+    }
+
+    /// The same of one.
+    pub(crate) fn is_certain_of_topic(&self, topic: &str) -> bool {
+        self.born.contains(topic)
+    }
+
     fn has_renamed_copy(&self, topic: &str, at: usize) -> bool {
         !self.renamed.is_empty() && self.renamed.contains(&(at, topic.to_owned()))
     }
@@ -107,9 +131,14 @@ impl Leaders {
         let exists = |cluster: &Cluster| match self.number(&cluster.name).and_then(|number| self.names[number].as_ref()) {
             None => Exists::Unknown,
             Some(names) if names.contains(topic) => Exists::Yes,
+            Some(_) if self.is_elsewhere(topic) && !self.born.contains(topic) => Exists::Unknown,
             Some(_) => Exists::No,
         };
         self.places(|places| places.leader(topic, exists).and_then(|cluster| self.number(&cluster.name)).unwrap_or(0))
+    }
+
+    fn is_elsewhere(&self, topic: &str) -> bool {
+        self.names.iter().flatten().any(|names| names.contains(topic))
     }
 
     fn places<T>(&self, of: impl FnOnce(Places<'_>) -> T) -> T {
@@ -138,7 +167,8 @@ mod tests {
             clusters.reverse();
             names.reverse();
         }
-        Leaders::new(clusters, config.mirrors, names)
+        let born = Leaders::born(&clusters, &config.mirrors, &names);
+        Leaders::new(clusters, config.mirrors, names, born)
     }
 
     /// The names of the clusters that lead these topics.
@@ -161,6 +191,16 @@ mod tests {
     fn a_source_that_has_not_said_what_it_has_leads_what_its_mirror_copies() {
         let leaders = leaders("new", [None, Some(&["orders", "payments"])]);
         assert_eq!(led(&leaders, ["orders", "payments"]), ["legacy", "new"]);
+    }
+
+    #[test]
+    fn a_topic_of_a_target_is_its_own_only_once_it_is_certain_that_the_source_has_none() {
+        let both = leaders("new", [Some(&[]), Some(&["orders", "payments"])]);
+        assert_eq!(led(&both, ["orders", "payments"]), ["new", "new"]);
+        assert_eq!(Leaders::born(&both.clusters, &both.mirrors, &both.names), HashSet::from([Arc::from("orders")]));
+        let uncertain = Leaders::new(both.clusters.clone(), both.mirrors.clone(), both.names.clone(), HashSet::new());
+        assert_eq!(led(&uncertain, ["orders", "payments"]), ["legacy", "new"]);
+        assert!(!uncertain.is_certain_of(&both.born) && both.is_certain_of(&both.born));
     }
 
     #[test]

@@ -23,6 +23,7 @@ mod groups;
 pub(super) mod leaders;
 mod metadata;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -133,8 +134,15 @@ pub(crate) fn changes_of(cluster: &Cluster, security: Security) -> Client {
 }
 
 impl Parts {
-    fn leaders(&self) -> Leaders {
-        Leaders::new(self.named(), self.mirrors.clone(), self.names())
+    /// `born`: what is certain.
+    fn leaders(&self, born: HashSet<Arc<str>>) -> Leaders {
+        Leaders::new(self.named(), self.mirrors.clone(), self.names(), born)
+    }
+
+    /// Topics that were born on a mirror's target, by what the sources said last; with `asked` only by those that answer.
+    fn born(&self, asked: bool) -> HashSet<Arc<str>> {
+        let said = self.clusters.iter().zip(self.names()).map(|(part, names)| names.filter(|_| !asked || !part.own.is_away()));
+        Leaders::born(&self.named(), &self.mirrors, &said.collect::<Vec<_>>())
     }
 
     fn named(&self) -> Vec<Arc<Cluster>> {
@@ -153,14 +161,14 @@ impl Parts {
 impl View {
     /// Nothing is asked yet.
     pub(crate) fn new(parts: Parts) -> Self {
-        let leaders = Arc::new(ArcSwap::from_pointee(parts.leaders()));
+        let leaders = Arc::new(ArcSwap::from_pointee(parts.leaders(HashSet::new())));
         Self { parts: ArcSwap::from_pointee(parts), leaders }
     }
 
     /// What the table in force makes of it from now on.
     pub(crate) fn change(&self, parts: Parts) {
+        self.leaders.store(Arc::new(parts.leaders(HashSet::new())));
         self.parts.store(Arc::new(parts));
-        self.update();
     }
 
     /// Where topics lead, now and later.
@@ -182,7 +190,7 @@ impl View {
     pub(crate) async fn fresh(&self) -> (Arc<Parts>, Arc<Leaders>) {
         let parts = self.parts();
         join_all(parts.directories().map(Directory::freshen)).await;
-        self.update();
+        self.update().await;
         (parts, self.leaders.load_full())
     }
 
@@ -191,22 +199,34 @@ impl View {
         for part in &self.parts().clusters {
             if (part.brokers.versions().is_none() || part.own.last().is_none()) && !part.own.is_away() {
                 tokio::join!(part.brokers.ask(&part.cluster, &part.identity), part.own.freshen());
-                self.update();
             }
         }
+        self.update().await;
     }
 
     /// Asks those clusters again that it is time to ask.
     pub(crate) async fn follow(&self) {
         join_all(self.parts().directories().map(Directory::follow)).await;
-        self.update();
+        self.update().await;
     }
 
-    fn update(&self) {
+    /// Works out anew where topics lead, if something has changed.
+    async fn update(&self) {
         let parts = self.parts();
-        if !self.leaders.load().is_of(&parts.named(), &parts.mirrors, &parts.names()) {
-            self.leaders.store(Arc::new(parts.leaders()));
+        let now = self.leaders.load_full();
+        let before = parts.born(true);
+        let certain = now.is_certain_of(&before);
+        if certain && now.is_of(&parts.named(), &parts.mirrors, &parts.names()) {
+            return;
         }
+        let mut born = parts.born(false);
+        born.retain(|topic| now.is_certain_of_topic(topic));
+        if !certain {
+            // They were there before the sources are asked again: what no source has then is no copy.
+            join_all(parts.directories().map(Directory::ask_again)).await;
+            born.extend(parts.born(true).intersection(&before).cloned());
+        }
+        self.leaders.store(Arc::new(parts.leaders(born)));
     }
 
     /// Answers a request that is for the view, or for home. `body`: of the request, as it came from the client. Returns the body of the answer.
