@@ -36,6 +36,7 @@ mod secret;
 #[cfg(test)]
 mod tests;
 mod types;
+mod view;
 
 pub use collisions::{Collision, CollisionKind, Copied, collisions};
 pub use default_ids::{Application, default_of};
