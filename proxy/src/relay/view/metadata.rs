@@ -128,7 +128,7 @@ pub(super) async fn describe_cluster(view: &View, head: RequestHead, body: &[u8]
 
 impl Parts {
     /// The name of the topic that clients know by this id.
-    fn name_of(&self, topic_id: Uuid) -> Option<String> {
+    pub(super) fn name_of(&self, topic_id: Uuid) -> Option<String> {
         let topics = self.clusters.iter().filter_map(|part| part.shown.last());
         topics.into_iter().find_map(|listing| {
             let mut names = listing.metadata.topics.iter().map(|topic| &topic.name);

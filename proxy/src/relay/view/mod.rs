@@ -37,7 +37,7 @@ use kferry_wire::client::{Client, ClientError};
 use kferry_wire::connection::ConnectOptions;
 
 pub(crate) use self::directory::Directory;
-pub(super) use self::groups::{keep_living, refusal};
+pub(super) use self::groups::{groups_of, keep_living, refusal};
 pub(crate) use self::leaders::Leaders;
 
 use super::brokers::{Brokers, ToBroker, ToClient, World};
