@@ -131,7 +131,8 @@ impl Clients {
                 rows.remove(&oldest);
             }
         }
-        let times = rows.entry(client.clone()).or_insert_with(|| Times { since: now, last_connected: now, connections: 0, seen: Seen::default() });
+        let times =
+            rows.entry(client.clone()).or_insert_with(|| Times { since: now, last_connected: now, connections: 0, seen: Seen::default() });
         times.last_connected = now;
         times.connections += 1;
         let seen = times.seen.clone();

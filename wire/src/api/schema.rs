@@ -99,8 +99,8 @@ const fn only(since: i16, until: i16, name: &'static str, kind: Kind) -> Field {
 
 use Kind::{
     Address, Array, ClusterId, ConfigName, ConfigValue, ErrorMessage, FixedArray, GroupId, GroupIds, LeaderEpoch, NameAndTopicId, NodeId,
-    NullableStructure, Partition, PartitionError, Partitions, ProducerId, Records, ReplicaIds, Resource, Structure, Text,
-    TextArray, TopicId, TopicIdAndName, TopicName,
+    NullableStructure, Partition, PartitionError, Partitions, ProducerId, Records, ReplicaIds, Resource, Structure, Text, TextArray,
+    TopicId, TopicIdAndName, TopicName,
 };
 
 const BOOL: Kind = Kind::Fixed(1);
@@ -342,8 +342,7 @@ const CREATED_TOPIC_CONFIG: &[Field] =
 pub(super) const DELETE_TOPICS_REQUEST: &[Field] =
     &[since(6, "topics", Array(&[all("name, topic_id", NameAndTopicId)])), only(0, 5, "topic_names", TextArray)];
 /// Topics have ids, which are rewritten, from version 6 on.
-pub(super) const DELETE_TOPICS_RESPONSE: &[Field] =
-    &[since(6, "throttle_time_ms", INT32), since(6, "responses", Array(DELETED_TOPIC))];
+pub(super) const DELETE_TOPICS_RESPONSE: &[Field] = &[since(6, "throttle_time_ms", INT32), since(6, "responses", Array(DELETED_TOPIC))];
 const DELETED_TOPIC: &[Field] = &[all("name, topic_id", NameAndTopicId), all("error_code", INT16), all("error_message", Text)];
 
 pub(super) const CREATE_PARTITIONS_REQUEST: &[Field] = &[all("topics", Array(CREATE_PARTITIONS_TOPIC))];

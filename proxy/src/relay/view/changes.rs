@@ -82,7 +82,8 @@ impl Asking<'_> {
             let why = self.why_not(name);
             refused.extend(why.as_ref().map(|why| {
                 let name = TopicName(StrBytes::from_string(name.to_owned()));
-                let result = DeletableTopicResult::default().with_name(Some(name)).with_error_code(POLICY_VIOLATION).with_topic_id(topic_id);
+                let result =
+                    DeletableTopicResult::default().with_name(Some(name)).with_error_code(POLICY_VIOLATION).with_topic_id(topic_id);
                 if self.head.version >= 5 { result.with_error_message(Some(why.clone())) } else { result }
             }));
             why.is_some()

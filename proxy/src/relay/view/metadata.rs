@@ -257,7 +257,13 @@ mod tests {
             let name = Arc::from(name.trim_start_matches('!'));
             let leader = (!topics.contains(&&*format!("!{name}"))).then_some(1);
             let partition = Partition { index: 0, leader, leader_epoch: 7, replicas: vec![1, 9], isr: vec![1], error: None };
-            Topic { id: Some(TopicId(*virtual_topic_id(cluster).as_bytes())), name, internal: false, error: None, partitions: vec![partition] }
+            Topic {
+                id: Some(TopicId(*virtual_topic_id(cluster).as_bytes())),
+                name,
+                internal: false,
+                error: None,
+                partitions: vec![partition],
+            }
         };
         let advertised = HostPort { host: cluster.to_owned(), port: 9092 };
         Metadata {
@@ -339,7 +345,11 @@ mod tests {
             assert_eq!(brokers, [(20_000_001, 9201), (10_000_001, 9101)], "v{version}");
             let orders = answer.topics.iter().find(|topic| topic.name.as_ref().is_some_and(|name| name.as_str() == "orders")).unwrap();
             let partition = &orders.partitions[0];
-            assert_eq!((partition.leader_epoch, partition.replica_nodes.len(), partition.replica_nodes[1].0), (-1, 2, i32::MAX), "v{version}");
+            assert_eq!(
+                (partition.leader_epoch, partition.replica_nodes.len(), partition.replica_nodes[1].0),
+                (-1, 2, i32::MAX),
+                "v{version}"
+            );
             assert_eq!(orders.topic_id, if version >= 10 { virtual_topic_id("orders") } else { Uuid::nil() }, "v{version}");
         }
     }
