@@ -362,8 +362,8 @@ mod tests {
         assert_eq!(home, ["payments", "to-come"]);
         assert_eq!(asked.elsewhere[&1], ["orders", "logs"]);
         // By its id alone.
-        let by_id = MetadataRequestTopic::default().with_topic_id(virtual_topic_id("logs"));
-        let nobodys = MetadataRequestTopic::default().with_topic_id(virtual_topic_id("nobody's"));
+        let by_id = MetadataRequestTopic::default().with_name(None).with_topic_id(virtual_topic_id("logs"));
+        let nobodys = MetadataRequestTopic::default().with_name(None).with_topic_id(virtual_topic_id("nobody's"));
         let asked = Asked::of(Some(vec![by_id, nobodys.clone()]), &parts, &leaders);
         assert_eq!((asked.home.clone(), asked.elsewhere[&1].clone()), (Some(vec![nobodys]), vec!["logs".to_owned()]));
         // Nothing of home's own: before version 1 home answers with all that it has.
