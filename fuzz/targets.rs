@@ -327,10 +327,13 @@ impl<'a> Straight<'a> {
             self.name = field.name;
             match field.kind {
                 Kind::Fixed(len) => _ = self.take(len)?,
-                Kind::NodeId | Kind::LeaderEpoch => _ = self.take(4)?,
+                Kind::NodeId | Kind::LeaderEpoch | Kind::Partition => _ = self.take(4)?,
+                Kind::PartitionError => _ = self.take(2)?,
                 Kind::ProducerId => _ = self.take(8)?,
                 Kind::TopicId => _ = self.take(16)?,
-                Kind::Text | Kind::RackId | Kind::ConfigName | Kind::ConfigValue | Kind::ErrorMessage => _ = self.text()?,
+                Kind::Text | Kind::RackId | Kind::ConfigName | Kind::ConfigValue | Kind::ErrorMessage | Kind::TopicName | Kind::GroupId => {
+                    _ = self.text()?
+                }
                 Kind::ClusterId => _ = str::from_utf8(self.text()?).ok()?,
                 Kind::Resource => _ = (self.take(1)?, self.text()?),
                 Kind::Address => _ = (str::from_utf8(self.text()?).ok()?, self.take(4)?),
@@ -344,11 +347,11 @@ impl<'a> Straight<'a> {
                     let len = self.len()?.checked_mul(each)?;
                     self.take(len)?;
                 }
-                Kind::ReplicaIds => {
+                Kind::ReplicaIds | Kind::Partitions => {
                     let len = self.len()?.checked_mul(4)?;
                     self.take(len)?;
                 }
-                Kind::TextArray => {
+                Kind::TextArray | Kind::GroupIds => {
                     for _ in 0..self.len()? {
                         self.text()?;
                     }

@@ -378,8 +378,12 @@ Two things that tools ask for cannot be had through the relay:
 
 ## Carried
 
-| API | key | versions | rewritten | why no others |
-|---|---|---|---|---|
+*Answered by* is for routes whose clients see a view of several clusters: **connection**, the cluster of the virtual broker that was asked; **topic's leader**, the same, and a partition that leads
+on another cluster is refused with NOT_LEADER_OR_FOLLOWER (in a transaction with TOPIC_AUTHORIZATION_FAILED); **group's life**, the same, and a group that lives on another cluster is refused with
+NOT_COORDINATOR; **home**, the client's home whichever virtual broker was asked; **view**, the proxy, which asks each cluster for its part.
+
+| API | key | versions | answered by | rewritten | why no others |
+|---|---|---|---|---|---|
 "
     .to_owned();
     for api in APIS {
@@ -393,7 +397,17 @@ Two things that tools ask for cannot be had through the relay:
                 rewritten.push(format!("{side}: {}", found.join(", ")));
             }
         }
-        row(&mut md, &[&format!("{:?}", api.key), &(api.key as i16).to_string(), &versions(min, max), &rewritten.join("; "), api.limit]);
+        row(
+            &mut md,
+            &[
+                &format!("{:?}", api.key),
+                &(api.key as i16).to_string(),
+                &versions(min, max),
+                api.by.name(),
+                &rewritten.join("; "),
+                api.limit,
+            ],
+        );
     }
     md.push_str(
         "
@@ -452,6 +466,8 @@ fn collect(fields: &[Field], min: i16, found: &mut Vec<Rewritten>) {
         let what = match field.kind {
             // The name of a setting says whether its value is one of them.
             Kind::Fixed(_) | Kind::Text | Kind::FixedArray(_) | Kind::TextArray | Kind::Records | Kind::ConfigName => continue,
+            // Only where the topic leads elsewhere, and who is asked then.
+            Kind::TopicName | Kind::Partition | Kind::Partitions | Kind::PartitionError | Kind::GroupId | Kind::GroupIds => continue,
             Kind::Array(fields) | Kind::Structure(fields) | Kind::NullableStructure(fields) => {
                 collect(fields, since, found);
                 continue;

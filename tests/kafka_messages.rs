@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 use harness::{jars, kafka, process};
 use kafka_protocol::messages::ApiKey;
-use kferry_wire::api::{APIS, Api, FETCH_RESPONSE, Field, Kind, PRODUCE_REQUEST};
+use kferry_wire::api::{APIS, Api, FETCH_RESPONSE, Field, Kind, PRODUCE_REQUEST, PRODUCE_RESPONSE};
 use serde::Deserialize;
 
 /// Fields that sound like a broker and pass as they are.
@@ -88,7 +88,7 @@ fn every_schema_is_kafkas_and_nothing_that_names_a_broker_is_missing() -> Result
             let Some((min, max)) = api.versions() else { continue };
             let (request, response) = match api.key {
                 // What streams has a schema, though not in its row.
-                ApiKey::Produce => (PRODUCE_REQUEST, api.response),
+                ApiKey::Produce => (PRODUCE_REQUEST, PRODUCE_RESPONSE),
                 ApiKey::Fetch => (api.request, FETCH_RESPONSE),
                 _ => (api.request, api.response),
             };
@@ -165,11 +165,13 @@ impl Comparing<'_> {
                 Kind::Fixed(2) => (&["int16"], false),
                 Kind::Fixed(4) => (&["int32"], false),
                 Kind::Fixed(8) => (&["int64"], false),
-                Kind::Text => (&["string"], false),
+                Kind::Text | Kind::TopicName | Kind::GroupId => (&["string"], false),
                 Kind::Records => (&["records"], false),
-                Kind::FixedArray(4) => (&["[]int32"], false),
+                Kind::FixedArray(4) | Kind::Partitions => (&["[]int32"], false),
+                Kind::Partition => (&["int32"], false),
+                Kind::PartitionError => (&["int16"], false),
                 Kind::FixedArray(8) => (&["[]int64"], false),
-                Kind::TextArray => (&["[]string"], false),
+                Kind::TextArray | Kind::GroupIds => (&["[]string"], false),
                 Kind::ReplicaIds => (&["[]int32"], true),
                 Kind::NodeId | Kind::LeaderEpoch => (&["int32"], true),
                 Kind::Address => (&["string", "int32"], true),

@@ -96,6 +96,15 @@ pub(crate) enum Cause {
     WrongResponse(ApiKey),
     /// The broker told a relayed client of no broker at all.
     NoBrokers,
+    /// A cluster of the client's view could not be asked what the client asks.
+    NotAsked {
+        /// Which.
+        cluster: Arc<str>,
+        /// What.
+        api_key: ApiKey,
+        /// Why.
+        error: String,
+    },
     /// The id of a topic in a message of a relayed client's, of which the cluster's topics do not tell what it is on the other side.
     UnknownTopicId {
         /// Which API.
@@ -162,6 +171,7 @@ impl Cause {
         Self::NotRewritten { .. } => "not_rewritten",
         Self::WrongResponse(_) => "wrong_answer",
         Self::NoBrokers => "no_brokers",
+        Self::NotAsked { .. } => "not_asked",
         Self::UnknownTopicId { .. } => "unknown_topic_id",
         Self::UnknownBroker { .. } => "unknown_broker",
         Self::WrongCluster(_) => "wrong_cluster",
@@ -202,6 +212,9 @@ impl Cause {
             Self::NotRewritten { api_key, version, error } => format!("{api_key:?} v{version} is no valid message: {error}"),
             Self::WrongResponse(api_key) => format!("the broker's answer is not the one to {api_key:?}"),
             Self::NoBrokers => "the broker told of no brokers, as one does that has just started: the client will ask another".to_owned(),
+            Self::NotAsked { cluster, api_key, error } => {
+                format!("{api_key:?} is for the cluster {cluster}, and that could not be asked: {error}; the client will try again")
+            }
             Self::UnknownTopicId { api_key, topic_id, error: None } => format!(
                 "{api_key:?} has the topic id {topic_id}, and kferry's own login sees no topic that has it: let it describe the topics of relayed \
                  clients; if the topic was deleted just now, the client's next try will succeed"

@@ -36,6 +36,10 @@ kferry_wire::messages! {
         // Brokers.
         INFO BROKER = "broker";
         WARN BROKERS_UNKNOWN = "cannot ask the cluster for its brokers";
+        WARN NOT_IN_TRANSACTION = "a transaction was refused: a topic or a group in it is on another cluster than its coordinator";
+        WARN COPY_NOT_WRITTEN = "a client was refused: the topic is a copy under another name, which only the mirror writes";
+        WARN NOT_SEEN = "a cluster does not say what it has: for clients that see it beside another one, what leads there has no leader";
+        INFO SEEN_AGAIN = "a cluster says what it has again";
         ERROR WRONG_CLUSTER = "a server is of another cluster";
         INFO RIGHT_CLUSTER = "a server is of the right cluster again";
         ERROR NODE_ID_OUTSIDE = "a broker's node id is outside of node_ids in routes.toml: relayed clients of this cluster are refused; widen it";

@@ -29,6 +29,7 @@ const SERVER_UP: &str = "kferry_proxy_bootstrap_server_up";
 const SERVER_FAILURES: &str = "kferry_proxy_bootstrap_server_failures_total";
 const LOGGED_IN_AGAIN: &str = "kferry_proxy_logins_renewed_total";
 const OUTSIDE: &str = "kferry_proxy_node_ids_outside_total";
+const SEEN: &str = "kferry_proxy_cluster_seen";
 const BODY_BYTES: &str = "kferry_proxy_body_bytes_total";
 const PIPES: &str = "kferry_proxy_pipes_in_use";
 const PIPES_LIMIT: &str = "kferry_proxy_pipes_limit";
@@ -45,6 +46,7 @@ pub const GAUGES: &[Metric] = &[
     (SERVER_UP, &["cluster", "server"], "Whether the last attempt at a bootstrap server succeeded"),
     (LIMIT, &[], "Client connections that there may be: max_connections, or what the limit of open files allows"),
     (CERTIFICATE, &["table", "key"], "When the certificates of a file are over, in seconds since 1970, by table and key of routes.toml"),
+    (SEEN, &["cluster"], "Whether a cluster that clients see beside another one says what it has"),
     (PIPES, &[], "Pipes that have a body on its way"),
     (PIPES_LIMIT, &[], "Pipes that there may be"),
     (RELOAD_OK, &[], "Whether the file as it is now is in force"),
@@ -113,6 +115,11 @@ impl Drop for Open {
     fn drop(&mut self) {
         self.0.decrement(1.0);
     }
+}
+
+/// A cluster that clients see beside another one has said what it has, or not.
+pub(crate) fn seen(cluster: &str, seen: bool) {
+    gauge!(SEEN, "cluster" => cluster.to_owned()).set(if seen { 1.0 } else { 0.0 });
 }
 
 /// A client was sent to a cluster, and a broker there has answered, `took` after the client's first request was read.

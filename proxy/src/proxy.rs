@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use kferry_config::{Cluster, OpenFiles};
+use futures_util::future::join_all;
+use kferry_config::{Cluster, Mode, OpenFiles, Security};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -13,11 +14,15 @@ use crate::admission::{Admissions, Most};
 use crate::clients::Clients;
 use crate::relay::brokers::Brokers;
 use crate::relay::splice::Pipes;
-use crate::routes::{Routes, RoutingTable};
+use crate::relay::view::{Directory, Part, Parts, View, changes_of, clusters_of, security_of};
+use crate::routes::{Routed, Routes, RoutingTable};
 use crate::summary::Bursts;
 
 /// How long it takes until a cluster of relayed clients is asked for its brokers again.
 const FOLLOW: Duration = Duration::from_secs(10);
+
+/// How often what is shown of the clusters of a view is looked at.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Lines about connections that end for the same cause, in a second.
 const CLOSED_LINES: u32 = 50;
@@ -50,6 +55,20 @@ pub(crate) struct Proxy {
     pub cut: CancellationToken,
     /// By the name of their cluster: they outlive a reload.
     brokers: Mutex<HashMap<Arc<str>, Arc<Brokers>>>,
+    /// By the name of their route: so do they, since connections see them.
+    views: Mutex<HashMap<Arc<str>, SharedView>>,
+    /// By the name of their cluster, and of the route with whose login it is asked, if it is not kferry's own.
+    directories: Mutex<HashMap<(Arc<str>, Option<Arc<str>>), Arc<Directory>>>,
+}
+
+/// The view of a route's clients.
+#[derive(Debug)]
+struct SharedView {
+    view: Arc<View>,
+    /// Their home.
+    home: Arc<str>,
+    /// By which it is as it is.
+    table: Arc<RoutingTable>,
 }
 
 impl Proxy {
@@ -67,6 +86,8 @@ impl Proxy {
             drain: CancellationToken::new(),
             cut: CancellationToken::new(),
             brokers: Mutex::default(),
+            views: Mutex::default(),
+            directories: Mutex::default(),
         }
     }
 
@@ -86,12 +107,80 @@ impl Proxy {
         brokers.entry(cluster.name.clone()).or_default().clone()
     }
 
+    /// What the clients of a route see. `None`: their home alone.
+    pub(crate) fn view(&self, table: &Arc<RoutingTable>, Routed { route, home }: Routed<'_>) -> Option<Arc<View>> {
+        let mut views = self.views.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(shared) = views.get(&route.name)
+            && Arc::ptr_eq(&shared.table, table)
+        {
+            return Some(shared.view.clone());
+        }
+        let mirrors = table.mirrors();
+        let clusters = clusters_of(route, home, mirrors);
+        if clusters.len() < 2 {
+            views.remove(&route.name);
+            return None;
+        }
+        let part = |cluster: &Arc<Cluster>| {
+            let security = security_of(route, cluster);
+            let changes = changes_of(cluster, security.clone());
+            // A file may give kferry no login of its own: then the route's says what there is.
+            let has_own = cluster.security.sasl != Some(None);
+            let shown = if cluster.security == security { None } else { Some(route.name.clone()) };
+            let shown = self.directory(cluster, shown, security);
+            let own = if has_own { self.directory(cluster, None, cluster.security.clone()) } else { shown.clone() };
+            Part {
+                identity: table.servers(cluster).identity().clone(),
+                brokers: self.brokers(cluster),
+                cluster: cluster.clone(),
+                own,
+                shown,
+                changes,
+            }
+        };
+        let parts = Parts { clusters: clusters.into_iter().map(part).collect(), mirrors: mirrors.to_vec() };
+        // Connections that see it go on with it, unless their home is another one now.
+        let view = match views.remove(&route.name).filter(|shared| shared.home == home.name) {
+            Some(shared) => {
+                shared.view.change(parts);
+                shared.view
+            }
+            None => Arc::new(View::new(parts)),
+        };
+        views.insert(route.name.clone(), SharedView { view: view.clone(), home: home.name.clone(), table: table.clone() });
+        Some(view)
+    }
+
+    fn directory(&self, cluster: &Cluster, route: Option<Arc<str>>, security: Security) -> Arc<Directory> {
+        let mut directories = self.directories.lock().unwrap_or_else(PoisonError::into_inner);
+        let directory = directories.entry((cluster.name.clone(), route));
+        let directory = directory.and_modify(|directory| {
+            if !directory.is_of(cluster, &security) {
+                *directory = Arc::new(Directory::new(cluster, security.clone()));
+            }
+        });
+        directory.or_insert_with(|| Arc::new(Directory::new(cluster, security.clone()))).clone()
+    }
+
+    /// Follows what the clusters of views have, and the table in force, until `stop`.
+    pub(crate) async fn follow_views(&self, stop: CancellationToken) {
+        loop {
+            let table = self.routes.in_force();
+            let relayed = table.routed().filter(|routed| routed.route.mode == Mode::Relay);
+            let views: Vec<_> = relayed.filter_map(|routed| self.view(&table, routed)).collect();
+            join_all(views.iter().map(|view| view.follow())).await;
+            if timeout(LOOK, stop.cancelled()).await.is_ok() {
+                return;
+            }
+        }
+    }
+
     /// Asks the clusters of relayed clients for their brokers, all at once.
     pub(crate) async fn ask_clusters(&self) {
         let table = self.routes.in_force();
         let asking =
             table.relayed_clusters().map(|cluster| async { self.brokers(cluster).ask(cluster, table.servers(cluster).identity()).await });
-        futures_util::future::join_all(asking).await;
+        join_all(asking).await;
     }
 
     /// Follows the clusters of relayed clients, until `stop`: brokers join, leave and change their addresses.

@@ -106,7 +106,7 @@ impl Server {
             tokio::spawn(accept(proxy.clone(), port, sessions.clone(), stop.clone()));
         }
         let (following, follow_until) = (proxy.clone(), stop.clone());
-        tokio::spawn(async move { following.follow_brokers(follow_until).await });
+        tokio::spawn(async move { tokio::join!(following.follow_brokers(follow_until.clone()), following.follow_views(follow_until)) });
         let (watching, watch_until) = (proxy.routes.clone(), stop.clone());
         tokio::spawn(async move { watching.watch(watch_until).await });
         let served = CancellationToken::new();

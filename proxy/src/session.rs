@@ -28,11 +28,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use kafka_protocol::messages::ApiKey;
-use kferry_config::{HostPort, Mode, Security};
+use kferry_config::{Cluster, HostPort, Mode, Route};
 use kferry_wire::connection::{Bare, ConnectOptions};
 use kferry_wire::frame::{self, SIZE_LEN};
 use kferry_wire::header::{FirstRequest, RequestHeader, Software, check_question};
@@ -52,10 +53,12 @@ use crate::endpoint::Endpoint;
 use crate::load_balancer;
 use crate::metrics::{self, Open};
 use crate::proxy::Proxy;
-use crate::relay::brokers::{Brokers, World};
+use crate::relay::brokers::World;
 use crate::relay::login::Gate;
+use crate::relay::masks::Place;
 use crate::relay::own_response::{Advertised, ClientSasl};
-use crate::relay::{FrameRelay, Terms};
+use crate::relay::view::{Door, View, security_of};
+use crate::relay::{FrameRelay, Seat, Terms};
 use crate::routes::{Routed, RoutingTable};
 use crate::summary::ConnectionSummary;
 
@@ -218,20 +221,25 @@ impl Session<'_> {
     /// Relay mode: the broker that the client came for, the proxy's login there, and the client's login here.
     async fn connect_relay(
         &mut self,
-        table: &RoutingTable,
+        table: &Arc<RoutingTable>,
         routed: Routed<'_>,
         mut client: Stream,
         mut first: Vec<u8>,
     ) -> Result<Established, Cause> {
         let Routed { route, home } = routed;
         let listener = &self.endpoint.listener;
-        let brokers = self.proxy.brokers(home);
-        let connected = Box::pin(self.connect_broker(table, routed, &header(&first).client_id(), &brokers)).await;
+        let view = self.proxy.view(table, routed);
+        let client_id = Client::name(&header(&first).client_id());
+        let connected = Box::pin(self.connect_view(table, routed, &client_id, view.as_deref())).await;
         // franz-go takes an orderly end before the first answer for wrong settings, and gives up records and its place in the group; it
         // tries again after a reset.
-        let BrokerConnection { broker: Bare { stream: broker, versions, session }, address } =
+        let BrokerConnection { broker: Bare { stream: broker, versions, session }, address, cluster } =
             connected.inspect_err(|_| client.reset_when_dropped())?;
         self.summary.server = Some(address);
+        if let Some(view) = &view {
+            // What its clusters know and have is waited for, and not left out.
+            Box::pin(view.known()).await;
+        }
         let others = table.relayed_clusters().filter_map(|cluster| self.proxy.brokers(cluster).versions());
         let advertised = Advertised { versions: others.chain([versions]).collect(), sasl: ClientSasl::of(route, home) };
         if advertised.sasl == ClientSasl::Proxy {
@@ -239,12 +247,20 @@ impl Session<'_> {
         }
         let relay = FrameRelay::new(Terms {
             world: World {
-                identity: table.servers(home).identity().clone(),
-                cluster: home.clone(),
-                brokers,
+                identity: table.servers(&cluster).identity().clone(),
+                brokers: self.proxy.brokers(&cluster),
                 advertised_host: listener.told_host(),
                 advertised_port_offset: listener.advertised_port_offset,
+                place: view.as_ref().map(|view| Place { leaders: view.leaders().clone(), at: cluster.name.clone() }),
+                cluster: cluster.clone(),
             },
+            view: view.map(|view| Seat {
+                view,
+                door: Door { advertised_host: listener.told_host(), advertised_port_offset: listener.advertised_port_offset },
+                at_home: cluster.name == home.name,
+                client_id,
+                told: AtomicBool::new(false),
+            }),
             advertised,
             session,
             request_limit: table.limits().socket_request_max_bytes,
@@ -256,38 +272,60 @@ impl Session<'_> {
         Ok(Established::Relay { client, first, broker, relay: Box::new(relay) })
     }
 
-    /// Connects to the broker that a relayed client came for, or to any of its cluster, and logs in for it where its route has credentials.
-    async fn connect_broker(
+    /// Connects to the broker that a relayed client came for, or to any of its home; and if that is away, to any of another cluster of its view.
+    async fn connect_view(
         &self,
         table: &RoutingTable,
         Routed { route, home }: Routed<'_>,
         client_id: &str,
-        brokers: &Brokers,
+        view: Option<&View>,
     ) -> Result<BrokerConnection, Cause> {
+        let clusters = view.map_or_else(|| vec![home.clone()], View::clusters);
+        // A virtual broker of a cluster that the client does not see is one from before its route changed.
+        let of = self.endpoint.broker.as_ref().and_then(|of| clusters.iter().find(|cluster| cluster.name == of.cluster));
+        if let Some(cluster) = of {
+            return self.connect_broker(table, route, cluster, client_id).await;
+        }
+        let mut connected = self.connect_broker(table, route, home, client_id).await;
+        for other in &clusters[1..] {
+            if !matches!(connected, Err(Cause::ClusterUnreachable(_))) {
+                break;
+            }
+            connected = self.connect_broker(table, route, other, client_id).await.or(connected);
+        }
+        connected
+    }
+
+    /// Connects to the broker that a relayed client came for, or to any of a cluster, and logs in for it where its route has credentials.
+    async fn connect_broker(
+        &self,
+        table: &RoutingTable,
+        route: &Route,
+        cluster: &Arc<Cluster>,
+        client_id: &str,
+    ) -> Result<BrokerConnection, Cause> {
+        let brokers = self.proxy.brokers(cluster);
         let login = BrokerLogin {
-            security: Security {
-                tls: home.security.tls.clone(),
-                // Without credentials SASL is between client and broker.
-                sasl: route.credentials.get(&home.name).map(|sasl| Some(sasl.clone())),
-            },
-            options: ConnectOptions { client_id: Client::name(client_id), ..ConnectOptions::default() },
+            // Without credentials SASL is between client and broker.
+            security: security_of(route, cluster),
+            options: ConnectOptions { client_id: client_id.to_owned(), ..ConnectOptions::default() },
         };
         match &self.endpoint.broker {
-            Some(of) if of.cluster == home.name => {
+            Some(of) if of.cluster == cluster.name => {
                 let node_id = of.broker.node_id;
                 if brokers.address(node_id).is_none() {
-                    brokers.ask(home, table.servers(home).identity()).await;
+                    brokers.ask(cluster, table.servers(cluster).identity()).await;
                 }
-                let unknown = || Cause::UnknownBroker { cluster: home.name.clone(), node_id };
+                let unknown = || Cause::UnknownBroker { cluster: cluster.name.clone(), node_id };
                 let address = brokers.address(node_id).ok_or_else(unknown)?;
-                let broker = table.servers(home).log_in(&address, &login).await?;
-                Ok(BrokerConnection { broker, address })
+                let broker = table.servers(cluster).log_in(&address, &login).await?;
+                Ok(BrokerConnection { broker, address, cluster: cluster.clone() })
             }
             // The bootstrap port, or a virtual broker of the cluster that the client was on before its route changed: what it asks there, any broker
             // of the new one can answer.
             _ => {
-                let opened = table.servers(home).open(&Probe::LogIn(Arc::new(login)), &self.proxy.overtaking).await?;
-                Ok(BrokerConnection { broker: opened.broker, address: opened.server })
+                let opened = table.servers(cluster).open(&Probe::LogIn(Arc::new(login)), &self.proxy.overtaking).await?;
+                Ok(BrokerConnection { broker: opened.broker, address: opened.server, cluster: cluster.clone() })
             }
         }
     }
@@ -322,6 +360,7 @@ impl Session<'_> {
 struct BrokerConnection {
     broker: Bare,
     address: HostPort,
+    cluster: Arc<Cluster>,
 }
 
 /// The subject of the certificate that a client has shown.

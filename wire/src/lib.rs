@@ -17,6 +17,7 @@
 //! | [`client`] | a client of one cluster: the right broker for each question, and again when it was the wrong one |
 //! | [`admin`] | what can be asked of a cluster and changed in it |
 //! | [`log`] | a partition as a consumer reads it, and records appended to it |
+//! | [`places`] | where a topic leads and where a group lives |
 //! | `operators` | the admin address of the programs that have one (a feature) |
 //! | [`files`] | files that are read without anybody else waiting for them |
 //! | [`exit`] | how the programs end: the table of their exit codes |
@@ -41,6 +42,7 @@ pub mod log;
 pub mod messages;
 #[cfg(feature = "operators")]
 pub mod operators;
+pub mod places;
 pub mod proxy_header;
 mod reader;
 pub mod security;

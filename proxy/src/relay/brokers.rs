@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use kafka_protocol::messages::ApiKey;
 use kferry_config::{Cluster, HostPort, Listener, NODE_IDS};
 use kferry_wire::api::{Rewrite, Unmapped};
 use kferry_wire::cluster::ClusterInfo;
@@ -20,6 +21,7 @@ use uuid::Uuid;
 use crate::identity::{ClusterIdentity, own_options};
 use crate::messages;
 use crate::metrics;
+use crate::relay::masks::{Masking, Place, Unmasking};
 use crate::relay::topic_ids::{TopicIds, is_virtual, virtual_topic_id};
 
 /// What relayed clients take for the id of their cluster, whichever it is: one that changed would make them refuse or warn.
@@ -186,12 +188,16 @@ pub(crate) struct World {
     pub advertised_host: String,
     /// What is added to the `broker_ports` of the cluster in what the client is told.
     pub advertised_port_offset: u16,
+    /// Where topics lead, if that may be on another cluster.
+    pub place: Option<Place>,
 }
 
 /// What a broker says, told to a client.
 #[derive(Debug)]
 pub(crate) struct ToClient<'a> {
     world: &'a World,
+    /// Partitions of topics that may lead elsewhere.
+    pub(super) partitions: Unmasking,
     /// A topic id of which nobody knows yet what the client calls it: the message is not for the client.
     pub unknown_topic: Option<Uuid>,
     /// How many brokers the message names with their address.
@@ -202,8 +208,9 @@ pub(crate) struct ToClient<'a> {
 
 impl<'a> ToClient<'a> {
     /// For one message.
-    pub(crate) fn new(world: &'a World) -> Self {
-        Self { world, unknown_topic: None, brokers: 0, tells_cluster_id: false }
+    pub(crate) fn new(world: &'a World, api: ApiKey) -> Self {
+        let partitions = Unmasking::new(world.place.as_ref(), api);
+        Self { world, partitions, unknown_topic: None, brokers: 0, tells_cluster_id: false }
     }
 }
 
@@ -239,6 +246,18 @@ impl Rewrite for ToClient<'_> {
         }
         let port = range.ports.start() + (node_id - range.node_ids.start()) as u16 + advertised_port_offset;
         Ok((advertised_host.clone(), port))
+    }
+
+    fn topic(&mut self, name: &str) {
+        self.partitions.topic(name);
+    }
+
+    fn partition(&mut self, partition: i32) -> i32 {
+        self.partitions.partition(partition)
+    }
+
+    fn partition_error(&mut self, error_code: i16) -> i16 {
+        self.partitions.partition_error(error_code)
     }
 
     fn cluster_id(&mut self, _cluster_id: &str) -> String {
@@ -295,14 +314,15 @@ fn as_written(message: &str) -> Option<String> {
 #[derive(Debug)]
 pub(crate) struct ToBroker<'a> {
     world: &'a World,
+    partitions: Masking,
     /// A virtual topic id of which nobody knows yet which topic of the cluster it is. It goes on as it is: an id that no topic has.
     pub unknown_topic: Option<Uuid>,
 }
 
 impl<'a> ToBroker<'a> {
     /// For one message.
-    pub(crate) fn new(world: &'a World) -> Self {
-        Self { world, unknown_topic: None }
+    pub(crate) fn new(world: &'a World, api: ApiKey) -> Self {
+        Self { world, partitions: Masking::new(world.place.as_ref(), api), unknown_topic: None }
     }
 }
 
@@ -315,6 +335,14 @@ impl Rewrite for ToBroker<'_> {
         real_node_id(&self.world.cluster, node_id).unwrap_or_else(|_| nobody(node_id))
     }
 
+    fn topic(&mut self, name: &str) {
+        self.partitions.topic(name);
+    }
+
+    fn partition(&mut self, partition: i32) -> i32 {
+        self.partitions.partition(partition)
+    }
+
     fn topic_id(&mut self, topic_id: Uuid) -> Uuid {
         self.world.brokers.topic_ids.real_id(topic_id).unwrap_or_else(|| {
             self.unknown_topic = Some(topic_id);
@@ -324,24 +352,6 @@ impl Rewrite for ToBroker<'_> {
 
     fn named_topic_id(&mut self, topic_id: Uuid, _name: Option<&str>) -> Uuid {
         self.topic_id(topic_id)
-    }
-
-    // Requests carry none of these.
-
-    fn error_message(&mut self, _message: &str) -> Option<String> {
-        None
-    }
-
-    fn address(&mut self, node_id: i32, _host: &str, _port: i32) -> Result<(String, u16), Unmapped> {
-        Err(Unmapped(node_id))
-    }
-
-    fn cluster_id(&mut self, cluster_id: &str) -> String {
-        cluster_id.to_owned()
-    }
-
-    fn producer_id(&mut self, producer_id: i64) -> i64 {
-        producer_id
     }
 }
 
@@ -356,13 +366,20 @@ mod tests {
             Cluster { name: "new".into(), id: 2, bootstrap_servers: Vec::new(), brokers: Some(brokers), security: Security::default() };
         let cluster = Arc::new(cluster);
         let identity = Arc::new(ClusterIdentity::new(cluster.clone()));
-        World { cluster, identity, brokers: Arc::default(), advertised_host: "kafka.internal".to_owned(), advertised_port_offset: 0 }
+        World {
+            cluster,
+            identity,
+            brokers: Arc::default(),
+            advertised_host: "kafka.internal".to_owned(),
+            advertised_port_offset: 0,
+            place: None,
+        }
     }
 
     #[test]
     fn a_node_that_no_broker_is_comes_back_as_the_client_wrote_it_and_is_never_a_real_broker() {
         let world = world();
-        let (mut to_broker, mut to_client) = (ToBroker::new(&world), ToClient::new(&world));
+        let (mut to_broker, mut to_client) = (ToBroker::new(&world, ApiKey::Metadata), ToClient::new(&world, ApiKey::Metadata));
         for virtual_id in [2 * NODE_IDS + 1, 2 * NODE_IDS + 50] {
             let real = to_broker.replica_id(virtual_id);
             assert_eq!((real, to_client.replica_id(real)), (virtual_id - 2 * NODE_IDS, virtual_id));
@@ -383,7 +400,7 @@ mod tests {
     #[test]
     fn a_brokers_message_names_the_node_as_the_client_wrote_it_and_says_which_there_are() {
         let world = world();
-        let mut to_client = ToClient::new(&world);
+        let mut to_client = ToClient::new(&world, ApiKey::CreateTopics);
         let message = "The manual partition assignment includes broker 1900000077, but no such broker is registered.";
         assert_eq!(
             to_client.error_message(message).as_deref(),

@@ -41,6 +41,11 @@ impl Source<'_> {
         Ok(read > 0)
     }
 
+    /// Puts others in the place of bytes that are there, from `at` on.
+    pub(super) fn change(&mut self, at: usize, with: &[u8]) {
+        self.buf[self.start + at..][..with.len()].copy_from_slice(with);
+    }
+
     /// Takes the whole frame, `len` bytes from here, and reads what is missing of it.
     pub(super) async fn whole(&mut self, len: usize) -> io::Result<Vec<u8>> {
         while self.bytes().len() < len {

@@ -19,29 +19,37 @@
 //! | `own_response` | what the proxy answers itself, and what it tells a client that it may use |
 //! | `frames` | reading and writing |
 //! | `splice` | an exact number of bytes from one connection to another, without a copy where the kernel can |
+//! | `masks` | what keeps requests about topics that lead elsewhere from the broker |
 //! | `brokers` | virtual brokers: under which node id, host and port a client knows a real one |
 //! | `topic_ids` | under which id a client knows a topic |
 //! | `login` | a client's login at the proxy, for routes with `sasl_users` |
+//! | `view/` | the virtual cluster of several that a client sees; its own map is in `view/mod.rs` |
 
 pub(crate) mod brokers;
 mod frames;
 pub(crate) mod login;
+pub(crate) mod masks;
 pub(crate) mod own_response;
 mod request;
 mod response;
 pub(crate) mod splice;
 pub(crate) mod topic_ids;
+pub(crate) mod view;
 
 use std::io;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use kferry_wire::api::{self, Api, Field, Rewrite};
+use kafka_protocol::messages::ApiKey;
+use kferry_wire::api::{Api, FETCH_RESPONSE, Field, PRODUCE_REQUEST, PRODUCE_RESPONSE, Rewrite, RewriteError, Step, Walk};
 use kferry_wire::connection::{LoggedIn, Session};
 use kferry_wire::frame::{self, FrameError, SIZE_LEN};
 use kferry_wire::header::{NotKafka, RequestHeader};
 use kferry_wire::stream::{Reader, Stream, Writer};
+use kferry_wire::tell;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -49,11 +57,14 @@ use uuid::Uuid;
 
 use self::brokers::{ToBroker, ToClient, World};
 use self::frames::{Source, send, write_frame};
+use self::masks::{Masking, Refused, Unmasking};
 use self::own_response::Advertised;
-use self::request::{Decision, RequestHead, RequestPlan, ResponsePlan, decide};
+use self::request::{Decision, RequestHead, RequestPlan, ResponsePlan, Sees, decide};
 use self::response::{Found, LARGEST_LOGIN, asks_for};
 use self::splice::{MoveError, Pipes};
+use self::view::{Door, View, keep_living, refusal};
 use crate::ending::{Cause, Ending, Moved};
+use crate::messages;
 use crate::metrics;
 use crate::quiet::{Activity, LAST_RESPONSES, Patience, Quiet};
 
@@ -68,6 +79,8 @@ const LOGIN: usize = 1024 * 1024;
 pub(crate) struct Terms {
     /// What the client sees of which cluster.
     pub world: World,
+    /// What the client sees beside that cluster.
+    pub view: Option<Seat>,
     /// What the client is told that it may use.
     pub advertised: Advertised,
     /// The proxy's own login at the broker, if it has done one that is good for a time only.
@@ -82,6 +95,21 @@ pub(crate) struct Terms {
     pub cut: CancellationToken,
     /// Pipes for large bodies.
     pub pipes: Pipes,
+}
+
+/// From where a client sees a view.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    /// The view.
+    pub view: Arc<View>,
+    /// How the client finds virtual brokers.
+    pub door: Door,
+    /// Its connection leads to its home.
+    pub at_home: bool,
+    /// As the log shows it.
+    pub client_id: String,
+    /// Why it was refused what it should not have asked for is told once.
+    pub told: AtomicBool,
 }
 
 /// A relayed connection.
@@ -122,6 +150,8 @@ struct InFlight {
 enum Due {
     /// For the client.
     Client(ResponsePlan),
+    /// For the client, from the view: a whole frame.
+    Asked(oneshot::Receiver<Result<Vec<u8>, Cause>>),
     /// For a login of the proxy's own: the broker's frame, without its size.
     Login(oneshot::Sender<Bytes>),
 }
@@ -174,37 +204,58 @@ impl FrameRelay {
             }
             let Decision { head, body_at, frame_len, request, response, bare_messages } = decision;
             // Before the request goes out: its response must find it.
-            let expect = async || match response {
-                Some(plan) => self.expect(&queue, head, Due::Client(plan)).await,
-                None => Ok(()),
-            };
+            let due = response.map(Due::Client);
             match request {
                 RequestPlan::Pass => {
-                    expect().await?;
+                    self.expect(&queue, head, due).await?;
                     self.pass(&mut from, &mut to, frame_len).await.map_err(|error| error.of(client, Cause::BrokerError))?;
                 }
                 RequestPlan::Rewrite => {
                     let frame = from.whole(frame_len).await.map_err(client)?;
                     let (front, body) = frame.split_at(body_at);
                     let rewritten = self.for_broker(head, body).await?;
-                    expect().await?;
+                    self.expect(&queue, head, due).await?;
                     write_frame(&mut to, &front[SIZE_LEN..], rewritten.as_deref().unwrap_or(body)).await.map_err(Cause::BrokerError)?;
                 }
+                RequestPlan::Walk => {
+                    self.expect(&queue, head, due).await?;
+                    let mut by = Masking::new(self.terms.world.place.as_ref(), head.api.key);
+                    let passed = self.pass_walked(&mut from, &mut to, head, body_at..frame_len, PRODUCE_REQUEST, &mut by).await;
+                    passed.map_err(|error| error.of(head, client, Cause::BrokerError))?;
+                }
+                RequestPlan::Judge => {
+                    let frame = from.whole(frame_len).await.map_err(client)?;
+                    let (front, body) = frame.split_at(body_at);
+                    if let Some(refused) = self.refused(head, body)? {
+                        let own = ResponsePlan::Own(head.answer(&refused));
+                        self.expect(&queue, head, Some(Due::Client(own))).await?;
+                        continue;
+                    }
+                    let rewritten = self.for_broker(head, body).await?;
+                    self.expect(&queue, head, due).await?;
+                    write_frame(&mut to, &front[SIZE_LEN..], rewritten.as_deref().unwrap_or(body)).await.map_err(Cause::BrokerError)?;
+                }
+                RequestPlan::Ask => {
+                    let frame = from.whole(frame_len).await.map_err(client)?;
+                    let answer = self.ask_view(head, frame[body_at..].to_vec());
+                    self.expect(&queue, head, Some(Due::Asked(answer))).await?;
+                }
                 RequestPlan::Keep => {
-                    expect().await?;
+                    self.expect(&queue, head, due).await?;
                     drop(from.whole(frame_len).await.map_err(client)?);
                 }
             }
             for _ in 0..bare_messages {
                 let Some(message) = bare_message(&mut from).await? else { return Ok(()) };
-                self.expect(&queue, head, Due::Client(ResponsePlan::Bare)).await?;
+                self.expect(&queue, head, Some(Due::Client(ResponsePlan::Bare))).await?;
                 send(&mut to, &message).await.map_err(Cause::BrokerError)?;
             }
         }
     }
 
-    /// A response is to come.
-    async fn expect(&self, queue: &mpsc::Sender<InFlight>, head: RequestHead, due: Due) -> Result<(), Cause> {
+    /// A response is to come, if there will be one.
+    async fn expect(&self, queue: &mpsc::Sender<InFlight>, head: RequestHead, due: Option<Due>) -> Result<(), Cause> {
+        let Some(due) = due else { return Ok(()) };
         self.counters.in_flight.fetch_add(1, Ordering::Relaxed);
         // Closed only when the responses have ended, and then so does whoever sends requests.
         queue.send(InFlight { head, due }).await.map_err(|_| Cause::BrokerClosed)
@@ -222,7 +273,7 @@ impl FrameRelay {
             let api = Api::of(header.api_key).expect("the table has SASL");
             let head = RequestHead { api, version: header.api_version, correlation_id };
             let (response, responded) = oneshot::channel();
-            self.expect(queue, head, Due::Login(response)).await?;
+            self.expect(queue, head, Some(Due::Login(response))).await?;
             send(to, &frame).await.map_err(Cause::BrokerError)?;
             // Behind a request that waits at the broker it takes as long as that one.
             let response = responded.await.map_err(|_| Cause::BrokerClosed)?;
@@ -239,7 +290,7 @@ impl FrameRelay {
     /// Reads up to the end of the next request's header and decides what becomes of it. `None`: the client has closed the connection.
     async fn next_request(&self, from: &mut Source<'_>) -> Result<Option<Decision>, Cause> {
         loop {
-            if let Some(decision) = decide(from.bytes(), &self.terms.advertised, self.terms.request_limit)? {
+            if let Some(decision) = decide(from.bytes(), &self.terms.advertised, self.sees(), self.terms.request_limit)? {
                 return Ok(Some(decision));
             }
             if !from.more().await.map_err(Cause::ClientError)? {
@@ -277,6 +328,11 @@ impl FrameRelay {
             };
             match due {
                 Due::Client(ResponsePlan::Own(frame)) => send(&mut to, &frame).await.map_err(Cause::ClientError)?,
+                Due::Asked(answer) => {
+                    // Whoever answers always does, and has deadlines for all that is asked.
+                    let frame = answer.await.unwrap_or(Err(Cause::BrokerClosed))?;
+                    send(&mut to, &frame).await.map_err(Cause::ClientError)?;
+                }
                 Due::Login(login) => {
                     let frame_len = next_response(&mut from, head).await?;
                     if frame_len > LOGIN {
@@ -289,6 +345,21 @@ impl FrameRelay {
                 Due::Client(ResponsePlan::Pass) => {
                     let frame_len = next_response(&mut from, head).await?;
                     self.pass(&mut from, &mut to, frame_len).await.map_err(|error| error.of(broker, Cause::ClientError))?;
+                }
+                Due::Client(ResponsePlan::Asked) => unreachable!("the view answers"),
+                Due::Client(ResponsePlan::Walk) => {
+                    let frame_len = next_response(&mut from, head).await?;
+                    let body_at = loop {
+                        match response::body_at(from.bytes(), head) {
+                            Ok(body_at) => break body_at,
+                            Err(wrong) if from.bytes().len() >= frame_len => return Err(wrong),
+                            Err(_) if from.more().await.map_err(broker)? => {}
+                            Err(_) => return Err(Cause::BrokerClosed),
+                        }
+                    };
+                    let mut by = Unmasking::new(self.terms.world.place.as_ref(), head.api.key);
+                    let passed = self.pass_walked(&mut from, &mut to, head, body_at..frame_len, FETCH_RESPONSE, &mut by).await;
+                    passed.map_err(|error| error.of(head, broker, Cause::ClientError))?;
                 }
                 Due::Client(ResponsePlan::Bare) => {
                     let frame_len = loop {
@@ -315,22 +386,31 @@ impl FrameRelay {
 
     /// Rewrites the body of a request. `None`: it goes on as it is.
     async fn for_broker(&self, head: RequestHead, body: &[u8]) -> Result<Option<Vec<u8>>, Cause> {
-        let mut by = ToBroker::new(&self.terms.world);
+        let mut by = ToBroker::new(&self.terms.world, head.api.key);
         let rewritten = head.rewrite(head.api.request, body, &mut by)?;
         let Some(topic_id) = by.unknown_topic else { return Ok(rewritten) };
         self.list_topics(head, topic_id).await?;
         // What the cluster still does not have is a topic that was deleted: so it is for the broker, which knows no topic by the virtual id. To
         // hold a member's heartbeat back would cost it all of its partitions.
-        head.rewrite(head.api.request, body, &mut ToBroker::new(&self.terms.world))
+        head.rewrite(head.api.request, body, &mut ToBroker::new(&self.terms.world, head.api.key))
     }
 
     /// Rewrites the body of a response. `None`: it goes on as it is.
     async fn for_client(&self, head: RequestHead, body: &[u8]) -> Result<Option<Vec<u8>>, Cause> {
-        let mut by = ToClient::new(&self.terms.world);
-        let rewritten = head.rewrite(head.api.response, body, &mut by)?;
+        let api = head.api.key;
+        let mut by = ToClient::new(&self.terms.world, api);
+        let fields = match api {
+            ApiKey::Produce => PRODUCE_RESPONSE,
+            ApiKey::ListGroups => return self.living_groups(head, body),
+            _ => head.api.response,
+        };
+        let rewritten = head.rewrite(fields, body, &mut by)?;
+        if let Some((why, topic)) = by.partitions.take_refused() {
+            self.tell_refused(why, &format!("topic {topic}"));
+        }
         let Some(topic_id) = asks_for(head, Found::of(&by), false)? else { return Ok(rewritten) };
         self.list_topics(head, topic_id).await?;
-        let mut by = ToClient::new(&self.terms.world);
+        let mut by = ToClient::new(&self.terms.world, api);
         let rewritten = head.rewrite(head.api.response, body, &mut by)?;
         asks_for(head, Found::of(&by), true)?;
         Ok(rewritten)
@@ -347,10 +427,94 @@ impl FrameRelay {
         Box::pin(brokers.topic_ids.list(cluster, identity)).await.map_err(unknown)
     }
 
+    fn sees(&self) -> Sees {
+        self.terms.view.as_ref().map_or(Sees::Cluster, |seat| Sees::View { at_home: seat.at_home })
+    }
+
+    /// Has the view answer a request, beside what the broker is asked meanwhile.
+    fn ask_view(&self, head: RequestHead, body: Vec<u8>) -> oneshot::Receiver<Result<Vec<u8>, Cause>> {
+        let Seat { view, door, .. } = self.terms.view.as_ref().expect("only who sees a view asks one");
+        let (view, door, (answer, answered)) = (view.clone(), door.clone(), oneshot::channel());
+        tokio::spawn(async move {
+            let body = view.answer(head, &body, &door).await;
+            // A client that is gone needs none.
+            let _ = answer.send(body.map(|body| head.answer(&body)));
+        });
+        answered
+    }
+
+    /// The body of the answer to a request about groups of which one lives elsewhere.
+    fn refused(&self, head: RequestHead, body: &[u8]) -> Result<Option<Vec<u8>>, Cause> {
+        let Some(seat) = &self.terms.view else { return Ok(None) };
+        let refused = refusal(&seat.view.leaders().load(), &self.terms.world.cluster.name, head, body)?;
+        if refused.is_some() && head.api.key == ApiKey::AddOffsetsToTxn {
+            self.tell_refused(Refused::Transaction, "group");
+        }
+        Ok(refused)
+    }
+
+    /// Tells the log once for each connection: a client that does not understand tries again and again.
+    fn tell_refused(&self, why: Refused, what: &str) {
+        let Some(seat) = self.terms.view.as_ref().filter(|seat| !seat.told.swap(true, Ordering::Relaxed)) else { return };
+        let (client_id, cluster) = (&*seat.client_id, &*self.terms.world.cluster.name);
+        match why {
+            Refused::Transaction => tell!(messages::NOT_IN_TRANSACTION, client_id, cluster, what),
+            Refused::Copy => tell!(messages::COPY_NOT_WRITTEN, client_id, cluster, what),
+        }
+    }
+
+    fn living_groups(&self, head: RequestHead, body: &[u8]) -> Result<Option<Vec<u8>>, Cause> {
+        let Some(seat) = &self.terms.view else { return Ok(None) };
+        keep_living(&seat.view.leaders().load(), &self.terms.world.cluster.name, head, body).map(Some)
+    }
+
+    /// Passes a frame on as it streams, with what a walk over its `body` changes in place.
+    async fn pass_walked(
+        &self,
+        from: &mut Source<'_>,
+        to: &mut Writer,
+        head: RequestHead,
+        body: Range<usize>,
+        fields: &'static [Field],
+        by: &mut impl Rewrite,
+    ) -> Result<(), WalkError> {
+        let mut walk = Walk::new(fields, head.version, head.api.is_flexible(head.version), body.len());
+        // Of what has arrived, so much is to go on as it is now.
+        let mut walked = body.start;
+        loop {
+            let need = match walk.step(&from.bytes()[walked..], by).map_err(WalkError::Body)? {
+                Step::Replace { len, with } => {
+                    debug_assert_eq!(len, with.len(), "the frame's size has gone already");
+                    from.change(walked, with);
+                    walked += len;
+                    continue;
+                }
+                Step::Pass(len) => {
+                    walked += len;
+                    if walked <= from.bytes().len() {
+                        continue;
+                    }
+                    0
+                }
+                Step::Need(len) => len,
+                Step::End => return Ok(self.pass(from, to, walked).await?),
+            };
+            self.pass(from, to, walked).await?;
+            walked = 0;
+            while from.bytes().len() < need {
+                if !from.more().await.map_err(MoveError::Reading)? {
+                    return Err(MoveError::Reading(io::ErrorKind::UnexpectedEof.into()).into());
+                }
+            }
+        }
+    }
+
     /// Passes a frame on, of which the beginning has arrived.
     async fn pass(&self, from: &mut Source<'_>, to: &mut Writer, frame_len: usize) -> Result<(), MoveError> {
         let arrived = from.bytes().len().min(frame_len);
-        send(to, &from.bytes()[..arrived]).await.map_err(MoveError::Writing)?;
+        if arrived > 0 {
+            send(to, &from.bytes()[..arrived]).await.map_err(MoveError::Writing)?;
+        }
         from.start += arrived;
         let rest = (frame_len - arrived) as u64;
         if rest > 0 {
@@ -382,14 +546,27 @@ impl FrameRelay {
     }
 }
 
-impl RequestHead {
-    fn rewrite(self, fields: &'static [Field], body: &[u8], by: &mut impl Rewrite) -> Result<Option<Vec<u8>>, Cause> {
-        let Self { api, version, .. } = self;
-        api::rewrite(fields, version, api.is_flexible(version), body, by).map_err(|error| Cause::NotRewritten {
-            api_key: api.key,
-            version,
-            error,
-        })
+/// Why a frame that is walked was not passed on.
+enum WalkError {
+    /// It is no valid message.
+    Body(RewriteError),
+    /// A connection failed.
+    Move(MoveError),
+}
+
+impl From<MoveError> for WalkError {
+    fn from(error: MoveError) -> Self {
+        Self::Move(error)
+    }
+}
+
+impl WalkError {
+    /// Whose fault it is.
+    fn of(self, head: RequestHead, reading: fn(io::Error) -> Cause, writing: fn(io::Error) -> Cause) -> Cause {
+        match self {
+            Self::Body(error) => head.not_rewritten(error),
+            Self::Move(error) => error.of(reading, writing),
+        }
     }
 }
 

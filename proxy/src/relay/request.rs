@@ -10,7 +10,8 @@
 //! | all others | rewritten where the table names fields of the request | rewritten where it names fields of the response |
 
 use kafka_protocol::messages::ApiKey;
-use kferry_wire::api::Api;
+use kafka_protocol::protocol::{Decodable, Encodable};
+use kferry_wire::api::{self, Api, By, Field, Rewrite, RewriteError};
 use kferry_wire::frame::{self, FrameError, SIZE_LEN};
 use kferry_wire::header::{NotKafka, RequestHeader, acks, body_at, is_idempotent};
 use kferry_wire::security::users::handshake_mechanism;
@@ -22,6 +23,9 @@ use crate::ending::Cause;
 /// Bytes that are read of a request before it must be clear what becomes of it: two strings of 32 KiB (`client_id`, `transactional_id`), and some
 /// tagged fields.
 const HEADER: usize = 128 * 1024;
+
+/// Bytes of the largest frame that the view answers: what is read of it takes many times its bytes.
+const ASKED: usize = 4 * 1024 * 1024;
 
 /// Bytes of the largest frame that is held to be rewritten. Metadata of 100,000 partitions has some 5 MiB.
 pub(super) const HELD: usize = 64 * 1024 * 1024;
@@ -35,6 +39,18 @@ pub(super) struct RequestHead {
     pub version: i16,
     /// Comes back in the response.
     pub correlation_id: i32,
+}
+
+/// Whether a client sees one cluster, or a view of several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sees {
+    /// That of its connection.
+    Cluster,
+    /// Several.
+    View {
+        /// Its connection leads to its home.
+        at_home: bool,
+    },
 }
 
 /// What becomes of a request.
@@ -61,8 +77,14 @@ pub(super) enum RequestPlan {
     Pass,
     /// The frame with another body.
     Rewrite,
+    /// The frame as it streams, with what must not get through made so that the broker refuses it.
+    Walk,
+    /// The frame with another body, unless its groups live elsewhere.
+    Judge,
     /// Nothing: the proxy answers.
     Keep,
+    /// Nothing: the view answers.
+    Ask,
 }
 
 /// What a client gets as the response.
@@ -72,6 +94,10 @@ pub(super) enum ResponsePlan {
     Pass,
     /// The broker's, with another body.
     Rewrite,
+    /// The broker's as it streams, with other errors.
+    Walk,
+    /// The view's.
+    Asked,
     /// The broker's, as it is: a size and bytes, without a header.
     Bare,
     /// The proxy's own, a whole frame.
@@ -83,14 +109,14 @@ pub(super) enum ResponsePlan {
 ///
 /// # Errors
 /// [`Cause::NotKafka`], [`Cause::NotAdvertised`]: the connection ends.
-pub(super) fn decide(bytes: &[u8], advertised: &Advertised, request_limit: usize) -> Result<Option<Decision>, Cause> {
-    match decide_arrived(bytes, advertised, request_limit)? {
+pub(super) fn decide(bytes: &[u8], advertised: &Advertised, sees: Sees, request_limit: usize) -> Result<Option<Decision>, Cause> {
+    match decide_arrived(bytes, advertised, sees, request_limit)? {
         None if bytes.len() > HEADER => Err(Cause::NotKafka(NotKafka::Header)),
         decision => Ok(decision),
     }
 }
 
-fn decide_arrived(bytes: &[u8], advertised: &Advertised, request_limit: usize) -> Result<Option<Decision>, Cause> {
+fn decide_arrived(bytes: &[u8], advertised: &Advertised, sees: Sees, request_limit: usize) -> Result<Option<Decision>, Cause> {
     let size = match frame::size(bytes, request_limit) {
         Ok(Some(size)) => size,
         Ok(None) => return Ok(None),
@@ -106,8 +132,13 @@ fn decide_arrived(bytes: &[u8], advertised: &Advertised, request_limit: usize) -
     let carried = api.versions().is_some_and(|(min, max)| (min..=max).contains(&version));
     let head = RequestHead { api, version, correlation_id: header.correlation_id };
     let Some(body_at) = body_at(frame, header.len, carried && api.is_flexible(version)) else { return incomplete() };
-    let Some((request, response)) = plan(head, carried, &frame[body_at..], advertised)? else { return incomplete() };
-    if request != RequestPlan::Pass && frame_len > HELD {
+    let Some((request, response)) = plan(head, carried, &frame[body_at..], advertised, sees)? else { return incomplete() };
+    let most = match request {
+        RequestPlan::Pass | RequestPlan::Walk => usize::MAX,
+        RequestPlan::Ask => ASKED,
+        RequestPlan::Rewrite | RequestPlan::Judge | RequestPlan::Keep => HELD,
+    };
+    if frame_len > most {
         return Err(Cause::NotKafka(NotKafka::FrameSize(size as i32)));
     }
     let mut bare_messages = 0;
@@ -134,6 +165,7 @@ fn plan(
     carried: bool,
     body: &[u8],
     advertised: &Advertised,
+    sees: Sees,
 ) -> Result<Option<(RequestPlan, Option<ResponsePlan>)>, Cause> {
     let RequestHead { api, version, correlation_id } = head;
     let own = |body: &[u8]| (RequestPlan::Keep, Some(ResponsePlan::Own(own_response(correlation_id, body))));
@@ -150,18 +182,64 @@ fn plan(
             // No mechanisms.
             own(&[&error_code.to_be_bytes()[..], &0i32.to_be_bytes()].concat())
         }
-        ApiKey::Produce => match acks(body, version) {
-            Some(0) => (RequestPlan::Pass, None),
-            Some(_) => (RequestPlan::Pass, Some(ResponsePlan::Pass)),
-            None => return Ok(None),
+        ApiKey::Produce => match (acks(body, version), sees) {
+            (Some(0), Sees::Cluster) => (RequestPlan::Pass, None),
+            (Some(0), Sees::View { .. }) => (RequestPlan::Walk, None),
+            (Some(_), Sees::Cluster) => (RequestPlan::Pass, Some(ResponsePlan::Pass)),
+            (Some(_), Sees::View { .. }) => (RequestPlan::Walk, response(false)),
+            (None, _) => return Ok(None),
         },
+        ApiKey::Fetch if sees != Sees::Cluster => (request, Some(ResponsePlan::Walk)),
+        // What a mirror has written of groups that live elsewhere is taken out.
+        ApiKey::ListGroups if sees != Sees::Cluster => (request, response(false)),
         // The id of a transactional producer belongs to its coordinator and stays as it is.
         ApiKey::InitProducerId => match is_idempotent(body, version) {
             Some(idempotent) => (request, response(!idempotent)),
             None => return Ok(None),
         },
-        _ => (request, response(api.response.is_empty())),
+        _ => match (api.by, sees) {
+            (By::View, Sees::View { .. }) | (By::Home, Sees::View { at_home: false }) => (RequestPlan::Ask, Some(ResponsePlan::Asked)),
+            (By::Group(_), Sees::View { .. }) => (RequestPlan::Judge, response(api.response.is_empty())),
+            _ => (request, response(api.response.is_empty())),
+        },
     }))
+}
+
+impl RequestHead {
+    /// Walks the body of a message of this API and version. `None`: it goes on as it is.
+    pub(super) fn rewrite(self, fields: &'static [Field], body: &[u8], by: &mut impl Rewrite) -> Result<Option<Vec<u8>>, Cause> {
+        let Self { api, version, .. } = self;
+        api::rewrite(fields, version, api.is_flexible(version), body, by).map_err(|error| self.not_rewritten(error))
+    }
+
+    /// Why a message of this API and version is not passed on.
+    pub(super) fn not_rewritten(self, error: RewriteError) -> Cause {
+        Cause::NotRewritten { api_key: self.api.key, version: self.version, error }
+    }
+
+    /// Reads the body of a request. `fields` are walked first, which must reach behind its last array: kafka-protocol reserves memory for as many elements
+    /// as an array announces.
+    pub(super) fn decode<R: Decodable>(self, fields: &'static [Field], mut body: &[u8]) -> Result<R, Cause> {
+        /// Changes nothing.
+        struct Untouched;
+        impl Rewrite for Untouched {}
+        self.rewrite(fields, body, &mut Untouched)?;
+        R::decode(&mut body, self.version).map_err(|_| self.not_rewritten(RewriteError::Broken("its end")))
+    }
+
+    /// The body of an answer.
+    pub(super) fn encode<R: Encodable>(self, answer: &R) -> Result<Vec<u8>, Cause> {
+        let mut body = Vec::new();
+        answer.encode(&mut body, self.version).map_err(|_| self.not_rewritten(RewriteError::Broken("its answer")))?;
+        Ok(body)
+    }
+
+    /// A whole frame with this body: an answer of the proxy's own.
+    pub(super) fn answer(self, body: &[u8]) -> Vec<u8> {
+        let flexible = self.api.key.response_header_version(self.version) >= 1;
+        let body = if flexible { &[&[0][..], body].concat() } else { body };
+        own_response(self.correlation_id, body)
+    }
 }
 
 #[cfg(test)]
@@ -187,7 +265,7 @@ mod tests {
     }
 
     fn decided(bytes: &[u8], sasl: ClientSasl) -> Result<Option<Decision>, Cause> {
-        decide(bytes, &told(sasl), LIMIT)
+        decide(bytes, &told(sasl), Sees::Cluster, LIMIT)
     }
 
     /// The detail of the cause for which a connection ends at these bytes.
@@ -211,7 +289,7 @@ mod tests {
             Case("Produce v9 of a transaction", 0, 9, true, &[3, b't', b'x', 0xff, 0xff], b"records", Pass, PASSES),
             Case("Fetch", 1, 8, false, &[], b"partitions", Rewrite, PASSES),
             Case("Metadata", 3, 9, true, &[], b"topics", Rewrite, REWRITTEN),
-            Case("FindCoordinator", 10, 4, true, &[], b"keys", Pass, REWRITTEN),
+            Case("FindCoordinator", 10, 4, true, &[], b"keys", Rewrite, REWRITTEN),
             Case("JoinGroup", 11, 9, true, &[], b"member", Pass, PASSES),
             Case("SaslHandshake at the broker", 17, 1, false, &[], b"\0\x05PLAIN", Pass, PASSES),
             Case("CreateTopics", 19, 6, true, &[], b"topics", Rewrite, REWRITTEN),
@@ -285,7 +363,7 @@ mod tests {
         for (sasl, left) in [(ClientSasl::Broker, &[18][..]), (ClientSasl::Hidden, &[18]), (ClientSasl::Proxy, &[17, 18, 36])] {
             // It knows nothing at all. What is between the client and the proxy is left.
             let advertised = Advertised { versions: vec![kferry_wire::versions::Versions::default()], sasl };
-            let body = own(decide(&frame(18, 0, false, b""), &advertised, LIMIT).unwrap().unwrap());
+            let body = own(decide(&frame(18, 0, false, b""), &advertised, Sees::Cluster, LIMIT).unwrap().unwrap());
             let response = ApiVersionsResponse::decode(&mut &body[..], 0).unwrap();
             assert_eq!(response.api_keys.iter().map(|api| api.api_key).collect::<Vec<_>>(), left, "{sasl:?}");
         }

@@ -18,7 +18,7 @@ use std::time::Duration;
 use kafka_protocol::messages::{ApiKey, MetadataRequest};
 use kafka_protocol::protocol::VersionRange;
 use kferry_config::Cluster;
-use kferry_wire::api::{self, Api, Rewrite, Unmapped};
+use kferry_wire::api::{self, Api, Rewrite};
 use kferry_wire::connection::{ConnectOptions, Connection};
 use tokio::time::{Instant, sleep_until, timeout};
 use uuid::Uuid;
@@ -199,35 +199,9 @@ impl Rewrite for Listed {
         topic_id
     }
 
-    // The rest is as it is.
-
-    fn node_id(&mut self, node_id: i32) -> Result<i32, Unmapped> {
-        Ok(node_id)
-    }
-
-    fn replica_id(&mut self, node_id: i32) -> i32 {
-        node_id
-    }
-
-    fn error_message(&mut self, _message: &str) -> Option<String> {
-        None
-    }
-
-    fn address(&mut self, _node_id: i32, host: &str, port: i32) -> Result<(String, u16), Unmapped> {
-        Ok((host.to_owned(), port as u16))
-    }
-
     fn cluster_id(&mut self, cluster_id: &str) -> String {
         self.cluster_id = Some(cluster_id.to_owned());
         cluster_id.to_owned()
-    }
-
-    fn producer_id(&mut self, producer_id: i64) -> i64 {
-        producer_id
-    }
-
-    fn topic_id(&mut self, topic_id: Uuid) -> Uuid {
-        topic_id
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use kferry_config::diagnostic::Invalid;
-use kferry_config::{Admin, CertificateFile, Cluster, Limits, Listener, Route};
+use kferry_config::{Admin, CertificateFile, Cluster, Limits, Listener, Mirror, Route};
 use kferry_wire::files::NotRead;
 use kferry_wire::security::tls::{SecurityError, not_after, server_config};
 use kferry_wire::security::users::{UserError, Users};
@@ -141,6 +141,16 @@ impl RoutingTable {
     pub(crate) fn route(&self, client_id: &str, address: IpAddr, tls_subject: Option<&str>) -> Option<Routed<'_>> {
         let route = self.wish.config.route(client_id, address, tls_subject)?;
         Some(Routed { route, home: &route.cluster })
+    }
+
+    /// Each route, and where its clients belong.
+    pub(crate) fn routed(&self) -> impl Iterator<Item = Routed<'_>> {
+        self.wish.config.routes.iter().map(|route| Routed { route, home: &route.cluster })
+    }
+
+    /// `[[mirrors]]`
+    pub(crate) fn mirrors(&self) -> &[Arc<Mirror>] {
+        &self.wish.config.mirrors
     }
 
     /// The bootstrap servers of a cluster of this table.

@@ -4,7 +4,8 @@
 //! follow from the topics' names. What carries one of these is a row with a schema; everything else passes as opaque bytes. Adding an API is a row.
 //!
 //! There is one way through a message, the [`Walk`]: it is fed what has arrived of a body and says what becomes of it. [`rewrite()`] feeds it a body
-//! that is held. Produce requests and Fetch responses stream; they have schemas for the walk, but in no row, and the relay does not look into them.
+//! that is held. Produce requests and Fetch responses stream; they have schemas for the walk, but in no row: the relay looks into them only where
+//! a topic of the connection's cluster may lead on another one.
 //!
 //! | file | what it is |
 //! |---|---|
@@ -31,7 +32,7 @@ use kafka_protocol::messages::ApiKey;
 
 pub use asked::{MAX_TEXT, Rewrite, RewriteError, Unmapped, put_uvarint};
 pub use rewrite::rewrite;
-pub use schema::{FETCH_RESPONSE, Field, Kind, PRODUCE_REQUEST};
+pub use schema::{FETCH_RESPONSE, Field, Kind, PRODUCE_REQUEST, PRODUCE_RESPONSE};
 pub use settings::NodeIds;
 pub use uuid::Uuid;
 pub use walk::{Step, Walk};
@@ -47,6 +48,34 @@ pub enum Use {
     Hidden(&'static str),
 }
 
+/// Which cluster of a view a request is for, and so who answers it.
+#[derive(Debug, Clone, Copy)]
+pub enum By {
+    /// The one that the client's connection leads to.
+    Connection,
+    /// The one on which the topic leads: a partition that leads elsewhere is refused by the connection's cluster.
+    Leader,
+    /// The one on which the group lives; with the place of the groups' ids in the request. A group that lives elsewhere is refused.
+    Group(&'static [Field]),
+    /// The client's home, whichever the connection leads to.
+    Home,
+    /// All of them: the proxy asks each for its part, and answers itself.
+    View,
+}
+
+impl By {
+    /// As the documents have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Connection => "connection",
+            Self::Leader => "topic's leader",
+            Self::Group(_) => "group's life",
+            Self::Home => "home",
+            Self::View => "view",
+        }
+    }
+}
+
 /// A row of the table.
 #[derive(Debug, Clone, Copy)]
 pub struct Api {
@@ -56,6 +85,8 @@ pub struct Api {
     pub usage: Use,
     /// The newest version that is advertised, of those that are carried.
     pub newest: i16,
+    /// Who answers it where clients see a view of several clusters.
+    pub by: By,
     /// What is rewritten in requests; empty: they pass as they are.
     pub request: &'static [Field],
     /// What is rewritten in answers; empty: they pass as they are.
@@ -69,20 +100,25 @@ const fn carried(key: ApiKey, min: i16, max: i16) -> Api {
 }
 
 const fn rewritten(key: ApiKey, min: i16, max: i16, request: &'static [Field], response: &'static [Field]) -> Api {
-    Api { key, usage: Use::Carried(min, max), newest: max, request, response, limit: "" }
+    Api { key, usage: Use::Carried(min, max), newest: max, by: By::Connection, request, response, limit: "" }
 }
 
 const fn handshake(key: ApiKey, min: i16, max: i16) -> Api {
-    Api { key, usage: Use::Handshake(min, max), newest: max, request: &[], response: &[], limit: "" }
+    Api { key, usage: Use::Handshake(min, max), newest: max, by: By::Connection, request: &[], response: &[], limit: "" }
 }
 
 const fn hidden(key: ApiKey, why: &'static str) -> Api {
-    Api { key, usage: Use::Hidden(why), newest: -1, request: &[], response: &[], limit: "" }
+    Api { key, usage: Use::Hidden(why), newest: -1, by: By::Connection, request: &[], response: &[], limit: "" }
 }
 
 impl Api {
     const fn because(mut self, limit: &'static str) -> Self {
         self.limit = limit;
+        self
+    }
+
+    const fn by(mut self, by: By) -> Self {
+        self.by = by;
         self
     }
 
@@ -108,64 +144,75 @@ const TOKENS: &str = "a delegation token is good for one cluster only";
 pub const APIS: &[Api] = &[
     // 4.x brokers dropped 0 to 2 and still advertise them, because librdkafka looks for them.
     carried(ApiKey::Produce, 0, 9)
+        .by(By::Leader)
         .because("10 has addresses of leaders in its answers (KIP-951), 12 is transactions v2 (KIP-890), 13 has topic ids"),
-    rewritten(ApiKey::Fetch, 0, 11, schema::FETCH_REQUEST, &[]).advertised_to(10).because(FETCH),
-    rewritten(ApiKey::ListOffsets, 0, 11, schema::LIST_OFFSETS_REQUEST, schema::LIST_OFFSETS_RESPONSE),
+    rewritten(ApiKey::Fetch, 0, 11, schema::FETCH_REQUEST, &[]).by(By::Leader).advertised_to(10).because(FETCH),
+    rewritten(ApiKey::ListOffsets, 0, 11, schema::LIST_OFFSETS_REQUEST, schema::LIST_OFFSETS_RESPONSE).by(By::Leader),
     rewritten(ApiKey::Metadata, 0, 12, schema::METADATA_REQUEST, schema::METADATA_RESPONSE)
+        .by(By::View)
         .because("13 can tell a client to start anew (KIP-1102), which only some understand"),
-    rewritten(ApiKey::OffsetCommit, 0, 9, schema::OFFSET_COMMIT_REQUEST, &[]).because(TOPIC_IDS),
-    rewritten(ApiKey::OffsetFetch, 0, 9, &[], schema::OFFSET_FETCH_RESPONSE).because(TOPIC_IDS),
-    rewritten(ApiKey::FindCoordinator, 0, 6, &[], schema::FIND_COORDINATOR_RESPONSE),
-    carried(ApiKey::JoinGroup, 0, 9),
-    carried(ApiKey::Heartbeat, 0, 4),
-    carried(ApiKey::LeaveGroup, 0, 5),
-    carried(ApiKey::SyncGroup, 0, 5),
-    carried(ApiKey::DescribeGroups, 0, 6),
+    rewritten(ApiKey::OffsetCommit, 0, 9, schema::OFFSET_COMMIT_REQUEST, &[]).by(By::Group(schema::GROUP)).because(TOPIC_IDS),
+    rewritten(ApiKey::OffsetFetch, 0, 9, &[], schema::OFFSET_FETCH_RESPONSE).by(By::Group(schema::OFFSET_FETCH_GROUPS)).because(TOPIC_IDS),
+    rewritten(ApiKey::FindCoordinator, 0, 6, schema::FIND_COORDINATOR_REQUEST, schema::FIND_COORDINATOR_RESPONSE).by(By::View),
+    carried(ApiKey::JoinGroup, 0, 9).by(By::Group(schema::GROUP)),
+    carried(ApiKey::Heartbeat, 0, 4).by(By::Group(schema::GROUP)),
+    carried(ApiKey::LeaveGroup, 0, 5).by(By::Group(schema::GROUP)),
+    carried(ApiKey::SyncGroup, 0, 5).by(By::Group(schema::GROUP)),
+    carried(ApiKey::DescribeGroups, 0, 6).by(By::Group(schema::GROUPS)),
     carried(ApiKey::ListGroups, 0, 5),
     handshake(ApiKey::SaslHandshake, 0, 1)
         .because("0 is followed by messages without a header; it is carried with PLAIN, SCRAM and OAUTHBEARER"),
     handshake(ApiKey::ApiVersions, 0, 4).because("5 names the cluster and the node that the client expects (KIP-1242)"),
     rewritten(ApiKey::CreateTopics, 0, 6, schema::CREATE_TOPICS_REQUEST, schema::CREATE_TOPICS_RESPONSE)
+        .by(By::View)
         .because("7 has topic ids, and nothing else that is new"),
-    carried(ApiKey::DeleteTopics, 0, 5).because("6 has topic ids, and nothing else that is new"),
-    carried(ApiKey::DeleteRecords, 0, 2),
+    rewritten(ApiKey::DeleteTopics, 0, 5, schema::DELETE_TOPICS_REQUEST, &[])
+        .by(By::View)
+        .because("6 has topic ids, and nothing else that is new"),
+    rewritten(ApiKey::DeleteRecords, 0, 2, schema::DELETE_RECORDS_REQUEST, schema::DELETE_RECORDS_RESPONSE).by(By::Leader),
     rewritten(ApiKey::InitProducerId, 0, 5, &[], schema::INIT_PRODUCER_ID_RESPONSE).because("6 is two-phase commit (KIP-939)"),
     hidden(ApiKey::OffsetForLeaderEpoch, "leader epochs of two clusters cannot be compared"),
-    carried(ApiKey::AddPartitionsToTxn, 0, 3).because("4 and up are for brokers (KIP-890)"),
-    carried(ApiKey::AddOffsetsToTxn, 0, 4),
+    rewritten(ApiKey::AddPartitionsToTxn, 0, 3, schema::ADD_PARTITIONS_TO_TXN_REQUEST, schema::ADD_PARTITIONS_TO_TXN_RESPONSE)
+        .by(By::Leader)
+        .because("4 and up are for brokers (KIP-890)"),
+    carried(ApiKey::AddOffsetsToTxn, 0, 4).by(By::Group(schema::ADD_OFFSETS_GROUP)),
     carried(ApiKey::EndTxn, 0, 4).because(TRANSACTIONS_V2),
     // `Admin.abortTransaction` sends it as well (KIP-664).
     carried(ApiKey::WriteTxnMarkers, 1, 1).because("2 is for brokers (KIP-1228); every broker knows 1"),
-    rewritten(ApiKey::TxnOffsetCommit, 0, 4, schema::TXN_OFFSET_COMMIT_REQUEST, &[]).because(TRANSACTIONS_V2),
-    carried(ApiKey::DescribeAcls, 0, 3),
-    carried(ApiKey::CreateAcls, 0, 3),
-    carried(ApiKey::DeleteAcls, 0, 3),
-    rewritten(ApiKey::DescribeConfigs, 0, 4, schema::DESCRIBE_CONFIGS_REQUEST, schema::DESCRIBE_CONFIGS_RESPONSE),
-    rewritten(ApiKey::AlterConfigs, 0, 2, schema::ALTER_CONFIGS_REQUEST, schema::ALTER_CONFIGS_RESPONSE),
+    rewritten(ApiKey::TxnOffsetCommit, 0, 4, schema::TXN_OFFSET_COMMIT_REQUEST, &[])
+        .by(By::Group(schema::TXN_GROUP))
+        .because(TRANSACTIONS_V2),
+    carried(ApiKey::DescribeAcls, 0, 3).by(By::Home),
+    carried(ApiKey::CreateAcls, 0, 3).by(By::Home),
+    carried(ApiKey::DeleteAcls, 0, 3).by(By::Home),
+    rewritten(ApiKey::DescribeConfigs, 0, 4, schema::DESCRIBE_CONFIGS_REQUEST, schema::DESCRIBE_CONFIGS_RESPONSE).by(By::View),
+    rewritten(ApiKey::AlterConfigs, 0, 2, schema::ALTER_CONFIGS_REQUEST, schema::ALTER_CONFIGS_RESPONSE).by(By::View),
     carried(ApiKey::AlterReplicaLogDirs, 0, 2),
     carried(ApiKey::DescribeLogDirs, 0, 5),
     handshake(ApiKey::SaslAuthenticate, 0, 2),
-    rewritten(ApiKey::CreatePartitions, 0, 3, schema::CREATE_PARTITIONS_REQUEST, schema::CREATE_PARTITIONS_RESPONSE),
+    rewritten(ApiKey::CreatePartitions, 0, 3, schema::CREATE_PARTITIONS_REQUEST, schema::CREATE_PARTITIONS_RESPONSE).by(By::View),
     hidden(ApiKey::CreateDelegationToken, TOKENS),
     hidden(ApiKey::RenewDelegationToken, TOKENS),
     hidden(ApiKey::ExpireDelegationToken, TOKENS),
     hidden(ApiKey::DescribeDelegationToken, TOKENS),
-    carried(ApiKey::DeleteGroups, 0, 2),
-    carried(ApiKey::ElectLeaders, 0, 2),
-    rewritten(ApiKey::IncrementalAlterConfigs, 0, 1, schema::INCREMENTAL_ALTER_CONFIGS_REQUEST, schema::ALTER_CONFIGS_RESPONSE),
+    carried(ApiKey::DeleteGroups, 0, 2).by(By::Group(schema::GROUPS_NAMES)),
+    carried(ApiKey::ElectLeaders, 0, 2).by(By::Home),
+    rewritten(ApiKey::IncrementalAlterConfigs, 0, 1, schema::INCREMENTAL_ALTER_CONFIGS_REQUEST, schema::ALTER_CONFIGS_RESPONSE)
+        .by(By::View),
     rewritten(
         ApiKey::AlterPartitionReassignments,
         0,
         1,
         schema::ALTER_PARTITION_REASSIGNMENTS_REQUEST,
         schema::ALTER_PARTITION_REASSIGNMENTS_RESPONSE,
-    ),
-    rewritten(ApiKey::ListPartitionReassignments, 0, 0, &[], schema::LIST_PARTITION_REASSIGNMENTS_RESPONSE),
-    carried(ApiKey::OffsetDelete, 0, 0),
-    carried(ApiKey::DescribeClientQuotas, 0, 1),
-    carried(ApiKey::AlterClientQuotas, 0, 1),
-    carried(ApiKey::DescribeUserScramCredentials, 0, 0),
-    carried(ApiKey::AlterUserScramCredentials, 0, 0),
+    )
+    .by(By::Home),
+    rewritten(ApiKey::ListPartitionReassignments, 0, 0, &[], schema::LIST_PARTITION_REASSIGNMENTS_RESPONSE).by(By::Home),
+    carried(ApiKey::OffsetDelete, 0, 0).by(By::Group(schema::GROUP)),
+    carried(ApiKey::DescribeClientQuotas, 0, 1).by(By::Home),
+    carried(ApiKey::AlterClientQuotas, 0, 1).by(By::Home),
+    carried(ApiKey::DescribeUserScramCredentials, 0, 0).by(By::Home),
+    carried(ApiKey::AlterUserScramCredentials, 0, 0).by(By::Home),
     hidden(ApiKey::Vote, BETWEEN_BROKERS),
     hidden(ApiKey::BeginQuorumEpoch, BETWEEN_BROKERS),
     hidden(ApiKey::EndQuorumEpoch, BETWEEN_BROKERS),
@@ -174,16 +221,17 @@ pub const APIS: &[Api] = &[
     hidden(ApiKey::UpdateFeatures, ONE_CLUSTERS),
     hidden(ApiKey::Envelope, BETWEEN_BROKERS),
     hidden(ApiKey::FetchSnapshot, BETWEEN_BROKERS),
-    rewritten(ApiKey::DescribeCluster, 0, 2, &[], schema::DESCRIBE_CLUSTER_RESPONSE),
-    carried(ApiKey::DescribeProducers, 0, 0),
+    rewritten(ApiKey::DescribeCluster, 0, 2, &[], schema::DESCRIBE_CLUSTER_RESPONSE).by(By::View),
+    rewritten(ApiKey::DescribeProducers, 0, 0, schema::DESCRIBE_PRODUCERS_REQUEST, schema::DESCRIBE_PRODUCERS_RESPONSE).by(By::Leader),
     hidden(ApiKey::BrokerRegistration, BETWEEN_BROKERS),
     hidden(ApiKey::BrokerHeartbeat, BETWEEN_BROKERS),
     hidden(ApiKey::UnregisterBroker, ONE_CLUSTERS),
     carried(ApiKey::DescribeTransactions, 0, 0),
     carried(ApiKey::ListTransactions, 0, 2),
     hidden(ApiKey::AllocateProducerIds, BETWEEN_BROKERS),
-    rewritten(ApiKey::ConsumerGroupHeartbeat, 0, 1, schema::CONSUMER_GROUP_HEARTBEAT_REQUEST, schema::CONSUMER_GROUP_HEARTBEAT_RESPONSE),
-    rewritten(ApiKey::ConsumerGroupDescribe, 0, 1, &[], schema::CONSUMER_GROUP_DESCRIBE_RESPONSE),
+    rewritten(ApiKey::ConsumerGroupHeartbeat, 0, 1, schema::CONSUMER_GROUP_HEARTBEAT_REQUEST, schema::CONSUMER_GROUP_HEARTBEAT_RESPONSE)
+        .by(By::Group(schema::GROUP)),
+    rewritten(ApiKey::ConsumerGroupDescribe, 0, 1, &[], schema::CONSUMER_GROUP_DESCRIBE_RESPONSE).by(By::Group(schema::GROUP_IDS)),
     hidden(ApiKey::ControllerRegistration, BETWEEN_BROKERS),
     hidden(ApiKey::GetTelemetrySubscriptions, TELEMETRY),
     hidden(ApiKey::PushTelemetry, TELEMETRY),

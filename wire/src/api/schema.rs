@@ -48,6 +48,18 @@ pub enum Kind {
     ConfigName,
     /// The value, nullable, of the setting whose name came last: the node ids in it, where it is one that has any ([`NodeIds`](super::NodeIds)).
     ConfigValue,
+    /// The id of a group that the request is about.
+    GroupId,
+    /// An array of such.
+    GroupIds,
+    /// The name of a topic whose partitions follow.
+    TopicName,
+    /// INT32, the number of a partition of the topic whose name came last.
+    Partition,
+    /// An array of such.
+    Partitions,
+    /// INT16, the error of the partition that came last.
+    PartitionError,
     /// What a broker says to people, nullable. It may have the name of a node that the client spoke of.
     ErrorMessage,
 }
@@ -88,8 +100,9 @@ const fn only(since: i16, until: i16, name: &'static str, kind: Kind) -> Field {
 }
 
 use Kind::{
-    Address, Array, ClusterId, ConfigName, ConfigValue, ErrorMessage, FixedArray, LeaderEpoch, NameAndTopicId, NodeId, NullableStructure,
-    ProducerId, RackId, Records, ReplicaIds, Resource, Structure, Text, TextArray, TopicId, TopicIdAndName,
+    Address, Array, ClusterId, ConfigName, ConfigValue, ErrorMessage, FixedArray, GroupId, GroupIds, LeaderEpoch, NameAndTopicId, NodeId,
+    NullableStructure, Partition, PartitionError, Partitions, ProducerId, RackId, Records, ReplicaIds, Resource, Structure, Text,
+    TextArray, TopicId, TopicIdAndName, TopicName,
 };
 
 const BOOL: Kind = Kind::Fixed(1);
@@ -104,7 +117,19 @@ pub const PRODUCE_REQUEST: &[Field] = &[
     since(3, "transactional_id", Text),
     all("acks", INT16),
     all("timeout_ms", INT32),
-    all("topic_data", Array(&[all("name", Text), all("partition_data", Array(&[all("index", INT32), all("records", Records)]))])),
+    all("topic_data", Array(&[all("name", TopicName), all("partition_data", Array(&[all("index", Partition), all("records", Records)]))])),
+];
+/// The answer to a [`PRODUCE_REQUEST`], to its last partition.
+pub const PRODUCE_RESPONSE: &[Field] =
+    &[all("responses", Array(&[all("name", TopicName), all("partition_responses", Array(PRODUCE_PARTITION_RESPONSE))]))];
+const PRODUCE_PARTITION_RESPONSE: &[Field] = &[
+    all("index", Partition),
+    all("error_code", PartitionError),
+    all("base_offset", INT64),
+    since(2, "log_append_time_ms", INT64),
+    since(5, "log_start_offset", INT64),
+    since(8, "record_errors", Array(&[all("batch_index", INT32), all("batch_index_error_message", Text)])),
+    since(8, "error_message", Text),
 ];
 
 pub(super) const FETCH_REQUEST: &[Field] = &[
@@ -132,11 +157,11 @@ pub const FETCH_RESPONSE: &[Field] = &[
     since(1, "throttle_time_ms", INT32),
     since(7, "error_code", INT16),
     since(7, "session_id", INT32),
-    all("responses", Array(&[all("topic", Text), all("partitions", Array(FETCH_PARTITION_RESPONSE))])),
+    all("responses", Array(&[all("topic", TopicName), all("partitions", Array(FETCH_PARTITION_RESPONSE))])),
 ];
 const FETCH_PARTITION_RESPONSE: &[Field] = &[
-    all("partition_index", INT32),
-    all("error_code", INT16),
+    all("partition_index", Partition),
+    all("error_code", PartitionError),
     all("high_watermark", INT64),
     since(4, "last_stable_offset", INT64),
     since(5, "log_start_offset", INT64),
@@ -148,29 +173,74 @@ const FETCH_PARTITION_RESPONSE: &[Field] = &[
 pub(super) const LIST_OFFSETS_REQUEST: &[Field] = &[
     all("replica_id", INT32),
     since(2, "isolation_level", INT8),
-    all("topics", Array(&[all("name", Text), all("partitions", Array(LIST_OFFSETS_PARTITION))])),
+    all("topics", Array(&[all("name", TopicName), all("partitions", Array(LIST_OFFSETS_PARTITION))])),
 ];
 const LIST_OFFSETS_PARTITION: &[Field] = &[
-    all("partition_index", INT32),
+    all("partition_index", Partition),
     since(4, "current_leader_epoch", LeaderEpoch),
     all("timestamp", INT64),
     only(0, 0, "max_num_offsets", INT32),
 ];
 pub(super) const LIST_OFFSETS_RESPONSE: &[Field] = &[
     since(2, "throttle_time_ms", INT32),
-    all("topics", Array(&[all("name", Text), all("partitions", Array(LIST_OFFSETS_PARTITION_RESPONSE))])),
+    all("topics", Array(&[all("name", TopicName), all("partitions", Array(LIST_OFFSETS_PARTITION_RESPONSE))])),
 ];
 const LIST_OFFSETS_PARTITION_RESPONSE: &[Field] = &[
-    all("partition_index", INT32),
-    all("error_code", INT16),
+    all("partition_index", Partition),
+    all("error_code", PartitionError),
     only(0, 0, "old_style_offsets", FixedArray(8)),
     since(1, "timestamp", INT64),
     since(1, "offset", INT64),
     since(4, "leader_epoch", LeaderEpoch),
 ];
 
+pub(super) const DELETE_RECORDS_REQUEST: &[Field] = &[all(
+    "topics",
+    Array(&[all("name", TopicName), all("partitions", Array(&[all("partition_index", Partition), all("offset", INT64)]))]),
+)];
+pub(super) const DELETE_RECORDS_RESPONSE: &[Field] = &[
+    all("throttle_time_ms", INT32),
+    all("topics", Array(&[all("name", TopicName), all("partitions", Array(DELETE_RECORDS_PARTITION_RESPONSE))])),
+];
+const DELETE_RECORDS_PARTITION_RESPONSE: &[Field] =
+    &[all("partition_index", Partition), all("low_watermark", INT64), all("error_code", PartitionError)];
+
+pub(super) const DESCRIBE_PRODUCERS_REQUEST: &[Field] =
+    &[all("topics", Array(&[all("name", TopicName), all("partition_indexes", Partitions)]))];
+pub(super) const DESCRIBE_PRODUCERS_RESPONSE: &[Field] = &[
+    all("throttle_time_ms", INT32),
+    all("topics", Array(&[all("name", TopicName), all("partitions", Array(DESCRIBE_PRODUCERS_PARTITION_RESPONSE))])),
+];
+const DESCRIBE_PRODUCERS_PARTITION_RESPONSE: &[Field] = &[
+    all("partition_index", Partition),
+    all("error_code", PartitionError),
+    all("error_message", Text),
+    all("active_producers", Array(ACTIVE_PRODUCER)),
+];
+const ACTIVE_PRODUCER: &[Field] = &[
+    all("producer_id", INT64),
+    all("producer_epoch", INT32),
+    all("last_sequence", INT32),
+    all("last_timestamp", INT64),
+    all("coordinator_epoch", INT32),
+    all("current_txn_start_offset", INT64),
+];
+
+pub(super) const ADD_PARTITIONS_TO_TXN_REQUEST: &[Field] = &[
+    all("v3_and_below_transactional_id", Text),
+    all("v3_and_below_producer_id", INT64),
+    all("v3_and_below_producer_epoch", INT16),
+    all("v3_and_below_topics", Array(&[all("name", TopicName), all("partitions", Partitions)])),
+];
+pub(super) const ADD_PARTITIONS_TO_TXN_RESPONSE: &[Field] = &[
+    all("throttle_time_ms", INT32),
+    all("results_by_topic_v3_and_below", Array(&[all("name", TopicName), all("results_by_partition", Array(ADDED_TO_TXN))])),
+];
+const ADDED_TO_TXN: &[Field] = &[all("partition_index", Partition), all("partition_error_code", PartitionError)];
+
 /// Before version 10 topics are only named.
-pub(super) const METADATA_REQUEST: &[Field] = &[since(10, "topics", Array(&[all("topic_id, name", TopicIdAndName)]))];
+pub(super) const METADATA_REQUEST: &[Field] =
+    &[only(0, 9, "topics", Array(&[all("name", Text)])), since(10, "topics", Array(&[all("topic_id, name", TopicIdAndName)]))];
 pub(super) const METADATA_RESPONSE: &[Field] = &[
     since(3, "throttle_time_ms", INT32),
     all("brokers", Array(&[all("node_id", NodeId), all("host, port", Address), since(1, "rack", Text)])),
@@ -227,6 +297,8 @@ const OFFSET_FETCH_PARTITION: &[Field] = &[
     all("error_code", INT16),
 ];
 
+pub(super) const FIND_COORDINATOR_REQUEST: &[Field] =
+    &[only(0, 3, "key", Text), since(1, "key_type", INT8), since(4, "coordinator_keys", TextArray)];
 pub(super) const FIND_COORDINATOR_RESPONSE: &[Field] = &[
     since(1, "throttle_time_ms", INT32),
     only(0, 3, "error_code", INT16),
@@ -268,6 +340,8 @@ const CREATED_TOPIC: &[Field] = &[
 ];
 const CREATED_TOPIC_CONFIG: &[Field] =
     &[all("name", ConfigName), all("value", ConfigValue), all("read_only", BOOL), all("config_source", INT8), all("is_sensitive", BOOL)];
+
+pub(super) const DELETE_TOPICS_REQUEST: &[Field] = &[all("topic_names", TextArray)];
 
 pub(super) const CREATE_PARTITIONS_REQUEST: &[Field] = &[all("topics", Array(CREATE_PARTITIONS_TOPIC))];
 const CREATE_PARTITIONS_TOPIC: &[Field] =
@@ -359,6 +433,26 @@ pub(super) const ALTER_CONFIGS_RESPONSE: &[Field] = &[
     all("throttle_time_ms", INT32),
     all("responses", Array(&[all("error_code", INT16), all("error_message", ErrorMessage), all("resource_type, resource_name", Resource)])),
 ];
+
+/// Where the ids of groups are in the requests about them. These are not for the rows: most of the requests pass as they are.
+pub(super) const GROUP: &[Field] = &[all("group_id", GroupId)];
+pub(super) const GROUPS: &[Field] = &[all("groups", GroupIds)];
+pub(super) const GROUPS_NAMES: &[Field] = &[all("groups_names", GroupIds)];
+pub(super) const GROUP_IDS: &[Field] = &[all("group_ids", GroupIds)];
+pub(super) const OFFSET_FETCH_GROUPS: &[Field] = &[
+    only(0, 7, "group_id", GroupId),
+    only(0, 7, "topics", Array(&[all("name", Text), all("partition_indexes", FixedArray(4))])),
+    since(8, "groups", Array(OFFSET_FETCH_GROUP)),
+];
+const OFFSET_FETCH_GROUP: &[Field] = &[
+    all("group_id", GroupId),
+    since(9, "member_id", Text),
+    since(9, "member_epoch", INT32),
+    all("topics", Array(&[all("name", Text), all("partition_indexes", FixedArray(4))])),
+];
+pub(super) const TXN_GROUP: &[Field] = &[all("transactional_id", Text), all("group_id", GroupId)];
+pub(super) const ADD_OFFSETS_GROUP: &[Field] =
+    &[all("transactional_id", Text), all("producer_id", INT64), all("producer_epoch", INT16), all("group_id", GroupId)];
 
 pub(super) const CONSUMER_GROUP_HEARTBEAT_REQUEST: &[Field] = &[
     all("group_id", Text),

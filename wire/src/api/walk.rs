@@ -78,6 +78,8 @@ struct Frame {
 #[derive(Debug, Clone, Copy)]
 enum Item {
     ReplicaId,
+    GroupId,
+    Partition,
     Text,
     TaggedField,
     /// Behind records, before anything else is looked at.
@@ -260,6 +262,19 @@ impl<'a, R: Rewrite> Look<'a, R> {
                     self.replace(self.walk.at..from.at, &with);
                 }
             }
+            Kind::GroupId => return self.group_id(),
+            Kind::GroupIds => self.walk.items = (Item::GroupId, from.elements(1)?),
+            // As brokers read them.
+            Kind::TopicName => self.by.topic(&String::from_utf8_lossy(from.text()?.unwrap_or_default())),
+            Kind::Partition => return self.partition(),
+            Kind::Partitions => self.walk.items = (Item::Partition, from.elements(4)?),
+            Kind::PartitionError => {
+                let error_code = i16::from_be_bytes(from.array()?);
+                let with = self.by.partition_error(error_code);
+                if with != error_code {
+                    self.replace(self.walk.at..from.at, &with.to_be_bytes());
+                }
+            }
             Kind::LeaderEpoch => {
                 if i32::from_be_bytes(from.array()?) != -1 {
                     self.replace(self.walk.at..from.at, &(-1i32).to_be_bytes());
@@ -323,6 +338,8 @@ impl<'a, R: Rewrite> Look<'a, R> {
         while self.walk.items.1 > 0 {
             match self.walk.items.0 {
                 Item::ReplicaId => self.replica_id()?,
+                Item::Partition => self.partition()?,
+                Item::GroupId => self.group_id()?,
                 Item::Text => self.read(Cursor::skip_text)?,
                 Item::TaggedField => self.read(Cursor::skip_tagged_field)?,
                 Item::RecordsEnd => self.alone()?,
@@ -343,6 +360,24 @@ impl<'a, R: Rewrite> Look<'a, R> {
         // -1: there is none, such as the leader of a partition that is offline.
         if self.walk.node_id >= 0 {
             let with = self.by.node_id(self.walk.node_id)?;
+            self.replace(self.walk.at..from.at, &with.to_be_bytes());
+        }
+        self.walk.at = from.at;
+        Ok(())
+    }
+
+    fn group_id(&mut self) -> Result<(), Stop> {
+        let mut from = self.cursor();
+        self.by.group(&String::from_utf8_lossy(from.text()?.unwrap_or_default()));
+        self.walk.at = from.at;
+        Ok(())
+    }
+
+    fn partition(&mut self) -> Result<(), Stop> {
+        let mut from = self.cursor();
+        let partition = i32::from_be_bytes(from.array()?);
+        let with = self.by.partition(partition);
+        if with != partition {
             self.replace(self.walk.at..from.at, &with.to_be_bytes());
         }
         self.walk.at = from.at;

@@ -29,7 +29,7 @@ use tokio_rustls::client::TlsStream;
 use super::error::{ConnectError, Refusal, Step, error_name};
 use super::login::{LoggedIn, SaslExchange, Session};
 use super::tcp;
-use super::{ConnectOptions, Peer, body, correlation_id, encode};
+use super::{ConnectOptions, Peer, api, body, correlation_id, encode};
 use crate::files::FOR_CONNECTIONS;
 use crate::frame::{FrameError, read_frame};
 use crate::security::tls;
@@ -214,7 +214,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<'_, S> {
         let id = self.next_id();
         let frame = encode(request, version, id, &self.client_id)?;
         let answer = self.exchange(id, &frame).await?;
-        body::<R>(&answer, version).map_err(|_| Refusal::NotKafka { step: self.step })
+        body(api::<R>(), &answer, version).map_err(|_| Refusal::NotKafka { step: self.step })
     }
 
     /// Sends a request's frame, and returns the frame of its answer.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kafka_protocol::error::ResponseError;
-use kafka_protocol::messages::{SaslAuthenticateRequest, SaslAuthenticateResponse, SaslHandshakeRequest};
+use kafka_protocol::messages::{ApiKey, SaslAuthenticateRequest, SaslAuthenticateResponse, SaslHandshakeRequest};
 use kafka_protocol::protocol::{Decodable, Message, StrBytes};
 use tokio::time::Instant;
 
@@ -93,7 +93,7 @@ impl SaslExchange {
         const NOT_KAFKA: Refusal = Refusal::NotKafka { step: Step::Sasl };
         match &mut self.next {
             Next::Handshake(first) => {
-                let body = body::<SaslHandshakeRequest>(frame, SASL_HANDSHAKE_VERSION).map_err(|_| NOT_KAFKA)?;
+                let body = body(ApiKey::SaslHandshake, frame, SASL_HANDSHAKE_VERSION).map_err(|_| NOT_KAFKA)?;
                 let answer = Mechanisms::read(&body).map_err(|_| NOT_KAFKA)?;
                 let (protocol, without) = self.protocol;
                 match ResponseError::try_from_code(answer.error_code) {
@@ -109,7 +109,7 @@ impl SaslExchange {
             }
             Next::Authenticate(_) => {
                 let version = self.authenticate_version;
-                let mut body = body::<SaslAuthenticateRequest>(frame, version).map_err(|_| NOT_KAFKA)?;
+                let mut body = body(ApiKey::SaslAuthenticate, frame, version).map_err(|_| NOT_KAFKA)?;
                 // No array in it: nothing that a length could blow up.
                 let answer = SaslAuthenticateResponse::decode(&mut body, version).map_err(|_| NOT_KAFKA)?;
                 if answer.error_code != 0 {

@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use kafka_protocol::messages::{ApiKey, RequestHeader};
-use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes, VersionRange};
+use kafka_protocol::protocol::{Decodable, Encodable, Request, StrBytes, VersionRange};
 use rustls::ClientConfig;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
@@ -307,8 +307,25 @@ impl Connection {
         version: i16,
         read: impl FnOnce(Bytes) -> Result<T, E>,
     ) -> Result<T, RequestError> {
+        let body = self.exchange(api::<R>(), body, version).await?;
+        read(body).map_err(|error| self.unreadable(api::<R>(), version, &error))
+    }
+
+    /// Sends a request whose body is written already, and returns the body of its answer: for whoever passes on what others ask.
+    ///
+    /// # Errors
+    /// [`RequestError`]. The broker's own errors are in the answer.
+    pub async fn relay(&self, api: ApiKey, version: i16, body: Vec<u8>) -> Result<Bytes, RequestError> {
+        self.exchange(api, Bytes::from(body).into(), version).await
+    }
+
+    fn unreadable(&self, api: ApiKey, version: i16, error: &impl fmt::Display) -> RequestError {
+        RequestError::Decode { broker: self.broker.clone(), api, version, reason: error.to_string() }
+    }
+
+    async fn exchange(&self, api: ApiKey, body: Pieces, version: i16) -> Result<Bytes, RequestError> {
         let correlation_id = self.next_correlation_id.fetch_add(1, Ordering::Relaxed);
-        let frame = framed::<R>(body, version, correlation_id, &self.client_id)?;
+        let frame = framed(api, body, version, correlation_id, &self.client_id)?;
         let answered = async {
             let (answer, answered) = oneshot::channel();
             self.queue.send(Outgoing { frame, correlation_id, answer }).await.ok()?;
@@ -316,17 +333,16 @@ impl Connection {
         };
         match self.in_time(answered).await {
             Ok(Some(frame)) => {
-                let unreadable = |reason| RequestError::Decode { broker: self.broker.clone(), api: api::<R>(), version, reason };
-                let body = self::body::<R>(&frame, version).map_err(|error| unreadable(error.to_string()))?;
-                if let Some(time) = throttle_time(api::<R>(), version, &body) {
+                let body = self::body(api, &frame, version).map_err(|error| self.unreadable(api, version, &error))?;
+                if let Some(time) = throttle_time(api, version, &body) {
                     self.throttle.begin(time);
                 }
-                read(body).map_err(|error| unreadable(error.to_string()))
+                Ok(body)
             }
             Ok(None) => Err(self.broken()),
             Err(_elapsed) => {
                 // Answers come in order: behind one that does not come, nothing else will.
-                self.in_flight.fail(Broken::Deadline { api: api::<R>(), after: self.request_timeout });
+                self.in_flight.fail(Broken::Deadline { api, after: self.request_timeout });
                 self.task.abort();
                 Err(self.broken())
             }
@@ -535,35 +551,35 @@ fn api<R: Request>() -> ApiKey {
 
 /// A whole frame in one piece.
 fn encode<R: Request>(request: &R, version: i16, correlation_id: i32, client_id: &StrBytes) -> Result<Bytes, RequestError> {
-    let mut frame = framed::<R>(written(request, version)?, version, correlation_id, client_id)?;
+    let mut frame = framed(api::<R>(), written(request, version)?, version, correlation_id, client_id)?;
     Ok(frame.copy_to_bytes(frame.remaining()))
 }
 
 /// A request's body.
 fn written<R: Request>(request: &R, version: i16) -> Result<Pieces, RequestError> {
     let mut body = BytesMut::new();
-    request.encode(&mut body, version).map_err(|error| unwritable::<R>(version, error.to_string()))?;
+    request.encode(&mut body, version).map_err(|error| unwritable(api::<R>(), version, error.to_string()))?;
     Ok(body.freeze().into())
 }
 
 /// A whole frame: its size, the header, and the body.
-fn framed<R: Request>(mut body: Pieces, version: i16, correlation_id: i32, client_id: &StrBytes) -> Result<Pieces, RequestError> {
+fn framed(api: ApiKey, mut body: Pieces, version: i16, correlation_id: i32, client_id: &StrBytes) -> Result<Pieces, RequestError> {
     let header = RequestHeader::default()
-        .with_request_api_key(R::KEY)
+        .with_request_api_key(api as i16)
         .with_request_api_version(version)
         .with_correlation_id(correlation_id)
         .with_client_id(Some(client_id.clone()));
     let mut head = BytesMut::zeroed(SIZE_LEN);
-    header.encode(&mut head, R::header_version(version)).map_err(|error| unwritable::<R>(version, error.to_string()))?;
+    header.encode(&mut head, api.request_header_version(version)).map_err(|error| unwritable(api, version, error.to_string()))?;
     let size = head.len() - SIZE_LEN + body.remaining();
-    let size = i32::try_from(size).map_err(|_| unwritable::<R>(version, "it is larger than 2 GiB".to_owned()))?;
+    let size = i32::try_from(size).map_err(|_| unwritable(api, version, "it is larger than 2 GiB".to_owned()))?;
     head[..SIZE_LEN].copy_from_slice(&size.to_be_bytes());
     body.prepend(head.freeze());
     Ok(body)
 }
 
-fn unwritable<R: Request>(version: i16, reason: String) -> RequestError {
-    RequestError::Encode { api: api::<R>(), version, reason }
+fn unwritable(api: ApiKey, version: i16, reason: String) -> RequestError {
+    RequestError::Encode { api, version, reason }
 }
 
 /// What comes first in every answer.
@@ -572,10 +588,10 @@ fn correlation_id(frame: &[u8]) -> Option<i32> {
 }
 
 /// What is behind an answer's header.
-fn body<R: Request>(frame: &Bytes, version: i16) -> Result<Bytes, Malformed> {
+fn body(api: ApiKey, frame: &Bytes, version: i16) -> Result<Bytes, Malformed> {
     let mut reader = Reader::new(frame);
     let _correlation_id = reader.i32()?;
-    if R::Response::header_version(version) > 0 {
+    if api.response_header_version(version) > 0 {
         reader.skip_tagged_fields()?;
     }
     Ok(frame.slice_ref(reader.rest()))

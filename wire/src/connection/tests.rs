@@ -34,7 +34,7 @@ fn open_with(protocol: &'static str, options: &ConnectOptions) -> (Connection, D
 
 fn answer<R: Request>(correlation_id: i32, version: i16, body: &R::Response) -> Vec<u8> {
     let mut frame = vec![0; SIZE_LEN];
-    ResponseHeader::default().with_correlation_id(correlation_id).encode(&mut frame, R::Response::header_version(version)).unwrap();
+    ResponseHeader::default().with_correlation_id(correlation_id).encode(&mut frame, api::<R>().response_header_version(version)).unwrap();
     body.encode(&mut frame, version).unwrap();
     let size = (frame.len() - SIZE_LEN) as i32;
     frame[..SIZE_LEN].copy_from_slice(&size.to_be_bytes());

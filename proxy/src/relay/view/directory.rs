@@ -1,0 +1,192 @@
+//! What one cluster of a view has: brokers, topics and partitions, asked with one login and shared by all who see the view.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use kferry_config::{Cluster, Security};
+use kferry_wire::admin::groups::GroupFilter;
+use kferry_wire::client::{Client, ClientError, Metadata, Topics};
+use kferry_wire::tell;
+use tokio::time::{Instant, timeout};
+
+use crate::identity::own_options;
+use crate::messages;
+use crate::metrics;
+
+/// How old an answer may be that somebody gets who asks now: questions of many clients at once become one, and no cluster is asked for all of its
+/// topics more than ten times a second.
+const FRESH: Duration = Duration::from_millis(100);
+
+/// How long somebody waits for an answer. Who has waited in vain is the last: until the cluster answers again, the last answer is what there is.
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How old a list of groups may be: each of the cluster's brokers is asked for its own.
+const GROUPS_FRESH: Duration = Duration::from_secs(1);
+
+/// How long the cluster has for an answer.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// How old the answer gets when nobody asks.
+const AGE: Duration = Duration::from_secs(5);
+
+/// What a cluster said, and when.
+#[derive(Debug)]
+pub(crate) struct Listing {
+    /// Brokers, topics and partitions, with real ids.
+    pub metadata: Metadata,
+    /// The names of the topics. The same set as before if nothing has changed.
+    pub names: Arc<HashSet<Arc<str>>>,
+}
+
+impl Listing {
+    fn of(metadata: Metadata, before: Option<&Self>) -> Self {
+        let exists = metadata.topics.iter().filter(|topic| !topic.error.as_ref().is_some_and(ClientError::is_unknown_topic));
+        let names: HashSet<_> = exists.map(|topic| topic.name.clone()).collect();
+        let names = match before {
+            Some(before) if *before.names == names => before.names.clone(),
+            _ => Arc::new(names),
+        };
+        Self { metadata, names }
+    }
+}
+
+/// One cluster, asked with one login.
+pub(crate) struct Directory {
+    /// With the login as its security.
+    cluster: Arc<Cluster>,
+    /// Its own connections, for questions only: a quota on somebody's changes must not make others wait for theirs.
+    client: Client,
+    listing: ArcSwapOption<Listing>,
+    /// When the last answer was asked for. Locked while it is: one question at a time.
+    asked: tokio::sync::Mutex<Option<Instant>>,
+    /// The groups that it had, and when that was asked for. One question at a time.
+    groups: tokio::sync::Mutex<Option<(Instant, Option<Arc<HashSet<String>>>)>>,
+    /// When it was tried last.
+    tried: Mutex<Option<Instant>>,
+    /// The last question had no answer.
+    is_away: AtomicBool,
+}
+
+impl Directory {
+    /// Nothing is asked yet. `security`: with the login to ask with.
+    pub(crate) fn new(cluster: &Cluster, security: Security) -> Self {
+        let cluster = Arc::new(Cluster { security, ..cluster.clone() });
+        let client = Client::new(cluster.clone(), own_options()).within(DEADLINE);
+        Self {
+            cluster,
+            client,
+            listing: ArcSwapOption::empty(),
+            asked: tokio::sync::Mutex::default(),
+            groups: tokio::sync::Mutex::default(),
+            tried: Mutex::default(),
+            is_away: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether it is still good for `cluster`, which a new file has under the same name.
+    pub(crate) fn is_of(&self, cluster: &Cluster, security: &Security) -> bool {
+        self.cluster.bootstrap_servers == cluster.bootstrap_servers && self.cluster.security == *security
+    }
+
+    /// Its connections.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// What the cluster said last.
+    pub(crate) fn last(&self) -> Option<Arc<Listing>> {
+        self.listing.load_full()
+    }
+
+    /// Whether the last question had no answer.
+    pub(crate) fn is_away(&self) -> bool {
+        self.is_away.load(Ordering::Relaxed)
+    }
+
+    /// Returns once what the cluster says is fresh, or cannot be had.
+    pub(crate) async fn freshen(&self) {
+        self.ask_in_time(Instant::now().checked_sub(FRESH)).await;
+    }
+
+    /// Returns once the cluster has said something that it was asked for after this call, or cannot be asked.
+    pub(super) async fn ask_again(&self) {
+        self.ask_in_time(Some(Instant::now())).await;
+    }
+
+    async fn ask_in_time(&self, since: Option<Instant>) {
+        if !self.is_away() {
+            // A cluster that says nothing is away, as one that cannot be reached.
+            if timeout(PATIENCE, self.ask(since)).await.is_err() {
+                self.told(Err(format!("no answer within {} s", PATIENCE.as_secs())));
+            }
+        }
+    }
+
+    /// Asks again if it is time to.
+    pub(crate) async fn follow(&self) {
+        let tried = *self.tried.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_away() || tried.is_none_or(|tried| tried.elapsed() >= AGE) {
+            self.ask(None).await;
+        }
+    }
+
+    /// The groups that the cluster has, a second old at the most. `None`: it does not say.
+    pub(super) async fn groups(&self) -> Option<Arc<HashSet<String>>> {
+        if self.is_away() {
+            return None;
+        }
+        let asking = async {
+            let mut known = self.groups.lock().await;
+            if let Some((at, groups)) = &*known
+                && at.elapsed() < GROUPS_FRESH
+            {
+                return groups.clone();
+            }
+            let began = Instant::now();
+            let listed = self.client.list_groups(GroupFilter::default()).await.ok();
+            let groups = listed.map(|groups| Arc::new(groups.into_iter().map(|group| group.group_id).collect()));
+            *known = Some((began, groups.clone()));
+            groups
+        };
+        timeout(PATIENCE, asking).await.ok().flatten()
+    }
+
+    /// Asks, unless somebody has since then.
+    async fn ask(&self, since: Option<Instant>) {
+        let mut asked = self.asked.lock().await;
+        if since.is_some_and(|since| asked.is_some_and(|asked| asked >= since)) {
+            return;
+        }
+        let began = Instant::now();
+        *self.tried.lock().unwrap_or_else(PoisonError::into_inner) = Some(began);
+        match self.client.metadata(Topics::All).await {
+            Ok(metadata) => {
+                let before = self.listing.load_full();
+                self.listing.store(Some(Arc::new(Listing::of(metadata, before.as_deref()))));
+                *asked = Some(began);
+                self.told(Ok(()));
+            }
+            Err(error) => self.told(Err(error.to_string())),
+        }
+    }
+
+    fn told(&self, outcome: Result<(), String>) {
+        let cluster = &*self.cluster.name;
+        let was_away = self.is_away.swap(outcome.is_err(), Ordering::Relaxed);
+        metrics::seen(cluster, outcome.is_ok());
+        match outcome {
+            Ok(()) if was_away => tell!(messages::SEEN_AGAIN, cluster),
+            Err(error) if !was_away => tell!(messages::NOT_SEEN: ": {error}", cluster),
+            _ => {}
+        }
+    }
+}
+
+impl std::fmt::Debug for Directory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Directory").field("cluster", &self.cluster.name).finish_non_exhaustive()
+    }
+}

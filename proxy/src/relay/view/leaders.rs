@@ -1,0 +1,221 @@
+//! On which cluster of a view each topic leads: looked up for every entry of a Produce request, so it is worked out before.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use kafka_protocol::messages::ApiKey;
+use kferry_config::{Cluster, Mirror};
+use kferry_wire::places::{Decisions, Exists, Places, copies_as, renamed};
+
+/// The topics of a cluster, as far as kferry's own login may see them. `None`: it has not said yet.
+pub(crate) type Names = Option<Arc<HashSet<Arc<str>>>>;
+
+/// What a cluster of a view is to a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stance {
+    /// It leads it.
+    Leads,
+    /// Another one does: the cluster with this number.
+    Follows(usize),
+    /// It has a copy under another name, which only the mirror may write.
+    HasRenamedCopy,
+}
+
+/// Where topics lead, as things are. Clusters are numbers: 0 is home.
+#[derive(Debug)]
+pub(crate) struct Leaders {
+    clusters: Vec<Arc<Cluster>>,
+    mirrors: Vec<Arc<Mirror>>,
+    names: Vec<Names>,
+    /// Of each topic that a cluster has; home where nothing else is said.
+    leaders: HashMap<Arc<str>, usize>,
+    /// By the number of their cluster.
+    renamed: HashSet<(usize, String)>,
+    /// Topics of a mirror's target that the mirror would copy if its source had them, and of which it is certain that it has not.
+    born: HashSet<Arc<str>>,
+}
+
+impl Leaders {
+    /// `names`: one for each of `clusters`. `born`: topics that were certainly born on the target of the mirror that would copy them.
+    pub(crate) fn new(clusters: Vec<Arc<Cluster>>, mirrors: Vec<Arc<Mirror>>, names: Vec<Names>, born: HashSet<Arc<str>>) -> Self {
+        let mut leaders = Self { clusters, mirrors, names, leaders: HashMap::new(), renamed: HashSet::new(), born };
+        let known: HashSet<&Arc<str>> = leaders.names.iter().flatten().flat_map(|names| names.iter()).collect();
+        leaders.leaders = known.into_iter().map(|topic| (topic.clone(), leaders.decide(topic))).collect();
+        for mirror in &leaders.mirrors {
+            let numbers = [&mirror.source, &mirror.target].map(|of| leaders.number(&of.name));
+            let [Some(source), Some(target)] = numbers else { continue };
+            let names = leaders.names[source].iter().flat_map(|names| names.iter());
+            leaders.renamed.extend(renamed(mirror, names.map(|name| &**name)).map(|name| (target, name)));
+        }
+        leaders
+    }
+
+    /// Whether it was made of these.
+    pub(crate) fn is_of(&self, clusters: &[Arc<Cluster>], mirrors: &[Arc<Mirror>], names: &[Names]) -> bool {
+        let is_same = |one: &Names, other: &Names| match (one, other) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (one, other) => one.is_none() && other.is_none(),
+        };
+        self.names.iter().zip(names).all(|(one, other)| is_same(one, other))
+            && self.names.len() == names.len()
+            && self.mirrors == mirrors
+            && self.clusters == clusters
+    }
+
+    /// The number of a cluster of the view.
+    pub(crate) fn number(&self, cluster: &str) -> Option<usize> {
+        self.clusters.iter().position(|of| *of.name == *cluster)
+    }
+
+    /// The name of a cluster.
+    pub(crate) fn name(&self, number: usize) -> &Arc<str> {
+        &self.clusters[number].name
+    }
+
+    /// The cluster on which a topic leads.
+    pub(crate) fn leader(&self, topic: &str) -> usize {
+        self.leaders.get(topic).copied().unwrap_or_else(|| self.decide(topic))
+    }
+
+    /// The cluster on which a group lives, as far as that does not depend on which clusters have it.
+    pub(crate) fn fixed_life(&self, group: &str) -> Option<usize> {
+        self.places(|places| places.fixed_life(group).and_then(|cluster| self.number(&cluster.name)))
+    }
+
+    /// What a cluster is to a topic.
+    pub(crate) fn stance(&self, topic: &str, at: usize) -> Stance {
+        match self.leader(topic) {
+            leader if leader != at => Stance::Follows(leader),
+            _ if self.has_renamed_copy(topic, at) => Stance::HasRenamedCopy,
+            _ => Stance::Leads,
+        }
+    }
+
+    /// Whether a request about partitions of a topic must not get through at a cluster.
+    pub(crate) fn refuses(&self, api: ApiKey, topic: &str, at: usize) -> bool {
+        let writes = matches!(api, ApiKey::Produce | ApiKey::DeleteRecords | ApiKey::AddPartitionsToTxn);
+        match self.stance(topic, at) {
+            Stance::Leads => false,
+            Stance::Follows(_) => true,
+            Stance::HasRenamedCopy => writes,
+        }
+    }
+
+    /// Topics that a mirror's target has and its source has not. One whose source was asked before its target may be a copy that has just been made: it is
+    /// not taken for a topic of the target's own before the source has been asked again.
+    pub(crate) fn born(clusters: &[Arc<Cluster>], mirrors: &[Arc<Mirror>], names: &[Names]) -> HashSet<Arc<str>> {
+        let of = |cluster: &Cluster| clusters.iter().position(|of| of.name == cluster.name).and_then(|number| names[number].as_ref());
+        let mut born = HashSet::new();
+        for mirror in mirrors {
+            let (Some(source), Some(target)) = (of(&mirror.source), of(&mirror.target)) else { continue };
+            born.extend(target.iter().filter(|topic| !source.contains(*topic) && copies_as(mirror, topic)).cloned());
+        }
+        born
+    }
+
+    /// Whether it is known that these were born where they are.
+    pub(crate) fn is_certain_of(&self, born: &HashSet<Arc<str>>) -> bool {
+        born.is_subset(&self.born)
+    }
+
+    /// The same of one.
+    pub(crate) fn is_certain_of_topic(&self, topic: &str) -> bool {
+        self.born.contains(topic)
+    }
+
+    fn has_renamed_copy(&self, topic: &str, at: usize) -> bool {
+        !self.renamed.is_empty() && self.renamed.contains(&(at, topic.to_owned()))
+    }
+
+    fn decide(&self, topic: &str) -> usize {
+        let exists = |cluster: &Cluster| match self.number(&cluster.name).and_then(|number| self.names[number].as_ref()) {
+            None => Exists::Unknown,
+            Some(names) if names.contains(topic) => Exists::Yes,
+            Some(_) if self.is_elsewhere(topic) && !self.born.contains(topic) => Exists::Unknown,
+            Some(_) => Exists::No,
+        };
+        self.places(|places| places.leader(topic, exists).and_then(|cluster| self.number(&cluster.name)).unwrap_or(0))
+    }
+
+    fn is_elsewhere(&self, topic: &str) -> bool {
+        self.names.iter().flatten().any(|names| names.contains(topic))
+    }
+
+    fn places<T>(&self, of: impl FnOnce(Places<'_>) -> T) -> T {
+        of(Places { mirrors: &self.mirrors, decisions: &Decisions::default(), clusters: &self.clusters })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kferry_config::Config;
+    use std::path::Path;
+
+    const FILE: &str = r#"
+        clusters.legacy = { id = 1, bootstrap_servers = "legacy:9092" }
+        clusters.new = { id = 2, bootstrap_servers = "new:9092" }
+        mirrors = [{ name = "over", source = "legacy", target = "new", topics_regex = "orders.*", groups = "shop", rename = { orders-old = "shop.orders" } }]
+    "#;
+
+    fn leaders(home: &str, names: [Option<&[&str]>; 2]) -> Leaders {
+        let config = Config::parse(FILE, Path::new("routes.toml")).unwrap();
+        let mut clusters = config.clusters.clone();
+        let mut names: Vec<Names> =
+            names.map(|names| names.map(|names| Arc::new(names.iter().map(|name| Arc::from(*name)).collect()))).into();
+        if home == "new" {
+            clusters.reverse();
+            names.reverse();
+        }
+        let born = Leaders::born(&clusters, &config.mirrors, &names);
+        Leaders::new(clusters, config.mirrors, names, born)
+    }
+
+    /// The names of the clusters that lead these topics.
+    fn led<const N: usize>(leaders: &Leaders, topics: [&str; N]) -> [String; N] {
+        topics.map(|topic| leaders.name(leaders.leader(topic)).to_string())
+    }
+
+    #[test]
+    fn where_topics_lead_does_not_depend_on_home_but_for_what_nothing_says_a_place_for() {
+        let names: [Option<&[&str]>; 2] = [Some(&["orders", "logs", "both"]), Some(&["orders", "payments", "both"])];
+        for home in ["legacy", "new"] {
+            let leaders = leaders(home, names);
+            assert_eq!(led(&leaders, ["orders", "logs", "payments", "both", "to-come"]), ["legacy", "legacy", "new", home, home]);
+            assert_eq!(leaders.fixed_life("shop").map(|number| &**leaders.name(number)), Some("legacy"));
+            assert_eq!(leaders.fixed_life("else"), None);
+        }
+    }
+
+    #[test]
+    fn a_source_that_has_not_said_what_it_has_leads_what_its_mirror_copies() {
+        let leaders = leaders("new", [None, Some(&["orders", "payments"])]);
+        assert_eq!(led(&leaders, ["orders", "payments"]), ["legacy", "new"]);
+    }
+
+    #[test]
+    fn a_topic_of_a_target_is_its_own_only_once_it_is_certain_that_the_source_has_none() {
+        let both = leaders("new", [Some(&[]), Some(&["orders", "payments"])]);
+        assert_eq!(led(&both, ["orders", "payments"]), ["new", "new"]);
+        assert_eq!(Leaders::born(&both.clusters, &both.mirrors, &both.names), HashSet::from([Arc::from("orders")]));
+        let uncertain = Leaders::new(both.clusters.clone(), both.mirrors.clone(), both.names.clone(), HashSet::new());
+        assert_eq!(led(&uncertain, ["orders", "payments"]), ["legacy", "new"]);
+        assert!(!uncertain.is_certain_of(&both.born) && both.is_certain_of(&both.born));
+    }
+
+    #[test]
+    fn a_copy_under_another_name_may_be_read_and_not_be_written() {
+        let leaders = leaders("new", [Some(&["orders-old"]), Some(&["shop.orders"])]);
+        let (new, legacy) = (0, 1);
+        assert_eq!(leaders.stance("shop.orders", new), Stance::HasRenamedCopy);
+        assert_eq!(leaders.stance("orders-old", legacy), Stance::Leads);
+        assert_eq!(leaders.stance("orders-old", new), Stance::Follows(legacy));
+        for api in [ApiKey::Produce, ApiKey::DeleteRecords, ApiKey::AddPartitionsToTxn] {
+            assert!(leaders.refuses(api, "shop.orders", new) && leaders.refuses(api, "orders-old", new), "{api:?}");
+            assert!(!leaders.refuses(api, "orders-old", legacy), "{api:?}");
+        }
+        for api in [ApiKey::Fetch, ApiKey::ListOffsets, ApiKey::DescribeProducers] {
+            assert!(!leaders.refuses(api, "shop.orders", new) && leaders.refuses(api, "orders-old", new), "{api:?}");
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! The brokers, topics and partitions of a view.
+//!
+//! Home is asked for what is at home, live and with the client's own flags: so its ACLs hold, its errors are shown, and what does not exist is created
+//! there if the client wants that. What leads elsewhere is shown from what the leading cluster said last, which is asked for again before. No cluster is
+//! asked for a topic that leads on another one: asking can create it.
+
+use std::collections::BTreeMap;
+
+use kafka_protocol::messages::describe_cluster_response::DescribeClusterBroker;
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::metadata_response::{MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic};
+use kafka_protocol::messages::{BrokerId, DescribeClusterRequest, MetadataRequest, MetadataResponse, TopicName};
+use kafka_protocol::protocol::StrBytes;
+use kferry_config::is_internal;
+use kferry_wire::api::Rewrite;
+use kferry_wire::client::{ClientError, Partition, Topic};
+use kferry_wire::cluster::Broker as RealBroker;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::directory::{Listing, PATIENCE};
+use super::leaders::Leaders;
+use super::{Broker, Door, Part, Parts, View};
+use crate::ending::Cause;
+use crate::relay::brokers::{CLUSTER_ID, ToClient};
+use crate::relay::request::RequestHead;
+use crate::relay::topic_ids::virtual_topic_id;
+
+/// Kafka's `UNKNOWN_TOPIC_OR_PARTITION`
+const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
+/// Kafka's `LEADER_NOT_AVAILABLE`
+const LEADER_NOT_AVAILABLE: i16 = 5;
+/// Kafka's `TOPIC_AUTHORIZATION_FAILED`
+const TOPIC_AUTHORIZATION_FAILED: i16 = 29;
+
+/// What a Metadata request asks for, by who has it.
+#[derive(Debug, Default)]
+struct Asked {
+    /// For home, as the client wrote it; `None` is all topics.
+    home: Option<Vec<MetadataRequestTopic>>,
+    /// Names of what leads on other clusters, by the cluster's number.
+    elsewhere: BTreeMap<usize, Vec<String>>,
+}
+
+impl Asked {
+    fn of(topics: Option<Vec<MetadataRequestTopic>>, parts: &Parts, leaders: &Leaders) -> Self {
+        let mut asked = Self::default();
+        let Some(topics) = topics else {
+            for (number, part) in parts.clusters.iter().enumerate().skip(1) {
+                let Some(listing) = part.shown.last() else { continue };
+                let led = listing.metadata.topics.iter().filter(|topic| !is_internal(&topic.name) && leaders.leader(&topic.name) == number);
+                asked.elsewhere.insert(number, led.map(|topic| topic.name.to_string()).collect());
+            }
+            return asked;
+        };
+        let mut home = Vec::new();
+        for topic in topics {
+            let name = topic.name.as_ref().map(|name| name.to_string()).or_else(|| parts.name_of(topic.topic_id));
+            match name.map(|name| (leaders.leader(&name), name)) {
+                Some((number, name)) if number > 0 => asked.elsewhere.entry(number).or_default().push(name),
+                _ => home.push(topic),
+            }
+        }
+        asked.home = Some(home);
+        asked
+    }
+}
+
+pub(super) async fn metadata(view: &View, head: RequestHead, body: &[u8], door: &Door) -> Result<Vec<u8>, Cause> {
+    let version = head.version;
+    let mut request: MetadataRequest = head.decode(head.api.request, body)?;
+    // Before version 1 none is all.
+    if version == 0 {
+        request.topics = request.topics.filter(|topics| !topics.is_empty());
+    }
+    let (parts, leaders) = view.fresh().await;
+    let asks_all = request.topics.is_none();
+    let asked = Asked::of(request.topics.take(), &parts, &leaders);
+    let home = parts.home();
+    request.topics.clone_from(&asked.home);
+    let answered = if home.shown.is_away() {
+        None
+    } else {
+        let asking = home.ask(home.shown.client(), Broker::Any, version, &request, door);
+        timeout(PATIENCE, asking).await.ok().and_then(Result::ok).filter(|answer| !answer.brokers.is_empty())
+    };
+    let mut answer = match answered {
+        Some(mut answer) => {
+            answer.topics.retain(|topic| {
+                let name = topic.name.as_ref().map(|name| name.as_str());
+                let is_of_home = name.is_none_or(|name| leaders.leader(name) == 0);
+                // None was asked for before version 1, which is all.
+                is_of_home && (asks_all || asked.home.as_ref().is_some_and(|home| !home.is_empty()))
+            });
+            answer
+        }
+        None => home.last_known(&asked, &leaders, version, door)?,
+    };
+    for part in &parts.clusters[1..] {
+        answer.brokers.extend(part.shown_brokers(version, door));
+    }
+    if answer.brokers.is_empty() {
+        return Err(Cause::NoBrokers);
+    }
+    for (number, names) in &asked.elsewhere {
+        let part = &parts.clusters[*number];
+        let listing = part.shown.last();
+        answer.topics.extend(names.iter().map(|name| part.shown_topic(listing.as_deref(), name, version, door)));
+    }
+    head.encode(&answer)
+}
+
+/// What home says, and the brokers of the others.
+pub(super) async fn describe_cluster(view: &View, head: RequestHead, body: &[u8], door: &Door) -> Result<Vec<u8>, Cause> {
+    let request: DescribeClusterRequest = head.decode(head.api.request, body)?;
+    let (parts, _) = view.fresh().await;
+    let home = parts.home();
+    let mut answer = home.ask(home.shown.client(), Broker::Any, head.version, &request, door).await?;
+    for part in &parts.clusters[1..] {
+        answer.brokers.extend(
+            part.shown_brokers(head.version, door).map(|broker| {
+                DescribeClusterBroker::default().with_broker_id(broker.node_id).with_host(broker.host).with_port(broker.port)
+            }),
+        );
+    }
+    head.encode(&answer)
+}
+
+impl Parts {
+    /// The name of the topic that clients know by this id.
+    fn name_of(&self, topic_id: Uuid) -> Option<String> {
+        let topics = self.clusters.iter().filter_map(|part| part.shown.last());
+        topics.into_iter().find_map(|listing| {
+            let mut names = listing.metadata.topics.iter().map(|topic| &topic.name);
+            names.find(|name| virtual_topic_id(name) == topic_id).map(ToString::to_string)
+        })
+    }
+}
+
+impl Part {
+    /// What is left to say of home when it does not answer: its brokers and topics as they were, none of which has a leader.
+    fn last_known(&self, asked: &Asked, leaders: &Leaders, version: i16, door: &Door) -> Result<MetadataResponse, Cause> {
+        let names: Vec<String> = match &asked.home {
+            Some(topics) => topics.iter().filter_map(|topic| topic.name.as_ref().map(|name| name.to_string())).collect(),
+            None => {
+                let listing = self.shown.last();
+                let names = listing.iter().flat_map(|listing| listing.metadata.topics.iter().map(|topic| topic.name.to_string()));
+                names.filter(|name| leaders.leader(name) == 0).collect()
+            }
+        };
+        let topics = names.iter().map(|name| without_leader(name, version)).collect();
+        let answer = MetadataResponse::default().with_brokers(self.shown_brokers(version, door).collect()).with_topics(topics);
+        let cluster_id = (version >= 2).then(|| StrBytes::from_static_str(CLUSTER_ID));
+        Ok(answer.with_cluster_id(cluster_id).with_controller_id(BrokerId(-1)))
+    }
+
+    /// The virtual brokers of the cluster's brokers that were up last.
+    fn shown_brokers(&self, _version: i16, door: &Door) -> impl Iterator<Item = MetadataResponseBroker> + use<> {
+        let (world, listing) = (self.world(door), self.shown.last());
+        let brokers: Vec<RealBroker> = listing.map(|listing| listing.metadata.brokers.clone()).unwrap_or_default();
+        brokers.into_iter().filter_map(move |broker| {
+            let mut by = ToClient::new(&world, kafka_protocol::messages::ApiKey::Metadata);
+            let real = &broker.advertised;
+            let node_id = by.node_id(broker.node_id).ok()?;
+            let (host, port) = by.address(broker.node_id, &real.host, i32::from(real.port)).ok()?;
+            let shown = MetadataResponseBroker::default().with_node_id(BrokerId(node_id));
+            Some(shown.with_host(StrBytes::from_string(host)).with_port(i32::from(port)))
+        })
+    }
+
+    /// A topic that leads on this cluster, which is not the client's home.
+    fn shown_topic(&self, listing: Option<&Listing>, name: &str, version: i16, door: &Door) -> MetadataResponseTopic {
+        let exists = || self.own.last().is_none_or(|listing| listing.names.contains(name));
+        let topic = listing.and_then(|listing| listing.metadata.topic(name).map(|topic| (topic, &listing.metadata.brokers)));
+        match topic {
+            _ if self.shown.is_away() => without_leader(name, version),
+            Some((topic, brokers)) => self.partitions_of(topic, brokers, version, door),
+            // kferry sees it, and the clients of this route may not.
+            None if listing.is_some() && exists() => unusable(name, TOPIC_AUTHORIZATION_FAILED),
+            None if listing.is_some() => unusable(name, UNKNOWN_TOPIC_OR_PARTITION),
+            None => without_leader(name, version),
+        }
+    }
+
+    fn partitions_of(&self, topic: &Topic, brokers: &[RealBroker], version: i16, door: &Door) -> MetadataResponseTopic {
+        let world = self.world(door);
+        let mut by = ToClient::new(&world, kafka_protocol::messages::ApiKey::Metadata);
+        if let Some(id) = topic.id {
+            by.named_topic_id(Uuid::from_bytes(id.0), Some(&topic.name));
+        }
+        let error_code = topic.error.as_ref().and_then(ClientError::code).map_or(0, |error| error.code());
+        let mut partition = |partition: &Partition| {
+            let leader = partition.leader.and_then(|leader| by.node_id(leader).ok());
+            let error_code = match partition.error.as_ref().and_then(ClientError::code) {
+                Some(error) => error.code(),
+                None if leader.is_none() => LEADER_NOT_AVAILABLE,
+                None => 0,
+            };
+            let mut ids = |ids: &[i32]| -> Vec<BrokerId> { ids.iter().map(|id| BrokerId(by.replica_id(*id))).collect() };
+            let shown = MetadataResponsePartition::default()
+                .with_error_code(error_code)
+                .with_partition_index(partition.index)
+                .with_leader_id(BrokerId(leader.unwrap_or(-1)))
+                .with_replica_nodes(ids(&partition.replicas))
+                .with_isr_nodes(ids(&partition.isr));
+            if version < 5 {
+                return shown;
+            }
+            let is_up = |id: &i32| brokers.iter().any(|broker| broker.node_id == *id);
+            let offline: Vec<i32> = partition.replicas.iter().copied().filter(|id| !is_up(id)).collect();
+            shown.with_offline_replicas(ids(&offline))
+        };
+        let partitions = topic.partitions.iter().map(&mut partition).collect();
+        shown(&topic.name, error_code, version).with_is_internal(topic.internal).with_partitions(partitions)
+    }
+}
+
+/// A topic of which nothing but the name is known: its cluster does not answer.
+fn without_leader(name: &str, version: i16) -> MetadataResponseTopic {
+    shown(name, LEADER_NOT_AVAILABLE, version)
+}
+
+/// A topic that clients cannot use.
+fn unusable(name: &str, error_code: i16) -> MetadataResponseTopic {
+    MetadataResponseTopic::default().with_error_code(error_code).with_name(Some(TopicName(StrBytes::from_string(name.to_owned()))))
+}
+
+fn shown(name: &str, error_code: i16, version: i16) -> MetadataResponseTopic {
+    let topic = unusable(name, error_code);
+    if version >= 10 { topic.with_topic_id(virtual_topic_id(name)) } else { topic }
+}

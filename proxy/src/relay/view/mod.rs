@@ -1,0 +1,377 @@
+//! One view: the virtual cluster that a relayed client sees, made of its home and of the clusters that a mirror connects with it.
+//!
+//! A client's connection leads to one real broker, for as long as it lives. What is about the view as a whole, or about home, the proxy asks for on
+//! connections of its own, and answers itself: each cluster for its part, with the login of the client's route.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `mod` | which clusters a view is made of, and the way to each; who answers what |
+//! | `leaders` | on which cluster each topic leads |
+//! | `directory` | what one cluster has: brokers, topics, partitions, groups |
+//! | `metadata` | the brokers, topics and partitions of the view |
+//! | `coordinators` | where groups and transactional ids are coordinated |
+//! | `changes` | topics that are created, deleted, altered or described, each where it leads |
+//! | `groups` | groups that live on another cluster than the one that was asked |
+//!
+//! # References
+//! - `org.apache.kafka.clients.NetworkClient.leastLoadedNode`: Metadata is asked of any broker; `KafkaAdminClient`: which call goes to which
+
+mod changes;
+mod coordinators;
+mod directory;
+mod groups;
+pub(super) mod leaders;
+mod metadata;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures_util::future::join_all;
+use kafka_protocol::messages::ApiKey;
+use kafka_protocol::protocol::Request;
+use kferry_config::{Cluster, Mirror, Route, Security};
+use kferry_wire::api::{Api, By};
+use kferry_wire::client::{Client, ClientError};
+use kferry_wire::connection::ConnectOptions;
+
+pub(crate) use self::directory::Directory;
+pub(super) use self::groups::{keep_living, refusal};
+pub(crate) use self::leaders::Leaders;
+
+use super::brokers::{Brokers, ToBroker, ToClient, World};
+use super::request::RequestHead;
+use crate::ending::Cause;
+use crate::identity::{ClusterIdentity, own_options};
+
+/// How long a change may take: creating a topic takes a broker up to the client's own `timeout_ms`, 30 s by default.
+const CHANGE: Duration = Duration::from_secs(60);
+
+/// A view.
+#[derive(Debug)]
+pub(crate) struct View {
+    parts: ArcSwap<Parts>,
+    leaders: Arc<ArcSwap<Leaders>>,
+}
+
+/// What a view is made of by the table in force.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    /// Home first. The others in the order of the file.
+    pub clusters: Vec<Part>,
+    /// All of the file.
+    pub mirrors: Vec<Arc<Mirror>>,
+}
+
+/// One cluster of a view.
+#[derive(Debug, Clone)]
+pub(crate) struct Part {
+    pub cluster: Arc<Cluster>,
+    pub identity: Arc<ClusterIdentity>,
+    pub brokers: Arc<Brokers>,
+    /// What it has as kferry's own login sees it: by this it is decided where topics lead.
+    pub own: Arc<Directory>,
+    /// What it has as the route's login sees it: this is what the route's clients are shown.
+    pub shown: Arc<Directory>,
+    /// For changes, with the route's login.
+    pub changes: Client,
+}
+
+/// Where clients find virtual brokers, and whether the view answers with them.
+#[derive(Debug, Clone)]
+pub(crate) struct Door {
+    /// The host of every virtual broker.
+    pub advertised_host: String,
+    /// What is added to the `broker_ports` of a cluster in what the client is told.
+    pub advertised_port_offset: u16,
+}
+
+/// Whom a question to a cluster is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Broker {
+    /// Anybody.
+    Any,
+    /// The controller, where only that one will do.
+    Controller,
+    /// The one with this real node id.
+    Node(i32),
+}
+
+/// The clusters that the clients of a route see in one view, home first: those that a mirror connects with it, that have virtual brokers, and that the
+/// proxy can come to for the route. Home alone is no view.
+pub(crate) fn clusters_of<'a>(route: &Route, home: &'a Arc<Cluster>, mirrors: &'a [Arc<Mirror>]) -> Vec<&'a Arc<Cluster>> {
+    // Where SASL is between client and broker, a client has logins for one cluster. Java takes a refused login on any broker as fatal
+    // (`NetworkClient.handleServerDisconnect`), so it must not be shown those of another.
+    let may_come = |cluster: &Cluster| cluster.security.sasl.is_none() || route.credentials.contains_key(&cluster.name);
+    let mut clusters = vec![home];
+    if !may_come(home) {
+        return clusters;
+    }
+    for mirror in mirrors {
+        let other = match (mirror.source.name == home.name, mirror.target.name == home.name) {
+            (true, _) => &mirror.target,
+            (_, true) => &mirror.source,
+            _ => continue,
+        };
+        if other.brokers.is_some() && may_come(other) && clusters.iter().all(|cluster| cluster.name != other.name) {
+            clusters.push(other);
+        }
+    }
+    clusters
+}
+
+/// With what the proxy comes to a cluster for the clients of a route.
+pub(crate) fn security_of(route: &Route, cluster: &Cluster) -> Security {
+    let sasl = route.credentials.get(&cluster.name).map(|sasl| Some(sasl.clone()));
+    Security { tls: cluster.security.tls.clone(), sasl }
+}
+
+/// A client for the changes that the clients of a route make to a cluster.
+pub(crate) fn changes_of(cluster: &Cluster, security: Security) -> Client {
+    let options = ConnectOptions { request_timeout: CHANGE, ..own_options() };
+    Client::new(Arc::new(Cluster { security, ..cluster.clone() }), options)
+}
+
+impl Parts {
+    /// `born`: what is certain.
+    fn leaders(&self, born: HashSet<Arc<str>>) -> Leaders {
+        Leaders::new(self.named(), self.mirrors.clone(), self.names(), born)
+    }
+
+    /// Topics that were born on a mirror's target, by what the sources said last; with `asked` only by those that answer.
+    fn born(&self, asked: bool) -> HashSet<Arc<str>> {
+        let said = self.clusters.iter().zip(self.names()).map(|(part, names)| names.filter(|_| !asked || !part.own.is_away()));
+        Leaders::born(&self.named(), &self.mirrors, &said.collect::<Vec<_>>())
+    }
+
+    fn named(&self) -> Vec<Arc<Cluster>> {
+        self.clusters.iter().map(|part| part.cluster.clone()).collect()
+    }
+
+    fn names(&self) -> Vec<leaders::Names> {
+        self.clusters.iter().map(|part| part.own.last().map(|listing| listing.names.clone())).collect()
+    }
+
+    fn home(&self) -> &Part {
+        &self.clusters[0]
+    }
+}
+
+impl View {
+    /// Nothing is asked yet.
+    pub(crate) fn new(parts: Parts) -> Self {
+        let leaders = Arc::new(ArcSwap::from_pointee(parts.leaders(HashSet::new())));
+        Self { parts: ArcSwap::from_pointee(parts), leaders }
+    }
+
+    /// What the table in force makes of it from now on.
+    pub(crate) fn change(&self, parts: Parts) {
+        self.leaders.store(Arc::new(parts.leaders(HashSet::new())));
+        self.parts.store(Arc::new(parts));
+    }
+
+    /// Where topics lead, now and later.
+    pub(crate) fn leaders(&self) -> &Arc<ArcSwap<Leaders>> {
+        &self.leaders
+    }
+
+    /// The clusters, home first.
+    pub(crate) fn parts(&self) -> Arc<Parts> {
+        self.parts.load_full()
+    }
+
+    /// The clusters themselves, home first.
+    pub(crate) fn clusters(&self) -> Vec<Arc<Cluster>> {
+        self.parts().named()
+    }
+
+    /// The clusters, each as fresh as it can be had, and where topics lead by that.
+    pub(crate) async fn fresh(&self) -> (Arc<Parts>, Arc<Leaders>) {
+        let parts = self.parts();
+        join_all(parts.directories().map(Directory::freshen)).await;
+        self.update().await;
+        (parts, self.leaders.load_full())
+    }
+
+    /// Returns once each cluster has said what it knows and has, or has been asked in vain.
+    pub(crate) async fn known(&self) {
+        for part in &self.parts().clusters {
+            if (part.brokers.versions().is_none() || part.own.last().is_none()) && !part.own.is_away() {
+                tokio::join!(part.brokers.ask(&part.cluster, &part.identity), part.own.freshen());
+            }
+        }
+        self.update().await;
+    }
+
+    /// Asks those clusters again that it is time to ask.
+    pub(crate) async fn follow(&self) {
+        join_all(self.parts().directories().map(Directory::follow)).await;
+        self.update().await;
+    }
+
+    /// Works out anew where topics lead, if something has changed.
+    async fn update(&self) {
+        let parts = self.parts();
+        let now = self.leaders.load_full();
+        let before = parts.born(true);
+        let certain = now.is_certain_of(&before);
+        if certain && now.is_of(&parts.named(), &parts.mirrors, &parts.names()) {
+            return;
+        }
+        let mut born = parts.born(false);
+        born.retain(|topic| now.is_certain_of_topic(topic));
+        if !certain {
+            // They were there before the sources are asked again: what no source has then is no copy.
+            join_all(parts.directories().map(Directory::ask_again)).await;
+            born.extend(parts.born(true).intersection(&before).cloned());
+        }
+        self.leaders.store(Arc::new(parts.leaders(born)));
+    }
+
+    /// Answers a request that is for the view, or for home. `body`: of the request, as it came from the client. Returns the body of the answer.
+    ///
+    /// # Errors
+    /// [`Cause`]: there is no answer, and the connection ends.
+    pub(super) async fn answer(&self, head: RequestHead, body: &[u8], door: &Door) -> Result<Vec<u8>, Cause> {
+        match (head.api.key, head.api.by) {
+            (ApiKey::Metadata, _) => metadata::metadata(self, head, body, door).await,
+            (ApiKey::DescribeCluster, _) => metadata::describe_cluster(self, head, body, door).await,
+            (ApiKey::FindCoordinator, _) => coordinators::find_coordinator(self, head, body, door).await,
+            (_, By::View) => changes::answer(self, head, body, door).await,
+            _ => {
+                let parts = self.parts();
+                parts.home().pass(&parts.home().changes, Broker::Controller, head, body, door).await
+            }
+        }
+    }
+}
+
+impl Parts {
+    /// Each once.
+    fn directories(&self) -> impl Iterator<Item = &Directory> {
+        self.clusters.iter().flat_map(|part| {
+            let shown = (!Arc::ptr_eq(&part.own, &part.shown)).then_some(&*part.shown);
+            [Some(&*part.own), shown].into_iter().flatten()
+        })
+    }
+}
+
+impl Part {
+    /// A client's world on this cluster, for what the proxy asks for it.
+    fn world(&self, door: &Door) -> World {
+        World {
+            cluster: self.cluster.clone(),
+            identity: self.identity.clone(),
+            brokers: self.brokers.clone(),
+            advertised_host: door.advertised_host.clone(),
+            advertised_port_offset: door.advertised_port_offset,
+            place: None,
+        }
+    }
+
+    /// Asks the cluster: a request with the ids that the client knows, and so is the answer.
+    async fn ask<R: Request>(&self, client: &Client, to: Broker, version: i16, request: &R, door: &Door) -> Result<R::Response, Cause> {
+        let api = Api::of(R::KEY).expect("the table has it");
+        let head = RequestHead { api, version, correlation_id: 0 };
+        let mut body = Vec::new();
+        request.encode(&mut body, version).map_err(|error| self.not_asked(api.key, &error))?;
+        let answer = self.pass(client, to, head, &body, door).await?;
+        kafka_protocol::protocol::Decodable::decode(&mut answer.as_slice(), version).map_err(|error| self.not_asked(api.key, &error))
+    }
+
+    /// The same with bodies.
+    async fn pass(&self, client: &Client, to: Broker, head: RequestHead, body: &[u8], door: &Door) -> Result<Vec<u8>, Cause> {
+        let world = self.world(door);
+        let api = head.api;
+        let request = head.rewrite(api.request, body, &mut ToBroker::new(&world, api.key))?.unwrap_or_else(|| body.to_vec());
+        let connection = match to {
+            Broker::Any => client.any().await,
+            Broker::Controller => client.controller().await,
+            Broker::Node(node_id) => client.broker(node_id).await,
+        };
+        let connection = connection.map_err(|error| self.not_asked(api.key, &error))?;
+        let asked = connection.relay(api.key, head.version, request).await;
+        let answer =
+            asked.map_err(|source| self.not_asked(api.key, &ClientError::Request { cluster: self.cluster.name.clone(), source }))?;
+        let rewritten = head.rewrite(api.response, &answer, &mut ToClient::new(&world, api.key))?;
+        Ok(rewritten.unwrap_or_else(|| answer.to_vec()))
+    }
+
+    fn not_asked(&self, api_key: ApiKey, error: &dyn std::fmt::Display) -> Cause {
+        Cause::NotAsked { cluster: self.cluster.name.clone(), api_key, error: error.to_string() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kferry_config::Config;
+    use std::path::Path;
+
+    #[test]
+    fn a_view_is_home_and_the_clusters_that_a_mirror_connects_with_it() {
+        let file = r#"
+            clusters.legacy = { id = 1, bootstrap_servers = "legacy:9092", node_ids = "1-3", broker_ports = "9101-9103" }
+            clusters.new = { id = 2, bootstrap_servers = "new:9092", node_ids = "1-3", broker_ports = "9201-9203" }
+            clusters.other = { id = 3, bootstrap_servers = "other:9092", node_ids = "1-3", broker_ports = "9301-9303" }
+            clusters.bare = { id = 4, bootstrap_servers = "bare:9092" }
+            clusters.sasl = { id = 5, bootstrap_servers = "sasl:9092", node_ids = "1-3", broker_ports = "9501-9503", security_protocol = "SASL_PLAINTEXT", sasl_mechanism = "PLAIN", sasl_username = "kferry", sasl_password = "secret" }
+            listeners = [{ name = "clients", bind = "127.0.0.1:9092" }]
+            [[routes]]
+            name = "plain"
+            client_id = "plain"
+            cluster = "legacy"
+            mode = "relay"
+            [[routes]]
+            name = "with-login"
+            client_id = "with-login"
+            cluster = "new"
+            mode = "relay"
+            [routes.credentials.sasl]
+            sasl_mechanism = "PLAIN"
+            sasl_username = "orders"
+            sasl_password = "secret"
+            [[routes]]
+            name = "end-to-end"
+            client_id = "end-to-end"
+            cluster = "sasl"
+            mode = "relay"
+            [[routes]]
+            name = "alone"
+            client_id = "alone"
+            cluster = "other"
+            mode = "relay"
+            [[mirrors]]
+            name = "over"
+            source = "legacy"
+            target = "new"
+            topics = "orders"
+            [[mirrors]]
+            name = "back"
+            source = "new"
+            target = "legacy"
+            topics = "payments"
+            [[mirrors]]
+            name = "to-bare"
+            source = "legacy"
+            target = "bare"
+            topics = "x"
+            [[mirrors]]
+            name = "to-sasl"
+            source = "new"
+            target = "sasl"
+            topics = "y"
+        "#;
+        let config = Config::parse(file, Path::new("routes.toml")).unwrap();
+        let seen = |route: &str| {
+            let route = config.routes.iter().find(|of| *of.name == *route).unwrap();
+            let clusters = clusters_of(route, &route.cluster, &config.mirrors);
+            clusters.iter().map(|cluster| cluster.name.to_string()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(seen("plain"), "legacy new");
+        assert_eq!(seen("with-login"), "new legacy sasl");
+        assert_eq!(seen("end-to-end"), "sasl");
+        assert_eq!(seen("alone"), "other");
+    }
+}

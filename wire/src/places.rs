@@ -1,0 +1,199 @@
+//! Where a topic leads and where a group lives: one function of the file, the decisions, and what exists, the same for proxy, mirror and CLI.
+//!
+//! It does not depend on the client: what nothing says a place for is at each client's home. In this order:
+//!
+//! | | a topic leads | a group lives |
+//! |---|---|---|
+//! | 1 | where the last decision says | where the last decision says |
+//! | 2 | on the source of the mirror that copies it under its name, if it is there | on the source of the mirror that copies its offsets |
+//! | 3 | on the one cluster that has it | on the one cluster that has it |
+//! | 4 | at home | at home |
+//!
+//! A source that cannot say whether it has a topic is taken to have it: a copy that is taken for the leader would be written.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use kferry_config::{Cluster, Mirror};
+
+/// Decisions that count: by topic or group, the cluster's name. There are none before live moves.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Decisions {
+    /// Where topics lead.
+    pub topics: BTreeMap<String, Arc<str>>,
+    /// Where groups live.
+    pub groups: BTreeMap<String, Arc<str>>,
+}
+
+/// Whether a cluster has a topic or a group of some name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exists {
+    /// It has.
+    Yes,
+    /// It has not.
+    No,
+    /// It has never said.
+    Unknown,
+}
+
+/// What says where things are.
+#[derive(Debug, Clone, Copy)]
+pub struct Places<'a> {
+    /// `[[mirrors]]`, in the order of the file.
+    pub mirrors: &'a [Arc<Mirror>],
+    /// What was decided.
+    pub decisions: &'a Decisions,
+    /// The clusters of the view.
+    pub clusters: &'a [Arc<Cluster>],
+}
+
+impl<'a> Places<'a> {
+    /// The cluster on which a topic leads. `None`: at each client's home. `exists`: whether a cluster has it.
+    pub fn leader(&self, topic: &str, exists: impl Fn(&Cluster) -> Exists) -> Option<&'a Arc<Cluster>> {
+        let copied = |mirror: &&'a Arc<Mirror>| copies_as(mirror, topic) && exists(&mirror.source) != Exists::No;
+        self.decided(&self.decisions.topics, topic)
+            .or_else(|| self.mirrors().find(copied).map(|mirror| &mirror.source))
+            .or_else(|| self.only(exists))
+    }
+
+    /// The cluster on which a group lives. `None`: at each client's home. `exists`: whether a cluster has it.
+    pub fn life(&self, group: &str, exists: impl Fn(&Cluster) -> Exists) -> Option<&'a Arc<Cluster>> {
+        self.fixed_life(group).or_else(|| self.only(exists))
+    }
+
+    /// As [`Self::life`], by what does not depend on what exists.
+    pub fn fixed_life(&self, group: &str) -> Option<&'a Arc<Cluster>> {
+        let copied = self.mirrors().find(|mirror| mirror.groups.matches(group)).map(|mirror| &mirror.source);
+        self.decided(&self.decisions.groups, group).or(copied)
+    }
+
+    /// The mirrors between clusters of the view.
+    fn mirrors(&self) -> impl Iterator<Item = &'a Arc<Mirror>> {
+        let has = |wanted: &Cluster| self.clusters.iter().any(|cluster| cluster.name == wanted.name);
+        self.mirrors.iter().filter(move |mirror| has(&mirror.source) && has(&mirror.target))
+    }
+
+    fn decided(&self, decisions: &BTreeMap<String, Arc<str>>, name: &str) -> Option<&'a Arc<Cluster>> {
+        let decided = decisions.get(name)?;
+        self.clusters.iter().find(|cluster| cluster.name == *decided)
+    }
+
+    fn only(&self, exists: impl Fn(&Cluster) -> Exists) -> Option<&'a Arc<Cluster>> {
+        let mut having = self.clusters.iter().filter(|cluster| exists(cluster) == Exists::Yes);
+        having.next().filter(|_| having.next().is_none())
+    }
+}
+
+/// Whether a mirror copies a topic of its source under the same name.
+pub fn copies_as(mirror: &Mirror, topic: &str) -> bool {
+    mirror.topics.matches(topic) && mirror.naming.target(topic).is_ok_and(|target| target == topic)
+}
+
+/// The names on a mirror's target of topics that it copies under another name: copies that lead nowhere else, and that nobody else may write.
+pub fn renamed<'n>(mirror: &'n Mirror, topics: impl Iterator<Item = &'n str>) -> impl Iterator<Item = String> {
+    topics.filter(|topic| mirror.topics.matches(topic)).filter_map(|topic| {
+        let target = mirror.naming.target(topic).ok()?;
+        (target != topic).then(|| target.into_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = r#"
+        clusters.legacy = { id = 1, bootstrap_servers = "legacy:9092" }
+        clusters.new = { id = 2, bootstrap_servers = "new:9092" }
+        clusters.other = { id = 3, bootstrap_servers = "other:9092" }
+        [[mirrors]]
+        name = "over"
+        source = "legacy"
+        target = "new"
+        topics = ["orders", "old.name"]
+        topics_regex = "orders\\..*"
+        groups = "shop"
+        rename = { "old.name" = "shop.name" }
+        [[mirrors]]
+        name = "back"
+        source = "new"
+        target = "legacy"
+        topics_regex = ["payments.*"]
+        groups_regex = "pay.*"
+    "#;
+
+    /// Names of what a cluster has; a cluster that is not among them has never said.
+    type Having = [(&'static str, &'static [&'static str])];
+
+    fn exists(having: &Having, cluster: &Cluster, name: &str) -> Exists {
+        match having.iter().find(|(of, _)| **of == *cluster.name) {
+            None => Exists::Unknown,
+            Some((_, names)) if names.contains(&name) => Exists::Yes,
+            Some(_) => Exists::No,
+        }
+    }
+
+    fn places<T>(view: &[&str], decisions: &Decisions, of: impl FnOnce(Places<'_>) -> T) -> T {
+        let config = kferry_config::Config::parse(FILE, "routes.toml".as_ref()).unwrap();
+        let clusters: Vec<_> = config.clusters.iter().filter(|cluster| view.contains(&&*cluster.name)).cloned().collect();
+        of(Places { mirrors: &config.mirrors, decisions, clusters: &clusters })
+    }
+
+    #[test]
+    fn a_topic_leads_where_the_first_rule_that_knows_says() {
+        const BOTH: &[&str] = &["legacy", "new"];
+        let decisions = Decisions { topics: [("orders".to_owned(), "new".into())].into(), groups: BTreeMap::new() };
+        let none = Decisions::default();
+        let cases: &[(&str, &[&str], &Decisions, &str, &Having, Option<&str>)] = &[
+            ("decided", BOTH, &decisions, "orders", &[("legacy", &["orders"]), ("new", &["orders"])], Some("new")),
+            ("copied", BOTH, &none, "orders", &[("legacy", &["orders"]), ("new", &["orders"])], Some("legacy")),
+            ("to be copied", BOTH, &none, "orders", &[("legacy", &["orders"]), ("new", &[])], Some("legacy")),
+            ("copied, and the source is away", BOTH, &none, "orders", &[("new", &["orders"])], Some("legacy")),
+            ("born on the target", BOTH, &none, "orders", &[("legacy", &[]), ("new", &["orders"])], Some("new")),
+            ("the other way", BOTH, &none, "payments", &[("legacy", &["payments"]), ("new", &["payments"])], Some("new")),
+            ("by a regex", BOTH, &none, "orders.eu", &[("legacy", &["orders.eu"]), ("new", &["orders.eu"])], Some("legacy")),
+            ("renamed: it is its own", BOTH, &none, "old.name", &[("legacy", &["old.name"]), ("new", &[])], Some("legacy")),
+            ("the copy of one renamed", BOTH, &none, "shop.name", &[("legacy", &[]), ("new", &["shop.name"])], Some("new")),
+            ("only there", BOTH, &none, "logs", &[("legacy", &[]), ("new", &["logs"])], Some("new")),
+            ("on both", BOTH, &none, "logs", &[("legacy", &["logs"]), ("new", &["logs"])], None),
+            ("nowhere", BOTH, &none, "logs", &[("legacy", &[]), ("new", &[])], None),
+            ("to be created", BOTH, &none, "orders", &[("legacy", &[]), ("new", &[])], None),
+            ("a mirror outside of the view", &["new", "other"], &none, "orders", &[("new", &["orders"]), ("other", &[])], Some("new")),
+            ("decided for outside of the view", &["legacy", "other"], &decisions, "orders", &[("legacy", &["orders"])], Some("legacy")),
+        ];
+        for (what, view, decisions, topic, having, expected) in cases {
+            places(view, decisions, |places| {
+                let leader = places.leader(topic, |cluster| exists(having, cluster, topic));
+                assert_eq!(leader.map(|cluster| &*cluster.name), *expected, "{what}");
+            });
+        }
+    }
+
+    #[test]
+    fn a_group_lives_where_the_first_rule_that_knows_says() {
+        const BOTH: &[&str] = &["legacy", "new"];
+        let decisions = Decisions { topics: BTreeMap::new(), groups: [("shop".to_owned(), "new".into())].into() };
+        let none = Decisions::default();
+        let cases: &[(&str, &Decisions, &str, &Having, Option<&str>)] = &[
+            ("decided", &decisions, "shop", &[], Some("new")),
+            ("copied", &none, "shop", &[("new", &["shop"])], Some("legacy")),
+            ("the other way", &none, "pay", &[], Some("new")),
+            ("only there", &none, "else", &[("legacy", &["else"]), ("new", &[])], Some("legacy")),
+            ("on both", &none, "else", &[("legacy", &["else"]), ("new", &["else"])], None),
+            ("nowhere", &none, "else", &[("legacy", &[]), ("new", &[])], None),
+        ];
+        for (what, decisions, group, having, expected) in cases {
+            places(BOTH, decisions, |places| {
+                let life = places.life(group, |cluster| exists(having, cluster, group));
+                assert_eq!(life.map(|cluster| &*cluster.name), *expected, "{what}");
+            });
+        }
+    }
+
+    #[test]
+    fn copies_under_another_name_are_known_by_the_names_on_the_source() {
+        let config = kferry_config::Config::parse(FILE, "routes.toml".as_ref()).unwrap();
+        let names = ["orders", "old.name", "logs"];
+        assert_eq!(renamed(&config.mirrors[0], names.into_iter()).collect::<Vec<_>>(), ["shop.name"]);
+        assert_eq!(renamed(&config.mirrors[1], names.into_iter()).count(), 0);
+    }
+}
