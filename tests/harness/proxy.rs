@@ -12,6 +12,7 @@
 //! # anyhow::Ok(())
 //! ```
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -36,6 +37,9 @@ use crate::{ports, run};
 /// Ports for the virtual brokers of all clusters of a file, on each listener.
 const BROKERS: u16 = 20;
 
+/// Virtual node ids carry the cluster's id in front of this many.
+const NODE_IDS: i32 = 10_000_000;
+
 /// A `routes.toml` with an `[admin]` and a plaintext listener named `plain`, on ports that no other test has.
 #[derive(Debug, Clone)]
 pub struct Routes {
@@ -44,9 +48,18 @@ pub struct Routes {
     admin_port: u16,
     broker_ports: Range<u16>,
     clusters: u8,
+    served: BTreeMap<String, Served>,
     listener: String,
     limits: String,
     sections: String,
+}
+
+/// The virtual brokers of a cluster.
+#[derive(Debug, Clone)]
+struct Served {
+    cluster_id: u8,
+    first_node_id: i32,
+    first_port: u16,
 }
 
 impl Routes {
@@ -59,6 +72,7 @@ impl Routes {
             admin_port: ports.start + 1,
             broker_ports: ports.start + 2..ports.start + 2 + BROKERS,
             clusters: 0,
+            served: BTreeMap::new(),
             listener: String::new(),
             limits: String::new(),
             sections: String::new(),
@@ -89,6 +103,8 @@ impl Routes {
         let end = port + (last - first) as u16 + 1;
         ensure!(end <= self.broker_ports.end, "{BROKERS} virtual brokers are all that there are ports for");
         self.broker_ports.start = end;
+        // Clusters are numbered as they come.
+        self.served.insert(name.to_owned(), Served { cluster_id: self.clusters + 1, first_node_id: *first, first_port: port });
         let _ = writeln!(lines, "node_ids = \"{first}-{last}\"\nbroker_ports = \"{port}-{}\"", end - 1);
         if matches!(listener, Listener::Ssl | Listener::SaslSsl) {
             let _ = writeln!(lines, "ssl_ca_location = \"{}\"", pki::authority()?.ca_path.display());
@@ -101,6 +117,13 @@ impl Routes {
             );
         }
         Ok(self.cluster_with(name, &cluster.bootstrap_servers(listener)?, &lines))
+    }
+
+    /// The node id under which clients know a broker of a cluster of [`Routes::kafka`], and its port on 127.0.0.1.
+    pub fn virtual_broker(&self, cluster: &str, node_id: i32) -> Result<(i32, u16)> {
+        let served = self.served.get(cluster).with_context(|| format!("the file has no cluster {cluster}"))?;
+        let port = served.first_port + (node_id - served.first_node_id) as u16;
+        Ok((i32::from(served.cluster_id) * NODE_IDS + node_id, port))
     }
 
     /// Adds a TLS listener named `tls`.

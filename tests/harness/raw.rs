@@ -15,6 +15,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// How long a peer may take. Milliseconds are normal; the rest is for a loaded machine.
 pub const LIMIT: Duration = Duration::from_secs(20);
 
+/// Bytes of an answer: a thousand topics with all of their partitions are less.
+const MAX_ANSWER: i32 = 16 << 20;
+
 /// What [`api_versions`] says that it is.
 pub const SOFTWARE: (&str, &str) = ("kferry-raw", "1.2.3");
 
@@ -65,8 +68,19 @@ pub fn request<R: Request>(version: i16, correlation_id: i32, client_id: &str, r
 
 /// Sends any request and reads its answer.
 pub fn ask<R: Request>(client: &mut Raw, version: i16, client_id: &str, question: &R) -> Result<R::Response> {
-    let mut answer = Bytes::from(client.ask(&request(version, 77, client_id, question)?)?);
-    ResponseHeader::decode(&mut answer, R::Response::header_version(version))?;
+    client.send(&request(version, 77, client_id, question)?)?;
+    answer::<R>(client, version, 77)
+}
+
+/// Reads the answer to a request of this correlation id.
+pub fn answer<R: Request>(client: &mut Raw, version: i16, correlation_id: i32) -> Result<R::Response> {
+    let mut answer = Bytes::from(client.frame()?);
+    let header = ResponseHeader::decode(&mut answer, R::Response::header_version(version))?;
+    ensure!(
+        header.correlation_id == correlation_id,
+        "the answer's correlation id is {}, the request's {correlation_id}",
+        header.correlation_id
+    );
     let response = R::Response::decode(&mut answer, version).with_context(|| format!("API {} v{version}", R::KEY))?;
     ensure!(answer.is_empty(), "{} bytes behind the answer of API {} v{version}", answer.len(), R::KEY);
     Ok(response)
@@ -111,7 +125,7 @@ impl Raw {
         let mut size = [0; 4];
         self.0.read_exact(&mut size).context("no answer")?;
         let size = i32::from_be_bytes(size);
-        ensure!((4..100_000).contains(&size), "an answer of {size} bytes");
+        ensure!((4..MAX_ANSWER).contains(&size), "an answer of {size} bytes");
         let mut body = vec![0; size as usize];
         self.0.read_exact(&mut body).context("the answer breaks off")?;
         Ok(body)
