@@ -331,7 +331,7 @@ impl<'a> Straight<'a> {
                 Kind::PartitionError => _ = self.take(2)?,
                 Kind::ProducerId => _ = self.take(8)?,
                 Kind::TopicId => _ = self.take(16)?,
-                Kind::Text | Kind::RackId | Kind::ConfigName | Kind::ConfigValue | Kind::ErrorMessage | Kind::TopicName | Kind::GroupId => {
+                Kind::Text | Kind::ConfigName | Kind::ConfigValue | Kind::ErrorMessage | Kind::TopicName | Kind::GroupId => {
                     _ = self.text()?
                 }
                 Kind::ClusterId => _ = str::from_utf8(self.text()?).ok()?,

@@ -362,7 +362,7 @@ and 89), and whatever later versions of Kafka bring.
 - **Addresses** are those of virtual brokers.
 - **Leader epochs** are -1 in both directions: epochs of two clusters cannot be compared.
 - **The cluster id** is the same whichever cluster it is.
-- **The rack id** is emptied, so that no broker sends a client to a replica in the middle of an answer that is not read (Fetch 11, which is only carried for clients that do not ask for versions).
+- **The preferred read replica** of a partition, in the middle of an answer to Fetch, is that of a virtual broker: so reading from the nearest replica (KIP-392) works.
 - **Topic ids** follow from the topics' names: a client sees the same id for a topic whichever cluster it is on, and also after the topic was deleted and created again.
 - **The producer id** of an idempotent producer carries the cluster's `id`; a transactional one is its coordinator's and stays.
 
@@ -475,7 +475,6 @@ fn collect(fields: &[Field], min: i16, found: &mut Vec<Rewritten>) {
             Kind::NodeId | Kind::ReplicaIds => "node ids",
             Kind::Address => "addresses",
             Kind::LeaderEpoch => "leader epochs",
-            Kind::RackId => "rack id",
             Kind::ClusterId => "cluster id",
             Kind::ProducerId => "producer id",
             Kind::TopicId | Kind::NameAndTopicId | Kind::TopicIdAndName => "topic ids",

@@ -17,9 +17,6 @@ const REVIEWED: &[(&str, &str)] = &[
     // Consumers are no replicas: -1.
     ("FetchRequest", "replica_id"),
     ("ListOffsetsRequest", "replica_id"),
-    // No broker names one to a client that names no rack, and the request's rack_id is emptied.
-    ("FetchResponse", "responses.partitions.preferred_read_replica"),
-    ("FetchResponse", "responses.partition_responses.preferred_read_replica"),
     // The rack of a broker or a member is a name that means the same on either side; the group's coordinator assigns partitions by it.
     ("MetadataResponse", "brokers.rack"),
     ("DescribeClusterResponse", "brokers.rack"),
@@ -175,7 +172,7 @@ impl Comparing<'_> {
                 Kind::ReplicaIds => (&["[]int32"], true),
                 Kind::NodeId | Kind::LeaderEpoch => (&["int32"], true),
                 Kind::Address => (&["string", "int32"], true),
-                Kind::RackId | Kind::ClusterId | Kind::ConfigName | Kind::ConfigValue | Kind::ErrorMessage => (&["string"], true),
+                Kind::ClusterId | Kind::ConfigName | Kind::ConfigValue | Kind::ErrorMessage => (&["string"], true),
                 Kind::ProducerId => (&["int64"], true),
                 Kind::Resource => (&["int8", "string"], true),
                 Kind::TopicId => (&["uuid"], true),

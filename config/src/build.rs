@@ -69,7 +69,16 @@ impl RouteDraft<'_> {
         let cluster = clusters.iter().find(|cluster| &*cluster.name == name).cloned().ok_or(Reported)?;
         let credentials = self.credentials?.into_iter().map(|credentials| credentials.build(clusters)).collect::<Field<_>>()?;
         let sasl_users = self.sasl_users?.into_iter().map(|user| user.value.into()).collect();
-        Ok(Route { name: self.name?.value.into(), clients: self.clients?.value, cluster, mode: self.mode?, credentials, sasl_users })
+        Ok(Route {
+            name: self.name?.value.into(),
+            clients: self.clients?.value,
+            cluster,
+            mode: self.mode?,
+            credentials,
+            sasl_users,
+            owns_topics: self.topics?.selection,
+            owns_groups: self.groups?.selection,
+        })
     }
 }
 

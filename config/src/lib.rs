@@ -12,7 +12,7 @@
 //! | `types` | the checked types |
 //! | [`matcher`] | who a route is for: globs and regexes over `client.id`, and which of them an earlier one shadows |
 //! | `default_ids` | the `client.id` that a library sends when nobody has set one |
-//! | `names` | which topics and groups a mirror copies, and what a topic is called on its target |
+//! | `names` | which topics and groups a mirror copies and a route owns, and what a topic is called on its target |
 //! | `collisions` | copies that would get in each other's way |
 //! | `file` | files that are read again while a process runs |
 //! | `machine` | what a file asks of the machine: open files, and ports |
@@ -36,12 +36,13 @@ mod secret;
 #[cfg(test)]
 mod tests;
 mod types;
+mod view;
 
 pub use collisions::{Collision, CollisionKind, Copied, collisions};
 pub use default_ids::{Application, default_of};
 pub use file::{read_file, read_text};
 pub use machine::{EphemeralPorts, OpenFiles, who_may_have};
-pub use names::{Naming, NamingError, Selection, dead_letter_topic, is_internal, no_room_for_dead_letters};
+pub use names::{Naming, NamingError, Selection, as_glob, dead_letter_topic, is_internal, no_room_for_dead_letters};
 pub use read::keys;
 pub use types::Config;
 pub use types::certificates::{CertificateFile, Certificates};

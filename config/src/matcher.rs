@@ -308,7 +308,7 @@ impl fmt::Debug for Ids {
 }
 
 /// Not by the globset crate: its `?` and `[é]` are bytes, and its `**/` knows paths.
-fn glob_to_regex(glob: &str) -> Result<String, BadPattern> {
+pub(crate) fn glob_to_regex(glob: &str) -> Result<String, BadPattern> {
     let bad = |part: Range<usize>, message: &str, hint: &str| Err(BadPattern { part, message: message.to_owned(), hint: hint.to_owned() });
     let mut regex = String::from("(?s)");
     let mut open_braces = Vec::new();

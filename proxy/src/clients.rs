@@ -4,9 +4,9 @@
 //! the connections of a `client.id` went, and when: one row for each client, address and cluster, kept after the connection has ended, and
 //! bounded in number.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 #[cfg(doc)]
@@ -15,6 +15,9 @@ use serde::Serialize;
 
 /// Rows that are kept at most. Beyond it the one that connected longest ago goes, open ones last.
 pub(crate) const MAX_ROWS: usize = 10_000;
+
+/// Topics, and groups, that are kept of a row.
+const MAX_SEEN: usize = 50;
 
 /// Bytes of a name that came from a client which are kept. Kafka allows a `client.id` of 32 KiB.
 const MAX_NAME: usize = 256;
@@ -64,13 +67,52 @@ pub(crate) struct Row {
     pub last_connected: Timestamp,
     /// Open now.
     pub connections: usize,
+    /// What it was seen to use.
+    #[serde(flatten)]
+    pub used: Used,
 }
 
-#[derive(Debug, Clone, Copy)]
+/// What the relayed connections of a row were seen to use, where clients see a view of several clusters: the first 50 of each.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Used {
+    /// Topics that it has produced to.
+    pub topics_produced: BTreeSet<String>,
+    /// Groups that it has been a member of.
+    pub groups_joined: BTreeSet<String>,
+}
+
+/// Shared by the connections of a row.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Seen(Arc<Mutex<Used>>);
+
+impl Seen {
+    /// A client has produced to a topic.
+    pub(crate) fn produced(&self, topic: &str) {
+        keep(&mut self.used().topics_produced, topic);
+    }
+
+    /// A client has joined a group.
+    pub(crate) fn joined(&self, group: &str) {
+        keep(&mut self.used().groups_joined, group);
+    }
+
+    fn used(&self) -> MutexGuard<'_, Used> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn keep(names: &mut BTreeSet<String>, name: &str) {
+    if names.len() < MAX_SEEN && !names.contains(name) {
+        names.insert(Client::name(name));
+    }
+}
+
+#[derive(Debug, Clone)]
 struct Times {
     since: Timestamp,
     last_connected: Timestamp,
     connections: usize,
+    seen: Seen,
 }
 
 /// All rows. Cheap to clone.
@@ -89,10 +131,12 @@ impl Clients {
                 rows.remove(&oldest);
             }
         }
-        let times = rows.entry(client.clone()).or_insert(Times { since: now, last_connected: now, connections: 0 });
+        let times =
+            rows.entry(client.clone()).or_insert_with(|| Times { since: now, last_connected: now, connections: 0, seen: Seen::default() });
         times.last_connected = now;
         times.connections += 1;
-        Connected { clients: self.clone(), client }
+        let seen = times.seen.clone();
+        Connected { clients: self.clone(), client, seen }
     }
 
     /// Every row, by `client.id`, then the latest first.
@@ -106,6 +150,7 @@ impl Clients {
                 since: times.since,
                 last_connected: times.last_connected,
                 connections: times.connections,
+                used: times.seen.used().clone(),
             })
             .collect();
         rows.sort_by(|a, b| (&a.client.client_id, b.last_connected).cmp(&(&b.client.client_id, a.last_connected)));
@@ -118,9 +163,15 @@ impl Clients {
 pub(crate) struct Connected {
     clients: Clients,
     client: Arc<Client>,
+    seen: Seen,
 }
 
 impl Connected {
+    /// Where to tell what it uses.
+    pub(crate) fn seen(&self) -> &Seen {
+        &self.seen
+    }
+
     /// Whose connection it is.
     pub(crate) fn client(&self) -> &Client {
         &self.client
@@ -183,6 +234,22 @@ mod tests {
         assert!(rows.iter().any(|row| row.client.client_id == "first"));
         assert!(!rows.iter().any(|row| row.client.client_id == "c0"));
         drop(open);
+    }
+
+    #[test]
+    fn what_a_client_uses_is_kept_for_its_row_and_bounded() {
+        let clients = Clients::default();
+        let (one, other) = (clients.connected(client("a", "new"), second(1)), clients.connected(client("b", "new"), second(1)));
+        drop(clients.connected(client("a", "new"), second(2)));
+        for n in 0..MAX_SEEN + 5 {
+            one.seen().produced(&format!("topic-{n:03}"));
+            one.seen().produced("topic-000");
+        }
+        other.seen().joined("shop");
+        drop((one, other));
+        let rows = clients.rows();
+        assert_eq!((rows[0].used.topics_produced.len(), rows[0].used.groups_joined.len()), (MAX_SEEN, 0));
+        assert_eq!(rows[1].used.groups_joined, BTreeSet::from(["shop".to_owned()]));
     }
 
     #[test]

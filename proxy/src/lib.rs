@@ -24,8 +24,8 @@
 //! | `bootstrap_servers` | a cluster's bootstrap servers: which of them answers |
 //! | `metrics` | every event once: its log line and its metric |
 //!
-//! `moves/`, which follows the log of decisions, will stand between `proxy` and `routes/`: it gives the table in force its homes, and tells `relay/` where
-//! a topic leads and where a group lives.
+//! Where a topic leads and where a group lives, `relay/view` works out of the file and of what exists. `moves/`, which follows the log of decisions, will
+//! stand between `proxy` and `routes/`: it gives the table in force its homes, and `relay/view` its decisions.
 
 mod admin;
 mod admission;

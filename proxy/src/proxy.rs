@@ -14,7 +14,7 @@ use crate::admission::{Admissions, Most};
 use crate::clients::Clients;
 use crate::relay::brokers::Brokers;
 use crate::relay::splice::Pipes;
-use crate::relay::view::{Directory, Part, Parts, View, changes_of, clusters_of, security_of};
+use crate::relay::view::{Directory, Part, Parts, View, changes_of, security_of};
 use crate::routes::{Routed, Routes, RoutingTable};
 use crate::summary::Bursts;
 
@@ -115,8 +115,7 @@ impl Proxy {
         {
             return Some(shared.view.clone());
         }
-        let mirrors = table.mirrors();
-        let clusters = clusters_of(route, home, mirrors);
+        let clusters = table.view(route);
         if clusters.len() < 2 {
             views.remove(&route.name);
             return None;
@@ -138,7 +137,7 @@ impl Proxy {
                 changes,
             }
         };
-        let parts = Parts { clusters: clusters.into_iter().map(part).collect(), mirrors: mirrors.to_vec() };
+        let parts = Parts { clusters: clusters.into_iter().map(part).collect(), mirrors: table.mirrors().to_vec() };
         // Connections that see it go on with it, unless their home is another one now.
         let view = match views.remove(&route.name).filter(|shared| shared.home == home.name) {
             Some(shared) => {

@@ -259,6 +259,7 @@ impl Session<'_> {
                 door: Door { advertised_host: listener.told_host(), advertised_port_offset: listener.advertised_port_offset },
                 at_home: cluster.name == home.name,
                 client_id,
+                seen: self.summary.client.as_ref().map(|client| client.seen().clone()).unwrap_or_default(),
                 told: AtomicBool::new(false),
             }),
             advertised,

@@ -89,8 +89,7 @@ impl Client {
             Self::Java4 | Self::Java28 => Some("java"),
             Self::ConfluentPython | Self::ConfluentPython26 | Self::Aiokafka | Self::KafkaPython => Some("python"),
             Self::FranzGo | Self::Sarama | Self::KafkaGo => Some("go"),
-            Self::Kafkajs => Some("node"),
-            Self::KafkaJavascript => Some("kafka-javascript"),
+            Self::Kafkajs | Self::KafkaJavascript => Some("node"),
             Self::Rdkafka => None,
         }
     }
@@ -307,9 +306,9 @@ fn build(client: Client, sources: &Path, folder: &Path) -> Result<()> {
         Client::ConfluentPython26 => build_python("requirements-2.6.txt", sources, folder),
         Client::Aiokafka | Client::KafkaPython => build_python("requirements-pure.txt", sources, folder),
         Client::FranzGo | Client::Sarama | Client::KafkaGo => build_go(client.name(), sources, folder),
-        Client::Kafkajs => build_node(&["--ignore-scripts"], sources, folder),
+        Client::Kafkajs => build_node(client.name(), &["--ignore-scripts"], sources, folder),
         // Its binary is on a host that CI does not reach: it is built, against the libraries of the machine, with the headers of the machine's Node.
-        Client::KafkaJavascript => build_node(&[], sources, folder),
+        Client::KafkaJavascript => build_node(client.name(), &[], sources, folder),
         Client::Rdkafka => Ok(()),
     }
 }
@@ -359,12 +358,14 @@ fn build_go(name: &str, sources: &Path, folder: &Path) -> Result<()> {
     execute(build)
 }
 
-fn build_node(options: &[&str], sources: &Path, folder: &Path) -> Result<()> {
+fn build_node(name: &str, options: &[&str], sources: &Path, folder: &Path) -> Result<()> {
     let node = process::require("node", "install Node, version 18 or later (`apt install nodejs`)")?.canonicalize()?;
     let npm = process::require("npm", "it fetches clients for Node (`apt install npm`)")?;
-    // Node looks for packages beside the program, so the program moves.
-    for file in ["package.json", "package-lock.json", "round-trip.js"] {
-        fs::copy(sources.join(file), folder.join(file)).with_context(|| format!("{file} can't be copied"))?;
+    // Node looks for packages beside the program, so the program moves, with what it shares with the other one.
+    let own = ["package.json", "package-lock.json", "round-trip.js"].map(|file| sources.join(name).join(file));
+    for file in own.into_iter().chain([sources.join("trip.js")]) {
+        let name = file.file_name().context("it is a file")?;
+        fs::copy(&file, folder.join(name)).with_context(|| format!("{} can't be copied", file.display()))?;
     }
     let mut install = Command::new(npm);
     install.args(["ci", "--no-audit", "--no-fund"]).args(options).current_dir(folder);

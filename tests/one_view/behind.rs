@@ -31,7 +31,7 @@ fn fetch(client: &mut Raw, version: i16, client_id: &str, topic: &str, offset: i
 }
 
 /// The highest version of an API that a client is told of.
-fn advertised(client: &mut Raw, client_id: &str, key: ApiKey) -> Result<Option<i16>> {
+pub(crate) fn advertised(client: &mut Raw, client_id: &str, key: ApiKey) -> Result<Option<i16>> {
     let (name, version) = raw::SOFTWARE;
     let question = ApiVersionsRequest::default()
         .with_client_software_name(StrBytes::from_static_str(name))

@@ -166,7 +166,7 @@ fn a_dead_cluster(stage: &Stage) -> Result<()> {
 fn without(stage: &Stage, dead: Side, only: &str, clients: &[Client]) -> Result<()> {
     let alive = dead.other();
     let (away, there) = (dead.leads(&format!("dead-{}", dead.name())), alive.leads(&format!("dead-{}", dead.name())));
-    let all: BTreeSet<i32> = all_brokers(stage)?.into_iter().map(|(id, _)| id).collect();
+    let all: BTreeSet<i32> = crate::operators::all_brokers(stage)?.into_iter().map(|(id, _)| id).collect();
     for home in Side::BOTH {
         let mut last = None;
         let shown = until("what leads on the dead cluster has no leader", || {

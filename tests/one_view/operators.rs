@@ -83,7 +83,7 @@ fn an_operator_sees_one_cluster() -> Result<()> {
 }
 
 /// All virtual brokers, by their node ids and ports.
-fn all_brokers(stage: &Stage) -> Result<BTreeSet<(i32, u16)>> {
+pub(crate) fn all_brokers(stage: &Stage) -> Result<BTreeSet<(i32, u16)>> {
     let mut all = BTreeSet::new();
     for side in Side::BOTH {
         for node_id in stage.cluster(side).node_ids() {
@@ -225,7 +225,7 @@ fn groups_are_listed_once(stage: &Stage, home: Side) -> Result<()> {
         for side in Side::BOTH {
             for node_id in stage.cluster(side).node_ids() {
                 let mut client = stage.at(side, node_id)?;
-                if advertised(&mut client, &client_id, ApiKey::ListGroups)? < Some(version) {
+                if crate::behind::advertised(&mut client, &client_id, ApiKey::ListGroups)? < Some(version) {
                     continue;
                 }
                 let answer = ask(&mut client, version, &client_id, &ListGroupsRequest::default())?;

@@ -1,6 +1,7 @@
 //! What only several tables together can tell, and the checked types from what passed.
 
 mod mirrors;
+mod owners;
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -8,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::{Range, RangeInclusive};
 
 use self::mirrors::across_mirrors;
+use self::owners::owners;
 use crate::default_ids::{self, Application};
 use crate::read::mirrors::MirrorDraft;
 use crate::read::table::{At, Findings, listed, meant, quoted};
@@ -41,6 +43,7 @@ pub(crate) fn across_tables(findings: &Findings<'_>, draft: &Draft<'_>) {
     shadowed(findings, routes);
     split_applications(findings, routes);
     across_mirrors(findings, clusters, mirrors);
+    owners(findings, draft);
     unused(findings, clusters, routes, mirrors);
     if let Ok(users) = &draft.users {
         sasl_users(findings, users, clusters, routes);

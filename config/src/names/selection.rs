@@ -1,5 +1,6 @@
-//! Which topics and groups are meant: by name or by a regex of the whole name, less those that are excluded.
+//! Which topics and groups are meant: by name, or by a regex or glob of the whole name, less those that are excluded.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -8,7 +9,7 @@ use regex_automata::meta::{self, Regex};
 use regex_automata::util::captures::Captures;
 use regex_automata::util::syntax;
 
-use crate::matcher::{BadPattern, Ids};
+use crate::matcher::{BadPattern, Ids, glob_to_regex};
 
 /// The most memory that a pattern takes compiled, in bytes. As for routes: far more than what a person wrote needs.
 const LARGEST: usize = 1 << 20;
@@ -30,7 +31,8 @@ fn is_hidden(name: &str) -> bool {
 
 const HIDDEN: &str = "__";
 
-/// `topics`, `topics_regex` and `exclude_regex` of a mirror, or `groups`, `groups_regex` and `groups_exclude_regex`.
+/// `topics`, `topics_regex` and `exclude_regex` of a mirror, or `groups`, `groups_regex` and `groups_exclude_regex`; of a route `topics` and
+/// `topics_regex`, or `groups` and `groups_regex`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Selection {
     pub(crate) names: BTreeSet<String>,
@@ -67,10 +69,23 @@ impl Selection {
     }
 }
 
-/// A regex that matches whole names.
+/// Characters that are not themselves in a glob.
+const SPECIAL: [char; 7] = ['*', '?', '[', ']', '{', '}', '\\'];
+
+/// How a name is written in `topics` or `groups` of a route, where it might be taken for a glob.
+pub fn as_glob(name: &str) -> Cow<'_, str> {
+    if !Pattern::is_glob(name) {
+        return Cow::Borrowed(name);
+    }
+    name.chars().flat_map(|char| SPECIAL.contains(&char).then_some('\\').into_iter().chain([char])).collect()
+}
+
+/// A regex, or a glob, that matches whole names.
 #[derive(Clone)]
 pub(crate) struct Pattern {
     written: String,
+    /// What is written, or the regex that the glob is: by it two are the same.
+    meant: String,
     regex: Regex,
     /// All names that it matches begin with `__`.
     means_hidden: bool,
@@ -78,24 +93,31 @@ pub(crate) struct Pattern {
 
 impl Pattern {
     pub(crate) fn new(pattern: &str) -> Result<Self, BadPattern> {
-        let bad = |message: String, hint: &str| BadPattern { part: 0..pattern.len(), message, hint: hint.to_owned() };
-        let not_a_regex = |reason: &str| {
-            bad(
-                format!("not a regex: {}", reason.lines().last().unwrap_or_default().trim_start_matches("error: ")),
-                "it is read as by Rust's regex crate, without look-around and backreferences; it is about the whole name",
-            )
-        };
         // By itself first: `a)|(b` is a regex only within the group below.
-        syntax::parse(pattern).map_err(|error| not_a_regex(&error.to_string()))?;
+        syntax::parse(pattern).map_err(|error| not_a_regex(pattern, &error.to_string()))?;
+        Self::compile(pattern, pattern.to_owned(), r"write fewer repetitions, or ASCII classes like [0-9A-Za-z_] instead of \w")
+    }
+
+    /// As `client_id` of a route has it.
+    pub(crate) fn glob(glob: &str) -> Result<Self, BadPattern> {
+        Self::compile(glob, glob_to_regex(glob)?, "write a shorter glob, with fewer `?`, `*` and alternatives, or several")
+    }
+
+    /// Whether a text is a glob and not a name.
+    pub(crate) fn is_glob(text: &str) -> bool {
+        text.contains(SPECIAL)
+    }
+
+    fn compile(written: &str, meant: String, simpler: &str) -> Result<Self, BadPattern> {
         let regex = Regex::builder()
             .configure(meta::Config::new().nfa_size_limit(Some(LARGEST)).onepass_size_limit(Some(LARGEST)))
-            .build(&format!(r"\A(?:{pattern})\z"))
+            .build(&format!(r"\A(?:{meant})\z"))
             .map_err(|error| match (error.size_limit(), error.syntax_error()) {
-                (None, Some(error)) => not_a_regex(&error.to_string()),
-                _ => bad("too complex".to_owned(), r"write fewer repetitions, or ASCII classes like [0-9A-Za-z_] instead of \w"),
+                (None, Some(error)) => not_a_regex(written, &error.to_string()),
+                _ => BadPattern { part: 0..written.len(), message: "too complex".to_owned(), hint: simpler.to_owned() },
             })?;
-        let means_hidden = Ids::regex(pattern).is_ok_and(|ids| ids.prefix().starts_with(HIDDEN.as_bytes()));
-        Ok(Self { written: pattern.to_owned(), regex, means_hidden })
+        let means_hidden = Ids::regex(&meant).is_ok_and(|ids| ids.prefix().starts_with(HIDDEN.as_bytes()));
+        Ok(Self { written: written.to_owned(), meant, regex, means_hidden })
     }
 
     pub(crate) fn matches(&self, name: &str) -> bool {
@@ -115,9 +137,17 @@ impl Pattern {
     }
 }
 
+fn not_a_regex(pattern: &str, reason: &str) -> BadPattern {
+    BadPattern {
+        part: 0..pattern.len(),
+        message: format!("not a regex: {}", reason.lines().last().unwrap_or_default().trim_start_matches("error: ")),
+        hint: "it is read as by Rust's regex crate, without look-around and backreferences; it is about the whole name".to_owned(),
+    }
+}
+
 impl PartialEq for Pattern {
     fn eq(&self, other: &Self) -> bool {
-        self.written == other.written
+        self.meant == other.meant
     }
 }
 
@@ -171,6 +201,32 @@ mod tests {
                 assert!(!pattern.matches(name), "{pattern} {name}");
             }
         }
+    }
+
+    #[test]
+    fn a_glob_is_about_the_whole_name_and_a_dot_is_a_dot() {
+        for (glob, yes, no) in [
+            ("order-*", &["order-", "order-7"][..], &["order", "my-order-7"][..]),
+            ("a.b*", &["a.b", "a.bc"], &["axb"]),
+            ("{orders,payments}.v?", &["orders.v1", "payments.v2"], &["orders.v", "users.v1", "orders.v10"]),
+            ("[!_]*", &["a", "ab"], &["_a", ""]),
+            (r"a\*", &["a*"], &["a", "ab"]),
+        ] {
+            assert!(Pattern::is_glob(glob), "{glob}");
+            let pattern = Pattern::glob(glob).unwrap();
+            assert!(yes.iter().all(|name| pattern.matches(name)) && !no.iter().any(|name| pattern.matches(name)), "{glob}");
+            assert_eq!(pattern.to_string(), glob);
+        }
+        assert!(!Pattern::is_glob("Orders_2.v-1"));
+        // What is written alike is another thing as a regex.
+        assert_ne!(Pattern::glob("a.*").unwrap(), Pattern::new("a.*").unwrap());
+        assert_eq!(Pattern::glob("a.*").unwrap(), Pattern::glob("a.*").unwrap());
+        for (glob, part) in [("a{b", 1..3), ("[b-a]", 1..4), ("a[", 1..2)] {
+            assert_eq!(Pattern::glob(glob).unwrap_err().part, part, "{glob}");
+        }
+        assert!(Pattern::glob(&"?".repeat(100_000)).unwrap_err().message.contains("too complex"));
+        let hidden = |glob: &str| Selection { patterns: vec![Pattern::glob(glob).unwrap()], ..Selection::default() };
+        assert!(hidden("__debezium*").matches("__debezium-x") && !hidden("*debezium*").matches("__debezium-x"));
     }
 
     #[test]
@@ -251,6 +307,17 @@ mod tests {
             prop_assert_eq!(selection.matches(&name), written && !any(&selection.excluded) && (by_name || !name.starts_with("__")));
             prop_assert!(!selection.is_empty() || !selection.matches(&name));
             prop_assert_eq!(selection.names().any(|meant| meant == name), selection.names.contains(&name) && selection.matches(&name));
+        }
+
+        #[test]
+        fn a_name_as_a_glob_is_that_name_alone(name in "[a*?{},\\[\\]\\\\!^-]{0,6}|\\PC{0,6}", other in "[a*?{},\\[\\]\\\\!^-]{0,6}") {
+            let glob = as_glob(&name);
+            if Pattern::is_glob(&glob) {
+                let pattern = Pattern::glob(&glob).unwrap();
+                prop_assert!(pattern.matches(&name) && pattern.matches(&other) == (name == other), "{} {}", glob, other);
+            } else {
+                prop_assert_eq!(&*glob, name.as_str());
+            }
         }
 
         #[test]

@@ -1,15 +1,15 @@
 //! `[[mirrors]]` and the tables in it to drafts of the checked types, and what one mirror can tell by itself.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 use std::ops::Range;
 use std::time::Duration;
 
 use regex_automata::util::interpolate;
 
+use super::selection::{all, names, pattern, patterns, topic};
 use super::table::{At, Field, Findings, Reported, Table, Value, listed, quoted};
-use crate::matcher::BadPattern;
-use crate::names::{self, Naming, NamingError, Pattern, Rule, Selection, is_internal};
+use crate::names::{self, Naming, NamingError, Pattern, Rule, Selection};
 use crate::types::mirror::{Mirror, Offsets, OnError, OnLost};
 
 /// How the tables are written.
@@ -114,7 +114,7 @@ fn mirror_name(value: Value<'_>) -> Field<&str> {
 }
 
 fn topics<'t>(t: &mut Table<'t>) -> Field<Named<'t>> {
-    let named = t.optional("topics", |v| names(v, source_topic));
+    let named = t.optional("topics", |v| names(v, topic));
     let regexes = t.optional("topics_regex", patterns);
     let excluded = t.optional("exclude_regex", patterns);
     let topics = Named::new(named?, regexes?, excluded?);
@@ -153,50 +153,6 @@ impl<'t> Named<'t> {
         };
         Self { names, patterns: place, selection }
     }
-}
-
-/// Names that are there once each.
-fn names<'t>(value: Value<'t>, read: impl Fn(Value<'t>) -> Field<&'t str>) -> Field<Vec<At<&'t str>>> {
-    let mut seen = HashMap::new();
-    let names = value.strings()?.into_iter().map(|value| {
-        let name = At { span: value.span(), value: read(value)? };
-        match seen.insert(name.value, name.span.clone()) {
-            Some(first) => {
-                let hint = format!("line {} has it already: drop this one", value.findings.line(&first));
-                Err(value.error(format!("{} is there twice", quoted(name.value)), hint))
-            }
-            None => Ok(name),
-        }
-    });
-    all(names)
-}
-
-/// All of them, also behind one that failed.
-fn all<T>(fields: impl Iterator<Item = Field<T>>) -> Field<Vec<T>> {
-    fields.collect::<Vec<_>>().into_iter().collect()
-}
-
-fn source_topic(value: Value<'_>) -> Field<&str> {
-    let topic = value.text()?;
-    match names::legal(topic) {
-        Ok(()) => Ok(topic),
-        Err(_) if is_internal(topic) => {
-            let hint = "it belongs to Kafka or kferry, on each cluster: drop it";
-            Err(value.error(format!("{} is an internal topic", quoted(topic)), hint))
-        }
-        Err(reason) => {
-            Err(value.error(format!("{} is not a topic", quoted(topic)), format!("{reason}; a regex belongs in `topics_regex`")))
-        }
-    }
-}
-
-fn patterns(value: Value<'_>) -> Field<Vec<Pattern>> {
-    all(value.strings()?.into_iter().map(pattern))
-}
-
-fn pattern(value: Value<'_>) -> Field<Pattern> {
-    let pattern = value.text()?;
-    Pattern::new(pattern).map_err(|BadPattern { part, message, hint }| value.findings.error(value.part(part), message, hint))
 }
 
 /// Settings by Kafka's names. Which there are is the target's to know.

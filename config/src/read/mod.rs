@@ -3,6 +3,7 @@
 //! What one table can tell is checked here; what only several together can, in [`crate::check`].
 
 pub(crate) mod mirrors;
+pub(crate) mod selection;
 pub(crate) mod syntax;
 pub(crate) mod table;
 
@@ -15,9 +16,10 @@ use ipnet::IpNet;
 use toml::de::DeTable;
 
 use self::mirrors::{MIRROR, MirrorDraft, mirror};
+use self::selection::{OwnedDraft, bad_pattern, owned, topic};
 use self::table::{At, Field, Findings, Reported, Table, Value, listed, quoted};
 use crate::diagnostic::Lines;
-use crate::matcher::{BadPattern, ClientMatcher, Ids};
+use crate::matcher::{ClientMatcher, Ids};
 use crate::{
     BrokerRange, ClientAuth, ClientTls, HostPort, Limits, Mode, NODE_IDS, OAUTHBEARER, Sasl, SaslMechanism, Secret, Security, ServerTls,
     TlsIdentity,
@@ -88,6 +90,8 @@ pub(crate) struct RouteDraft<'t> {
     pub(crate) mode: Field<Mode>,
     pub(crate) credentials: Field<Vec<CredentialsDraft<'t>>>,
     pub(crate) sasl_users: Field<Vec<At<&'t str>>>,
+    pub(crate) topics: Field<OwnedDraft<'t>>,
+    pub(crate) groups: Field<OwnedDraft<'t>>,
 }
 
 pub(crate) struct CredentialsDraft<'t> {
@@ -554,10 +558,12 @@ fn route<'t>(mut t: Table<'t>, folder: &Path) -> RouteDraft<'t> {
     });
     let user = |v: Value<'t>| Ok(At { span: v.span(), value: v.name()? });
     let sasl_users = t.optional("sasl_users", |v| each(v, user));
+    let topics = owned(&mut t, ["topics", "topics_regex"], topic);
+    let groups = owned(&mut t, ["groups", "groups_regex"], Value::text);
     let slips = t.finish();
     let mode = unless_misspelled(mode, &slips, &["mode"]).map(|mode| mode.map_or(Mode::Bootstrap, |mode| mode.value));
     let sasl_users = unless_misspelled(sasl_users, &slips, &["sasl_users"]).map(|users| users.map_or_else(Vec::new, |users| users.value));
-    RouteDraft { name, clients, tls_subject, cluster, mode, credentials, sasl_users }
+    RouteDraft { name, clients, tls_subject, cluster, mode, credentials, sasl_users, topics, groups }
 }
 
 fn credentials<'t>(clusters: Table<'t>, folder: &Path) -> Field<Vec<CredentialsDraft<'t>>> {
@@ -620,10 +626,6 @@ fn tls_subject(value: Value<'_>) -> Field<String> {
         return Err(value.error(format!("{} is not a subject as Kafka writes it", quoted(text)), hint));
     }
     Ok(text.to_owned())
-}
-
-fn bad_pattern(value: Value<'_>, bad: BadPattern) -> Reported {
-    value.findings.error(value.part(bad.part), bad.message, bad.hint)
 }
 
 /// A network, or one address.

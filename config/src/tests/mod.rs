@@ -2,6 +2,7 @@
 
 mod addresses;
 mod mirrors;
+mod owners;
 mod relay;
 mod routes;
 mod schema;
@@ -139,6 +140,10 @@ client_id = "orders-*"
 client_address = ["10.1.0.0/16", "::1"]
 cluster = "legacy"
 mode = "relay"
+topics = "order-*"
+topics_regex = ["orders|users"]
+groups = ["orders-*", "users-{a,b}"]
+groups_regex = "team-[0-9]+"
 
 [routes.credentials.new]
 sasl_mechanism = "PLAIN"
@@ -416,6 +421,7 @@ fn the_example_loads_with_its_comments_switched_on() {
     assert_eq!(config.clusters[1].security.protocol(), "SASL_SSL");
     let billing = config.route("billing-1", [10, 3, 0, 1].into(), None).unwrap();
     assert_eq!((billing.mode, billing.credentials["new"].who()), (Mode::Relay, "user 'billing'".to_owned()));
+    assert!(config.owner_of_topic("invoices").is_some_and(|owner| owner.name == billing.name));
 }
 
 #[test]
@@ -443,7 +449,7 @@ fn the_examples_of_the_reference_load() {
     let examples: Vec<_> = text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
     assert!(examples.len() >= 5, "{examples:?}");
     let (routes, rest): (Vec<_>, Vec<_>) = examples.into_iter().partition(|example| example.starts_with("[[routes]]"));
-    assert_eq!(routes.len(), 2);
+    assert_eq!(routes.len(), 3);
     for routes in routes {
         assert_eq!(parse(&format!("{}\n{routes}", rest.join("\n"))).warnings, []);
     }

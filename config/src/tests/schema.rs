@@ -194,7 +194,7 @@ fn the_schema_takes_the_examples_and_refuses_what_the_code_refuses() {
         ("id = 1 ", "id = 16 "),
         ("client_id = \"orders-*\"", "client_id = 7"),
         ("mode = \"relay\"", "mode = \"proxy\""),
-        ("topics = [\"orders\"]", "topics = []"),
+        ("topics = [\"invoices\"]", "topics = []"),
         ("security_protocol = \"SASL_SSL\"", "security.protocol = \"SASL_SSL\""),
         ("\"retention.ms\" = \"604800000\"", "\"retention.ms\" = 604800000"),
         ("sasl_mechanism = \"SCRAM-SHA-512\"\nsasl_username = \"billing\"", "sasl_username = \"billing\""),

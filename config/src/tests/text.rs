@@ -323,7 +323,7 @@ fn keys_that_nobody_knows() {
     18 | colour = "red"
        | ^^^^^^
        |
-       = help: the keys here are name, client_id, client_id_regex, client_address, tls_subject, cluster, mode, credentials, sasl_users
+       = help: the keys here are name, client_id, client_id_regex, client_address, tls_subject, cluster, mode, credentials, sasl_users, topics, topics_regex, groups, groups_regex
 
     error: unknown key `Cluster`
       --> routes.toml:19:1

@@ -43,6 +43,16 @@ impl Config {
         self.routes.iter().find(|route| route.clients.matches(client_id, address, tls_subject))
     }
 
+    /// The route that owns a topic: the first whose `topics` or `topics_regex` match its name. What nobody owns does not move.
+    pub fn owner_of_topic(&self, topic: &str) -> Option<&Arc<Route>> {
+        self.routes.iter().find(|route| route.owns_topics.matches(topic))
+    }
+
+    /// The route that owns a consumer group: the first whose `groups` or `groups_regex` match its `group.id`.
+    pub fn owner_of_group(&self, group: &str) -> Option<&Arc<Route>> {
+        self.routes.iter().find(|route| route.owns_groups.matches(group))
+    }
+
     /// Every file whose content the proxy uses as it was when the table was made, and which it must read again when it changes: certificates, keys,
     /// and the passwords of `[users.*]`. Passwords and tokens for brokers are not among them: they are read at each login.
     pub fn files(&self) -> Vec<&Path> {

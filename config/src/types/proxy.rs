@@ -10,6 +10,7 @@ use ipnet::IpNet;
 
 use super::cluster::{Cluster, Sasl, SaslMechanism, Secret, TlsIdentity};
 use crate::matcher::ClientMatcher;
+use crate::names::Selection;
 
 /// An address that clients connect to, `[[listeners]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,6 +112,13 @@ pub struct Route {
     pub credentials: BTreeMap<Arc<str>, Sasl>,
     /// `sasl_users`: the `[users.*]` one of which a client must log in as, at the proxy. Empty: the proxy asks for no login.
     pub sasl_users: Vec<Arc<str>>,
+    /// `topics` and `topics_regex`: the topics that it owns, but for those that an earlier route does: see [`Config::owner_of_topic`]. None without
+    /// the keys, and in bootstrap mode.
+    ///
+    /// [`Config::owner_of_topic`]: crate::Config::owner_of_topic
+    pub owns_topics: Selection,
+    /// `groups` and `groups_regex`: the consumer groups that it owns, likewise.
+    pub owns_groups: Selection,
 }
 
 /// `mode` of a route.

@@ -294,6 +294,38 @@ impl Rewrite for ToClient<'_> {
     }
 }
 
+/// What a broker says in an answer that streams, told to a client.
+#[derive(Debug)]
+pub(super) struct Streamed {
+    cluster: Arc<Cluster>,
+    partitions: Unmasking,
+}
+
+impl Streamed {
+    /// For one message.
+    pub(super) fn new(world: &World, api: ApiKey) -> Self {
+        Self { cluster: world.cluster.clone(), partitions: Unmasking::new(world.place.as_ref(), api) }
+    }
+}
+
+impl Rewrite for Streamed {
+    fn node_id(&mut self, node_id: i32) -> Result<i32, Unmapped> {
+        virtual_node_id(&self.cluster, node_id)
+    }
+
+    fn topic(&mut self, name: &str) {
+        self.partitions.topic(name);
+    }
+
+    fn partition(&mut self, partition: i32) -> i32 {
+        self.partitions.partition(partition)
+    }
+
+    fn partition_error(&mut self, error_code: i16) -> i16 {
+        self.partitions.partition_error(error_code)
+    }
+}
+
 /// A broker's message with the node ids that a client wrote and that no broker has. `None`: there are none in it.
 fn as_written(message: &str) -> Option<String> {
     let (mut out, mut found) = (String::with_capacity(message.len()), false);
@@ -322,7 +354,7 @@ pub(crate) struct ToBroker<'a> {
 impl<'a> ToBroker<'a> {
     /// For one message.
     pub(crate) fn new(world: &'a World, api: ApiKey) -> Self {
-        Self { world, partitions: Masking::new(world.place.as_ref(), api), unknown_topic: None }
+        Self { world, partitions: Masking::new(world.place.as_ref(), api, None), unknown_topic: None }
     }
 }
 

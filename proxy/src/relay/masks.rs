@@ -12,6 +12,7 @@ use kafka_protocol::messages::ApiKey;
 use kferry_wire::api::Rewrite;
 
 use super::view::leaders::{Leaders, Stance};
+use crate::clients::Seen;
 
 /// Added to the number of a partition.
 const MASK: i32 = 1 << 30;
@@ -52,18 +53,23 @@ impl Now {
 pub(super) struct Masking {
     api: ApiKey,
     now: Now,
+    /// Where to tell which topics the request has.
+    seen: Option<Seen>,
     /// Partitions of the topic that came last must not.
     masks: bool,
 }
 
 impl Masking {
-    pub(super) fn new(place: Option<&Place>, api: ApiKey) -> Self {
-        Self { api, now: Now::of(place), masks: false }
+    pub(super) fn new(place: Option<&Place>, api: ApiKey, seen: Option<Seen>) -> Self {
+        Self { api, now: Now::of(place), seen, masks: false }
     }
 }
 
 impl Rewrite for Masking {
     fn topic(&mut self, name: &str) {
+        if let Some(seen) = &self.seen {
+            seen.produced(name);
+        }
         self.masks = self.now.0.as_ref().is_some_and(|(leaders, at)| leaders.refuses(self.api, name, *at));
     }
 

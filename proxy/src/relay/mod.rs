@@ -55,14 +55,15 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use self::brokers::{ToBroker, ToClient, World};
+use self::brokers::{Streamed, ToBroker, ToClient, World};
 use self::frames::{Source, send, write_frame};
-use self::masks::{Masking, Refused, Unmasking};
+use self::masks::{Masking, Refused};
 use self::own_response::Advertised;
 use self::request::{Decision, RequestHead, RequestPlan, ResponsePlan, Sees, decide};
 use self::response::{Found, LARGEST_LOGIN, asks_for};
 use self::splice::{MoveError, Pipes};
-use self::view::{Door, View, keep_living, refusal};
+use self::view::{Door, View, groups_of, keep_living, refusal};
+use crate::clients::Seen;
 use crate::ending::{Cause, Ending, Moved};
 use crate::messages;
 use crate::metrics;
@@ -108,6 +109,8 @@ pub(crate) struct Seat {
     pub at_home: bool,
     /// As the log shows it.
     pub client_id: String,
+    /// Where to tell what it uses.
+    pub seen: Seen,
     /// Why it was refused what it should not have asked for is told once.
     pub told: AtomicBool,
 }
@@ -219,7 +222,8 @@ impl FrameRelay {
                 }
                 RequestPlan::Walk => {
                     self.expect(&queue, head, due).await?;
-                    let mut by = Masking::new(self.terms.world.place.as_ref(), head.api.key);
+                    let seen = self.terms.view.as_ref().map(|seat| seat.seen.clone());
+                    let mut by = Masking::new(self.terms.world.place.as_ref(), head.api.key, seen);
                     let passed = self.pass_walked(&mut from, &mut to, head, body_at..frame_len, PRODUCE_REQUEST, &mut by).await;
                     passed.map_err(|error| error.of(head, client, Cause::BrokerError))?;
                 }
@@ -357,7 +361,7 @@ impl FrameRelay {
                             Err(_) => return Err(Cause::BrokerClosed),
                         }
                     };
-                    let mut by = Unmasking::new(self.terms.world.place.as_ref(), head.api.key);
+                    let mut by = Streamed::new(&self.terms.world, head.api.key);
                     let passed = self.pass_walked(&mut from, &mut to, head, body_at..frame_len, FETCH_RESPONSE, &mut by).await;
                     passed.map_err(|error| error.of(head, broker, Cause::ClientError))?;
                 }
@@ -446,7 +450,11 @@ impl FrameRelay {
     /// The body of the answer to a request about groups of which one lives elsewhere.
     fn refused(&self, head: RequestHead, body: &[u8]) -> Result<Option<Vec<u8>>, Cause> {
         let Some(seat) = &self.terms.view else { return Ok(None) };
-        let refused = refusal(&seat.view.leaders().load(), &self.terms.world.cluster.name, head, body)?;
+        let groups = groups_of(head, body)?;
+        if matches!(head.api.key, ApiKey::JoinGroup | ApiKey::ConsumerGroupHeartbeat) {
+            groups.iter().for_each(|group| seat.seen.joined(group));
+        }
+        let refused = refusal(&seat.view.leaders().load(), &self.terms.world.cluster.name, &groups, head, body)?;
         if refused.is_some() && head.api.key == ApiKey::AddOffsetsToTxn {
             self.tell_refused(Refused::Transaction, "group");
         }

@@ -189,7 +189,8 @@ fn plan(
             (Some(_), Sees::View { .. }) => (RequestPlan::Walk, response(false)),
             (None, _) => return Ok(None),
         },
-        ApiKey::Fetch if sees != Sees::Cluster => (request, Some(ResponsePlan::Walk)),
+        // From version 11 on it may name the replica to ask instead (KIP-392).
+        ApiKey::Fetch if sees != Sees::Cluster || version >= 11 => (request, Some(ResponsePlan::Walk)),
         // What a mirror has written of groups that live elsewhere is taken out.
         ApiKey::ListGroups if sees != Sees::Cluster => (request, response(false)),
         // The id of a transactional producer belongs to its coordinator and stays as it is.

@@ -148,6 +148,11 @@ impl RoutingTable {
         self.wish.config.routes.iter().map(|route| Routed { route, home: &route.cluster })
     }
 
+    /// The clusters that the clients of a route see, home first.
+    pub(crate) fn view(&self, route: &Route) -> Vec<&Arc<Cluster>> {
+        self.wish.config.view(route)
+    }
+
     /// `[[mirrors]]`
     pub(crate) fn mirrors(&self) -> &[Arc<Mirror>] {
         &self.wish.config.mirrors

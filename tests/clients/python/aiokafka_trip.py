@@ -1,7 +1,4 @@
-"""A round trip of aiokafka: lists the topics, produces, consumes in a group of two.
-
-One JSON object in (the argument), one JSON line out (stdout); see tests/clients/README.md.
-"""
+"""A round trip of aiokafka: lists the topics, produces, consumes in a group of two."""
 
 import asyncio
 
@@ -12,7 +9,7 @@ from trip import Trip
 
 async def round_trip(trip):
     job = trip.job
-    connection = {"bootstrap_servers": job["bootstrap_servers"], "client_id": job["client_id"]}
+    connection = trip.plaintext()
 
     trip.step = "listing topics"
     admin = AIOKafkaAdminClient(**connection)
@@ -52,7 +49,7 @@ async def poll(trip, group):
     for member, consumer in enumerate(group):
         for messages in (await consumer.getmany(timeout_ms=20)).values():
             for message in messages:
-                trip.count(member, message)
+                trip.count(member, message.partition, message.offset, message.value)
 
 
 trip = Trip("aiokafka", __version__)

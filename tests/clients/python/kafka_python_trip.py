@@ -1,7 +1,4 @@
-"""A round trip of kafka-python: lists the topics, produces, consumes in a group of two.
-
-One JSON object in (the argument), one JSON line out (stdout); see tests/clients/README.md.
-"""
+"""A round trip of kafka-python: lists the topics, produces, consumes in a group of two."""
 
 import logging
 import threading
@@ -16,7 +13,7 @@ done = threading.Event()
 
 def round_trip(trip):
     job = trip.job
-    connection = {"bootstrap_servers": job["bootstrap_servers"], "client_id": job["client_id"]}
+    connection = trip.plaintext()
 
     trip.step = "listing topics"
     admin = KafkaAdminClient(**connection)
@@ -57,7 +54,7 @@ def consume(trip, member, consumer, assigned):
         while not done.is_set():
             for messages in consumer.poll(timeout_ms=500).values():
                 for message in messages:
-                    trip.count(member, message)
+                    trip.count(member, message.partition, message.offset, message.value)
             assigned[member] = bool(consumer.assignment())
         consumer.commit()
         consumer.close()

@@ -1,4 +1,7 @@
-"""What the drivers of aiokafka and kafka-python share: what is produced, the count of what was consumed, the one line of result."""
+"""What the drivers for Python share: what is produced, the count of what was consumed, the one line of result.
+
+One JSON object in (the argument), one JSON line out (stdout); see tests/clients/README.md.
+"""
 
 import json
 import os
@@ -13,9 +16,8 @@ class Trip:
         self.client = client
         self.version = version
         self.job = json.loads(sys.argv[1])
-        if self.job.get("security"):
-            raise NotImplementedError("this driver is for PLAINTEXT only")
         self.topic = self.job["topic"]
+        # Value by key, in the order of producing.
         self.records = {f"k-{i}": f"{self.job['client_id']}-{i}" for i in range(self.job["count"])}
         self.values = set(self.records.values())
         self.seen = set()
@@ -29,18 +31,24 @@ class Trip:
         self.lock = threading.Lock()
         self.start = time.monotonic()
 
+    def plaintext(self):
+        """The settings of aiokafka and kafka-python, whose drivers are for PLAINTEXT only."""
+        if self.job.get("security"):
+            raise NotImplementedError("this driver is for PLAINTEXT only")
+        return {"bootstrap_servers": self.job["bootstrap_servers"], "client_id": self.job["client_id"]}
+
     def listed(self, topics):
         self.topics = len(topics)
         if self.topic not in topics:
             raise LookupError(f"{self.topic} is not among the {len(topics)} topics")
 
-    def count(self, member, message):
+    def count(self, member, partition, offset, value):
         with self.lock:
-            place = member, message.partition
-            if message.offset <= self.last_offsets.get(place, -1):
+            place = member, partition
+            if offset <= self.last_offsets.get(place, -1):
                 self.reordered += 1
-            self.last_offsets[place] = message.offset
-            value = message.value.decode()
+            self.last_offsets[place] = offset
+            value = value.decode()
             # The topic may also hold what other clients produced.
             if value not in self.values:
                 return
@@ -50,8 +58,10 @@ class Trip:
             self.seen.add(value)
 
     def fail(self, error):
-        print(json.dumps({"client": self.client, "error": f"{self.step}: {error!r}"}), flush=True)
-        # Not sys.exit: that waits for threads, which may hang.
+        # Some exceptions have no text but their name.
+        told = error if isinstance(error, str) else repr(error)
+        print(json.dumps({"client": self.client, "error": f"{self.step}: {told}"}), flush=True)
+        # Not sys.exit: that waits for threads, librdkafka's too, which may hang.
         os._exit(1)
 
     def main(self, run):

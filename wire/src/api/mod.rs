@@ -18,7 +18,7 @@
 //!
 //! # References
 //! - `clients/src/main/resources/common/message/*.json` in Kafka
-//! - KIP-482 (flexible versions, tagged fields), KIP-320 (leader epochs), KIP-392 (rack ids), KIP-516 (topic ids), KIP-951 (leaders in answers)
+//! - KIP-482 (flexible versions, tagged fields), KIP-320 (leader epochs), KIP-392 (preferred replicas), KIP-516 (topic ids), KIP-951 (leaders in answers)
 
 mod asked;
 mod rewrite;
@@ -132,9 +132,7 @@ impl Api {
 const BETWEEN_BROKERS: &str = "brokers speak it among themselves";
 const ONE_CLUSTERS: &str = "it is about one cluster's own machinery: ask the cluster itself";
 const SHARE: &str = "share groups keep state on one cluster that a move cannot take along";
-const FETCH: &str = "11 is not advertised: a broker's replica.selector.class can name a node in the middle of records, rack or not (KIP-392). It is \
-                     carried for sarama before 1.46, which does not ask. 12 has the epoch of the last batch, by which a broker tells that logs \
-                     have parted (KIP-595), 13 has topic ids";
+const FETCH: &str = "13 has topic ids";
 const TOPIC_IDS: &str = "10 has topic ids";
 const TRANSACTIONS_V2: &str = "5 is transactions v2 (KIP-890)";
 const TELEMETRY: &str = "it would go to whichever cluster the client is on";
@@ -146,11 +144,12 @@ pub const APIS: &[Api] = &[
     carried(ApiKey::Produce, 0, 9)
         .by(By::Leader)
         .because("10 has addresses of leaders in its answers (KIP-951), 12 is transactions v2 (KIP-890), 13 has topic ids"),
-    rewritten(ApiKey::Fetch, 0, 11, schema::FETCH_REQUEST, &[]).by(By::Leader).advertised_to(10).because(FETCH),
+    rewritten(ApiKey::Fetch, 0, 12, schema::FETCH_REQUEST, &[]).by(By::Leader).because(FETCH),
     rewritten(ApiKey::ListOffsets, 0, 11, schema::LIST_OFFSETS_REQUEST, schema::LIST_OFFSETS_RESPONSE).by(By::Leader),
-    rewritten(ApiKey::Metadata, 0, 12, schema::METADATA_REQUEST, schema::METADATA_RESPONSE)
+    rewritten(ApiKey::Metadata, 0, 13, schema::METADATA_REQUEST, schema::METADATA_RESPONSE)
         .by(By::View)
-        .because("13 can tell a client to start anew (KIP-1102), which only some understand"),
+        .advertised_to(12)
+        .because("13 can tell a client to start anew (KIP-1102), which only some understand: it is carried for those who do not ask"),
     rewritten(ApiKey::OffsetCommit, 0, 9, schema::OFFSET_COMMIT_REQUEST, &[]).by(By::Group(schema::GROUP)).because(TOPIC_IDS),
     rewritten(ApiKey::OffsetFetch, 0, 9, &[], schema::OFFSET_FETCH_RESPONSE).by(By::Group(schema::OFFSET_FETCH_GROUPS)).because(TOPIC_IDS),
     rewritten(ApiKey::FindCoordinator, 0, 6, schema::FIND_COORDINATOR_REQUEST, schema::FIND_COORDINATOR_RESPONSE).by(By::View),
@@ -163,12 +162,8 @@ pub const APIS: &[Api] = &[
     handshake(ApiKey::SaslHandshake, 0, 1)
         .because("0 is followed by messages without a header; it is carried with PLAIN, SCRAM and OAUTHBEARER"),
     handshake(ApiKey::ApiVersions, 0, 4).because("5 names the cluster and the node that the client expects (KIP-1242)"),
-    rewritten(ApiKey::CreateTopics, 0, 6, schema::CREATE_TOPICS_REQUEST, schema::CREATE_TOPICS_RESPONSE)
-        .by(By::View)
-        .because("7 has topic ids, and nothing else that is new"),
-    rewritten(ApiKey::DeleteTopics, 0, 5, schema::DELETE_TOPICS_REQUEST, &[])
-        .by(By::View)
-        .because("6 has topic ids, and nothing else that is new"),
+    rewritten(ApiKey::CreateTopics, 0, 7, schema::CREATE_TOPICS_REQUEST, schema::CREATE_TOPICS_RESPONSE).by(By::View),
+    rewritten(ApiKey::DeleteTopics, 0, 6, schema::DELETE_TOPICS_REQUEST, schema::DELETE_TOPICS_RESPONSE).by(By::View),
     rewritten(ApiKey::DeleteRecords, 0, 2, schema::DELETE_RECORDS_REQUEST, schema::DELETE_RECORDS_RESPONSE).by(By::Leader),
     rewritten(ApiKey::InitProducerId, 0, 5, &[], schema::INIT_PRODUCER_ID_RESPONSE).because("6 is two-phase commit (KIP-939)"),
     hidden(ApiKey::OffsetForLeaderEpoch, "leader epochs of two clusters cannot be compared"),

@@ -30,8 +30,6 @@ pub enum Kind {
     Address,
     /// INT32, a leader epoch: -1 in both directions, so that a client never compares the epochs of two clusters (KIP-320).
     LeaderEpoch,
-    /// The name of a rack in a request: emptied, so that no broker answers with a `preferred_read_replica` in a body that streams (KIP-392).
-    RackId,
     /// The id of the cluster: one constant for all.
     ClusterId,
     /// INT64, the producer id of an idempotent producer, tagged with the cluster's id: each cluster hands out its own, so they would collide.
@@ -101,8 +99,8 @@ const fn only(since: i16, until: i16, name: &'static str, kind: Kind) -> Field {
 
 use Kind::{
     Address, Array, ClusterId, ConfigName, ConfigValue, ErrorMessage, FixedArray, GroupId, GroupIds, LeaderEpoch, NameAndTopicId, NodeId,
-    NullableStructure, Partition, PartitionError, Partitions, ProducerId, RackId, Records, ReplicaIds, Resource, Structure, Text,
-    TextArray, TopicId, TopicIdAndName, TopicName,
+    NullableStructure, Partition, PartitionError, Partitions, ProducerId, Records, ReplicaIds, Resource, Structure, Text, TextArray,
+    TopicId, TopicIdAndName, TopicName,
 };
 
 const BOOL: Kind = Kind::Fixed(1);
@@ -142,12 +140,12 @@ pub(super) const FETCH_REQUEST: &[Field] = &[
     since(7, "session_epoch", INT32),
     all("topics", Array(&[all("topic", Text), all("partitions", Array(FETCH_PARTITION))])),
     since(7, "forgotten_topics_data", Array(&[all("topic", Text), all("partitions", FixedArray(4))])),
-    since(11, "rack_id", RackId),
 ];
 const FETCH_PARTITION: &[Field] = &[
     all("partition", INT32),
     since(9, "current_leader_epoch", LeaderEpoch),
     all("fetch_offset", INT64),
+    since(12, "last_fetched_epoch", LeaderEpoch),
     since(5, "log_start_offset", INT64),
     all("partition_max_bytes", INT32),
 ];
@@ -166,7 +164,7 @@ const FETCH_PARTITION_RESPONSE: &[Field] = &[
     since(4, "last_stable_offset", INT64),
     since(5, "log_start_offset", INT64),
     since(4, "aborted_transactions", Array(&[all("producer_id", INT64), all("first_offset", INT64)])),
-    since(11, "preferred_read_replica", INT32),
+    since(11, "preferred_read_replica", NodeId),
     all("records", Records),
 ];
 
@@ -329,9 +327,9 @@ const CREATABLE_TOPIC: &[Field] = &[
     all("configs", Array(&[all("name", ConfigName), all("value", ConfigValue)])),
 ];
 pub(super) const CREATE_TOPICS_RESPONSE: &[Field] = &[since(2, "throttle_time_ms", INT32), all("topics", Array(CREATED_TOPIC))];
-/// Before version 7, which has topic ids.
 const CREATED_TOPIC: &[Field] = &[
-    all("name", Text),
+    only(0, 6, "name", Text),
+    since(7, "name, topic_id", NameAndTopicId),
     all("error_code", INT16),
     since(1, "error_message", ErrorMessage),
     since(5, "num_partitions", INT32),
@@ -341,7 +339,11 @@ const CREATED_TOPIC: &[Field] = &[
 const CREATED_TOPIC_CONFIG: &[Field] =
     &[all("name", ConfigName), all("value", ConfigValue), all("read_only", BOOL), all("config_source", INT8), all("is_sensitive", BOOL)];
 
-pub(super) const DELETE_TOPICS_REQUEST: &[Field] = &[all("topic_names", TextArray)];
+pub(super) const DELETE_TOPICS_REQUEST: &[Field] =
+    &[since(6, "topics", Array(&[all("name, topic_id", NameAndTopicId)])), only(0, 5, "topic_names", TextArray)];
+/// Topics have ids, which are rewritten, from version 6 on.
+pub(super) const DELETE_TOPICS_RESPONSE: &[Field] = &[since(6, "throttle_time_ms", INT32), since(6, "responses", Array(DELETED_TOPIC))];
+const DELETED_TOPIC: &[Field] = &[all("name, topic_id", NameAndTopicId), all("error_code", INT16), all("error_message", Text)];
 
 pub(super) const CREATE_PARTITIONS_REQUEST: &[Field] = &[all("topics", Array(CREATE_PARTITIONS_TOPIC))];
 const CREATE_PARTITIONS_TOPIC: &[Field] =

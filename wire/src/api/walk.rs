@@ -280,12 +280,6 @@ impl<'a, R: Rewrite> Look<'a, R> {
                     self.replace(self.walk.at..from.at, &(-1i32).to_be_bytes());
                 }
             }
-            Kind::RackId => {
-                if from.text()?.is_some_and(|rack| !rack.is_empty()) {
-                    let with = self.encoded("");
-                    self.replace(self.walk.at..from.at, &with);
-                }
-            }
             Kind::ClusterId => {
                 if let Some(cluster_id) = from.text()? {
                     let with = self.by.cluster_id(utf8(cluster_id)?);

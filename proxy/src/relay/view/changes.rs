@@ -14,9 +14,10 @@ use kafka_protocol::messages::incremental_alter_configs_response::AlterConfigsRe
 use kafka_protocol::messages::{
     AlterConfigsRequest, AlterConfigsResponse, ApiKey, CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest,
     CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse, DescribeConfigsRequest, DescribeConfigsResponse,
-    IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
+    IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, TopicName,
 };
 use kafka_protocol::protocol::StrBytes;
+use uuid::Uuid;
 
 use super::leaders::{Leaders, Stance};
 use super::{Broker, Door, Parts, View};
@@ -77,16 +78,24 @@ impl Asking<'_> {
 
     async fn delete_topics(&self, mut request: DeleteTopicsRequest) -> Result<Vec<u8>, Cause> {
         let mut refused = Vec::new();
-        request.topic_names.retain(|name| {
+        let mut refuse = |name: &str, topic_id: Uuid| {
             let why = self.why_not(name);
             refused.extend(why.as_ref().map(|why| {
-                let result = DeletableTopicResult::default().with_name(Some(name.clone())).with_error_code(POLICY_VIOLATION);
+                let name = TopicName(StrBytes::from_string(name.to_owned()));
+                let result =
+                    DeletableTopicResult::default().with_name(Some(name)).with_error_code(POLICY_VIOLATION).with_topic_id(topic_id);
                 if self.head.version >= 5 { result.with_error_message(Some(why.clone())) } else { result }
             }));
-            why.is_none()
+            why.is_some()
+        };
+        request.topic_names.retain(|name| !refuse(name, Uuid::nil()));
+        request.topics.retain(|topic| {
+            let name = topic.name.as_ref().map(|name| name.to_string()).or_else(|| self.parts.name_of(topic.topic_id));
+            // What nobody knows by its id is for home to refuse.
+            !name.is_some_and(|name| refuse(&name, topic.topic_id))
         });
-        let mut answer =
-            if request.topic_names.is_empty() { DeleteTopicsResponse::default() } else { self.home(Broker::Controller, &request).await? };
+        let is_all = request.topic_names.is_empty() && request.topics.is_empty();
+        let mut answer = if is_all { DeleteTopicsResponse::default() } else { self.home(Broker::Controller, &request).await? };
         answer.responses.extend(refused);
         self.head.encode(&answer)
     }

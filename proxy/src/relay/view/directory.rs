@@ -173,6 +173,18 @@ impl Directory {
         }
     }
 
+    /// As if the cluster had said so.
+    #[cfg(test)]
+    pub(super) fn listed(&self, metadata: Metadata) {
+        self.listing.store(Some(Arc::new(Listing::of(metadata, None))));
+    }
+
+    /// As if the cluster had never said anything.
+    #[cfg(test)]
+    pub(super) fn forget(&self) {
+        self.listing.store(None);
+    }
+
     fn told(&self, outcome: Result<(), String>) {
         let cluster = &*self.cluster.name;
         let was_away = self.is_away.swap(outcome.is_err(), Ordering::Relaxed);

@@ -13,7 +13,7 @@ use kafka_protocol::messages::{
     TxnOffsetCommitResponse,
 };
 use kafka_protocol::protocol::{Decodable, StrBytes};
-use kferry_wire::api::{By, Field, Rewrite};
+use kferry_wire::api::{By, Rewrite};
 
 use super::leaders::Leaders;
 use crate::ending::Cause;
@@ -34,23 +34,34 @@ impl Rewrite for GroupIds {
     }
 }
 
-/// The body of the answer to a request about groups, if one of them lives on another cluster than `at`: its members look for their coordinator again.
+/// The groups that a request is about.
+///
+/// # Errors
+/// [`Cause::NotRewritten`]: the request is no valid message.
+pub(in crate::relay) fn groups_of(head: RequestHead, body: &[u8]) -> Result<Vec<String>, Cause> {
+    let By::Group(fields) = head.api.by else { return Ok(Vec::new()) };
+    let mut groups = GroupIds::default();
+    head.rewrite(fields, body, &mut groups)?;
+    Ok(groups.0)
+}
+
+/// The body of the answer to a request about `groups`, if one of them lives on another cluster than `at`: its members look for their coordinator again.
 /// `None`: the request is for the broker.
 ///
 /// # Errors
 /// [`Cause::NotRewritten`]: the request is no valid message.
-pub(in crate::relay) fn refusal(leaders: &Leaders, at: &str, head: RequestHead, body: &[u8]) -> Result<Option<Vec<u8>>, Cause> {
-    let By::Group(fields) = head.api.by else { return Ok(None) };
-    let mut groups = GroupIds::default();
-    head.rewrite(fields, body, &mut groups)?;
+pub(in crate::relay) fn refusal(
+    leaders: &Leaders,
+    at: &str,
+    groups: &[String],
+    head: RequestHead,
+    body: &[u8],
+) -> Result<Option<Vec<u8>>, Cause> {
     let lives_elsewhere = |group: &String| leaders.fixed_life(group).is_some_and(|number| **leaders.name(number) != *at);
-    if !groups.0.iter().any(lives_elsewhere) {
-        return Ok(None);
-    }
-    refused(fields, &groups.0, head, body).map(Some)
+    if groups.iter().any(lives_elsewhere) { refused(groups, head, body).map(Some) } else { Ok(None) }
 }
 
-fn refused(fields: &'static [Field], groups: &[String], head: RequestHead, body: &[u8]) -> Result<Vec<u8>, Cause> {
+fn refused(groups: &[String], head: RequestHead, body: &[u8]) -> Result<Vec<u8>, Cause> {
     let ids = || groups.iter().map(|group| GroupId(StrBytes::from_string(group.clone())));
     match head.api.key {
         ApiKey::JoinGroup => head.encode(&JoinGroupResponse::default().with_error_code(NOT_COORDINATOR).with_generation_id(-1)),
@@ -96,6 +107,7 @@ fn refused(fields: &'static [Field], groups: &[String], head: RequestHead, body:
             head.encode(&OffsetFetchResponse::default().with_groups(ids().map(fetched).collect()))
         }
         ApiKey::OffsetFetch => {
+            let By::Group(fields) = head.api.by else { unreachable!("it is a request about groups") };
             let request: OffsetFetchRequest = head.decode(fields, body)?;
             // Before version 2 the partitions alone have errors.
             let topics = request.topics.unwrap_or_default().into_iter().map(|topic| {

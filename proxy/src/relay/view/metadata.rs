@@ -74,7 +74,6 @@ pub(super) async fn metadata(view: &View, head: RequestHead, body: &[u8], door: 
         request.topics = request.topics.filter(|topics| !topics.is_empty());
     }
     let (parts, leaders) = view.fresh().await;
-    let asks_all = request.topics.is_none();
     let asked = Asked::of(request.topics.take(), &parts, &leaders);
     let home = parts.home();
     request.topics.clone_from(&asked.home);
@@ -84,20 +83,24 @@ pub(super) async fn metadata(view: &View, head: RequestHead, body: &[u8], door: 
         let asking = home.ask(home.shown.client(), Broker::Any, version, &request, door);
         timeout(PATIENCE, asking).await.ok().and_then(Result::ok).filter(|answer| !answer.brokers.is_empty())
     };
-    let mut answer = match answered {
-        Some(mut answer) => {
-            answer.topics.retain(|topic| {
-                let name = topic.name.as_ref().map(|name| name.as_str());
-                let is_of_home = name.is_none_or(|name| leaders.leader(name) == 0);
-                // None was asked for before version 1, which is all.
-                is_of_home && (asks_all || asked.home.as_ref().is_some_and(|home| !home.is_empty()))
-            });
-            answer
-        }
-        None => home.last_known(&asked, &leaders, version, door)?,
-    };
+    head.encode(&assemble(answered, &asked, &parts, &leaders, version, door)?)
+}
+
+/// The answer of the view: what home has `answered`, without what is not its own, and what leads elsewhere.
+fn assemble(
+    answered: Option<MetadataResponse>,
+    asked: &Asked,
+    parts: &Parts,
+    leaders: &Leaders,
+    version: i16,
+    door: &Door,
+) -> Result<MetadataResponse, Cause> {
+    let mut answer = answered.unwrap_or_else(|| parts.home().last_known(asked, leaders, version, door));
+    // Before version 1 none is all.
+    let is_none = asked.home.as_ref().is_some_and(Vec::is_empty);
+    answer.topics.retain(|topic| !is_none && topic.name.as_ref().is_none_or(|name| leaders.leader(name) == 0));
     for part in &parts.clusters[1..] {
-        answer.brokers.extend(part.shown_brokers(version, door));
+        answer.brokers.extend(part.shown_brokers(door));
     }
     if answer.brokers.is_empty() {
         return Err(Cause::NoBrokers);
@@ -107,7 +110,7 @@ pub(super) async fn metadata(view: &View, head: RequestHead, body: &[u8], door: 
         let listing = part.shown.last();
         answer.topics.extend(names.iter().map(|name| part.shown_topic(listing.as_deref(), name, version, door)));
     }
-    head.encode(&answer)
+    Ok(answer)
 }
 
 /// What home says, and the brokers of the others.
@@ -118,7 +121,7 @@ pub(super) async fn describe_cluster(view: &View, head: RequestHead, body: &[u8]
     let mut answer = home.ask(home.shown.client(), Broker::Any, head.version, &request, door).await?;
     for part in &parts.clusters[1..] {
         answer.brokers.extend(
-            part.shown_brokers(head.version, door).map(|broker| {
+            part.shown_brokers(door).map(|broker| {
                 DescribeClusterBroker::default().with_broker_id(broker.node_id).with_host(broker.host).with_port(broker.port)
             }),
         );
@@ -128,7 +131,7 @@ pub(super) async fn describe_cluster(view: &View, head: RequestHead, body: &[u8]
 
 impl Parts {
     /// The name of the topic that clients know by this id.
-    fn name_of(&self, topic_id: Uuid) -> Option<String> {
+    pub(super) fn name_of(&self, topic_id: Uuid) -> Option<String> {
         let topics = self.clusters.iter().filter_map(|part| part.shown.last());
         topics.into_iter().find_map(|listing| {
             let mut names = listing.metadata.topics.iter().map(|topic| &topic.name);
@@ -139,7 +142,7 @@ impl Parts {
 
 impl Part {
     /// What is left to say of home when it does not answer: its brokers and topics as they were, none of which has a leader.
-    fn last_known(&self, asked: &Asked, leaders: &Leaders, version: i16, door: &Door) -> Result<MetadataResponse, Cause> {
+    fn last_known(&self, asked: &Asked, leaders: &Leaders, version: i16, door: &Door) -> MetadataResponse {
         let names: Vec<String> = match &asked.home {
             Some(topics) => topics.iter().filter_map(|topic| topic.name.as_ref().map(|name| name.to_string())).collect(),
             None => {
@@ -149,13 +152,13 @@ impl Part {
             }
         };
         let topics = names.iter().map(|name| without_leader(name, version)).collect();
-        let answer = MetadataResponse::default().with_brokers(self.shown_brokers(version, door).collect()).with_topics(topics);
+        let answer = MetadataResponse::default().with_brokers(self.shown_brokers(door).collect()).with_topics(topics);
         let cluster_id = (version >= 2).then(|| StrBytes::from_static_str(CLUSTER_ID));
-        Ok(answer.with_cluster_id(cluster_id).with_controller_id(BrokerId(-1)))
+        answer.with_cluster_id(cluster_id).with_controller_id(BrokerId(-1))
     }
 
     /// The virtual brokers of the cluster's brokers that were up last.
-    fn shown_brokers(&self, _version: i16, door: &Door) -> impl Iterator<Item = MetadataResponseBroker> + use<> {
+    fn shown_brokers(&self, door: &Door) -> impl Iterator<Item = MetadataResponseBroker> + use<> {
         let (world, listing) = (self.world(door), self.shown.last());
         let brokers: Vec<RealBroker> = listing.map(|listing| listing.metadata.brokers.clone()).unwrap_or_default();
         brokers.into_iter().filter_map(move |broker| {
@@ -228,4 +231,171 @@ fn unusable(name: &str, error_code: i16) -> MetadataResponseTopic {
 fn shown(name: &str, error_code: i16, version: i16) -> MetadataResponseTopic {
     let topic = unusable(name, error_code);
     if version >= 10 { topic.with_topic_id(virtual_topic_id(name)) } else { topic }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use crate::identity::ClusterIdentity;
+    use crate::relay::view::{Directory, changes_of};
+    use kafka_protocol::protocol::{Decodable, Encodable};
+    use kferry_config::{Config, HostPort};
+    use kferry_wire::client::{Metadata, TopicId};
+
+    const FILE: &str = r#"
+        clusters.legacy = { id = 1, bootstrap_servers = "legacy:9092", node_ids = "1-3", broker_ports = "9101-9103" }
+        clusters.new = { id = 2, bootstrap_servers = "new:9092", node_ids = "1-3", broker_ports = "9201-9203" }
+        mirrors = [{ name = "over", source = "legacy", target = "new", topics_regex = "orders.*" }]
+    "#;
+
+    /// What a cluster says that has one broker, 1, which leads what it may; a topic with `!` in front has no leader.
+    fn metadata_of(cluster: &str, topics: &[&str]) -> Metadata {
+        let topic = |name: &&str| {
+            let name = Arc::from(name.trim_start_matches('!'));
+            let leader = (!topics.contains(&&*format!("!{name}"))).then_some(1);
+            let partition = Partition { index: 0, leader, leader_epoch: 7, replicas: vec![1, 9], isr: vec![1], error: None };
+            Topic {
+                id: Some(TopicId(*virtual_topic_id(cluster).as_bytes())),
+                name,
+                internal: false,
+                error: None,
+                partitions: vec![partition],
+            }
+        };
+        let advertised = HostPort { host: cluster.to_owned(), port: 9092 };
+        Metadata {
+            cluster_id: None,
+            brokers: vec![RealBroker { node_id: 1, advertised }],
+            controller: Some(1),
+            topics: topics.iter().map(topic).collect(),
+        }
+    }
+
+    /// The parts of a view from home `legacy`, or from `new`; `None` is a cluster that never said what it has.
+    fn parts(home: &str, legacy: Option<&[&str]>, new: Option<&[&str]>) -> (Parts, Leaders) {
+        let config = Config::parse(FILE, Path::new("routes.toml")).unwrap();
+        let part = |name: &str, topics: Option<&[&str]>| {
+            let cluster = config.cluster(name).unwrap().clone();
+            let directory = Arc::new(Directory::new(&cluster, cluster.security.clone()));
+            if let Some(topics) = topics {
+                directory.listed(metadata_of(name, topics));
+            }
+            Part {
+                identity: Arc::new(ClusterIdentity::new(cluster.clone())),
+                brokers: Arc::default(),
+                own: directory.clone(),
+                shown: directory,
+                changes: changes_of(&cluster, cluster.security.clone()),
+                cluster,
+            }
+        };
+        let mut clusters = vec![part("legacy", legacy), part("new", new)];
+        if home == "new" {
+            clusters.reverse();
+        }
+        let parts = Parts { clusters, mirrors: config.mirrors.clone() };
+        let leaders = parts.leaders(parts.born(false));
+        (parts, leaders)
+    }
+
+    fn door() -> Door {
+        Door { advertised_host: "kafka.internal".to_owned(), advertised_port_offset: 0 }
+    }
+
+    fn named(names: &[&str]) -> Option<Vec<MetadataRequestTopic>> {
+        let topic = |name: &&str| MetadataRequestTopic::default().with_name(Some(TopicName(StrBytes::from_string((*name).to_owned()))));
+        Some(names.iter().map(topic).collect())
+    }
+
+    /// What home answers, when it does: all that it was asked for, as the walk has made it.
+    fn home_answers(topics: &[&str], version: i16) -> MetadataResponse {
+        let brokers = vec![MetadataResponseBroker::default().with_node_id(BrokerId(20_000_001)).with_port(9201)];
+        let topics = topics.iter().map(|name| shown(name, 0, version)).collect();
+        MetadataResponse::default().with_brokers(brokers).with_controller_id(BrokerId(20_000_001)).with_topics(topics)
+    }
+
+    /// Topics of an answer with their errors and the leaders of their partitions.
+    fn told(answer: &MetadataResponse) -> Vec<String> {
+        let mut told: Vec<_> = answer
+            .topics
+            .iter()
+            .map(|topic| {
+                let leaders: Vec<_> = topic.partitions.iter().map(|partition| (partition.error_code, partition.leader_id.0)).collect();
+                format!("{} {} {leaders:?}", topic.name.as_ref().map_or("-", |name| name.as_str()), topic.error_code)
+            })
+            .collect();
+        told.sort();
+        told
+    }
+
+    #[test]
+    fn each_topic_is_shown_where_it_leads_in_every_version() {
+        let (parts, leaders) = parts("new", Some(&["orders", "!logs"]), Some(&["orders", "payments"]));
+        for version in 0..=13 {
+            let all = Asked::of(None, &parts, &leaders);
+            let answer = assemble(Some(home_answers(&["orders", "payments"], version)), &all, &parts, &leaders, version, &door()).unwrap();
+            let mut body = Vec::new();
+            answer.encode(&mut body, version).unwrap();
+            let answer = MetadataResponse::decode(&mut body.as_slice(), version).unwrap();
+            assert_eq!(told(&answer), ["logs 0 [(5, -1)]", "orders 0 [(0, 10000001)]", "payments 0 []"], "v{version}");
+            let brokers: Vec<_> = answer.brokers.iter().map(|broker| (broker.node_id.0, broker.port)).collect();
+            assert_eq!(brokers, [(20_000_001, 9201), (10_000_001, 9101)], "v{version}");
+            let orders = answer.topics.iter().find(|topic| topic.name.as_ref().is_some_and(|name| name.as_str() == "orders")).unwrap();
+            let partition = &orders.partitions[0];
+            assert_eq!(
+                (partition.leader_epoch, partition.replica_nodes.len(), partition.replica_nodes[1].0),
+                (-1, 2, i32::MAX),
+                "v{version}"
+            );
+            assert_eq!(orders.topic_id, if version >= 10 { virtual_topic_id("orders") } else { Uuid::nil() }, "v{version}");
+        }
+    }
+
+    #[test]
+    fn home_is_asked_for_nothing_that_leads_elsewhere() {
+        let (parts, leaders) = parts("new", Some(&["orders", "logs"]), Some(&["orders", "payments"]));
+        let asked = Asked::of(named(&["payments", "orders", "to-come", "logs"]), &parts, &leaders);
+        let home: Vec<_> = asked.home.iter().flatten().map(|topic| topic.name.as_ref().unwrap().to_string()).collect();
+        assert_eq!(home, ["payments", "to-come"]);
+        assert_eq!(asked.elsewhere[&1], ["orders", "logs"]);
+        // By its id alone.
+        let by_id = MetadataRequestTopic::default().with_name(None).with_topic_id(virtual_topic_id("logs"));
+        let nobodys = MetadataRequestTopic::default().with_name(None).with_topic_id(virtual_topic_id("nobody's"));
+        let asked = Asked::of(Some(vec![by_id, nobodys.clone()]), &parts, &leaders);
+        assert_eq!((asked.home.clone(), asked.elsewhere[&1].clone()), (Some(vec![nobodys]), vec!["logs".to_owned()]));
+        // Nothing of home's own: before version 1 home answers with all that it has.
+        let asked = Asked::of(named(&["orders"]), &parts, &leaders);
+        let answer = assemble(Some(home_answers(&["orders", "payments"], 0)), &asked, &parts, &leaders, 0, &door()).unwrap();
+        assert_eq!(told(&answer), ["orders 0 [(0, 10000001)]"]);
+    }
+
+    #[test]
+    fn without_home_the_others_work_on_and_its_topics_have_no_leader() {
+        let (parts, leaders) = parts("new", Some(&["orders"]), Some(&["orders", "payments"]));
+        for version in 0..=13 {
+            let all = assemble(None, &Asked::of(None, &parts, &leaders), &parts, &leaders, version, &door()).unwrap();
+            assert_eq!(told(&all), ["orders 0 [(0, 10000001)]", "payments 5 []"]);
+            assert_eq!(all.brokers.len(), 2);
+            let asked = Asked::of(named(&["payments", "orders", "unknown"]), &parts, &leaders);
+            let some = assemble(None, &asked, &parts, &leaders, version, &door()).unwrap();
+            assert_eq!(told(&some), ["orders 0 [(0, 10000001)]", "payments 5 []", "unknown 5 []"]);
+            let mut body = Vec::new();
+            some.encode(&mut body, version).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_cluster_that_has_never_said_what_it_has_hides_nothing_of_the_others() {
+        let (parts, leaders) = parts("new", None, Some(&["orders", "payments"]));
+        let asked = Asked::of(named(&["payments", "orders"]), &parts, &leaders);
+        let answer = assemble(Some(home_answers(&["payments"], 9)), &asked, &parts, &leaders, 9, &door()).unwrap();
+        // The source of its mirror may have it: until that has said so, nobody leads it.
+        assert_eq!(told(&answer), ["orders 5 []", "payments 0 []"]);
+        let nobody = Parts { clusters: parts.clusters.clone(), mirrors: Vec::new() };
+        nobody.clusters.iter().for_each(|part| part.shown.forget());
+        assert!(matches!(assemble(None, &asked, &nobody, &leaders, 9, &door()), Err(Cause::NoBrokers)));
+    }
 }
