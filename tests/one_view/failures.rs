@@ -9,8 +9,8 @@ use harness::clients::soak::{self, Counts, Soak};
 use harness::clients::{self, Client, Job};
 use harness::kafka::Cluster;
 use harness::raw::{Raw, ask, until};
-use kafka_protocol::messages::DescribeClusterRequest;
 use harness::run;
+use kafka_protocol::messages::DescribeClusterRequest;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
@@ -181,7 +181,10 @@ fn without(stage: &Stage, dead: Side, only: &str, clients: &[Client]) -> Result<
         shown.with_context(|| format!("[{away}, {only}, {there}] to a client of {home:?}: {last:?}"))?;
         let described = ask(&mut Raw::connect(stage.proxy.port())?, 0, &home.client("late"), &DescribeClusterRequest::default());
         let described = described.with_context(|| format!("DescribeCluster of a client of {home:?}"))?;
-        ensure!(described.error_code == 0 && described.brokers.len() == all.len(), "DescribeCluster to a client of {home:?}: {described:?}");
+        ensure!(
+            described.error_code == 0 && described.brokers.len() == all.len(),
+            "DescribeCluster to a client of {home:?}: {described:?}"
+        );
         for topic in [&*away, only] {
             let mut client = Raw::connect(stage.proxy.port())?;
             let answer = metadata(&mut client, 9, &home.client("late"), Some(&[topic, &there]))?;
