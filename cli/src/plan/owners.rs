@@ -82,8 +82,8 @@ pub(super) fn proposals(config: &Config, plans: &[MirrorPlan]) -> Vec<Proposal> 
         // Offsets that are not copied are there already, or cannot be: then it is not clear where the group lives.
         let groups: BTreeSet<_> =
             groups.filter(|group| group.left == 0 && of_group(config, group).is_none()).map(|group| group.group.clone()).collect();
-        let is_any = !routes.is_empty() && !(topics.is_empty() && groups.is_empty());
-        is_any.then(|| Proposal {
+        let is_nothing = routes.is_empty() || (topics.is_empty() && groups.is_empty());
+        (!is_nothing).then(|| Proposal {
             cluster: cluster.clone(),
             routes,
             topics: topics.into_iter().collect(),
