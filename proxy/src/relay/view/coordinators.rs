@@ -6,10 +6,8 @@ use futures_util::future::join_all;
 use kafka_protocol::messages::find_coordinator_response::Coordinator;
 use kafka_protocol::messages::{BrokerId, FindCoordinatorRequest, FindCoordinatorResponse};
 use kafka_protocol::protocol::StrBytes;
-use tokio::time::timeout;
 
-use super::directory::PATIENCE;
-use super::{Broker, Door, Part, Parts, View};
+use super::{Door, Parts, View};
 use crate::ending::Cause;
 use crate::relay::request::RequestHead;
 
@@ -25,7 +23,7 @@ pub(super) async fn find_coordinator(view: &View, head: RequestHead, body: &[u8]
     let parts = view.parts();
     if version < 4 {
         let number = view.place_of(&parts, &request.key, request.key_type).await;
-        let answer = match parts.clusters[number].find(version, &request, door).await {
+        let answer = match parts.clusters[number].ask_in_time(version, &request, door).await {
             Some(answer) => answer,
             None => FindCoordinatorResponse::default().with_error_code(COORDINATOR_NOT_AVAILABLE).with_node_id(BrokerId(-1)).with_port(-1),
         };
@@ -38,7 +36,7 @@ pub(super) async fn find_coordinator(view: &View, head: RequestHead, body: &[u8]
     }
     let asking = keys.into_iter().map(async |(number, keys)| {
         let part = &parts.clusters[number];
-        match part.find(version, &request.clone().with_coordinator_keys(keys.clone()), door).await {
+        match part.ask_in_time(version, &request.clone().with_coordinator_keys(keys.clone()), door).await {
             Some(answer) => answer,
             None => FindCoordinatorResponse::default().with_coordinators(keys.into_iter().map(not_available).collect()),
         }
@@ -68,16 +66,5 @@ impl View {
             (Some(number), None) => number,
             _ => 0,
         }
-    }
-}
-
-impl Part {
-    /// Asks for a coordinator. `None`: the cluster does not answer.
-    async fn find(&self, version: i16, request: &FindCoordinatorRequest, door: &Door) -> Option<FindCoordinatorResponse> {
-        if self.shown.is_away() {
-            return None;
-        }
-        let asking = self.ask(self.shown.client(), Broker::Any, version, request, door);
-        timeout(PATIENCE, asking).await.ok()?.ok()
     }
 }

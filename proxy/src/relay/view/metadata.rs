@@ -9,18 +9,17 @@ use std::collections::BTreeMap;
 use kafka_protocol::messages::describe_cluster_response::DescribeClusterBroker;
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::metadata_response::{MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic};
-use kafka_protocol::messages::{BrokerId, DescribeClusterRequest, MetadataRequest, MetadataResponse, TopicName};
+use kafka_protocol::messages::{BrokerId, DescribeClusterRequest, DescribeClusterResponse, MetadataRequest, MetadataResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
 use kferry_config::is_internal;
 use kferry_wire::api::Rewrite;
 use kferry_wire::client::{ClientError, Partition, Topic};
 use kferry_wire::cluster::Broker as RealBroker;
-use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::directory::{Listing, PATIENCE};
+use super::directory::Listing;
 use super::leaders::Leaders;
-use super::{Broker, Door, Part, Parts, View};
+use super::{Door, Part, Parts, View};
 use crate::ending::Cause;
 use crate::relay::brokers::{CLUSTER_ID, ToClient};
 use crate::relay::request::RequestHead;
@@ -77,12 +76,7 @@ pub(super) async fn metadata(view: &View, head: RequestHead, body: &[u8], door: 
     let asked = Asked::of(request.topics.take(), &parts, &leaders);
     let home = parts.home();
     request.topics.clone_from(&asked.home);
-    let answered = if home.shown.is_away() {
-        None
-    } else {
-        let asking = home.ask(home.shown.client(), Broker::Any, version, &request, door);
-        timeout(PATIENCE, asking).await.ok().and_then(Result::ok).filter(|answer| !answer.brokers.is_empty())
-    };
+    let answered = home.ask_in_time(version, &request, door).await.filter(|answer: &MetadataResponse| !answer.brokers.is_empty());
     head.encode(&assemble(answered, &asked, &parts, &leaders, version, door)?)
 }
 
@@ -117,15 +111,19 @@ fn assemble(
 pub(super) async fn describe_cluster(view: &View, head: RequestHead, body: &[u8], door: &Door) -> Result<Vec<u8>, Cause> {
     let request: DescribeClusterRequest = head.decode(head.api.request, body)?;
     let (parts, _) = view.fresh().await;
+    let shown = |part: &Part| {
+        let brokers = part.shown_brokers(door);
+        brokers.map(|broker| DescribeClusterBroker::default().with_broker_id(broker.node_id).with_host(broker.host).with_port(broker.port))
+    };
     let home = parts.home();
-    let mut answer = home.ask(home.shown.client(), Broker::Any, head.version, &request, door).await?;
-    for part in &parts.clusters[1..] {
-        answer.brokers.extend(
-            part.shown_brokers(door).map(|broker| {
-                DescribeClusterBroker::default().with_broker_id(broker.node_id).with_host(broker.host).with_port(broker.port)
-            }),
-        );
-    }
+    let mut answer = match home.ask_in_time(head.version, &request, door).await {
+        Some(answer) => answer,
+        None => DescribeClusterResponse::default()
+            .with_cluster_id(StrBytes::from_static_str(CLUSTER_ID))
+            .with_controller_id(BrokerId(-1))
+            .with_brokers(shown(home).collect()),
+    };
+    answer.brokers.extend(parts.clusters[1..].iter().flat_map(shown));
     head.encode(&answer)
 }
 

@@ -35,8 +35,10 @@ use kferry_config::{Cluster, Mirror, Route, Security};
 use kferry_wire::api::{Api, By};
 use kferry_wire::client::{Client, ClientError};
 use kferry_wire::connection::ConnectOptions;
+use tokio::time::timeout;
 
 pub(crate) use self::directory::Directory;
+use self::directory::PATIENCE;
 pub(super) use self::groups::{groups_of, keep_living, refusal};
 pub(crate) use self::leaders::Leaders;
 
@@ -257,7 +259,16 @@ impl Part {
         kafka_protocol::protocol::Decodable::decode(&mut answer.as_slice(), version).map_err(|error| self.not_asked(api.key, &error))
     }
 
-    /// The same with bodies.
+    /// Asks any broker of the cluster what changes nothing. `None`: it does not answer.
+    async fn ask_in_time<R: Request>(&self, version: i16, request: &R, door: &Door) -> Option<R::Response> {
+        if self.shown.is_away() {
+            return None;
+        }
+        let asking = self.ask(self.shown.client(), Broker::Any, version, request, door);
+        timeout(PATIENCE, asking).await.ok()?.ok()
+    }
+
+    /// Asks the cluster, with bodies as the client knows them.
     async fn pass(&self, client: &Client, to: Broker, head: RequestHead, body: &[u8], door: &Door) -> Result<Vec<u8>, Cause> {
         let world = self.world(door);
         let api = head.api;

@@ -197,3 +197,41 @@ fn a_text_is_waited_for_up_to_kafkas_limit_and_passes_beyond_it() {
     let error = Walk::new(CLUSTER_ID, 0, true, longer.len() - 1).step(&longer[..3], &mut Shifted).expect_err("it is cut");
     assert_eq!(error, RewriteError::Broken("cluster_id"));
 }
+
+#[test]
+fn every_partition_of_a_topic_is_asked_about() {
+    struct Masking(bool);
+    impl Rewrite for Masking {
+        fn topic(&mut self, name: &str) {
+            self.0 = name == "payments";
+        }
+        fn partition(&mut self, partition: i32) -> i32 {
+            if self.0 { partition | 1 << 30 } else { partition }
+        }
+    }
+    let body = |mask: u8| {
+        let mut body = vec![0xff, 0xff, 0, 1, 0, 0, 0, 9, 0, 0, 0, 2, 0, 8];
+        body.extend_from_slice(b"payments");
+        body.extend_from_slice(&[0, 0, 0, 2, mask, 0, 0, 0, 0, 0, 0, 2, 7, 7, mask, 0, 0, 3, 0, 0, 0, 1, 7, 0, 6]);
+        body.extend_from_slice(b"orders");
+        body.extend_from_slice(&[0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 1, 7]);
+        body
+    };
+    let mut body_now = body(0);
+    let mut walk = Walk::new(PRODUCE_REQUEST, 3, false, body_now.len());
+    let mut by = Masking(false);
+    let mut at = 0;
+    loop {
+        match walk.step(&body_now[at..], &mut by).unwrap() {
+            Step::Replace { len, with } => {
+                let with = with.to_vec();
+                body_now[at..at + len].copy_from_slice(&with);
+                at += len;
+            }
+            Step::Pass(len) => at += len,
+            Step::Need(len) => panic!("{len}"),
+            Step::End => break,
+        }
+    }
+    assert_eq!(body_now, body(0x40));
+}
