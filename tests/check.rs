@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use harness::kafka::{ADMIN, ALICE, Acl, BOB, Builder, Cluster, Listener, Operation, Resource, User};
+use harness::kafka::{ADMIN, ALICE, Acl, BOB, Builder, Cluster, Commit, Listener, Operation, Resource, User};
 use harness::process::Process;
 use harness::proxy::{Proxy, Routes, executable, http};
 use harness::raw::until;
@@ -311,6 +311,42 @@ fn what_a_cluster_decides_by_the_clients_address_is_told() -> Result<()> {
     let blind = warnings(ALICE, "", 5001)?;
     let told = "--add --allow-principal 'User:alice' --operation Describe --operation DescribeConfigs --cluster";
     assert!(has(&blind, told) && !has(&blind, &by_host), "{blind:?}");
+    Ok(())
+}
+
+#[test]
+fn what_routes_own_is_compared_with_what_is_there() -> Result<()> {
+    let (legacy, new) = CLUSTERS.started()?;
+    for (cluster, topics) in [(legacy, ["own.copied", "own.both", "own.left"]), (new, ["own.young", "own.both", "own.new"])] {
+        for topic in topics {
+            cluster.create_topic(topic, 1, &[])?;
+        }
+    }
+    legacy.create_topic("own.old", 1, &[])?;
+    legacy.commit("own-group", "own.copied", [(0, Commit::at(0))])?;
+    let owning = |listener: Listener, user: Option<User>| -> Result<Checked> {
+        let routes = Routes::new()?.kafka("legacy", legacy, Listener::Plaintext, None)?.kafka("new", new, listener, user)?;
+        let routes = routes.relay("owner", "a-*", "legacy", "topics = [\"own.*\", \"own.copied\"]\ngroups_regex = \"own-.*\"\n");
+        let mirror = "[[mirrors]]\nname = \"m\"\nsource = \"legacy\"\ntarget = \"new\"\ntopics = [\"own.copied\", \"own.old\"]\n\
+                      [mirrors.rename]\n\"own.old\" = \"own.young\"\n";
+        let checked = check(&routes.route("rest", "*", "new").section(mirror), &["--connect"])?;
+        assert_eq!(checked.code, Some(0), "{}", checked.text);
+        Ok(checked)
+    };
+    let told = owning(Listener::Plaintext, None)?.text;
+    for warning in [
+        "warning: route owner: its patterns own 3 topics that no mirror copies to or from cluster legacy (own.both, own.left, own.new): ",
+        "warning: route owner: its patterns own 2 topics that a mirror renames (own.old, own.young): ",
+        "warning: route owner: its patterns own 1 group that no mirror copies to or from cluster legacy (own-group): ",
+        "warning: 1 topic of one name on several clusters of relayed clients (legacy, new), and no mirror copies them (own.both): ",
+        "warning: clients of 1 route in bootstrap mode (rest) are on cluster new, where mirror m writes 2 topics (own.copied, own.young): ",
+    ] {
+        assert!(told.contains(warning), "{warning}\n{told}");
+    }
+    let lacks = "warning: `topics` of route \"owner\", which has no credentials for cluster \"new\", where brokers ask for a login";
+    assert!(!told.contains(lacks), "{told}");
+    let told = owning(Listener::SaslPlaintext, Some(ADMIN))?.text;
+    assert!(told.contains(lacks) && told.contains("write [routes.credentials.new]"), "{told}");
     Ok(())
 }
 

@@ -5,6 +5,7 @@
 //! | `check` | the command: the file itself, the report and how it is shown |
 //! | [`brokers`] | `--connect`: what each bootstrap server says |
 //! | `addresses` | `--connect`: what brokers do by a client's address, which is the proxy's for all relayed clients |
+//! | `owners` | `--connect`: what routes own by a pattern, topics on both clusters, clients that may write into a copy |
 //! | `machine` | what the file asks of the machine that the proxy runs on |
 //! | [`clients`] | `--connect`: which clients the running proxy has seen, and where this file would send them |
 //!
@@ -14,6 +15,7 @@ mod addresses;
 mod brokers;
 mod clients;
 mod machine;
+mod owners;
 
 use std::borrow::Borrow;
 use std::io::Write;
@@ -148,7 +150,9 @@ pub(crate) fn refuse(json: bool, message: &str) -> Exit {
 
 fn ask(config: &Config) -> (Option<Brokers>, Option<Clients>) {
     let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
-    let (brokers, clients) = runtime.block_on(async { tokio::join!(Brokers::ask(config), Clients::ask(config)) });
+    let asked = runtime.block_on(async { tokio::join!(Brokers::ask(config), Clients::ask(config), owners::ask(config)) });
+    let (mut brokers, clients, mut owners) = asked;
+    brokers.warnings.append(&mut owners);
     // Dropped, it would wait for look-ups in the DNS, which can go on for a minute after they have been given up.
     runtime.shutdown_background();
     (Some(brokers), Some(clients))
@@ -221,7 +225,11 @@ pub(crate) fn count(number: usize, noun: &str) -> String {
 }
 
 fn listed(names: &[impl Borrow<str>]) -> String {
-    match names.split_at_checked(LISTED) {
+    listed_up_to(LISTED, names)
+}
+
+fn listed_up_to(most: usize, names: &[impl Borrow<str>]) -> String {
+    match names.split_at_checked(most) {
         Some((first, rest)) if !rest.is_empty() => format!("{} and {} more", first.join(", "), rest.len()),
         _ => names.join(", "),
     }

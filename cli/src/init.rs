@@ -24,6 +24,7 @@ use crate::check::{printable, refuse, to_stderr, to_stdout};
 use crate::labels::{Severity, labelled};
 use ask::Found;
 use ports::Ports;
+pub(crate) use section::quoted;
 use section::{LEGACY, NEW, Section, Setting};
 
 /// Writes a first routes.toml: asks two clusters how they want to be spoken to, and sends every client to the first of them

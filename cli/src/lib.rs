@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`init`] | `kferry init`: a first routes.toml |
 //! | [`check`] | `kferry check`: is the file right, and what is behind it |
-//! | [`plan`] | `kferry plan`: what the mirrors would do, and what is in their way |
+//! | [`plan`] | `kferry plan`: what the mirrors would do, what is in their way, and which routes own what they copy |
 //! | [`verify`] | `kferry verify`: are both sides of a mirror the same |
 //! | [`offsets`] | `kferry offsets`: which offset on the target an offset on the source is |
 //! | [`acls`] | `kferry acls`: ACLs, SCRAM users and quotas that the target lacks |

@@ -1,19 +1,23 @@
-//! `kferry plan`: what the mirrors would do, and what is in their way.
+//! `kferry plan`: what the mirrors would do, what is in their way, and which routes own what they copy.
 //!
 //! The report goes to standard output, what is in the way and what to know to standard error; `--json` is one object on standard output.
+
+mod owners;
 
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
 use indicatif::{HumanBytes, HumanCount};
-use kferry_config::Mirror;
+use kferry_config::{Config, Mirror};
 use kferry_mirror::plan::{Holes, MirrorPlan, Mode, TopicForecast};
 use kferry_mirror::topics::collide::{self, SourceTopics};
 use kferry_mirror::topics::{Action, Overridden};
 use kferry_wire::connection::ConnectOptions;
 use kferry_wire::exit::{self, Exit};
 use serde::Serialize;
+
+use owners::{Planned, Proposal};
 
 use crate::check::{count, print_json, printable, table, to_stderr, to_stdout};
 use crate::labels::{Severity, labelled};
@@ -29,13 +33,15 @@ pub(crate) struct Args {
 
 /// What `--json` prints.
 #[derive(Serialize)]
-struct Report {
+struct Report<'r> {
     /// Nothing is in the way.
     ok: bool,
-    mirrors: Vec<MirrorPlan>,
+    mirrors: Vec<Planned<'r>>,
+    /// What no route owns and one could.
+    proposals: &'r [Proposal],
     /// Topics that would get in each other's way, among all mirrors of the file.
-    collisions: Vec<Clash>,
-    warnings: Vec<String>,
+    collisions: &'r [Clash],
+    warnings: &'r [String],
 }
 
 #[derive(Serialize)]
@@ -58,11 +64,14 @@ pub(crate) fn run(args: &Args) -> Exit {
     // Dropped, it would wait for look-ups in the DNS, which can go on for a minute after they have been given up.
     runtime.shutdown_background();
     let ok = collisions.is_empty() && mirrors.iter().all(MirrorPlan::is_possible);
-    let report = Report { ok, mirrors, collisions, warnings };
+    let proposals = owners::proposals(&config, &mirrors);
     if args.chosen.json {
-        print_json(&report);
+        let mirrors = mirrors.iter().map(|plan| Planned::new(&config, plan)).collect();
+        print_json(&Report { ok, mirrors, proposals: &proposals, collisions: &collisions, warnings: &warnings });
     } else {
-        print(&report);
+        let out: Vec<_> = mirrors.iter().map(|plan| text(&config, plan)).collect();
+        to_stdout(&(out.join("\n") + &proposals.iter().map(Proposal::text).collect::<String>()));
+        say(&mirrors, &collisions, &warnings);
     }
     Exit::done(ok)
 }
@@ -85,14 +94,13 @@ async fn clashes(all: &[Arc<Mirror>], chosen: &[Arc<Mirror>]) -> (Vec<Clash>, Ve
     (found.filter(ours).collect(), warnings)
 }
 
-fn print(report: &Report) {
-    let out: Vec<_> = report.mirrors.iter().map(text).collect();
-    to_stdout(&out.join("\n"));
+/// What is in the way, and what to know.
+fn say(plans: &[MirrorPlan], collisions: &[Clash], warnings: &[String]) {
     let say = |severity, sentence: &str| to_stderr(&labelled(severity, &printable(sentence)));
-    for sentence in &report.warnings {
+    for sentence in warnings {
         say(Severity::Warning, sentence);
     }
-    for plan in &report.mirrors {
+    for plan in plans {
         let of = format!("mirror {}", plan.mirror);
         for sentence in &plan.warnings {
             say(Severity::Warning, &format!("{of}: {sentence}"));
@@ -125,12 +133,12 @@ fn print(report: &Report) {
             say(Severity::Error, &format!("{of}: {sentence}"));
         }
     }
-    for clash in &report.collisions {
+    for clash in collisions {
         say(Severity::Error, &clash.message);
     }
 }
 
-fn text(plan: &MirrorPlan) -> String {
+fn text(config: &Config, plan: &MirrorPlan) -> String {
     let mut out = format!("mirror {}: {} to {}, offsets = \"{}\"\n", plan.mirror, plan.source, plan.target, plan.offsets);
     if plan.topics.is_empty() {
         return out;
@@ -138,6 +146,7 @@ fn text(plan: &MirrorPlan) -> String {
     let head = ["TOPIC", "ON TARGET", "PARTITIONS", "TO DO", "OFFSETS", "PADDING", "RECORDS", "BYTES"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     rows.extend(plan.topics.iter().map(row));
+    with_owners(config, &mut rows, plan.topics.iter().map(|topic| owners::of_topic(config, topic)));
     out.push('\n');
     out.push_str(&table(&rows));
     for topic in &plan.topics {
@@ -146,7 +155,7 @@ fn text(plan: &MirrorPlan) -> String {
             let _ = write!(out, "\n{}\n{told}", topic.plan.topic);
         }
     }
-    out.push_str(&groups(plan));
+    out.push_str(&groups(config, plan));
     let sum = |of: fn(&TopicForecast) -> u64| plan.topics.iter().map(of).sum::<u64>();
     let _ = writeln!(
         out,
@@ -159,8 +168,16 @@ fn text(plan: &MirrorPlan) -> String {
     out
 }
 
+/// A last column with the routes that own what is in the rows, where there are routes that could.
+fn with_owners<'c>(config: &'c Config, rows: &mut [Vec<String>], owners: impl Iterator<Item = Option<&'c str>>) {
+    if owners::can_be_owned(config) {
+        let cells = std::iter::once("OWNER").chain(owners.map(|owner| owner.unwrap_or("-")));
+        rows.iter_mut().zip(cells).for_each(|(row, cell)| row.push(printable(cell)));
+    }
+}
+
 /// The groups whose offsets would be copied, and those of which some would not.
-fn groups(plan: &MirrorPlan) -> String {
+fn groups(config: &Config, plan: &MirrorPlan) -> String {
     if plan.groups.is_empty() {
         return String::new();
     }
@@ -172,6 +189,7 @@ fn groups(plan: &MirrorPlan) -> String {
         };
         vec![printable(&group.group), group.offsets.to_string(), left]
     }));
+    with_owners(config, &mut rows, plan.groups.iter().map(|group| owners::of_group(config, group)));
     format!("\n{}", table(&rows))
 }
 

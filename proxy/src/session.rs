@@ -261,6 +261,8 @@ impl Session<'_> {
                 client_id,
                 seen: self.summary.client.as_ref().map(|client| client.seen().clone()).unwrap_or_default(),
                 told: AtomicBool::new(false),
+                refused: AtomicBool::new(false),
+                aborts: AtomicBool::new(false),
             }),
             advertised,
             session,

@@ -88,7 +88,7 @@ pub(super) fn commented(line: &str, comment: &str) -> String {
 }
 
 /// As TOML writes a string. JSON's escapes are TOML's too, and TOML has one more.
-pub(super) fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     serde_json::to_string(text).expect("a string can be written").replace('\u{7f}', "\\u007f")
 }
 

@@ -105,9 +105,9 @@ fn one_owner(findings: &Findings<'_>, routes: &[RouteDraft<'_>], kind: Kind) -> 
                 Some((*n, &owned.key.as_ref()?.span))
             };
             if let Some((n, span)) = by_name.or_else(by_pattern) {
-                let (owner, line) = (called(&routes[n]), findings.line(span));
+                let (first, line) = (called(&routes[n]), findings.line(span));
                 let message = format!(
-                    "`{}` of {}: {} {} is owned by {owner} in line {line}",
+                    "`{}` of {}: {} {} is owned by {first} in line {line}",
                     kind.key(),
                     called(route),
                     kind.noun(),

@@ -43,7 +43,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use kafka_protocol::messages::ApiKey;
+use kafka_protocol::messages::{ApiKey, EndTxnRequest, EndTxnResponse};
+use kafka_protocol::protocol::Decodable;
 use kferry_wire::api::{Api, FETCH_RESPONSE, Field, PRODUCE_REQUEST, PRODUCE_RESPONSE, Rewrite, RewriteError, Step, Walk};
 use kferry_wire::connection::{LoggedIn, Session};
 use kferry_wire::frame::{self, FrameError, SIZE_LEN};
@@ -71,6 +72,9 @@ use crate::quiet::{Activity, LAST_RESPONSES, Patience, Quiet};
 
 /// Requests of one connection that may wait for their responses; a client that sends more waits to send. Clients' own limits are 5 to a few hundred.
 const IN_FLIGHT: usize = 1024;
+
+/// Kafka's `INVALID_TXN_STATE`
+const INVALID_TXN_STATE: i16 = 48;
 
 /// Bytes of the largest response to a login of the proxy's own; such responses have a few hundred.
 const LOGIN: usize = 1024 * 1024;
@@ -113,6 +117,10 @@ pub(crate) struct Seat {
     pub seen: Seen,
     /// Why it was refused what it should not have asked for is told once.
     pub told: AtomicBool,
+    /// Topics of its transaction were refused, so that it may not have begun.
+    pub refused: AtomicBool,
+    /// It aborts such a transaction.
+    pub aborts: AtomicBool,
 }
 
 /// A relayed connection.
@@ -406,10 +414,14 @@ impl FrameRelay {
         let fields = match api {
             ApiKey::Produce => PRODUCE_RESPONSE,
             ApiKey::ListGroups => return self.living_groups(head, body),
+            ApiKey::EndTxn => return self.ended(head, body),
             _ => head.api.response,
         };
         let rewritten = head.rewrite(fields, body, &mut by)?;
         if let Some((why, topic)) = by.partitions.take_refused() {
+            if let Some(seat) = self.terms.view.as_ref().filter(|_| why == Refused::Transaction) {
+                seat.refused.store(true, Ordering::Relaxed);
+            }
             self.tell_refused(why, &format!("topic {topic}"));
         }
         let Some(topic_id) = asks_for(head, Found::of(&by), false)? else { return Ok(rewritten) };
@@ -450,6 +462,11 @@ impl FrameRelay {
     /// The body of the answer to a request about groups of which one lives elsewhere.
     fn refused(&self, head: RequestHead, body: &[u8]) -> Result<Option<Vec<u8>>, Cause> {
         let Some(seat) = &self.terms.view else { return Ok(None) };
+        if head.api.key == ApiKey::EndTxn {
+            let request: EndTxnRequest = head.decode(&[], body)?;
+            seat.aborts.store(seat.refused.swap(false, Ordering::Relaxed) && !request.committed, Ordering::Relaxed);
+            return Ok(None);
+        }
         let groups = groups_of(head, body)?;
         if matches!(head.api.key, ApiKey::JoinGroup | ApiKey::ConsumerGroupHeartbeat) {
             groups.iter().for_each(|group| seat.seen.joined(group));
@@ -469,6 +486,17 @@ impl FrameRelay {
             Refused::Transaction => tell!(messages::NOT_IN_TRANSACTION, client_id, cluster, what),
             Refused::Copy => tell!(messages::COPY_NOT_WRITTEN, client_id, cluster, what),
         }
+    }
+
+    /// What a client gets that has ended a transaction. One that never began, because its topics were refused, is aborted by that: librdkafka takes the
+    /// coordinator's INVALID_TXN_STATE for fatal (`rd_kafka_txn_handle_EndTxn`).
+    fn ended(&self, head: RequestHead, mut body: &[u8]) -> Result<Option<Vec<u8>>, Cause> {
+        let aborts = self.terms.view.as_ref().is_some_and(|seat| seat.aborts.swap(false, Ordering::Relaxed));
+        if !aborts {
+            return Ok(None);
+        }
+        let answer = EndTxnResponse::decode(&mut body, head.version).map_err(|_| Cause::WrongResponse(head.api.key))?;
+        if answer.error_code == INVALID_TXN_STATE { head.encode(&answer.with_error_code(0)).map(Some) } else { Ok(None) }
     }
 
     fn living_groups(&self, head: RequestHead, body: &[u8]) -> Result<Option<Vec<u8>>, Cause> {

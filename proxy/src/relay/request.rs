@@ -191,6 +191,8 @@ fn plan(
         },
         // From version 11 on it may name the replica to ask instead (KIP-392).
         ApiKey::Fetch if sees != Sees::Cluster || version >= 11 => (request, Some(ResponsePlan::Walk)),
+        // The transaction that is ended may be one that never began, because the proxy refused its topics.
+        ApiKey::EndTxn if sees != Sees::Cluster => (RequestPlan::Judge, response(false)),
         // What a mirror has written of groups that live elsewhere is taken out.
         ApiKey::ListGroups if sees != Sees::Cluster => (request, response(false)),
         // The id of a transactional producer belongs to its coordinator and stays as it is.

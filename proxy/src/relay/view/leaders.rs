@@ -82,8 +82,14 @@ impl Leaders {
         self.places(|places| places.fixed_life(group).and_then(|cluster| self.number(&cluster.name)))
     }
 
-    /// What a cluster is to a topic.
+    /// What a cluster is to a topic. One that no cluster is known to have is asked for before it is shown to a client; but a client may know it from another
+    /// proxy, or from before this one was started, and then the cluster may have got a copy since it was asked what it has.
     pub(crate) fn stance(&self, topic: &str, at: usize) -> Stance {
+        if !self.leaders.contains_key(topic)
+            && let Some(source) = self.source_of_copy(topic, at)
+        {
+            return Stance::Follows(source);
+        }
         match self.leader(topic) {
             leader if leader != at => Stance::Follows(leader),
             _ if self.has_renamed_copy(topic, at) => Stance::HasRenamedCopy,
@@ -121,6 +127,12 @@ impl Leaders {
     /// The same of one.
     pub(crate) fn is_certain_of_topic(&self, topic: &str) -> bool {
         self.born.contains(topic)
+    }
+
+    /// The source of the mirror that would copy a topic to a cluster.
+    fn source_of_copy(&self, topic: &str, at: usize) -> Option<usize> {
+        let copies = |mirror: &&Arc<Mirror>| mirror.target.name == self.clusters[at].name && copies_as(mirror, topic);
+        self.mirrors.iter().find(copies).and_then(|mirror| self.number(&mirror.source.name))
     }
 
     fn has_renamed_copy(&self, topic: &str, at: usize) -> bool {
@@ -201,6 +213,17 @@ mod tests {
         let uncertain = Leaders::new(both.clusters.clone(), both.mirrors.clone(), both.names.clone(), HashSet::new());
         assert_eq!(led(&uncertain, ["orders", "payments"]), ["legacy", "new"]);
         assert!(!uncertain.is_certain_of(&both.born) && both.is_certain_of(&both.born));
+    }
+
+    #[test]
+    fn a_topic_that_nobody_is_known_to_have_is_not_written_where_it_would_be_a_copy() {
+        let leaders = leaders("new", [Some(&["logs"]), Some(&["payments"])]);
+        let (new, legacy) = (0, 1);
+        // To be created at home, if a client asks for that.
+        assert_eq!(led(&leaders, ["orders-to-come", "other"]), ["new", "new"]);
+        assert_eq!(leaders.stance("orders-to-come", new), Stance::Follows(legacy));
+        assert!(leaders.refuses(ApiKey::Produce, "orders-to-come", new));
+        assert_eq!(leaders.stance("other", new), Stance::Leads);
     }
 
     #[test]
