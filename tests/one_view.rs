@@ -221,6 +221,8 @@ impl Stage {
         self.comes(&format!("there is a copy of {topic}"), || {
             let copy = self.cluster(side.other()).partitions(topic)?;
             ensure!(copy.len() == partitions && copy.iter().all(|partition| partition.leader > 0), "{copy:?}");
+            // Its leaders know that they are: whoever is let through could write there.
+            self.cluster(side.other()).log_ends(topic)?;
             Ok(())
         })
     }
@@ -254,12 +256,23 @@ impl Stage {
         }
     }
 
-    /// The mirror has found no copy that differs from its leader.
-    fn no_copy_has_diverged(&self) -> Result<()> {
+    /// Waits until the offsets of a group are on the other cluster, too: its mirror may not have found the group's topics yet.
+    fn group_is_copied(&self, side: Side, group: &str) -> Result<()> {
+        self.comes(&format!("the offsets of {group} are copied"), || {
+            self.mirror.http("POST", "/groups/sync")?;
+            let (expected, copied) = (self.cluster(side).committed_offsets(group)?, self.cluster(side.other()).committed_offsets(group)?);
+            ensure!(expected == copied && !copied.is_empty(), "{expected:?} where it lives, {copied:?} on the other cluster");
+            Ok(())
+        })
+    }
+
+    /// The mirror has found no copy that differs from its leader, among those of topics with this part in their names.
+    fn no_copy_has_diverged(&self, part: &str) -> Result<()> {
         let answer = self.mirror.http("GET", "/partitions")?;
         let all: Value = serde_json::from_str(&answer.body).context(answer.body)?;
-        let rows = all["partitions"].as_array().context("partitions")?;
-        let wrong: Vec<&Value> = rows.iter().filter(|row| row["phase"] == "diverged" || row["phase"] == "failed").collect();
+        let rows = all["partitions"].as_array().context("partitions")?.iter();
+        let rows: Vec<&Value> = rows.filter(|row| row["topic"].as_str().is_some_and(|topic| topic.contains(part))).collect();
+        let wrong: Vec<&&Value> = rows.iter().filter(|row| row["phase"] == "diverged" || row["phase"] == "failed").collect();
         ensure!(!rows.is_empty() && wrong.is_empty(), "of {} partitions: {wrong:#?}", rows.len());
         Ok(())
     }

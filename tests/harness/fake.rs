@@ -23,7 +23,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use bytes::BytesMut;
 use kafka_protocol::messages::api_versions_response::ApiVersion;
-use kafka_protocol::messages::metadata_response::MetadataResponseBroker;
+use kafka_protocol::messages::metadata_response::{MetadataResponseBroker, MetadataResponseTopic};
 use kafka_protocol::messages::{
     ApiKey, ApiVersionsResponse, BrokerId, MetadataResponse, ResponseHeader, SaslHandshakeRequest, SaslHandshakeResponse,
 };
@@ -86,6 +86,8 @@ pub struct Answers {
     pub api_versions: ApiVersionsResponse,
     /// Node ids and addresses in Metadata; the first is the controller. `None`: the fake broker itself, as node 1.
     pub brokers: Option<Vec<(i32, String, u16)>>,
+    /// Topics in Metadata, whichever were asked for.
+    pub topics: Arc<Vec<MetadataResponseTopic>>,
     /// What SaslHandshake allows.
     pub sasl_mechanisms: Vec<&'static str>,
 }
@@ -95,7 +97,12 @@ impl Default for Answers {
         let listed = [(ApiKey::Produce, 0, 12), (ApiKey::Metadata, 0, 13), (ApiKey::SaslHandshake, 0, 1), (ApiKey::ApiVersions, 0, 4)];
         let listed =
             listed.map(|(key, min, max)| ApiVersion::default().with_api_key(key as i16).with_min_version(min).with_max_version(max));
-        Self { api_versions: ApiVersionsResponse::default().with_api_keys(listed.to_vec()), brokers: None, sasl_mechanisms: vec!["PLAIN"] }
+        Self {
+            api_versions: ApiVersionsResponse::default().with_api_keys(listed.to_vec()),
+            brokers: None,
+            topics: Arc::default(),
+            sasl_mechanisms: vec!["PLAIN"],
+        }
     }
 }
 
@@ -392,7 +399,7 @@ fn answer(state: &State, request: &Request) -> io::Result<Option<Vec<u8>>> {
             let brokers = brokers.into_iter().map(|(id, host, port)| {
                 MetadataResponseBroker::default().with_node_id(BrokerId(id)).with_host(StrBytes::from_string(host)).with_port(port.into())
             });
-            let mut response = MetadataResponse::default().with_brokers(brokers.collect());
+            let mut response = MetadataResponse::default().with_brokers(brokers.collect()).with_topics(answers.topics.to_vec());
             if version >= 1 {
                 response.controller_id = BrokerId(controller);
             }

@@ -108,7 +108,7 @@ fn a_foreign_election(stage: &Stage) -> Result<()> {
         }
         stage.is_copied(leader, &topic)?;
     }
-    stage.no_copy_has_diverged()
+    stage.no_copy_has_diverged(".election.")
 }
 
 /// Starts all brokers of a cluster again: one alone would wait for the others.
@@ -120,8 +120,7 @@ fn restart(cluster: &Cluster) -> Result<()> {
 }
 
 fn a_dead_cluster(stage: &Stage) -> Result<()> {
-    let clients = [Client::Java4, Client::ConfluentPython, Client::FranzGo];
-    for dead in Side::BOTH {
+    for (dead, clients) in [(Side::Legacy, &[Client::Java4, Client::ConfluentPython, Client::FranzGo][..]), (Side::New, &[])] {
         let alive = dead.other();
         for side in Side::BOTH {
             stage.create_copied(side, &side.leads(&format!("dead-{}", dead.name())), 4)?;
@@ -140,7 +139,7 @@ fn a_dead_cluster(stage: &Stage) -> Result<()> {
             .node_ids()
             .into_iter()
             .try_for_each(|node_id| cluster.kill(node_id))
-            .and_then(|()| without(stage, dead, &only, &clients));
+            .and_then(|()| without(stage, dead, &only, clients));
         let began = Instant::now();
         restart(cluster)?;
         println!("{dead:?} is back after {:.1} s", began.elapsed().as_secs_f64());
@@ -159,7 +158,7 @@ fn a_dead_cluster(stage: &Stage) -> Result<()> {
             stage.is_copied(side, &side.leads(&format!("dead-{}", dead.name()))).context("it is back")?;
         }
     }
-    stage.comes("all is copied again", || stage.no_copy_has_diverged())
+    stage.comes("all is copied again", || stage.no_copy_has_diverged(".dead-"))
 }
 
 /// What clients do that come while a cluster is dead.

@@ -71,8 +71,9 @@ fn a_group_has_one_coordinator() -> Result<()> {
             stage.cluster(side).commit(&group, &topic, [(0, Commit::at(0)), (1, Commit::at(0))])?;
             stage.cluster(side).commit(&format!("coordinated-only-{}", side.name()), &topic, [(0, Commit::at(0))])?;
         }
-        let answer = stage.mirror.http("POST", "/groups/sync")?;
-        ensure!(answer.status == 200, "{answer:?}");
+        for side in Side::BOTH {
+            stage.group_is_copied(side, &side.lives("coordinated"))?;
+        }
         for home in Side::BOTH {
             for side in Side::BOTH {
                 // The mirror's source; the one cluster that has it.

@@ -45,7 +45,7 @@ impl Trip {
     }
 
     fn topic(self) -> String {
-        self.leader.leads(&format!("{}.{}", self.client.name(), self.home.name()))
+        self.leader.leads(&format!("trip.{}.{}", self.client.name(), self.home.name()))
     }
 
     /// The group, and where it lives: of clients that read orders it is copied from the legacy cluster, any other one lives at home.
@@ -146,7 +146,7 @@ fn every_client_works_at_either_home_with_topics_that_lead_on_either_cluster() -
         }
         println!("{table}");
         ensure!(failed.is_empty(), "{} of {} round trips failed:\n{failed:#?}", failed.len(), trips.len());
-        stage.no_copy_has_diverged()
+        stage.no_copy_has_diverged(".trip.")
     })
 }
 
@@ -197,6 +197,6 @@ fn a_group_reads_topics_of_both_clusters() -> Result<()> {
             ensure!(stage.cluster(side).record_count(topic)? == RECORDS, "{topic}");
             stage.is_copied(side, topic)?;
         }
-        stage.no_copy_has_diverged()
+        stage.no_copy_has_diverged(".both")
     })
 }

@@ -58,10 +58,8 @@ fn an_operator_sees_one_cluster() -> Result<()> {
             stage.cluster(side).commit(&side.lives("admin"), &side.leads("admin"), [(0, Commit::at(0))])?;
             stage.cluster(side).commit(&format!("admin-only-{}", side.name()), &side.leads("admin"), [(0, Commit::at(0))])?;
         }
-        stage.mirror.http("POST", "/groups/sync")?;
         for side in Side::BOTH {
-            let committed = stage.cluster(side.other()).committed_offsets(&side.lives("admin"))?;
-            ensure!(committed.len() == 1, "the offsets of {} are not copied: {committed:?}", side.lives("admin"));
+            stage.group_is_copied(side, &side.lives("admin"))?;
         }
         for home in Side::BOTH {
             let context = || format!("home {home:?}");
@@ -78,7 +76,7 @@ fn an_operator_sees_one_cluster() -> Result<()> {
         for (home, side) in [(Side::Legacy, Side::Legacy), (Side::New, Side::New), (Side::Legacy, Side::New), (Side::New, Side::Legacy)] {
             java_administers(stage, home, side, &mut retention).with_context(|| format!("home {home:?}, begun at a broker of {side:?}"))?;
         }
-        stage.no_copy_has_diverged()
+        stage.no_copy_has_diverged(".admin")
     })
 }
 
@@ -355,7 +353,8 @@ fn a_question_creates_a_topic_at_home_or_not_at_all() -> Result<()> {
             let client_id = home.client("wanting");
             for (n, door) in (0..).zip(stage.doors()?) {
                 let mut client = Raw::connect(door)?;
-                for version in 1..=9 {
+                // Each version at some doors.
+                for version in (1..=9).filter(|version| (version + n) % 3 == 0) {
                     let topic = format!("wanted.{}.{n}.v{version}", home.name());
                     let answer = ask_for(&mut client, version, &client_id, &topic)?;
                     let error = named(&answer, &topic).with_context(|| format!("{topic} is not in {answer:?}"))?.error_code;
@@ -381,7 +380,7 @@ fn a_question_creates_a_topic_at_home_or_not_at_all() -> Result<()> {
             ensure!(wrong.is_empty(), "on {side:?} are {wrong:?}");
             ensure!(!there.contains(&format!("only-{}.there", side.other().name())), "a question has created it on {side:?}");
         }
-        for (home, topic) in wanted.iter().step_by(9) {
+        for (home, topic) in wanted.iter().step_by(3) {
             for looking in Side::BOTH {
                 stage.is_shown(looking, *home, topic)?;
             }
