@@ -284,6 +284,52 @@ fn who_relays_must_know_the_topics() -> Result<()> {
     Ok(())
 }
 
+/// What is printed for a right that is missing is what Kafka's own tool takes; then nothing is missing.
+#[test]
+fn the_commands_that_are_printed_grant_what_is_missing() -> Result<()> {
+    let (_, new) = CLUSTERS.started()?;
+    let missing = || -> Result<Vec<String>> {
+        let routes = Routes::new()?.kafka("new", new, Listener::SaslPlaintext, Some(BOB))?.limit("max_connections", 100);
+        let checked = check(&routes.relay("all", "*", "new", ""), &["--connect"])?;
+        assert_eq!(checked.code, Some(0), "{}", checked.text);
+        let commands = checked.text.lines().filter_map(|line| Some(line.split_once("kafka-acls.sh ")?.1.split(';').next()?.to_owned()));
+        Ok(commands.collect())
+    };
+    let settings = run::folder("admin")?.join("admin.properties");
+    let login = format!(
+        "org.apache.kafka.common.security.scram.ScramLoginModule required username=\"{}\" password=\"{}\";",
+        ADMIN.name, ADMIN.password
+    );
+    fs::write(&settings, format!("security.protocol=SASL_PLAINTEXT\nsasl.mechanism=SCRAM-SHA-512\nsasl.jaas.config={login}\n"))?;
+    let commands = missing()?;
+    assert_eq!(commands.len(), 2, "{commands:?}");
+    for command in commands {
+        let words: Vec<_> = command.split_whitespace().map(|word| word.trim_matches('\'')).collect();
+        let settings = settings.to_string_lossy();
+        let words: Vec<_> = words.into_iter().map(|word| if word == "admin.properties" { &settings } else { word }).collect();
+        new.tool("org.apache.kafka.tools.AclCommand", &words)?;
+    }
+    // Brokers go by it a moment later.
+    until("nothing is missing", || Ok(missing()?.is_empty()))
+}
+
+/// A relayed client is offered what all clusters of relayed routes know.
+#[test]
+fn a_cluster_without_the_consumer_protocol_is_told_where_another_has_it() -> Result<()> {
+    let (legacy, new) = CLUSTERS.started()?;
+    for (relayed, warned) in [(true, true), (false, false)] {
+        let routes = Routes::new()?.kafka("legacy", legacy, Listener::Plaintext, None)?.kafka("new", new, Listener::Plaintext, None)?;
+        let routes = routes.relay("new", "new-*", "new", "");
+        let routes = if relayed { routes.relay("legacy", "*", "legacy", "") } else { routes.route("legacy", "*", "legacy") };
+        let checked = check(&routes, &["--connect"])?;
+        assert_eq!(checked.code, Some(0), "{}", checked.text);
+        let warning = "warning: cluster legacy: Kafka 2.8 does not know ConsumerGroupHeartbeat in version 1, so relayed clients are not offered it on new";
+        assert_eq!(checked.text.matches("ConsumerGroupHeartbeat").count(), usize::from(warned), "{}", checked.text);
+        assert_eq!(checked.text.contains(warning), warned, "{}", checked.text);
+    }
+    Ok(())
+}
+
 /// Brokers see the proxy's address for all relayed clients.
 #[test]
 fn what_a_cluster_decides_by_the_clients_address_is_told() -> Result<()> {

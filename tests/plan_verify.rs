@@ -4,9 +4,10 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use harness::kafka::{ALICE, Acl, Cluster, Commit, Listener, Operation, Record, Resource};
+use harness::kafka::{ALICE, Acl, BOB, Cluster, Commit, Listener, Operation, Record, Resource};
 use harness::kferry::{File, mirror};
 use harness::mirror::Mirror;
+use harness::{ports, run};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use serde_json::Value;
 
@@ -52,6 +53,7 @@ fn a_plan_and_what_became_of_it() -> Result<()> {
     plans(source, target)?;
     owners(source, target)?;
     rights(source, target)?;
+    rights_as_written(source, target).context("docs/rights.md")?;
     verified(source, target)
 }
 
@@ -225,6 +227,84 @@ fn rights(source: &Cluster, target: &Cluster) -> Result<()> {
     }
     ensure!(all.contains("DescribeConfigs") && all.contains("AlterConfigs") && all.contains("\"Alter\""), "{rounds:#?}");
     Ok(())
+}
+
+/// What docs/rights.md tells to grant to a mirror of everything, and nothing else, is enough for it and for what the command line does with its file.
+fn rights_as_written(source: &Cluster, target: &Cluster) -> Result<()> {
+    source.create_topic("r.plain", 2, &[("retention.ms", "-1"), ("compression.type", "zstd")])?;
+    source.produce("r.plain", &records(100, "plain"))?;
+    source.delete_records("r.plain", 0, 20)?;
+    source.create_topic("r.gaps", 1, &[])?;
+    transactions(source, "r.gaps")?;
+    source.commit("r-readers", "r.plain", [(0, Commit::at(30)), (1, Commit::at(7))])?;
+    let document = fs::read_to_string(run::workspace().join("docs/rights.md"))?;
+    let (_, section) = document.split_once("\n## kferry-mirror\n").context("the section of the mirror")?;
+    let commands = section.split("```sh\n").nth(1).and_then(|rest| rest.split("```").next()).context("its commands")?;
+    for (name, cluster) in [("source", source), ("target", target)] {
+        let lines = commands.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let acls = lines.map(allowed_by).collect::<Result<Vec<_>>>()?.concat();
+        ensure!(acls.len() > 3, "{acls:?}");
+        cluster.add_acls(&acls)?;
+    }
+
+    let lines = "topics_regex = ['r\\..*']\ngroups_regex = ['r-.*']\non_error = 'dead-letter'\ngroups_interval_seconds = 1";
+    let file = File::new(source, target, Some(BOB), &mirror("r", lines))?;
+    let text = fs::read_to_string(&file.0)?;
+    fs::write(&file.0, format!("{text}[admin]\nmirror_bind = \"127.0.0.1:{}\"\n", ports::take(1)?.start))?;
+    let mut mirror = Mirror::of(&fs::read_to_string(&file.0)?)?;
+    file.kferry(&["plan"])?.ends_with(0)?;
+    // A process of the mirror's group.
+    let mut running = mirror.start(&[])?;
+    let deadline = Instant::now() + LIMIT;
+    let rows = |mirror: &Mirror| -> Result<Value> { Ok(serde_json::from_str(&mirror.http("GET", "/partitions")?.body)?) };
+    let is_done = |mirror: &Mirror| {
+        rows(mirror).is_ok_and(|rows| {
+            rows["partitions"].as_array().is_some_and(|rows| {
+                rows.len() == 3 && rows.iter().all(|row| row["phase"] == "copying" && row["lag_records"] == 0 && row["reason"].is_null())
+            })
+        })
+    };
+    while !is_done(&mirror) || target.commits("r-readers")?.len() < 2 {
+        ensure!(Instant::now() < deadline, "{:#}\n{}", rows(&mirror).unwrap_or_default(), mirror.logs()?);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    ensure!(running.terminate(LIMIT)?.code() == Some(0), "{}", mirror.logs()?);
+    source.produce("r.plain", &records(10, "more"))?;
+    mirror.copy()?;
+    let logs = mirror.logs()?;
+    let is_worse = |line: &str| (line.contains(" WARN ") || line.contains(" ERROR ")) && !line.contains("created with one replica");
+    let worse: Vec<_> = logs.lines().filter(|line| is_worse(line)).collect();
+    ensure!(worse.is_empty(), "{worse:#?}");
+    for command in [
+        &["plan"][..],
+        &["verify"],
+        &["offsets", "--topic", "r.plain", "--partition", "0"],
+        &["dlt", "list"],
+        &["finish", "--apply"],
+        &["finish"],
+    ] {
+        file.kferry(command)?.ends_with(0)?;
+    }
+    Ok(())
+}
+
+/// The ACLs of the arguments of `kafka-acls.sh`, for [`BOB`].
+fn allowed_by(arguments: &str) -> Result<Vec<Acl>> {
+    let (mut operations, mut resource) = (Vec::new(), None);
+    let mut words = arguments.split_whitespace();
+    while let Some(option) = words.next() {
+        let mut name = || words.next().map(|name| name.trim_matches('\'').to_owned()).context(option.to_owned());
+        match option {
+            "--operation" => operations.push(operation_of(&name()?)?),
+            "--topic" => resource = Some(Resource::Topic(name()?)),
+            "--group" => resource = Some(Resource::Group(name()?)),
+            "--transactional-id" => resource = Some(Resource::TransactionalId(name()?)),
+            "--cluster" => resource = Some(Resource::Cluster),
+            other => bail!("{other} was not expected"),
+        }
+    }
+    let resource = resource.with_context(|| arguments.to_owned())?;
+    Ok(operations.into_iter().map(|operation| Acl::allow(BOB.name, operation, resource.clone())).collect())
 }
 
 fn operation_of(name: &str) -> Result<Operation> {

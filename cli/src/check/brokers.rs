@@ -18,6 +18,11 @@ use super::{addresses, listed, printable, table};
 /// For one server, all of it.
 const DEADLINE: Duration = Duration::from_secs(10);
 
+/// An API key.
+const CONSUMER_GROUP_HEARTBEAT: i16 = 68;
+/// The version of it that librdkafka's consumer protocol needs, and brokers have from 4.0 on.
+const HEARTBEAT: i16 = 1;
+
 /// The servers' answers, and what is wrong with them.
 #[derive(Serialize)]
 pub(super) struct Brokers {
@@ -60,6 +65,9 @@ struct Seen {
     /// Asked only where relayed clients may come to the cluster.
     #[serde(skip)]
     describes_every_topic: Option<bool>,
+    /// It knows [`HEARTBEAT`].
+    #[serde(skip)]
+    has_heartbeat: bool,
 }
 
 impl Brokers {
@@ -128,6 +136,7 @@ impl Brokers {
                 _ => None,
             }));
         }
+        warnings.extend(without_heartbeat(config, &servers));
         for (id, names) in by_id {
             if names.len() > 1 {
                 errors.push(format!(
@@ -146,6 +155,34 @@ impl Brokers {
         rows.extend(self.servers.iter().map(Server::row));
         table(&rows)
     }
+}
+
+/// Relayed clients are offered what all of their clusters know: what one cluster lacks, the others do not have for them either.
+fn without_heartbeat(config: &Config, servers: &[Server]) -> Vec<String> {
+    let (mut with, mut without) = (Vec::new(), Vec::new());
+    for cluster in config.relayed_clusters() {
+        let mut seen = servers.iter().filter(|server| server.cluster == *cluster.name).filter_map(|server| match &server.answer {
+            Answer::Ok(seen) => Some(seen),
+            _ => None,
+        });
+        let Some(first) = seen.next() else { continue };
+        match [first].into_iter().chain(seen).find(|seen| !seen.has_heartbeat) {
+            Some(seen) => without.push((&*cluster.name, &seen.kafka)),
+            None => with.push(&*cluster.name),
+        }
+    }
+    if with.is_empty() {
+        return Vec::new();
+    }
+    let warning = |(name, kafka): (&str, &String)| {
+        format!(
+            "cluster {name}: Kafka {kafka} does not know ConsumerGroupHeartbeat in version {HEARTBEAT}, so relayed clients are not offered it on {} \
+             either; a librdkafka with group.protocol=consumer waits for it without an error: leave it at classic for as long as the file has \
+             relayed routes to {name}",
+            listed(&with)
+        )
+    };
+    without.into_iter().map(warning).collect()
 }
 
 /// Brokers that relay mode would have no port for.
@@ -258,6 +295,7 @@ impl Answer {
                 controller: info.controller,
                 principal: connection.principal().to_owned(),
                 describes_every_topic,
+                has_heartbeat: connection.versions().range(CONSUMER_GROUP_HEARTBEAT).is_some_and(|range| range.max >= HEARTBEAT),
             }),
             Ok(Err(error)) => Self::Failed { reason: error.to_string() },
             Err(_elapsed) => Self::Failed { reason: format!("{address}: connected, but no answer within {DEADLINE:?}; the broker hangs") },
@@ -270,7 +308,7 @@ mod tests {
     use kferry_wire::client::{Partition, Topic};
     use kferry_wire::cluster::Broker;
 
-    use super::super::tests::two_clusters;
+    use super::super::tests::{config, two_clusters};
     use super::*;
 
     fn seen(cluster_id: &str, node_ids: &[i32]) -> Answer {
@@ -282,6 +320,7 @@ mod tests {
             controller: node_ids.first().copied(),
             principal: "User:kferry".to_owned(),
             describes_every_topic: None,
+            has_heartbeat: true,
         })
     }
 
@@ -353,6 +392,47 @@ mod tests {
             brokers.warnings,
             ["cluster legacy: brokers outside of node_ids 1-3: 4, 9; relay mode has no port for them: widen node_ids and broker_ports"]
         );
+    }
+
+    /// Two clusters, and a relayed route to each of these.
+    fn relayed(clusters: &[&str]) -> Config {
+        let mut text = "[[listeners]]\nname = \"l\"\nbind = \"127.0.0.1:9092\"\n".to_owned();
+        for (id, name) in [(1, "legacy"), (2, "new")] {
+            text += &format!(
+                "[clusters.{name}]\nid = {id}\nbootstrap_servers = \"{name}-1:9092\"\nnode_ids = \"1-3\"\nbroker_ports = \"91{id}0-91{id}2\"\n"
+            );
+        }
+        for name in clusters {
+            text += &format!("[[routes]]\nname = \"{name}\"\nclient_id = \"{name}-*\"\ncluster = \"{name}\"\nmode = \"relay\"\n");
+        }
+        config(&text)
+    }
+
+    #[test]
+    fn what_one_relayed_cluster_lacks_the_others_lack_too() {
+        let server = |cluster: &str, kafka: &str, has_heartbeat| {
+            let Answer::Ok(seen) = seen("X", &[1]) else { unreachable!("it is one") };
+            let answer = Answer::Ok(Seen { kafka: kafka.to_owned(), has_heartbeat, ..seen });
+            Server { cluster: cluster.to_owned(), address: format!("{cluster}-{kafka}:9092"), took_ms: 7, answer }
+        };
+        let dead = || Server { answer: Answer::Failed { reason: "why".to_owned() }, ..server("new", "", true) };
+        let old = || server("legacy", "3.9", false);
+        let (both, one) = (&["legacy", "new"][..], &["new"][..]);
+        for (clusters, servers, told) in [
+            (both, vec![old(), server("new", "4.3", true)], vec!["legacy: Kafka 3.9"]),
+            // In the middle of an upgrade.
+            (both, vec![old(), server("legacy", "4.3", true), server("new", "4.3", true)], vec!["legacy: Kafka 3.9"]),
+            (both, vec![server("legacy", "4.3", true), server("new", "4.3", true), server("new", "3.9", false)], vec!["new: Kafka 3.9"]),
+            // Nowhere is there more.
+            (both, vec![old(), server("new", "3.9", false)], vec![]),
+            (both, vec![old(), dead()], vec![]),
+            (both, vec![server("legacy", "4.0", true), server("new", "4.3", true)], vec![]),
+            (one, vec![old(), server("new", "4.3", true)], vec![]),
+        ] {
+            let warnings = without_heartbeat(&relayed(clusters), &servers);
+            assert_eq!(warnings.len(), told.len(), "{clusters:?} {servers:?}: {warnings:?}");
+            assert!(warnings.iter().zip(told).all(|(warning, told)| warning.contains(told)), "{clusters:?} {servers:?}: {warnings:?}");
+        }
     }
 
     #[test]
