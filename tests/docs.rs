@@ -465,9 +465,9 @@ fn collect(fields: &[Field], min: i16, found: &mut Vec<Rewritten>) {
         let since = field.since.max(min);
         let what = match field.kind {
             // The name of a setting says whether its value is one of them.
-            Kind::Fixed(_) | Kind::Text | Kind::FixedArray(_) | Kind::TextArray | Kind::Records | Kind::ConfigName => continue,
-            // Only where the topic leads elsewhere, and who is asked then.
-            Kind::TopicName | Kind::Partition | Kind::Partitions | Kind::PartitionError | Kind::GroupId | Kind::GroupIds => continue,
+            Kind::Fixed(_) | Kind::Text | Kind::FixedArray(_) | Kind::TextArray | Kind::Records | Kind::ConfigName
+            // Only where the topic leads elsewhere.
+            | Kind::TopicName | Kind::Partition | Kind::Partitions | Kind::PartitionError | Kind::GroupId | Kind::GroupIds => continue,
             Kind::Array(fields) | Kind::Structure(fields) | Kind::NullableStructure(fields) => {
                 collect(fields, since, found);
                 continue;

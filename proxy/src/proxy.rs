@@ -57,9 +57,12 @@ pub(crate) struct Proxy {
     brokers: Mutex<HashMap<Arc<str>, Arc<Brokers>>>,
     /// By the name of their route: so do they, since connections see them.
     views: Mutex<HashMap<Arc<str>, SharedView>>,
-    /// By the name of their cluster, and of the route with whose login it is asked, if it is not kferry's own.
-    directories: Mutex<HashMap<(Arc<str>, Option<Arc<str>>), Arc<Directory>>>,
+    /// They outlive a reload too.
+    directories: Mutex<HashMap<AskedWith, Arc<Directory>>>,
 }
+
+/// The name of a cluster, and of the route with whose login it is asked, if it is not kferry's own.
+type AskedWith = (Arc<str>, Option<Arc<str>>);
 
 /// The view of a route's clients.
 #[derive(Debug)]
@@ -126,8 +129,8 @@ impl Proxy {
             // A file may give kferry no login of its own: then the route's says what there is.
             let has_own = cluster.security.sasl != Some(None);
             let shown = if cluster.security == security { None } else { Some(route.name.clone()) };
-            let shown = self.directory(cluster, shown, security);
-            let own = if has_own { self.directory(cluster, None, cluster.security.clone()) } else { shown.clone() };
+            let shown = self.directory(cluster, shown, &security);
+            let own = if has_own { self.directory(cluster, None, &cluster.security) } else { shown.clone() };
             Part {
                 identity: table.servers(cluster).identity().clone(),
                 brokers: self.brokers(cluster),
@@ -150,11 +153,11 @@ impl Proxy {
         Some(view)
     }
 
-    fn directory(&self, cluster: &Cluster, route: Option<Arc<str>>, security: Security) -> Arc<Directory> {
+    fn directory(&self, cluster: &Cluster, route: Option<Arc<str>>, security: &Security) -> Arc<Directory> {
         let mut directories = self.directories.lock().unwrap_or_else(PoisonError::into_inner);
         let directory = directories.entry((cluster.name.clone(), route));
         let directory = directory.and_modify(|directory| {
-            if !directory.is_of(cluster, &security) {
+            if !directory.is_of(cluster, security) {
                 *directory = Arc::new(Directory::new(cluster, security.clone()));
             }
         });

@@ -7,15 +7,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use harness::clients::{self, Client, Job};
 use harness::kafka::{Commit, Record};
-use harness::raw::{self, Raw, ask, until};
-use harness::run;
+use harness::raw::{self, Raw, ask};
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::{ApiKey, ApiVersionsRequest, FetchRequest};
 use kafka_protocol::protocol::StrBytes;
 use rdkafka::Message as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 
-use crate::{LIMIT, NOT_LEADER_OR_FOLLOWER, Side, calm, group_id, topic_name};
+use crate::{LIMIT, NOT_LEADER_OR_FOLLOWER, Side, calm, topic_name};
 
 /// Error, high watermark, and whether there are records.
 fn fetch(client: &mut Raw, version: i16, client_id: &str, topic: &str, offset: i64) -> Result<(i16, i64, bool)> {

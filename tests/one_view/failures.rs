@@ -9,14 +9,13 @@ use harness::clients::soak::{self, Counts, Soak};
 use harness::clients::{self, Client, Job};
 use harness::kafka::Cluster;
 use harness::raw::{Raw, ask, until};
-use harness::run;
 use kafka_protocol::messages::DescribeClusterRequest;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::{Offset, TopicPartitionList};
 
-use crate::{LEADER_NOT_AVAILABLE, LIMIT, Side, Stage, alone, group_id, metadata, named, shown};
+use crate::{LEADER_NOT_AVAILABLE, LIMIT, Side, Stage, alone, metadata, named};
 
 #[test]
 fn clients_follow_a_foreign_election_and_outlive_a_dead_cluster() -> Result<()> {

@@ -9,12 +9,11 @@ use anyhow::{Context as _, Result, ensure};
 use comfy_table::Table;
 use comfy_table::presets::ASCII_MARKDOWN;
 use harness::clients::{self, Client, Job, Outcome};
-use harness::run;
 use rdkafka::Message as _;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
-use crate::{LIMIT, Side, Stage, calm, group_id};
+use crate::{LIMIT, Side, Stage, calm};
 
 /// The clients of the matrix.
 const CLIENTS: [Client; 9] = [

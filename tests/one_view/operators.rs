@@ -20,7 +20,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 use serde_json::{Value, json};
 
-use crate::{LEADER_NOT_AVAILABLE, Shown, Side, Stage, calm, group_id, metadata, named, routes, shown, text, topic_name};
+use crate::{LEADER_NOT_AVAILABLE, Shown, Side, Stage, calm, metadata, named, routes, shown, text, topic_name};
 
 /// Kafka's errors, as its protocol guide has them.
 const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
@@ -169,10 +169,8 @@ fn topics_are_changed_where_they_lead(stage: &Stage, home: Side) -> Result<()> {
         let request = CreatePartitionsRequest::default().with_topics(grown.into()).with_timeout_ms(30_000);
         let answer = ask(&mut client, (n % 4) as i16, &client_id, &request).with_context(context)?;
         for result in &answer.results {
-            let is_right = match result.name.as_str() == created {
-                true => result.error_code == 0,
-                false => result.error_code == POLICY_VIOLATION && names(result.error_message.as_ref(), elsewhere),
-            };
+            let is_refused = || result.error_code == POLICY_VIOLATION && names(result.error_message.as_ref(), elsewhere);
+            let is_right = if result.name.as_str() == created { result.error_code == 0 } else { is_refused() };
             ensure!(is_right, "CreatePartitions {}: {result:?}", context());
         }
 
@@ -201,11 +199,10 @@ fn topics_are_changed_where_they_lead(stage: &Stage, home: Side) -> Result<()> {
         let request = DeleteTopicsRequest::default().with_topic_names(names_of_topics).with_timeout_ms(30_000);
         let answer = ask(&mut client, version, &client_id, &request).with_context(context)?;
         for result in &answer.responses {
-            let is_right = match result.name.as_ref().is_some_and(|name| name.as_str() == created) {
-                true => result.error_code == 0,
-                // The message came with version 5.
-                false => result.error_code == POLICY_VIOLATION && (version < 5 || names(result.error_message.as_ref(), elsewhere)),
-            };
+            // The message came with version 5.
+            let is_told = || version < 5 || names(result.error_message.as_ref(), elsewhere);
+            let is_created = result.name.as_ref().is_some_and(|name| name.as_str() == created);
+            let is_right = if is_created { result.error_code == 0 } else { result.error_code == POLICY_VIOLATION && is_told() };
             ensure!(is_right && answer.responses.len() == 2, "DeleteTopics v{version} {}: {answer:?}", context());
         }
     }

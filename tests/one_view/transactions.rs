@@ -19,9 +19,9 @@ fn transaction(stage: &Stage, side: Side, id: &str) -> Result<(String, BTreeSet<
     let mut broker = stage.directly_at(side, stage.coordinator(side, id, TRANSACTION)?)?;
     let answer =
         ask(&mut broker, 0, "direct", &DescribeTransactionsRequest::default().with_transactional_ids(vec![TransactionalId(text(id))]))?;
-    let state = answer.transaction_states.first().context("an answer without the transaction")?;
-    let partitions = state.topics.iter().flat_map(|topic| topic.partitions.iter().map(|partition| (topic.topic.to_string(), *partition)));
-    Ok((state.transaction_state.to_string(), partitions.collect()))
+    let is_now = answer.transaction_states.first().context("an answer without the transaction")?;
+    let partitions = is_now.topics.iter().flat_map(|topic| topic.partitions.iter().map(|partition| (topic.topic.to_string(), *partition)));
+    Ok((is_now.transaction_state.to_string(), partitions.collect()))
 }
 
 #[test]
@@ -82,8 +82,8 @@ fn nothing_foreign_reaches_the_coordinator(stage: &Stage, home: Side) -> Result<
         };
         let alone = add(&[(&foreign, 0)])?;
         ensure!(alone.len() == 1 && alone.values().all(|error| *error > 0), "v{version}: {alone:?}");
-        let state = transaction(stage, home, &id)?;
-        ensure!(state == ("Empty".to_owned(), BTreeSet::new()), "v{version}: {state:?}");
+        let is_now = transaction(stage, home, &id)?;
+        ensure!(is_now == ("Empty".to_owned(), BTreeSet::new()), "v{version}: {is_now:?}");
         let mixed = add(&[(&own, 0), (&foreign, 0)])?;
         ensure!(mixed.len() == 2 && mixed.get(&(foreign.clone(), 0)).is_some_and(|error| *error > 0), "v{version}: {mixed:?}");
         let (_, partitions) = transaction(stage, home, &id)?;
@@ -100,8 +100,8 @@ fn nothing_foreign_reaches_the_coordinator(stage: &Stage, home: Side) -> Result<
             .with_group_id(group_id(&home.other().lives("transactions")));
         let answer = ask(&mut client, version, &client_id, &offsets)?;
         ensure!(answer.error_code > 0, "AddOffsetsToTxn v{version}: {answer:?}");
-        let state = transaction(stage, home, &id)?;
-        ensure!(state == ("Ongoing".to_owned(), BTreeSet::from([(own.clone(), 0)])), "v{version}, with offsets: {state:?}");
+        let is_now = transaction(stage, home, &id)?;
+        ensure!(is_now == ("Ongoing".to_owned(), BTreeSet::from([(own.clone(), 0)])), "v{version}, with offsets: {is_now:?}");
         let end = EndTxnRequest::default()
             .with_transactional_id(transactional_id)
             .with_producer_id(producer_id)

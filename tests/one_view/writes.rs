@@ -241,13 +241,10 @@ impl<'a> Tempted<'a> {
             )?;
             for topic in answer.topics {
                 let partition = &topic.partitions[0];
-                let (found, expected) = match topic.name.as_str() == self.own {
-                    true => (
-                        (partition.partition_index, partition.error_code, partition.offset),
-                        (self.own_partition, 0, self.written.len() as i64),
-                    ),
-                    false => ((partition.partition_index, partition.error_code, partition.offset), (theirs, NOT_LEADER_OR_FOLLOWER, -1)),
-                };
+                let found = (partition.partition_index, partition.error_code, partition.offset);
+                let is_own = topic.name.as_str() == self.own;
+                let expected =
+                    if is_own { (self.own_partition, 0, self.written.len() as i64) } else { (theirs, NOT_LEADER_OR_FOLLOWER, -1) };
                 ensure!(found == expected, "ListOffsets v{version} of {}: {partition:?}", topic.name.as_str());
             }
         }

@@ -124,6 +124,9 @@ mod tests {
     /// Names of what a cluster has; a cluster that is not among them has never said.
     type Having = [(&'static str, &'static [&'static str])];
 
+    /// What it is; the view; what was decided; the name; who has it; where it is.
+    type Case<'a> = (&'static str, &'static [&'static str], &'a Decisions, &'static str, &'a Having, Option<&'static str>);
+
     fn exists(having: &Having, cluster: &Cluster, name: &str) -> Exists {
         match having.iter().find(|(of, _)| **of == *cluster.name) {
             None => Exists::Unknown,
@@ -143,7 +146,7 @@ mod tests {
         const BOTH: &[&str] = &["legacy", "new"];
         let decisions = Decisions { topics: [("orders".to_owned(), "new".into())].into(), groups: BTreeMap::new() };
         let none = Decisions::default();
-        let cases: &[(&str, &[&str], &Decisions, &str, &Having, Option<&str>)] = &[
+        let cases: &[Case<'_>] = &[
             ("decided", BOTH, &decisions, "orders", &[("legacy", &["orders"]), ("new", &["orders"])], Some("new")),
             ("copied", BOTH, &none, "orders", &[("legacy", &["orders"]), ("new", &["orders"])], Some("legacy")),
             ("to be copied", BOTH, &none, "orders", &[("legacy", &["orders"]), ("new", &[])], Some("legacy")),
@@ -173,16 +176,16 @@ mod tests {
         const BOTH: &[&str] = &["legacy", "new"];
         let decisions = Decisions { topics: BTreeMap::new(), groups: [("shop".to_owned(), "new".into())].into() };
         let none = Decisions::default();
-        let cases: &[(&str, &Decisions, &str, &Having, Option<&str>)] = &[
-            ("decided", &decisions, "shop", &[], Some("new")),
-            ("copied", &none, "shop", &[("new", &["shop"])], Some("legacy")),
-            ("the other way", &none, "pay", &[], Some("new")),
-            ("only there", &none, "else", &[("legacy", &["else"]), ("new", &[])], Some("legacy")),
-            ("on both", &none, "else", &[("legacy", &["else"]), ("new", &["else"])], None),
-            ("nowhere", &none, "else", &[("legacy", &[]), ("new", &[])], None),
+        let cases: &[Case<'_>] = &[
+            ("decided", BOTH, &decisions, "shop", &[], Some("new")),
+            ("copied", BOTH, &none, "shop", &[("new", &["shop"])], Some("legacy")),
+            ("the other way", BOTH, &none, "pay", &[], Some("new")),
+            ("only there", BOTH, &none, "else", &[("legacy", &["else"]), ("new", &[])], Some("legacy")),
+            ("on both", BOTH, &none, "else", &[("legacy", &["else"]), ("new", &["else"])], None),
+            ("nowhere", BOTH, &none, "else", &[("legacy", &[]), ("new", &[])], None),
         ];
-        for (what, decisions, group, having, expected) in cases {
-            places(BOTH, decisions, |places| {
+        for (what, view, decisions, group, having, expected) in cases {
+            places(view, decisions, |places| {
                 let life = places.life(group, |cluster| exists(having, cluster, group));
                 assert_eq!(life.map(|cluster| &*cluster.name), *expected, "{what}");
             });

@@ -469,7 +469,9 @@ impl FrameRelay {
         }
         let groups = groups_of(head, body)?;
         if matches!(head.api.key, ApiKey::JoinGroup | ApiKey::ConsumerGroupHeartbeat) {
-            groups.iter().for_each(|group| seat.seen.joined(group));
+            for group in &groups {
+                seat.seen.joined(group);
+            }
         }
         let refused = refusal(&seat.view.leaders().load(), &self.terms.world.cluster.name, &groups, head, body)?;
         if refused.is_some() && head.api.key == ApiKey::AddOffsetsToTxn {

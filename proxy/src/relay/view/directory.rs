@@ -53,6 +53,9 @@ impl Listing {
     }
 }
 
+/// The groups of a cluster. `None`: it does not say.
+type Groups = Option<Arc<HashSet<String>>>;
+
 /// One cluster, asked with one login.
 pub(crate) struct Directory {
     /// With the login as its security.
@@ -63,7 +66,7 @@ pub(crate) struct Directory {
     /// When the last answer was asked for. Locked while it is: one question at a time.
     asked: tokio::sync::Mutex<Option<Instant>>,
     /// The groups that it had, and when that was asked for. One question at a time.
-    groups: tokio::sync::Mutex<Option<(Instant, Option<Arc<HashSet<String>>>)>>,
+    groups: tokio::sync::Mutex<Option<(Instant, Groups)>>,
     /// When it was tried last.
     tried: Mutex<Option<Instant>>,
     /// The last question had no answer.
@@ -134,7 +137,7 @@ impl Directory {
     }
 
     /// The groups that the cluster has, a second old at the most. `None`: it does not say.
-    pub(super) async fn groups(&self) -> Option<Arc<HashSet<String>>> {
+    pub(super) async fn groups(&self) -> Groups {
         if self.is_away() {
             return None;
         }

@@ -28,7 +28,7 @@ pub(crate) struct Leaders {
     mirrors: Vec<Arc<Mirror>>,
     names: Vec<Names>,
     /// Of each topic that a cluster has; home where nothing else is said.
-    leaders: HashMap<Arc<str>, usize>,
+    led: HashMap<Arc<str>, usize>,
     /// By the number of their cluster.
     renamed: HashSet<(usize, String)>,
     /// Topics of a mirror's target that the mirror would copy if its source had them, and of which it is certain that it has not.
@@ -38,9 +38,9 @@ pub(crate) struct Leaders {
 impl Leaders {
     /// `names`: one for each of `clusters`. `born`: topics that were certainly born on the target of the mirror that would copy them.
     pub(crate) fn new(clusters: Vec<Arc<Cluster>>, mirrors: Vec<Arc<Mirror>>, names: Vec<Names>, born: HashSet<Arc<str>>) -> Self {
-        let mut leaders = Self { clusters, mirrors, names, leaders: HashMap::new(), renamed: HashSet::new(), born };
+        let mut leaders = Self { clusters, mirrors, names, led: HashMap::new(), renamed: HashSet::new(), born };
         let known: HashSet<&Arc<str>> = leaders.names.iter().flatten().flat_map(|names| names.iter()).collect();
-        leaders.leaders = known.into_iter().map(|topic| (topic.clone(), leaders.decide(topic))).collect();
+        leaders.led = known.into_iter().map(|topic| (topic.clone(), leaders.decide(topic))).collect();
         for mirror in &leaders.mirrors {
             let numbers = [&mirror.source, &mirror.target].map(|of| leaders.number(&of.name));
             let [Some(source), Some(target)] = numbers else { continue };
@@ -74,7 +74,7 @@ impl Leaders {
 
     /// The cluster on which a topic leads.
     pub(crate) fn leader(&self, topic: &str) -> usize {
-        self.leaders.get(topic).copied().unwrap_or_else(|| self.decide(topic))
+        self.led.get(topic).copied().unwrap_or_else(|| self.decide(topic))
     }
 
     /// The cluster on which a group lives, as far as that does not depend on which clusters have it.
@@ -85,7 +85,7 @@ impl Leaders {
     /// What a cluster is to a topic. One that no cluster is known to have is asked for before it is shown to a client; but a client may know it from another
     /// proxy, or from before this one was started, and then the cluster may have got a copy since it was asked what it has.
     pub(crate) fn stance(&self, topic: &str, at: usize) -> Stance {
-        if !self.leaders.contains_key(topic)
+        if !self.led.contains_key(topic)
             && let Some(source) = self.source_of_copy(topic, at)
         {
             return Stance::Follows(source);

@@ -48,7 +48,7 @@ use crate::ending::Cause;
 use crate::identity::{ClusterIdentity, own_options};
 
 /// How long a change may take: creating a topic takes a broker up to the client's own `timeout_ms`, 30 s by default.
-const CHANGE: Duration = Duration::from_secs(60);
+const CHANGE: Duration = Duration::from_mins(1);
 
 /// A view.
 #[derive(Debug)]
