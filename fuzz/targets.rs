@@ -332,7 +332,7 @@ impl<'a> Straight<'a> {
                 Kind::ProducerId => _ = self.take(8)?,
                 Kind::TopicId => _ = self.take(16)?,
                 Kind::Text | Kind::ConfigName | Kind::ConfigValue | Kind::ErrorMessage | Kind::TopicName | Kind::GroupId => {
-                    _ = self.text()?
+                    self.text()?;
                 }
                 Kind::ClusterId => _ = str::from_utf8(self.text()?).ok()?,
                 Kind::Resource => _ = (self.take(1)?, self.text()?),

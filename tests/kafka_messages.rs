@@ -159,14 +159,12 @@ impl Comparing<'_> {
         for field in excerpt.iter().filter(|field| field.is_in(version)) {
             let (kinds, special): (&[&str], bool) = match field.kind {
                 Kind::Fixed(1) => (&["int8|bool"], false),
-                Kind::Fixed(2) => (&["int16"], false),
-                Kind::Fixed(4) => (&["int32"], false),
+                Kind::Fixed(2) | Kind::PartitionError => (&["int16"], false),
+                Kind::Fixed(4) | Kind::Partition => (&["int32"], false),
                 Kind::Fixed(8) => (&["int64"], false),
                 Kind::Text | Kind::TopicName | Kind::GroupId => (&["string"], false),
                 Kind::Records => (&["records"], false),
                 Kind::FixedArray(4) | Kind::Partitions => (&["[]int32"], false),
-                Kind::Partition => (&["int32"], false),
-                Kind::PartitionError => (&["int16"], false),
                 Kind::FixedArray(8) => (&["[]int64"], false),
                 Kind::TextArray | Kind::GroupIds => (&["[]string"], false),
                 Kind::ReplicaIds => (&["[]int32"], true),

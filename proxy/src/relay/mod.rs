@@ -427,7 +427,7 @@ impl FrameRelay {
         let Some(topic_id) = asks_for(head, Found::of(&by), false)? else { return Ok(rewritten) };
         self.list_topics(head, topic_id).await?;
         let mut by = ToClient::new(&self.terms.world, api);
-        let rewritten = head.rewrite(head.api.response, body, &mut by)?;
+        let rewritten = head.rewrite(fields, body, &mut by)?;
         asks_for(head, Found::of(&by), true)?;
         Ok(rewritten)
     }
