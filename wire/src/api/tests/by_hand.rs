@@ -12,14 +12,32 @@ pub(super) fn messages() -> Vec<ByHand> {
     use Side::{Request, Response};
     let mut all = Vec::new();
     for version in 0..=2 {
-        let body = Body::default().i16(-1).i32(500).i32(1).text("orders").i32(2);
-        let body = body.i32(0).i32(3).bytes(&[1, 2, 3]).i32(1).i32(-1);
-        all.push((ApiKey::Produce, Request, version, body.0.clone(), body.0));
+        let body = |partitions: [i32; 2]| {
+            let body = Body::default().i16(-1).i32(500).i32(1).text("orders").i32(2);
+            body.i32(partitions[0]).i32(3).bytes(&[1, 2, 3]).i32(partitions[1]).i32(-1).0
+        };
+        all.push((ApiKey::Produce, Request, version, body([0, 1]), body([1_000_006, 1_000_007])));
+    }
+    for version in 0..=2 {
+        let body = |partitions: [i32; 3], errors: [i16; 3]| {
+            let partition = |body: Body, n: usize| {
+                let body = body.i32(partitions[n]).i16(errors[n]).i64(99);
+                body.if_since(version, 2, |body| body.i64(-1))
+            };
+            let body = Body::default().i32(2).text("orders").i32(2).with(|body| partition(body, 0)).with(|body| partition(body, 1));
+            let body = body.text("").i32(1).with(|body| partition(body, 2));
+            body.if_since(version, 1, |body| body.i32(7)).0
+        };
+        let meant = body([1_000_006, 1_000_007, 1_000_000], [100, 106, 99]);
+        all.push((ApiKey::Produce, Response, version, body([0, 1, 0], [0, 6, -1]), meant));
     }
     for version in 0..=3 {
-        let body = Body::default().if_since(version, 1, |body| body.i32(7)).i32(1).text("orders").i32(2);
-        let body = body.i32(0).i16(0).i64(99).i32(3).bytes(&[1, 2, 3]).i32(1).i16(3).i64(-1).i32(-1);
-        all.push((ApiKey::Fetch, Response, version, body.0.clone(), body.0));
+        let body = |partitions: [i32; 2], errors: [i16; 2]| {
+            let body = Body::default().if_since(version, 1, |body| body.i32(7)).i32(1).text("orders").i32(2);
+            let body = body.i32(partitions[0]).i16(errors[0]).i64(99).i32(3).bytes(&[1, 2, 3]);
+            body.i32(partitions[1]).i16(errors[1]).i64(-1).i32(-1).0
+        };
+        all.push((ApiKey::Fetch, Response, version, body([0, 1], [0, 3]), body([1_000_006, 1_000_007], [100, 103])));
     }
     for version in 0..=3 {
         // No leader epochs and no rack yet.
@@ -29,10 +47,16 @@ pub(super) fn messages() -> Vec<ByHand> {
         all.push((ApiKey::Fetch, Request, version, body.0.clone(), body.0));
     }
 
-    let body = Body::default().i32(-1).i32(1).text("orders").i32(2).i32(0).i64(-1).i32(5).i32(1).i64(-2).i32(1);
-    all.push((ApiKey::ListOffsets, Request, 0, body.0.clone(), body.0));
-    let body = Body::default().i32(1).text("orders").i32(2).i32(0).i16(0).i32(2).i64(9).i64(0).i32(1).i16(3).i32(0);
-    all.push((ApiKey::ListOffsets, Response, 0, body.0.clone(), body.0));
+    let body = |partitions: [i32; 2]| {
+        let body = Body::default().i32(-1).i32(1).text("orders").i32(2);
+        body.i32(partitions[0]).i64(-1).i32(5).i32(partitions[1]).i64(-2).i32(1).0
+    };
+    all.push((ApiKey::ListOffsets, Request, 0, body([0, 1]), body([1_000_006, 1_000_007])));
+    let body = |partitions: [i32; 2], errors: [i16; 2]| {
+        let body = Body::default().i32(1).text("orders").i32(2).i32(partitions[0]).i16(errors[0]).i32(2).i64(9).i64(0);
+        body.i32(partitions[1]).i16(errors[1]).i32(0).0
+    };
+    all.push((ApiKey::ListOffsets, Response, 0, body([0, 1], [0, 3]), body([1_000_006, 1_000_007], [100, 103])));
     // 11 has 10's form, only a timestamp more that has a meaning (KIP-1023).
     for seed in 0..50 {
         let (body, meant) = as_in_10::<ListOffsetsRequest>(seed);
@@ -64,6 +88,9 @@ pub(super) fn messages() -> Vec<ByHand> {
     all.push((ApiKey::CreateTopics, Response, 0, body.clone(), body));
     let body = |message: &str| Body::default().i32(2).text("orders").i16(39).text(message).text("payments").i16(0).null().0;
     all.push((ApiKey::CreateTopics, Response, 1, body("no ż7"), body("no n7")));
+
+    let body = Body::default().i32(2).text("orders").text("").i32(30_000).0;
+    all.push((ApiKey::DeleteTopics, Request, 0, body.clone(), body));
 
     let body = |broker: &str| {
         let body = Body::default().i32(3).bytes(&[2]).text("1").i32(-1).bytes(&[4]).text(broker).i32(2).text("a").text("");

@@ -5,19 +5,24 @@ use std::fmt::Debug;
 
 use bytes::Bytes;
 use kafka_protocol::messages::{
-    AlterConfigsRequest, AlterConfigsResponse, AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse, BrokerId,
+    AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, AddPartitionsToTxnResponse, AlterConfigsRequest, AlterConfigsResponse,
+    AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse, BrokerId, ConsumerGroupDescribeRequest,
     ConsumerGroupDescribeResponse, ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, CreatePartitionsRequest,
-    CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse, DescribeClusterResponse, DescribeConfigsRequest,
-    DescribeConfigsResponse, FetchRequest, FetchResponse, FindCoordinatorResponse, GroupId, IncrementalAlterConfigsRequest,
-    IncrementalAlterConfigsResponse, InitProducerIdResponse, ListOffsetsRequest, ListOffsetsResponse, ListPartitionReassignmentsResponse,
-    MetadataRequest, MetadataResponse, OffsetCommitRequest, OffsetFetchResponse, ProduceRequest, ProducerId, TopicName, TransactionalId,
-    TxnOffsetCommitRequest, alter_configs_request, alter_configs_response, alter_partition_reassignments_request,
-    alter_partition_reassignments_response, consumer_group_describe_response, consumer_group_heartbeat_request,
-    consumer_group_heartbeat_response, create_partitions_request, create_partitions_response, create_topics_request,
-    create_topics_response, describe_cluster_response, describe_configs_request, describe_configs_response, fetch_request, fetch_response,
-    find_coordinator_response, incremental_alter_configs_request, incremental_alter_configs_response, list_offsets_request,
-    list_offsets_response, list_partition_reassignments_response, metadata_request, metadata_response, offset_commit_request,
-    offset_fetch_response, produce_request, txn_offset_commit_request,
+    CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse, DeleteGroupsRequest, DeleteRecordsRequest, DeleteRecordsResponse,
+    DeleteTopicsRequest, DescribeClusterResponse, DescribeConfigsRequest, DescribeConfigsResponse, DescribeGroupsRequest,
+    DescribeProducersRequest, DescribeProducersResponse, FetchRequest, FetchResponse, FindCoordinatorRequest, FindCoordinatorResponse,
+    GroupId, HeartbeatRequest, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, InitProducerIdResponse, JoinGroupRequest,
+    LeaveGroupRequest, ListOffsetsRequest, ListOffsetsResponse, ListPartitionReassignmentsResponse, MetadataRequest, MetadataResponse,
+    OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest, OffsetFetchResponse, ProduceRequest, ProduceResponse, ProducerId,
+    SyncGroupRequest, TopicName, TransactionalId, TxnOffsetCommitRequest, add_partitions_to_txn_request, add_partitions_to_txn_response,
+    alter_configs_request, alter_configs_response, alter_partition_reassignments_request, alter_partition_reassignments_response,
+    consumer_group_describe_response, consumer_group_heartbeat_request, consumer_group_heartbeat_response, create_partitions_request,
+    create_partitions_response, create_topics_request, create_topics_response, delete_records_request, delete_records_response,
+    describe_cluster_response, describe_configs_request, describe_configs_response, describe_producers_request,
+    describe_producers_response, fetch_request, fetch_response, find_coordinator_response, incremental_alter_configs_request,
+    incremental_alter_configs_response, join_group_request, leave_group_request, list_offsets_request, list_offsets_response,
+    list_partition_reassignments_response, metadata_request, metadata_response, offset_commit_request, offset_delete_request,
+    offset_fetch_request, offset_fetch_response, produce_request, produce_response, sync_group_request, txn_offset_commit_request,
 };
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
@@ -185,6 +190,41 @@ pub(super) fn produce_request(dice: &mut Dice) -> ProduceRequest {
     it
 }
 
+pub(super) fn produce_response(dice: &mut Dice) -> ProduceResponse {
+    let mut it = ProduceResponse::default();
+    it.responses = dice.list(|dice| {
+        let mut it = produce_response::TopicProduceResponse::default();
+        it.name = TopicName(dice.text());
+        it.partition_responses = dice.list(|dice| {
+            let mut it = produce_response::PartitionProduceResponse::default();
+            it.index = dice.int();
+            it.error_code = dice.int();
+            it.base_offset = dice.int();
+            it.log_append_time_ms = dice.int();
+            if dice.version >= 5 {
+                it.log_start_offset = dice.int();
+            }
+            if dice.version >= 8 {
+                it.record_errors = dice.list(|dice| {
+                    let mut it = produce_response::BatchIndexAndErrorMessage::default();
+                    it.batch_index = dice.int();
+                    it.batch_index_error_message = dice.maybe(Dice::text);
+                    it.unknown_tagged_fields = dice.tags();
+                    it
+                });
+                it.error_message = dice.maybe(Dice::text);
+            }
+            it.unknown_tagged_fields = dice.tags();
+            it
+        });
+        it.unknown_tagged_fields = dice.tags();
+        it
+    });
+    it.throttle_time_ms = dice.int();
+    it.unknown_tagged_fields = dice.tags();
+    it
+}
+
 pub(super) fn fetch_response(dice: &mut Dice) -> FetchResponse {
     let mut it = FetchResponse::default();
     it.throttle_time_ms = dice.int();
@@ -330,6 +370,130 @@ pub(super) fn list_offsets_response(dice: &mut Dice) -> ListOffsetsResponse {
             if dice.version >= 4 {
                 it.leader_epoch = dice.epoch();
             }
+            it.unknown_tagged_fields = dice.tags();
+            it
+        });
+        it.unknown_tagged_fields = dice.tags();
+        it
+    });
+    it.unknown_tagged_fields = dice.tags();
+    it
+}
+
+pub(super) fn delete_records_request(dice: &mut Dice) -> DeleteRecordsRequest {
+    let mut it = DeleteRecordsRequest::default();
+    it.topics = dice.list(|dice| {
+        let mut it = delete_records_request::DeleteRecordsTopic::default();
+        it.name = TopicName(dice.text());
+        it.partitions = dice.list(|dice| {
+            let mut it = delete_records_request::DeleteRecordsPartition::default();
+            it.partition_index = dice.int();
+            it.offset = dice.int();
+            it.unknown_tagged_fields = dice.tags();
+            it
+        });
+        it.unknown_tagged_fields = dice.tags();
+        it
+    });
+    it.timeout_ms = dice.int();
+    it.unknown_tagged_fields = dice.tags();
+    it
+}
+
+pub(super) fn delete_records_response(dice: &mut Dice) -> DeleteRecordsResponse {
+    let mut it = DeleteRecordsResponse::default();
+    it.throttle_time_ms = dice.int();
+    it.topics = dice.list(|dice| {
+        let mut it = delete_records_response::DeleteRecordsTopicResult::default();
+        it.name = TopicName(dice.text());
+        it.partitions = dice.list(|dice| {
+            let mut it = delete_records_response::DeleteRecordsPartitionResult::default();
+            it.partition_index = dice.int();
+            it.low_watermark = dice.int();
+            it.error_code = dice.int();
+            it.unknown_tagged_fields = dice.tags();
+            it
+        });
+        it.unknown_tagged_fields = dice.tags();
+        it
+    });
+    it.unknown_tagged_fields = dice.tags();
+    it
+}
+
+pub(super) fn describe_producers_request(dice: &mut Dice) -> DescribeProducersRequest {
+    let mut it = DescribeProducersRequest::default();
+    it.topics = dice.list(|dice| {
+        let mut it = describe_producers_request::TopicRequest::default();
+        it.name = TopicName(dice.text());
+        it.partition_indexes = dice.list(Dice::int);
+        it.unknown_tagged_fields = dice.tags();
+        it
+    });
+    it.unknown_tagged_fields = dice.tags();
+    it
+}
+
+pub(super) fn describe_producers_response(dice: &mut Dice) -> DescribeProducersResponse {
+    let mut it = DescribeProducersResponse::default();
+    it.throttle_time_ms = dice.int();
+    it.topics = dice.list(|dice| {
+        let mut it = describe_producers_response::TopicResponse::default();
+        it.name = TopicName(dice.text());
+        it.partitions = dice.list(|dice| {
+            let mut it = describe_producers_response::PartitionResponse::default();
+            it.partition_index = dice.int();
+            it.error_code = dice.int();
+            it.error_message = dice.maybe(Dice::text);
+            it.active_producers = dice.list(|dice| {
+                let mut it = describe_producers_response::ProducerState::default();
+                it.producer_id = ProducerId(dice.int());
+                it.producer_epoch = dice.int();
+                it.last_sequence = dice.int();
+                it.last_timestamp = dice.int();
+                it.coordinator_epoch = dice.int();
+                it.current_txn_start_offset = dice.int();
+                it.unknown_tagged_fields = dice.tags();
+                it
+            });
+            it.unknown_tagged_fields = dice.tags();
+            it
+        });
+        it.unknown_tagged_fields = dice.tags();
+        it
+    });
+    it.unknown_tagged_fields = dice.tags();
+    it
+}
+
+/// Before version 4.
+pub(super) fn add_partitions_to_txn_request(dice: &mut Dice) -> AddPartitionsToTxnRequest {
+    let mut it = AddPartitionsToTxnRequest::default();
+    it.v3_and_below_transactional_id = TransactionalId(dice.text());
+    it.v3_and_below_producer_id = ProducerId(dice.int());
+    it.v3_and_below_producer_epoch = dice.int();
+    it.v3_and_below_topics = dice.list(|dice| {
+        let mut it = add_partitions_to_txn_request::AddPartitionsToTxnTopic::default();
+        it.name = TopicName(dice.text());
+        it.partitions = dice.list(Dice::int);
+        it.unknown_tagged_fields = dice.tags();
+        it
+    });
+    it.unknown_tagged_fields = dice.tags();
+    it
+}
+
+/// Before version 4.
+pub(super) fn add_partitions_to_txn_response(dice: &mut Dice) -> AddPartitionsToTxnResponse {
+    let mut it = AddPartitionsToTxnResponse::default();
+    it.throttle_time_ms = dice.int();
+    it.results_by_topic_v3_and_below = dice.list(|dice| {
+        let mut it = add_partitions_to_txn_response::AddPartitionsToTxnTopicResult::default();
+        it.name = TopicName(dice.text());
+        it.results_by_partition = dice.list(|dice| {
+            let mut it = add_partitions_to_txn_response::AddPartitionsToTxnPartitionResult::default();
+            it.partition_index = dice.int();
+            it.partition_error_code = dice.int();
             it.unknown_tagged_fields = dice.tags();
             it
         });
@@ -527,6 +691,21 @@ pub(super) fn offset_fetch_response(dice: &mut Dice) -> OffsetFetchResponse {
     it
 }
 
+pub(super) fn find_coordinator_request(dice: &mut Dice) -> FindCoordinatorRequest {
+    let mut it = FindCoordinatorRequest::default();
+    if dice.version <= 3 {
+        it.key = dice.text();
+    }
+    if dice.version >= 1 {
+        it.key_type = dice.int();
+    }
+    if dice.version >= 4 {
+        it.coordinator_keys = dice.list(Dice::text);
+    }
+    it.unknown_tagged_fields = dice.tags();
+    it
+}
+
 pub(super) fn find_coordinator_response(dice: &mut Dice) -> FindCoordinatorResponse {
     let mut it = FindCoordinatorResponse::default();
     if dice.version >= 1 {
@@ -652,6 +831,15 @@ pub(super) fn create_topics_response(dice: &mut Dice) -> CreateTopicsResponse {
         }
         it
     });
+    it.unknown_tagged_fields = dice.tags();
+    it
+}
+
+/// Before version 6.
+pub(super) fn delete_topics_request(dice: &mut Dice) -> DeleteTopicsRequest {
+    let mut it = DeleteTopicsRequest::default();
+    it.topic_names = dice.list(|dice| TopicName(dice.text()));
+    it.timeout_ms = dice.int();
     it.unknown_tagged_fields = dice.tags();
     it
 }
@@ -1041,6 +1229,179 @@ fn consumer_group_member(dice: &mut Dice) -> consumer_group_describe_response::M
     if dice.version >= 1 {
         it.member_type = dice.int();
     }
+    it.unknown_tagged_fields = dice.tags();
+    it
+}
+
+pub(super) fn offset_fetch_request(dice: &mut Dice) -> OffsetFetchRequest {
+    let mut it = OffsetFetchRequest::default();
+    if dice.version <= 7 {
+        it.group_id = GroupId(dice.text());
+        it.topics = Some(dice.list(|dice| {
+            let mut it = offset_fetch_request::OffsetFetchRequestTopic::default();
+            it.name = TopicName(dice.text());
+            it.partition_indexes = dice.list(Dice::int);
+            it.unknown_tagged_fields = dice.tags();
+            it
+        }));
+        if dice.version >= 2 && dice.below(4) == 0 {
+            it.topics = None;
+        }
+    } else {
+        it.groups = dice.list(|dice| {
+            let mut it = offset_fetch_request::OffsetFetchRequestGroup::default();
+            it.group_id = GroupId(dice.text());
+            if dice.version >= 9 {
+                it.member_id = dice.maybe(Dice::text);
+                it.member_epoch = dice.epoch();
+            }
+            it.topics = dice.maybe(|dice| {
+                dice.list(|dice| {
+                    let mut it = offset_fetch_request::OffsetFetchRequestTopics::default();
+                    it.name = TopicName(dice.text());
+                    it.partition_indexes = dice.list(Dice::int);
+                    it.unknown_tagged_fields = dice.tags();
+                    it
+                })
+            });
+            it.unknown_tagged_fields = dice.tags();
+            it
+        });
+    }
+    if dice.version >= 7 {
+        it.require_stable = dice.below(2) == 1;
+    }
+    it.unknown_tagged_fields = dice.tags();
+    it
+}
+
+pub(super) fn join_group_request(dice: &mut Dice) -> JoinGroupRequest {
+    let mut it = JoinGroupRequest::default();
+    it.group_id = GroupId(dice.text());
+    it.session_timeout_ms = dice.int();
+    it.rebalance_timeout_ms = dice.int();
+    it.member_id = dice.text();
+    if dice.version >= 5 {
+        it.group_instance_id = dice.maybe(Dice::text);
+    }
+    it.protocol_type = dice.text();
+    it.protocols = dice.list(|dice| {
+        let mut it = join_group_request::JoinGroupRequestProtocol::default();
+        it.name = dice.text();
+        it.metadata = dice.records().unwrap_or_default();
+        it.unknown_tagged_fields = dice.tags();
+        it
+    });
+    if dice.version >= 8 {
+        it.reason = dice.maybe(Dice::text);
+    }
+    it.unknown_tagged_fields = dice.tags();
+    it
+}
+
+pub(super) fn heartbeat_request(dice: &mut Dice) -> HeartbeatRequest {
+    let mut it = HeartbeatRequest::default();
+    it.group_id = GroupId(dice.text());
+    it.generation_id = dice.int();
+    it.member_id = dice.text();
+    if dice.version >= 3 {
+        it.group_instance_id = dice.maybe(Dice::text);
+    }
+    it.unknown_tagged_fields = dice.tags();
+    it
+}
+
+pub(super) fn leave_group_request(dice: &mut Dice) -> LeaveGroupRequest {
+    let mut it = LeaveGroupRequest::default();
+    it.group_id = GroupId(dice.text());
+    if dice.version <= 2 {
+        it.member_id = dice.text();
+    } else {
+        it.members = dice.list(|dice| {
+            let mut it = leave_group_request::MemberIdentity::default();
+            it.member_id = dice.text();
+            it.group_instance_id = dice.maybe(Dice::text);
+            if dice.version >= 5 {
+                it.reason = dice.maybe(Dice::text);
+            }
+            it.unknown_tagged_fields = dice.tags();
+            it
+        });
+    }
+    it.unknown_tagged_fields = dice.tags();
+    it
+}
+
+pub(super) fn sync_group_request(dice: &mut Dice) -> SyncGroupRequest {
+    let mut it = SyncGroupRequest::default();
+    it.group_id = GroupId(dice.text());
+    it.generation_id = dice.int();
+    it.member_id = dice.text();
+    if dice.version >= 3 {
+        it.group_instance_id = dice.maybe(Dice::text);
+    }
+    if dice.version >= 5 {
+        it.protocol_type = dice.maybe(Dice::text);
+        it.protocol_name = dice.maybe(Dice::text);
+    }
+    it.assignments = dice.list(|dice| {
+        let mut it = sync_group_request::SyncGroupRequestAssignment::default();
+        it.member_id = dice.text();
+        it.assignment = dice.records().unwrap_or_default();
+        it.unknown_tagged_fields = dice.tags();
+        it
+    });
+    it.unknown_tagged_fields = dice.tags();
+    it
+}
+
+pub(super) fn describe_groups_request(dice: &mut Dice) -> DescribeGroupsRequest {
+    let mut it = DescribeGroupsRequest::default();
+    it.groups = dice.list(|dice| GroupId(dice.text()));
+    if dice.version >= 3 {
+        it.include_authorized_operations = dice.below(2) == 1;
+    }
+    it.unknown_tagged_fields = dice.tags();
+    it
+}
+
+pub(super) fn add_offsets_to_txn_request(dice: &mut Dice) -> AddOffsetsToTxnRequest {
+    let mut it = AddOffsetsToTxnRequest::default();
+    it.transactional_id = TransactionalId(dice.text());
+    it.producer_id = ProducerId(dice.int());
+    it.producer_epoch = dice.int();
+    it.group_id = GroupId(dice.text());
+    it.unknown_tagged_fields = dice.tags();
+    it
+}
+
+pub(super) fn delete_groups_request(dice: &mut Dice) -> DeleteGroupsRequest {
+    let mut it = DeleteGroupsRequest::default();
+    it.groups_names = dice.list(|dice| GroupId(dice.text()));
+    it.unknown_tagged_fields = dice.tags();
+    it
+}
+
+pub(super) fn offset_delete_request(dice: &mut Dice) -> OffsetDeleteRequest {
+    let mut it = OffsetDeleteRequest::default();
+    it.group_id = GroupId(dice.text());
+    it.topics = dice.list(|dice| {
+        let mut it = offset_delete_request::OffsetDeleteRequestTopic::default();
+        it.name = TopicName(dice.text());
+        it.partitions = dice.list(|dice| {
+            let mut it = offset_delete_request::OffsetDeleteRequestPartition::default();
+            it.partition_index = dice.int();
+            it
+        });
+        it
+    });
+    it
+}
+
+pub(super) fn consumer_group_describe_request(dice: &mut Dice) -> ConsumerGroupDescribeRequest {
+    let mut it = ConsumerGroupDescribeRequest::default();
+    it.group_ids = dice.list(|dice| GroupId(dice.text()));
+    it.include_authorized_operations = dice.below(2) == 1;
     it.unknown_tagged_fields = dice.tags();
     it
 }

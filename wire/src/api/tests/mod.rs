@@ -1,6 +1,7 @@
 //! Messages of kafka-protocol, rewritten, against the same change made on its structures.
 
 mod by_hand;
+mod groups;
 mod messages;
 mod pieces;
 
@@ -10,13 +11,14 @@ use std::ops::RangeInclusive;
 
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::{
-    AlterConfigsRequest, AlterConfigsResponse, AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse, BrokerId,
-    ConsumerGroupDescribeResponse, ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, CreatePartitionsRequest,
-    CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse, DescribeClusterResponse, DescribeConfigsRequest,
-    DescribeConfigsResponse, FetchRequest, FetchResponse, FindCoordinatorResponse, IncrementalAlterConfigsRequest,
-    IncrementalAlterConfigsResponse, InitProducerIdResponse, ListOffsetsRequest, ListOffsetsResponse, ListPartitionReassignmentsResponse,
-    MetadataRequest, MetadataResponse, OffsetCommitRequest, OffsetFetchResponse, ProduceRequest, TopicName, TxnOffsetCommitRequest,
-    describe_configs_response,
+    AddPartitionsToTxnRequest, AddPartitionsToTxnResponse, AlterConfigsRequest, AlterConfigsResponse, AlterPartitionReassignmentsRequest,
+    AlterPartitionReassignmentsResponse, BrokerId, ConsumerGroupDescribeResponse, ConsumerGroupHeartbeatRequest,
+    ConsumerGroupHeartbeatResponse, CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse,
+    DeleteRecordsRequest, DeleteRecordsResponse, DeleteTopicsRequest, DescribeClusterResponse, DescribeConfigsRequest,
+    DescribeConfigsResponse, DescribeProducersRequest, DescribeProducersResponse, FetchRequest, FetchResponse, FindCoordinatorRequest,
+    FindCoordinatorResponse, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, InitProducerIdResponse, ListOffsetsRequest,
+    ListOffsetsResponse, ListPartitionReassignmentsResponse, MetadataRequest, MetadataResponse, OffsetCommitRequest, OffsetFetchResponse,
+    ProduceRequest, ProduceResponse, TopicName, TxnOffsetCommitRequest, describe_configs_response,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, Message, StrBytes};
 use proptest::prelude::any;
@@ -27,8 +29,12 @@ use super::*;
 use messages::Dice;
 use pieces::Schema;
 
-/// A world in which every change can be seen, and seen to be made once.
-struct Shifted;
+/// A world in which every change can be seen, and seen to be made once, in the order of the message.
+#[derive(Debug, Default)]
+struct Shifted {
+    /// Of the name of the topic that came last.
+    topic_len: usize,
+}
 
 /// The one node that [`Shifted`] has no counterpart for.
 const NOBODY: i32 = 666;
@@ -65,6 +71,18 @@ impl Rewrite for Shifted {
     fn named_topic_id(&mut self, topic_id: Uuid, name: Option<&str>) -> Uuid {
         other_topic(topic_id, name.map_or(1 << 100, |name| 1_000 + name.len() as u128))
     }
+
+    fn topic(&mut self, name: &str) {
+        self.topic_len = name.len();
+    }
+
+    fn partition(&mut self, partition: i32) -> i32 {
+        partition.wrapping_add(1_000_000 + self.topic_len as i32)
+    }
+
+    fn partition_error(&mut self, error_code: i16) -> i16 {
+        error_code.wrapping_add(100)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,6 +96,7 @@ impl Side {
     fn fields(self, api: &Api) -> &'static [Field] {
         match (self, api.key) {
             (Self::Request, ApiKey::Produce) => PRODUCE_REQUEST,
+            (Self::Response, ApiKey::Produce) => PRODUCE_RESPONSE,
             (Self::Response, ApiKey::Fetch) => FETCH_RESPONSE,
             (Self::Request, _) => api.request,
             (Self::Response, _) => api.response,
@@ -96,7 +115,26 @@ impl Example for ProduceRequest {
         messages::produce_request(dice)
     }
 
-    fn change(&mut self, _: i16) {}
+    fn change(&mut self, _: i16) {
+        for topic in &mut self.topic_data {
+            topic.partition_data.iter_mut().for_each(|partition| move_partition(&topic.name, &mut partition.index));
+        }
+    }
+}
+
+impl Example for ProduceResponse {
+    fn throw(dice: &mut Dice) -> Self {
+        messages::produce_response(dice)
+    }
+
+    fn change(&mut self, _: i16) {
+        for topic in &mut self.responses {
+            for partition in &mut topic.partition_responses {
+                move_partition(&topic.name, &mut partition.index);
+                partition.error_code += 100;
+            }
+        }
+    }
 }
 
 impl Example for FetchResponse {
@@ -104,7 +142,14 @@ impl Example for FetchResponse {
         messages::fetch_response(dice)
     }
 
-    fn change(&mut self, _: i16) {}
+    fn change(&mut self, _: i16) {
+        for topic in &mut self.responses {
+            for partition in &mut topic.partitions {
+                move_partition(&topic.topic, &mut partition.partition_index);
+                partition.error_code += 100;
+            }
+        }
+    }
 }
 
 impl Example for FetchRequest {
@@ -125,8 +170,12 @@ impl Example for ListOffsetsRequest {
     }
 
     fn change(&mut self, _: i16) {
-        let partitions = self.topics.iter_mut().flat_map(|topic| &mut topic.partitions);
-        partitions.for_each(|partition| partition.current_leader_epoch = -1);
+        for topic in &mut self.topics {
+            for partition in &mut topic.partitions {
+                move_partition(&topic.name, &mut partition.partition_index);
+                partition.current_leader_epoch = -1;
+            }
+        }
     }
 }
 
@@ -136,8 +185,94 @@ impl Example for ListOffsetsResponse {
     }
 
     fn change(&mut self, _: i16) {
-        let partitions = self.topics.iter_mut().flat_map(|topic| &mut topic.partitions);
-        partitions.for_each(|partition| partition.leader_epoch = -1);
+        for topic in &mut self.topics {
+            for partition in &mut topic.partitions {
+                move_partition(&topic.name, &mut partition.partition_index);
+                partition.error_code += 100;
+                partition.leader_epoch = -1;
+            }
+        }
+    }
+}
+
+impl Example for DeleteRecordsRequest {
+    fn throw(dice: &mut Dice) -> Self {
+        messages::delete_records_request(dice)
+    }
+
+    fn change(&mut self, _: i16) {
+        for topic in &mut self.topics {
+            topic.partitions.iter_mut().for_each(|partition| move_partition(&topic.name, &mut partition.partition_index));
+        }
+    }
+}
+
+impl Example for DeleteRecordsResponse {
+    fn throw(dice: &mut Dice) -> Self {
+        messages::delete_records_response(dice)
+    }
+
+    fn change(&mut self, _: i16) {
+        for topic in &mut self.topics {
+            for partition in &mut topic.partitions {
+                move_partition(&topic.name, &mut partition.partition_index);
+                partition.error_code += 100;
+            }
+        }
+    }
+}
+
+impl Example for DescribeProducersRequest {
+    fn throw(dice: &mut Dice) -> Self {
+        messages::describe_producers_request(dice)
+    }
+
+    fn change(&mut self, _: i16) {
+        for topic in &mut self.topics {
+            topic.partition_indexes.iter_mut().for_each(|partition| move_partition(&topic.name, partition));
+        }
+    }
+}
+
+impl Example for DescribeProducersResponse {
+    fn throw(dice: &mut Dice) -> Self {
+        messages::describe_producers_response(dice)
+    }
+
+    fn change(&mut self, _: i16) {
+        for topic in &mut self.topics {
+            for partition in &mut topic.partitions {
+                move_partition(&topic.name, &mut partition.partition_index);
+                partition.error_code += 100;
+            }
+        }
+    }
+}
+
+impl Example for AddPartitionsToTxnRequest {
+    fn throw(dice: &mut Dice) -> Self {
+        messages::add_partitions_to_txn_request(dice)
+    }
+
+    fn change(&mut self, _: i16) {
+        for topic in &mut self.v3_and_below_topics {
+            topic.partitions.iter_mut().for_each(|partition| move_partition(&topic.name, partition));
+        }
+    }
+}
+
+impl Example for AddPartitionsToTxnResponse {
+    fn throw(dice: &mut Dice) -> Self {
+        messages::add_partitions_to_txn_response(dice)
+    }
+
+    fn change(&mut self, _: i16) {
+        for topic in &mut self.results_by_topic_v3_and_below {
+            for partition in &mut topic.results_by_partition {
+                move_partition(&topic.name, &mut partition.partition_index);
+                partition.partition_error_code += 100;
+            }
+        }
     }
 }
 
@@ -198,6 +333,15 @@ impl Example for OffsetFetchResponse {
         let partitions = self.groups.iter_mut().flat_map(|group| &mut group.topics).flat_map(|topic| &mut topic.partitions);
         partitions.for_each(|partition| partition.committed_leader_epoch = -1);
     }
+}
+
+/// The proxy reads it itself: nothing in it is changed on the way.
+impl Example for FindCoordinatorRequest {
+    fn throw(dice: &mut Dice) -> Self {
+        messages::find_coordinator_request(dice)
+    }
+
+    fn change(&mut self, _: i16) {}
 }
 
 impl Example for FindCoordinatorResponse {
@@ -317,6 +461,15 @@ impl Example for AlterConfigsResponse {
     }
 }
 
+/// The proxy reads it itself: nothing in it is changed on the way.
+impl Example for DeleteTopicsRequest {
+    fn throw(dice: &mut Dice) -> Self {
+        messages::delete_topics_request(dice)
+    }
+
+    fn change(&mut self, _: i16) {}
+}
+
 impl Example for CreatePartitionsRequest {
     fn throw(dice: &mut Dice) -> Self {
         messages::create_partitions_request(dice)
@@ -420,7 +573,7 @@ impl Example for ConsumerGroupHeartbeatRequest {
     }
 
     fn change(&mut self, _: i16) {
-        self.topic_partitions.iter_mut().flatten().for_each(|topic| topic.topic_id = Shifted.topic_id(topic.topic_id));
+        self.topic_partitions.iter_mut().flatten().for_each(|topic| topic.topic_id = Shifted::default().topic_id(topic.topic_id));
     }
 }
 
@@ -431,7 +584,7 @@ impl Example for ConsumerGroupHeartbeatResponse {
 
     fn change(&mut self, _: i16) {
         let topics = self.assignment.iter_mut().flat_map(|assignment| &mut assignment.topic_partitions);
-        topics.for_each(|topic| topic.topic_id = Shifted.topic_id(topic.topic_id));
+        topics.for_each(|topic| topic.topic_id = Shifted::default().topic_id(topic.topic_id));
     }
 }
 
@@ -454,6 +607,7 @@ type Check = fn(&Api, Side) -> RangeInclusive<i16>;
 /// Every schema has its check.
 const CHECKS: &[(ApiKey, Side, Check)] = &[
     (ApiKey::Produce, Side::Request, check::<ProduceRequest>),
+    (ApiKey::Produce, Side::Response, check::<ProduceResponse>),
     (ApiKey::Fetch, Side::Request, check::<FetchRequest>),
     (ApiKey::Fetch, Side::Response, check::<FetchResponse>),
     (ApiKey::ListOffsets, Side::Request, check::<ListOffsetsRequest>),
@@ -462,10 +616,16 @@ const CHECKS: &[(ApiKey, Side, Check)] = &[
     (ApiKey::Metadata, Side::Response, check::<MetadataResponse>),
     (ApiKey::OffsetCommit, Side::Request, check::<OffsetCommitRequest>),
     (ApiKey::OffsetFetch, Side::Response, check::<OffsetFetchResponse>),
+    (ApiKey::FindCoordinator, Side::Request, check::<FindCoordinatorRequest>),
     (ApiKey::FindCoordinator, Side::Response, check::<FindCoordinatorResponse>),
     (ApiKey::CreateTopics, Side::Request, check::<CreateTopicsRequest>),
     (ApiKey::CreateTopics, Side::Response, check::<CreateTopicsResponse>),
+    (ApiKey::DeleteTopics, Side::Request, check::<DeleteTopicsRequest>),
+    (ApiKey::DeleteRecords, Side::Request, check::<DeleteRecordsRequest>),
+    (ApiKey::DeleteRecords, Side::Response, check::<DeleteRecordsResponse>),
     (ApiKey::InitProducerId, Side::Response, check::<InitProducerIdResponse>),
+    (ApiKey::AddPartitionsToTxn, Side::Request, check::<AddPartitionsToTxnRequest>),
+    (ApiKey::AddPartitionsToTxn, Side::Response, check::<AddPartitionsToTxnResponse>),
     (ApiKey::TxnOffsetCommit, Side::Request, check::<TxnOffsetCommitRequest>),
     (ApiKey::DescribeConfigs, Side::Request, check::<DescribeConfigsRequest>),
     (ApiKey::DescribeConfigs, Side::Response, check::<DescribeConfigsResponse>),
@@ -479,6 +639,8 @@ const CHECKS: &[(ApiKey, Side, Check)] = &[
     (ApiKey::AlterPartitionReassignments, Side::Response, check::<AlterPartitionReassignmentsResponse>),
     (ApiKey::ListPartitionReassignments, Side::Response, check::<ListPartitionReassignmentsResponse>),
     (ApiKey::DescribeCluster, Side::Response, check::<DescribeClusterResponse>),
+    (ApiKey::DescribeProducers, Side::Request, check::<DescribeProducersRequest>),
+    (ApiKey::DescribeProducers, Side::Response, check::<DescribeProducersResponse>),
     (ApiKey::ConsumerGroupHeartbeat, Side::Request, check::<ConsumerGroupHeartbeatRequest>),
     (ApiKey::ConsumerGroupHeartbeat, Side::Response, check::<ConsumerGroupHeartbeatResponse>),
     (ApiKey::ConsumerGroupDescribe, Side::Response, check::<ConsumerGroupDescribeResponse>),
@@ -501,7 +663,7 @@ fn exactly_what_is_meant_changes_in_every_version_of_every_message() {
     let mut by_hand = BTreeSet::new();
     for (key, side, version, body, meant) in by_hand::messages() {
         let api = Api::of(key as i16).expect("it is in the table");
-        let rewritten = rewrite(side.fields(api), version, api.is_flexible(version), &body, &mut Shifted);
+        let rewritten = rewrite(side.fields(api), version, api.is_flexible(version), &body, &mut Shifted::default());
         assert_eq!(rewritten.map(|rewritten| rewritten.unwrap_or(body)), Ok(meant), "{key:?} {side:?} v{version}");
         by_hand.insert((key as i16, side, version));
     }
@@ -522,7 +684,7 @@ fn check<M: Example>(api: &Api, side: Side) -> RangeInclusive<i16> {
             let mut meant = message.clone();
             meant.change(version);
             let meant_bytes = encoded(&meant, version);
-            let walk = |body: &[u8]| rewrite(side.fields(api), version, flexible, body, &mut Shifted);
+            let walk = |body: &[u8]| rewrite(side.fields(api), version, flexible, body, &mut Shifted::default());
 
             let rewritten = walk(&body).expect("it is a message");
             assert_eq!(rewritten.is_some(), meant != message, "{message:?}");
@@ -582,12 +744,16 @@ fn move_broker(node_id: &mut BrokerId, host: &mut StrBytes, port: &mut i32) {
     move_id(node_id);
 }
 
+fn move_partition(topic: &TopicName, partition: &mut i32) {
+    *partition += 1_000_000 + topic.len() as i32;
+}
+
 fn other_topic(topic_id: Uuid, by: u128) -> Uuid {
     if topic_id.is_nil() { topic_id } else { Uuid::from_u128(topic_id.as_u128().wrapping_add(by)) }
 }
 
 fn move_topic(topic_id: &mut Uuid, name: Option<&TopicName>) {
-    *topic_id = Shifted.named_topic_id(*topic_id, name.map(|name| name.as_str()));
+    *topic_id = Shifted::default().named_topic_id(*topic_id, name.map(|name| name.as_str()));
 }
 
 fn other_cluster(cluster_id: &StrBytes) -> StrBytes {
@@ -628,11 +794,50 @@ fn the_table_has_every_api_that_has_a_name_in_the_order_of_their_keys() {
 }
 
 #[test]
+fn each_api_has_the_fields_that_its_place_in_a_view_needs() {
+    /// Whether a kind is among the fields, in any of their versions.
+    fn has(fields: &[Field], wanted: fn(Kind) -> bool) -> bool {
+        fields.iter().any(|field| {
+            let within = match field.kind {
+                Kind::Array(fields) | Kind::Structure(fields) | Kind::NullableStructure(fields) => has(fields, wanted),
+                _ => false,
+            };
+            within || wanted(field.kind)
+        })
+    }
+
+    for api in APIS {
+        let (request, response) = (Side::Request.fields(api), Side::Response.fields(api));
+        let name = api.key;
+        match api.usage {
+            Use::Carried(..) => {}
+            Use::Handshake(..) | Use::Hidden(_) => assert!(matches!(api.by, By::Connection), "{name:?} goes to no cluster"),
+        }
+
+        // A copy may be read: requests of Fetch pass, and its answers are looked into.
+        let topic = |fields: &[Field]| has(fields, |kind| matches!(kind, Kind::TopicName));
+        let by_leader = matches!(api.by, By::Leader);
+        assert_eq!(topic(request), by_leader && api.key != ApiKey::Fetch, "{name:?} request");
+        assert_eq!(topic(response), by_leader, "{name:?} response");
+        for (fields, side) in [(request, "request"), (response, "response")] {
+            let partition = has(fields, |kind| matches!(kind, Kind::Partition | Kind::Partitions));
+            assert_eq!(partition, topic(fields), "{name:?} {side}");
+            let error = has(fields, |kind| matches!(kind, Kind::PartitionError));
+            assert_eq!(error, by_leader && side == "response", "{name:?} {side}");
+            assert!(!has(fields, |kind| matches!(kind, Kind::GroupId | Kind::GroupIds)), "{name:?} {side}");
+        }
+    }
+}
+
+#[test]
 fn a_node_without_a_counterpart_is_an_error() {
     let mut message = FindCoordinatorResponse::default();
     message.node_id = BrokerId(NOBODY);
     let api = Api::of(ApiKey::FindCoordinator as i16).expect("it is in the table");
-    assert_eq!(rewrite(api.response, 3, true, &encoded(&message, 3), &mut Shifted), Err(RewriteError::Unmapped(Unmapped(NOBODY))));
+    assert_eq!(
+        rewrite(api.response, 3, true, &encoded(&message, 3), &mut Shifted::default()),
+        Err(RewriteError::Unmapped(Unmapped(NOBODY)))
+    );
 }
 
 #[test]
@@ -647,7 +852,7 @@ fn a_value_whose_other_node_ids_have_no_room_is_told_as_null() {
         result.configs = vec![config];
         message.results = vec![result];
         let api = Api::of(ApiKey::DescribeConfigs as i16).expect("it is in the table");
-        let rewritten = rewrite(api.response, version, version == 4, &encoded(&message, version), &mut Shifted);
+        let rewritten = rewrite(api.response, version, version == 4, &encoded(&message, version), &mut Shifted::default());
         let rewritten = rewritten.expect("it is a message").expect("the value changes");
         let message = DescribeConfigsResponse::decode(&mut Bytes::from(rewritten), version).expect("still one");
         let told = message.results[0].configs[0].value.as_ref().map(ToString::to_string);
@@ -658,7 +863,7 @@ fn a_value_whose_other_node_ids_have_no_room_is_told_as_null() {
 #[test]
 fn a_message_that_breaks_off_is_an_error_that_names_the_field() {
     let api = Api::of(ApiKey::Metadata as i16).expect("it is in the table");
-    let broken = |body: &[u8]| rewrite(api.response, 12, true, body, &mut Shifted).map_err(|error| error.to_string());
+    let broken = |body: &[u8]| rewrite(api.response, 12, true, body, &mut Shifted::default()).map_err(|error| error.to_string());
     assert_eq!(broken(&[0, 0, 0]), Err("it breaks off at its field throttle_time_ms".to_owned()));
     // 2^32 - 2 brokers.
     assert_eq!(broken(&[0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0x0f]), Err("it breaks off at its field brokers".to_owned()));

@@ -25,7 +25,7 @@ impl Schema {
         let is_the_same = |piece: &mut dyn FnMut() -> usize| {
             let mut heard = Heard::default();
             assert_eq!(self.walk(body, &mut heard, piece), whole, "{self:?} {:?}", body.escape_ascii().to_string());
-            assert_eq!(heard.0.finish(), by.0.finish(), "{self:?} {:?}", body.escape_ascii().to_string());
+            assert_eq!(heard.asked.finish(), by.asked.finish(), "{self:?} {:?}", body.escape_ascii().to_string());
         };
         // Beyond some hundred bytes there are only longer texts.
         is_the_same(&mut || if body.len() < 1_000 { 1 } else { 97 });
@@ -65,47 +65,70 @@ impl Schema {
 
 /// [`Shifted`], and all that it was asked.
 #[derive(Default)]
-struct Heard(DefaultHasher);
+struct Heard {
+    by: Shifted,
+    asked: DefaultHasher,
+}
 
 impl Rewrite for Heard {
     fn node_id(&mut self, node_id: i32) -> Result<i32, Unmapped> {
-        ("node_id", node_id).hash(&mut self.0);
-        Shifted.node_id(node_id)
+        ("node_id", node_id).hash(&mut self.asked);
+        self.by.node_id(node_id)
     }
 
     fn replica_id(&mut self, node_id: i32) -> i32 {
-        ("replica_id", node_id).hash(&mut self.0);
-        Shifted.replica_id(node_id)
+        ("replica_id", node_id).hash(&mut self.asked);
+        self.by.replica_id(node_id)
     }
 
     fn address(&mut self, node_id: i32, host: &str, port: i32) -> Result<(String, u16), Unmapped> {
-        ("address", node_id, host, port).hash(&mut self.0);
-        Shifted.address(node_id, host, port)
+        ("address", node_id, host, port).hash(&mut self.asked);
+        self.by.address(node_id, host, port)
     }
 
     fn error_message(&mut self, message: &str) -> Option<String> {
-        ("error_message", message).hash(&mut self.0);
-        Shifted.error_message(message)
+        ("error_message", message).hash(&mut self.asked);
+        self.by.error_message(message)
     }
 
     fn cluster_id(&mut self, cluster_id: &str) -> String {
-        ("cluster_id", cluster_id).hash(&mut self.0);
-        Shifted.cluster_id(cluster_id)
+        ("cluster_id", cluster_id).hash(&mut self.asked);
+        self.by.cluster_id(cluster_id)
     }
 
     fn producer_id(&mut self, producer_id: i64) -> i64 {
-        ("producer_id", producer_id).hash(&mut self.0);
-        Shifted.producer_id(producer_id)
+        ("producer_id", producer_id).hash(&mut self.asked);
+        self.by.producer_id(producer_id)
     }
 
     fn topic_id(&mut self, topic_id: Uuid) -> Uuid {
-        ("topic_id", topic_id).hash(&mut self.0);
-        Shifted.topic_id(topic_id)
+        ("topic_id", topic_id).hash(&mut self.asked);
+        self.by.topic_id(topic_id)
     }
 
     fn named_topic_id(&mut self, topic_id: Uuid, name: Option<&str>) -> Uuid {
-        ("named_topic_id", topic_id, name).hash(&mut self.0);
-        Shifted.named_topic_id(topic_id, name)
+        ("named_topic_id", topic_id, name).hash(&mut self.asked);
+        self.by.named_topic_id(topic_id, name)
+    }
+
+    fn group(&mut self, group_id: &str) {
+        ("group", group_id).hash(&mut self.asked);
+        self.by.group(group_id);
+    }
+
+    fn topic(&mut self, name: &str) {
+        ("topic", name).hash(&mut self.asked);
+        self.by.topic(name);
+    }
+
+    fn partition(&mut self, partition: i32) -> i32 {
+        ("partition", partition).hash(&mut self.asked);
+        self.by.partition(partition)
+    }
+
+    fn partition_error(&mut self, error_code: i16) -> i16 {
+        ("partition_error", error_code).hash(&mut self.asked);
+        self.by.partition_error(error_code)
     }
 }
 
@@ -118,8 +141,17 @@ enum Said {
     End,
 }
 
+/// A world that is the same on both sides.
+struct Unchanged;
+
+impl Rewrite for Unchanged {}
+
 fn say(walk: &mut Walk, arrived: &[u8]) -> Said {
-    match walk.step(arrived, &mut Shifted).expect("it is a message") {
+    say_by(walk, arrived, &mut Shifted::default())
+}
+
+fn say_by(walk: &mut Walk, arrived: &[u8], by: &mut impl Rewrite) -> Said {
+    match walk.step(arrived, by).expect("it is a message") {
         Step::Need(len) => Said::Need(len),
         Step::Pass(len) => Said::Pass(len),
         Step::Replace { len, with } => Said::Replace(len, with.to_vec()),
@@ -137,6 +169,7 @@ fn what_only_passes_need_not_have_arrived_and_records_pass_by_themselves() {
     // No transactional_id, acks, timeout_ms; one topic; "orders"; two partitions; the first one's index.
     let head = [&[0xff, 0xff, 0, 1, 0, 0, 0, 9, 0, 0, 0, 1, 0, 6][..], b"orders", &[0, 0, 0, 2, 0, 0, 0, 0]].concat();
     let second = [0, 0, 0, 1, 0xff, 0xff, 0xff, 0xff];
+    let say = |walk: &mut Walk, arrived: &[u8]| say_by(walk, arrived, &mut Unchanged);
     let mut walk = Walk::new(PRODUCE_REQUEST, 3, false, head.len() + 4 + GIB + second.len());
 
     assert_eq!(say(&mut walk, &[]), Said::Need(2));
@@ -187,13 +220,13 @@ fn a_text_is_waited_for_up_to_kafkas_limit_and_passes_beyond_it() {
 
     // It is an error as soon as its length is there.
     let longer = text(MAX_TEXT + 1);
-    let error = Walk::new(CLUSTER_ID, 0, true, longer.len()).step(&longer[..3], &mut Shifted).expect_err("it is too long");
+    let error = Walk::new(CLUSTER_ID, 0, true, longer.len()).step(&longer[..3], &mut Shifted::default()).expect_err("it is too long");
     assert_eq!(error, RewriteError::TooLong("cluster_id"));
     assert_eq!(error.to_string(), "its field cluster_id has a text of more than 32767 bytes, which Kafka allows nowhere");
     let mut walk = Walk::new(MESSAGE, 0, true, longer.len());
     assert_eq!(say(&mut walk, &longer[..3]), Said::Pass(longer.len()));
 
     // So is one that is longer than the body has room for.
-    let error = Walk::new(CLUSTER_ID, 0, true, longer.len() - 1).step(&longer[..3], &mut Shifted).expect_err("it is cut");
+    let error = Walk::new(CLUSTER_ID, 0, true, longer.len() - 1).step(&longer[..3], &mut Shifted::default()).expect_err("it is cut");
     assert_eq!(error, RewriteError::Broken("cluster_id"));
 }
