@@ -124,6 +124,9 @@ mod tests {
     /// Names of what a cluster has; a cluster that is not among them has never said.
     type Having = [(&'static str, &'static [&'static str])];
 
+    /// What it is, the view, the decisions, the topic, what the clusters have, and where the topic leads.
+    type Case<'a> = (&'a str, &'a [&'a str], &'a Decisions, &'a str, &'a Having, Option<&'a str>);
+
     fn exists(having: &Having, cluster: &Cluster, name: &str) -> Exists {
         match having.iter().find(|(of, _)| **of == *cluster.name) {
             None => Exists::Unknown,
@@ -143,7 +146,7 @@ mod tests {
         const BOTH: &[&str] = &["legacy", "new"];
         let decisions = Decisions { topics: [("orders".to_owned(), "new".into())].into(), groups: BTreeMap::new() };
         let none = Decisions::default();
-        let cases: &[(&str, &[&str], &Decisions, &str, &Having, Option<&str>)] = &[
+        let cases: &[Case<'_>] = &[
             ("decided", BOTH, &decisions, "orders", &[("legacy", &["orders"]), ("new", &["orders"])], Some("new")),
             ("copied", BOTH, &none, "orders", &[("legacy", &["orders"]), ("new", &["orders"])], Some("legacy")),
             ("to be copied", BOTH, &none, "orders", &[("legacy", &["orders"]), ("new", &[])], Some("legacy")),
