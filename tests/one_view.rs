@@ -151,7 +151,9 @@ impl Stage {
             // Brokers that create a topic when somebody asks for it: a question at the wrong one would be seen.
             let cluster = Cluster::version(version).name(side.name()).brokers(3).set("auto.create.topics.enable", "true");
             // A busy machine is no reason to lose a broker that nobody has killed.
-            cluster.set("min.insync.replicas", "2").set("broker.session.timeout.ms", "8000")
+            let cluster = cluster.set("min.insync.replicas", "2").set("broker.session.timeout.ms", "8000");
+            // Nor is it one to elect controllers over and over: beside compilers a cluster got to epoch 95 within two minutes.
+            cluster.set("controller.quorum.fetch.timeout.ms", "6000").set("controller.quorum.election.timeout.ms", "2000")
         });
         let clusters: [Cluster; 2] = Cluster::start_all(builders.into())?.try_into().map_err(|_| anyhow!("two clusters were asked for"))?;
         let routes = routes(&clusters)?;
