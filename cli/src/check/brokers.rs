@@ -310,6 +310,7 @@ mod tests {
 
     use super::super::tests::{config, two_clusters};
     use super::*;
+    use std::fmt::Write as _;
 
     fn seen(cluster_id: &str, node_ids: &[i32]) -> Answer {
         Answer::Ok(Seen {
@@ -398,12 +399,13 @@ mod tests {
     fn relayed(clusters: &[&str]) -> Config {
         let mut text = "[[listeners]]\nname = \"l\"\nbind = \"127.0.0.1:9092\"\n".to_owned();
         for (id, name) in [(1, "legacy"), (2, "new")] {
-            text += &format!(
+            let _ = write!(
+                text,
                 "[clusters.{name}]\nid = {id}\nbootstrap_servers = \"{name}-1:9092\"\nnode_ids = \"1-3\"\nbroker_ports = \"91{id}0-91{id}2\"\n"
             );
         }
         for name in clusters {
-            text += &format!("[[routes]]\nname = \"{name}\"\nclient_id = \"{name}-*\"\ncluster = \"{name}\"\nmode = \"relay\"\n");
+            let _ = write!(text, "[[routes]]\nname = \"{name}\"\nclient_id = \"{name}-*\"\ncluster = \"{name}\"\nmode = \"relay\"\n");
         }
         config(&text)
     }

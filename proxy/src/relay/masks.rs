@@ -120,7 +120,7 @@ impl Unmasking {
 impl Rewrite for Unmasking {
     fn topic(&mut self, name: &str) {
         let Some((leaders, at)) = &self.now.0 else { return };
-        self.stance = leaders.stance(name, *at);
+        self.stance = leaders.stance_to_records(name, *at);
         if self.stance != Stance::Leads {
             name.clone_into(&mut self.topic);
         }

@@ -7,6 +7,7 @@ use kafka_protocol::messages::find_coordinator_response::Coordinator;
 use kafka_protocol::messages::{BrokerId, FindCoordinatorRequest, FindCoordinatorResponse};
 use kafka_protocol::protocol::StrBytes;
 
+use super::directory::Groups;
 use super::{Door, Parts, View};
 use crate::ending::Cause;
 use crate::relay::request::RequestHead;
@@ -22,21 +23,28 @@ pub(super) async fn find_coordinator(view: &View, head: RequestHead, body: &[u8]
     let request: FindCoordinatorRequest = head.decode(head.api.request, body)?;
     let parts = view.parts();
     if version < 4 {
-        let number = view.place_of(&parts, &request.key, request.key_type).await;
-        let answer = match parts.clusters[number].ask_in_time(version, &request, door).await {
+        let answer = match view.place_of(&parts, &request.key, request.key_type).await {
+            Some(number) => parts.clusters[number].ask_in_time(version, &request, door).await,
+            None => None,
+        };
+        let answer = match answer {
             Some(answer) => answer,
             None => FindCoordinatorResponse::default().with_error_code(COORDINATOR_NOT_AVAILABLE).with_node_id(BrokerId(-1)).with_port(-1),
         };
         return head.encode(&answer);
     }
-    let mut keys: BTreeMap<usize, Vec<StrBytes>> = BTreeMap::new();
+    let mut keys: BTreeMap<Option<usize>, Vec<StrBytes>> = BTreeMap::new();
     for key in &request.coordinator_keys {
         let number = view.place_of(&parts, key, request.key_type).await;
         keys.entry(number).or_default().push(key.clone());
     }
     let asking = keys.into_iter().map(async |(number, keys)| {
-        let part = &parts.clusters[number];
-        match part.ask_in_time(version, &request.clone().with_coordinator_keys(keys.clone()), door).await {
+        let request = request.clone().with_coordinator_keys(keys.clone());
+        let answer = match number {
+            Some(number) => parts.clusters[number].ask_in_time(version, &request, door).await,
+            None => None,
+        };
+        match answer {
             Some(answer) => answer,
             None => FindCoordinatorResponse::default().with_coordinators(keys.into_iter().map(not_available).collect()),
         }
@@ -52,19 +60,50 @@ fn not_available(key: StrBytes) -> Coordinator {
 }
 
 impl View {
-    /// The number of the cluster that coordinates a group or a transactional id.
-    async fn place_of(&self, parts: &Parts, key: &str, key_type: i8) -> usize {
+    /// The number of the cluster that coordinates a group or a transactional id. `None`: nobody can say, because a cluster does not.
+    async fn place_of(&self, parts: &Parts, key: &str, key_type: i8) -> Option<usize> {
         if key_type != GROUP {
-            return 0;
+            return Some(0);
         }
         if let Some(number) = self.leaders.load().fixed_life(key) {
-            return number;
+            return Some(number);
         }
-        let groups = join_all(parts.clusters.iter().map(|part| part.own.groups())).await;
-        let mut having = (0..groups.len()).filter(|number| groups[*number].as_ref().is_some_and(|groups| groups.contains(key)));
-        match (having.next(), having.next()) {
-            (Some(number), None) => number,
-            _ => 0,
+        place_among(&join_all(parts.clusters.iter().map(|part| part.own.groups())).await, key)
+    }
+}
+
+/// The number of the cluster on which a group lives, by the groups of each. At home (0) it begins only if no cluster has it: if it began there
+/// because another one does not answer, its members would lose their offsets, and be two groups afterwards.
+fn place_among(groups: &[Groups], key: &str) -> Option<usize> {
+    let mut having = (0..groups.len()).filter(|number| groups[*number].groups.contains(key));
+    match (having.next(), having.next()) {
+        (Some(number), None) => Some(number),
+        (Some(_), Some(_)) => Some(0),
+        (None, _) => groups.iter().all(|groups| groups.is_fresh).then_some(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_begins_at_home_only_if_no_cluster_has_it() {
+        let of =
+            |names: &[&str], is_fresh| Groups { groups: std::sync::Arc::new(names.iter().map(ToString::to_string).collect()), is_fresh };
+        for (home, other, expected) in [
+            (of(&[], true), of(&[], true), Some(0)),
+            (of(&[], true), of(&["shop"], true), Some(1)),
+            (of(&["shop"], true), of(&[], true), Some(0)),
+            (of(&["shop"], true), of(&["shop"], true), Some(0)),
+            // A cluster that does not answer has what it had; what it had not it may have now.
+            (of(&[], true), of(&["shop"], false), Some(1)),
+            (of(&["shop"], true), of(&[], false), Some(0)),
+            (of(&[], true), of(&[], false), None),
+            (of(&[], false), of(&[], true), None),
+            (of(&[], false), of(&["shop"], true), Some(1)),
+        ] {
+            assert_eq!(place_among(&[home.clone(), other.clone()], "shop"), expected, "{home:?} {other:?}");
         }
     }
 }

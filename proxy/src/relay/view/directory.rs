@@ -21,13 +21,13 @@ use crate::metrics;
 const FRESH: Duration = Duration::from_millis(100);
 
 /// How long somebody waits for an answer. Who has waited in vain is the last: until the cluster answers again, the last answer is what there is.
-pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How old a list of groups may be: each of the cluster's brokers is asked for its own.
 const GROUPS_FRESH: Duration = Duration::from_secs(1);
 
 /// How long the cluster has for an answer.
-const DEADLINE: Duration = Duration::from_secs(5);
+const DEADLINE: Duration = Duration::from_secs(10);
 
 /// How old the answer gets when nobody asks.
 const AGE: Duration = Duration::from_secs(5);
@@ -53,8 +53,14 @@ impl Listing {
     }
 }
 
-/// The groups of a cluster. `None`: it does not say.
-type Groups = Option<Arc<HashSet<String>>>;
+/// The groups of a cluster.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Groups {
+    /// As it said last.
+    pub groups: Arc<HashSet<String>>,
+    /// It said so just now.
+    pub is_fresh: bool,
+}
 
 /// One cluster, asked with one login.
 pub(crate) struct Directory {
@@ -136,25 +142,25 @@ impl Directory {
         }
     }
 
-    /// The groups that the cluster has, a second old at the most. `None`: it does not say.
+    /// The groups that the cluster has, a second old at the most; or those that it had, if it does not say.
     pub(super) async fn groups(&self) -> Groups {
-        if self.is_away() {
-            return None;
-        }
         let asking = async {
             let mut known = self.groups.lock().await;
-            if let Some((at, groups)) = &*known
-                && at.elapsed() < GROUPS_FRESH
-            {
-                return groups.clone();
+            let is_due = known.as_ref().is_none_or(|(at, _)| at.elapsed() >= GROUPS_FRESH);
+            if is_due && !self.is_away() {
+                let began = Instant::now();
+                let listed = self.client.list_groups(GroupFilter::default()).await;
+                let before = known.take().map(|(_, before)| before.groups).unwrap_or_default();
+                let is_fresh = listed.is_ok();
+                let groups = listed.map_or(before, |groups| Arc::new(groups.into_iter().map(|group| group.group_id).collect()));
+                *known = Some((began, Groups { groups, is_fresh }));
             }
-            let began = Instant::now();
-            let listed = self.client.list_groups(GroupFilter::default()).await.ok();
-            let groups = listed.map(|groups| Arc::new(groups.into_iter().map(|group| group.group_id).collect()));
-            *known = Some((began, groups.clone()));
-            groups
+            known
+                .as_ref()
+                .map(|(at, groups)| Groups { is_fresh: groups.is_fresh && at.elapsed() < GROUPS_FRESH + PATIENCE, ..groups.clone() })
         };
-        timeout(PATIENCE, asking).await.ok().flatten()
+        let known = timeout(PATIENCE, asking).await.ok().flatten().unwrap_or_default();
+        Groups { is_fresh: known.is_fresh && !self.is_away(), ..known }
     }
 
     /// Asks, unless somebody has since then.

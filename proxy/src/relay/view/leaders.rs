@@ -33,12 +33,27 @@ pub(crate) struct Leaders {
     renamed: HashSet<(usize, String)>,
     /// Topics of a mirror's target that the mirror would copy if its source had them, and of which it is certain that it has not.
     born: HashSet<Arc<str>>,
+    /// Topics of a mirror's target that its source was seen to have as well: copies, also after the source has deleted its topic.
+    copied: HashSet<Arc<str>>,
 }
 
 impl Leaders {
-    /// `names`: one for each of `clusters`. `born`: topics that were certainly born on the target of the mirror that would copy them.
-    pub(crate) fn new(clusters: Vec<Arc<Cluster>>, mirrors: Vec<Arc<Mirror>>, names: Vec<Names>, born: HashSet<Arc<str>>) -> Self {
-        let mut leaders = Self { clusters, mirrors, names, led: HashMap::new(), renamed: HashSet::new(), born };
+    /// `names`: one for each of `clusters`. `born`: topics that were certainly born on the target of the mirror that would copy them, unless they are
+    /// known as copies, now or from `before`.
+    pub(crate) fn new(
+        clusters: Vec<Arc<Cluster>>,
+        mirrors: Vec<Arc<Mirror>>,
+        names: Vec<Names>,
+        mut born: HashSet<Arc<str>>,
+        before: Option<&Self>,
+    ) -> Self {
+        let mut copied = before.map(|before| before.copied.clone()).unwrap_or_default();
+        copied.retain(|topic| names.iter().flatten().any(|names| names.contains(topic)));
+        for (mirror, source, target) in between(&clusters, &mirrors, &names) {
+            copied.extend(target.iter().filter(|topic| source.contains(*topic) && copies_as(mirror, topic)).cloned());
+        }
+        born.retain(|topic| !copied.contains(topic));
+        let mut leaders = Self { clusters, mirrors, names, led: HashMap::new(), renamed: HashSet::new(), born, copied };
         let known: HashSet<&Arc<str>> = leaders.names.iter().flatten().flat_map(|names| names.iter()).collect();
         leaders.led = known.into_iter().map(|topic| (topic.clone(), leaders.decide(topic))).collect();
         for mirror in &leaders.mirrors {
@@ -82,14 +97,18 @@ impl Leaders {
         self.places(|places| places.fixed_life(group).and_then(|cluster| self.number(&cluster.name)))
     }
 
-    /// What a cluster is to a topic. One that no cluster is known to have is asked for before it is shown to a client; but a client may know it from another
-    /// proxy, or from before this one was started, and then the cluster may have got a copy since it was asked what it has.
-    pub(crate) fn stance(&self, topic: &str, at: usize) -> Stance {
-        if !self.led.contains_key(topic)
-            && let Some(source) = self.source_of_copy(topic, at)
-        {
-            return Stance::Follows(source);
+    /// What a cluster is to a topic that a client reads or writes. One that no cluster is known to have is asked for before it is shown to a client; but a
+    /// client may know it from another proxy, or from before this one was started, and then the cluster may have got a copy since it was asked what it has.
+    pub(crate) fn stance_to_records(&self, topic: &str, at: usize) -> Stance {
+        let is_known = self.led.contains_key(topic);
+        match self.source_of_copy(topic, at) {
+            Some(source) if !is_known => Stance::Follows(source),
+            _ => self.stance(topic, at),
         }
+    }
+
+    /// What a cluster is to a topic.
+    pub(crate) fn stance(&self, topic: &str, at: usize) -> Stance {
         match self.leader(topic) {
             leader if leader != at => Stance::Follows(leader),
             _ if self.has_renamed_copy(topic, at) => Stance::HasRenamedCopy,
@@ -100,7 +119,7 @@ impl Leaders {
     /// Whether a request about partitions of a topic must not get through at a cluster.
     pub(crate) fn refuses(&self, api: ApiKey, topic: &str, at: usize) -> bool {
         let writes = matches!(api, ApiKey::Produce | ApiKey::DeleteRecords | ApiKey::AddPartitionsToTxn);
-        match self.stance(topic, at) {
+        match self.stance_to_records(topic, at) {
             Stance::Leads => false,
             Stance::Follows(_) => true,
             Stance::HasRenamedCopy => writes,
@@ -110,18 +129,16 @@ impl Leaders {
     /// Topics that a mirror's target has and its source has not. One whose source was asked before its target may be a copy that has just been made: it is
     /// not taken for a topic of the target's own before the source has been asked again.
     pub(crate) fn born(clusters: &[Arc<Cluster>], mirrors: &[Arc<Mirror>], names: &[Names]) -> HashSet<Arc<str>> {
-        let of = |cluster: &Cluster| clusters.iter().position(|of| of.name == cluster.name).and_then(|number| names[number].as_ref());
         let mut born = HashSet::new();
-        for mirror in mirrors {
-            let (Some(source), Some(target)) = (of(&mirror.source), of(&mirror.target)) else { continue };
+        for (mirror, source, target) in between(clusters, mirrors, names) {
             born.extend(target.iter().filter(|topic| !source.contains(*topic) && copies_as(mirror, topic)).cloned());
         }
         born
     }
 
-    /// Whether it is known that these were born where they are.
+    /// Whether it is known of each of these that it was born where it is, or that it is a copy.
     pub(crate) fn is_certain_of(&self, born: &HashSet<Arc<str>>) -> bool {
-        born.is_subset(&self.born)
+        born.iter().all(|topic| self.born.contains(topic) || self.copied.contains(topic))
     }
 
     /// The same of one.
@@ -158,6 +175,16 @@ impl Leaders {
     }
 }
 
+/// The mirrors between clusters that have said what they have, with the topics of their source and of their target.
+fn between<'a>(
+    clusters: &[Arc<Cluster>],
+    mirrors: &'a [Arc<Mirror>],
+    names: &'a [Names],
+) -> impl Iterator<Item = (&'a Mirror, &'a HashSet<Arc<str>>, &'a HashSet<Arc<str>>)> {
+    let of = |cluster: &Cluster| clusters.iter().position(|of| of.name == cluster.name).and_then(|number| names[number].as_deref());
+    mirrors.iter().filter_map(move |mirror| Some((&**mirror, of(&mirror.source)?, of(&mirror.target)?)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,7 +207,7 @@ mod tests {
             names.reverse();
         }
         let born = Leaders::born(&clusters, &config.mirrors, &names);
-        Leaders::new(clusters, config.mirrors, names, born)
+        Leaders::new(clusters, config.mirrors, names, born, None)
     }
 
     /// The names of the clusters that lead these topics.
@@ -210,9 +237,27 @@ mod tests {
         let both = leaders("new", [Some(&[]), Some(&["orders", "payments"])]);
         assert_eq!(led(&both, ["orders", "payments"]), ["new", "new"]);
         assert_eq!(Leaders::born(&both.clusters, &both.mirrors, &both.names), HashSet::from([Arc::from("orders")]));
-        let uncertain = Leaders::new(both.clusters.clone(), both.mirrors.clone(), both.names.clone(), HashSet::new());
+        let uncertain = Leaders::new(both.clusters.clone(), both.mirrors.clone(), both.names.clone(), HashSet::new(), None);
         assert_eq!(led(&uncertain, ["orders", "payments"]), ["legacy", "new"]);
         assert!(!uncertain.is_certain_of(&both.born) && both.is_certain_of(&both.born));
+    }
+
+    #[test]
+    fn a_copy_stays_a_copy_when_its_source_has_deleted_the_topic() {
+        let before = leaders("new", [Some(&["orders"]), Some(&["orders"])]);
+        let after = |legacy: &[&str], new: &[&str], before: &Leaders| {
+            let names: Vec<Names> = [new, legacy].map(|names| Some(Arc::new(names.iter().map(|name| Arc::from(*name)).collect()))).into();
+            let born = Leaders::born(&before.clusters, &before.mirrors, &names);
+            Leaders::new(before.clusters.clone(), before.mirrors.clone(), names, born, Some(before))
+        };
+        let deleted = after(&[], &["orders"], &before);
+        assert_eq!(led(&deleted, ["orders"]), ["legacy"]);
+        assert!(deleted.is_certain_of(&Leaders::born(&deleted.clusters, &deleted.mirrors, &deleted.names)));
+        let again = after(&["orders"], &["orders"], &deleted);
+        assert_eq!(led(&again, ["orders"]), ["legacy"]);
+        // Once the copy is gone as well it is forgotten, and the next of that name may be the target's own.
+        let gone = after(&[], &[], &deleted);
+        assert_eq!(led(&after(&[], &["orders"], &gone), ["orders"]), ["new"]);
     }
 
     #[test]
@@ -221,7 +266,8 @@ mod tests {
         let (new, legacy) = (0, 1);
         // To be created at home, if a client asks for that.
         assert_eq!(led(&leaders, ["orders-to-come", "other"]), ["new", "new"]);
-        assert_eq!(leaders.stance("orders-to-come", new), Stance::Follows(legacy));
+        assert_eq!(leaders.stance_to_records("orders-to-come", new), Stance::Follows(legacy));
+        assert_eq!(leaders.stance("orders-to-come", new), Stance::Leads);
         assert!(leaders.refuses(ApiKey::Produce, "orders-to-come", new));
         assert_eq!(leaders.stance("other", new), Stance::Leads);
     }

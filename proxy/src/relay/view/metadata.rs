@@ -4,7 +4,7 @@
 //! there if the client wants that. What leads elsewhere is shown from what the leading cluster said last, which is asked for again before. No cluster is
 //! asked for a topic that leads on another one: asking can create it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use kafka_protocol::messages::describe_cluster_response::DescribeClusterBroker;
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
@@ -52,11 +52,16 @@ impl Asked {
             }
             return asked;
         };
-        let mut home = Vec::new();
+        let (mut home, mut named) = (Vec::new(), HashSet::new());
         for topic in topics {
             let name = topic.name.as_ref().map(|name| name.to_string()).or_else(|| parts.name_of(topic.topic_id));
             match name.map(|name| (leaders.leader(&name), name)) {
-                Some((number, name)) if number > 0 => asked.elsewhere.entry(number).or_default().push(name),
+                // Each once, as brokers answer.
+                Some((number, name)) if number > 0 => {
+                    if named.insert(name.clone()) {
+                        asked.elsewhere.entry(number).or_default().push(name);
+                    }
+                }
                 _ => home.push(topic),
             }
         }
@@ -142,7 +147,10 @@ impl Part {
     /// What is left to say of home when it does not answer: its brokers and topics as they were, none of which has a leader.
     fn last_known(&self, asked: &Asked, leaders: &Leaders, version: i16, door: &Door) -> MetadataResponse {
         let names: Vec<String> = match &asked.home {
-            Some(topics) => topics.iter().filter_map(|topic| topic.name.as_ref().map(|name| name.to_string())).collect(),
+            Some(topics) => {
+                let names: BTreeSet<_> = topics.iter().filter_map(|topic| topic.name.as_ref().map(|name| name.to_string())).collect();
+                names.into_iter().collect()
+            }
             None => {
                 let listing = self.shown.last();
                 let names = listing.iter().flat_map(|listing| listing.metadata.topics.iter().map(|topic| topic.name.to_string()));
@@ -295,7 +303,7 @@ mod tests {
             clusters.reverse();
         }
         let parts = Parts { clusters, mirrors: config.mirrors.clone() };
-        let leaders = parts.leaders(parts.born(false));
+        let leaders = parts.leaders(parts.born(false), None);
         (parts, leaders)
     }
 
@@ -355,7 +363,7 @@ mod tests {
     #[test]
     fn home_is_asked_for_nothing_that_leads_elsewhere() {
         let (parts, leaders) = parts("new", Some(&["orders", "logs"]), Some(&["orders", "payments"]));
-        let asked = Asked::of(named(&["payments", "orders", "to-come", "logs"]), &parts, &leaders);
+        let asked = Asked::of(named(&["payments", "orders", "to-come", "logs", "orders"]), &parts, &leaders);
         let home: Vec<_> = asked.home.iter().flatten().map(|topic| topic.name.as_ref().unwrap().to_string()).collect();
         assert_eq!(home, ["payments", "to-come"]);
         assert_eq!(asked.elsewhere[&1], ["orders", "logs"]);

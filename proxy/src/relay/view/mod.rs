@@ -114,8 +114,8 @@ pub(crate) fn changes_of(cluster: &Cluster, security: Security) -> Client {
 
 impl Parts {
     /// `born`: what is certain.
-    fn leaders(&self, born: HashSet<Arc<str>>) -> Leaders {
-        Leaders::new(self.named(), self.mirrors.clone(), self.names(), born)
+    fn leaders(&self, born: HashSet<Arc<str>>, before: Option<&Leaders>) -> Leaders {
+        Leaders::new(self.named(), self.mirrors.clone(), self.names(), born, before)
     }
 
     /// Topics that were born on a mirror's target, by what the sources said last; with `asked` only by those that answer.
@@ -140,13 +140,13 @@ impl Parts {
 impl View {
     /// Nothing is asked yet.
     pub(crate) fn new(parts: Parts) -> Self {
-        let leaders = Arc::new(ArcSwap::from_pointee(parts.leaders(HashSet::new())));
+        let leaders = Arc::new(ArcSwap::from_pointee(parts.leaders(HashSet::new(), None)));
         Self { parts: ArcSwap::from_pointee(parts), leaders }
     }
 
     /// What the table in force makes of it from now on.
     pub(crate) fn change(&self, parts: Parts) {
-        self.leaders.store(Arc::new(parts.leaders(HashSet::new())));
+        self.leaders.store(Arc::new(parts.leaders(HashSet::new(), Some(&self.leaders.load()))));
         self.parts.store(Arc::new(parts));
     }
 
@@ -205,7 +205,7 @@ impl View {
             join_all(parts.directories().map(Directory::ask_again)).await;
             born.extend(parts.born(true).intersection(&before).cloned());
         }
-        self.leaders.store(Arc::new(parts.leaders(born)));
+        self.leaders.store(Arc::new(parts.leaders(born, Some(&now))));
     }
 
     /// Answers a request that is for the view, or for home. `body`: of the request, as it came from the client. Returns the body of the answer.
