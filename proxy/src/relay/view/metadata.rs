@@ -311,9 +311,9 @@ mod tests {
         Door { advertised_host: "kafka.internal".to_owned(), advertised_port_offset: 0 }
     }
 
-    fn named(names: &[&str]) -> Option<Vec<MetadataRequestTopic>> {
+    fn named(names: &[&str]) -> Vec<MetadataRequestTopic> {
         let topic = |name: &&str| MetadataRequestTopic::default().with_name(Some(TopicName(StrBytes::from_string((*name).to_owned()))));
-        Some(names.iter().map(topic).collect())
+        names.iter().map(topic).collect()
     }
 
     /// What home answers, when it does: all that it was asked for, as the walk has made it.
@@ -363,7 +363,7 @@ mod tests {
     #[test]
     fn home_is_asked_for_nothing_that_leads_elsewhere() {
         let (parts, leaders) = parts("new", Some(&["orders", "logs"]), Some(&["orders", "payments"]));
-        let asked = Asked::of(named(&["payments", "orders", "to-come", "logs", "orders"]), &parts, &leaders);
+        let asked = Asked::of(Some(named(&["payments", "orders", "to-come", "logs", "orders"])), &parts, &leaders);
         let home: Vec<_> = asked.home.iter().flatten().map(|topic| topic.name.as_ref().unwrap().to_string()).collect();
         assert_eq!(home, ["payments", "to-come"]);
         assert_eq!(asked.elsewhere[&1], ["orders", "logs"]);
@@ -373,7 +373,7 @@ mod tests {
         let asked = Asked::of(Some(vec![by_id, nobodys.clone()]), &parts, &leaders);
         assert_eq!((asked.home.clone(), asked.elsewhere[&1].clone()), (Some(vec![nobodys]), vec!["logs".to_owned()]));
         // Nothing of home's own: before version 1 home answers with all that it has.
-        let asked = Asked::of(named(&["orders"]), &parts, &leaders);
+        let asked = Asked::of(Some(named(&["orders"])), &parts, &leaders);
         let answer = assemble(Some(home_answers(&["orders", "payments"], 0)), &asked, &parts, &leaders, 0, &door()).unwrap();
         assert_eq!(told(&answer), ["orders 0 [(0, 10000001)]"]);
     }
@@ -385,7 +385,7 @@ mod tests {
             let all = assemble(None, &Asked::of(None, &parts, &leaders), &parts, &leaders, version, &door()).unwrap();
             assert_eq!(told(&all), ["orders 0 [(0, 10000001)]", "payments 5 []"]);
             assert_eq!(all.brokers.len(), 2);
-            let asked = Asked::of(named(&["payments", "orders", "unknown"]), &parts, &leaders);
+            let asked = Asked::of(Some(named(&["payments", "orders", "unknown"])), &parts, &leaders);
             let some = assemble(None, &asked, &parts, &leaders, version, &door()).unwrap();
             assert_eq!(told(&some), ["orders 0 [(0, 10000001)]", "payments 5 []", "unknown 5 []"]);
             let mut body = Vec::new();
@@ -396,7 +396,7 @@ mod tests {
     #[test]
     fn a_cluster_that_has_never_said_what_it_has_hides_nothing_of_the_others() {
         let (parts, leaders) = parts("new", None, Some(&["orders", "payments"]));
-        let asked = Asked::of(named(&["payments", "orders"]), &parts, &leaders);
+        let asked = Asked::of(Some(named(&["payments", "orders"])), &parts, &leaders);
         let answer = assemble(Some(home_answers(&["payments"], 9)), &asked, &parts, &leaders, 9, &door()).unwrap();
         // The source of its mirror may have it: until that has said so, nobody leads it.
         assert_eq!(told(&answer), ["orders 5 []", "payments 0 []"]);
