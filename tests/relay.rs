@@ -276,7 +276,7 @@ fn what_is_not_advertised(proxy: &Proxy, advertised: &ApiVersionsResponse) -> Re
     assert_eq!((told.error_code, told.api_keys.len(), answer.len()), (UNSUPPORTED_VERSION, advertised.api_keys.len(), 0));
     assert_eq!(ask(&mut future, 4, "new-9", &api_versions())?.api_keys.len(), advertised.api_keys.len());
 
-    for (api_key, version) in [(ApiKey::DescribeTopicPartitions, 0i16), (ApiKey::OffsetForLeaderEpoch, 4), (ApiKey::Fetch, 12)] {
+    for (api_key, version) in [(ApiKey::DescribeTopicPartitions, 0i16), (ApiKey::OffsetForLeaderEpoch, 4), (ApiKey::Fetch, 13)] {
         let mut client = Raw::connect(proxy.port())?;
         ask(&mut client, 3, "new-2", &api_versions())?;
         let header = [&(api_key as i16).to_be_bytes()[..], &version.to_be_bytes(), &8i32.to_be_bytes(), &5i16.to_be_bytes(), b"new-2\0"];

@@ -91,10 +91,14 @@ public final class Operator {
             case "alter": {
                 var set = new AlterConfigOp(new ConfigEntry(about.get(1), about.get(2)), AlterConfigOp.OpType.SET);
                 admin.incrementalAlterConfigs(Map.of(topic(about.get(0)), List.of(set))).all().get();
+                // Another broker may hear of it a moment later, as in any cluster.
+                for (int i = 0; i < 300 && !about.get(2).equals(value(about.get(0), about.get(1))); i++) {
+                    Thread.sleep(100);
+                }
                 return DONE;
             }
             case "config":
-                return admin.describeConfigs(List.of(topic(about.get(0)))).all().get().get(topic(about.get(0))).get(about.get(1)).value();
+                return value(about.get(0), about.get(1));
             case "groups":
                 return admin.listGroups().all().get().stream().map(group -> group.groupId()).sorted().toList();
             case "cluster": {
@@ -112,6 +116,10 @@ public final class Operator {
 
     private static ConfigResource topic(String name) {
         return new ConfigResource(ConfigResource.Type.TOPIC, name);
+    }
+
+    private String value(String topic, String name) throws Exception {
+        return admin.describeConfigs(List.of(topic(topic))).all().get().get(topic(topic)).get(name).value();
     }
 
     private Object describe(String topic) throws Exception {

@@ -464,7 +464,7 @@ impl FrameRelay {
         let Some(seat) = &self.terms.view else { return Ok(None) };
         if head.api.key == ApiKey::EndTxn {
             let request: EndTxnRequest = head.decode(&[], body)?;
-            seat.aborts.store(seat.refused.swap(false, Ordering::Relaxed) && !request.committed, Ordering::Relaxed);
+            seat.aborts.store(seat.refused.load(Ordering::Relaxed) && !request.committed, Ordering::Relaxed);
             return Ok(None);
         }
         let groups = groups_of(head, body)?;
@@ -493,11 +493,12 @@ impl FrameRelay {
     /// What a client gets that has ended a transaction. One that never began, because its topics were refused, is aborted by that: librdkafka takes the
     /// coordinator's INVALID_TXN_STATE for fatal (`rd_kafka_txn_handle_EndTxn`).
     fn ended(&self, head: RequestHead, mut body: &[u8]) -> Result<Option<Vec<u8>>, Cause> {
-        let aborts = self.terms.view.as_ref().is_some_and(|seat| seat.aborts.swap(false, Ordering::Relaxed));
-        if !aborts {
-            return Ok(None);
-        }
+        let Some(seat) = self.terms.view.as_ref().filter(|seat| seat.aborts.swap(false, Ordering::Relaxed)) else { return Ok(None) };
         let answer = EndTxnResponse::decode(&mut body, head.version).map_err(|_| Cause::WrongResponse(head.api.key))?;
+        // After any other error, such as that the transaction before is still being written, the client tries again.
+        if matches!(answer.error_code, 0 | INVALID_TXN_STATE) {
+            seat.refused.store(false, Ordering::Relaxed);
+        }
         if answer.error_code == INVALID_TXN_STATE { head.encode(&answer.with_error_code(0)).map(Some) } else { Ok(None) }
     }
 
