@@ -289,14 +289,21 @@ impl Session<'_> {
         if let Some(cluster) = of {
             return self.connect_broker(table, route, cluster, client_id).await;
         }
-        let mut connected = self.connect_broker(table, route, home, client_id).await;
-        for other in &clusters[1..] {
-            if !matches!(connected, Err(Cause::ClusterUnreachable(_))) {
+        // Some clients give up sooner than a cluster that hangs is given up: those that answer come first.
+        let mut connected = None;
+        for cluster in view.map_or(clusters, View::answering_first) {
+            let next = self.connect_broker(table, route, &cluster, client_id).await;
+            let is_over = !matches!(next, Err(Cause::ClusterUnreachable(_)));
+            // The first one says why.
+            connected = Some(match connected {
+                Some(before) if !is_over => before,
+                _ => next,
+            });
+            if is_over {
                 break;
             }
-            connected = self.connect_broker(table, route, other, client_id).await.or(connected);
         }
-        connected
+        connected.expect("home is one of them")
     }
 
     /// Connects to the broker that a relayed client came for, or to any of a cluster, and logs in for it where its route has credentials.

@@ -165,6 +165,14 @@ impl View {
         self.parts().named()
     }
 
+    /// The clusters themselves: home first, and those last that do not answer just now.
+    pub(crate) fn answering_first(&self) -> Vec<Arc<Cluster>> {
+        let parts = self.parts();
+        let mut clusters: Vec<_> = parts.clusters.iter().collect();
+        clusters.sort_by_key(|part| part.own.is_away());
+        clusters.into_iter().map(|part| part.cluster.clone()).collect()
+    }
+
     /// The clusters, each as fresh as it can be had, and where topics lead by that.
     pub(crate) async fn fresh(&self) -> (Arc<Parts>, Arc<Leaders>) {
         let parts = self.parts();
