@@ -201,7 +201,8 @@ fn plan(
             None => return Ok(None),
         },
         _ => match (api.by, sees) {
-            (By::View, Sees::View { .. }) | (By::Home, Sees::View { at_home: false }) => (RequestPlan::Ask, Some(ResponsePlan::Asked)),
+            (By::View, Sees::View { .. }) if head.is_for_view() => (RequestPlan::Ask, Some(ResponsePlan::Asked)),
+            (By::View | By::Home, Sees::View { at_home: false }) => (RequestPlan::Ask, Some(ResponsePlan::Asked)),
             (By::Group(_), Sees::View { .. }) => (RequestPlan::Judge, response(api.response.is_empty())),
             _ => (request, response(api.response.is_empty())),
         },
@@ -213,6 +214,17 @@ impl RequestHead {
     pub(super) fn rewrite(self, fields: &'static [Field], body: &[u8], by: &mut impl Rewrite) -> Result<Option<Vec<u8>>, Cause> {
         let Self { api, version, .. } = self;
         api::rewrite(fields, version, api.is_flexible(version), body, by).map_err(|error| self.not_rewritten(error))
+    }
+
+    /// Whether a view answers this version by its parts. Versions that only clients from before Kafka 1.0 use, and that kafka-protocol does not know, are for
+    /// home as a whole.
+    pub(super) fn is_for_view(self) -> bool {
+        let oldest = match self.api.key {
+            ApiKey::CreateTopics => 2,
+            ApiKey::DeleteTopics | ApiKey::DescribeConfigs => 1,
+            _ => 0,
+        };
+        self.version >= oldest
     }
 
     /// Why a message of this API and version is not passed on.

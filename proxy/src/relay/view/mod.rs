@@ -225,7 +225,7 @@ impl View {
             (ApiKey::Metadata, _) => metadata::metadata(self, head, body, door).await,
             (ApiKey::DescribeCluster, _) => metadata::describe_cluster(self, head, body, door).await,
             (ApiKey::FindCoordinator, _) => coordinators::find_coordinator(self, head, body, door).await,
-            (_, By::View) => changes::answer(self, head, body, door).await,
+            (_, By::View) if head.is_for_view() => changes::answer(self, head, body, door).await,
             _ => {
                 let parts = self.parts();
                 parts.home().pass(&parts.home().changes, Broker::Controller, head, body, door).await
