@@ -17,6 +17,15 @@ const REVIEWED: &[(&str, &str)] = &[
     // Consumers are no replicas: -1.
     ("FetchRequest", "replica_id"),
     ("ListOffsetsRequest", "replica_id"),
+    // Only controllers among themselves name the cluster.
+    ("FetchRequest", "cluster_id"),
+    // A rack is a name that the broker of this connection compares with those of its own replicas.
+    ("FetchRequest", "rack_id"),
+    // Tagged fields that controllers have from version 12 on, and brokers tell clients from 16 on only (KIP-951; `KafkaApis.handleFetchRequest`).
+    ("FetchResponse", "responses.partition_responses.current_leader.leader_epoch"),
+    ("FetchResponse", "responses.partition_responses.current_leader.leader_id"),
+    ("FetchResponse", "responses.partitions.current_leader.leader_epoch"),
+    ("FetchResponse", "responses.partitions.current_leader.leader_id"),
     // The rack of a broker or a member is a name that means the same on either side; the group's coordinator assigns partitions by it.
     ("MetadataResponse", "brokers.rack"),
     ("DescribeClusterResponse", "brokers.rack"),
