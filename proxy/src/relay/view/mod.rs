@@ -186,9 +186,9 @@ impl View {
         for part in &self.parts().clusters {
             if (part.brokers.versions().is_none() || part.own.last().is_none()) && !part.own.is_away() {
                 tokio::join!(part.brokers.ask(&part.cluster, &part.identity), part.own.freshen());
+                self.update().await;
             }
         }
-        self.update().await;
     }
 
     /// Asks those clusters again that it is time to ask.
