@@ -1,0 +1,429 @@
+//! Produce in a view: each batch reaches the leader of its topic, and only that one, whichever broker the client has sent it to.
+//!
+//! ```text
+//!                      ┌ leads here ───────────────── passes as it streams ──▶ broker ─┐
+//!  client ── batches: ─┤                                                              ├──▶ one answer
+//!                      └ leads elsewhere ── masked or left out, carried ──▶ leader ───┘
+//! ```
+//!
+//! A frame whose first batch is for elsewhere, or that has no answer (`acks=0`), is held whole, and the broker gets what is for it, if there is anything. Of any
+//! other frame the size and some batches have gone when one is found that is for elsewhere: it is masked, so that the broker refuses it, and carried as well.
+//! Nothing of a transaction is carried: a coordinator that does not know of it would never end it.
+
+use std::io;
+use std::ops::Range;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use kafka_protocol::messages::produce_response::TopicProduceResponse;
+use kafka_protocol::messages::{ApiKey, ProduceResponse, TopicName};
+use kafka_protocol::protocol::StrBytes;
+use kferry_wire::api::{PRODUCE_REQUEST, Rewrite, RewriteError, Step, Walk};
+use kferry_wire::client::TopicPartition;
+use kferry_wire::frame::SIZE_LEN;
+use kferry_wire::log::produce::{self, Entry, Front, Sequence};
+use kferry_wire::stream::Writer;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Duration, Instant, timeout_at};
+
+use super::carry::{Answers, Carrier, Frame, NOT_LEADER_OR_FOLLOWER, Reserved};
+use super::frames::{Source, send, write_frame};
+use super::masks::{MASK, Now, Refused, TOPIC_AUTHORIZATION_FAILED};
+use super::request::{HELD, RequestHead};
+use super::splice::MoveError;
+use super::view::leaders::Stance;
+use super::{Due, FrameRelay, InFlight, Seat, WalkError, next_response, response};
+use crate::clients::Seen;
+use crate::ending::Cause;
+
+/// Bytes of the length in front of records: four, or a varint.
+const LENGTH: usize = 5;
+
+/// How long a batch that comes to its leader directly waits at the most for those that are carried before it.
+const AHEAD: Duration = Duration::from_secs(30);
+
+/// A Produce request, as far as its front says.
+#[derive(Debug, Clone)]
+pub(super) struct ProduceFrame {
+    pub head: RequestHead,
+    /// Bytes of the frame before the body, and those of the whole frame.
+    pub body: Range<usize>,
+    pub front: Front,
+}
+
+/// What has become of a Produce request.
+#[derive(Debug)]
+pub(super) struct Produced {
+    /// The broker answers for a part of it, or for all.
+    is_at_broker: bool,
+    /// Answers for partitions that the broker was not asked about, or refuses because they were masked.
+    refused: Answers,
+    /// Those of other brokers are to come.
+    carried: Option<oneshot::Receiver<Result<Answers, Cause>>>,
+    /// The client waits for an answer.
+    is_answered: bool,
+}
+
+/// What becomes of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// It is for the broker.
+    Here,
+    /// It is for a broker of another cluster.
+    Elsewhere,
+    /// The client is told this error.
+    Refused(i16),
+}
+
+/// Sorts the batches of one request.
+struct Sorting {
+    now: Now,
+    seen: Option<Seen>,
+    is_transactional: bool,
+    topic: String,
+    stance: Stance,
+    /// The batch that came last.
+    partition: i32,
+    fate: Option<Fate>,
+}
+
+impl Sorting {
+    fn fate(&self) -> Fate {
+        match self.stance {
+            Stance::Leads => Fate::Here,
+            Stance::HasRenamedCopy => Fate::Refused(TOPIC_AUTHORIZATION_FAILED),
+            // Its transaction was refused before.
+            Stance::Follows(_) if self.is_transactional => Fate::Refused(NOT_LEADER_OR_FOLLOWER),
+            Stance::Follows(_) => Fate::Elsewhere,
+        }
+    }
+
+    /// The partition of the batch that came last.
+    fn place(&self) -> TopicPartition {
+        TopicPartition::new(&*self.topic, self.partition)
+    }
+}
+
+impl Rewrite for Sorting {
+    fn topic(&mut self, name: &str) {
+        if let Some(seen) = &self.seen {
+            seen.produced(name);
+        }
+        name.clone_into(&mut self.topic);
+        self.stance = self.now.stance(name);
+    }
+
+    fn partition(&mut self, partition: i32) -> i32 {
+        let fate = self.fate();
+        (self.partition, self.fate) = (partition, Some(fate));
+        if fate == Fate::Here { partition } else { partition | MASK }
+    }
+}
+
+impl FrameRelay {
+    /// Has each batch of a Produce request reach the leader of its topic.
+    pub(super) async fn produce(
+        &self,
+        from: &mut Source<'_>,
+        to: &mut Writer,
+        queue: &mpsc::Sender<InFlight>,
+        carrier: &mut Option<Carrier>,
+        frame: ProduceFrame,
+    ) -> Result<(), Cause> {
+        let is_answered = frame.front.acks != 0;
+        let (tell, told) = oneshot::channel();
+        // Before the request goes out: its response must find it.
+        self.expect(queue, frame.head, Some(Due::Produced(told))).await?;
+        let is_held = !frame.front.is_transactional && (!is_answered || self.begins_elsewhere(from, &frame).await?);
+        let produced = if is_held { self.split(from, to, carrier, frame).await? } else { self.stream(from, to, carrier, frame).await? };
+        // Whoever is to be told is there for as long as the connection.
+        let _ = tell.send(Produced { is_answered, is_at_broker: produced.is_at_broker && is_answered, ..produced });
+        Ok(())
+    }
+
+    /// Whether the first batch is for elsewhere: then nothing has gone to the broker yet.
+    async fn begins_elsewhere(&self, from: &mut Source<'_>, frame: &ProduceFrame) -> Result<bool, Cause> {
+        loop {
+            let arrived = &from.bytes()[frame.body.start..];
+            let mut sorting = self.sorting(frame, None);
+            if let Some(begins) = first(frame, arrived, &mut sorting) {
+                return Ok(begins);
+            }
+            if !from.more().await.map_err(Cause::ClientError)? {
+                return Err(Cause::ClientError(io::ErrorKind::UnexpectedEof.into()));
+            }
+        }
+    }
+
+    fn sorting(&self, frame: &ProduceFrame, seen: Option<Seen>) -> Sorting {
+        Sorting {
+            now: Now::of(self.terms.world.place.as_ref()),
+            seen,
+            is_transactional: frame.front.is_transactional,
+            topic: String::new(),
+            stance: Stance::Leads,
+            partition: 0,
+            fate: None,
+        }
+    }
+
+    fn seat(&self) -> &Seat {
+        self.terms.view.as_ref().expect("only who sees a view has topics elsewhere")
+    }
+
+    /// Holds a frame whole, sends the broker what is for it, and carries the rest.
+    async fn split(
+        &self,
+        from: &mut Source<'_>,
+        to: &mut Writer,
+        carrier: &mut Option<Carrier>,
+        frame: ProduceFrame,
+    ) -> Result<Produced, Cause> {
+        let ProduceFrame { head, ref body, front } = frame;
+        let reserved = self.seat().carrying.reserve(body.end).await;
+        let bytes = Bytes::from(from.whole(body.end).await.map_err(Cause::ClientError)?);
+        let broken = || head.not_rewritten(RewriteError::Broken("topic_data"));
+        let entries = produce::entries(&bytes.slice(body.start..), head.version).ok_or_else(broken)?;
+        let mut sorting = self.sorting(&frame, Some(self.seat().seen.clone()));
+        let (mut here, mut elsewhere, mut refused) = (Vec::new(), Vec::new(), Answers::default());
+        for (partition, records) in entries {
+            if *partition.topic != *sorting.topic {
+                sorting.topic(&partition.topic);
+            }
+            match sorting.fate() {
+                Fate::Here => here.push((partition, records)),
+                Fate::Elsewhere => elsewhere.push((partition, records)),
+                Fate::Refused(error_code) => {
+                    self.tell_refused(Refused::Copy, &format!("topic {}", partition.topic));
+                    refused.push_error(partition, error_code);
+                }
+            }
+        }
+        let is_whole = elsewhere.is_empty() && refused.partitions.is_empty();
+        for (partition, records) in &here {
+            self.wait_for_carried(partition, records.as_deref().unwrap_or_default()).await;
+        }
+        let is_at_broker = is_whole || !here.is_empty();
+        if is_whole {
+            send(to, &bytes).await.map_err(Cause::BrokerError)?;
+        } else if is_at_broker {
+            let for_broker = produce::body(here, front.acks, front.timeout_ms, head.version);
+            write_frame(to, &bytes[SIZE_LEN..body.start], &for_broker).await.map_err(Cause::BrokerError)?;
+        }
+        let carried = self.carry(carrier, &frame, elsewhere, Some(reserved)).await;
+        Ok(Produced { is_at_broker, refused, carried, is_answered: false })
+    }
+
+    /// Passes a frame on as it streams. Batches that are for elsewhere are masked, and carried once the whole frame is there.
+    async fn stream(
+        &self,
+        from: &mut Source<'_>,
+        to: &mut Writer,
+        carrier: &mut Option<Carrier>,
+        frame: ProduceFrame,
+    ) -> Result<Produced, Cause> {
+        let head = frame.head;
+        let (mut elsewhere, mut refused, mut reserved) = (Vec::new(), Answers::default(), None);
+        let walked = self.walk_batches(from, to, &frame, &mut elsewhere, &mut refused, &mut reserved).await;
+        walked.map_err(|error| error.of(head, Cause::ClientError, Cause::BrokerError))?;
+        let carried = self.carry(carrier, &frame, elsewhere, reserved).await;
+        Ok(Produced { is_at_broker: true, refused, carried, is_answered: false })
+    }
+
+    async fn walk_batches(
+        &self,
+        from: &mut Source<'_>,
+        to: &mut Writer,
+        frame: &ProduceFrame,
+        elsewhere: &mut Vec<Entry>,
+        refused: &mut Answers,
+        reserved: &mut Option<Reserved>,
+    ) -> Result<(), WalkError> {
+        let ProduceFrame { head, ref body, .. } = *frame;
+        let flexible = head.api.is_flexible(head.version);
+        let carrying = &self.seat().carrying;
+        let mut sorting = self.sorting(frame, Some(self.seat().seen.clone()));
+        let mut walk = Walk::new(PRODUCE_REQUEST, head.version, flexible, body.len());
+        // Of what has arrived, so much is to go on as it is now.
+        let mut walked = body.start;
+        loop {
+            let need = match walk.step(&from.bytes()[walked..], &mut sorting).map_err(WalkError::Body)? {
+                Step::Replace { len, with } => {
+                    debug_assert_eq!(len, with.len(), "the frame's size has gone already");
+                    from.change(walked, with);
+                    walked += len;
+                    continue;
+                }
+                Step::Records(len) => {
+                    match sorting.fate.take().unwrap_or(Fate::Here) {
+                        Fate::Here if carrying.is_empty() => {}
+                        Fate::Here => {
+                            from.at_least(walked + len.min(LENGTH + Sequence::FRONT)).await.map_err(MoveError::Reading)?;
+                            let arrived = &from.bytes()[walked..];
+                            let records = records_of(&arrived[..arrived.len().min(len)], flexible);
+                            self.wait_for_carried(&sorting.place(), records.unwrap_or_default()).await;
+                        }
+                        Fate::Elsewhere => {
+                            if reserved.is_none() {
+                                *reserved = Some(carrying.reserve(body.end).await);
+                            }
+                            from.at_least(walked + len).await.map_err(MoveError::Reading)?;
+                            let records = records_of(&from.bytes()[walked..walked + len], flexible).map(Bytes::copy_from_slice);
+                            elsewhere.push((sorting.place(), records));
+                        }
+                        Fate::Refused(error_code) => {
+                            if sorting.stance == Stance::HasRenamedCopy {
+                                self.tell_refused(Refused::Copy, &format!("topic {}", sorting.topic));
+                            }
+                            refused.push_error(sorting.place(), error_code);
+                        }
+                    }
+                    walked += len;
+                    if walked <= from.bytes().len() {
+                        continue;
+                    }
+                    0
+                }
+                Step::Pass(len) => {
+                    walked += len;
+                    if walked <= from.bytes().len() {
+                        continue;
+                    }
+                    0
+                }
+                Step::Need(len) => len,
+                Step::End => return Ok(self.pass(from, to, walked).await?),
+            };
+            self.pass(from, to, walked).await?;
+            walked = 0;
+            from.at_least(need).await.map_err(MoveError::Reading)?;
+        }
+    }
+
+    /// Waits until what is carried of the same client for a partition, and is to stand before a batch in the log, stands there.
+    async fn wait_for_carried(&self, partition: &TopicPartition, records: &[u8]) {
+        let seat = self.seat();
+        if seat.carrying.is_empty() {
+            return;
+        }
+        let place = (self.terms.world.cluster.name.clone(), partition.clone());
+        let deadline = Instant::now() + AHEAD;
+        for over in seat.carrying.ahead_of(&place, &seat.from, records) {
+            // After that it is as at an election: an idempotent producer is told that it is too early, another one may be out of order.
+            if timeout_at(deadline, over.cancelled()).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn carry(
+        &self,
+        carrier: &mut Option<Carrier>,
+        frame: &ProduceFrame,
+        entries: Vec<Entry>,
+        reserved: Option<Reserved>,
+    ) -> Option<oneshot::Receiver<Result<Answers, Cause>>> {
+        let reserved = reserved.filter(|_| !entries.is_empty())?;
+        let seat = self.seat();
+        seat.seen.carried(entries.iter().filter_map(|(_, records)| records.as_ref()).map(Bytes::len).sum(), Timestamp::now());
+        let carrier = carrier.get_or_insert_with(|| Carrier::new(seat.carrying.clone(), seat.view.clone(), seat.from.clone()));
+        let Front { acks, timeout_ms, .. } = frame.front;
+        let frame = Frame {
+            entries,
+            // Without an answer nobody would know whether the leader has changed.
+            acks: if acks == 0 { 1 } else { acks },
+            timeout: Duration::from_millis(timeout_ms.max(0).cast_unsigned().into()),
+            version: frame.head.version,
+        };
+        Some(carrier.carry(frame, reserved).await)
+    }
+
+    /// Answers a Produce request: with what the broker says, with what other brokers have said in the place of what was not for it.
+    pub(super) async fn answer_produce(
+        &self,
+        from: &mut Source<'_>,
+        to: &mut Writer,
+        head: RequestHead,
+        produced: oneshot::Receiver<Produced>,
+    ) -> Result<(), Cause> {
+        // The request was broken off: whoever has sent it says why.
+        let Ok(Produced { is_at_broker, refused, carried, is_answered }) = produced.await else { return Ok(()) };
+        let frame_len = if is_at_broker { Some(next_response(from, head).await?) } else { None };
+        if let (Some(frame_len), None, true) = (frame_len, &carried, refused.partitions.is_empty()) {
+            return self.pass(from, to, frame_len).await.map_err(|error| error.of(Cause::BrokerError, Cause::ClientError));
+        }
+        let broker = match frame_len {
+            Some(frame_len) if frame_len > HELD => return Err(Cause::WrongResponse(ApiKey::Produce)),
+            Some(frame_len) => {
+                let frame = Bytes::from(from.whole(frame_len).await.map_err(Cause::BrokerError)?);
+                let body = frame.slice(response::body_at(&frame, head)?..);
+                produce::read_response(body, head.version).map_err(|_| Cause::WrongResponse(ApiKey::Produce))?
+            }
+            None => ProduceResponse::default(),
+        };
+        let carried = match carried {
+            Some(carried) => carried.await.unwrap_or(Err(Cause::BrokerClosed))?,
+            None => Answers::default(),
+        };
+        if !is_answered {
+            // As a broker does with acks=0: the client looks for the leader when its connection ends.
+            let failed = refused.partitions.iter().chain(&carried.partitions).any(|(_, answer)| answer.error_code != 0);
+            return if failed { Err(Cause::BrokerClosed) } else { Ok(()) };
+        }
+        let too_large = || head.not_rewritten(RewriteError::TooLong("responses"));
+        let body = produce::write_response(&merged(broker, [refused, carried]), head.version).ok_or_else(too_large)?;
+        send(to, &head.answer(&body)).await.map_err(Cause::ClientError)
+    }
+}
+
+/// Whether the first batch of what has arrived is for elsewhere. `None`: it has not arrived yet.
+fn first(frame: &ProduceFrame, arrived: &[u8], sorting: &mut Sorting) -> Option<bool> {
+    let head = frame.head;
+    let mut walk = Walk::new(PRODUCE_REQUEST, head.version, head.api.is_flexible(head.version), frame.body.len());
+    let mut at = 0;
+    loop {
+        let step = walk.step(arrived.get(at..)?, sorting);
+        if let Some(fate) = sorting.fate {
+            return Some(fate == Fate::Elsewhere);
+        }
+        match step {
+            Ok(Step::Pass(len) | Step::Records(len) | Step::Replace { len, .. }) => at += len,
+            Ok(Step::Need(_)) => return None,
+            // What is wrong with it is said when it is passed on.
+            Ok(Step::End) | Err(_) => return Some(false),
+        }
+    }
+}
+
+/// Records without the length in front of them. `None`: null.
+fn records_of(bytes: &[u8], flexible: bool) -> Option<&[u8]> {
+    if flexible {
+        let len = bytes.iter().position(|byte| byte & 0x80 == 0)? + 1;
+        (bytes[..len] != [0]).then(|| &bytes[len..])
+    } else {
+        let (len, records) = bytes.split_first_chunk()?;
+        (i32::from_be_bytes(*len) >= 0).then_some(records)
+    }
+}
+
+/// One answer of those of several brokers. What was masked the broker has refused, with whatever error: others answer for it.
+fn merged(broker: ProduceResponse, others: [Answers; 2]) -> ProduceResponse {
+    let mut answer = broker;
+    for topic in &mut answer.responses {
+        topic.partition_responses.retain(|partition| partition.index < 0 || partition.index & MASK == 0);
+    }
+    answer.responses.retain(|topic| !topic.partition_responses.is_empty());
+    for Answers { partitions, throttle_time_ms } in others {
+        answer.throttle_time_ms = answer.throttle_time_ms.max(throttle_time_ms);
+        for (TopicPartition { topic: name, .. }, partition) in partitions {
+            match answer.responses.iter_mut().find(|topic| *topic.name.as_str() == *name) {
+                Some(topic) => topic.partition_responses.push(partition),
+                None => {
+                    let name = TopicName(StrBytes::from_string(name.to_string()));
+                    answer.responses.push(TopicProduceResponse::default().with_name(name).with_partition_responses(vec![partition]));
+                }
+            }
+        }
+    }
+    answer
+}
