@@ -118,7 +118,7 @@ impl Leaders {
 
     /// Whether a request about partitions of a topic must not get through at a cluster.
     pub(crate) fn refuses(&self, api: ApiKey, topic: &str, at: usize) -> bool {
-        let writes = matches!(api, ApiKey::Produce | ApiKey::DeleteRecords | ApiKey::AddPartitionsToTxn);
+        let writes = matches!(api, ApiKey::Produce | ApiKey::DeleteRecords | ApiKey::AddPartitionsToTxn | ApiKey::WriteTxnMarkers);
         match self.stance_to_records(topic, at) {
             Stance::Leads => false,
             Stance::Follows(_) => true,
@@ -279,7 +279,7 @@ mod tests {
         assert_eq!(leaders.stance("shop.orders", new), Stance::HasRenamedCopy);
         assert_eq!(leaders.stance("orders-old", legacy), Stance::Leads);
         assert_eq!(leaders.stance("orders-old", new), Stance::Follows(legacy));
-        for api in [ApiKey::Produce, ApiKey::DeleteRecords, ApiKey::AddPartitionsToTxn] {
+        for api in [ApiKey::Produce, ApiKey::DeleteRecords, ApiKey::AddPartitionsToTxn, ApiKey::WriteTxnMarkers] {
             assert!(leaders.refuses(api, "shop.orders", new) && leaders.refuses(api, "orders-old", new), "{api:?}");
             assert!(!leaders.refuses(api, "orders-old", legacy), "{api:?}");
         }

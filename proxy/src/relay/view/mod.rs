@@ -12,6 +12,7 @@
 //! | `coordinators` | where groups and transactional ids are coordinated |
 //! | `changes` | topics that are created, deleted, altered or described, each where it leads |
 //! | `groups` | groups that live on another cluster than the one that was asked |
+//! | `transactions` | transactional ids, described where they are known |
 //!
 //! # References
 //! - `org.apache.kafka.clients.NetworkClient.leastLoadedNode`: Metadata is asked of any broker; `KafkaAdminClient`: which call goes to which
@@ -22,6 +23,7 @@ mod directory;
 mod groups;
 pub(super) mod leaders;
 mod metadata;
+mod transactions;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -225,6 +227,7 @@ impl View {
             (ApiKey::Metadata, _) => metadata::metadata(self, head, body, door).await,
             (ApiKey::DescribeCluster, _) => metadata::describe_cluster(self, head, body, door).await,
             (ApiKey::FindCoordinator, _) => coordinators::find_coordinator(self, head, body, door).await,
+            (ApiKey::DescribeTransactions, _) => transactions::describe(self, head, body).await,
             (_, By::View) if head.is_for_view() => changes::answer(self, head, body, door).await,
             _ => {
                 let parts = self.parts();
