@@ -143,7 +143,7 @@ impl Directory {
         self.ask_in_time(Instant::now().checked_sub(FRESH)).await;
     }
 
-    /// Returns once the cluster has said something that it was asked for after this call, or cannot be asked.
+    /// Returns once the cluster has said what it has by a question that begins after this call, or cannot be asked.
     pub(super) async fn ask_again(&self) {
         self.ask_in_time(Some(Instant::now())).await;
     }

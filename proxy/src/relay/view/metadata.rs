@@ -252,6 +252,7 @@ mod tests {
     use std::time::Duration;
 
     use crate::identity::ClusterIdentity;
+    use crate::relay::view::leaders::Settled;
     use crate::relay::view::{Directory, changes_of};
     use kafka_protocol::protocol::{Decodable, Encodable};
     use kferry_config::{Config, HostPort};
@@ -309,7 +310,7 @@ mod tests {
             clusters.reverse();
         }
         let parts = Parts { clusters, mirrors: config.mirrors.clone() };
-        let leaders = parts.leaders(parts.born(false), None);
+        let leaders = parts.leaders(Settled::default()).sure();
         (parts, leaders)
     }
 
