@@ -206,13 +206,13 @@ impl Directory {
     }
 
     /// As if the cluster had said so.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn listed(&self, metadata: Metadata) {
         self.listing.store(Some(Arc::new(Listing::of(metadata, None))));
     }
 
     /// As if the cluster had answered last so long ago.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn silent_for(&self, time: Duration) {
         *self.standing() = Standing { answered: Instant::now().checked_sub(time), is_away: true };
     }

@@ -143,8 +143,8 @@ mod tests {
 
     #[test]
     fn a_topic_is_the_targets_own_if_most_brokers_answer_and_none_has_it() {
-        for (asked, have, expected) in [
-            (1, &[&[][..]][..], Exists::No),
+        let cases: [(usize, &[&[&str]], Exists); 12] = [
+            (1, &[&[]], Exists::No),
             (1, &[], Exists::Unknown),
             (0, &[], Exists::Unknown),
             // One that lags is not enough, and cannot outvote who knows better.
@@ -157,7 +157,8 @@ mod tests {
             (2, &[&[]], Exists::Unknown),
             (4, &[&[], &[]], Exists::Unknown),
             (10, &[&[], &[], &[], &[], &[], &[]], Exists::No),
-        ] {
+        ];
+        for (asked, have, expected) in cases {
             let brokers = Brokers { asked, have: have.iter().map(|has| names(has)).collect() };
             assert_eq!(brokers.exists("orders"), expected, "{brokers:?}");
         }
