@@ -20,7 +20,7 @@ use kferry_wire::batch::{self, Codec, Stamp};
 use crate::{NOT_LEADER_OR_FOLLOWER, Side, Stage, calm, topic_name};
 
 /// A batch of one record. With a producer's id and a sequence it is idempotent.
-fn batch_of(value: &str, id: Option<(i64, i32)>) -> Result<Bytes> {
+pub(crate) fn batch_of(value: &str, id: Option<(i64, i32)>) -> Result<Bytes> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as i64;
     let record = batch::Record { offset: 0, timestamp: now, key: None, value: Some(Bytes::from(value.to_owned())), headers: Vec::new() };
     let stamp = match id {
@@ -30,7 +30,7 @@ fn batch_of(value: &str, id: Option<(i64, i32)>) -> Result<Bytes> {
     Ok(batch::encode(&[record], Codec::None, stamp)?)
 }
 
-fn produce(acks: i16, entries: &[(&str, i32, Bytes)]) -> ProduceRequest {
+pub(crate) fn produce(acks: i16, entries: &[(&str, i32, Bytes)]) -> ProduceRequest {
     let mut topics = Vec::<TopicProduceData>::new();
     for (topic, partition, records) in entries {
         let data = PartitionProduceData::default().with_index(*partition).with_records(Some(records.clone()));
@@ -43,7 +43,7 @@ fn produce(acks: i16, entries: &[(&str, i32, Bytes)]) -> ProduceRequest {
 }
 
 /// Error and base offset of each partition.
-fn outcomes(answer: &ProduceResponse) -> Result<BTreeMap<(String, i32), (i16, i64)>> {
+pub(crate) fn outcomes(answer: &ProduceResponse) -> Result<BTreeMap<(String, i32), (i16, i64)>> {
     let mut all = BTreeMap::new();
     for topic in &answer.responses {
         for partition in &topic.partition_responses {
@@ -55,7 +55,7 @@ fn outcomes(answer: &ProduceResponse) -> Result<BTreeMap<(String, i32), (i16, i6
 }
 
 /// An id for an idempotent producer. Just after its start a broker may not know which ones are its own.
-fn producer_id(client: &mut Raw, client_id: &str) -> Result<i64> {
+pub(crate) fn producer_id(client: &mut Raw, client_id: &str) -> Result<i64> {
     let mut id = -1;
     until("there is a producer id", || {
         let answer = ask(client, 4, client_id, &InitProducerIdRequest::default().with_transactional_id(None))?;

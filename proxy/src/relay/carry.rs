@@ -47,7 +47,7 @@ const KAFKA_STORAGE_ERROR: i16 = 56;
 const IDLE: Duration = Duration::from_secs(30);
 
 /// How long a partition leader may take beyond the time that the client's `timeout_ms` gives it, on its way and back.
-const ON_ITS_WAY: Duration = Duration::from_secs(10);
+const ON_ITS_WAY: Duration = Duration::from_secs(5);
 
 /// The shortest time for a frame, whatever the client's `timeout_ms`: a broker needs it for nothing but the replicas' word.
 const SHORTEST: Duration = Duration::from_secs(1);
