@@ -437,18 +437,18 @@ impl<'a> Straight<'a> {
             self.uvarint()?.saturating_sub(1)
         } else {
             let len = i16::from_be_bytes(self.take(2)?.try_into().ok()?);
-            if len == -1 { 0 } else { len.try_into().ok()? }
+            len.try_into().unwrap_or(0)
         };
         self.take(len)
     }
 
-    /// Of an array or of records: 0 for null.
+    /// Of an array or of records: 0 for null, which is any negative length.
     fn len(&mut self) -> Option<usize> {
         let len = if self.schema.flexible {
             self.uvarint()?.saturating_sub(1)
         } else {
             let len = i32::from_be_bytes(self.take(4)?.try_into().ok()?);
-            if len == -1 { 0 } else { len.try_into().ok()? }
+            len.try_into().unwrap_or(0)
         };
         // Every element has a byte.
         (len <= self.rest.len()).then_some(len)

@@ -36,13 +36,14 @@ fn numbers(stage: &Stage, side: Side, topic: &str) -> Result<BTreeMap<i32, Vec<u
     Ok(numbers)
 }
 
-/// Two logs, one behind the other, have all numbers up to what was acknowledged.
+/// Two logs, one behind the other, have all numbers up to one, and at least what was acknowledged.
 fn has_all(stage: &Stage, topic: &str, partition: usize, acked: u64) -> Result<(usize, usize)> {
     let of = |side| Ok::<_, anyhow::Error>(numbers(stage, side, topic)?.remove(&(partition as i32)).unwrap_or_default());
     let (before, after) = (of(Side::New)?, of(Side::Legacy)?);
     let all = before.iter().chain(&after).copied();
+    let count = (before.len() + after.len()) as u64;
     ensure!(
-        all.clone().eq(0..acked) && !before.is_empty() && !after.is_empty(),
+        all.clone().eq(0..count) && count >= acked && !before.is_empty() && !after.is_empty(),
         "{topic}-{partition}: {acked} acknowledged; {} in the one log, {} in the other: {:?}",
         before.len(),
         after.len(),
@@ -146,7 +147,9 @@ fn producers_go_on_when_their_topics_lead_elsewhere() -> Result<()> {
         }
         for (client, soak) in CLIENTS.into_iter().zip(soaks) {
             let (seen, topic) = (soak.seen(), format!("led.{}", client.name()));
-            let acked = soak.stop()?.acked;
+            let acked = soak.counts()?.acked;
+            // Its group goes on at another log than the one that it has read, and so it does not come to an end.
+            drop(soak);
             ensure!(seen.errors.is_empty(), "{}: {:?}", client.name(), seen.errors);
             for (partition, acked) in acked.into_iter().enumerate() {
                 let (before, after) = has_all(stage, &topic, partition, acked)?;

@@ -517,15 +517,12 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// The length of a text that may be null.
+    /// The length of a text that may be null: any negative one is, as brokers read it.
     fn text_len(&mut self) -> Result<Option<usize>, Stop> {
         if self.flexible {
             return Ok(self.uvarint()?.checked_sub(1).map(|len| len as usize));
         }
-        match i16::from_be_bytes(self.array()?) {
-            -1 => Ok(None),
-            len => Ok(Some(usize::try_from(len).map_err(|_| Stop::Malformed)?)),
-        }
+        Ok(usize::try_from(i16::from_be_bytes(self.array()?)).ok())
     }
 
     fn skip_text(&mut self) -> Result<(), Stop> {
