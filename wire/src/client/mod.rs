@@ -243,6 +243,14 @@ impl Client {
         self.retry(Resend::Always, || self.refresh(topics)).await
     }
 
+    /// What one broker knows, which may be behind what others of its cluster know. It is asked once, and nothing is remembered of what it says.
+    ///
+    /// # Errors
+    /// [`ClientError`]
+    pub async fn metadata_at(&self, node_id: i32, topics: Topics<'_>) -> Result<Metadata, ClientError> {
+        metadata::ask(self, &*self.broker(node_id).await?, topics).await
+    }
+
     fn any_open(&self) -> Option<Arc<Connection>> {
         let slots = self.slots();
         // One after the other: the one before may be open and hang.

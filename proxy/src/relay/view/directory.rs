@@ -1,8 +1,7 @@
 //! What one cluster of a view has: brokers, topics and partitions, asked with one login and shared by all who see the view.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -22,6 +21,10 @@ const FRESH: Duration = Duration::from_millis(100);
 
 /// How long somebody waits for an answer. Who has waited in vain is the last: until the cluster answers again, the last answer is what there is.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long, since its last answer, clients are shown the leaders that a cluster named: one that was slow once, or is cut off for a moment, goes on as
+/// it was, and clients find out at its brokers, as they do without a proxy.
+const LAST_LEADERS: Duration = Duration::from_secs(30);
 
 /// How old a list of groups may be: each of the cluster's brokers is asked for its own.
 const GROUPS_FRESH: Duration = Duration::from_secs(1);
@@ -62,6 +65,22 @@ pub(super) struct Groups {
     pub is_fresh: bool,
 }
 
+/// Whether the cluster answers.
+#[derive(Debug, Clone, Copy, Default)]
+struct Standing {
+    /// When it did last.
+    answered: Option<Instant>,
+    /// The last question had no answer.
+    is_away: bool,
+}
+
+impl Standing {
+    /// Whether the leaders that it named last are taken to lead.
+    fn has_leaders(self, now: Instant) -> bool {
+        !self.is_away || self.answered.is_some_and(|answered| now.duration_since(answered) < LAST_LEADERS)
+    }
+}
+
 /// One cluster, asked with one login.
 pub(crate) struct Directory {
     /// With the login as its security.
@@ -75,8 +94,7 @@ pub(crate) struct Directory {
     groups: tokio::sync::Mutex<Option<(Instant, Groups)>>,
     /// When it was tried last.
     tried: Mutex<Option<Instant>>,
-    /// The last question had no answer.
-    is_away: AtomicBool,
+    standing: Mutex<Standing>,
 }
 
 impl Directory {
@@ -91,7 +109,7 @@ impl Directory {
             asked: tokio::sync::Mutex::default(),
             groups: tokio::sync::Mutex::default(),
             tried: Mutex::default(),
-            is_away: AtomicBool::new(false),
+            standing: Mutex::default(),
         }
     }
 
@@ -112,7 +130,12 @@ impl Directory {
 
     /// Whether the last question had no answer.
     pub(crate) fn is_away(&self) -> bool {
-        self.is_away.load(Ordering::Relaxed)
+        self.standing().is_away
+    }
+
+    /// Whether clients are shown the leaders that the cluster named last.
+    pub(super) fn has_leaders(&self) -> bool {
+        self.standing().has_leaders(Instant::now())
     }
 
     /// Returns once what the cluster says is fresh, or cannot be had.
@@ -120,7 +143,7 @@ impl Directory {
         self.ask_in_time(Instant::now().checked_sub(FRESH)).await;
     }
 
-    /// Returns once the cluster has said something that it was asked for after this call, or cannot be asked.
+    /// Returns once the cluster has said what it has by a question that begins after this call, or cannot be asked.
     pub(super) async fn ask_again(&self) {
         self.ask_in_time(Some(Instant::now())).await;
     }
@@ -188,15 +211,31 @@ impl Directory {
         self.listing.store(Some(Arc::new(Listing::of(metadata, None))));
     }
 
+    /// As if the cluster had answered last so long ago.
+    #[cfg(test)]
+    pub(super) fn silent_for(&self, time: Duration) {
+        *self.standing() = Standing { answered: Instant::now().checked_sub(time), is_away: true };
+    }
+
     /// As if the cluster had never said anything.
     #[cfg(test)]
     pub(super) fn forget(&self) {
         self.listing.store(None);
     }
 
+    fn standing(&self) -> MutexGuard<'_, Standing> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn told(&self, outcome: Result<(), String>) {
         let cluster = &*self.cluster.name;
-        let was_away = self.is_away.swap(outcome.is_err(), Ordering::Relaxed);
+        let was_away = {
+            let mut standing = self.standing();
+            if outcome.is_ok() {
+                standing.answered = Some(Instant::now());
+            }
+            std::mem::replace(&mut standing.is_away, outcome.is_err())
+        };
         metrics::seen(cluster, outcome.is_ok());
         match outcome {
             Ok(()) if was_away => tell!(messages::SEEN_AGAIN, cluster),
@@ -209,5 +248,23 @@ impl Directory {
 impl std::fmt::Debug for Directory {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Directory").field("cluster", &self.cluster.name).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_leaders_are_shown_for_a_while_after_the_last_answer() {
+        let now = Instant::now();
+        let has = |answered, is_away, seconds| Standing { answered, is_away }.has_leaders(now + Duration::from_secs(seconds));
+        for (seconds, expected) in [(0, true), (29, true), (31, false), (10_000, false)] {
+            assert_eq!(has(Some(now), true, seconds), expected, "{seconds} s after its last answer");
+        }
+        // Nobody has asked since.
+        assert!(has(Some(now), false, 10_000));
+        // It never said which it has.
+        assert!(!has(None, true, 0));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Home is asked for what is at home, live and with the client's own flags: so its ACLs hold, its errors are shown, and what does not exist is created
 //! there if the client wants that. What leads elsewhere is shown from what the leading cluster said last, which is asked for again before. No cluster is
-//! asked for a topic that leads on another one: asking can create it.
+//! asked for a topic that leads on another one: asking can create it. A cluster that does not answer is shown as it was, for a while with its leaders.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -144,21 +144,26 @@ impl Parts {
 }
 
 impl Part {
-    /// What is left to say of home when it does not answer: its brokers and topics as they were, none of which has a leader.
+    /// What is left to say of home when it does not answer: its brokers and topics as they were.
     fn last_known(&self, asked: &Asked, leaders: &Leaders, version: i16, door: &Door) -> MetadataResponse {
+        let listing = self.shown.last();
         let names: Vec<String> = match &asked.home {
             Some(topics) => {
                 let names: BTreeSet<_> = topics.iter().filter_map(|topic| topic.name.as_ref().map(|name| name.to_string())).collect();
                 names.into_iter().collect()
             }
             None => {
-                let listing = self.shown.last();
                 let names = listing.iter().flat_map(|listing| listing.metadata.topics.iter().map(|topic| topic.name.to_string()));
                 names.filter(|name| leaders.leader(name) == 0).collect()
             }
         };
-        let topics = names.iter().map(|name| without_leader(name, version)).collect();
-        let answer = MetadataResponse::default().with_brokers(self.shown_brokers(door).collect()).with_topics(topics);
+        // What it did not have it may have now: that is no verdict.
+        let known = |name: &String| listing.as_ref().filter(|listing| listing.metadata.topic(name).is_some());
+        let topics = names.iter().map(|name| match known(name) {
+            Some(listing) => self.shown_topic(Some(listing), name, version, door),
+            None => without_leader(name, version),
+        });
+        let answer = MetadataResponse::default().with_brokers(self.shown_brokers(door).collect()).with_topics(topics.collect());
         let cluster_id = (version >= 2).then(|| StrBytes::from_static_str(CLUSTER_ID));
         answer.with_cluster_id(cluster_id).with_controller_id(BrokerId(-1))
     }
@@ -177,12 +182,12 @@ impl Part {
         })
     }
 
-    /// A topic that leads on this cluster, which is not the client's home.
+    /// A topic that leads on this cluster, by what it said last.
     fn shown_topic(&self, listing: Option<&Listing>, name: &str, version: i16, door: &Door) -> MetadataResponseTopic {
         let exists = || self.own.last().is_none_or(|listing| listing.names.contains(name));
         let topic = listing.and_then(|listing| listing.metadata.topic(name).map(|topic| (topic, &listing.metadata.brokers)));
         match topic {
-            _ if self.shown.is_away() => without_leader(name, version),
+            _ if !self.shown.has_leaders() => without_leader(name, version),
             Some((topic, brokers)) => self.partitions_of(topic, brokers, version, door),
             // kferry sees it, and the clients of this route may not.
             None if listing.is_some() && exists() => unusable(name, TOPIC_AUTHORIZATION_FAILED),
@@ -224,7 +229,7 @@ impl Part {
     }
 }
 
-/// A topic of which nothing but the name is known: its cluster does not answer.
+/// A topic of which nothing but the name is known: its cluster does not answer any more.
 fn without_leader(name: &str, version: i16) -> MetadataResponseTopic {
     shown(name, LEADER_NOT_AVAILABLE, version)
 }
@@ -244,8 +249,10 @@ mod tests {
     use super::*;
     use std::path::Path;
     use std::sync::Arc;
+    use std::time::Duration;
 
     use crate::identity::ClusterIdentity;
+    use crate::relay::view::leaders::Settled;
     use crate::relay::view::{Directory, changes_of};
     use kafka_protocol::protocol::{Decodable, Encodable};
     use kferry_config::{Config, HostPort};
@@ -303,7 +310,7 @@ mod tests {
             clusters.reverse();
         }
         let parts = Parts { clusters, mirrors: config.mirrors.clone() };
-        let leaders = parts.leaders(parts.born(false), None);
+        let leaders = parts.leaders(Settled::default()).sure();
         (parts, leaders)
     }
 
@@ -379,17 +386,34 @@ mod tests {
     }
 
     #[test]
-    fn without_home_the_others_work_on_and_its_topics_have_no_leader() {
+    fn without_home_the_others_work_on_and_its_topics_have_no_leader_after_a_while() {
         let (parts, leaders) = parts("new", Some(&["orders"]), Some(&["orders", "payments"]));
-        for version in 0..=13 {
-            let all = assemble(None, &Asked::of(None, &parts, &leaders), &parts, &leaders, version, &door()).unwrap();
-            assert_eq!(told(&all), ["orders 0 [(0, 10000001)]", "payments 5 []"]);
-            assert_eq!(all.brokers.len(), 2);
-            let asked = Asked::of(Some(named(&["payments", "orders", "unknown"])), &parts, &leaders);
-            let some = assemble(None, &asked, &parts, &leaders, version, &door()).unwrap();
-            assert_eq!(told(&some), ["orders 0 [(0, 10000001)]", "payments 5 []", "unknown 5 []"]);
-            let mut body = Vec::new();
-            some.encode(&mut body, version).unwrap();
+        for (silent, payments) in [(29, "payments 0 [(0, 20000001)]"), (31, "payments 5 []")] {
+            parts.home().shown.silent_for(Duration::from_secs(silent));
+            for version in 0..=13 {
+                let all = assemble(None, &Asked::of(None, &parts, &leaders), &parts, &leaders, version, &door()).unwrap();
+                assert_eq!(told(&all), ["orders 0 [(0, 10000001)]", payments]);
+                assert_eq!(all.brokers.len(), 2);
+                let asked = Asked::of(Some(named(&["payments", "orders", "unknown"])), &parts, &leaders);
+                let some = assemble(None, &asked, &parts, &leaders, version, &door()).unwrap();
+                // Home may have it by now.
+                assert_eq!(told(&some), ["orders 0 [(0, 10000001)]", payments, "unknown 5 []"]);
+                let mut body = Vec::new();
+                some.encode(&mut body, version).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn a_cluster_that_is_slow_for_a_moment_keeps_its_leaders() {
+        let (parts, leaders) = parts("new", Some(&["orders"]), Some(&["orders", "payments"]));
+        for (silent, orders) in [(0, "orders 0 [(0, 10000001)]"), (29, "orders 0 [(0, 10000001)]"), (31, "orders 5 []")] {
+            parts.clusters[1].shown.silent_for(Duration::from_secs(silent));
+            for asked in [None, Some(named(&["orders", "payments"]))] {
+                let asked = Asked::of(asked, &parts, &leaders);
+                let answer = assemble(Some(home_answers(&["payments"], 9)), &asked, &parts, &leaders, 9, &door()).unwrap();
+                assert_eq!(told(&answer), [orders, "payments 0 []"], "{silent} s");
+            }
         }
     }
 
