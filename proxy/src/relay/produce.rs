@@ -427,3 +427,182 @@ fn merged(broker: ProduceResponse, others: [Answers; 2]) -> ProduceResponse {
     }
     answer
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use arc_swap::ArcSwap;
+    use kafka_protocol::messages::produce_response::PartitionProduceResponse;
+    use kferry_config::Config;
+    use kferry_wire::api::{self, Api};
+    use proptest::prelude::*;
+
+    use super::super::masks::Place;
+    use super::super::view::Leaders;
+    use super::super::view::leaders::Settled;
+    use super::*;
+
+    /// Orders lead on legacy, payments on new, and `shop.orders` is a copy of another name on new.
+    fn place(at: &str) -> Place {
+        const FILE: &str = r#"
+            clusters.legacy = { id = 1, bootstrap_servers = "legacy:9092" }
+            clusters.new = { id = 2, bootstrap_servers = "new:9092" }
+            mirrors = [{ name = "over", source = "legacy", target = "new", topics = ["orders", "orders-old"], rename = { orders-old = "shop.orders" } }]
+        "#;
+        let config = Config::parse(FILE, Path::new("routes.toml")).unwrap();
+        let names: [&[&str]; 2] = [&["orders", "orders-old"], &["orders", "payments", "shop.orders"]];
+        let names = names.map(|names| Some(Arc::new(names.iter().map(|name| Arc::from(*name)).collect()))).into();
+        let leaders = Leaders::new(config.clusters.clone(), config.mirrors, names, Settled::default());
+        Place { leaders: Arc::new(ArcSwap::from_pointee(leaders)), at: at.into() }
+    }
+
+    fn sorting(place: &Place, is_transactional: bool) -> Sorting {
+        Sorting {
+            now: Now::of(Some(place)),
+            seen: None,
+            is_transactional,
+            topic: String::new(),
+            stance: Stance::Leads,
+            partition: 0,
+            fate: None,
+        }
+    }
+
+    fn fate_of(place: &Place, topic: &str, is_transactional: bool) -> Fate {
+        let mut sorting = sorting(place, is_transactional);
+        sorting.topic(topic);
+        sorting.fate()
+    }
+
+    #[test]
+    fn each_batch_has_one_fate() {
+        use Fate::{Elsewhere, Here, Refused};
+        for (at, topic, fate, in_a_transaction) in [
+            ("legacy", "orders", Here, Here),
+            ("legacy", "payments", Elsewhere, Refused(NOT_LEADER_OR_FOLLOWER)),
+            ("new", "orders", Elsewhere, Refused(NOT_LEADER_OR_FOLLOWER)),
+            ("new", "payments", Here, Here),
+            ("new", "shop.orders", Refused(TOPIC_AUTHORIZATION_FAILED), Refused(TOPIC_AUTHORIZATION_FAILED)),
+            // It has left the view.
+            ("gone", "orders", Here, Here),
+        ] {
+            let place = place(at);
+            assert_eq!([fate_of(&place, topic, false), fate_of(&place, topic, true)], [fate, in_a_transaction], "{topic} at {at}");
+        }
+    }
+
+    fn produce_head(version: i16) -> RequestHead {
+        RequestHead { api: Api::of(ApiKey::Produce as i16).unwrap(), version, correlation_id: 1 }
+    }
+
+    #[test]
+    fn whether_a_frame_begins_elsewhere_is_known_as_soon_as_its_first_partition_is_there() {
+        let place = place("legacy");
+        for (topic, begins) in [("payments", true), ("orders", false)] {
+            for version in [0, 3, 9] {
+                let entries = ["a", "b"].map(|_| (TopicPartition::new(topic, 7), Some(Bytes::from_static(b"records"))));
+                let body = produce::body(entries, -1, 9, version);
+                let frame = ProduceFrame { head: produce_head(version), body: 0..body.len(), front: Front::peek(&body, version).unwrap() };
+                let known: Vec<_> = (0..=body.len()).map(|len| first(&frame, &body[..len], &mut sorting(&place, false))).collect();
+                let from = known.iter().position(Option::is_some).unwrap();
+                assert!(known[..from].iter().all(Option::is_none) && known[from..].iter().all(|known| *known == Some(begins)), "{known:?}");
+                assert!(from < body.len() - 10, "v{version}: only after {from} of {} bytes", body.len());
+            }
+        }
+        let nothing = produce::body([], -1, 9, 3);
+        let frame = ProduceFrame { head: produce_head(3), body: 0..nothing.len(), front: Front::peek(&nothing, 3).unwrap() };
+        assert_eq!(first(&frame, &nothing, &mut sorting(&place, false)), Some(false));
+    }
+
+    #[test]
+    fn records_are_what_is_behind_their_length() {
+        assert_eq!(records_of(&[0, 0, 0, 2, 7, 8], false), Some(&[7, 8][..]));
+        assert_eq!(records_of(&[0, 0, 0, 0], false), Some(&[][..]));
+        assert_eq!(records_of(&[0xff, 0xff, 0xff, 0xff], false), None);
+        assert_eq!(records_of(&[3, 7, 8], true), Some(&[7, 8][..]));
+        assert_eq!(records_of(&[1], true), Some(&[][..]));
+        assert_eq!(records_of(&[0], true), None);
+        assert_eq!(records_of(&[0x81, 1, 7], true), Some(&[7][..]));
+    }
+
+    /// What a broker that leads everything would answer: where each batch is, and an error for every seventh.
+    fn answer_of(entry: &Entry) -> PartitionProduceResponse {
+        let bytes = entry.1.as_deref().unwrap_or_default();
+        let error_code = if bytes.len() % 7 == 3 { 87 } else { 0 };
+        let base_offset = if error_code == 0 { 100 * i64::from(entry.0.partition) + bytes.len() as i64 } else { -1 };
+        PartitionProduceResponse::default().with_index(entry.0.partition).with_error_code(error_code).with_base_offset(base_offset)
+    }
+
+    fn response(entries: impl IntoIterator<Item = (TopicPartition, PartitionProduceResponse)>, throttle_time_ms: i32) -> ProduceResponse {
+        merged(ProduceResponse::default(), [Answers { partitions: entries.into_iter().collect(), throttle_time_ms }, Answers::default()])
+    }
+
+    fn by_partition(response: &ProduceResponse) -> BTreeMap<(String, i32), (i16, i64)> {
+        let topics = response.responses.iter().flat_map(|topic| topic.partition_responses.iter().map(move |partition| (topic, partition)));
+        let all: Vec<_> = topics
+            .map(|(topic, partition)| ((topic.name.to_string(), partition.index), (partition.error_code, partition.base_offset)))
+            .collect();
+        let map: BTreeMap<_, _> = all.iter().cloned().collect();
+        assert_eq!(map.len(), all.len(), "answered twice: {all:?}");
+        map
+    }
+
+    proptest! {
+        /// Masked or left out, carried and merged: the answer is that of one broker that leads everything.
+        #[test]
+        fn the_answer_is_that_of_one_broker(
+            at in prop::sample::select(vec!["legacy", "new"]),
+            version in 0i16..=9,
+            entries in prop::collection::btree_map((prop::sample::select(vec!["orders", "payments"]), 0i32..5), 0usize..40, 0..10),
+            whole_fails in any::<bool>(),
+            throttle in (0i32..50, 0i32..50),
+        ) {
+            let place = place(at);
+            let entries: Vec<Entry> = entries
+                .into_iter()
+                .map(|((topic, partition), len)| (TopicPartition::new(topic, partition), Some(Bytes::from(vec![7; len]))))
+                .collect();
+            let (here, elsewhere): (Vec<_>, Vec<_>) =
+                entries.iter().cloned().partition(|(partition, _)| fate_of(&place, &partition.topic, false) == Fate::Here);
+            // The broker may fail the whole request: what is carried does not hear of it.
+            let at_broker = |entry: &Entry| {
+                let answer = answer_of(entry);
+                if whole_fails { answer.with_error_code(21).with_base_offset(-1) } else { answer }
+            };
+            let mut expected: BTreeMap<_, _> = BTreeMap::new();
+            for (entry, is_here) in here.iter().map(|entry| (entry, true)).chain(elsewhere.iter().map(|entry| (entry, false))) {
+                let answer = if is_here { at_broker(entry) } else { answer_of(entry) };
+                expected.insert((entry.0.topic.to_string(), entry.0.partition), (answer.error_code, answer.base_offset));
+            }
+            let carried = || Answers {
+                partitions: elsewhere.iter().map(|entry| (entry.0.clone(), answer_of(entry))).collect(),
+                throttle_time_ms: throttle.1,
+            };
+
+            // Split.
+            let broker = response(here.iter().map(|entry| (entry.0.clone(), at_broker(entry))), throttle.0);
+            let split = merged(broker, [Answers::default(), carried()]);
+            prop_assert_eq!(by_partition(&split), expected.clone());
+            prop_assert_eq!(split.throttle_time_ms, throttle.0.max(throttle.1));
+
+            // Masked as it streams.
+            let body = produce::body(entries.iter().cloned(), -1, 9, version);
+            let flexible = version >= 9;
+            let masked = api::rewrite(PRODUCE_REQUEST, version, flexible, &body, &mut sorting(&place, false)).unwrap();
+            prop_assert_eq!(masked.is_some(), !elsewhere.is_empty());
+            let masked = Bytes::from(masked.unwrap_or_else(|| body.to_vec()));
+            prop_assert_eq!(masked.len(), body.len());
+            let seen = produce::entries(&masked, version).unwrap();
+            let answers = seen.iter().map(|entry| {
+                let unknown = PartitionProduceResponse::default().with_index(entry.0.partition).with_error_code(3).with_base_offset(-1);
+                (entry.0.clone(), if entry.0.partition & MASK == 0 { at_broker(entry) } else if whole_fails { unknown.with_error_code(21) } else { unknown })
+            });
+            let written = produce::write_response(&response(answers, throttle.0), version).unwrap();
+            let broker = produce::read_response(Bytes::from(written), version).unwrap();
+            prop_assert_eq!(by_partition(&merged(broker, [Answers::default(), carried()])), expected);
+        }
+    }
+}
