@@ -54,14 +54,21 @@ pub(super) struct ProduceFrame {
 /// What has become of a Produce request.
 #[derive(Debug)]
 pub(super) struct Produced {
-    /// The broker answers for a part of it, or for all.
+    /// The broker has got it, or a part of it.
     is_at_broker: bool,
     /// Answers for partitions that the broker was not asked about, or refuses because they were masked.
     refused: Answers,
     /// Those of other brokers are to come.
     carried: Option<oneshot::Receiver<Result<Answers, Cause>>>,
-    /// The client waits for an answer.
-    is_answered: bool,
+}
+
+/// What of a request is not for the broker.
+#[derive(Debug, Default)]
+struct Aside {
+    elsewhere: Vec<Entry>,
+    refused: Answers,
+    /// Memory for the frame, where something of it is carried.
+    reserved: Option<Reserved>,
 }
 
 /// What becomes of a batch.
@@ -133,11 +140,17 @@ impl FrameRelay {
         let is_answered = frame.front.acks != 0;
         let (tell, told) = oneshot::channel();
         // Before the request goes out: its response must find it.
-        self.expect(queue, frame.head, Some(Due::Produced(told))).await?;
+        self.expect(queue, frame.head, Some(Due::Produced { told, is_answered })).await?;
         let is_held = !frame.front.is_transactional && (!is_answered || self.begins_elsewhere(from, &frame).await?);
-        let produced = if is_held { self.split(from, to, carrier, frame).await? } else { self.stream(from, to, carrier, frame).await? };
+        let (is_at_broker, aside) = if is_held {
+            self.split(from, to, &frame).await?
+        } else {
+            let streamed = self.stream(from, to, &frame).await;
+            (true, streamed.map_err(|error| error.of(frame.head, Cause::ClientError, Cause::BrokerError))?)
+        };
+        let carried = self.carry(carrier, &frame, aside.elsewhere, aside.reserved).await;
         // Whoever is to be told is there for as long as the connection.
-        let _ = tell.send(Produced { is_answered, is_at_broker: produced.is_at_broker && is_answered, ..produced });
+        let _ = tell.send(Produced { is_at_broker, refused: aside.refused, carried });
         Ok(())
     }
 
@@ -171,79 +184,48 @@ impl FrameRelay {
         self.terms.view.as_ref().expect("only who sees a view has topics elsewhere")
     }
 
-    /// Holds a frame whole, sends the broker what is for it, and carries the rest.
-    async fn split(
-        &self,
-        from: &mut Source<'_>,
-        to: &mut Writer,
-        carrier: &mut Option<Carrier>,
-        frame: ProduceFrame,
-    ) -> Result<Produced, Cause> {
-        let ProduceFrame { head, ref body, front } = frame;
-        let reserved = self.seat().carrying.reserve(body.end).await;
+    /// Holds a frame whole and sends the broker what is for it. Returns whether that was anything, and the rest.
+    async fn split(&self, from: &mut Source<'_>, to: &mut Writer, frame: &ProduceFrame) -> Result<(bool, Aside), Cause> {
+        let ProduceFrame { head, ref body, front } = *frame;
+        let mut aside = Aside { reserved: Some(self.seat().carrying.reserve(body.end).await), ..Aside::default() };
         let bytes = Bytes::from(from.whole(body.end).await.map_err(Cause::ClientError)?);
         let broken = || head.not_rewritten(RewriteError::Broken("topic_data"));
         let entries = produce::entries(&bytes.slice(body.start..), head.version).ok_or_else(broken)?;
-        let mut sorting = self.sorting(&frame, Some(self.seat().seen.clone()));
-        let (mut here, mut elsewhere, mut refused) = (Vec::new(), Vec::new(), Answers::default());
+        let count = entries.len();
+        let mut sorting = self.sorting(frame, Some(self.seat().seen.clone()));
+        let mut here = Vec::new();
         for (partition, records) in entries {
             if *partition.topic != *sorting.topic {
                 sorting.topic(&partition.topic);
             }
             match sorting.fate() {
-                Fate::Here => here.push((partition, records)),
-                Fate::Elsewhere => elsewhere.push((partition, records)),
-                Fate::Refused(error_code) => {
-                    self.tell_refused(Refused::Copy, &format!("topic {}", partition.topic));
-                    refused.push_error(partition, error_code);
+                Fate::Here => {
+                    self.wait_for_carried(&partition, records.as_deref().unwrap_or_default()).await;
+                    here.push((partition, records));
                 }
+                fate => self.set_aside(&mut aside, fate, partition, records),
             }
         }
-        let is_whole = elsewhere.is_empty() && refused.partitions.is_empty();
-        for (partition, records) in &here {
-            self.wait_for_carried(partition, records.as_deref().unwrap_or_default()).await;
-        }
-        let is_at_broker = is_whole || !here.is_empty();
-        if is_whole {
+        if here.len() == count {
             send(to, &bytes).await.map_err(Cause::BrokerError)?;
-        } else if is_at_broker {
+            return Ok((true, aside));
+        }
+        let is_at_broker = !here.is_empty();
+        if is_at_broker {
             let for_broker = produce::body(here, front.acks, front.timeout_ms, head.version);
             write_frame(to, &bytes[SIZE_LEN..body.start], &for_broker).await.map_err(Cause::BrokerError)?;
         }
-        let carried = self.carry(carrier, &frame, elsewhere, Some(reserved)).await;
-        Ok(Produced { is_at_broker, refused, carried, is_answered: false })
+        Ok((is_at_broker, aside))
     }
 
-    /// Passes a frame on as it streams. Batches that are for elsewhere are masked, and carried once the whole frame is there.
-    async fn stream(
-        &self,
-        from: &mut Source<'_>,
-        to: &mut Writer,
-        carrier: &mut Option<Carrier>,
-        frame: ProduceFrame,
-    ) -> Result<Produced, Cause> {
-        let head = frame.head;
-        let (mut elsewhere, mut refused, mut reserved) = (Vec::new(), Answers::default(), None);
-        let walked = self.walk_batches(from, to, &frame, &mut elsewhere, &mut refused, &mut reserved).await;
-        walked.map_err(|error| error.of(head, Cause::ClientError, Cause::BrokerError))?;
-        let carried = self.carry(carrier, &frame, elsewhere, reserved).await;
-        Ok(Produced { is_at_broker: true, refused, carried, is_answered: false })
-    }
-
-    async fn walk_batches(
-        &self,
-        from: &mut Source<'_>,
-        to: &mut Writer,
-        frame: &ProduceFrame,
-        elsewhere: &mut Vec<Entry>,
-        refused: &mut Answers,
-        reserved: &mut Option<Reserved>,
-    ) -> Result<(), WalkError> {
+    /// Passes a frame on as it streams. What is not for the broker is masked. Returns that.
+    async fn stream(&self, from: &mut Source<'_>, to: &mut Writer, frame: &ProduceFrame) -> Result<Aside, WalkError> {
         let ProduceFrame { head, ref body, .. } = *frame;
         let flexible = head.api.is_flexible(head.version);
         let carrying = &self.seat().carrying;
         let mut sorting = self.sorting(frame, Some(self.seat().seen.clone()));
         let mut walk = Walk::new(PRODUCE_REQUEST, head.version, flexible, body.len());
+        let mut aside = Aside::default();
         // Of what has arrived, so much is to go on as it is now.
         let mut walked = body.start;
         loop {
@@ -254,49 +236,56 @@ impl FrameRelay {
                     walked += len;
                     continue;
                 }
-                Step::Records(len) => {
-                    match sorting.fate.take().unwrap_or(Fate::Here) {
-                        Fate::Here if carrying.is_empty() => {}
-                        Fate::Here => {
-                            from.at_least(walked + len.min(LENGTH + Sequence::FRONT)).await.map_err(MoveError::Reading)?;
-                            let arrived = &from.bytes()[walked..];
-                            let records = records_of(&arrived[..arrived.len().min(len)], flexible);
-                            self.wait_for_carried(&sorting.place(), records.unwrap_or_default()).await;
-                        }
-                        Fate::Elsewhere => {
-                            if reserved.is_none() {
-                                *reserved = Some(carrying.reserve(body.end).await);
-                            }
-                            from.at_least(walked + len).await.map_err(MoveError::Reading)?;
-                            let records = records_of(&from.bytes()[walked..walked + len], flexible).map(Bytes::copy_from_slice);
-                            elsewhere.push((sorting.place(), records));
-                        }
-                        Fate::Refused(error_code) => {
-                            if sorting.stance == Stance::HasRenamedCopy {
-                                self.tell_refused(Refused::Copy, &format!("topic {}", sorting.topic));
-                            }
-                            refused.push_error(sorting.place(), error_code);
-                        }
-                    }
-                    walked += len;
-                    if walked <= from.bytes().len() {
-                        continue;
-                    }
-                    0
-                }
                 Step::Pass(len) => {
                     walked += len;
-                    if walked <= from.bytes().len() {
-                        continue;
+                    0
+                }
+                Step::Records(len) => {
+                    let fate = sorting.fate.take().unwrap_or(Fate::Here);
+                    let needed = match fate {
+                        Fate::Here if !carrying.is_empty() => len.min(LENGTH + Sequence::FRONT),
+                        Fate::Here | Fate::Refused(_) => 0,
+                        Fate::Elsewhere => len,
+                    };
+                    if fate == Fate::Elsewhere && aside.reserved.is_none() {
+                        aside.reserved = Some(carrying.reserve(body.end).await);
                     }
+                    from.at_least(walked + needed).await.map_err(MoveError::Reading)?;
+                    let records = records_of(&from.bytes()[walked..walked + needed], flexible);
+                    if fate == Fate::Here {
+                        self.wait_for_carried(&sorting.place(), records.unwrap_or_default()).await;
+                    } else {
+                        self.set_aside(&mut aside, fate, sorting.place(), records.map(Bytes::copy_from_slice));
+                    }
+                    walked += len;
                     0
                 }
                 Step::Need(len) => len,
-                Step::End => return Ok(self.pass(from, to, walked).await?),
+                Step::End => {
+                    self.pass(from, to, walked).await?;
+                    return Ok(aside);
+                }
             };
+            if need == 0 && walked <= from.bytes().len() {
+                continue;
+            }
             self.pass(from, to, walked).await?;
             walked = 0;
             from.at_least(need).await.map_err(MoveError::Reading)?;
+        }
+    }
+
+    fn set_aside(&self, aside: &mut Aside, fate: Fate, partition: TopicPartition, records: Option<Bytes>) {
+        match fate {
+            Fate::Here => unreachable!("it is for the broker"),
+            Fate::Elsewhere => aside.elsewhere.push((partition, records)),
+            Fate::Refused(error_code) => {
+                // Who has a topic of elsewhere in a transaction has been told before.
+                if error_code == TOPIC_AUTHORIZATION_FAILED {
+                    self.tell_refused(Refused::Copy, &format!("topic {}", partition.topic));
+                }
+                aside.refused.push_error(partition, error_code);
+            }
         }
     }
 
@@ -344,11 +333,12 @@ impl FrameRelay {
         from: &mut Source<'_>,
         to: &mut Writer,
         head: RequestHead,
-        produced: oneshot::Receiver<Produced>,
+        told: oneshot::Receiver<Produced>,
+        is_answered: bool,
     ) -> Result<(), Cause> {
         // The request was broken off: whoever has sent it says why.
-        let Ok(Produced { is_at_broker, refused, carried, is_answered }) = produced.await else { return Ok(()) };
-        let frame_len = if is_at_broker { Some(next_response(from, head).await?) } else { None };
+        let Ok(Produced { is_at_broker, refused, carried }) = told.await else { return Ok(()) };
+        let frame_len = if is_at_broker && is_answered { Some(next_response(from, head).await?) } else { None };
         if let (Some(frame_len), None, true) = (frame_len, &carried, refused.partitions.is_empty()) {
             return self.pass(from, to, frame_len).await.map_err(|error| error.of(Cause::BrokerError, Cause::ClientError));
         }
