@@ -23,7 +23,8 @@ use kferry_wire::batch::{self, Codec, Entry, Record, Stamp};
 use kferry_wire::cluster::ClusterInfo;
 use kferry_wire::connection::{ConnectOptions, Connection};
 use kferry_wire::frame::{self, FrameError, SIZE_LEN, read_frame};
-use kferry_wire::header::{FirstRequest, Software, acks, body_at, is_idempotent};
+use kferry_wire::header::{FirstRequest, Software, body_at, is_idempotent};
+use kferry_wire::log::produce::{self, Front, OTHERS, Sequence};
 use kferry_wire::proxy_header::{LONGEST, ProxyHeader};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -52,9 +53,55 @@ pub(crate) fn first_request(bytes: &[u8]) {
         assert!(software.name.len() + software.version.len() < body.len());
     }
     for version in [0, 3, 9] {
-        let _ = (acks(body, version), is_idempotent(body, version));
+        let _ = is_idempotent(body, version);
         assert!(body_at(body, 4, version == 9).is_none_or(|at| at >= 4 && at <= body.len()));
     }
+}
+
+/// The body of a Produce request, and an answer to one: what is read of it is what the walk over it finds, and is read again when it is written. The input's
+/// first byte is the version.
+pub(crate) fn produce(bytes: &[u8]) {
+    /// The partitions of a request, in its order.
+    #[derive(Default)]
+    struct Found(String, Vec<(String, i32)>);
+    impl Rewrite for Found {
+        fn topic(&mut self, name: &str) {
+            name.clone_into(&mut self.0);
+        }
+
+        fn partition(&mut self, partition: i32) -> i32 {
+            self.1.push((self.0.clone(), partition));
+            partition
+        }
+    }
+    let Some((version, body)) = bytes.split_first() else { return };
+    let (version, body) = (OTHERS.min + i16::from(*version) % (OTHERS.max + 1 - OTHERS.min), Bytes::copy_from_slice(body));
+    // Others trust the brokers that they log in to, and have kafka-protocol read what these answer.
+    if version < 3
+        && let Ok(answer) = produce::read_response(body.clone(), version)
+    {
+        let written = produce::write_response(&answer, version).expect("what was in a message fits into one");
+        assert_eq!(written, body[..written.len()]);
+    }
+    let Some(entries) = produce::entries(&body, version) else { return };
+    let front = Front::peek(&body, version).expect("it is in front of them");
+    let mut found = Found::default();
+    api::rewrite(PRODUCE_REQUEST, version, version >= 9, &body, &mut found).expect("entries was able to read it");
+    let read: Vec<_> = entries.iter().map(|(place, _)| (place.topic.to_string(), place.partition)).collect();
+    assert_eq!(read, found.1);
+    for records in entries.iter().filter_map(|(_, records)| records.as_deref()) {
+        let sequence = Sequence::peek(records);
+        assert!(sequence.is_none_or(|sequence| sequence.producer_id >= 0 && !sequence.is_before(sequence)));
+    }
+    // Replacement characters for what is no text may be more bytes than a name can have.
+    if entries.iter().any(|(place, _)| place.topic.len() > i16::MAX as usize || place.topic.contains(char::REPLACEMENT_CHARACTER)) {
+        return;
+    }
+    let written = produce::body(entries.iter().cloned(), front.acks, front.timeout_ms, version);
+    assert_eq!(Front::peek(&written, version), Some(Front { is_transactional: false, ..front }));
+    let mut sorted = entries;
+    sorted.sort_by(|(one, _), (other, _)| one.topic.cmp(&other.topic));
+    assert_eq!(produce::entries(&written, version), Some(sorted));
 }
 
 /// What comes in front of a connection from a load balancer, read as the proxy does: never a byte more than belongs to it.
@@ -303,7 +350,7 @@ impl Schema {
                     arrived = (arrived + 1 + next).min(body.len());
                     next = next * 31 % 4093;
                 }
-                Step::Pass(len) => {
+                Step::Pass(len) | Step::Records(len) => {
                     out.extend_from_slice(&body[told..told + len]);
                     told += len;
                     arrived = arrived.max(told);
@@ -399,18 +446,18 @@ impl<'a> Straight<'a> {
             self.uvarint()?.saturating_sub(1)
         } else {
             let len = i16::from_be_bytes(self.take(2)?.try_into().ok()?);
-            if len == -1 { 0 } else { len.try_into().ok()? }
+            len.try_into().unwrap_or(0)
         };
         self.take(len)
     }
 
-    /// Of an array or of records: 0 for null.
+    /// Of an array or of records: 0 for null, which is any negative length.
     fn len(&mut self) -> Option<usize> {
         let len = if self.schema.flexible {
             self.uvarint()?.saturating_sub(1)
         } else {
             let len = i32::from_be_bytes(self.take(4)?.try_into().ok()?);
-            if len == -1 { 0 } else { len.try_into().ok()? }
+            len.try_into().unwrap_or(0)
         };
         // Every element has a byte.
         (len <= self.rest.len()).then_some(len)

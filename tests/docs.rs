@@ -199,6 +199,7 @@ fn every_limit_is_in_operating_md_with_its_default() -> Result<()> {
         max_connections,
         max_connections_per_ip,
         socket_request_max_bytes,
+        queued_max_request_bytes,
         handshake_timeout,
         connections_max_idle,
         drain_timeout,
@@ -207,6 +208,7 @@ fn every_limit_is_in_operating_md_with_its_default() -> Result<()> {
         ("max_connections", max_connections as u128),
         ("max_connections_per_ip", max_connections_per_ip as u128),
         ("socket_request_max_bytes", socket_request_max_bytes as u128),
+        ("queued_max_request_bytes", queued_max_request_bytes as u128),
         ("handshake_timeout_ms", handshake_timeout.as_millis()),
         ("connections_max_idle_ms", connections_max_idle.as_millis()),
         ("drain_timeout_ms", drain_timeout.as_millis()),
@@ -379,7 +381,7 @@ Two things that tools ask for cannot be had through the relay:
 ## Carried
 
 *Answered by* is for routes whose clients see a view of several clusters: **connection**, the cluster of the virtual broker that was asked; **topic's leader**, the same, and a partition that leads
-on another cluster is refused with NOT_LEADER_OR_FOLLOWER (in a transaction with TOPIC_AUTHORIZATION_FAILED); **group's life**, the same, and a group that lives on another cluster is refused with
+on another cluster is refused with NOT_LEADER_OR_FOLLOWER (in a transaction with TOPIC_AUTHORIZATION_FAILED), and a Produce to it carried to its leader; **group's life**, the same, and a group that lives on another cluster is refused with
 NOT_COORDINATOR; **home**, the client's home whichever virtual broker was asked; **view**, the proxy, which asks each cluster for its part.
 
 | API | key | versions | answered by | rewritten | why no others |

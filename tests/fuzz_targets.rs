@@ -22,6 +22,11 @@ fn first_request() -> Result<()> {
 }
 
 #[test]
+fn produce() -> Result<()> {
+    fuzz("produce", targets::produce)
+}
+
+#[test]
 fn proxy_header() -> Result<()> {
     fuzz("proxy_header", targets::proxy_header)
 }

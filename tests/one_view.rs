@@ -6,6 +6,8 @@
 
 #[path = "one_view/behind.rs"]
 mod behind;
+#[path = "one_view/carried.rs"]
+mod carried;
 #[path = "one_view/failures.rs"]
 mod failures;
 #[path = "one_view/groups.rs"]

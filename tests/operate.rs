@@ -207,7 +207,7 @@ fn clients_tell_who_went_where_also_after_they_left() -> Result<()> {
     let expected = json!({
         "client_id": "orders-1", "software_name": raw::SOFTWARE.0, "software_version": raw::SOFTWARE.1, "address": "127.0.0.1",
         "tls_subject": null, "listener": "plain", "route": "orders", "cluster": "legacy", "connections": 1,
-        "stays_with_dead_brokers": false, "default_of": null, "topics_produced": [], "groups_joined": [],
+        "stays_with_dead_brokers": false, "default_of": null, "topics_produced": [], "groups_joined": [], "carried": null,
     });
     assert_eq!(who, expected);
 

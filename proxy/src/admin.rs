@@ -39,6 +39,7 @@ fn render(proxy: &Proxy, process: &Process, metrics: &PrometheusHandle) -> Strin
     metrics::most(proxy.most(&proxy.routes.in_force()).all);
     let totals = proxy.pipes.totals();
     let (in_use, limit) = proxy.pipes.in_use();
+    metrics::carrying(proxy.carrying.in_use());
     metrics::pipes(&PipeReadings { spliced: totals.spliced, copied: totals.copied, tls: totals.tls, in_use, limit });
     metrics.render()
 }

@@ -79,6 +79,20 @@ pub(crate) struct Used {
     pub topics_produced: BTreeSet<String>,
     /// Groups that it has been a member of.
     pub groups_joined: BTreeSet<String>,
+    /// What was produced for it at leaders on another cluster than the one of its connection, because it had not asked yet where its topics lead, or does not
+    /// ask.
+    pub carried: Option<Carried>,
+}
+
+/// What was carried for a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) struct Carried {
+    /// Bytes of batches.
+    pub bytes: u64,
+    /// The first time.
+    pub since: Timestamp,
+    /// The last time.
+    pub last: Timestamp,
 }
 
 /// Shared by the connections of a row.
@@ -94,6 +108,13 @@ impl Seen {
     /// A client has joined a group.
     pub(crate) fn joined(&self, group: &str) {
         keep(&mut self.used().groups_joined, group);
+    }
+
+    /// So many bytes of its batches are carried.
+    pub(crate) fn carried(&self, bytes: usize, now: Timestamp) {
+        let mut used = self.used();
+        let carried = used.carried.get_or_insert(Carried { bytes: 0, since: now, last: now });
+        (carried.bytes, carried.last) = (carried.bytes + bytes as u64, now);
     }
 
     fn used(&self) -> MutexGuard<'_, Used> {

@@ -31,6 +31,8 @@ const LOGGED_IN_AGAIN: &str = "kferry_proxy_logins_renewed_total";
 const OUTSIDE: &str = "kferry_proxy_node_ids_outside_total";
 const SEEN: &str = "kferry_proxy_cluster_seen";
 const BODY_BYTES: &str = "kferry_proxy_body_bytes_total";
+const CARRIED: &str = "kferry_proxy_carried_bytes_total";
+const CARRYING: &str = "kferry_proxy_carrying_bytes";
 const PIPES: &str = "kferry_proxy_pipes_in_use";
 const PIPES_LIMIT: &str = "kferry_proxy_pipes_limit";
 const RELOADS: &str = "kferry_proxy_config_reloads_total";
@@ -47,6 +49,7 @@ pub const GAUGES: &[Metric] = &[
     (LIMIT, &[], "Client connections that there may be: max_connections, or what the limit of open files allows"),
     (CERTIFICATE, &["table", "key"], "When the certificates of a file are over, in seconds since 1970, by table and key of routes.toml"),
     (SEEN, &["cluster"], "Whether a cluster that clients see beside another one says what it has"),
+    (CARRYING, &[], "Bytes of Produce requests that are carried to a leader on another cluster than the one of their connection, or wait to be"),
     (PIPES, &[], "Pipes that have a body on its way"),
     (PIPES_LIMIT, &[], "Pipes that there may be"),
     (RELOAD_OK, &[], "Whether the file as it is now is in force"),
@@ -65,6 +68,7 @@ pub const COUNTERS: &[Metric] = &[
     (LOGGED_IN_AGAIN, &["cluster"], "Logins of the proxy that were done again in the middle of a connection, by cluster"),
     (OUTSIDE, &["cluster"], "Brokers seen whose node id is outside of node_ids, by cluster"),
     (BODY_BYTES, &["way"], "Bytes of large bodies that relayed connections have moved, by the way they went"),
+    (CARRIED, &["cluster"], "Bytes of batches that were produced for clients at leaders on another cluster than the one of their connection, by that cluster"),
     (RELOADS, &["result"], "Reloads of routes.toml, by result"),
 ];
 
@@ -160,6 +164,16 @@ pub(crate) fn logged_in_again(cluster: &str) {
 pub(crate) fn node_id_outside(cluster: &str, node_id: i32) {
     counter!(OUTSIDE, "cluster" => cluster.to_owned()).increment(1);
     tell!(messages::NODE_ID_OUTSIDE, cluster, node_id);
+}
+
+/// Batches were appended, or refused, at a leader on a cluster that is not the one of the client's connection.
+pub(crate) fn carried(cluster: &str, bytes: usize) {
+    counter!(CARRIED, "cluster" => cluster.to_owned()).increment(bytes as u64);
+}
+
+/// Somebody asks for the metrics: bytes of frames that are carried now.
+pub(crate) fn carrying(bytes: usize) {
+    gauge!(CARRYING).set(bytes as f64);
 }
 
 /// What is known of the pipes and of the large bodies that relayed connections have moved.

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admission::{Admissions, Most};
 use crate::clients::Clients;
 use crate::relay::brokers::Brokers;
+use crate::relay::carry::Carrying;
 use crate::relay::splice::Pipes;
 use crate::relay::view::{Directory, Part, Parts, View, changes_of, security_of};
 use crate::routes::{Routed, Routes, RoutingTable};
@@ -45,6 +46,8 @@ pub(crate) struct Proxy {
     pub overtaking: Arc<Semaphore>,
     /// Pipes for the large bodies of relayed connections.
     pub pipes: Pipes,
+    /// Batches on their way to a leader on another cluster than the one of their connection.
+    pub carrying: Arc<Carrying>,
     /// Keeps the log lines of connections that end few.
     pub bursts: Bursts,
     /// Keeps the log lines of connections that cannot be accepted few.
@@ -77,6 +80,7 @@ struct SharedView {
 impl Proxy {
     /// Of a process that has just started.
     pub(crate) fn new(routes: Arc<Routes>, open_files: OpenFiles) -> Self {
+        let carrying = Arc::new(Carrying::new(routes.in_force().limits().queued_max_request_bytes));
         Self {
             routes,
             clients: Clients::default(),
@@ -84,6 +88,7 @@ impl Proxy {
             open_files,
             overtaking: Arc::new(Semaphore::new(open_files.overtaking)),
             pipes: Pipes::new(open_files.pipes),
+            carrying,
             bursts: Bursts::new(CLOSED_LINES, Duration::from_secs(1)),
             not_accepted: Bursts::new(1, ACCEPT_LINE),
             drain: CancellationToken::new(),

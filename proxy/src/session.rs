@@ -54,6 +54,7 @@ use crate::load_balancer;
 use crate::metrics::{self, Open};
 use crate::proxy::Proxy;
 use crate::relay::brokers::World;
+use crate::relay::carry::Sender;
 use crate::relay::login::Gate;
 use crate::relay::masks::Place;
 use crate::relay::own_response::{Advertised, ClientSasl};
@@ -229,6 +230,7 @@ impl Session<'_> {
         let Routed { route, home } = routed;
         let listener = &self.endpoint.listener;
         let view = self.proxy.view(table, routed);
+        self.proxy.carrying.resize(table.limits().queued_max_request_bytes);
         let client_id = Client::name(&header(&first).client_id());
         let connected = Box::pin(self.connect_view(table, routed, &client_id, view.as_deref())).await;
         // franz-go takes an orderly end before the first answer for wrong settings, and gives up records and its place in the group; it
@@ -258,7 +260,8 @@ impl Session<'_> {
                 view,
                 door: Door { advertised_host: listener.told_host(), advertised_port_offset: listener.advertised_port_offset },
                 at_home: cluster.name == home.name,
-                client_id,
+                from: Arc::new(Sender { client_id, address: self.peer.ip().to_canonical() }),
+                carrying: self.proxy.carrying.clone(),
                 seen: self.summary.client.as_ref().map(|client| client.seen().clone()).unwrap_or_default(),
                 told: AtomicBool::new(false),
                 refused: AtomicBool::new(false),

@@ -1,4 +1,4 @@
-//! Writing to a copy by mistake is impossible, however a Produce request is made and cut.
+//! Writing to a copy by mistake is impossible, however a Produce request is made and cut: what comes to the wrong cluster is carried to its leader.
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -20,7 +20,7 @@ use kferry_wire::batch::{self, Codec, Stamp};
 use crate::{NOT_LEADER_OR_FOLLOWER, Side, Stage, calm, topic_name};
 
 /// A batch of one record. With a producer's id and a sequence it is idempotent.
-fn batch_of(value: &str, id: Option<(i64, i32)>) -> Result<Bytes> {
+pub(crate) fn batch_of(value: &str, id: Option<(i64, i32)>) -> Result<Bytes> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as i64;
     let record = batch::Record { offset: 0, timestamp: now, key: None, value: Some(Bytes::from(value.to_owned())), headers: Vec::new() };
     let stamp = match id {
@@ -30,7 +30,7 @@ fn batch_of(value: &str, id: Option<(i64, i32)>) -> Result<Bytes> {
     Ok(batch::encode(&[record], Codec::None, stamp)?)
 }
 
-fn produce(acks: i16, entries: &[(&str, i32, Bytes)]) -> ProduceRequest {
+pub(crate) fn produce(acks: i16, entries: &[(&str, i32, Bytes)]) -> ProduceRequest {
     let mut topics = Vec::<TopicProduceData>::new();
     for (topic, partition, records) in entries {
         let data = PartitionProduceData::default().with_index(*partition).with_records(Some(records.clone()));
@@ -43,7 +43,7 @@ fn produce(acks: i16, entries: &[(&str, i32, Bytes)]) -> ProduceRequest {
 }
 
 /// Error and base offset of each partition.
-fn outcomes(answer: &ProduceResponse) -> Result<BTreeMap<(String, i32), (i16, i64)>> {
+pub(crate) fn outcomes(answer: &ProduceResponse) -> Result<BTreeMap<(String, i32), (i16, i64)>> {
     let mut all = BTreeMap::new();
     for topic in &answer.responses {
         for partition in &topic.partition_responses {
@@ -55,7 +55,7 @@ fn outcomes(answer: &ProduceResponse) -> Result<BTreeMap<(String, i32), (i16, i6
 }
 
 /// An id for an idempotent producer. Just after its start a broker may not know which ones are its own.
-fn producer_id(client: &mut Raw, client_id: &str) -> Result<i64> {
+pub(crate) fn producer_id(client: &mut Raw, client_id: &str) -> Result<i64> {
     let mut id = -1;
     until("there is a producer id", || {
         let answer = ask(client, 4, client_id, &InitProducerIdRequest::default().with_transactional_id(None))?;
@@ -79,6 +79,8 @@ struct Tempted<'a> {
     own_partition: i32,
     /// What was written to the own partition so far.
     written: Vec<String>,
+    /// What was carried to each foreign partition so far.
+    carried: BTreeMap<i32, Vec<String>>,
 }
 
 impl<'a> Tempted<'a> {
@@ -94,7 +96,8 @@ impl<'a> Tempted<'a> {
         let (of_foreign, mut of_own) = (of_each(&foreign)?, of_each(&own)?);
         for (node_id, foreign_partitions) in of_foreign {
             if let Some(own_partition) = of_own.remove(&node_id).and_then(|partitions| partitions.first().copied()) {
-                return Ok(Self { stage, side, node_id, foreign, foreign_partitions, own, own_partition, written: Vec::new() });
+                let carried = foreign_partitions.iter().map(|partition| (*partition, Vec::new())).collect();
+                return Ok(Self { stage, side, node_id, foreign, foreign_partitions, own, own_partition, written: Vec::new(), carried });
             }
         }
         bail!("no broker of {side:?} leads partitions of both {foreign} and {own}")
@@ -108,22 +111,29 @@ impl<'a> Tempted<'a> {
     fn entries(&self, value: &str, id: Option<(i64, i32)>, foreign_first: bool) -> Result<Vec<(&str, i32, Bytes)>> {
         let mut entries = vec![(&*self.own, self.own_partition, batch_of(value, id)?)];
         for &partition in &self.foreign_partitions {
-            let entry = (&*self.foreign, partition, batch_of(&format!("not here: {value}"), id)?);
+            let entry = (&*self.foreign, partition, batch_of(value, id)?);
             if foreign_first { entries.insert(entries.len() - 1, entry) } else { entries.push(entry) }
         }
         Ok(entries)
     }
 
-    /// The foreign entries were refused, the other one was appended.
+    /// Each entry was appended where it belongs.
     fn is_answered(&mut self, answer: &ProduceResponse, value: &str) -> Result<()> {
-        let refused = (NOT_LEADER_OR_FOLLOWER, -1);
-        let mut expected: BTreeMap<_, _> =
-            self.foreign_partitions.iter().map(|&partition| ((self.foreign.clone(), partition), refused)).collect();
+        let mut expected: BTreeMap<_, _> = self.is_carried(value).into_iter().collect();
         expected.insert((self.own.clone(), self.own_partition), (0, self.written.len() as i64));
         let found = outcomes(answer)?;
         ensure!(found == expected, "answered {found:?}, and not {expected:?}");
         self.written.push(value.to_owned());
         Ok(())
+    }
+
+    /// A record more in each foreign partition. Returns what is to be answered.
+    fn is_carried(&mut self, value: &str) -> Vec<((String, i32), (i16, i64))> {
+        let append = |(partition, records): (&i32, &mut Vec<String>)| {
+            records.push(value.to_owned());
+            ((self.foreign.clone(), *partition), (0, records.len() as i64 - 1))
+        };
+        self.carried.iter_mut().map(append).collect()
     }
 
     fn sends_mixed_frames(&mut self, home: Side) -> Result<()> {
@@ -143,11 +153,8 @@ impl<'a> Tempted<'a> {
             // Nothing but foreign entries.
             let foreign: Vec<_> = self.entries("alone", None, true)?.into_iter().filter(|(topic, ..)| *topic == self.foreign).collect();
             let answer = ask(&mut client, version, &client_id, &produce(1, &foreign))?;
-            let found = outcomes(&answer)?;
-            ensure!(
-                found.len() == foreign.len() && found.values().all(|outcome| *outcome == (NOT_LEADER_OR_FOLLOWER, -1)),
-                "v{version}: {found:?}"
-            );
+            let (found, expected) = (outcomes(&answer)?, self.is_carried("alone").into_iter().collect());
+            ensure!(found == expected, "v{version}: answered {found:?}, and not {expected:?}");
         }
         Ok(())
     }
@@ -202,23 +209,34 @@ impl<'a> Tempted<'a> {
         Ok(())
     }
 
+    /// The leader's log has these records, once and in order.
+    fn has_all_in_order(&self, log: &[Record], partition: i32, expected: &[String]) -> Result<()> {
+        let of = log.iter().filter(|record| record.partition == partition);
+        let found = of.map(|record| Ok(String::from_utf8(record.value.clone().context("a value")?)?)).collect::<Result<Vec<_>>>()?;
+        ensure!(found == expected, "partition {partition} at {:?} has {} records, {} were acknowledged", self.side, found.len(), expected.len());
+        Ok(())
+    }
+
     fn takes_answer(&mut self, client: &mut Raw, version: i16, correlation_id: i32, value: &str) -> Result<()> {
         let answer = raw::answer::<ProduceRequest>(client, version, correlation_id)?;
         self.is_answered(&answer, value)
     }
 
-    /// Without an answer that could say it the broker closes the connection. What it could take it has taken.
+    /// The connection goes on, and nothing is answered.
     fn sends_without_asking_for_an_answer(&mut self, home: Side) -> Result<()> {
         let client_id = home.client("acks-0");
         for version in [3, 9] {
             let mut client = self.client()?;
             let value = format!("{home:?} v{version} acks 0");
-            client.send(&raw::request(version, 0, &client_id, &produce(0, &self.entries(&value, None, version == 3)?))?)?;
-            let rest = client.rest()?;
-            ensure!(rest.is_empty(), "v{version}: an answer: {rest:?}");
-            self.written.push(value);
-            let (cluster, end) = (self.stage.cluster(self.side), self.written.len() as i64);
-            until("it has arrived", || Ok(cluster.log_ends(&self.own)?[self.own_partition as usize] == end))?;
+            for is_idempotent in [false, true] {
+                // Which is no idempotent producer, but may come all the same.
+                let id = if is_idempotent { Some((producer_id(&mut client, &client_id)?, 0)) } else { None };
+                client.send(&raw::request(version, 7, &client_id, &produce(0, &self.entries(&value, id, version == 3)?))?)?;
+                self.written.push(value.clone());
+                self.is_carried(&value);
+            }
+            let answer = ask(&mut client, version, &client_id, &produce(1, &self.entries("after acks 0", None, false)?))?;
+            self.is_answered(&answer, "after acks 0")?;
         }
         Ok(())
     }
@@ -280,13 +298,16 @@ impl<'a> Tempted<'a> {
 }
 
 #[test]
-fn a_copy_is_never_written() -> Result<()> {
+fn writes_reach_the_leader_and_never_the_copy() -> Result<()> {
     calm(|stage| {
         for side in Side::BOTH {
-            stage.create_copied(side, &side.leads("masked"), 6)?;
+            for what in ["masked", "masked-legacy", "masked-new"] {
+                stage.create_copied(side, &side.leads(what), 6)?;
+            }
         }
         for side in Side::BOTH {
-            let mut tempted = Tempted::find(stage, side, "masked")?;
+            let what = format!("masked-{}", side.name());
+            let mut tempted = Tempted::find(stage, side, &what)?;
             for home in Side::BOTH {
                 let context = || format!("a client of {home:?} at a broker of {side:?}");
                 tempted.sends_mixed_frames(home).with_context(context)?;
@@ -295,18 +316,17 @@ fn a_copy_is_never_written() -> Result<()> {
             for (version, home) in [(3, Side::Legacy), (9, Side::New)] {
                 tempted.sends_frames_in_pieces(version, home).with_context(|| format!("v{version} at a broker of {side:?}"))?;
             }
-            let mut found = Vec::new();
-            for record in stage.cluster(side).read_all(&tempted.own)? {
-                let is_foreign = record.partition != tempted.own_partition;
-                ensure!(!is_foreign, "{}-{} has a record", tempted.own, record.partition);
-                found.push(String::from_utf8(record.value.context("a value")?)?);
+            for side in Side::BOTH {
+                stage.is_copied(side, &side.leads(&what))?;
             }
-            ensure!(found == tempted.written, "{} has {} records, {} were appended", tempted.own, found.len(), tempted.written.len());
-            // Neither the copy has it, nor the leader: nobody carries it.
-            stage.is_copied(side, &tempted.own)?;
-
-            let own = (tempted.own_partition, stage.cluster(side).log_ends(&tempted.own)?);
-            println!("{side:?}: {} records to {} in front of {:?}, {own:?}", found.len(), tempted.own, tempted.foreign);
+            let own = stage.cluster(side).read_all(&tempted.own)?;
+            tempted.has_all_in_order(&own, tempted.own_partition, &tempted.written)?;
+            let foreign = stage.cluster(side.other()).read_all(&tempted.foreign)?;
+            for (partition, expected) in &tempted.carried {
+                tempted.has_all_in_order(&foreign, *partition, expected)?;
+            }
+            let carried = tempted.carried.values().map(Vec::len).sum::<usize>();
+            println!("{side:?}: {} records to {} at its leader, {carried} carried to {:?}", own.len(), tempted.own, tempted.foreign);
         }
         for side in Side::BOTH {
             // Something that could be deleted of the copy.

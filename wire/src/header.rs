@@ -282,21 +282,6 @@ pub fn body_at(frame: &[u8], header_len: usize, flexible: bool) -> Option<usize>
     Some(frame.len() - reader.rest().len())
 }
 
-/// `acks` of a Produce request, from the front of its body: behind the nullable `transactional_id`, from version 3 on. With 0 there will be no answer.
-/// `None`: the body breaks off before.
-pub fn acks(body: &[u8], version: i16) -> Option<i16> {
-    let mut reader = Reader::new(body);
-    match version {
-        ..3 => {}
-        3..9 => _ = reader.nullable_string_bytes().ok()?,
-        9.. => {
-            let len = reader.uvarint().ok()?.saturating_sub(1);
-            reader.take(len as usize).ok()?;
-        }
-    }
-    reader.i16().ok()
-}
-
 /// Whether an InitProducerId request comes from a producer that is only idempotent: its `transactional_id`, the first field, is null. `None`: the
 /// body breaks off before.
 pub fn is_idempotent(body: &[u8], version: i16) -> Option<bool> {
@@ -445,20 +430,9 @@ mod tests {
     }
 
     #[test]
-    fn acks_and_idempotence_are_read_as_kafka_writes_them() {
-        use kafka_protocol::messages::{InitProducerIdRequest, ProduceRequest, TransactionalId};
-        let transactional = [None, Some(TransactionalId(StrBytes::from_static_str("billing-1")))];
-        for id in transactional {
-            for version in 3..=11 {
-                for told in [-1, 0, 1] {
-                    let mut body = Vec::new();
-                    let request = ProduceRequest::default().with_transactional_id(id.clone()).with_acks(told);
-                    request.encode(&mut body, version).unwrap();
-                    assert_eq!(acks(&body, version), Some(told), "v{version} {id:?}");
-                    let front = body.len() - if version >= 9 { 2 + 4 } else { 4 + 4 };
-                    assert!((0..front).all(|end| acks(&body[..end], version).is_none()), "v{version} {id:?}");
-                }
-            }
+    fn idempotence_is_read_as_kafka_writes_it() {
+        use kafka_protocol::messages::{InitProducerIdRequest, TransactionalId};
+        for id in [None, Some(TransactionalId(StrBytes::from_static_str("billing-1")))] {
             for version in 0..=5 {
                 let mut body = Vec::new();
                 InitProducerIdRequest::default().with_transactional_id(id.clone()).encode(&mut body, version).unwrap();
@@ -466,13 +440,11 @@ mod tests {
                 assert_eq!(is_idempotent(&[], version), None);
             }
         }
-        assert_eq!(acks(&[0, 1, 0xff], 2), Some(1));
     }
 
     proptest! {
         #[test]
         fn no_bytes_make_the_readers_panic(bytes: Vec<u8>, version in 0i16..20, header_len in 0usize..40) {
-            let _ = acks(&bytes, version);
             let _ = is_idempotent(&bytes, version);
             let _ = body_at(&bytes, header_len, version % 2 == 0);
             let _ = FirstRequest::peek(&bytes, LIMIT);

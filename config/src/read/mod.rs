@@ -533,6 +533,7 @@ fn limits(mut t: Table<'_>) -> Field<Limits> {
     let max_connections = limit("max_connections", 10_000, 1..=1_000_000);
     let max_connections_per_ip = limit("max_connections_per_ip", 2_000, 1..=1_000_000);
     let socket_request_max_bytes = limit("socket_request_max_bytes", 100 << 20, 1024..=i32::MAX as u64);
+    let queued_max_request_bytes = limit("queued_max_request_bytes", 64 << 20, 1024..=i32::MAX as u64);
     let handshake_timeout = limit("handshake_timeout_ms", 15_000, 1..=HOUR);
     let connections_max_idle = limit("connections_max_idle_ms", 600_000, 1..=7 * 24 * HOUR);
     let drain_timeout = limit("drain_timeout_ms", 30_000, 1..=HOUR);
@@ -541,6 +542,7 @@ fn limits(mut t: Table<'_>) -> Field<Limits> {
         max_connections: max_connections? as usize,
         max_connections_per_ip: max_connections_per_ip? as usize,
         socket_request_max_bytes: socket_request_max_bytes? as usize,
+        queued_max_request_bytes: queued_max_request_bytes? as usize,
         handshake_timeout: Duration::from_millis(handshake_timeout?),
         connections_max_idle: Duration::from_millis(connections_max_idle?),
         drain_timeout: Duration::from_millis(drain_timeout?),

@@ -146,6 +146,7 @@ mirror_bind = "127.0.0.1:9081"
 max_connections = 100
 max_connections_per_ip = 10
 socket_request_max_bytes = 1_048_576
+queued_max_request_bytes = 2_097_152
 handshake_timeout_ms = 1000
 connections_max_idle_ms = 2000
 drain_timeout_ms = 3000
@@ -348,7 +349,7 @@ fn limits() {
     26 | idle_timeout = 5
        | ^^^^^^^^^^^^
        |
-       = help: the keys here are max_connections, max_connections_per_ip, socket_request_max_bytes, handshake_timeout_ms, connections_max_idle_ms, drain_timeout_ms
+       = help: the keys here are max_connections, max_connections_per_ip, socket_request_max_bytes, queued_max_request_bytes, handshake_timeout_ms, connections_max_idle_ms, drain_timeout_ms
 
     error: 99999999999999999999 is out of range
       --> routes.toml:27:24

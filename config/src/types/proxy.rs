@@ -88,6 +88,9 @@ pub struct Limits {
     pub max_connections_per_ip: usize,
     /// `socket_request_max_bytes`: the size of a request's frame. Default 100 MiB, as at the broker.
     pub socket_request_max_bytes: usize,
+    /// `queued_max_request_bytes`: Produce requests of all relayed clients that the proxy holds to carry them to a leader on another cluster than the one
+    /// of their connection. A larger one is held alone. Default 64 MiB.
+    pub queued_max_request_bytes: usize,
     /// `handshake_timeout_ms`: from accept until the client's first request has been read, TLS included. Default 15 s.
     pub handshake_timeout: Duration,
     /// `connections_max_idle_ms`: no byte in either direction. Default 10 min, as at the broker.

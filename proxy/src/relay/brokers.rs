@@ -354,7 +354,7 @@ pub(crate) struct ToBroker<'a> {
 impl<'a> ToBroker<'a> {
     /// For one message.
     pub(crate) fn new(world: &'a World, api: ApiKey) -> Self {
-        Self { world, partitions: Masking::new(world.place.as_ref(), api, None), unknown_topic: None }
+        Self { world, partitions: Masking::new(world.place.as_ref(), api), unknown_topic: None }
     }
 }
 

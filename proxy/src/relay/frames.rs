@@ -48,14 +48,23 @@ impl Source<'_> {
 
     /// Takes the whole frame, `len` bytes from here, and reads what is missing of it.
     pub(super) async fn whole(&mut self, len: usize) -> io::Result<Vec<u8>> {
+        self.at_least(len).await?;
+        if self.start == 0 && self.buf.len() == len {
+            return Ok(std::mem::take(&mut self.buf));
+        }
+        let frame = self.bytes()[..len].to_vec();
+        self.start += len;
+        Ok(frame)
+    }
+
+    /// Reads until so many bytes are there.
+    pub(super) async fn at_least(&mut self, len: usize) -> io::Result<()> {
         while self.bytes().len() < len {
             if !self.more().await? {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
-        let frame = self.bytes()[..len].to_vec();
-        self.start += len;
-        Ok(frame)
+        Ok(())
     }
 }
 

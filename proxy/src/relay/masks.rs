@@ -12,17 +12,16 @@ use kafka_protocol::messages::ApiKey;
 use kferry_wire::api::Rewrite;
 
 use super::view::leaders::{Leaders, Stance};
-use crate::clients::Seen;
 
 /// Added to the number of a partition.
-const MASK: i32 = 1 << 30;
+pub(super) const MASK: i32 = 1 << 30;
 
 /// Kafka's `OFFSET_OUT_OF_RANGE`
 const OFFSET_OUT_OF_RANGE: i16 = 1;
 /// Kafka's `NOT_LEADER_OR_FOLLOWER`
 const NOT_LEADER_OR_FOLLOWER: i16 = 6;
 /// Kafka's `TOPIC_AUTHORIZATION_FAILED`: nobody tries again after it, and a transaction can be aborted.
-const TOPIC_AUTHORIZATION_FAILED: i16 = 29;
+pub(super) const TOPIC_AUTHORIZATION_FAILED: i16 = 29;
 
 /// Where topics lead, seen from one cluster of a view.
 #[derive(Debug, Clone)]
@@ -35,16 +34,21 @@ pub(crate) struct Place {
 
 /// For one message: where topics lead at its time, and the number of the cluster that is asked.
 #[derive(Debug)]
-struct Now(Option<(Arc<Leaders>, usize)>);
+pub(super) struct Now(Option<(Arc<Leaders>, usize)>);
 
 impl Now {
     /// A cluster that has left the view since the client came leads what it has, as for clients without a view.
-    fn of(place: Option<&Place>) -> Self {
+    pub(super) fn of(place: Option<&Place>) -> Self {
         Self(place.and_then(|place| {
             let leaders = place.leaders.load_full();
             let number = leaders.number(&place.at)?;
             Some((leaders, number))
         }))
+    }
+
+    /// What the cluster is to a topic.
+    pub(super) fn stance(&self, topic: &str) -> Stance {
+        self.0.as_ref().map_or(Stance::Leads, |(leaders, at)| leaders.stance_to_records(topic, *at))
     }
 }
 
@@ -53,23 +57,18 @@ impl Now {
 pub(super) struct Masking {
     api: ApiKey,
     now: Now,
-    /// Where to tell which topics the request has.
-    seen: Option<Seen>,
     /// Partitions of the topic that came last must not.
     masks: bool,
 }
 
 impl Masking {
-    pub(super) fn new(place: Option<&Place>, api: ApiKey, seen: Option<Seen>) -> Self {
-        Self { api, now: Now::of(place), seen, masks: false }
+    pub(super) fn new(place: Option<&Place>, api: ApiKey) -> Self {
+        Self { api, now: Now::of(place), masks: false }
     }
 }
 
 impl Rewrite for Masking {
     fn topic(&mut self, name: &str) {
-        if let Some(seen) = &self.seen {
-            seen.produced(name);
-        }
         self.masks = self.now.0.as_ref().is_some_and(|(leaders, at)| leaders.refuses(self.api, name, *at));
     }
 

@@ -20,16 +20,20 @@
 //! | `frames` | reading and writing |
 //! | `splice` | an exact number of bytes from one connection to another, without a copy where the kernel can |
 //! | `masks` | what keeps requests about topics that lead elsewhere from the broker |
+//! | `produce` | the path of a Produce request in a view |
+//! | `carry` | batches on their way to a leader on another cluster |
 //! | `brokers` | virtual brokers: under which node id, host and port a client knows a real one |
 //! | `topic_ids` | under which id a client knows a topic |
 //! | `login` | a client's login at the proxy, for routes with `sasl_users` |
 //! | `view/` | the virtual cluster of several that a client sees; its own map is in `view/mod.rs` |
 
 pub(crate) mod brokers;
+pub(crate) mod carry;
 mod frames;
 pub(crate) mod login;
 pub(crate) mod masks;
 pub(crate) mod own_response;
+mod produce;
 mod request;
 mod response;
 pub(crate) mod splice;
@@ -45,7 +49,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use kafka_protocol::messages::{ApiKey, EndTxnRequest, EndTxnResponse};
 use kafka_protocol::protocol::Decodable;
-use kferry_wire::api::{Api, FETCH_RESPONSE, Field, PRODUCE_REQUEST, PRODUCE_RESPONSE, Rewrite, RewriteError, Step, Walk};
+use kferry_wire::api::{Api, FETCH_RESPONSE, RewriteError, Step, Walk};
 use kferry_wire::connection::{LoggedIn, Session};
 use kferry_wire::frame::{self, FrameError, SIZE_LEN};
 use kferry_wire::header::{NotKafka, RequestHeader};
@@ -57,9 +61,11 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use self::brokers::{Streamed, ToBroker, ToClient, World};
+use self::carry::{Carrying, Sender};
 use self::frames::{Source, send, write_frame};
-use self::masks::{Masking, Refused};
+use self::masks::Refused;
 use self::own_response::Advertised;
+use self::produce::{ProduceFrame, Produced};
 use self::request::{Decision, RequestHead, RequestPlan, ResponsePlan, Sees, decide};
 use self::response::{Found, LARGEST_LOGIN, asks_for};
 use self::splice::{MoveError, Pipes};
@@ -111,10 +117,12 @@ pub(crate) struct Seat {
     pub door: Door,
     /// Its connection leads to its home.
     pub at_home: bool,
-    /// As the log shows it.
-    pub client_id: String,
+    /// Who it is: its `client.id` as the log shows it.
+    pub from: Arc<Sender>,
     /// Where to tell what it uses.
     pub seen: Seen,
+    /// What is carried of all connections.
+    pub carrying: Arc<Carrying>,
     /// Why it was refused what it should not have asked for is told once.
     pub told: AtomicBool,
     /// Topics of its transaction were refused, so that it may not have begun.
@@ -163,6 +171,11 @@ enum Due {
     Client(ResponsePlan),
     /// For the client, from the view: a whole frame.
     Asked(oneshot::Receiver<Result<Vec<u8>, Cause>>),
+    /// For the client, from the leaders of what it has produced to. With `acks=0` the client waits for none.
+    Produced {
+        told: oneshot::Receiver<Produced>,
+        is_answered: bool,
+    },
     /// For a login of the proxy's own: the broker's frame, without its size.
     Login(oneshot::Sender<Bytes>),
 }
@@ -206,6 +219,7 @@ impl FrameRelay {
     async fn requests(&self, mut from: Source<'_>, mut to: Writer, queue: mpsc::Sender<InFlight>) -> Result<(), Cause> {
         let client = Cause::ClientError;
         let mut session = self.terms.session.clone();
+        let mut carrier = None;
         loop {
             let Some(decision) = self.next_request(&mut from).await? else {
                 return Ok(());
@@ -221,24 +235,12 @@ impl FrameRelay {
                     self.expect(&queue, head, due).await?;
                     self.pass(&mut from, &mut to, frame_len).await.map_err(|error| error.of(client, Cause::BrokerError))?;
                 }
-                RequestPlan::Rewrite => {
+                RequestPlan::Rewrite | RequestPlan::Judge => {
                     let frame = from.whole(frame_len).await.map_err(client)?;
                     let (front, body) = frame.split_at(body_at);
-                    let rewritten = self.for_broker(head, body).await?;
-                    self.expect(&queue, head, due).await?;
-                    write_frame(&mut to, &front[SIZE_LEN..], rewritten.as_deref().unwrap_or(body)).await.map_err(Cause::BrokerError)?;
-                }
-                RequestPlan::Walk => {
-                    self.expect(&queue, head, due).await?;
-                    let seen = self.terms.view.as_ref().map(|seat| seat.seen.clone());
-                    let mut by = Masking::new(self.terms.world.place.as_ref(), head.api.key, seen);
-                    let passed = self.pass_walked(&mut from, &mut to, head, body_at..frame_len, PRODUCE_REQUEST, &mut by).await;
-                    passed.map_err(|error| error.of(head, client, Cause::BrokerError))?;
-                }
-                RequestPlan::Judge => {
-                    let frame = from.whole(frame_len).await.map_err(client)?;
-                    let (front, body) = frame.split_at(body_at);
-                    if let Some(refused) = self.refused(head, body)? {
+                    if request == RequestPlan::Judge
+                        && let Some(refused) = self.refused(head, body)?
+                    {
                         let own = ResponsePlan::Own(head.answer(&refused));
                         self.expect(&queue, head, Some(Due::Client(own))).await?;
                         continue;
@@ -246,6 +248,10 @@ impl FrameRelay {
                     let rewritten = self.for_broker(head, body).await?;
                     self.expect(&queue, head, due).await?;
                     write_frame(&mut to, &front[SIZE_LEN..], rewritten.as_deref().unwrap_or(body)).await.map_err(Cause::BrokerError)?;
+                }
+                RequestPlan::Produce(front) => {
+                    let frame = ProduceFrame { head, body: body_at..frame_len, front };
+                    Box::pin(self.produce(&mut from, &mut to, &queue, &mut carrier, frame)).await?;
                 }
                 RequestPlan::Ask => {
                     let frame = from.whole(frame_len).await.map_err(client)?;
@@ -358,7 +364,7 @@ impl FrameRelay {
                     let frame_len = next_response(&mut from, head).await?;
                     self.pass(&mut from, &mut to, frame_len).await.map_err(|error| error.of(broker, Cause::ClientError))?;
                 }
-                Due::Client(ResponsePlan::Asked) => unreachable!("the view answers"),
+                Due::Produced { told, is_answered } => self.answer_produce(&mut from, &mut to, head, told, is_answered).await?,
                 Due::Client(ResponsePlan::Walk) => {
                     let frame_len = next_response(&mut from, head).await?;
                     let body_at = loop {
@@ -370,7 +376,7 @@ impl FrameRelay {
                         }
                     };
                     let mut by = Streamed::new(&self.terms.world, head.api.key);
-                    let passed = self.pass_walked(&mut from, &mut to, head, body_at..frame_len, FETCH_RESPONSE, &mut by).await;
+                    let passed = self.pass_walked(&mut from, &mut to, head, body_at..frame_len, &mut by).await;
                     passed.map_err(|error| error.of(head, broker, Cause::ClientError))?;
                 }
                 Due::Client(ResponsePlan::Bare) => {
@@ -411,13 +417,12 @@ impl FrameRelay {
     async fn for_client(&self, head: RequestHead, body: &[u8]) -> Result<Option<Vec<u8>>, Cause> {
         let api = head.api.key;
         let mut by = ToClient::new(&self.terms.world, api);
-        let fields = match api {
-            ApiKey::Produce => PRODUCE_RESPONSE,
+        match api {
             ApiKey::ListGroups => return self.living_groups(head, body),
             ApiKey::EndTxn => return self.ended(head, body),
-            _ => head.api.response,
-        };
-        let rewritten = head.rewrite(fields, body, &mut by)?;
+            _ => {}
+        }
+        let rewritten = head.rewrite(head.api.response, body, &mut by)?;
         if let Some((why, topic)) = by.partitions.take_refused() {
             if let Some(seat) = self.terms.view.as_ref().filter(|_| why == Refused::Transaction) {
                 seat.refused.store(true, Ordering::Relaxed);
@@ -427,7 +432,7 @@ impl FrameRelay {
         let Some(topic_id) = asks_for(head, Found::of(&by), false)? else { return Ok(rewritten) };
         self.list_topics(head, topic_id).await?;
         let mut by = ToClient::new(&self.terms.world, api);
-        let rewritten = head.rewrite(fields, body, &mut by)?;
+        let rewritten = head.rewrite(head.api.response, body, &mut by)?;
         asks_for(head, Found::of(&by), true)?;
         Ok(rewritten)
     }
@@ -483,7 +488,7 @@ impl FrameRelay {
     /// Tells the log once for each connection: a client that does not understand tries again and again.
     fn tell_refused(&self, why: Refused, what: &str) {
         let Some(seat) = self.terms.view.as_ref().filter(|seat| !seat.told.swap(true, Ordering::Relaxed)) else { return };
-        let (client_id, cluster) = (&*seat.client_id, &*self.terms.world.cluster.name);
+        let (client_id, cluster) = (&*seat.from.client_id, &*self.terms.world.cluster.name);
         match why {
             Refused::Transaction => tell!(messages::NOT_IN_TRANSACTION, client_id, cluster, what),
             Refused::Copy => tell!(messages::COPY_NOT_WRITTEN, client_id, cluster, what),
@@ -507,17 +512,16 @@ impl FrameRelay {
         keep_living(&seat.view.leaders().load(), &self.terms.world.cluster.name, head, body).map(Some)
     }
 
-    /// Passes a frame on as it streams, with what a walk over its `body` changes in place.
+    /// Passes a Fetch response on as it streams, with what a walk over its `body` changes in place.
     async fn pass_walked(
         &self,
         from: &mut Source<'_>,
         to: &mut Writer,
         head: RequestHead,
         body: Range<usize>,
-        fields: &'static [Field],
-        by: &mut impl Rewrite,
+        by: &mut Streamed,
     ) -> Result<(), WalkError> {
-        let mut walk = Walk::new(fields, head.version, head.api.is_flexible(head.version), body.len());
+        let mut walk = Walk::new(FETCH_RESPONSE, head.version, head.api.is_flexible(head.version), body.len());
         // Of what has arrived, so much is to go on as it is now.
         let mut walked = body.start;
         loop {
@@ -528,7 +532,7 @@ impl FrameRelay {
                     walked += len;
                     continue;
                 }
-                Step::Pass(len) => {
+                Step::Pass(len) | Step::Records(len) => {
                     walked += len;
                     if walked <= from.bytes().len() {
                         continue;
@@ -540,11 +544,7 @@ impl FrameRelay {
             };
             self.pass(from, to, walked).await?;
             walked = 0;
-            while from.bytes().len() < need {
-                if !from.more().await.map_err(MoveError::Reading)? {
-                    return Err(MoveError::Reading(io::ErrorKind::UnexpectedEof.into()).into());
-                }
-            }
+            from.at_least(need).await.map_err(MoveError::Reading)?;
         }
     }
 

@@ -3,6 +3,7 @@
 //! | request | goes to the broker | its response |
 //! |---|---|---|
 //! | ApiVersions; SaslHandshake where the client has no login to do | not at all | is the proxy's own |
+//! | Produce where clients see a view | what is for it | what it and others say |
 //! | Produce with `acks=0` | as it is | there will be none |
 //! | SaslHandshake v0 at the broker, and the messages without a header that follow | as it is | passes |
 //! | other Produce | as it is | passes |
@@ -13,7 +14,8 @@ use kafka_protocol::messages::ApiKey;
 use kafka_protocol::protocol::{Decodable, Encodable};
 use kferry_wire::api::{self, Api, By, Field, Rewrite, RewriteError};
 use kferry_wire::frame::{self, FrameError, SIZE_LEN};
-use kferry_wire::header::{NotKafka, RequestHeader, acks, body_at, is_idempotent};
+use kferry_wire::header::{NotKafka, RequestHeader, body_at, is_idempotent};
+use kferry_wire::log::produce::Front;
 use kferry_wire::security::users::handshake_mechanism;
 
 use super::own_response::{Advertised, ClientSasl, ILLEGAL_SASL_STATE, UNSUPPORTED_SASL_MECHANISM, UNSUPPORTED_VERSION, own_response};
@@ -64,7 +66,7 @@ pub(super) struct Decision {
     pub frame_len: usize,
     /// What goes to the broker.
     pub request: RequestPlan,
-    /// What the client gets. `None`: there will be no response (`acks=0`).
+    /// What the client gets. `None`: there will be no response (`acks=0`), or it follows from what becomes of the request.
     pub response: Option<ResponsePlan>,
     /// So many messages without a header follow it, each of which the broker answers with one. (SaslHandshake v0.)
     pub bare_messages: usize,
@@ -77,8 +79,8 @@ pub(super) enum RequestPlan {
     Pass,
     /// The frame with another body.
     Rewrite,
-    /// The frame as it streams, with what must not get through made so that the broker refuses it.
-    Walk,
+    /// What is for the broker; the rest goes elsewhere.
+    Produce(Front),
     /// The frame with another body, unless its groups live elsewhere.
     Judge,
     /// Nothing: the proxy answers.
@@ -96,8 +98,6 @@ pub(super) enum ResponsePlan {
     Rewrite,
     /// The broker's as it streams, with other errors.
     Walk,
-    /// The view's.
-    Asked,
     /// The broker's, as it is: a size and bytes, without a header.
     Bare,
     /// The proxy's own, a whole frame.
@@ -134,7 +134,7 @@ fn decide_arrived(bytes: &[u8], advertised: &Advertised, sees: Sees, request_lim
     let Some(body_at) = body_at(frame, header.len, carried && api.is_flexible(version)) else { return incomplete() };
     let Some((request, response)) = plan(head, carried, &frame[body_at..], advertised, sees)? else { return incomplete() };
     let most = match request {
-        RequestPlan::Pass | RequestPlan::Walk => usize::MAX,
+        RequestPlan::Pass | RequestPlan::Produce(_) => usize::MAX,
         RequestPlan::Ask => ASKED,
         RequestPlan::Rewrite | RequestPlan::Judge | RequestPlan::Keep => HELD,
     };
@@ -182,11 +182,10 @@ fn plan(
             // No mechanisms.
             own(&[&error_code.to_be_bytes()[..], &0i32.to_be_bytes()].concat())
         }
-        ApiKey::Produce => match (acks(body, version), sees) {
-            (Some(0), Sees::Cluster) => (RequestPlan::Pass, None),
-            (Some(0), Sees::View { .. }) => (RequestPlan::Walk, None),
+        ApiKey::Produce => match (Front::peek(body, version), sees) {
+            (Some(front), Sees::View { .. }) => (RequestPlan::Produce(front), None),
+            (Some(Front { acks: 0, .. }), Sees::Cluster) => (RequestPlan::Pass, None),
             (Some(_), Sees::Cluster) => (RequestPlan::Pass, Some(ResponsePlan::Pass)),
-            (Some(_), Sees::View { .. }) => (RequestPlan::Walk, response(false)),
             (None, _) => return Ok(None),
         },
         // From version 11 on it may name the replica to ask instead (KIP-392).
@@ -201,8 +200,8 @@ fn plan(
             None => return Ok(None),
         },
         _ => match (api.by, sees) {
-            (By::View, Sees::View { .. }) if head.is_for_view() => (RequestPlan::Ask, Some(ResponsePlan::Asked)),
-            (By::View | By::Home, Sees::View { at_home: false }) => (RequestPlan::Ask, Some(ResponsePlan::Asked)),
+            (By::View, Sees::View { .. }) if head.is_for_view() => (RequestPlan::Ask, None),
+            (By::View | By::Home, Sees::View { at_home: false }) => (RequestPlan::Ask, None),
             (By::Group(_), Sees::View { .. }) => (RequestPlan::Judge, response(api.response.is_empty())),
             _ => (request, response(api.response.is_empty())),
         },
@@ -296,12 +295,12 @@ mod tests {
         struct Case(&'static str, i16, i16, bool, &'static [u8], &'static [u8], RequestPlan, Option<ResponsePlan>);
         use RequestPlan::{Pass, Rewrite};
         let cases = [
-            Case("Produce v2, acks=0", 0, 2, false, &[0, 0], b"records", Pass, None),
-            Case("Produce v3, acks=0", 0, 3, false, &[0xff, 0xff, 0, 0], b"records", Pass, None),
-            Case("Produce v3, acks=1", 0, 3, false, &[0xff, 0xff, 0, 1], b"records", Pass, PASSES),
-            Case("Produce v3 of a transaction", 0, 3, false, &[0, 2, b't', b'x', 0xff, 0xff], b"records", Pass, PASSES),
-            Case("Produce v9, acks=0", 0, 9, true, &[0, 0, 0], b"records", Pass, None),
-            Case("Produce v9 of a transaction", 0, 9, true, &[3, b't', b'x', 0xff, 0xff], b"records", Pass, PASSES),
+            Case("Produce v2, acks=0", 0, 2, false, &[0, 0, 0, 0, 0, 9], b"records", Pass, None),
+            Case("Produce v3, acks=0", 0, 3, false, &[0xff, 0xff, 0, 0, 0, 0, 0, 9], b"records", Pass, None),
+            Case("Produce v3, acks=1", 0, 3, false, &[0xff, 0xff, 0, 1, 0, 0, 0, 9], b"records", Pass, PASSES),
+            Case("Produce v3 of a transaction", 0, 3, false, &[0, 2, b't', b'x', 0xff, 0xff, 0, 0, 0, 9], b"records", Pass, PASSES),
+            Case("Produce v9, acks=0", 0, 9, true, &[0, 0, 0, 0, 0, 0, 9], b"records", Pass, None),
+            Case("Produce v9 of a transaction", 0, 9, true, &[3, b't', b'x', 0xff, 0xff, 0, 0, 0, 9], b"records", Pass, PASSES),
             Case("Fetch", 1, 8, false, &[], b"partitions", Rewrite, PASSES),
             Case("Metadata", 3, 9, true, &[], b"topics", Rewrite, REWRITTEN),
             Case("FindCoordinator", 10, 4, true, &[], b"keys", Rewrite, REWRITTEN),
@@ -335,7 +334,7 @@ mod tests {
 
     #[test]
     fn the_next_request_behind_it_changes_nothing() {
-        let one = frame(0, 3, false, &[0xff, 0xff, 0, 1, b'x']);
+        let one = frame(0, 3, false, &[0xff, 0xff, 0, 1, 0, 0, 0, 9, b'x']);
         let both = [one.clone(), frame(3, 9, true, b"topics")].concat();
         let decision = decided(&both, ClientSasl::Broker).unwrap().unwrap();
         assert_eq!((decision.frame_len, decision.request), (one.len(), RequestPlan::Pass));
@@ -461,7 +460,7 @@ mod tests {
             bytes[..SIZE_LEN].copy_from_slice(&((frame_len - SIZE_LEN) as i32).to_be_bytes());
             bytes
         };
-        let produce = frame(0, 3, false, &[0xff, 0xff, 0, 1]);
+        let produce = frame(0, 3, false, &[0xff, 0xff, 0, 1, 0, 0, 0, 9]);
         let metadata = frame(3, 9, true, b"");
         let api_versions = frame(18, 0, false, b"");
         for held in [metadata, api_versions] {

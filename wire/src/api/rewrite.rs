@@ -26,7 +26,7 @@ pub fn rewrite(
     loop {
         match walk.step(&body[at..body.len().min(at + PIECE)], by)? {
             Step::Need(len) => unreachable!("a piece has more than {len} bytes"),
-            Step::Pass(len) => at += len,
+            Step::Pass(len) | Step::Records(len) => at += len,
             Step::Replace { len, with } => {
                 if copied == 0 {
                     out.reserve(body.len() + 64);

@@ -28,6 +28,9 @@ pub enum Step<'a> {
     Need(usize),
     /// So many go on as they are, whether they have arrived or not.
     Pass(usize),
+    /// So many are records with their length in front: they go on as they are, too. All steps before were about what lies before them, and nothing was asked
+    /// about what lies behind.
+    Records(usize),
     /// Others take the place of so many, which have arrived. Whoever has sent the frame's size already needs a [`Rewrite`] that keeps lengths.
     Replace {
         /// How many are left out.
@@ -132,18 +135,15 @@ impl Walk {
     /// The next step. `arrived` begins with the first byte that no step has passed or replaced; it may end behind the body, such as with the next
     /// frame.
     ///
-    /// Records, with their length, are a [`Step::Pass`] of their own. All steps before it are about what lies before them, and `by` has been asked
-    /// nothing about what lies behind.
-    ///
     /// # Errors
     /// [`RewriteError`]: what is left of the body is not to be passed on.
     pub fn step(&mut self, arrived: &[u8], by: &mut impl Rewrite) -> Result<Step<'_>, RewriteError> {
         let arrived = &arrived[..arrived.len().min(self.left)];
-        let mut need = None;
+        let (mut need, mut records) = (None, false);
         match (Look { walk: self, arrived, by }).look() {
             Ok(()) => self.at = self.left,
             Err(Stop::Need(len)) => need = Some(len),
-            Err(Stop::Records) => {}
+            Err(Stop::Records) => records = matches!(self.items, (Item::RecordsEnd, 1)),
             Err(Stop::Malformed) => return Err(RewriteError::Broken(self.name)),
             Err(Stop::TooLong) => return Err(RewriteError::TooLong(self.name)),
             Err(Stop::Unmapped(unmapped)) => return Err(unmapped.into()),
@@ -160,7 +160,7 @@ impl Walk {
         } else if self.at > 0 {
             let len = self.at;
             self.behind(len);
-            Step::Pass(len)
+            if records { Step::Records(len) } else { Step::Pass(len) }
         } else {
             need.map_or(Step::End, Step::Need)
         })
@@ -517,15 +517,12 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// The length of a text that may be null.
+    /// The length of a text that may be null: any negative one is, as brokers read it.
     fn text_len(&mut self) -> Result<Option<usize>, Stop> {
         if self.flexible {
             return Ok(self.uvarint()?.checked_sub(1).map(|len| len as usize));
         }
-        match i16::from_be_bytes(self.array()?) {
-            -1 => Ok(None),
-            len => Ok(Some(usize::try_from(len).map_err(|_| Stop::Malformed)?)),
-        }
+        Ok(usize::try_from(i16::from_be_bytes(self.array()?)).ok())
     }
 
     fn skip_text(&mut self) -> Result<(), Stop> {
@@ -559,15 +556,12 @@ impl<'a> Cursor<'a> {
         self.arrived.get(from..self.at).map(Some).ok_or(Stop::Need(self.at))
     }
 
-    /// The elements of an array, or the bytes of records; 0 for null.
+    /// The elements of an array, or the bytes of records; 0 for null, which is any negative length, as brokers read it.
     fn len(&mut self) -> Result<usize, Stop> {
         if self.flexible {
             return Ok(self.uvarint()?.saturating_sub(1) as usize);
         }
-        match i32::from_be_bytes(self.array()?) {
-            -1 => Ok(0),
-            len => usize::try_from(len).map_err(|_| Stop::Malformed),
-        }
+        Ok(usize::try_from(i32::from_be_bytes(self.array()?)).unwrap_or(0))
     }
 
     /// The elements of an array that may be null. Each has `least` bytes or more, so that they cannot be more than the body has room for.

@@ -194,6 +194,14 @@ impl Client {
     /// # Errors
     /// [`ClientError`]; it is tried once.
     pub async fn connect(&self, node_id: i32) -> Result<Connection, ClientError> {
+        self.connect_with(node_id, &self.shared.options).await
+    }
+
+    /// The same with other options: for whoever speaks in another's name.
+    ///
+    /// # Errors
+    /// [`ClientError`]; it is tried once.
+    pub async fn connect_with(&self, node_id: i32, options: &ConnectOptions) -> Result<Connection, ClientError> {
         let address = match self.address(node_id) {
             Some(address) => address,
             None => {
@@ -201,7 +209,7 @@ impl Client {
                 self.address(node_id).ok_or_else(|| ClientError::UnknownNode { cluster: self.name().clone(), node_id })?
             }
         };
-        match self.open(&address).await {
+        match self.open(&address, options).await {
             Ok(connection) => Ok(connection),
             Err(error) => {
                 // It may have come back elsewhere: the next attempt looks again.
@@ -371,7 +379,7 @@ impl Client {
     /// Asks all bootstrap servers at once which cluster they are of. As long as none has told, nobody can say which of two was meant.
     async fn identify(&self) -> Result<(), ClientError> {
         let ask = |address: HostPort| async move {
-            let told = timeout(IDENTIFY, async { cluster_id(&self.open_any(&address).await.ok()?).await.ok()? }).await.ok()??;
+            let told = timeout(IDENTIFY, async { cluster_id(&self.open_any(&address, &self.shared.options).await.ok()?).await.ok()? }).await.ok()??;
             Some((address, told.0))
         };
         let told = join_all(self.shared.cluster.bootstrap_servers.iter().cloned().map(ask)).await;
@@ -394,7 +402,7 @@ impl Client {
         let mut errors = Vec::new();
         loop {
             let next = untried.next();
-            attempts.extend(next.map(|address| self.open(address)));
+            attempts.extend(next.map(|address| self.open(address, &self.shared.options)));
             let finished = match next {
                 Some(_) => timeout(STAGGER, attempts.next()).await,
                 None => Ok(attempts.next().await),
@@ -410,8 +418,8 @@ impl Client {
     }
 
     /// Connects to a broker, which must be one of this cluster.
-    async fn open(&self, address: &HostPort) -> Result<Connection, ClientError> {
-        let connection = self.open_any(address).await?;
+    async fn open(&self, address: &HostPort, options: &ConnectOptions) -> Result<Connection, ClientError> {
+        let connection = self.open_any(address, options).await?;
         let failed = |source| ClientError::Request { cluster: self.name().clone(), source };
         if let Some((cluster_id, brokers)) = cluster_id(&connection).await.map_err(failed)? {
             let Shared { identity, other, strangers, .. } = &*self.shared;
@@ -430,8 +438,8 @@ impl Client {
         Ok(connection)
     }
 
-    async fn open_any(&self, address: &HostPort) -> Result<Connection, ClientError> {
-        Connection::connect(address, &self.shared.cluster.security, &self.shared.options)
+    async fn open_any(&self, address: &HostPort, options: &ConnectOptions) -> Result<Connection, ClientError> {
+        Connection::connect(address, &self.shared.cluster.security, options)
             .await
             .map_err(|error| ClientError::Connect { cluster: self.name().clone(), source: Arc::new(error) })
     }

@@ -1,34 +1,153 @@
-//! Produce: a request of batches, and what its response has of one partition.
+//! Produce: a request of batches, its response, and what that has of one partition.
 //!
 //! The request is written here and not by kafka-protocol, which copies every batch into the request: a batch that passes through as it is goes from the
-//! buffer in which it was received to the socket.
+//! buffer in which it was received to the socket. It is read here for the same reason, and because kafka-protocol has no version below 3.
 //!
 //! # References
-//! - `ProduceRequest.json`, `ProduceResponse.json`
+//! - `ProduceRequest.json`, `ProduceResponse.json`; those of Kafka 3.9 have the versions below 3
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::{BufMut as _, Bytes, BytesMut};
-use kafka_protocol::messages::produce_response::PartitionProduceResponse;
-use kafka_protocol::messages::{ProduceRequest, ProduceResponse};
-use kafka_protocol::protocol::{Decodable as _, VersionRange};
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
+use kafka_protocol::messages::{ProduceRequest, ProduceResponse, TopicName};
+use kafka_protocol::protocol::{Decodable as _, Encodable as _, StrBytes, VersionRange};
 
 use crate::client::TopicPartition;
 use crate::connection::{Connection, Pieces, RequestError};
+use crate::reader::{Malformed, Reader};
 
 /// The versions of Produce that kferry speaks. 9 is the first flexible one; 12 the last that names topics, and the first of transactions v2. What lies
 /// between brings nothing.
 pub const VERSIONS: VersionRange = VersionRange { min: 3, max: 9 };
 
+/// The versions that are read and written for others. Below 3 a request has messages of magic 0 and 1, which brokers from 4.0 on do not take.
+pub const OTHERS: VersionRange = VersionRange { min: 0, max: 9 };
+
 /// The first version with compact lengths and tagged fields.
 const FLEXIBLE: i16 = 9;
+
+/// The first version that kafka-protocol knows.
+const KNOWN: i16 = 3;
+
+/// Bytes of a batch's header (magic 2).
+const BATCH_HEADER: usize = 61;
 
 /// `acks=all`: the broker answers when all in-sync replicas have the batch.
 const ALL: i16 = -1;
 
 /// Bytes from which on a batch is a piece of its own. Shorter ones are copied into the request: a system call takes a limited number of pieces.
 const PIECE: usize = 8 * 1024;
+
+/// What a request says before its topics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Front {
+    /// It has a `transactional_id`.
+    pub is_transactional: bool,
+    /// 0: there will be no response; 1: the partition leader's word; -1: that of all in-sync replicas.
+    pub acks: i16,
+    /// How long the broker may wait for the in-sync replicas, in ms.
+    pub timeout_ms: i32,
+}
+
+impl Front {
+    /// Reads it from the beginning of a request's body. `None`: the body breaks off before its end.
+    pub fn peek(body: &[u8], version: i16) -> Option<Self> {
+        Self::read(&mut Reader::new(body), version).ok()
+    }
+
+    fn read(from: &mut Reader<'_>, version: i16) -> Result<Self, Malformed> {
+        let is_transactional = match version {
+            ..KNOWN => false,
+            KNOWN..FLEXIBLE => from.nullable_string_bytes()?.is_some(),
+            FLEXIBLE.. => {
+                let len = from.uvarint()?;
+                from.take(len.saturating_sub(1) as usize)?;
+                len > 0
+            }
+        };
+        Ok(Self { is_transactional, acks: from.i16()?, timeout_ms: from.i32()? })
+    }
+}
+
+/// A batch for a partition. `None`: null, which a broker refuses.
+pub type Entry = (TopicPartition, Option<Bytes>);
+
+/// Reads a request's body, in one of the versions of [`OTHERS`]: the batches are slices of it, in its order. `None`: it is no such body.
+pub fn entries(body: &Bytes, version: i16) -> Option<Vec<Entry>> {
+    read_entries(body, version).ok()
+}
+
+fn read_entries(body: &Bytes, version: i16) -> Result<Vec<Entry>, Malformed> {
+    let flexible = version >= FLEXIBLE;
+    let mut from = Reader::new(body);
+    Front::read(&mut from, version)?;
+    // Null is empty, and any negative length is null, as brokers read it.
+    let count = |from: &mut Reader<'_>| {
+        let count = if flexible { from.uvarint()?.saturating_sub(1) as usize } else { usize::try_from(from.i32()?).unwrap_or(0) };
+        if count <= from.rest().len() { Ok(count) } else { Err(Malformed::Short) }
+    };
+    let mut entries = Vec::new();
+    for _ in 0..count(&mut from)? {
+        let topic = if flexible {
+            let len = from.uvarint()?.saturating_sub(1);
+            from.take(len as usize)?
+        } else {
+            from.nullable_string_bytes()?.unwrap_or_default()
+        };
+        let topic: Arc<str> = String::from_utf8_lossy(topic).into();
+        for _ in 0..count(&mut from)? {
+            let partition = from.i32()?;
+            let records = if flexible {
+                let len = from.uvarint()?;
+                len.checked_sub(1).map(|len| from.take(len as usize)).transpose()?
+            } else {
+                from.nullable_bytes()?
+            };
+            entries.push((TopicPartition { topic: topic.clone(), partition }, records.map(|records| body.slice_ref(records))));
+            if flexible {
+                from.skip_tagged_fields()?;
+            }
+        }
+        if flexible {
+            from.skip_tagged_fields()?;
+        }
+    }
+    Ok(entries)
+}
+
+/// Whose batch it is, and which one in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sequence {
+    /// `producerId`
+    pub producer_id: i64,
+    /// `producerEpoch`
+    pub producer_epoch: i16,
+    /// `baseSequence`: 0 follows 2^31 - 1.
+    pub base_sequence: i32,
+}
+
+impl Sequence {
+    /// How many bytes of a batch it takes to know.
+    pub const FRONT: usize = BATCH_HEADER;
+
+    /// Reads it from the front of a batch of magic 2. `None`: it is not from an idempotent producer.
+    pub fn peek(records: &[u8]) -> Option<Self> {
+        let records = records.first_chunk::<BATCH_HEADER>().filter(|header| header[16] == 2)?;
+        let mut from = Reader::new(&records[43..]);
+        let (producer_id, producer_epoch, base_sequence) = (from.i64().ok()?, from.i16().ok()?, from.i32().ok()?);
+        (producer_id >= 0).then_some(Self { producer_id, producer_epoch, base_sequence })
+    }
+
+    /// Whether the same producer made it before `other`: in an epoch before, or with a lower sequence.
+    pub fn is_before(self, other: Self) -> bool {
+        let Self { producer_id, producer_epoch, base_sequence } = self;
+        let ahead = other.base_sequence.wrapping_sub(base_sequence) & i32::MAX;
+        producer_id == other.producer_id
+            && (producer_epoch < other.producer_epoch || producer_epoch == other.producer_epoch && (1..1 << 30).contains(&ahead))
+    }
+}
 
 /// Appends batches, at most one to each partition, on all in-sync replicas. After `timeout_ms` without all of them the broker answers with an error; the
 /// batch stays in the partition leader's log. The request is queued when the future is first polled.
@@ -41,18 +160,44 @@ pub async fn send(
     timeout_ms: i32,
 ) -> Result<ProduceResponse, RequestError> {
     let version = broker.version_for::<ProduceRequest>(VERSIONS)?;
-    let body = body(batches, timeout_ms, version);
+    let batches = batches.into_iter().map(|(partition, batch)| (partition, Some(batch)));
+    let body = write(batches, ALL, timeout_ms, version);
     broker.ask_in_pieces::<ProduceRequest, _, _>(body, version, |mut body| ProduceResponse::decode(&mut body, version)).await
 }
 
-fn body(batches: impl IntoIterator<Item = (TopicPartition, Bytes)>, timeout_ms: i32, version: i16) -> Pieces {
-    let mut topics: BTreeMap<Arc<str>, Vec<(i32, Bytes)>> = BTreeMap::new();
-    for (TopicPartition { topic, partition }, batch) in batches {
+/// [`send`] for somebody else: with their `acks`, -1 or 1, and in their version, or the nearest one that the broker knows.
+///
+/// # Errors
+/// [`RequestError`]: [`RequestError::Version`] where the broker takes no messages as these are. The broker's own errors are in the response.
+pub async fn send_for(
+    broker: &Connection,
+    entries: impl IntoIterator<Item = Entry>,
+    acks: i16,
+    timeout_ms: i32,
+    version: i16,
+) -> Result<ProduceResponse, RequestError> {
+    let ours = if version < KNOWN { VersionRange { min: 0, max: version } } else { VersionRange { min: KNOWN, max: version } };
+    let version = broker.version_for::<ProduceRequest>(ours)?;
+    let body = write(entries, acks, timeout_ms, version);
+    broker.ask_in_pieces::<ProduceRequest, _, _>(body, version, |body| read_response(body, version)).await
+}
+
+/// The body of a request without a `transactional_id`, in one piece.
+pub fn body(entries: impl IntoIterator<Item = Entry>, acks: i16, timeout_ms: i32, version: i16) -> Bytes {
+    let mut body = write(entries, acks, timeout_ms, version);
+    body.copy_to_bytes(body.remaining())
+}
+
+fn write(entries: impl IntoIterator<Item = Entry>, acks: i16, timeout_ms: i32, version: i16) -> Pieces {
+    let mut topics: BTreeMap<Arc<str>, Vec<(i32, Option<Bytes>)>> = BTreeMap::new();
+    for (TopicPartition { topic, partition }, batch) in entries {
         topics.entry(topic).or_default().push((partition, batch));
     }
     let mut body = Body { pieces: Pieces::default(), written: BytesMut::new(), flexible: version >= FLEXIBLE };
-    body.null_string();
-    body.written.put_i16(ALL);
+    if version >= KNOWN {
+        body.null_string();
+    }
+    body.written.put_i16(acks);
     body.written.put_i32(timeout_ms);
     body.count(topics.len());
     for (topic, partitions) in topics {
@@ -68,6 +213,64 @@ fn body(batches: impl IntoIterator<Item = (TopicPartition, Bytes)>, timeout_ms: 
     body.no_tagged_fields();
     body.pieces.push(body.written.freeze());
     body.pieces
+}
+
+/// Reads a response's body, in one of the versions of [`OTHERS`].
+///
+/// # Errors
+/// It is no such body; why, for a message.
+pub fn read_response(mut body: Bytes, version: i16) -> Result<ProduceResponse, String> {
+    if version >= KNOWN {
+        return ProduceResponse::decode(&mut body, version).map_err(|error| error.to_string());
+    }
+    read_old_response(&body, version).map_err(|error| error.to_string())
+}
+
+fn read_old_response(body: &[u8], version: i16) -> Result<ProduceResponse, Malformed> {
+    let mut from = Reader::new(body);
+    let mut responses = Vec::new();
+    for _ in 0..from.count()? {
+        let name = TopicName(StrBytes::from_string(from.string()?.to_owned()));
+        let mut partitions = Vec::new();
+        for _ in 0..from.count()? {
+            let partition = PartitionProduceResponse::default()
+                .with_index(from.i32()?)
+                .with_error_code(from.i16()?)
+                .with_base_offset(from.i64()?)
+                .with_log_append_time_ms(if version >= 2 { from.i64()? } else { -1 });
+            partitions.push(partition);
+        }
+        responses.push(TopicProduceResponse::default().with_name(name).with_partition_responses(partitions));
+    }
+    let throttle_time_ms = if version >= 1 { from.i32()? } else { 0 };
+    Ok(ProduceResponse::default().with_responses(responses).with_throttle_time_ms(throttle_time_ms))
+}
+
+/// The body of a response, in one of the versions of [`OTHERS`]. `None`: it has more than fits into a message.
+pub fn write_response(response: &ProduceResponse, version: i16) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    if version >= KNOWN {
+        response.encode(&mut body, version).ok()?;
+        return Some(body);
+    }
+    body.put_i32(response.responses.len() as i32);
+    for topic in &response.responses {
+        body.put_i16(topic.name.len() as i16);
+        body.put_slice(topic.name.as_bytes());
+        body.put_i32(topic.partition_responses.len() as i32);
+        for partition in &topic.partition_responses {
+            body.put_i32(partition.index);
+            body.put_i16(partition.error_code);
+            body.put_i64(partition.base_offset);
+            if version >= 2 {
+                body.put_i64(partition.log_append_time_ms);
+            }
+        }
+    }
+    if version >= 1 {
+        body.put_i32(response.throttle_time_ms);
+    }
+    Some(body)
 }
 
 /// A body that is being written.
@@ -105,7 +308,11 @@ impl Body {
         if self.flexible { self.uvarint(0) } else { self.written.put_i16(-1) }
     }
 
-    fn bytes(&mut self, bytes: Bytes) {
+    fn bytes(&mut self, bytes: Option<Bytes>) {
+        let Some(bytes) = bytes else {
+            if self.flexible { self.uvarint(0) } else { self.written.put_i32(-1) }
+            return;
+        };
         self.count(bytes.len());
         if bytes.len() < PIECE {
             self.written.put_slice(&bytes);
@@ -129,47 +336,155 @@ pub fn only(response: ProduceResponse) -> Option<PartitionProduceResponse> {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Buf as _;
     use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+    use kafka_protocol::messages::produce_response::BatchIndexAndErrorMessage;
 
     use super::*;
 
+    fn partition(topic: &str, partition: i32) -> TopicPartition {
+        TopicPartition { topic: topic.into(), partition }
+    }
+
+    fn some_entries() -> Vec<Entry> {
+        vec![
+            (partition("orders", 0), Some(Bytes::from(vec![1; 3]))),
+            (partition("orders", 300), Some(Bytes::from(vec![2; PIECE]))),
+            (partition("a", 1), Some(Bytes::new())),
+            (partition("a", 2), None),
+            (partition(&"t".repeat(249), 2), Some(Bytes::from(vec![3; 300_000]))),
+        ]
+    }
+
     #[test]
     fn the_request_is_what_kafka_protocol_reads_in_every_version() {
-        let partition = |topic: &str, partition| TopicPartition { topic: topic.into(), partition };
-        let batches = [
-            (partition("orders", 0), Bytes::from(vec![1; 3])),
-            (partition("orders", 300), Bytes::from(vec![2; PIECE])),
-            (partition("a", 1), Bytes::new()),
-            (partition(&"t".repeat(249), 2), Bytes::from(vec![3; 300_000])),
-        ];
-        let data = |index: usize| {
-            PartitionProduceData::default().with_index(batches[index].0.partition).with_records(Some(batches[index].1.clone()))
-        };
+        let entries = some_entries();
+        let data =
+            |index: usize| PartitionProduceData::default().with_index(entries[index].0.partition).with_records(entries[index].1.clone());
         let topic = |name: &str, partitions| {
-            TopicProduceData::default()
-                .with_name(kafka_protocol::messages::TopicName(name.to_owned().into()))
-                .with_partition_data(partitions)
+            TopicProduceData::default().with_name(TopicName(name.to_owned().into())).with_partition_data(partitions)
         };
         let expected = ProduceRequest::default().with_acks(ALL).with_timeout_ms(30_000).with_topic_data(vec![
-            topic("a", vec![data(2)]),
+            topic("a", vec![data(2), data(3)]),
             topic("orders", vec![data(0), data(1)]),
-            topic(&"t".repeat(249), vec![data(3)]),
+            topic(&"t".repeat(249), vec![data(4)]),
         ]);
         for version in VERSIONS.min..=VERSIONS.max {
-            let mut body = body(batches.clone(), 30_000, version);
-            let mut bytes = body.copy_to_bytes(body.remaining());
+            let mut bytes = body(entries.clone(), ALL, 30_000, version);
             assert_eq!(ProduceRequest::decode(&mut bytes, version).unwrap(), expected, "v{version}");
             assert!(bytes.is_empty(), "v{version}");
         }
     }
 
     #[test]
+    fn a_request_is_read_as_it_was_written_and_nothing_that_breaks_off_is_read() {
+        let mut sorted = some_entries();
+        sorted.sort_by(|(one, _), (other, _)| one.topic.cmp(&other.topic));
+        for version in OTHERS.min..=OTHERS.max {
+            let body = body(some_entries(), 1, 7_000, version);
+            assert_eq!(entries(&body, version), Some(sorted.clone()), "v{version}");
+            let front = Front { is_transactional: false, acks: 1, timeout_ms: 7_000 };
+            assert_eq!(Front::peek(&body, version), Some(front), "v{version}");
+            // The tagged fields of the body itself are not looked at.
+            let end = body.len() - usize::from(version >= FLEXIBLE);
+            for len in (0..100).chain(end - 100..end) {
+                assert_eq!(entries(&body.slice(..len), version), None, "v{version}, {len} bytes");
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_request_announces_is_not_believed() {
+        let front = [&[0xff, 0xff, 0, 1, 0, 0, 0, 1][..]].concat();
+        for topics in [i32::MAX, 1] {
+            let body = Bytes::from([&front[..], &topics.to_be_bytes(), &[0, 1, b'a'], &i32::MAX.to_be_bytes()].concat());
+            assert_eq!(entries(&body, 3), None, "{topics}");
+        }
+        let transactional = [&[0, 2, b't', b'x'][..], &[0xff, 0xff, 0, 0, 0, 9]].concat();
+        assert_eq!(Front::peek(&transactional, 3), Some(Front { is_transactional: true, acks: -1, timeout_ms: 9 }));
+        assert_eq!(Front::peek(&transactional[..9], 3), None);
+    }
+
+    #[test]
+    fn the_front_is_read_as_kafka_writes_it() {
+        use kafka_protocol::messages::TransactionalId;
+        for id in [None, Some(TransactionalId(StrBytes::from_static_str("billing-1")))] {
+            for (version, acks) in (KNOWN..=11).flat_map(|version| [-1, 0, 1].map(|acks| (version, acks))) {
+                let mut body = Vec::new();
+                let request = ProduceRequest::default().with_transactional_id(id.clone()).with_acks(acks).with_timeout_ms(8);
+                request.encode(&mut body, version).unwrap();
+                let expected = Front { is_transactional: id.is_some(), acks, timeout_ms: 8 };
+                assert_eq!(Front::peek(&body, version), Some(expected), "v{version}");
+                let len = body.len() - if version >= FLEXIBLE { 2 } else { 4 };
+                assert!((0..len).all(|end| Front::peek(&body[..end], version).is_none()), "v{version} {id:?}");
+            }
+        }
+    }
+
+    #[test]
     fn a_batch_is_not_copied() {
         let batch = Bytes::from(vec![7; PIECE]);
-        let mut body = body([(TopicPartition { topic: "orders".into(), partition: 0 }, batch.clone())], 1, VERSIONS.max);
+        let mut body = write([(partition("orders", 0), Some(batch.clone()))], ALL, 1, VERSIONS.max);
         let in_front = body.remaining() - PIECE - 3;
         body.advance(in_front);
         assert_eq!(body.chunk().as_ptr(), batch.as_ptr());
+    }
+
+    #[test]
+    fn a_response_is_read_as_it_was_written() {
+        let partition = |index| PartitionProduceResponse::default().with_index(index).with_base_offset(5 + i64::from(index));
+        let topics = ["orders", "payments"].map(|name| {
+            let failed = partition(1).with_error_code(87).with_base_offset(-1);
+            TopicProduceResponse::default()
+                .with_name(TopicName(StrBytes::from_static_str(name)))
+                .with_partition_responses(vec![partition(0), failed])
+        });
+        for version in OTHERS.min..=OTHERS.max {
+            let mut response = ProduceResponse::default().with_responses(topics.to_vec());
+            response.throttle_time_ms = if version >= 1 { 3 } else { 0 };
+            for partition in response.responses.iter_mut().flat_map(|topic| &mut topic.partition_responses) {
+                partition.log_append_time_ms = if version >= 2 { 77 } else { -1 };
+                partition.log_start_offset = if version >= 5 { 4 } else { -1 };
+                if version >= 8 && partition.error_code != 0 {
+                    partition.record_errors = vec![BatchIndexAndErrorMessage::default().with_batch_index(2)];
+                    partition.error_message = Some(StrBytes::from_static_str("invalid"));
+                }
+            }
+            let body = Bytes::from(write_response(&response, version).unwrap());
+            assert_eq!(read_response(body.clone(), version).as_ref(), Ok(&response), "v{version}");
+            for len in 0..body.len() {
+                assert!(read_response(body.slice(..len), version).is_err(), "v{version}, {len} bytes");
+            }
+        }
+    }
+
+    #[test]
+    fn a_batch_is_before_another_of_its_producer_by_epoch_and_sequence() {
+        let sequence = |producer_id, producer_epoch, base_sequence| Sequence { producer_id, producer_epoch, base_sequence };
+        for (one, other, is_before) in [
+            (sequence(1, 0, 4), sequence(1, 0, 5), true),
+            (sequence(1, 0, 5), sequence(1, 0, 5), false),
+            (sequence(1, 0, 6), sequence(1, 0, 5), false),
+            (sequence(2, 0, 4), sequence(1, 0, 5), false),
+            (sequence(1, 0, 900), sequence(1, 1, 0), true),
+            (sequence(1, 1, 0), sequence(1, 0, 900), false),
+            (sequence(1, 0, i32::MAX - 1), sequence(1, 0, 3), true),
+            (sequence(1, 0, 3), sequence(1, 0, i32::MAX - 1), false),
+        ] {
+            assert_eq!(one.is_before(other), is_before, "{one:?} {other:?}");
+        }
+    }
+
+    #[test]
+    fn the_sequence_is_where_a_producer_writes_it() {
+        let record = crate::batch::Record { offset: 0, timestamp: 1, key: None, value: Some(Bytes::from_static(b"v")), headers: Vec::new() };
+        let encoded = |producer_id, producer_epoch, base_sequence| {
+            let stamp = crate::batch::Stamp { producer_id, producer_epoch, base_sequence };
+            crate::batch::encode(std::slice::from_ref(&record), crate::batch::Codec::None, stamp).unwrap()
+        };
+        let batch = encoded(1 << 41 | 7, 3, 99);
+        assert_eq!(Sequence::peek(&batch), Some(Sequence { producer_id: 1 << 41 | 7, producer_epoch: 3, base_sequence: 99 }));
+        assert_eq!(Sequence::peek(&batch[..Sequence::FRONT]), Sequence::peek(&batch));
+        assert_eq!(Sequence::peek(&batch[..Sequence::FRONT - 1]), None);
+        assert_eq!(Sequence::peek(&encoded(-1, -1, -1)), None);
     }
 }

@@ -125,19 +125,25 @@ impl Leaders {
         self.places(|places| places.fixed_life(group).and_then(|cluster| self.number(&cluster.name)))
     }
 
-    /// What a cluster is to a topic that a client reads or writes. One that no cluster is known to have is asked for before it is shown to a client; but a
+    /// The cluster on which a topic leads that a client reads or writes. One that no cluster is known to have is asked for before it is shown to a client; but a
     /// client may know it from another proxy, or from before this one was started, and then the cluster may have got a copy since it was asked what it has.
+    pub(crate) fn leader_to_records(&self, topic: &str) -> usize {
+        let leader = self.leader(topic);
+        if self.led.contains_key(topic) { leader } else { self.source_of_copy(topic, leader).unwrap_or(leader) }
+    }
+
+    /// What a cluster is to a topic that a client reads or writes, by that.
     pub(crate) fn stance_to_records(&self, topic: &str, at: usize) -> Stance {
-        let is_known = self.led.contains_key(topic);
-        match self.source_of_copy(topic, at) {
-            Some(source) if !is_known => Stance::Follows(source),
-            _ => self.stance(topic, at),
-        }
+        self.stance_by(self.leader_to_records(topic), topic, at)
     }
 
     /// What a cluster is to a topic.
     pub(crate) fn stance(&self, topic: &str, at: usize) -> Stance {
-        match self.leader(topic) {
+        self.stance_by(self.leader(topic), topic, at)
+    }
+
+    fn stance_by(&self, leader: usize, topic: &str, at: usize) -> Stance {
+        match leader {
             leader if leader != at => Stance::Follows(leader),
             _ if self.has_renamed_copy(topic, at) => Stance::HasRenamedCopy,
             _ => Stance::Leads,

@@ -43,7 +43,7 @@ impl Schema {
                     assert!(told + len > arrived && told + len <= body.len() && len <= MAX_TEXT + 32, "{len} at {told}");
                     arrived = piece().saturating_add(arrived).min(body.len());
                 }
-                Step::Pass(len) => {
+                Step::Pass(len) | Step::Records(len) => {
                     assert!(len > 0);
                     out.extend_from_slice(&body[told..told + len]);
                     told += len;
@@ -137,6 +137,7 @@ impl Rewrite for Heard {
 enum Said {
     Need(usize),
     Pass(usize),
+    Records(usize),
     Replace(usize, Vec<u8>),
     End,
 }
@@ -154,6 +155,7 @@ fn say_by(walk: &mut Walk, arrived: &[u8], by: &mut impl Rewrite) -> Said {
     match walk.step(arrived, by).expect("it is a message") {
         Step::Need(len) => Said::Need(len),
         Step::Pass(len) => Said::Pass(len),
+        Step::Records(len) => Said::Records(len),
         Step::Replace { len, with } => Said::Replace(len, with.to_vec()),
         Step::End => Said::End,
     }
@@ -179,9 +181,9 @@ fn what_only_passes_need_not_have_arrived_and_records_pass_by_themselves() {
     assert_eq!(say(&mut walk, &head[8..14]), Said::Pass(4));
     assert_eq!(say(&mut walk, &head[12..14]), Said::Need(8));
     assert_eq!(say(&mut walk, &[&head[12..], &(GIB as i32).to_be_bytes()].concat()), Said::Pass(16));
-    assert_eq!(say(&mut walk, &(GIB as i32).to_be_bytes()), Said::Pass(4 + GIB));
+    assert_eq!(say(&mut walk, &(GIB as i32).to_be_bytes()), Said::Records(4 + GIB));
     assert_eq!(say(&mut walk, &second), Said::Pass(4));
-    assert_eq!(say(&mut walk, &second[4..]), Said::Pass(4));
+    assert_eq!(say(&mut walk, &second[4..]), Said::Records(4));
     assert_eq!(say(&mut walk, b"the next frame"), Said::End);
 }
 
@@ -197,7 +199,7 @@ fn changes_are_one_replacement_up_to_records() {
     let body = [0, 0, 0, 7, 5, 5, 0, 0, 0, 9, 0, 0, 0, 3, 1, 2, 3, 0, 0, 0, 8, 4, 4];
     let mut walk = Walk::new(FIELDS, 0, false, body.len());
     assert_eq!(say(&mut walk, &body), Said::Replace(10, [&1_000_007i32.to_be_bytes()[..], &[5, 5], &[0xff; 4]].concat()));
-    assert_eq!(say(&mut walk, &body[10..]), Said::Pass(7));
+    assert_eq!(say(&mut walk, &body[10..]), Said::Records(7));
     assert_eq!(say(&mut walk, &body[17..]), Said::Replace(4, 1_000_008i32.to_be_bytes().to_vec()));
     assert_eq!(say(&mut walk, &body[21..]), Said::Pass(2));
     assert_eq!(say(&mut walk, &[]), Said::End);
@@ -261,7 +263,7 @@ fn every_partition_of_a_topic_is_asked_about() {
                 body_now[at..at + len].copy_from_slice(&with);
                 at += len;
             }
-            Step::Pass(len) => at += len,
+            Step::Pass(len) | Step::Records(len) => at += len,
             Step::Need(len) => panic!("{len}"),
             Step::End => break,
         }

@@ -1,0 +1,487 @@
+//! Carrying: batches of a Produce request whose topics lead on another cluster than the one of the client's connection are produced there, by the proxy, with
+//! the login of the client's route and under the client's `client.id`. What the partition leader answers is what the client is answered.
+//!
+//! A batch that is refused instead can be overtaken by a later one: such records are lost or reordered, and a client without retries fails.
+//!
+//! One frame of a connection is carried after the other, each to all of its partition leaders at once. So batches of a partition stay in their order,
+//! whatever becomes of its leader meanwhile. A broker, too, answers one Produce of a connection before it looks at the next.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures_util::future::join_all;
+use kafka_protocol::messages::ApiKey;
+use kafka_protocol::messages::produce_response::PartitionProduceResponse;
+use kferry_wire::client::TopicPartition;
+use kferry_wire::connection::{ConnectOptions, Connection, RequestError};
+use kferry_wire::log::produce::{Entry, Sequence, send_for};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use super::IN_FLIGHT;
+use super::view::View;
+use crate::ending::Cause;
+use crate::metrics;
+
+/// Kafka's `UNKNOWN_TOPIC_OR_PARTITION`
+const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
+/// Kafka's `LEADER_NOT_AVAILABLE`
+const LEADER_NOT_AVAILABLE: i16 = 5;
+/// Kafka's `NOT_LEADER_OR_FOLLOWER`
+pub(super) const NOT_LEADER_OR_FOLLOWER: i16 = 6;
+/// Kafka's `REQUEST_TIMED_OUT`
+const REQUEST_TIMED_OUT: i16 = 7;
+/// Kafka's `UNSUPPORTED_FOR_MESSAGE_FORMAT`: nobody tries again after it.
+const UNSUPPORTED_FOR_MESSAGE_FORMAT: i16 = 43;
+/// Kafka's `KAFKA_STORAGE_ERROR`: the disk of the partition leader has failed, and another broker is about to lead.
+const KAFKA_STORAGE_ERROR: i16 = 56;
+
+/// How long a connection to a partition leader stays open when nothing is carried: far shorter than a broker's `connections.max.idle.ms`, so that no batch
+/// meets a connection that is just being closed.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// How long a partition leader may take beyond the time that the client's `timeout_ms` gives it, on its way and back.
+const ON_ITS_WAY: Duration = Duration::from_secs(5);
+
+/// The shortest time for a frame, whatever the client's `timeout_ms`: a broker needs it for nothing but the replicas' word.
+const SHORTEST: Duration = Duration::from_secs(1);
+
+/// The longest `timeout_ms` that is kept.
+const LONGEST: Duration = Duration::from_mins(5);
+
+/// Waits between two attempts, from the first to the longest.
+const PAUSES: [Duration; 4] = [Duration::from_millis(20), Duration::from_millis(50), Duration::from_millis(100), Duration::from_millis(250)];
+
+/// What all connections of the proxy share: the memory for frames that are carried, and what is under way.
+pub(crate) struct Carrying {
+    memory: ArcSwap<Memory>,
+    under_way: Mutex<HashMap<Place, Vec<UnderWay>>>,
+    /// How many there are in `under_way`.
+    count: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Memory {
+    bytes: u32,
+    /// A permit for each byte.
+    free: Arc<Semaphore>,
+}
+
+impl Memory {
+    fn new(bytes: usize) -> Self {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).max(1);
+        Self { bytes, free: Arc::new(Semaphore::new(bytes as usize)) }
+    }
+}
+
+/// The name of the cluster that leads a partition, and the partition.
+type Place = (Arc<str>, TopicPartition);
+
+/// A batch that is being carried.
+struct UnderWay {
+    from: Arc<Sender>,
+    sequence: Option<Sequence>,
+    /// Cancelled once it is answered, or never will be.
+    over: CancellationToken,
+}
+
+/// Whose records they are: the connections of a client come from one address under one `client.id`.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Sender {
+    pub client_id: String,
+    pub address: IpAddr,
+}
+
+impl fmt::Debug for Carrying {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Carrying").field("memory", &self.memory).field("count", &self.count).finish_non_exhaustive()
+    }
+}
+
+impl Carrying {
+    /// `bytes`: `queued_max_request_bytes`.
+    pub(crate) fn new(bytes: usize) -> Self {
+        Self { memory: ArcSwap::from_pointee(Memory::new(bytes)), under_way: Mutex::default(), count: AtomicUsize::new(0) }
+    }
+
+    /// What `queued_max_request_bytes` is by now. Frames that have memory keep it beside that.
+    pub(crate) fn resize(&self, bytes: usize) {
+        if self.memory.load().bytes as usize != bytes {
+            self.memory.store(Arc::new(Memory::new(bytes)));
+        }
+    }
+
+    /// Memory for a frame, in the order of the calls. One that is larger than all there is has all of it, alone.
+    pub(super) async fn reserve(&self, frame_len: usize) -> Reserved {
+        let memory = self.memory.load_full();
+        let bytes = u32::try_from(frame_len).unwrap_or(u32::MAX).clamp(1, memory.bytes);
+        let permit = memory.free.clone().acquire_many_owned(bytes).await.expect("it is never closed");
+        Reserved { _permit: permit }
+    }
+
+    /// Bytes of frames that are carried or wait to be.
+    pub(crate) fn in_use(&self) -> usize {
+        let memory = self.memory.load();
+        memory.bytes as usize - memory.free.available_permits()
+    }
+
+    /// A batch is to be carried to the cluster that leads its partition, until what is returned is dropped.
+    fn begin(self: &Arc<Self>, place: Place, from: Arc<Sender>, records: Option<&[u8]>) -> Begun {
+        let over = CancellationToken::new();
+        let sequence = records.and_then(Sequence::peek);
+        self.lock().entry(place.clone()).or_default().push(UnderWay { from, sequence, over: over.clone() });
+        self.count.fetch_add(1, Ordering::Relaxed);
+        Begun { carrying: self.clone(), place, over }
+    }
+
+    /// Whether nothing is under way.
+    pub(super) fn is_empty(&self) -> bool {
+        self.count.load(Ordering::Relaxed) == 0
+    }
+
+    /// What is under way and must be in the log before a batch that comes to the leader directly. Of an idempotent producer that is what it has numbered before;
+    /// of another one all that came from the same client.
+    pub(super) fn ahead_of(&self, place: &Place, from: &Sender, records: &[u8]) -> Vec<CancellationToken> {
+        let sequence = Sequence::peek(records);
+        let is_ahead = |other: &&UnderWay| match (other.sequence, sequence) {
+            (Some(before), Some(sequence)) => before.is_before(sequence),
+            (None, None) => *other.from == *from,
+            _ => false,
+        };
+        let under_way = self.lock();
+        under_way.get(place).into_iter().flatten().filter(is_ahead).map(|batch| batch.over.clone()).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Place, Vec<UnderWay>>> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Memory that a frame has.
+#[derive(Debug)]
+pub(super) struct Reserved {
+    _permit: OwnedSemaphorePermit,
+}
+
+/// A batch is under way.
+struct Begun {
+    carrying: Arc<Carrying>,
+    place: Place,
+    over: CancellationToken,
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        self.over.cancel();
+        let mut under_way = self.carrying.lock();
+        if let Some(batches) = under_way.get_mut(&self.place) {
+            batches.retain(|batch| !batch.over.is_cancelled());
+            if batches.is_empty() {
+                under_way.remove(&self.place);
+            }
+        }
+        self.carrying.count.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What is to be carried of one frame.
+#[derive(Debug)]
+pub(super) struct Frame {
+    pub entries: Vec<Entry>,
+    /// -1 or 1
+    pub acks: i16,
+    /// The client's.
+    pub timeout: Duration,
+    /// The version in which the client speaks.
+    pub version: i16,
+}
+
+/// What partition leaders have answered, for the client.
+#[derive(Debug, Default)]
+pub(super) struct Answers {
+    /// One for each partition.
+    pub partitions: Vec<(TopicPartition, PartitionProduceResponse)>,
+    /// The longest of any broker.
+    pub throttle_time_ms: i32,
+}
+
+impl Answers {
+    pub(super) fn push_error(&mut self, partition: TopicPartition, error_code: i16) {
+        let answer = PartitionProduceResponse::default().with_index(partition.partition).with_error_code(error_code).with_base_offset(-1);
+        self.partitions.push((partition, answer));
+    }
+}
+
+/// What becomes of a batch, by the error that the partition leader answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// The client is told.
+    Tell,
+    /// It was not appended, and another broker may lead the partition, now or soon.
+    Again,
+}
+
+fn next(error_code: i16) -> Next {
+    match error_code {
+        UNKNOWN_TOPIC_OR_PARTITION | LEADER_NOT_AVAILABLE | NOT_LEADER_OR_FOLLOWER | KAFKA_STORAGE_ERROR => Next::Again,
+        _ => Next::Tell,
+    }
+}
+
+/// What becomes of a batch without an answer. The id of an idempotent producer keeps it from being appended twice. Of another one nobody knows whether it was
+/// appended: its client gets what a broker's lost connection gives it, and decides.
+fn may_be_sent_again(records: Option<&[u8]>) -> bool {
+    records.is_some_and(|records| Sequence::peek(records).is_some())
+}
+
+/// Carries the frames of one connection. Frames that were handed over are carried to the end, also when it is dropped.
+#[derive(Debug)]
+pub(super) struct Carrier {
+    carrying: Arc<Carrying>,
+    view: Arc<View>,
+    from: Arc<Sender>,
+    jobs: mpsc::Sender<Job>,
+}
+
+struct Job {
+    frame: Frame,
+    reserved: Reserved,
+    under_way: Vec<Begun>,
+    answer: oneshot::Sender<Result<Answers, Cause>>,
+}
+
+impl Carrier {
+    pub(super) fn new(carrying: Arc<Carrying>, view: Arc<View>, from: Arc<Sender>) -> Self {
+        let (jobs, queue) = mpsc::channel(IN_FLIGHT);
+        let lines = Lines { view: view.clone(), client_id: from.client_id.clone(), open: HashMap::new(), due: HashMap::new() };
+        tokio::spawn(lines.run(queue));
+        Self { carrying, view, from, jobs }
+    }
+
+    /// Hands a frame over, with the memory that it has. What is returned comes once each of its batches is answered.
+    pub(super) async fn carry(&self, frame: Frame, reserved: Reserved) -> oneshot::Receiver<Result<Answers, Cause>> {
+        let leaders = self.view.leaders().load_full();
+        let begin = |(partition, records): &Entry| {
+            let leader = leaders.name(leaders.leader_to_records(&partition.topic)).clone();
+            self.carrying.begin((leader, partition.clone()), self.from.clone(), records.as_deref())
+        };
+        let under_way = frame.entries.iter().map(begin).collect();
+        let (answer, answered) = oneshot::channel();
+        // It runs for as long as there is somebody to hand it frames.
+        let _ = self.jobs.send(Job { frame, reserved, under_way, answer }).await;
+        answered
+    }
+}
+
+/// The name of a cluster and the node id of one of its brokers.
+type Node = (Arc<str>, i32);
+
+/// The connections to partition leaders on which the frames of one client's connection are carried.
+struct Lines {
+    view: Arc<View>,
+    client_id: String,
+    open: HashMap<Node, Arc<Connection>>,
+    /// Of idempotent producers: the batch that was given up last, and is to come again before those that the client had numbered after it. A partition leader
+    /// that does not know the producer yet would take one of those for its first, and never take this one.
+    due: HashMap<(TopicPartition, i64), Sequence>,
+}
+
+/// How it stands with a batch.
+enum Outcome {
+    Answered(PartitionProduceResponse),
+    /// It was not appended, or will not be appended twice.
+    Again,
+    /// Nobody knows whether it was appended.
+    Lost(Cause),
+}
+
+impl Lines {
+    async fn run(mut self, mut queue: mpsc::Receiver<Job>) {
+        loop {
+            match timeout(IDLE, queue.recv()).await {
+                Ok(Some(Job { frame, reserved, under_way, answer })) => {
+                    let answers = self.carry(&frame).await;
+                    drop((under_way, frame, reserved));
+                    // A client that is gone needs none.
+                    let _ = answer.send(answers);
+                }
+                Ok(None) => return,
+                Err(_) => self.open.clear(),
+            }
+        }
+    }
+
+    /// Produces each batch at the leader of its partition, and again where that is not the leader, until the client's time is over.
+    async fn carry(&mut self, frame: &Frame) -> Result<Answers, Cause> {
+        let deadline = Instant::now() + frame.timeout.clamp(SHORTEST, LONGEST);
+        let (mut answers, mut attempt, mut lost) = (Answers::default(), 0, false);
+        let mut left = self.due_now(frame, &mut answers);
+        loop {
+            let (by_leader, mut again) = self.find_leaders(left, deadline, &mut answers).await;
+            self.connect(by_leader.keys(), deadline).await;
+            let sent = join_all(by_leader.into_iter().map(|(leader, entries)| self.send(leader, entries, frame, deadline))).await;
+            for (leader, outcomes, throttle_time_ms) in sent {
+                answers.throttle_time_ms = answers.throttle_time_ms.max(throttle_time_ms);
+                for ((partition, records), outcome) in outcomes {
+                    match outcome {
+                        Outcome::Answered(answer) => {
+                            metrics::carried(&leader.0, records.as_ref().map_or(0, bytes::Bytes::len));
+                            answers.partitions.push((partition, answer));
+                        }
+                        Outcome::Again => {
+                            self.forget_leader(&leader.0, &partition);
+                            again.push((partition, records));
+                        }
+                        Outcome::Lost(_) if may_be_sent_again(records.as_deref()) => {
+                            self.open.remove(&leader);
+                            self.forget_leader(&leader.0, &partition);
+                            lost = true;
+                            again.push((partition, records));
+                        }
+                        Outcome::Lost(cause) => {
+                            self.open.remove(&leader);
+                            return Err(cause);
+                        }
+                    }
+                }
+            }
+            let pause = PAUSES[attempt.min(PAUSES.len() - 1)];
+            if again.is_empty() || Instant::now() + pause >= deadline {
+                let error_code = if lost { REQUEST_TIMED_OUT } else { NOT_LEADER_OR_FOLLOWER };
+                for (partition, records) in again {
+                    if let Some(sequence) = records.as_deref().and_then(Sequence::peek) {
+                        self.due.insert((partition.clone(), sequence.producer_id), sequence);
+                    }
+                    answers.push_error(partition, error_code);
+                }
+                return Ok(answers);
+            }
+            sleep(pause).await;
+            (left, attempt) = (again, attempt + 1);
+        }
+    }
+
+    /// The batches of a frame whose turn it is. Those behind one that was given up are answered as that one was.
+    fn due_now(&mut self, frame: &Frame, answers: &mut Answers) -> Vec<Entry> {
+        let mut now = Vec::with_capacity(frame.entries.len());
+        for (partition, records) in &frame.entries {
+            if let Some(sequence) = records.as_deref().and_then(Sequence::peek) {
+                let key = (partition.clone(), sequence.producer_id);
+                match self.due.get(&key) {
+                    Some(due) if due.producer_epoch == sequence.producer_epoch && due.is_before(sequence) => {
+                        answers.push_error(partition.clone(), NOT_LEADER_OR_FOLLOWER);
+                        continue;
+                    }
+                    Some(_) => drop(self.due.remove(&key)),
+                    None => {}
+                }
+            }
+            now.push((partition.clone(), records.clone()));
+        }
+        now
+    }
+
+    /// Sorts batches by the leader of their partition. Those without one are returned as they are; those of topics that do not exist are answered.
+    async fn find_leaders(&self, entries: Vec<Entry>, deadline: Instant, answers: &mut Answers) -> (BTreeMap<Node, Vec<Entry>>, Vec<Entry>) {
+        let (mut by_leader, mut none) = (BTreeMap::<_, Vec<_>>::new(), Vec::new());
+        for (partition, records) in entries {
+            let (cluster, client) = self.client(&partition);
+            let left = deadline.saturating_duration_since(Instant::now());
+            let found = match client {
+                Some(client) => timeout(left, client.within(left).leader_id(&partition)).await.ok(),
+                None => None,
+            };
+            match found {
+                Some(Ok(node_id)) => by_leader.entry((cluster, node_id)).or_default().push((partition, records)),
+                Some(Err(error)) if error.is_unknown_topic() => answers.push_error(partition, UNKNOWN_TOPIC_OR_PARTITION),
+                _ => none.push((partition, records)),
+            }
+        }
+        (by_leader, none)
+    }
+
+    /// The cluster that leads a partition now, and the way to it.
+    fn client(&self, partition: &TopicPartition) -> (Arc<str>, Option<kferry_wire::client::Client>) {
+        let leaders = self.view.leaders().load();
+        let cluster = leaders.name(leaders.leader_to_records(&partition.topic)).clone();
+        let client = self.client_of(&cluster);
+        (cluster, client)
+    }
+
+    /// `None`: the cluster has left the view.
+    fn client_of(&self, cluster: &str) -> Option<kferry_wire::client::Client> {
+        let parts = self.view.parts();
+        parts.clusters.iter().find(|part| *part.cluster.name == *cluster).map(|part| part.shown.client().clone())
+    }
+
+    fn forget_leader(&self, cluster: &str, partition: &TopicPartition) {
+        if let Some(client) = self.client_of(cluster) {
+            client.forget_leader(partition);
+        }
+    }
+
+    /// Opens what is not open.
+    async fn connect(&mut self, leaders: impl Iterator<Item = &Node>, deadline: Instant) {
+        self.open.retain(|_, line| line.is_broken().is_none());
+        let missing: Vec<Node> = leaders.filter(|leader| !self.open.contains_key(*leader)).cloned().collect();
+        let options = ConnectOptions { client_id: self.client_id.clone(), request_timeout: LONGEST + 2 * ON_ITS_WAY, ..ConnectOptions::default() };
+        let connecting = missing.into_iter().map(|leader| {
+            let (client, options) = (self.client_of(&leader.0), options.clone());
+            async move {
+                let connection = timeout_at(deadline, client?.connect_with(leader.1, &options)).await.ok()?.ok()?;
+                Some((leader, Arc::new(connection)))
+            }
+        });
+        self.open.extend(join_all(connecting).await.into_iter().flatten());
+    }
+
+    /// Sends batches to the leader of their partitions. Returns how it stands with each, and how long the client is throttled.
+    async fn send(&self, leader: Node, entries: Vec<Entry>, frame: &Frame, deadline: Instant) -> (Node, Vec<(Entry, Outcome)>, i32) {
+        let all = |outcome: &dyn Fn() -> Outcome, entries: Vec<Entry>| entries.into_iter().map(|entry| (entry, outcome())).collect();
+        let Some(line) = self.open.get(&leader) else { return (leader, all(&|| Outcome::Again, entries), 0) };
+        let timeout_ms = frame.timeout.min(deadline.saturating_duration_since(Instant::now())).as_millis() as i32;
+        let asked = send_for(line, entries.iter().cloned(), frame.acks, timeout_ms, frame.version);
+        let lost = |error: String| Outcome::Lost(Cause::NotAsked { cluster: leader.0.clone(), api_key: ApiKey::Produce, error });
+        let response = match timeout_at(deadline + ON_ITS_WAY, asked).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(RequestError::Version { .. })) => {
+                let error = |entry: Entry| {
+                    let mut answers = Answers::default();
+                    answers.push_error(entry.0.clone(), UNSUPPORTED_FOR_MESSAGE_FORMAT);
+                    (entry, Outcome::Answered(answers.partitions.remove(0).1))
+                };
+                return (leader, entries.into_iter().map(error).collect(), 0);
+            }
+            Ok(Err(error)) => {
+                let outcomes = all(&|| lost(error.to_string()), entries);
+                return (leader, outcomes, 0);
+            }
+            Err(_) => {
+                let outcomes = all(&|| lost("no answer in time".to_owned()), entries);
+                return (leader, outcomes, 0);
+            }
+        };
+        let throttle_time_ms = response.throttle_time_ms;
+        let mut answered = HashMap::new();
+        for topic in response.responses {
+            let partitions = topic.partition_responses.into_iter();
+            answered.extend(partitions.map(|partition| ((topic.name.to_string(), partition.index), partition)));
+        }
+        let outcome = |entry: Entry| {
+            let outcome = match answered.get(&(entry.0.topic.to_string(), entry.0.partition)) {
+                Some(partition) if next(partition.error_code) == Next::Again => Outcome::Again,
+                Some(partition) => Outcome::Answered(partition.clone()),
+                None => lost("the answer leaves out a partition".to_owned()),
+            };
+            (entry, outcome)
+        };
+        let outcomes = entries.into_iter().map(outcome).collect();
+        (leader, outcomes, throttle_time_ms)
+    }
+}
