@@ -46,18 +46,18 @@ impl View {
     pub(super) async fn look_into_doubts(&self, parts: &Parts) {
         let mut looked_into = self.looked_into.lock().await;
         // Whoever was first may have settled them.
-        let doubts = self.leaders.load().doubts().clone();
-        let began = Instant::now();
-        if !looked_into.is_due(&doubts, began) {
+        let leaders = self.leaders.load_full();
+        let (doubts, began) = (leaders.doubts(), Instant::now());
+        if !looked_into.is_due(doubts, began) {
             return;
         }
-        let said = parts.ask_about(&doubts).await;
-        let settled = settle(&doubts, &said);
+        let said = parts.ask_about(doubts).await;
+        let settled = settle(doubts, &said);
         if !settled.copied.is_empty() {
             // Their source is about to be shown as their leader.
             join_all(parts.directories().map(Directory::ask_again)).await;
         }
-        *looked_into = Asked { at: Some(began), doubts };
+        *looked_into = Asked { at: Some(began), doubts: doubts.clone() };
         self.work_out(parts, &settled);
     }
 }
