@@ -26,13 +26,10 @@ fn metadata_of(cluster: &str, topics: &[&str]) -> Metadata {
         let partition = Partition { index: 0, leader, leader_epoch: 7, replicas: vec![1, 9], isr: vec![1], error: None };
         Topic { id: Some(TopicId(*virtual_topic_id(cluster).as_bytes())), name, internal: false, error: None, partitions: vec![partition] }
     };
+    let mut topics: Vec<Topic> = topics.iter().map(topic).collect();
+    topics.sort_by(|one, other| one.name.cmp(&other.name));
     let advertised = HostPort { host: cluster.to_owned(), port: 9092 };
-    Metadata {
-        cluster_id: None,
-        brokers: vec![RealBroker { node_id: 1, advertised }],
-        controller: Some(1),
-        topics: topics.iter().map(topic).collect(),
-    }
+    Metadata { cluster_id: None, brokers: vec![RealBroker { node_id: 1, advertised }], controller: Some(1), topics }
 }
 
 /// The parts of a view from home `legacy`, or from `new`; `None` is a cluster that never said what it has.

@@ -135,11 +135,7 @@ pub(super) async fn describe_cluster(view: &View, head: RequestHead, body: &[u8]
 impl Parts {
     /// The name of the topic that clients know by this id.
     pub(super) fn name_of(&self, topic_id: Uuid) -> Option<String> {
-        let topics = self.clusters.iter().filter_map(|part| part.shown.last());
-        topics.into_iter().find_map(|listing| {
-            let mut names = listing.metadata.topics.iter().map(|topic| &topic.name);
-            names.find(|name| virtual_topic_id(name) == topic_id).map(ToString::to_string)
-        })
+        self.clusters.iter().find_map(|part| part.shown.last()?.name_of(topic_id).map(ToString::to_string))
     }
 }
 
