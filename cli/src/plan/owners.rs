@@ -285,7 +285,7 @@ mod tests {
         let free = (["orders", "bills", "past"].into(), ["shop", "shop-2", "*"].into());
         let used = Used::among(&config, &free.0, &free.1, &seen);
         let text = "\nowned by no route, and used by clients of route orders (to new) alone; with these lines the route owns it:\n  topics = [\"orders\"]\n  \
-             groups = [\"[*]\", \"shop\"]\n\nowned by no route, and used by clients of route rest (to legacy) alone; with these lines the route owns it:\n  \
+             groups = [\"\\\\*\", \"shop\"]\n\nowned by no route, and used by clients of route rest (to legacy) alone; with these lines the route owns it:\n  \
              groups = [\"shop-2\"]\n\nowned by no route, and used by clients of several; write each into one of them:\n  topic bills: orders, rest\n";
         assert_eq!(used.text(), text);
         assert!(Used::among(&config, &free.0, &free.1, &seen[3..]).text().starts_with("\nnothing that a client was seen to use"));
