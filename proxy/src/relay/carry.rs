@@ -25,6 +25,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::IN_FLIGHT;
+use super::masks::TOPIC_AUTHORIZATION_FAILED;
 use super::view::View;
 use crate::ending::Cause;
 use crate::metrics;
@@ -402,7 +403,7 @@ impl Lines {
         }
     }
 
-    /// Sorts batches by the leader of their partition. Those without one are returned as they are; those of topics that do not exist are answered.
+    /// Sorts batches by the leader of their partition. Those without one just now are returned as they are; those that will have none are answered.
     async fn find_leaders(&self, entries: Vec<Entry>, deadline: Instant, answers: &mut Answers) -> (BTreeMap<Node, Vec<Entry>>, Vec<Entry>) {
         let (mut by_leader, mut none) = (BTreeMap::<_, Vec<_>>::new(), Vec::new());
         for (partition, records) in entries {
@@ -415,6 +416,8 @@ impl Lines {
             match found {
                 Some(Ok(node_id)) => by_leader.entry((cluster, node_id)).or_default().push((partition, records)),
                 Some(Err(error)) if error.is_unknown_topic() => answers.push_error(partition, UNKNOWN_TOPIC_OR_PARTITION),
+                // The route's login may not know of the topic.
+                Some(Err(error)) if error.is_authorization() => answers.push_error(partition, TOPIC_AUTHORIZATION_FAILED),
                 _ => none.push((partition, records)),
             }
         }
