@@ -262,6 +262,15 @@ pub(crate) fn walk(bytes: &[u8]) {
     }
 }
 
+/// The body of a request that a view of two clusters answers or refuses. The input's first byte is the api_key, the second its version.
+pub(crate) fn view(bytes: &[u8]) {
+    let [key, version, body @ ..] = bytes else { return };
+    if let Some(len) = kferry_proxy::fuzzing::view_request(i16::from(*key), *version, body) {
+        // What is shown of a topic, and why one is refused, has some hundred bytes. The shortest name has one.
+        assert!(len <= 512 * body.len() + 4096, "{len} bytes for {}", body.len());
+    }
+}
+
 /// What a Fetch answer has for a partition: batches and messages of any age.
 pub(crate) fn batch(bytes: &[u8]) {
     let stamp = Stamp { producer_id: 1 << 62, producer_epoch: 0, base_sequence: 7 };

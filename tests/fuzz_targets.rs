@@ -57,6 +57,11 @@ fn walk() -> Result<()> {
 }
 
 #[test]
+fn view() -> Result<()> {
+    fuzz("view", targets::view)
+}
+
+#[test]
 fn batch() -> Result<()> {
     fuzz("batch", targets::batch)
 }

@@ -93,13 +93,13 @@ pub(super) fn proposals(config: &Config, plans: &[MirrorPlan]) -> Vec<Proposal> 
 /// Topics that nobody owns and that could move.
 fn free_topics<'p>(config: &Config, plans: &'p [MirrorPlan]) -> impl Iterator<Item = &'p TopicForecast> {
     let moves = |topic: &&TopicForecast| topic.mode == Mode::Preserve && topic.plan.topic == topic.plan.target;
-    plans.iter().flat_map(|plan| &plan.topics).filter(moves).filter(|topic| of_topic(config, topic).is_none())
+    plans.iter().flat_map(|plan| &plan.topics).filter(moves).filter(move |topic| of_topic(config, topic).is_none())
 }
 
 /// Groups that nobody owns and that could move. Offsets that are not copied are there already, or cannot be: then it is not clear where the group lives.
 fn free_groups<'p>(config: &Config, plans: &'p [MirrorPlan]) -> impl Iterator<Item = (&'p MirrorPlan, &'p GroupForecast)> {
     let groups = plans.iter().flat_map(|plan| plan.groups.iter().map(move |group| (plan, group)));
-    groups.filter(|(_, group)| group.left == 0 && of_group(config, group).is_none())
+    groups.filter(move |(_, group)| group.left == 0 && of_group(config, group).is_none())
 }
 
 /// What nobody owns of that which could move, by whose clients use it.

@@ -47,6 +47,9 @@ type To = (usize, Broker);
 /// Where a thing is asked for, or why it is refused.
 type Place = Result<To, StrBytes>;
 
+/// The things of a request by whom they are for, and the outcomes of those that are refused.
+type Split<R> = (BTreeMap<To, Vec<<R as Several>::Thing>>, Vec<<R as Several>::Outcome>);
+
 pub(super) async fn answer(view: &View, head: RequestHead, body: &[u8], door: &Door) -> Result<Vec<u8>, Cause> {
     let (parts, leaders) = view.fresh().await;
     let asking = Asking { parts: &parts, leaders: &leaders, head, door };
@@ -57,6 +60,21 @@ pub(super) async fn answer(view: &View, head: RequestHead, body: &[u8], door: &D
         ApiKey::DescribeConfigs => asking.answer::<DescribeConfigsRequest>(body).await,
         ApiKey::AlterConfigs => asking.answer::<AlterConfigsRequest>(body).await,
         ApiKey::IncrementalAlterConfigs => asking.answer::<IncrementalAlterConfigsRequest>(body).await,
+        other => unreachable!("{other:?} is no request for a view"),
+    }
+}
+
+/// What becomes of a request, of which nobody is asked: how many parts it has, and the answer to those that are refused.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn refused(parts: &Parts, leaders: &Leaders, head: RequestHead, body: &[u8], door: &Door) -> Result<(usize, Vec<u8>), Cause> {
+    let asking = Asking { parts, leaders, head, door };
+    match head.api.key {
+        ApiKey::CreateTopics => asking.refuse::<CreateTopicsRequest>(body),
+        ApiKey::DeleteTopics => asking.refuse::<DeleteTopicsRequest>(body),
+        ApiKey::CreatePartitions => asking.refuse::<CreatePartitionsRequest>(body),
+        ApiKey::DescribeConfigs => asking.refuse::<DescribeConfigsRequest>(body),
+        ApiKey::AlterConfigs => asking.refuse::<AlterConfigsRequest>(body),
+        ApiKey::IncrementalAlterConfigs => asking.refuse::<IncrementalAlterConfigsRequest>(body),
         other => unreachable!("{other:?} is no request for a view"),
     }
 }
@@ -100,8 +118,20 @@ impl Asking<'_> {
         self.head.encode(&all)
     }
 
-    /// By whom they are for, and the outcomes of those that are refused.
-    fn split<R: Several>(&self, request: &mut R) -> (BTreeMap<To, Vec<R::Thing>>, Vec<R::Outcome>) {
+    #[cfg(any(test, feature = "fuzzing"))]
+    fn refuse<R: Several>(&self, body: &[u8]) -> Result<(usize, Vec<u8>), Cause> {
+        let mut request: R = self.head.decode(self.head.api.request, body)?;
+        let (placed, refused) = self.split(&mut request);
+        let parts = placed.len();
+        for things in placed.into_values() {
+            self.head.encode(&request.with(things, self.head.version))?;
+        }
+        let mut all = R::Response::default();
+        R::outcomes(&mut all).extend(refused);
+        Ok((parts, self.head.encode(&all)?))
+    }
+
+    fn split<R: Several>(&self, request: &mut R) -> Split<R> {
         let (mut placed, mut refused) = (BTreeMap::<To, Vec<_>>::new(), Vec::new());
         for thing in request.take() {
             match R::place(self, &thing) {
@@ -302,3 +332,138 @@ settings!(
     responses,
     changes: true
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::relay::view::fixed::{door, parts};
+    use kafka_protocol::protocol::{Decodable, Encodable};
+    use kferry_wire::api::Api;
+
+    /// By its name, with error and message.
+    type Refused = (String, i16, Option<StrBytes>);
+
+    fn text(text: &str) -> StrBytes {
+        StrBytes::from_string(text.to_owned())
+    }
+
+    /// In each version that a view answers: the number of parts, and what is refused. Home is `new`.
+    fn each<R: Request + Encodable, A: Decodable>(
+        request: impl Fn(i16) -> R,
+        outcomes: impl Fn(A) -> Vec<Refused>,
+    ) -> Vec<(i16, usize, Vec<Refused>)> {
+        let (parts, leaders) = parts("new", Some(&["orders", "logs"]), Some(&["orders", "payments"]));
+        let api = Api::of(R::KEY).unwrap();
+        let (min, max) = api.versions().unwrap();
+        let heads = (min.max(R::VERSIONS.min)..=max.min(R::VERSIONS.max)).map(|version| RequestHead { api, version, correlation_id: 0 });
+        heads
+            .filter(|head| head.is_for_view())
+            .map(|head| {
+                let mut body = Vec::new();
+                request(head.version).encode(&mut body, head.version).unwrap();
+                let (placed, answer) = refused(&parts, &leaders, head, &body, &door()).unwrap();
+                (head.version, placed, outcomes(A::decode(&mut answer.as_slice(), head.version).unwrap()))
+            })
+            .collect()
+    }
+
+    fn names_legacy(message: Option<&StrBytes>) -> bool {
+        message.is_some_and(|message| message.contains("leads on the cluster legacy") && message.contains("the cluster new"))
+    }
+
+    #[test]
+    fn a_topic_that_leads_elsewhere_is_made_and_grown_there() {
+        let create = |_| {
+            let topic =
+                |name: &str| CreatableTopic::default().with_name(TopicName(text(name))).with_num_partitions(1).with_replication_factor(1);
+            CreateTopicsRequest::default().with_topics(["orders", "payments", "to-come", "logs"].map(topic).into())
+        };
+        let outcomes = |answer: CreateTopicsResponse| {
+            answer.topics.into_iter().map(|topic| (topic.name.to_string(), topic.error_code, topic.error_message)).collect()
+        };
+        let created = each(create, outcomes);
+        assert_eq!(created.len(), 6);
+        let grow = |_| {
+            let topic = |name: &str| CreatePartitionsTopic::default().with_name(TopicName(text(name))).with_count(9);
+            CreatePartitionsRequest::default().with_topics(["orders", "payments", "logs"].map(topic).into())
+        };
+        let outcomes = |answer: CreatePartitionsResponse| {
+            answer.results.into_iter().map(|topic| (topic.name.to_string(), topic.error_code, topic.error_message)).collect()
+        };
+        let grown = each(grow, outcomes);
+        for (of, error) in [(created, TOPIC_ALREADY_EXISTS), (grown, POLICY_VIOLATION)] {
+            for (version, placed, refused) in of {
+                let names: Vec<_> = refused.iter().map(|(name, code, _)| (name.as_str(), *code)).collect();
+                assert_eq!((placed, names), (1, vec![("orders", error), ("logs", error)]), "v{version}");
+                assert!(refused.iter().all(|(_, _, message)| names_legacy(message.as_ref())), "v{version}: {refused:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_topic_that_leads_elsewhere_is_deleted_there_by_name_or_by_id() {
+        use crate::relay::topic_ids::virtual_topic_id;
+        let delete = |version| {
+            let request = DeleteTopicsRequest::default();
+            if version < 6 {
+                return request.with_topic_names(["orders", "payments", "logs"].map(|name| TopicName(text(name))).into());
+            }
+            let by_name = ["orders", "payments"].map(|name| DeleteTopicState::default().with_name(Some(TopicName(text(name)))));
+            let by_id = ["logs", "nobodys"].map(|name| DeleteTopicState::default().with_topic_id(virtual_topic_id(name)));
+            request.with_topics(by_name.into_iter().chain(by_id).collect())
+        };
+        let outcomes = |answer: DeleteTopicsResponse| {
+            let told = |topic: DeletableTopicResult| {
+                (topic.name.map(|name| name.to_string()).unwrap_or_default(), topic.error_code, topic.error_message)
+            };
+            answer.responses.into_iter().map(told).collect()
+        };
+        let deleted = each(delete, outcomes);
+        assert_eq!(deleted.len(), 6);
+        for (version, placed, refused) in deleted {
+            let names: Vec<_> = refused.iter().map(|(name, code, _)| (name.as_str(), *code)).collect();
+            assert_eq!((placed, names), (1, vec![("orders", POLICY_VIOLATION), ("logs", POLICY_VIOLATION)]), "v{version}");
+            assert!(refused.iter().all(|(_, _, message)| names_legacy(message.as_ref()) == (version >= 5)), "v{version}: {refused:?}");
+        }
+    }
+
+    #[test]
+    fn settings_are_read_where_they_are_and_those_of_a_topic_changed_where_it_leads() {
+        /// Topics that lead here and there, a broker of each cluster, home as a whole.
+        const RESOURCES: [(i8, &str); 5] =
+            [(TOPIC, "payments"), (TOPIC, "orders"), (BROKER, "20000001"), (BROKER_LOGGER, "10000002"), (BROKER, "")];
+        macro_rules! resources {
+            ($thing:ty) => {
+                RESOURCES.map(|(kind, name)| <$thing>::default().with_resource_type(kind).with_resource_name(text(name))).into()
+            };
+        }
+        macro_rules! outcomes {
+            ($answer:ty, $list:ident) => {
+                |answer: $answer| {
+                    let told = answer.$list.into_iter().map(|one| (one.resource_name.to_string(), one.error_code, one.error_message));
+                    told.collect()
+                }
+            };
+        }
+        let described = each(
+            |_| DescribeConfigsRequest::default().with_resources(resources!(DescribeConfigsResource)),
+            outcomes!(DescribeConfigsResponse, results),
+        );
+        // Any broker of each cluster, and two by their ids.
+        assert!(described.iter().all(|(_, placed, refused)| (*placed, refused.len()) == (4, 0)), "{described:?}");
+        let altered = each(
+            |_| AlterConfigsRequest::default().with_resources(resources!(AlterConfigsResource)),
+            outcomes!(AlterConfigsResponse, responses),
+        );
+        let incrementally = each(
+            |_| IncrementalAlterConfigsRequest::default().with_resources(resources!(IncrementalResource)),
+            outcomes!(IncrementalAlterConfigsResponse, responses),
+        );
+        assert_eq!((described.len(), altered.len(), incrementally.len()), (4, 3, 2));
+        for (version, placed, refused) in altered.into_iter().chain(incrementally) {
+            let [(name, code, message)] = &refused[..] else { panic!("v{version}: {refused:?}") };
+            assert_eq!((placed, name.as_str(), *code), (3, "orders", POLICY_VIOLATION), "v{version}");
+            assert!(names_legacy(message.as_ref()), "{message:?}");
+        }
+    }
+}

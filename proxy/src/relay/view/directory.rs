@@ -1,7 +1,7 @@
 //! What one cluster of a view has: brokers, topics and partitions, asked with one login and shared by all who see the view.
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -10,10 +10,12 @@ use kferry_wire::admin::groups::GroupFilter;
 use kferry_wire::client::{Client, ClientError, Metadata, Topics};
 use kferry_wire::tell;
 use tokio::time::{Instant, timeout};
+use uuid::Uuid;
 
 use crate::identity::own_options;
 use crate::messages;
 use crate::metrics;
+use crate::relay::topic_ids::virtual_topic_id;
 
 /// How old an answer may be that somebody gets who asks now: questions of many clients at once become one, and no cluster is asked for all of its
 /// topics more than ten times a second.
@@ -42,17 +44,24 @@ pub(crate) struct Listing {
     pub metadata: Metadata,
     /// The names of the topics. The same set as before if nothing has changed.
     pub names: Arc<HashSet<Arc<str>>>,
+    /// The names by the ids under which clients know these topics, from when one is first asked for by its id. The same as before if nothing has changed.
+    by_id: Arc<OnceLock<HashMap<Uuid, Arc<str>>>>,
 }
 
 impl Listing {
     fn of(metadata: Metadata, before: Option<&Self>) -> Self {
         let exists = metadata.topics.iter().filter(|topic| !topic.error.as_ref().is_some_and(ClientError::is_unknown_topic));
         let names: HashSet<_> = exists.map(|topic| topic.name.clone()).collect();
-        let names = match before {
-            Some(before) if *before.names == names => before.names.clone(),
-            _ => Arc::new(names),
-        };
-        Self { metadata, names }
+        match before {
+            Some(before) if *before.names == names => Self { metadata, names: before.names.clone(), by_id: before.by_id.clone() },
+            _ => Self { metadata, names: Arc::new(names), by_id: Arc::default() },
+        }
+    }
+
+    /// The name of the topic that clients know by this id.
+    pub(super) fn name_of(&self, topic_id: Uuid) -> Option<&Arc<str>> {
+        let by_id = self.by_id.get_or_init(|| self.names.iter().map(|name| (virtual_topic_id(name), name.clone())).collect());
+        by_id.get(&topic_id)
     }
 }
 
@@ -206,13 +215,13 @@ impl Directory {
     }
 
     /// As if the cluster had said so.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn listed(&self, metadata: Metadata) {
         self.listing.store(Some(Arc::new(Listing::of(metadata, None))));
     }
 
     /// As if the cluster had answered last so long ago.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn silent_for(&self, time: Duration) {
         *self.standing() = Standing { answered: Instant::now().checked_sub(time), is_away: true };
     }

@@ -46,18 +46,18 @@ impl View {
     pub(super) async fn look_into_doubts(&self, parts: &Parts) {
         let mut looked_into = self.looked_into.lock().await;
         // Whoever was first may have settled them.
-        let doubts = self.leaders.load().doubts().clone();
-        let began = Instant::now();
-        if !looked_into.is_due(&doubts, began) {
+        let leaders = self.leaders.load_full();
+        let (doubts, began) = (leaders.doubts(), Instant::now());
+        if !looked_into.is_due(doubts, began) {
             return;
         }
-        let said = parts.ask_about(&doubts).await;
-        let settled = settle(&doubts, &said);
+        let said = parts.ask_about(doubts).await;
+        let settled = settle(doubts, &said);
         if !settled.copied.is_empty() {
             // Their source is about to be shown as their leader.
             join_all(parts.directories().map(Directory::ask_again)).await;
         }
-        *looked_into = Asked { at: Some(began), doubts };
+        *looked_into = Asked { at: Some(began), doubts: doubts.clone() };
         self.work_out(parts, &settled);
     }
 }
@@ -143,8 +143,8 @@ mod tests {
 
     #[test]
     fn a_topic_is_the_targets_own_if_most_brokers_answer_and_none_has_it() {
-        for (asked, have, expected) in [
-            (1, &[&[][..]][..], Exists::No),
+        let cases: [(usize, &[&[&str]], Exists); 12] = [
+            (1, &[&[]], Exists::No),
             (1, &[], Exists::Unknown),
             (0, &[], Exists::Unknown),
             // One that lags is not enough, and cannot outvote who knows better.
@@ -157,7 +157,8 @@ mod tests {
             (2, &[&[]], Exists::Unknown),
             (4, &[&[], &[]], Exists::Unknown),
             (10, &[&[], &[], &[], &[], &[], &[]], Exists::No),
-        ] {
+        ];
+        for (asked, have, expected) in cases {
             let brokers = Brokers { asked, have: have.iter().map(|has| names(has)).collect() };
             assert_eq!(brokers.exists("orders"), expected, "{brokers:?}");
         }

@@ -195,7 +195,7 @@ impl Leaders {
     }
 
     /// As if each doubt was for nothing.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn sure(self) -> Self {
         let born = self.doubts.into_iter().map(|doubt| doubt.topic).collect();
         let settled = self.settled.and(&Settled { born, copied: HashSet::new() });

@@ -135,11 +135,7 @@ pub(super) async fn describe_cluster(view: &View, head: RequestHead, body: &[u8]
 impl Parts {
     /// The name of the topic that clients know by this id.
     pub(super) fn name_of(&self, topic_id: Uuid) -> Option<String> {
-        let topics = self.clusters.iter().filter_map(|part| part.shown.last());
-        topics.into_iter().find_map(|listing| {
-            let mut names = listing.metadata.topics.iter().map(|topic| &topic.name);
-            names.find(|name| virtual_topic_id(name) == topic_id).map(ToString::to_string)
-        })
+        self.clusters.iter().find_map(|part| part.shown.last()?.name_of(topic_id).map(ToString::to_string))
     }
 }
 
@@ -247,76 +243,10 @@ fn shown(name: &str, error_code: i16, version: i16) -> MetadataResponseTopic {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::Path;
-    use std::sync::Arc;
     use std::time::Duration;
 
-    use crate::identity::ClusterIdentity;
-    use crate::relay::view::leaders::Settled;
-    use crate::relay::view::{Directory, changes_of};
+    use crate::relay::view::fixed::{door, parts};
     use kafka_protocol::protocol::{Decodable, Encodable};
-    use kferry_config::{Config, HostPort};
-    use kferry_wire::client::{Metadata, TopicId};
-
-    const FILE: &str = r#"
-        clusters.legacy = { id = 1, bootstrap_servers = "legacy:9092", node_ids = "1-3", broker_ports = "9101-9103" }
-        clusters.new = { id = 2, bootstrap_servers = "new:9092", node_ids = "1-3", broker_ports = "9201-9203" }
-        mirrors = [{ name = "over", source = "legacy", target = "new", topics_regex = "orders.*" }]
-    "#;
-
-    /// What a cluster says that has one broker, 1, which leads what it may; a topic with `!` in front has no leader.
-    fn metadata_of(cluster: &str, topics: &[&str]) -> Metadata {
-        let topic = |name: &&str| {
-            let name = Arc::from(name.trim_start_matches('!'));
-            let leader = (!topics.contains(&&*format!("!{name}"))).then_some(1);
-            let partition = Partition { index: 0, leader, leader_epoch: 7, replicas: vec![1, 9], isr: vec![1], error: None };
-            Topic {
-                id: Some(TopicId(*virtual_topic_id(cluster).as_bytes())),
-                name,
-                internal: false,
-                error: None,
-                partitions: vec![partition],
-            }
-        };
-        let advertised = HostPort { host: cluster.to_owned(), port: 9092 };
-        Metadata {
-            cluster_id: None,
-            brokers: vec![RealBroker { node_id: 1, advertised }],
-            controller: Some(1),
-            topics: topics.iter().map(topic).collect(),
-        }
-    }
-
-    /// The parts of a view from home `legacy`, or from `new`; `None` is a cluster that never said what it has.
-    fn parts(home: &str, legacy: Option<&[&str]>, new: Option<&[&str]>) -> (Parts, Leaders) {
-        let config = Config::parse(FILE, Path::new("routes.toml")).unwrap();
-        let part = |name: &str, topics: Option<&[&str]>| {
-            let cluster = config.cluster(name).unwrap().clone();
-            let directory = Arc::new(Directory::new(&cluster, cluster.security.clone()));
-            if let Some(topics) = topics {
-                directory.listed(metadata_of(name, topics));
-            }
-            Part {
-                identity: Arc::new(ClusterIdentity::new(cluster.clone())),
-                brokers: Arc::default(),
-                own: directory.clone(),
-                shown: directory,
-                changes: changes_of(&cluster, cluster.security.clone()),
-                cluster,
-            }
-        };
-        let mut clusters = vec![part("legacy", legacy), part("new", new)];
-        if home == "new" {
-            clusters.reverse();
-        }
-        let parts = Parts { clusters, mirrors: config.mirrors.clone() };
-        let leaders = parts.leaders(Settled::default()).sure();
-        (parts, leaders)
-    }
-
-    fn door() -> Door {
-        Door { advertised_host: "kafka.internal".to_owned(), advertised_port_offset: 0 }
-    }
 
     fn named(names: &[&str]) -> Vec<MetadataRequestTopic> {
         let topic = |name: &&str| MetadataRequestTopic::default().with_name(Some(TopicName(StrBytes::from_string((*name).to_owned()))));

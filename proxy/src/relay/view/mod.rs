@@ -14,6 +14,7 @@
 //! | `changes` | topics that are created, deleted, altered or described, each where it leads |
 //! | `groups` | groups that live on another cluster than the one that was asked |
 //! | `transactions` | transactional ids, described where they are known |
+//! | `fixed`, `fuzzed` | a view of fixed clusters, for tests; requests to it that may be anything |
 //!
 //! # References
 //! - `org.apache.kafka.clients.NetworkClient.leastLoadedNode`: Metadata is asked of any broker; `KafkaAdminClient`: which call goes to which
@@ -22,6 +23,10 @@ mod changes;
 mod coordinators;
 mod directory;
 mod doubts;
+#[cfg(any(test, feature = "fuzzing"))]
+mod fixed;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzed;
 mod groups;
 pub(super) mod leaders;
 mod metadata;

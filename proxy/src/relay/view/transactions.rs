@@ -83,14 +83,14 @@ mod tests {
     use kferry_wire::admin::transactions::Producer;
     use kferry_wire::client::TopicPartition;
 
-    fn described(id: i64, state: &str, partitions: &[(&str, i32)]) -> Result<DescribedTransaction, ClientError> {
-        Ok(DescribedTransaction {
+    fn described(id: i64, state: &str, partitions: &[(&str, i32)]) -> DescribedTransaction {
+        DescribedTransaction {
             state: state.to_owned(),
             began: Some(1_700_000_000_000),
-            timeout: Duration::from_secs(60),
+            timeout: Duration::from_mins(1),
             producer: Producer { id, epoch: 3 },
             partitions: partitions.iter().map(|(topic, index)| TopicPartition::new(*topic, *index)).collect(),
-        })
+        }
     }
 
     fn refused(code: ResponseError) -> Result<DescribedTransaction, ClientError> {
@@ -102,8 +102,8 @@ mod tests {
     fn an_id_is_told_where_its_transaction_is_open_and_nowhere_only_if_all_say_so() {
         let not_found = || Some(refused(ResponseError::TransactionalIdNotFound));
         let denied = || Some(refused(ResponseError::TransactionalIdAuthorizationFailed));
-        let idle = |id| Some(described(id, "CompleteCommit", &[]));
-        let open = |id| Some(described(id, "Ongoing", &[("orders", 0)]));
+        let idle = |id| Some(Ok(described(id, "CompleteCommit", &[])));
+        let open = |id| Some(Ok(described(id, "Ongoing", &[("orders", 0)])));
         for (home, other, expected) in [
             (idle(1), not_found(), Ok(1)),
             (not_found(), idle(2), Ok(2)),
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn all_that_a_coordinator_says_is_told() {
-        let known = described(7, "Ongoing", &[("orders", 1), ("payments", 0), ("orders", 0)]);
+        let known = Ok(described(7, "Ongoing", &[("orders", 1), ("payments", 0), ("orders", 0)]));
         let told = told("t", [Some(&known)].into_iter());
         let topics: Vec<_> = told.topics.iter().map(|topic| (topic.topic.as_str(), topic.partitions.clone())).collect();
         assert_eq!(topics, [("orders", vec![1, 0]), ("payments", vec![0])]);
