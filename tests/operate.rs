@@ -139,6 +139,7 @@ fn every_metric_is_there_with_its_help_and_no_label_grows_with_the_clients() -> 
         "kferry_proxy_bootstrap_server_failures_total",
         "kferry_proxy_bootstrap_server_up",
         "kferry_proxy_build_info",
+        "kferry_proxy_carrying_bytes",
         "kferry_proxy_config_last_reload_successful",
         "kferry_proxy_config_loaded_timestamp_seconds",
         "kferry_proxy_config_reloads_total",

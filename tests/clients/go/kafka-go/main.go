@@ -47,6 +47,8 @@ func roundTrip(ctx context.Context, trip *driver.Trip) error {
 			GroupID: job.GroupID,
 			Topic:   job.Topic,
 			Dialer:  &kafka.Dialer{ClientID: job.ClientID, Timeout: 10 * time.Second, DualStack: true},
+			// A reader that gives its partitions up, for a rebalance or at its end, waits for the answer to its Fetch first: by default 10 s, each time.
+			MaxWait: 500 * time.Millisecond,
 		})
 		go func() {
 			for {
