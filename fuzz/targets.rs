@@ -262,6 +262,15 @@ pub(crate) fn walk(bytes: &[u8]) {
     }
 }
 
+/// The body of a request that a view of two clusters answers or refuses. The input's first byte is the api_key, the second its version.
+pub(crate) fn view(bytes: &[u8]) {
+    let [key, version, body @ ..] = bytes else { return };
+    if let Some(len) = kferry_proxy::fuzzing::view_request(i16::from(*key), *version, body) {
+        // What is shown of a topic, and why one is refused, has some hundred bytes. The shortest name has one.
+        assert!(len <= 512 * body.len() + 4096, "{len} bytes for {}", body.len());
+    }
+}
+
 /// What a Fetch answer has for a partition: batches and messages of any age.
 pub(crate) fn batch(bytes: &[u8]) {
     let stamp = Stamp { producer_id: 1 << 62, producer_epoch: 0, base_sequence: 7 };
@@ -437,18 +446,18 @@ impl<'a> Straight<'a> {
             self.uvarint()?.saturating_sub(1)
         } else {
             let len = i16::from_be_bytes(self.take(2)?.try_into().ok()?);
-            if len == -1 { 0 } else { len.try_into().ok()? }
+            len.try_into().unwrap_or(0)
         };
         self.take(len)
     }
 
-    /// Of an array or of records: 0 for null.
+    /// Of an array or of records: 0 for null, which is any negative length.
     fn len(&mut self) -> Option<usize> {
         let len = if self.schema.flexible {
             self.uvarint()?.saturating_sub(1)
         } else {
             let len = i32::from_be_bytes(self.take(4)?.try_into().ok()?);
-            if len == -1 { 0 } else { len.try_into().ok()? }
+            len.try_into().unwrap_or(0)
         };
         // Every element has a byte.
         (len <= self.rest.len()).then_some(len)

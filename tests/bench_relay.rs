@@ -1,8 +1,9 @@
 //! `make bench-relay`: what a relayed client pays. CPU per GB of one connection that fetches, beside the floor (a bare C program that splices) and
-//! HAProxy; throughput and latency of Kafka's own tools, beside the same without a proxy; memory of connections that rest. What is compared takes
-//! turns, round by round: the machine's mood changes within seconds.
+//! HAProxy; of one connection that produces in a view of two clusters, to the cluster that leads its topic and to the other one; throughput and latency of
+//! Kafka's own tools, beside the same without a proxy; memory of connections that rest. What is compared takes turns, round by round: the machine's mood
+//! changes within seconds.
 //!
-//! `bench-relay --only bodies,tools,paced,resting` runs some of it. `KFERRY_BENCH=quick` runs it with less of everything, to see that it works.
+//! `bench-relay --only bodies,produces,tools,paced,resting` runs some of it. `KFERRY_BENCH=quick` runs it with less of everything, to see that it works.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -35,6 +36,10 @@ const CLIENT_ID: &str = "bench";
 const BODIES: &str = "bodies";
 /// Produced and consumed by Kafka's tools.
 const ORDERS: &str = "orders";
+/// Produced to as fast as it goes, on one connection.
+const PRODUCED: &str = "produced";
+/// Requests ahead of their answers, as clients have them.
+const AHEAD: usize = 5;
 /// One record a millisecond.
 const PACED: &str = "paced";
 
@@ -52,6 +57,9 @@ struct Size {
     topic: u64,
     fetched: u64,
     fetch_rounds: usize,
+    /// Bytes produced on one connection in a round.
+    sent: u64,
+    sent_rounds: usize,
     /// Records of Kafka's tools in a round; the first of those produced are not counted.
     warm_up: u64,
     produced: u64,
@@ -66,6 +74,8 @@ const FULL: Size = Size {
     topic: 1_000_000_000,
     fetched: 4_000_000_000,
     fetch_rounds: 5,
+    sent: 1_000_000_000,
+    sent_rounds: 5,
     warm_up: 1_000_000,
     produced: 3_000_000,
     consumed: 6_000_000,
@@ -78,6 +88,8 @@ const QUICK: Size = Size {
     topic: 200_000_000,
     fetched: 400_000_000,
     fetch_rounds: 2,
+    sent: 20_000_000,
+    sent_rounds: 2,
     warm_up: 200_000,
     produced: 400_000,
     consumed: 500_000,
@@ -86,7 +98,7 @@ const QUICK: Size = Size {
     paced_rounds: 2,
 };
 
-const PARTS: [&str; 4] = ["bodies", "tools", "paced", "resting"];
+const PARTS: [&str; 5] = ["bodies", "produces", "tools", "paced", "resting"];
 
 fn main() -> Result<()> {
     let start = Instant::now();
@@ -103,7 +115,8 @@ fn main() -> Result<()> {
     println!("versions: {}; {}; Kafka {KAFKA}", first_line(&executable("kferry-proxy")?, "--version")?, first_line(&haproxy()?, "-v")?);
     println!("proxies:  release build, run by {user}; all on 127.0.0.1; figures are the median of all rounds (least to most)");
 
-    let cluster = Cluster::version(KAFKA).name("bench").perf().start()?;
+    // What was produced goes within seconds, where its topic says so: a disk need not hold all of it.
+    let cluster = Cluster::version(KAFKA).name("bench").perf().set("log.retention.check.interval.ms", "1000").start()?;
     let routes = Routes::new()?
         .kafka("new", &cluster, Listener::Plaintext, None)?
         .relay("everybody", "*", "new", "")
@@ -111,6 +124,9 @@ fn main() -> Result<()> {
     let mut proxy = Proxy::start_as(&user, &routes)?;
     if wanted("bodies") {
         bodies(&size, &cluster, &proxy, &user)?;
+    }
+    if wanted("produces") {
+        produces(&size, &cluster, &user)?;
     }
     if wanted("tools") {
         tools(&size, &cluster, &proxy)?;
@@ -242,6 +258,100 @@ fn bodies(size: &Size, cluster: &Cluster, proxy: &Proxy, user: &OrdinaryUser) ->
         rows.add_row([way.name.clone(), cpu, share, format!("{speed:.2}"), (way.spliced)()?]);
     }
     println!("{rows}\nThe goal is at most 1.15 of the floor's.");
+    Ok(())
+}
+
+// One connection that produces.
+
+/// Batches to the cluster that leads the topic, and to another one, which carries them: in a view of both.
+fn produces(size: &Size, cluster: &Cluster, user: &OrdinaryUser) -> Result<()> {
+    let other = Cluster::version(KAFKA).name("other").start()?;
+    let brief = [("segment.bytes", "67108864"), ("retention.bytes", "67108864"), ("file.delete.delay.ms", "0")];
+    cluster.create_topic(PRODUCED, 1, &[&brief[..], &[("max.message.bytes", "2097152")]].concat())?;
+    let routes = Routes::new()?
+        .kafka("new", cluster, Listener::Plaintext, None)?
+        .kafka("other", &other, Listener::Plaintext, None)?
+        .relay("everybody", "*", "new", "")
+        .section(&format!("[[mirrors]]\nname = \"view\"\nsource = \"new\"\ntarget = \"other\"\ntopics = [\"{PRODUCED}\"]\n"));
+    let mut proxy = Proxy::start_as(user, &routes)?;
+    let direct = port_of(&cluster.bootstrap_servers(Listener::Plaintext)?)?;
+    let mut floor = Floor::start(direct, user)?;
+    let at = |name: &str, cluster: &Cluster| -> Result<u16> {
+        let node_id = *cluster.node_ids().first().context("a cluster has a broker")?;
+        Ok(routes.virtual_broker(name, node_id)?.1)
+    };
+    let ways = [
+        ("kferry, passed", at("new", cluster)?, Some(proxy.id())),
+        ("kferry, carried", at("other", &other)?, Some(proxy.id())),
+        ("the floor, a bare C program", floor.port, Some(floor.process.id())),
+        ("direct", direct, None),
+    ];
+    for (what, value, timed) in [("1 MB", 990_000, 200), ("16 KB", 16_000, 1_000), ("1 KB", 1_000, 2_000)] {
+        let batch = produce_request(PRODUCED, 1, &noise(&mut 0x9e37_79b9_7f4a_7c15, value))?;
+        let count = (size.sent / batch.len() as u64).min(20_000);
+        let mut cpu: [Vec<f64>; 4] = Default::default();
+        let mut speed: [Vec<f64>; 4] = Default::default();
+        let mut took: [Vec<f64>; 4] = Default::default();
+        for round in 0..=size.sent_rounds {
+            for &way in in_turns(round, &[0, 1, 2, 3]) {
+                let (_, port, process_id) = ways[way];
+                let used = || process_id.map_or(Ok(Duration::ZERO), cpu_time);
+                let mut client = Raw::connect(port)?;
+                client.ask(&raw::api_versions(0, Some(CLIENT_ID)))?;
+                // Connects where it has to.
+                acknowledged(client.ask(&batch)?)?;
+                let (before, began) = (used()?, Instant::now());
+                send_on(&mut client, &batch, count)?;
+                let (cpu_used, elapsed) = (used()?.saturating_sub(before), began.elapsed());
+                let mut single = Vec::new();
+                for _ in 0..timed {
+                    let sent = Instant::now();
+                    acknowledged(client.ask(&batch)?)?;
+                    single.push(sent.elapsed().as_secs_f64() * 1e6);
+                }
+                // The first round is to warm up.
+                if round > 0 {
+                    let gb = (count * batch.len() as u64) as f64 / GB;
+                    cpu[way].push(cpu_used.as_secs_f64() / gb);
+                    speed[way].push(gb / elapsed.as_secs_f64());
+                    took[way].append(&mut single);
+                }
+            }
+        }
+        println!(
+            "\nOne connection produces {count} batches of {what} a round, {AHEAD} ahead, acks=1, {} rounds; and {timed} more one by one",
+            size.sent_rounds
+        );
+        let mut rows = table(&["", "CPU seconds of the proxy for a GB", "beside the floor", "GB/s", "one by one: p50, p99 in µs"]);
+        for (way, (name, _, process_id)) in ways.iter().enumerate() {
+            took[way].sort_by(f64::total_cmp);
+            let percentile = |percent: usize| took[way][took[way].len() * percent / 100];
+            let mut cells = [String::new(), String::new()];
+            if process_id.is_some() {
+                let share = Spread::of(cpu[way].iter().zip(&cpu[2]).map(|(way, floor)| way / floor))?;
+                cells = [format!("{:.3}", Spread::of(cpu[way].iter().copied())?), format!("{share:.2}")];
+            }
+            let [cpu, share] = cells;
+            let speed = format!("{:.2}", Spread::of(speed[way].iter().copied())?);
+            rows.add_row([(*name).to_owned(), cpu, share, speed, format!("{:.0}, {:.0}", percentile(50), percentile(99))]);
+        }
+        println!("{rows}");
+    }
+    println!("The goal is at most 1.2 of the floor's for batches of 1 MB that pass.");
+    floor.process.kill();
+    proxy.stop()
+}
+
+/// Sends a request so many times, some of them ahead of their answers.
+fn send_on(client: &mut Raw, request: &[u8], count: u64) -> Result<()> {
+    for n in 0..count + AHEAD as u64 {
+        if n < count {
+            client.send(request)?;
+        }
+        if n >= AHEAD as u64 {
+            acknowledged(client.frame()?)?;
+        }
+    }
     Ok(())
 }
 
@@ -486,7 +596,7 @@ fn number_before(line: &str, unit: &str) -> Result<f64> {
 /// Both ways in turn, record by record: whatever the broker is busy with hits both.
 fn paced(size: &Size, cluster: &Cluster, proxy: &Proxy) -> Result<()> {
     cluster.create_topic(PACED, 1, &[])?;
-    let request = produce_request()?;
+    let request = produce_request(PACED, -1, orders()[..ORDER].as_bytes())?;
     let mut ways = [port_of(&cluster.bootstrap_servers(Listener::Plaintext)?)?, proxy.port()]
         .map(Raw::connect)
         .into_iter()
@@ -544,7 +654,8 @@ fn acknowledged(answer: Vec<u8>) -> Result<()> {
     Ok(())
 }
 
-fn produce_request() -> Result<Vec<u8>> {
+/// One record in one batch.
+fn produce_request(topic: &str, acks: i16, value: &[u8]) -> Result<Vec<u8>> {
     let record = Encodable {
         transactional: false,
         control: false,
@@ -557,13 +668,13 @@ fn produce_request() -> Result<Vec<u8>> {
         sequence: -1,
         timestamp: 0,
         key: None,
-        value: Some(Bytes::from(orders().into_bytes()).slice(..ORDER)),
+        value: Some(Bytes::copy_from_slice(value)),
         headers: [].into(),
     };
     let mut batch = BytesMut::new();
     RecordBatchEncoder::encode(&mut batch, [&record], &RecordEncodeOptions { version: 2, compression: Compression::None })?;
     let partition = PartitionProduceData::default().with_index(0).with_records(Some(batch.freeze()));
-    let topic = TopicProduceData::default().with_name(name(PACED)).with_partition_data(vec![partition]);
-    let request = ProduceRequest::default().with_acks(-1).with_timeout_ms(10_000).with_topic_data(vec![topic]);
+    let topic = TopicProduceData::default().with_name(name(topic)).with_partition_data(vec![partition]);
+    let request = ProduceRequest::default().with_acks(acks).with_timeout_ms(10_000).with_topic_data(vec![topic]);
     Ok(raw::request_frame(ApiKey::Produce, PRODUCE_VERSION, 8, Some(CLIENT_ID), &request))
 }

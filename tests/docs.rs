@@ -381,7 +381,7 @@ Two things that tools ask for cannot be had through the relay:
 ## Carried
 
 *Answered by* is for routes whose clients see a view of several clusters: **connection**, the cluster of the virtual broker that was asked; **topic's leader**, the same, and a partition that leads
-on another cluster is refused with NOT_LEADER_OR_FOLLOWER (in a transaction with TOPIC_AUTHORIZATION_FAILED); **group's life**, the same, and a group that lives on another cluster is refused with
+on another cluster is refused with NOT_LEADER_OR_FOLLOWER (in a transaction with TOPIC_AUTHORIZATION_FAILED), and a Produce to it carried to its leader; **group's life**, the same, and a group that lives on another cluster is refused with
 NOT_COORDINATOR; **home**, the client's home whichever virtual broker was asked; **view**, the proxy, which asks each cluster for its part.
 
 | API | key | versions | answered by | rewritten | why no others |

@@ -8,9 +8,10 @@ mod targets;
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use harness::run;
 
 /// Mutations of each seed.
@@ -57,18 +58,29 @@ fn walk() -> Result<()> {
 }
 
 #[test]
+fn view() -> Result<()> {
+    fuzz("view", targets::view)
+}
+
+/// What is not would be fuzzed no further than to where it is refused.
+#[test]
+fn every_seed_of_a_view_is_answered() -> Result<()> {
+    for (path, seed) in seeds("view")? {
+        let [key, version, body @ ..] = &seed[..] else { bail!("{} is too short", path.display()) };
+        let answer = kferry_proxy::fuzzing::view_request(i16::from(*key), *version, body);
+        ensure!(answer.is_some_and(|len| len > 0), "{} is not answered", path.display());
+    }
+    Ok(())
+}
+
+#[test]
 fn batch() -> Result<()> {
     fuzz("batch", targets::batch)
 }
 
 fn fuzz(name: &str, target: fn(&[u8])) -> Result<()> {
-    let folder = run::workspace().join("fuzz/seeds").join(name);
-    let mut seeds = Vec::new();
-    for entry in fs::read_dir(&folder).with_context(|| format!("no seeds in {}", folder.display()))? {
-        seeds.push(fs::read(entry?.path())?);
-    }
-    ensure!(!seeds.is_empty(), "no seeds in {}", folder.display());
     // The order of a folder is anybody's guess.
+    let mut seeds: Vec<_> = seeds(name)?.into_iter().map(|(_, seed)| seed).collect();
     seeds.sort();
     let seconds = std::env::var("KFERRY_FUZZ_SECONDS").ok().map(|text| text.parse()).transpose().context("KFERRY_FUZZ_SECONDS")?;
     let until = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
@@ -85,6 +97,17 @@ fn fuzz(name: &str, target: fn(&[u8])) -> Result<()> {
         round += 1;
     }
     Ok(())
+}
+
+fn seeds(name: &str) -> Result<Vec<(PathBuf, Vec<u8>)>> {
+    let folder = run::workspace().join("fuzz/seeds").join(name);
+    let mut seeds = Vec::new();
+    for entry in fs::read_dir(&folder).with_context(|| format!("no seeds in {}", folder.display()))? {
+        let path = entry?.path();
+        seeds.push((path.clone(), fs::read(path)?));
+    }
+    ensure!(!seeds.is_empty(), "no seeds in {}", folder.display());
+    Ok(seeds)
 }
 
 fn check(target: fn(&[u8]), input: &[u8]) {

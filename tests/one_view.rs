@@ -6,6 +6,8 @@
 
 #[path = "one_view/behind.rs"]
 mod behind;
+#[path = "one_view/carried.rs"]
+mod carried;
 #[path = "one_view/deleted.rs"]
 mod deleted;
 #[path = "one_view/failures.rs"]

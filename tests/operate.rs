@@ -139,6 +139,7 @@ fn every_metric_is_there_with_its_help_and_no_label_grows_with_the_clients() -> 
         "kferry_proxy_bootstrap_server_failures_total",
         "kferry_proxy_bootstrap_server_up",
         "kferry_proxy_build_info",
+        "kferry_proxy_carrying_bytes",
         "kferry_proxy_config_last_reload_successful",
         "kferry_proxy_config_loaded_timestamp_seconds",
         "kferry_proxy_config_reloads_total",
@@ -207,7 +208,7 @@ fn clients_tell_who_went_where_also_after_they_left() -> Result<()> {
     let expected = json!({
         "client_id": "orders-1", "software_name": raw::SOFTWARE.0, "software_version": raw::SOFTWARE.1, "address": "127.0.0.1",
         "tls_subject": null, "listener": "plain", "route": "orders", "cluster": "legacy", "connections": 1,
-        "stays_with_dead_brokers": false, "default_of": null, "topics_produced": [], "groups_joined": [],
+        "stays_with_dead_brokers": false, "default_of": null, "topics_produced": [], "groups_joined": [], "carried": null,
     });
     assert_eq!(who, expected);
 

@@ -36,6 +36,9 @@ pub(crate) struct Args {
     /// Also the quotas of users, clients and addresses
     #[arg(long)]
     quotas: bool,
+    /// Leaves the ACLs of this principal out, and its SCRAM user: that of the mirror, such as User:kferry-mirror. May be given several times
+    #[arg(long, value_name = "PRINCIPAL")]
+    except: Vec<String>,
     /// Adds what is missing on the target. Changes and deletes nothing
     #[arg(long)]
     apply: bool,
@@ -87,6 +90,8 @@ struct Acls {
     elsewhere: usize,
     /// What of `add` and `added` denies kferry itself something, unless it is a super user.
     against_us: Vec<Binding>,
+    /// What of `add` and `added` is of the principal as which kferry logs in on the source.
+    ours: Vec<Binding>,
 }
 
 /// An ACL, in Kafka's words.
@@ -231,7 +236,10 @@ impl MirrorReport {
         // Users first: nobody should wait for ACLs to find out that a password is missing.
         if args.users {
             match Box::pin(users::look(&source, &target)).await {
-                Ok(plan) => report.users(plan, &target, args.apply, secrets).await,
+                Ok(mut plan) => {
+                    plan.retain(|user| !args.except.contains(&format!("User:{}", user.user)));
+                    report.users(plan, &target, args.apply, secrets).await;
+                }
                 Err(error) => report.failed("the users", &error),
             }
         }
@@ -246,7 +254,7 @@ impl MirrorReport {
                 return report;
             }
         }
-        match Box::pin(AclPlan::look(mirror, &source, &target)).await {
+        match Box::pin(AclPlan::look(mirror, &source, &target, &args.except)).await {
             Ok(Some(plan)) => report.acls(plan, &target, args.apply).await,
             Ok(None) => report.notes.push(format!(
                 "{}'s brokers have no authorizer.class.name: there are no ACLs, and everybody may do everything there",
@@ -304,7 +312,16 @@ impl MirrorReport {
             left_out: plan.left_out.iter().map(explained).collect(),
             elsewhere: plan.elsewhere,
             against_us: plan.against_us.iter().map(binding).collect(),
+            ours: plan.ours.iter().map(binding).collect(),
         });
+        if let Some(Acl { principal, .. }) = plan.ours.first() {
+            self.notes.push(format!(
+                "{} of {principal}, as which kferry itself logs in on {}: if no application does so, leave {} out with --except {principal}",
+                if plan.ours.len() == 1 { "1 of these ACLs is".to_owned() } else { format!("{} of these ACLs are", plan.ours.len()) },
+                self.source,
+                if plan.ours.len() == 1 { "it" } else { "them" },
+            ));
+        }
     }
 
     async fn users(&mut self, plan: Vec<UserPlan>, target: &Client, apply: bool, secrets: Option<&Secrets>) {
@@ -509,6 +526,7 @@ mod tests {
             left_out: Vec::new(),
             elsewhere: 0,
             against_us: Vec::new(),
+            ours: Vec::new(),
         };
         let (mirror, source, target) = ("m".into(), "old".into(), "new".into());
         MirrorReport { mirror, source, target, acls: Some(acls), users: None, quotas: None, notes: Vec::new(), errors: Vec::new() }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`init`] | `kferry init`: a first routes.toml |
 //! | [`check`] | `kferry check`: is the file right, and what is behind it |
+//! | [`clients`] | which clients a proxy has seen |
 //! | [`plan`] | `kferry plan`: what the mirrors would do, what is in their way, and which routes own what they copy |
 //! | [`verify`] | `kferry verify`: are both sides of a mirror the same |
 //! | [`offsets`] | `kferry offsets`: which offset on the target an offset on the source is |
@@ -19,6 +20,7 @@
 
 mod acls;
 mod check;
+mod clients;
 mod dlt;
 mod finish;
 mod init;

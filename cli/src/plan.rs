@@ -1,4 +1,4 @@
-//! `kferry plan`: what the mirrors would do, what is in their way, and which routes own what they copy.
+//! `kferry plan`: what the mirrors would do, what is in their way, which routes own what they copy, and which could by what their clients use.
 //!
 //! The report goes to standard output, what is in the way and what to know to standard error; `--json` is one object on standard output.
 
@@ -17,9 +17,10 @@ use kferry_wire::connection::ConnectOptions;
 use kferry_wire::exit::{self, Exit};
 use serde::Serialize;
 
-use owners::{Planned, Proposal};
+use owners::{Planned, Proposal, Used};
 
-use crate::check::{count, print_json, printable, table, to_stderr, to_stdout};
+use crate::check::{count, print_json, printable, refuse, table, to_stderr, to_stdout};
+use crate::clients::Answer;
 use crate::labels::{Severity, labelled};
 use crate::mirrors::Chosen;
 
@@ -29,6 +30,9 @@ use crate::mirrors::Chosen;
 pub(crate) struct Args {
     #[command(flatten)]
     chosen: Chosen,
+    /// Also what the clients of each route use that no route owns, as a proxy has seen: http://HOST:PORT, its admin address, or a file with what its /clients answered. May be given several times
+    #[arg(long, value_name = "URL_OR_FILE")]
+    clients: Vec<String>,
 }
 
 /// What `--json` prints.
@@ -39,6 +43,8 @@ struct Report<'r> {
     mirrors: Vec<Planned<'r>>,
     /// What no route owns and one could.
     proposals: &'r [Proposal],
+    /// With --clients: the same by what was seen.
+    used: Option<&'r Used>,
     /// Topics that would get in each other's way, among all mirrors of the file.
     collisions: &'r [Clash],
     warnings: &'r [String],
@@ -57,6 +63,13 @@ pub(crate) fn run(args: &Args) -> Exit {
         Err(refused) => return refused,
     };
     let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
+    let mut seen = Vec::new();
+    for place in &args.clients {
+        match runtime.block_on(Answer::of(place)) {
+            Ok(answer) => seen.extend(answer.clients),
+            Err(sentence) => return refuse(args.chosen.json, &sentence),
+        }
+    }
     let (mirrors, (collisions, warnings)) = runtime.block_on(async {
         let plans = join_all(chosen.iter().map(MirrorPlan::of));
         tokio::join!(plans, clashes(&config.mirrors, &chosen))
@@ -65,12 +78,14 @@ pub(crate) fn run(args: &Args) -> Exit {
     runtime.shutdown_background();
     let ok = collisions.is_empty() && mirrors.iter().all(MirrorPlan::is_possible);
     let proposals = owners::proposals(&config, &mirrors);
+    let used = (!args.clients.is_empty()).then(|| Used::of(&config, &mirrors, &seen));
     if args.chosen.json {
         let mirrors = mirrors.iter().map(|plan| Planned::new(&config, plan)).collect();
-        print_json(&Report { ok, mirrors, proposals: &proposals, collisions: &collisions, warnings: &warnings });
+        print_json(&Report { ok, mirrors, proposals: &proposals, used: used.as_ref(), collisions: &collisions, warnings: &warnings });
     } else {
         let out: Vec<_> = mirrors.iter().map(|plan| text(&config, plan)).collect();
-        to_stdout(&(out.join("\n") + &proposals.iter().map(Proposal::text).collect::<String>()));
+        let proposals = proposals.iter().map(Proposal::text).chain(used.iter().map(Used::text));
+        to_stdout(&(out.join("\n") + &proposals.collect::<String>()));
         say(&mirrors, &collisions, &warnings);
     }
     Exit::done(ok)

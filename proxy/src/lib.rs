@@ -47,6 +47,12 @@ mod server;
 mod session;
 mod summary;
 
+/// What fuzz targets reach of the inside.
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing {
+    pub use crate::relay::view::fuzzed::view_request;
+}
+
 /// Why connections end: the labels of the metric's `cause`.
 pub const CAUSES: &[&str] = ending::Cause::LABELS;
 

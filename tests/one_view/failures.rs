@@ -175,23 +175,16 @@ fn without(stage: &Stage, dead: Side, only: &str, clients: &[Client]) -> Result<
     let (away, there) = (dead.leads(&format!("dead-{}", dead.name())), alive.leads(&format!("dead-{}", dead.name())));
     let all: BTreeSet<i32> = crate::operators::all_brokers(stage)?.into_iter().map(|(id, _)| id).collect();
     for home in Side::BOTH {
-        let mut last = Err(None);
-        let shown = until("what leads on the dead cluster has no leader", || {
+        // Half a minute after its last answer.
+        stage.comes("what leads on the dead cluster has no leader", || {
             let mut client = Raw::connect(stage.proxy.port())?;
-            let answer = match metadata(&mut client, 9, &home.client("late"), None) {
-                Ok(answer) => answer,
-                Err(error) => {
-                    last = Err(Some(format!("{error:#}")));
-                    return Ok(false);
-                }
-            };
+            let answer = metadata(&mut client, 9, &home.client("late"), None)?;
             let is = [&away, only, &there].map(|topic| named(&answer, topic).map(|topic| topic.error_code));
             let brokers: BTreeSet<i32> = answer.brokers.iter().map(|broker| broker.node_id.0).collect();
             let is_right = is == [Some(LEADER_NOT_AVAILABLE), Some(LEADER_NOT_AVAILABLE), Some(0)] && brokers == all;
-            last = Ok((is, brokers));
-            Ok(is_right)
-        });
-        shown.with_context(|| format!("[{away}, {only}, {there}] to a client of {home:?}: {last:?}"))?;
+            ensure!(is_right, "[{away}, {only}, {there}] to a client of {home:?}: {is:?}, brokers {brokers:?}");
+            Ok(())
+        })?;
         let described = ask(&mut Raw::connect(stage.proxy.port())?, 0, &home.client("late"), &DescribeClusterRequest::default());
         let described = described.with_context(|| format!("DescribeCluster of a client of {home:?}"))?;
         ensure!(

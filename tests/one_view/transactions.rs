@@ -7,7 +7,8 @@ use harness::kafka::Commit;
 use harness::raw::{ask, until};
 use kafka_protocol::messages::add_partitions_to_txn_request::AddPartitionsToTxnTopic;
 use kafka_protocol::messages::{
-    AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, DescribeTransactionsRequest, EndTxnRequest, InitProducerIdRequest, TransactionalId,
+    AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, DescribeTransactionsRequest, EndTxnRequest, InitProducerIdRequest,
+    ListTransactionsRequest, TransactionalId,
 };
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
@@ -42,8 +43,51 @@ fn a_transaction_stays_on_its_cluster() -> Result<()> {
                 stage.cluster(side).read_all(&side.leads("transactions"))?.into_iter().filter_map(|record| record.value).collect();
             ensure!(values == [b"first".to_vec(), b"third".to_vec()], "{side:?} has {} records", values.len());
         }
+        for home in Side::BOTH {
+            each_is_listed_once_and_described(stage, home).with_context(|| format!("home {home:?}"))?;
+        }
         stage.no_copy_has_diverged(".transactions")
     })
+}
+
+/// Kafka's `TRANSACTIONAL_ID_NOT_FOUND`
+const TRANSACTIONAL_ID_NOT_FOUND: i16 = 105;
+
+/// Those of both homes, whoever asks: by broker, as `kafka-transactions.sh list` does; at any broker, wherever they are coordinated.
+fn each_is_listed_once_and_described(stage: &Stage, home: Side) -> Result<()> {
+    let ids = Side::BOTH.map(|side| (side, format!("{}-v0", side.client("transactions"))));
+    let client_id = home.client("hanging");
+    let mut listed = BTreeMap::<String, Vec<Side>>::new();
+    for side in Side::BOTH {
+        for node_id in stage.cluster(side).node_ids() {
+            let answer = ask(&mut stage.at(side, node_id)?, 0, &client_id, &ListTransactionsRequest::default())?;
+            ensure!(answer.error_code == 0, "ListTransactions at {node_id} of {side:?}: {answer:?}");
+            for state in answer.transaction_states {
+                listed.entry(state.transactional_id.to_string()).or_default().push(side);
+            }
+        }
+    }
+    for (side, id) in &ids {
+        ensure!(listed.get(id) == Some(&vec![*side]), "{id} is listed by {:?}", listed.get(id));
+    }
+    for side in Side::BOTH {
+        let mut client = stage.at(side, stage.cluster(side).node_ids()[0])?;
+        let names = ids.iter().map(|(_, id)| id.as_str()).chain(["nobodys"]);
+        let request = DescribeTransactionsRequest::default().with_transactional_ids(names.map(|id| TransactionalId(text(id))).collect());
+        let answer = ask(&mut client, 0, &client_id, &request)?;
+        let told: BTreeMap<&str, (i16, &str)> = answer
+            .transaction_states
+            .iter()
+            .map(|state| (state.transactional_id.as_str(), (state.error_code, state.transaction_state.as_str())))
+            .collect();
+        for (_, id) in &ids {
+            // `PrepareAbort` for a moment.
+            let is_ended = told.get(id.as_str()).is_some_and(|(error, state)| *error == 0 && state.ends_with("Abort"));
+            ensure!(is_ended, "DescribeTransactions at {side:?}: {id} in {told:?}");
+        }
+        ensure!(told.get("nobodys").is_some_and(|(error, _)| *error == TRANSACTIONAL_ID_NOT_FOUND), "at {side:?}: {told:?}");
+    }
+    Ok(())
 }
 
 fn nothing_foreign_reaches_the_coordinator(stage: &Stage, home: Side) -> Result<()> {

@@ -12,8 +12,10 @@ use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, D
 use kafka_protocol::messages::describe_producers_request::TopicRequest;
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use kafka_protocol::messages::write_txn_markers_request::{WritableTxnMarker, WritableTxnMarkerTopic};
 use kafka_protocol::messages::{
-    DeleteRecordsRequest, DescribeProducersRequest, InitProducerIdRequest, ListOffsetsRequest, ProduceRequest, ProduceResponse,
+    DeleteRecordsRequest, DescribeProducersRequest, InitProducerIdRequest, ListOffsetsRequest, ProduceRequest, ProduceResponse, ProducerId,
+    WriteTxnMarkersRequest,
 };
 use kferry_wire::batch::{self, Codec, Stamp};
 
@@ -55,7 +57,7 @@ pub(crate) fn outcomes(answer: &ProduceResponse) -> Result<BTreeMap<(String, i32
 }
 
 /// An id for an idempotent producer. Just after its start a broker may not know which ones are its own.
-fn producer_id(client: &mut Raw, client_id: &str) -> Result<i64> {
+pub(crate) fn producer_id(client: &mut Raw, client_id: &str) -> Result<i64> {
     let mut id = -1;
     until("there is a producer id", || {
         let answer = ask(client, 4, client_id, &InitProducerIdRequest::default().with_transactional_id(None))?;
@@ -299,6 +301,15 @@ impl<'a> Tempted<'a> {
             let expected = if topic.name.as_str() == self.own { 0 } else { NOT_LEADER_OR_FOLLOWER };
             ensure!(topic.partitions[0].error_code == expected, "DescribeProducers of {}: {:?}", topic.name.as_str(), topic.partitions);
         }
+        // As `kafka-transactions.sh abort` does it; one in the copy would be seen in the end, when it is compared.
+        let topic = WritableTxnMarkerTopic::default().with_name(topic_name(&self.foreign)).with_partition_indexes(vec![theirs]);
+        let marker = WritableTxnMarker::default().with_producer_id(ProducerId(4_711)).with_topics(vec![topic]);
+        let answer = ask(&mut client, 1, &client_id, &WriteTxnMarkersRequest::default().with_markers(vec![marker]))?;
+        let marked: Vec<_> = answer.markers.iter().flat_map(|marker| &marker.topics).flat_map(|topic| &topic.partitions).collect();
+        ensure!(
+            marked.len() == 1 && (marked[0].partition_index, marked[0].error_code) == (theirs, NOT_LEADER_OR_FOLLOWER),
+            "WriteTxnMarkers: {answer:?}"
+        );
         Ok(())
     }
 }

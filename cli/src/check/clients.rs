@@ -2,24 +2,12 @@
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::{Request, header};
-use hyper_util::rt::TokioIo;
 use kferry_config::{Application, Config, default_of};
-use serde::{Deserialize, Serialize};
-use tokio::net::TcpStream;
-use tokio::time::timeout;
+use serde::Serialize;
 
 use super::{count, printable};
-
-/// The proxy is near, and answers from memory.
-const DEADLINE: Duration = Duration::from_secs(5);
-
-/// The proxy keeps 10,000 rows at most, each of less than 2 KiB.
-const MAX_BODY: usize = 32 * 1024 * 1024;
+use crate::clients::{Answer, Row};
 
 /// Lines for people; `--json` has them all.
 const SHOWN: usize = 30;
@@ -84,32 +72,10 @@ struct Split {
     advice: String,
 }
 
-/// The proxy's answer, as far as it is read.
-#[derive(Deserialize)]
-struct Answer {
-    clients: Vec<Row>,
-}
-
-#[derive(Deserialize)]
-struct Row {
-    client_id: String,
-    software_name: Option<String>,
-    software_version: Option<String>,
-    address: IpAddr,
-    tls_subject: Option<String>,
-    cluster: Option<String>,
-    /// Not there from a proxy that is older.
-    #[serde(default)]
-    stays_with_dead_brokers: bool,
-}
-
 impl Clients {
     pub(super) async fn ask(config: &Config) -> Self {
         let address = reachable(config.admin.bind);
-        let answer = timeout(DEADLINE, get(address)).await.unwrap_or_else(|_elapsed| Err(format!("no answer within {DEADLINE:?}")));
-        match answer
-            .and_then(|body| serde_json::from_slice(&body).map_err(|error| format!("its answer is not /clients of a proxy: {error}")))
-        {
+        match Answer::ask(&address.to_string()).await {
             Ok(answer) => Self::judge(config, answer),
             Err(reason) => {
                 let note = format!("no proxy at http://{address} ([admin] bind), so which clients would move is not known: {reason}");
@@ -249,26 +215,11 @@ fn reachable(bind: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, bind.port())
 }
 
-async fn get(address: SocketAddr) -> Result<Bytes, String> {
-    let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
-    // Ends with `sender`; what goes wrong on it fails the request too.
-    let connection = tokio::spawn(connection);
-    let request = Request::get("/clients").header(header::HOST, address.to_string()).body(Empty::<Bytes>::new());
-    let request = request.map_err(|error| error.to_string())?;
-    let answer = sender.send_request(request).await.map_err(|error| error.to_string())?;
-    if !answer.status().is_success() {
-        return Err(format!("it answers {}", answer.status()));
-    }
-    let body = Limited::new(answer.into_body(), MAX_BODY).collect().await.map_err(|error| error.to_string())?;
-    connection.abort();
-    Ok(body.to_bytes())
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::tests::two_clusters;
     use super::*;
+    use std::collections::BTreeSet;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     const ANSWER: &str = r#"{"clients":[
@@ -309,6 +260,8 @@ mod tests {
             tls_subject: None,
             cluster: Some("legacy".to_owned()),
             stays_with_dead_brokers: false,
+            topics_produced: BTreeSet::new(),
+            groups_joined: BTreeSet::new(),
         };
         let clients = Clients::judge(&config(), Answer { clients: (0..40).map(row).collect() });
         let text = clients.text("127.0.0.1:9190");

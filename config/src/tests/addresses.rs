@@ -1,10 +1,8 @@
 //! Hosts and ports, and who wants the same ones.
 
-use std::path::Path;
-
 use insta::assert_snapshot;
 
-use super::{edited, errors, errors_after, parse, warnings};
+use super::{edited, errors, errors_after, parse, read, warnings};
 use crate::Config;
 use crate::diagnostic::Invalid;
 
@@ -181,7 +179,7 @@ cluster = "legacy"
 
 fn ports_after(from: &str, to: &str) -> Result<Config, Invalid> {
     assert!(PORTS.contains(from), "{from}");
-    Config::parse(&PORTS.replacen(from, to, 1), Path::new("routes.toml"))
+    read(&PORTS.replacen(from, to, 1))
 }
 
 #[test]
@@ -423,7 +421,6 @@ fn the_address_of_the_mirrors_is_taken_where_there_are_mirrors() {
     let mirrors = "\n[[mirrors]]\nname = \"m\"\nsource = \"legacy\"\ntarget = \"new\"\ntopics = [\"orders\"]\n";
     let text = PORTS.replacen("0.0.0.0:9092", "0.0.0.0:9191", 1);
     assert_eq!(parse(&text).admin.mirror_bind.to_string(), "127.0.0.1:9191");
-    let errors = |text: &str| Config::parse(text, Path::new("routes.toml")).unwrap_err().to_string();
     assert_snapshot!(errors(&(text.clone() + mirrors)), @r#"
     error: 0.0.0.0:9191 is taken by [admin] mirror_bind
       --> routes.toml:15:8

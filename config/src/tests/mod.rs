@@ -17,7 +17,7 @@ use insta::assert_snapshot;
 use proptest::prelude::*;
 
 use self::addresses::PORTS;
-use crate::diagnostic::{self, Severity};
+use crate::diagnostic::{self, Diagnostic, Invalid, Severity};
 use crate::{Config, Mode};
 
 /// As short as a file can be.
@@ -44,12 +44,28 @@ client_id = "*"
 cluster = "legacy"
 "#;
 
+fn read(text: &str) -> Result<Config, Invalid> {
+    Config::parse(text, Path::new("routes.toml"))
+}
+
 fn parse(text: &str) -> Config {
-    Config::parse(text, Path::new("routes.toml")).unwrap()
+    read(text).unwrap()
+}
+
+fn refused(text: &str) -> Invalid {
+    read(text).unwrap_err()
 }
 
 fn errors(text: &str) -> String {
-    Config::parse(text, Path::new("routes.toml")).unwrap_err().to_string()
+    refused(text).to_string()
+}
+
+/// The file has one error, which begins with a message, and of whose hint this is a part.
+#[track_caller]
+fn one_error(text: &str, message: &str, hint: &str) {
+    let errors = refused(text).errors;
+    let is_it = |error: &Diagnostic| error.message.starts_with(message) && error.hint.as_deref().unwrap_or_default().contains(hint);
+    assert!(errors.len() == 1 && is_it(&errors[0]), "{errors:#?}");
 }
 
 /// The errors of the valid file after an edit of its first `from`.
@@ -486,7 +502,7 @@ fn a_thousand_routes_load_in_a_moment() {
 
 /// Every error is about a place in the text, and can be shown.
 fn is_sound(text: &str) -> Result<(), TestCaseError> {
-    if let Err(invalid) = Config::parse(text, Path::new("routes.toml")) {
+    if let Err(invalid) = read(text) {
         prop_assert!(!invalid.errors.is_empty());
         for error in &invalid.errors {
             prop_assert!(invalid.text.get(error.span.clone()).is_some(), "{:?}", error);

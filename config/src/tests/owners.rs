@@ -1,11 +1,8 @@
 //! What routes own: topics and groups, of which each has one owner and can move.
 
-use std::path::Path;
-
 use insta::assert_snapshot;
 
-use super::{errors, parse, warnings};
-use crate::Config;
+use super::{errors, one_error, parse, warnings};
 
 /// A relayed route to each of two clusters, and a mirror between them.
 const OWNERS: &str = r#"[clusters.legacy]
@@ -50,23 +47,6 @@ OF_REST
 /// The file, with what its two routes own.
 fn owners(orders: &str, rest: &str) -> String {
     OWNERS.replace("OF_ORDERS", orders).replace("OF_REST", rest)
-}
-
-/// The message and the hint of each error, with its line.
-fn told(text: &str) -> Vec<(usize, String)> {
-    let invalid = Config::parse(text, Path::new("routes.toml")).unwrap_err();
-    let line = |start: usize| text[..start].matches('\n').count() + 1;
-    invalid
-        .errors
-        .iter()
-        .map(|error| (line(error.span.start), format!("{}: {}", error.message, error.hint.as_deref().unwrap_or(""))))
-        .collect()
-}
-
-#[track_caller]
-fn one(text: &str, message: &str, hint: &str) {
-    let told = told(text);
-    assert!(told.len() == 1 && told[0].1.starts_with(message) && told[0].1.contains(hint), "{told:#?}");
 }
 
 #[test]
@@ -128,7 +108,7 @@ fn only_a_relayed_route_owns() {
     "#);
     // One slip, one error.
     let modus = owners("topics = 'orders'", "").replacen("mode = \"relay\"\ntopics", "modus = \"relay\"\ntopics", 1);
-    one(&modus, "unknown key `modus`", "did you mean `mode`?");
+    one_error(&modus, "unknown key `modus`", "did you mean `mode`?");
 }
 
 #[test]
@@ -154,7 +134,7 @@ fn a_name_has_one_owner() {
         ),
         ("groups_regex = '.*'", "groups = 'billing'", "`groups` of route \"rest\": group \"billing\" is owned"),
     ] {
-        one(&owners(orders, rest), message, "the first route that matches owns");
+        one_error(&owners(orders, rest), message, "the first route that matches owns");
     }
     // What patterns share is the first one's, and a name before a pattern is an exception.
     for (orders, rest) in
@@ -162,7 +142,7 @@ fn a_name_has_one_owner() {
     {
         parse(&owners(orders, rest));
     }
-    one(&owners("topics = ['orders', 'orders']", ""), "\"orders\" is there twice", "line 31 has it already");
+    one_error(&owners("topics = ['orders', 'orders']", ""), "\"orders\" is there twice", "line 31 has it already");
 }
 
 #[test]
@@ -206,7 +186,7 @@ fn what_no_mirror_copies_cannot_be_owned() {
     parse(&owners("topics = 'payment.cards'\ngroups = 'team-7'", "topics = 'payment.cash'\ngroups = 'team-8'"));
     // Of what a pattern matches nothing is known here.
     parse(&owners("topics = ['in*', 'payment.*']\ntopics_regex = 'x'\ngroups_regex = 'y'", ""));
-    one(
+    one_error(
         &owners("topics = 'payment.cards'", "").replace("topics_regex", "exclude_regex"),
         "`topics` of route \"orders\": no mirror copies",
         "",
@@ -214,13 +194,13 @@ fn what_no_mirror_copies_cannot_be_owned() {
     // Without mirrors in the file there is nothing that could move.
     let alone =
         OWNERS.split_once("[[mirrors]]").map(|(head, rest)| format!("{head}{}", &rest[rest.find("[[routes]]").unwrap()..])).unwrap();
-    one(
+    one_error(
         &alone.replace("OF_ORDERS", "topics = 'orders'").replace("OF_REST", ""),
         "`topics` of route \"orders\": no mirror copies topic",
         "",
     );
     // A mirror that could not be read may copy it.
-    one(&owners("topics = 'invoices'", "").replace("topics_regex = 'payment", "topics_regex = '(payment"), "not a regex", "");
+    one_error(&owners("topics = 'invoices'", "").replace("topics_regex = 'payment", "topics_regex = '(payment"), "not a regex", "");
 }
 
 #[test]
@@ -228,7 +208,7 @@ fn a_mirror_between_other_clusters_is_none_of_the_routes() {
     let third =
         "[clusters.third]\nid = 3\nbootstrap_servers = \"third:9092\"\nnode_ids = \"1-9\"\nbroker_ports = \"9300-9308\"\n\n[[listeners]]";
     let text = owners("topics = 'users'", "").replace("[[listeners]]", third).replacen("cluster = \"new\"", "cluster = \"third\"", 1);
-    one(
+    one_error(
         &text,
         "`topics` of route \"orders\": no mirror copies topic \"users\" to or from cluster \"third\"",
         "mirror \"legacy-to-new\" copies it from \"legacy\" to \"new\": own it in a route to one of these, or drop it here",
@@ -240,22 +220,26 @@ fn what_is_renamed_or_translated_cannot_be_owned_yet() {
     // Behind the mirror's keys.
     let with = |owned: &str, tables: &str| owners(owned, "").replacen("[[routes]]", &format!("{tables}\n[[routes]]"), 1);
     let renamed = |owned: &str| with(owned, "[mirrors.rename]\n\"orders\" = \"commerce.orders\"\n");
-    one(
+    one_error(
         &renamed("topics = 'orders'"),
         "`topics` of route \"orders\": mirror \"legacy-to-new\" gives topic \"orders\" another name on cluster \"new\", and what is renamed cannot be \
          owned yet",
         "let it keep its name in mirror \"legacy-to-new\"",
     );
-    one(
+    one_error(
         &renamed("topics = 'commerce.orders'"),
         "`topics` of route \"orders\": topic \"commerce.orders\" is a new name by mirror \"legacy-to-new\", and what is renamed cannot be owned yet",
         "let the topic keep its name in mirror \"legacy-to-new\"",
     );
     let by_regex = with("topics = ['payment.cards', 'users']", "[[mirrors.rename_regex]]\nmatch = 'payment\\.(.+)'\nto = 'pay.$1'\n");
-    one(&by_regex, "`topics` of route \"orders\": mirror \"legacy-to-new\" gives topic \"payment.cards\" another name", "drop it here");
+    one_error(
+        &by_regex,
+        "`topics` of route \"orders\": mirror \"legacy-to-new\" gives topic \"payment.cards\" another name",
+        "drop it here",
+    );
     let translated = owners("topics = 'orders'\ngroups = 'billing'", "")
         .replace("groups = [\"billing\"]", "groups = [\"billing\"]\noffsets = \"translate\"");
-    one(
+    one_error(
         &translated,
         "`topics` of route \"orders\": mirror \"legacy-to-new\" gives topic \"orders\" other offsets on cluster \"new\", and what is translated cannot \
          be owned yet",
@@ -265,12 +249,12 @@ fn what_is_renamed_or_translated_cannot_be_owned_yet() {
 
 #[test]
 fn names_and_patterns_that_are_none() {
-    one(&owners("topics = '__consumer_offsets'", ""), "\"__consumer_offsets\" is an internal topic", "drop it");
-    one(&owners("topics = 'or ders'", ""), "\"or ders\" is not a topic", "a regex belongs in `topics_regex`");
-    one(&owners("topics = ['{orders']", ""), "not a glob: `{` without a `}`", "write [{]");
-    one(&owners("groups_regex = '('", ""), "not a regex", "");
-    one(&owners("groups = []", ""), "an empty array", "");
-    one(&owners("topic = 'orders'", ""), "unknown key `topic`", "did you mean `topics`?");
+    one_error(&owners("topics = '__consumer_offsets'", ""), "\"__consumer_offsets\" is an internal topic", "drop it");
+    one_error(&owners("topics = 'or ders'", ""), "\"or ders\" is not a topic", "a regex belongs in `topics_regex`");
+    one_error(&owners("topics = ['{orders']", ""), "not a glob: `{` without a `}`", "write [{]");
+    one_error(&owners("groups_regex = '('", ""), "not a regex", "");
+    one_error(&owners("groups = []", ""), "an empty array", "");
+    one_error(&owners("topic = 'orders'", ""), "unknown key `topic`", "did you mean `topics`?");
 }
 
 #[test]

@@ -5,8 +5,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use super::workspace;
-use crate::Config;
+use super::{refused, workspace};
 use crate::diagnostic::Diagnostic;
 use crate::read::mirrors::{MIRROR, RENAME_REGEX};
 use crate::read::{CLUSTER, CREDENTIALS, LISTENER, ROUTE, USER};
@@ -29,7 +28,7 @@ fn told(kind: &str, key: &str, value: &str) -> Vec<Diagnostic> {
 }
 
 fn errors(text: &str) -> Vec<Diagnostic> {
-    Config::parse(text, "routes.toml".as_ref()).expect_err("it is no whole file").errors
+    refused(text).errors
 }
 
 /// What a key takes, as the code says it where a value is wrong.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use insta::assert_snapshot;
 
-use super::{VALID, edited, errors, errors_after, parse};
+use super::{VALID, edited, errors, errors_after, parse, refused};
 use crate::Config;
 
 #[test]
@@ -408,7 +408,7 @@ fn long_and_unprintable_values_stay_in_one_line() {
 
 #[test]
 fn colours_only_when_asked_for() {
-    let invalid = Config::parse(&edited("id = 2", "id = 0"), Path::new("routes.toml")).unwrap_err();
+    let invalid = refused(&edited("id = 2", "id = 0"));
     assert!(invalid.render(true).contains("\u{1b}["));
     assert!(!invalid.render(false).contains('\u{1b}'));
 }

@@ -70,6 +70,8 @@ pub struct AclPlan {
     pub elsewhere: usize,
     /// What of [`Self::add`] denies kferry itself something, unless it is a super user.
     pub against_us: Vec<Acl>,
+    /// What of [`Self::add`] is of the principal as which kferry logs in on the source: perhaps rights that only the mirror needs, and only there.
+    pub ours: Vec<Acl>,
 }
 
 impl ExplainedAcl {
@@ -279,18 +281,21 @@ impl AclPlan {
         }
     }
 
-    /// Asks both clusters for their bindings, topics and groups. `None` if the source has no authorizer: everybody may do everything there.
+    /// Asks both clusters for their bindings, topics and groups. `None` if the source has no authorizer: everybody may do everything there. `except`: the
+    /// principals whose bindings are looked at on neither cluster.
     ///
     /// # Errors
     /// [`ClientError`], with the ACL that kferry itself needs; `SECURITY_DISABLED` if only the target has no authorizer.
-    pub async fn look(mirror: &Mirror, source: &Client, target: &Client) -> Result<Option<Self>, ClientError> {
-        let bindings = match source.describe_acls().await {
+    pub async fn look(mirror: &Mirror, source: &Client, target: &Client, except: &[String]) -> Result<Option<Self>, ClientError> {
+        let mut bindings = match source.describe_acls().await {
             Ok(bindings) => bindings,
             Err(error) if error.code() == Some(ResponseError::SecurityDisabled) => return Ok(None),
             Err(error) => return Err(error),
         };
-        let (has, own) = tokio::try_join!(target.describe_acls(), target.any())?;
-        let own = own.principal().to_owned();
+        let (mut has, at_source, at_target) = tokio::try_join!(target.describe_acls(), source.any(), target.any())?;
+        for bindings in [&mut bindings, &mut has] {
+            bindings.retain(|acl| !except.contains(&acl.principal));
+        }
         let topics = async |client: &Client| -> Result<BTreeSet<String>, ClientError> {
             let topics = client.metadata(Topics::All).await?.topics.into_iter();
             Ok(topics.filter(|topic| !topic.internal && !is_internal(&topic.name)).map(|topic| topic.name.to_string()).collect())
@@ -314,16 +319,19 @@ impl AclPlan {
             groups: [source_groups, target_groups],
         };
         let mut plan = Self::of(&bindings, &has, &copied);
-        plan.seen_by(&own);
+        plan.seen_by(at_source.principal(), at_target.principal());
         Ok(Some(plan))
     }
 
-    /// Takes into account what the bindings are for `own`, kferry's own principal on the target.
-    fn seen_by(&mut self, own: &str) {
+    /// Takes into account what the bindings are for kferry's own principals on the two clusters.
+    fn seen_by(&mut self, at_source: &str, at_target: &str) {
         // What it needs to mirror is nothing that the source should have.
-        self.extra.retain(|acl| acl.principal != own);
-        let is_against = |acl: &&Acl| acl.permission == Permission::Deny && (acl.principal == own || is_everybody(&acl.principal));
+        self.extra.retain(|acl| acl.principal != at_target);
+        let is_against = |acl: &&Acl| acl.permission == Permission::Deny && (acl.principal == at_target || is_everybody(&acl.principal));
         self.against_us = self.add.iter().filter(is_against).cloned().collect();
+        // Without a login it is who everybody is.
+        let is_ours = |acl: &&Acl| acl.principal == at_source && at_source != ANONYMOUS;
+        self.ours = self.add.iter().filter(is_ours).cloned().collect();
     }
 }
 
@@ -350,6 +358,9 @@ pub async fn apply(target: &Client, acls: &[Acl]) -> Vec<(Acl, ClientError)> {
     }
     refused
 }
+
+/// As whom brokers know those who do not log in.
+const ANONYMOUS: &str = "User:ANONYMOUS";
 
 fn is_everybody(principal: &str) -> bool {
     principal.ends_with(":*")
@@ -556,10 +567,21 @@ mod tests {
     }
 
     #[test]
+    fn rights_of_kferrys_own_login_are_told_where_it_has_one() {
+        let source = [allow("mirror", "orders"), allow("a", "orders"), allow("ANONYMOUS", "orders")];
+        let mut plan = plan(&source, &[], [TOPICS, &[]], [&[], &[]]);
+        plan.seen_by("User:mirror", "User:kferry");
+        assert_eq!((plan.ours.clone(), plan.add.len()), (vec![allow("mirror", "orders")], 3));
+        plan.seen_by("User:ANONYMOUS", "User:kferry");
+        assert!(plan.ours.is_empty());
+    }
+
+    #[test]
     fn what_would_stop_the_mirror_is_told() {
         let source = [deny("*", "orders"), deny("kferry", "pay.a"), deny("a", "pay.a"), allow("*", "orders")];
         let mut plan = plan(&source, &[allow("kferry", "orders"), allow("b", "orders")], [TOPICS, &[]], [&[], &[]]);
-        plan.seen_by("User:kferry");
+        plan.seen_by("User:mirror", "User:kferry");
+        assert!(plan.ours.is_empty());
         assert_eq!(plan.against_us, [deny("kferry", "bill.a"), deny("*", "orders")]);
         assert_eq!((plan.extra.clone(), plan.add.len()), (vec![allow("b", "orders")], 4));
     }

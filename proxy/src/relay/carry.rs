@@ -25,6 +25,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::IN_FLIGHT;
+use super::masks::TOPIC_AUTHORIZATION_FAILED;
 use super::view::View;
 use crate::ending::Cause;
 use crate::metrics;
@@ -47,7 +48,7 @@ const KAFKA_STORAGE_ERROR: i16 = 56;
 const IDLE: Duration = Duration::from_secs(30);
 
 /// How long a partition leader may take beyond the time that the client's `timeout_ms` gives it, on its way and back.
-const ON_ITS_WAY: Duration = Duration::from_secs(10);
+const ON_ITS_WAY: Duration = Duration::from_secs(5);
 
 /// The shortest time for a frame, whatever the client's `timeout_ms`: a broker needs it for nothing but the replicas' word.
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -259,7 +260,8 @@ struct Job {
 impl Carrier {
     pub(super) fn new(carrying: Arc<Carrying>, view: Arc<View>, from: Arc<Sender>) -> Self {
         let (jobs, queue) = mpsc::channel(IN_FLIGHT);
-        let lines = Lines { view: view.clone(), client_id: from.client_id.clone(), open: HashMap::new(), due: HashMap::new() };
+        let lines =
+            Lines { view: view.clone(), client_id: from.client_id.clone(), open: HashMap::new(), given_up: GivenUp::default() };
         tokio::spawn(lines.run(queue));
         Self { carrying, view, from, jobs }
     }
@@ -287,9 +289,38 @@ struct Lines {
     view: Arc<View>,
     client_id: String,
     open: HashMap<Node, Arc<Connection>>,
-    /// Of idempotent producers: the batch that was given up last, and is to come again before those that the client had numbered after it. A partition leader
-    /// that does not know the producer yet would take one of those for its first, and never take this one.
-    due: HashMap<(TopicPartition, i64), Sequence>,
+    given_up: GivenUp,
+}
+
+/// Of idempotent producers: the batch of a partition that was given up, and is to come again before those that were numbered after it. A partition leader that
+/// does not know the producer yet would take one of those for its first, and then never take this one.
+#[derive(Debug, Default)]
+struct GivenUp(HashMap<(TopicPartition, i64), Sequence>);
+
+impl GivenUp {
+    /// How many are remembered at the most.
+    const MOST: usize = 10_000;
+
+    fn give_up(&mut self, partition: &TopicPartition, records: Option<&[u8]>) {
+        if let Some(sequence) = records.and_then(Sequence::peek)
+            && self.0.len() < Self::MOST
+        {
+            self.0.insert((partition.clone(), sequence.producer_id), sequence);
+        }
+    }
+
+    /// Whether a batch must wait until another one has come again.
+    fn must_wait(&mut self, partition: &TopicPartition, records: Option<&[u8]>) -> bool {
+        let Some(sequence) = records.and_then(Sequence::peek).filter(|_| !self.0.is_empty()) else { return false };
+        let key = (partition.clone(), sequence.producer_id);
+        match self.0.get(&key) {
+            // In a new epoch sequences begin anew.
+            Some(due) if due.producer_epoch == sequence.producer_epoch && due.is_before(sequence) => return true,
+            Some(_) => drop(self.0.remove(&key)),
+            None => {}
+        }
+        false
+    }
 }
 
 /// How it stands with a batch.
@@ -321,7 +352,14 @@ impl Lines {
     async fn carry(&mut self, frame: &Frame) -> Result<Answers, Cause> {
         let deadline = Instant::now() + frame.timeout.clamp(SHORTEST, LONGEST);
         let (mut answers, mut attempt, mut lost) = (Answers::default(), 0, false);
-        let mut left = self.due_now(frame, &mut answers);
+        let mut left = Vec::with_capacity(frame.entries.len());
+        for (partition, records) in frame.entries.iter().cloned() {
+            if self.given_up.must_wait(&partition, records.as_deref()) {
+                answers.push_error(partition, NOT_LEADER_OR_FOLLOWER);
+            } else {
+                left.push((partition, records));
+            }
+        }
         loop {
             let (by_leader, mut again) = self.find_leaders(left, deadline, &mut answers).await;
             self.connect(by_leader.keys(), deadline).await;
@@ -355,9 +393,7 @@ impl Lines {
             if again.is_empty() || Instant::now() + pause >= deadline {
                 let error_code = if lost { REQUEST_TIMED_OUT } else { NOT_LEADER_OR_FOLLOWER };
                 for (partition, records) in again {
-                    if let Some(sequence) = records.as_deref().and_then(Sequence::peek) {
-                        self.due.insert((partition.clone(), sequence.producer_id), sequence);
-                    }
+                    self.given_up.give_up(&partition, records.as_deref());
                     answers.push_error(partition, error_code);
                 }
                 return Ok(answers);
@@ -367,27 +403,7 @@ impl Lines {
         }
     }
 
-    /// The batches of a frame whose turn it is. Those behind one that was given up are answered as that one was.
-    fn due_now(&mut self, frame: &Frame, answers: &mut Answers) -> Vec<Entry> {
-        let mut now = Vec::with_capacity(frame.entries.len());
-        for (partition, records) in &frame.entries {
-            if let Some(sequence) = records.as_deref().and_then(Sequence::peek) {
-                let key = (partition.clone(), sequence.producer_id);
-                match self.due.get(&key) {
-                    Some(due) if due.producer_epoch == sequence.producer_epoch && due.is_before(sequence) => {
-                        answers.push_error(partition.clone(), NOT_LEADER_OR_FOLLOWER);
-                        continue;
-                    }
-                    Some(_) => drop(self.due.remove(&key)),
-                    None => {}
-                }
-            }
-            now.push((partition.clone(), records.clone()));
-        }
-        now
-    }
-
-    /// Sorts batches by the leader of their partition. Those without one are returned as they are; those of topics that do not exist are answered.
+    /// Sorts batches by the leader of their partition. Those without one just now are returned as they are; those that will have none are answered.
     async fn find_leaders(&self, entries: Vec<Entry>, deadline: Instant, answers: &mut Answers) -> (BTreeMap<Node, Vec<Entry>>, Vec<Entry>) {
         let (mut by_leader, mut none) = (BTreeMap::<_, Vec<_>>::new(), Vec::new());
         for (partition, records) in entries {
@@ -400,6 +416,8 @@ impl Lines {
             match found {
                 Some(Ok(node_id)) => by_leader.entry((cluster, node_id)).or_default().push((partition, records)),
                 Some(Err(error)) if error.is_unknown_topic() => answers.push_error(partition, UNKNOWN_TOPIC_OR_PARTITION),
+                // The route's login may not know of the topic.
+                Some(Err(error)) if error.is_authorization() => answers.push_error(partition, TOPIC_AUTHORIZATION_FAILED),
                 _ => none.push((partition, records)),
             }
         }
@@ -483,5 +501,114 @@ impl Lines {
         };
         let outcomes = entries.into_iter().map(outcome).collect();
         (leader, outcomes, throttle_time_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use bytes::Bytes;
+    use kferry_wire::batch::{self, Codec, Record, Stamp};
+
+    use super::*;
+
+    fn batch(producer_id: i64, producer_epoch: i16, base_sequence: i32) -> Bytes {
+        let record = Record { offset: 0, timestamp: 1, key: None, value: Some(Bytes::from_static(b"v")), headers: Vec::new() };
+        batch::encode(&[record], Codec::None, Stamp { producer_id, producer_epoch, base_sequence }).unwrap()
+    }
+
+    fn plain() -> Bytes {
+        batch(-1, -1, -1)
+    }
+
+    fn sender(client_id: &str) -> Arc<Sender> {
+        Arc::new(Sender { client_id: client_id.to_owned(), address: Ipv4Addr::LOCALHOST.into() })
+    }
+
+    #[test]
+    fn a_batch_waits_for_those_before_it_and_for_no_other() {
+        let carrying = Arc::new(Carrying::new(1));
+        let place = |partition| (Arc::from("legacy"), TopicPartition::new("orders", partition));
+        let (one, other) = (sender("one"), sender("other"));
+        let begin = |partition, from: &Arc<Sender>, records: &Bytes| carrying.begin(place(partition), from.clone(), Some(records));
+        let ahead = |partition, from: &Arc<Sender>, records: &Bytes| carrying.ahead_of(&place(partition), from, records).len();
+        assert!(carrying.is_empty());
+        let begun = [begin(0, &one, &batch(7, 0, 3)), begin(0, &one, &batch(7, 0, 4)), begin(0, &one, &plain()), begin(1, &one, &plain())];
+        assert!(!carrying.is_empty());
+        for (partition, from, records, count) in [
+            (0, &one, batch(7, 0, 5), 2),
+            // The same one again, after a lost answer: it waits for those before it.
+            (0, &one, batch(7, 0, 4), 1),
+            (0, &one, batch(7, 0, 3), 0),
+            (0, &one, batch(7, 1, 0), 2),
+            (0, &one, batch(8, 0, 5), 0),
+            // Its id says whose it is, whatever the connection.
+            (0, &other, batch(7, 0, 5), 2),
+            (0, &one, plain(), 1),
+            (1, &one, plain(), 1),
+            (1, &one, batch(7, 0, 5), 0),
+            (0, &other, plain(), 0),
+            (2, &one, plain(), 0),
+        ] {
+            assert_eq!(ahead(partition, from, &records), count, "{partition} {from:?} {:?}", Sequence::peek(&records));
+        }
+        let waits = carrying.ahead_of(&place(0), &one, &batch(7, 0, 5));
+        drop(begun);
+        assert!(waits.iter().all(CancellationToken::is_cancelled) && carrying.is_empty() && carrying.lock().is_empty());
+    }
+
+    #[test]
+    fn what_was_given_up_comes_before_what_was_numbered_after_it() {
+        let mut given_up = GivenUp::default();
+        let (orders, others) = (TopicPartition::new("orders", 0), TopicPartition::new("orders", 1));
+        let waits = |given_up: &mut GivenUp, partition: &TopicPartition, records: &Bytes| given_up.must_wait(partition, Some(records));
+        assert!(!waits(&mut given_up, &orders, &batch(7, 0, 4)));
+        given_up.give_up(&orders, Some(&batch(7, 0, 4)));
+        given_up.give_up(&orders, Some(&plain()));
+        assert!(waits(&mut given_up, &orders, &batch(7, 0, 5)) && waits(&mut given_up, &orders, &batch(7, 0, 9)));
+        assert!(!waits(&mut given_up, &orders, &batch(8, 0, 5)) && !waits(&mut given_up, &others, &batch(7, 0, 5)));
+        assert!(!waits(&mut given_up, &orders, &plain()));
+        // It has come again: what follows it may go.
+        assert!(!waits(&mut given_up, &orders, &batch(7, 0, 4)) && !waits(&mut given_up, &orders, &batch(7, 0, 5)));
+        // The producer has begun anew instead.
+        given_up.give_up(&orders, Some(&batch(7, 0, 5)));
+        assert!(!waits(&mut given_up, &orders, &batch(7, 1, 0)) && !waits(&mut given_up, &orders, &batch(7, 1, 1)));
+    }
+
+    #[test]
+    fn only_what_was_certainly_not_appended_is_sent_again_without_an_id() {
+        for (error_code, becomes) in [(0, Next::Tell), (3, Next::Again), (5, Next::Again), (6, Next::Again), (56, Next::Again)] {
+            assert_eq!(next(error_code), becomes, "{error_code}");
+        }
+        // Appended and not replicated; not appended, and the client's to decide; refused for good; known already; out of order.
+        for error_code in [7, 20, 19, 10, 87, 29, 46, 45, 47, -1] {
+            assert_eq!(next(error_code), Next::Tell, "{error_code}");
+        }
+        assert!(may_be_sent_again(Some(&batch(7, 0, 0))));
+        assert!(!may_be_sent_again(Some(&plain())) && !may_be_sent_again(None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn memory_is_had_in_the_order_of_arrival_and_a_large_frame_is_alone() {
+        let carrying = Carrying::new(100);
+        let [small, other] = [carrying.reserve(40).await, carrying.reserve(60).await];
+        assert_eq!(carrying.in_use(), 100);
+        let (mut large, mut last) = (Box::pin(carrying.reserve(1000)), Box::pin(carrying.reserve(1)));
+        let soon = Duration::from_millis(1);
+        assert!(timeout(soon, &mut large).await.is_err() && timeout(soon, &mut last).await.is_err());
+        drop(small);
+        // There is room for it, but the large one was first.
+        assert!(timeout(soon, &mut last).await.is_err() && timeout(soon, &mut large).await.is_err());
+        drop(other);
+        let large = timeout(soon, &mut large).await.unwrap();
+        assert!(carrying.in_use() == 100 && timeout(soon, &mut last).await.is_err());
+        drop(large);
+        let last = timeout(soon, &mut last).await.unwrap();
+        assert_eq!(carrying.in_use(), 1);
+        // Another limit is another memory.
+        carrying.resize(10);
+        assert_eq!(carrying.in_use(), 0);
+        drop(last);
     }
 }

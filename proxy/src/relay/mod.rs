@@ -171,8 +171,11 @@ enum Due {
     Client(ResponsePlan),
     /// For the client, from the view: a whole frame.
     Asked(oneshot::Receiver<Result<Vec<u8>, Cause>>),
-    /// For the client, from the leaders of what it has produced to.
-    Produced(oneshot::Receiver<Produced>),
+    /// For the client, from the leaders of what it has produced to. With `acks=0` the client waits for none.
+    Produced {
+        told: oneshot::Receiver<Produced>,
+        is_answered: bool,
+    },
     /// For a login of the proxy's own: the broker's frame, without its size.
     Login(oneshot::Sender<Bytes>),
 }
@@ -361,7 +364,7 @@ impl FrameRelay {
                     let frame_len = next_response(&mut from, head).await?;
                     self.pass(&mut from, &mut to, frame_len).await.map_err(|error| error.of(broker, Cause::ClientError))?;
                 }
-                Due::Produced(produced) => self.answer_produce(&mut from, &mut to, head, produced).await?,
+                Due::Produced { told, is_answered } => self.answer_produce(&mut from, &mut to, head, told, is_answered).await?,
                 Due::Client(ResponsePlan::Walk) => {
                     let frame_len = next_response(&mut from, head).await?;
                     let body_at = loop {

@@ -54,14 +54,21 @@ pub(super) struct ProduceFrame {
 /// What has become of a Produce request.
 #[derive(Debug)]
 pub(super) struct Produced {
-    /// The broker answers for a part of it, or for all.
+    /// The broker has got it, or a part of it.
     is_at_broker: bool,
     /// Answers for partitions that the broker was not asked about, or refuses because they were masked.
     refused: Answers,
     /// Those of other brokers are to come.
     carried: Option<oneshot::Receiver<Result<Answers, Cause>>>,
-    /// The client waits for an answer.
-    is_answered: bool,
+}
+
+/// What of a request is not for the broker.
+#[derive(Debug, Default)]
+struct Aside {
+    elsewhere: Vec<Entry>,
+    refused: Answers,
+    /// Memory for the frame, where something of it is carried.
+    reserved: Option<Reserved>,
 }
 
 /// What becomes of a batch.
@@ -133,11 +140,17 @@ impl FrameRelay {
         let is_answered = frame.front.acks != 0;
         let (tell, told) = oneshot::channel();
         // Before the request goes out: its response must find it.
-        self.expect(queue, frame.head, Some(Due::Produced(told))).await?;
+        self.expect(queue, frame.head, Some(Due::Produced { told, is_answered })).await?;
         let is_held = !frame.front.is_transactional && (!is_answered || self.begins_elsewhere(from, &frame).await?);
-        let produced = if is_held { self.split(from, to, carrier, frame).await? } else { self.stream(from, to, carrier, frame).await? };
+        let (is_at_broker, aside) = if is_held {
+            self.split(from, to, &frame).await?
+        } else {
+            let streamed = self.stream(from, to, &frame).await;
+            (true, streamed.map_err(|error| error.of(frame.head, Cause::ClientError, Cause::BrokerError))?)
+        };
+        let carried = self.carry(carrier, &frame, aside.elsewhere, aside.reserved).await;
         // Whoever is to be told is there for as long as the connection.
-        let _ = tell.send(Produced { is_answered, is_at_broker: produced.is_at_broker && is_answered, ..produced });
+        let _ = tell.send(Produced { is_at_broker, refused: aside.refused, carried });
         Ok(())
     }
 
@@ -171,79 +184,48 @@ impl FrameRelay {
         self.terms.view.as_ref().expect("only who sees a view has topics elsewhere")
     }
 
-    /// Holds a frame whole, sends the broker what is for it, and carries the rest.
-    async fn split(
-        &self,
-        from: &mut Source<'_>,
-        to: &mut Writer,
-        carrier: &mut Option<Carrier>,
-        frame: ProduceFrame,
-    ) -> Result<Produced, Cause> {
-        let ProduceFrame { head, ref body, front } = frame;
-        let reserved = self.seat().carrying.reserve(body.end).await;
+    /// Holds a frame whole and sends the broker what is for it. Returns whether that was anything, and the rest.
+    async fn split(&self, from: &mut Source<'_>, to: &mut Writer, frame: &ProduceFrame) -> Result<(bool, Aside), Cause> {
+        let ProduceFrame { head, ref body, front } = *frame;
+        let mut aside = Aside { reserved: Some(self.seat().carrying.reserve(body.end).await), ..Aside::default() };
         let bytes = Bytes::from(from.whole(body.end).await.map_err(Cause::ClientError)?);
         let broken = || head.not_rewritten(RewriteError::Broken("topic_data"));
         let entries = produce::entries(&bytes.slice(body.start..), head.version).ok_or_else(broken)?;
-        let mut sorting = self.sorting(&frame, Some(self.seat().seen.clone()));
-        let (mut here, mut elsewhere, mut refused) = (Vec::new(), Vec::new(), Answers::default());
+        let count = entries.len();
+        let mut sorting = self.sorting(frame, Some(self.seat().seen.clone()));
+        let mut here = Vec::new();
         for (partition, records) in entries {
             if *partition.topic != *sorting.topic {
                 sorting.topic(&partition.topic);
             }
             match sorting.fate() {
-                Fate::Here => here.push((partition, records)),
-                Fate::Elsewhere => elsewhere.push((partition, records)),
-                Fate::Refused(error_code) => {
-                    self.tell_refused(Refused::Copy, &format!("topic {}", partition.topic));
-                    refused.push_error(partition, error_code);
+                Fate::Here => {
+                    self.wait_for_carried(&partition, records.as_deref().unwrap_or_default()).await;
+                    here.push((partition, records));
                 }
+                fate => self.set_aside(&mut aside, fate, partition, records),
             }
         }
-        let is_whole = elsewhere.is_empty() && refused.partitions.is_empty();
-        for (partition, records) in &here {
-            self.wait_for_carried(partition, records.as_deref().unwrap_or_default()).await;
-        }
-        let is_at_broker = is_whole || !here.is_empty();
-        if is_whole {
+        if here.len() == count {
             send(to, &bytes).await.map_err(Cause::BrokerError)?;
-        } else if is_at_broker {
+            return Ok((true, aside));
+        }
+        let is_at_broker = !here.is_empty();
+        if is_at_broker {
             let for_broker = produce::body(here, front.acks, front.timeout_ms, head.version);
             write_frame(to, &bytes[SIZE_LEN..body.start], &for_broker).await.map_err(Cause::BrokerError)?;
         }
-        let carried = self.carry(carrier, &frame, elsewhere, Some(reserved)).await;
-        Ok(Produced { is_at_broker, refused, carried, is_answered: false })
+        Ok((is_at_broker, aside))
     }
 
-    /// Passes a frame on as it streams. Batches that are for elsewhere are masked, and carried once the whole frame is there.
-    async fn stream(
-        &self,
-        from: &mut Source<'_>,
-        to: &mut Writer,
-        carrier: &mut Option<Carrier>,
-        frame: ProduceFrame,
-    ) -> Result<Produced, Cause> {
-        let head = frame.head;
-        let (mut elsewhere, mut refused, mut reserved) = (Vec::new(), Answers::default(), None);
-        let walked = self.walk_batches(from, to, &frame, &mut elsewhere, &mut refused, &mut reserved).await;
-        walked.map_err(|error| error.of(head, Cause::ClientError, Cause::BrokerError))?;
-        let carried = self.carry(carrier, &frame, elsewhere, reserved).await;
-        Ok(Produced { is_at_broker: true, refused, carried, is_answered: false })
-    }
-
-    async fn walk_batches(
-        &self,
-        from: &mut Source<'_>,
-        to: &mut Writer,
-        frame: &ProduceFrame,
-        elsewhere: &mut Vec<Entry>,
-        refused: &mut Answers,
-        reserved: &mut Option<Reserved>,
-    ) -> Result<(), WalkError> {
+    /// Passes a frame on as it streams. What is not for the broker is masked. Returns that.
+    async fn stream(&self, from: &mut Source<'_>, to: &mut Writer, frame: &ProduceFrame) -> Result<Aside, WalkError> {
         let ProduceFrame { head, ref body, .. } = *frame;
         let flexible = head.api.is_flexible(head.version);
         let carrying = &self.seat().carrying;
         let mut sorting = self.sorting(frame, Some(self.seat().seen.clone()));
         let mut walk = Walk::new(PRODUCE_REQUEST, head.version, flexible, body.len());
+        let mut aside = Aside::default();
         // Of what has arrived, so much is to go on as it is now.
         let mut walked = body.start;
         loop {
@@ -254,49 +236,56 @@ impl FrameRelay {
                     walked += len;
                     continue;
                 }
-                Step::Records(len) => {
-                    match sorting.fate.take().unwrap_or(Fate::Here) {
-                        Fate::Here if carrying.is_empty() => {}
-                        Fate::Here => {
-                            from.at_least(walked + len.min(LENGTH + Sequence::FRONT)).await.map_err(MoveError::Reading)?;
-                            let arrived = &from.bytes()[walked..];
-                            let records = records_of(&arrived[..arrived.len().min(len)], flexible);
-                            self.wait_for_carried(&sorting.place(), records.unwrap_or_default()).await;
-                        }
-                        Fate::Elsewhere => {
-                            if reserved.is_none() {
-                                *reserved = Some(carrying.reserve(body.end).await);
-                            }
-                            from.at_least(walked + len).await.map_err(MoveError::Reading)?;
-                            let records = records_of(&from.bytes()[walked..walked + len], flexible).map(Bytes::copy_from_slice);
-                            elsewhere.push((sorting.place(), records));
-                        }
-                        Fate::Refused(error_code) => {
-                            if sorting.stance == Stance::HasRenamedCopy {
-                                self.tell_refused(Refused::Copy, &format!("topic {}", sorting.topic));
-                            }
-                            refused.push_error(sorting.place(), error_code);
-                        }
-                    }
-                    walked += len;
-                    if walked <= from.bytes().len() {
-                        continue;
-                    }
-                    0
-                }
                 Step::Pass(len) => {
                     walked += len;
-                    if walked <= from.bytes().len() {
-                        continue;
+                    0
+                }
+                Step::Records(len) => {
+                    let fate = sorting.fate.take().unwrap_or(Fate::Here);
+                    let needed = match fate {
+                        Fate::Here if !carrying.is_empty() => len.min(LENGTH + Sequence::FRONT),
+                        Fate::Here | Fate::Refused(_) => 0,
+                        Fate::Elsewhere => len,
+                    };
+                    if fate == Fate::Elsewhere && aside.reserved.is_none() {
+                        aside.reserved = Some(carrying.reserve(body.end).await);
                     }
+                    from.at_least(walked + needed).await.map_err(MoveError::Reading)?;
+                    let records = records_of(&from.bytes()[walked..walked + needed], flexible);
+                    if fate == Fate::Here {
+                        self.wait_for_carried(&sorting.place(), records.unwrap_or_default()).await;
+                    } else {
+                        self.set_aside(&mut aside, fate, sorting.place(), records.map(Bytes::copy_from_slice));
+                    }
+                    walked += len;
                     0
                 }
                 Step::Need(len) => len,
-                Step::End => return Ok(self.pass(from, to, walked).await?),
+                Step::End => {
+                    self.pass(from, to, walked).await?;
+                    return Ok(aside);
+                }
             };
+            if need == 0 && walked <= from.bytes().len() {
+                continue;
+            }
             self.pass(from, to, walked).await?;
             walked = 0;
             from.at_least(need).await.map_err(MoveError::Reading)?;
+        }
+    }
+
+    fn set_aside(&self, aside: &mut Aside, fate: Fate, partition: TopicPartition, records: Option<Bytes>) {
+        match fate {
+            Fate::Here => unreachable!("it is for the broker"),
+            Fate::Elsewhere => aside.elsewhere.push((partition, records)),
+            Fate::Refused(error_code) => {
+                // Who has a topic of elsewhere in a transaction has been told before.
+                if error_code == TOPIC_AUTHORIZATION_FAILED {
+                    self.tell_refused(Refused::Copy, &format!("topic {}", partition.topic));
+                }
+                aside.refused.push_error(partition, error_code);
+            }
         }
     }
 
@@ -344,11 +333,12 @@ impl FrameRelay {
         from: &mut Source<'_>,
         to: &mut Writer,
         head: RequestHead,
-        produced: oneshot::Receiver<Produced>,
+        told: oneshot::Receiver<Produced>,
+        is_answered: bool,
     ) -> Result<(), Cause> {
         // The request was broken off: whoever has sent it says why.
-        let Ok(Produced { is_at_broker, refused, carried, is_answered }) = produced.await else { return Ok(()) };
-        let frame_len = if is_at_broker { Some(next_response(from, head).await?) } else { None };
+        let Ok(Produced { is_at_broker, refused, carried }) = told.await else { return Ok(()) };
+        let frame_len = if is_at_broker && is_answered { Some(next_response(from, head).await?) } else { None };
         if let (Some(frame_len), None, true) = (frame_len, &carried, refused.partitions.is_empty()) {
             return self.pass(from, to, frame_len).await.map_err(|error| error.of(Cause::BrokerError, Cause::ClientError));
         }
@@ -426,4 +416,183 @@ fn merged(broker: ProduceResponse, others: [Answers; 2]) -> ProduceResponse {
         }
     }
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use arc_swap::ArcSwap;
+    use kafka_protocol::messages::produce_response::PartitionProduceResponse;
+    use kferry_config::Config;
+    use kferry_wire::api::{self, Api};
+    use proptest::prelude::*;
+
+    use super::super::masks::Place;
+    use super::super::view::Leaders;
+    use super::super::view::leaders::Settled;
+    use super::*;
+
+    /// Orders lead on legacy, payments on new, and `shop.orders` is a copy of another name on new.
+    fn place(at: &str) -> Place {
+        const FILE: &str = r#"
+            clusters.legacy = { id = 1, bootstrap_servers = "legacy:9092" }
+            clusters.new = { id = 2, bootstrap_servers = "new:9092" }
+            mirrors = [{ name = "over", source = "legacy", target = "new", topics = ["orders", "orders-old"], rename = { orders-old = "shop.orders" } }]
+        "#;
+        let config = Config::parse(FILE, Path::new("routes.toml")).unwrap();
+        let names: [&[&str]; 2] = [&["orders", "orders-old"], &["orders", "payments", "shop.orders"]];
+        let names = names.map(|names| Some(Arc::new(names.iter().map(|name| Arc::from(*name)).collect()))).into();
+        let leaders = Leaders::new(config.clusters.clone(), config.mirrors, names, Settled::default());
+        Place { leaders: Arc::new(ArcSwap::from_pointee(leaders)), at: at.into() }
+    }
+
+    fn sorting(place: &Place, is_transactional: bool) -> Sorting {
+        Sorting {
+            now: Now::of(Some(place)),
+            seen: None,
+            is_transactional,
+            topic: String::new(),
+            stance: Stance::Leads,
+            partition: 0,
+            fate: None,
+        }
+    }
+
+    fn fate_of(place: &Place, topic: &str, is_transactional: bool) -> Fate {
+        let mut sorting = sorting(place, is_transactional);
+        sorting.topic(topic);
+        sorting.fate()
+    }
+
+    #[test]
+    fn each_batch_has_one_fate() {
+        use Fate::{Elsewhere, Here, Refused};
+        for (at, topic, fate, in_a_transaction) in [
+            ("legacy", "orders", Here, Here),
+            ("legacy", "payments", Elsewhere, Refused(NOT_LEADER_OR_FOLLOWER)),
+            ("new", "orders", Elsewhere, Refused(NOT_LEADER_OR_FOLLOWER)),
+            ("new", "payments", Here, Here),
+            ("new", "shop.orders", Refused(TOPIC_AUTHORIZATION_FAILED), Refused(TOPIC_AUTHORIZATION_FAILED)),
+            // It has left the view.
+            ("gone", "orders", Here, Here),
+        ] {
+            let place = place(at);
+            assert_eq!([fate_of(&place, topic, false), fate_of(&place, topic, true)], [fate, in_a_transaction], "{topic} at {at}");
+        }
+    }
+
+    fn produce_head(version: i16) -> RequestHead {
+        RequestHead { api: Api::of(ApiKey::Produce as i16).unwrap(), version, correlation_id: 1 }
+    }
+
+    #[test]
+    fn whether_a_frame_begins_elsewhere_is_known_as_soon_as_its_first_partition_is_there() {
+        let place = place("legacy");
+        for (topic, begins) in [("payments", true), ("orders", false)] {
+            for version in [0, 3, 9] {
+                let entries = ["a", "b"].map(|_| (TopicPartition::new(topic, 7), Some(Bytes::from_static(b"records"))));
+                let body = produce::body(entries, -1, 9, version);
+                let frame = ProduceFrame { head: produce_head(version), body: 0..body.len(), front: Front::peek(&body, version).unwrap() };
+                let known: Vec<_> = (0..=body.len()).map(|len| first(&frame, &body[..len], &mut sorting(&place, false))).collect();
+                let from = known.iter().position(Option::is_some).unwrap();
+                assert!(known[..from].iter().all(Option::is_none) && known[from..].iter().all(|known| *known == Some(begins)), "{known:?}");
+                assert!(from < body.len() - 10, "v{version}: only after {from} of {} bytes", body.len());
+            }
+        }
+        let nothing = produce::body([], -1, 9, 3);
+        let frame = ProduceFrame { head: produce_head(3), body: 0..nothing.len(), front: Front::peek(&nothing, 3).unwrap() };
+        assert_eq!(first(&frame, &nothing, &mut sorting(&place, false)), Some(false));
+    }
+
+    #[test]
+    fn records_are_what_is_behind_their_length() {
+        assert_eq!(records_of(&[0, 0, 0, 2, 7, 8], false), Some(&[7, 8][..]));
+        assert_eq!(records_of(&[0, 0, 0, 0], false), Some(&[][..]));
+        assert_eq!(records_of(&[0xff, 0xff, 0xff, 0xff], false), None);
+        assert_eq!(records_of(&[3, 7, 8], true), Some(&[7, 8][..]));
+        assert_eq!(records_of(&[1], true), Some(&[][..]));
+        assert_eq!(records_of(&[0], true), None);
+        assert_eq!(records_of(&[0x81, 1, 7], true), Some(&[7][..]));
+    }
+
+    /// What a broker that leads everything would answer: where each batch is, and an error for every seventh.
+    fn answer_of(entry: &Entry) -> PartitionProduceResponse {
+        let bytes = entry.1.as_deref().unwrap_or_default();
+        let error_code = if bytes.len() % 7 == 3 { 87 } else { 0 };
+        let base_offset = if error_code == 0 { 100 * i64::from(entry.0.partition) + bytes.len() as i64 } else { -1 };
+        PartitionProduceResponse::default().with_index(entry.0.partition).with_error_code(error_code).with_base_offset(base_offset)
+    }
+
+    fn response(entries: impl IntoIterator<Item = (TopicPartition, PartitionProduceResponse)>, throttle_time_ms: i32) -> ProduceResponse {
+        merged(ProduceResponse::default(), [Answers { partitions: entries.into_iter().collect(), throttle_time_ms }, Answers::default()])
+    }
+
+    fn by_partition(response: &ProduceResponse) -> BTreeMap<(String, i32), (i16, i64)> {
+        let topics = response.responses.iter().flat_map(|topic| topic.partition_responses.iter().map(move |partition| (topic, partition)));
+        let all: Vec<_> = topics
+            .map(|(topic, partition)| ((topic.name.to_string(), partition.index), (partition.error_code, partition.base_offset)))
+            .collect();
+        let map: BTreeMap<_, _> = all.iter().cloned().collect();
+        assert_eq!(map.len(), all.len(), "answered twice: {all:?}");
+        map
+    }
+
+    proptest! {
+        /// Masked or left out, carried and merged: the answer is that of one broker that leads everything.
+        #[test]
+        fn the_answer_is_that_of_one_broker(
+            at in prop::sample::select(vec!["legacy", "new"]),
+            version in 0i16..=9,
+            entries in prop::collection::btree_map((prop::sample::select(vec!["orders", "payments"]), 0i32..5), 0usize..40, 0..10),
+            whole_fails in any::<bool>(),
+            throttle in (0i32..50, 0i32..50),
+        ) {
+            let place = place(at);
+            let entries: Vec<Entry> = entries
+                .into_iter()
+                .map(|((topic, partition), len)| (TopicPartition::new(topic, partition), Some(Bytes::from(vec![7; len]))))
+                .collect();
+            let (here, elsewhere): (Vec<_>, Vec<_>) =
+                entries.iter().cloned().partition(|(partition, _)| fate_of(&place, &partition.topic, false) == Fate::Here);
+            // The broker may fail the whole request: what is carried does not hear of it.
+            let at_broker = |entry: &Entry| {
+                let answer = answer_of(entry);
+                if whole_fails { answer.with_error_code(21).with_base_offset(-1) } else { answer }
+            };
+            let mut expected: BTreeMap<_, _> = BTreeMap::new();
+            for (entry, is_here) in here.iter().map(|entry| (entry, true)).chain(elsewhere.iter().map(|entry| (entry, false))) {
+                let answer = if is_here { at_broker(entry) } else { answer_of(entry) };
+                expected.insert((entry.0.topic.to_string(), entry.0.partition), (answer.error_code, answer.base_offset));
+            }
+            let carried = || Answers {
+                partitions: elsewhere.iter().map(|entry| (entry.0.clone(), answer_of(entry))).collect(),
+                throttle_time_ms: throttle.1,
+            };
+
+            // Split.
+            let broker = response(here.iter().map(|entry| (entry.0.clone(), at_broker(entry))), throttle.0);
+            let split = merged(broker, [Answers::default(), carried()]);
+            prop_assert_eq!(by_partition(&split), expected.clone());
+            prop_assert_eq!(split.throttle_time_ms, throttle.0.max(throttle.1));
+
+            // Masked as it streams.
+            let body = produce::body(entries.iter().cloned(), -1, 9, version);
+            let flexible = version >= 9;
+            let masked = api::rewrite(PRODUCE_REQUEST, version, flexible, &body, &mut sorting(&place, false)).unwrap();
+            prop_assert_eq!(masked.is_some(), !elsewhere.is_empty());
+            let masked = Bytes::from(masked.unwrap_or_else(|| body.to_vec()));
+            prop_assert_eq!(masked.len(), body.len());
+            let seen = produce::entries(&masked, version).unwrap();
+            let answers = seen.iter().map(|entry| {
+                let unknown = PartitionProduceResponse::default().with_index(entry.0.partition).with_error_code(3).with_base_offset(-1);
+                (entry.0.clone(), if entry.0.partition & MASK == 0 { at_broker(entry) } else if whole_fails { unknown.with_error_code(21) } else { unknown })
+            });
+            let written = produce::write_response(&response(answers, throttle.0), version).unwrap();
+            let broker = produce::read_response(Bytes::from(written), version).unwrap();
+            prop_assert_eq!(by_partition(&merged(broker, [Answers::default(), carried()])), expected);
+        }
+    }
 }

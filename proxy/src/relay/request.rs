@@ -334,7 +334,7 @@ mod tests {
 
     #[test]
     fn the_next_request_behind_it_changes_nothing() {
-        let one = frame(0, 3, false, &[0xff, 0xff, 0, 1, b'x']);
+        let one = frame(0, 3, false, &[0xff, 0xff, 0, 1, 0, 0, 0, 9, b'x']);
         let both = [one.clone(), frame(3, 9, true, b"topics")].concat();
         let decision = decided(&both, ClientSasl::Broker).unwrap().unwrap();
         assert_eq!((decision.frame_len, decision.request), (one.len(), RequestPlan::Pass));

@@ -47,10 +47,14 @@ pub struct ListedTransaction {
 pub struct DescribedTransaction {
     /// `Ongoing`, `PrepareCommit`, `CompleteAbort`, …
     pub state: String,
-    /// When it began, in milliseconds since 1970; `None` if none is open.
+    /// When it began, in milliseconds since 1970; `None` if there was none. It stays behind its end.
     pub began: Option<i64>,
     /// `transaction.timeout.ms`: after it the coordinator aborts the transaction.
     pub timeout: Duration,
+    /// Whose it is.
+    pub producer: Producer,
+    /// The partitions in it; while it is being ended, those that have no marker yet.
+    pub partitions: Vec<TopicPartition>,
 }
 
 impl Client {
@@ -170,10 +174,16 @@ impl Client {
             let (asked, answer) = self.send(&connection, DESCRIBE_TRANSACTIONS, |_| request).await?;
             let described = answer.transaction_states.iter().map(|state| {
                 let checked = asked.check(&Subject::transactional_id(&state.transactional_id), state.error_code, None);
+                let partitions = state
+                    .topics
+                    .iter()
+                    .flat_map(|topic| topic.partitions.iter().map(|partition| TopicPartition::new(topic.topic.as_str(), *partition)));
                 let described = DescribedTransaction {
                     state: state.transaction_state.to_string(),
                     began: (state.transaction_start_time_ms >= 0).then_some(state.transaction_start_time_ms),
                     timeout: Duration::from_millis(state.transaction_timeout_ms.max(0) as u64),
+                    producer: Producer { id: state.producer_id.0, epoch: state.producer_epoch },
+                    partitions: partitions.collect(),
                 };
                 (state.transactional_id.to_string(), checked.map(|()| described))
             });

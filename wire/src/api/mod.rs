@@ -173,7 +173,9 @@ pub const APIS: &[Api] = &[
     carried(ApiKey::AddOffsetsToTxn, 0, 4).by(By::Group(schema::ADD_OFFSETS_GROUP)),
     carried(ApiKey::EndTxn, 0, 4).because(TRANSACTIONS_V2),
     // `Admin.abortTransaction` sends it as well (KIP-664).
-    carried(ApiKey::WriteTxnMarkers, 1, 1).because("2 is for brokers (KIP-1228); every broker knows 1"),
+    rewritten(ApiKey::WriteTxnMarkers, 1, 1, schema::WRITE_TXN_MARKERS_REQUEST, schema::WRITE_TXN_MARKERS_RESPONSE)
+        .by(By::Leader)
+        .because("2 is for brokers (KIP-1228); every broker knows 1"),
     rewritten(ApiKey::TxnOffsetCommit, 0, 4, schema::TXN_OFFSET_COMMIT_REQUEST, &[])
         .by(By::Group(schema::TXN_GROUP))
         .because(TRANSACTIONS_V2),
@@ -221,7 +223,7 @@ pub const APIS: &[Api] = &[
     hidden(ApiKey::BrokerRegistration, BETWEEN_BROKERS),
     hidden(ApiKey::BrokerHeartbeat, BETWEEN_BROKERS),
     hidden(ApiKey::UnregisterBroker, ONE_CLUSTERS),
-    carried(ApiKey::DescribeTransactions, 0, 0),
+    rewritten(ApiKey::DescribeTransactions, 0, 0, schema::DESCRIBE_TRANSACTIONS_REQUEST, &[]).by(By::View),
     carried(ApiKey::ListTransactions, 0, 2),
     hidden(ApiKey::AllocateProducerIds, BETWEEN_BROKERS),
     rewritten(ApiKey::ConsumerGroupHeartbeat, 0, 1, schema::CONSUMER_GROUP_HEARTBEAT_REQUEST, schema::CONSUMER_GROUP_HEARTBEAT_RESPONSE)

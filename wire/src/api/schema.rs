@@ -236,6 +236,23 @@ pub(super) const ADD_PARTITIONS_TO_TXN_RESPONSE: &[Field] = &[
 ];
 const ADDED_TO_TXN: &[Field] = &[all("partition_index", Partition), all("partition_error_code", PartitionError)];
 
+pub(super) const WRITE_TXN_MARKERS_REQUEST: &[Field] = &[all("markers", Array(TXN_MARKER))];
+const TXN_MARKER: &[Field] = &[
+    all("producer_id", INT64),
+    all("producer_epoch", INT16),
+    all("transaction_result", BOOL),
+    all("topics", Array(&[all("name", TopicName), all("partition_indexes", Partitions)])),
+    all("coordinator_epoch", INT32),
+];
+pub(super) const WRITE_TXN_MARKERS_RESPONSE: &[Field] = &[all(
+    "markers",
+    Array(&[all("producer_id", INT64), all("topics", Array(&[all("name", TopicName), all("partitions", Array(MARKED))]))]),
+)];
+const MARKED: &[Field] = &[all("partition_index", Partition), all("error_code", PartitionError)];
+
+/// Nothing in it is rewritten: the proxy reads it itself.
+pub(super) const DESCRIBE_TRANSACTIONS_REQUEST: &[Field] = &[all("transactional_ids", TextArray)];
+
 /// Before version 10 topics are only named.
 pub(super) const METADATA_REQUEST: &[Field] =
     &[only(0, 9, "topics", Array(&[all("name", Text)])), since(10, "topics", Array(&[all("topic_id, name", TopicIdAndName)]))];

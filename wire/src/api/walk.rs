@@ -517,15 +517,12 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// The length of a text that may be null.
+    /// The length of a text that may be null: any negative one is, as brokers read it.
     fn text_len(&mut self) -> Result<Option<usize>, Stop> {
         if self.flexible {
             return Ok(self.uvarint()?.checked_sub(1).map(|len| len as usize));
         }
-        match i16::from_be_bytes(self.array()?) {
-            -1 => Ok(None),
-            len => Ok(Some(usize::try_from(len).map_err(|_| Stop::Malformed)?)),
-        }
+        Ok(usize::try_from(i16::from_be_bytes(self.array()?)).ok())
     }
 
     fn skip_text(&mut self) -> Result<(), Stop> {
@@ -559,15 +556,12 @@ impl<'a> Cursor<'a> {
         self.arrived.get(from..self.at).map(Some).ok_or(Stop::Need(self.at))
     }
 
-    /// The elements of an array, or the bytes of records; 0 for null.
+    /// The elements of an array, or the bytes of records; 0 for null, which is any negative length, as brokers read it.
     fn len(&mut self) -> Result<usize, Stop> {
         if self.flexible {
             return Ok(self.uvarint()?.saturating_sub(1) as usize);
         }
-        match i32::from_be_bytes(self.array()?) {
-            -1 => Ok(0),
-            len => usize::try_from(len).map_err(|_| Stop::Malformed),
-        }
+        Ok(usize::try_from(i32::from_be_bytes(self.array()?)).unwrap_or(0))
     }
 
     /// The elements of an array that may be null. Each has `least` bytes or more, so that they cannot be more than the body has room for.

@@ -125,7 +125,8 @@ impl fmt::Debug for TopicId {
 impl Metadata {
     /// A topic of those that were asked for.
     pub fn topic(&self, name: &str) -> Option<&Topic> {
-        self.topics.iter().find(|topic| &*topic.name == name)
+        let at = self.topics.binary_search_by(|topic| (*topic.name).cmp(name)).ok()?;
+        self.topics.get(at)
     }
 }
 

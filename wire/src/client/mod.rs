@@ -243,15 +243,32 @@ impl Client {
         self.retry(Resend::Always, || self.refresh(topics)).await
     }
 
+    /// What one broker knows, which may be behind what others of its cluster know. It is asked once, and nothing is remembered of what it says.
+    ///
+    /// # Errors
+    /// [`ClientError`]
+    pub async fn metadata_at(&self, node_id: i32, topics: Topics<'_>) -> Result<Metadata, ClientError> {
+        metadata::ask(self, &*self.broker(node_id).await?, topics).await
+    }
+
     fn any_open(&self) -> Option<Arc<Connection>> {
         let slots = self.slots();
         // One after the other: the one before may be open and hang.
         let turn = self.shared.turn.fetch_add(1, Ordering::Relaxed) % slots.len().max(1);
-        slots.values().cycle().skip(turn).take(slots.len()).find_map(|slot| {
+        let open = slots.values().cycle().skip(turn).take(slots.len()).filter_map(|slot| {
             // Whoever holds the lock is connecting: not open yet.
             let connection = slot.0.try_lock().ok()?;
             connection.as_ref().filter(|connection| connection.is_broken().is_none()).cloned()
-        })
+        });
+        // One that owes an answer for so long may hang: it is asked only if there is no other.
+        let mut hanging = None;
+        for connection in open {
+            if connection.waits_since().is_none_or(|since| since.elapsed() < STAGGER) {
+                return Some(connection);
+            }
+            hanging.get_or_insert(connection);
+        }
+        hanging
     }
 
     /// Asks for metadata once, and remembers brokers and leaders.

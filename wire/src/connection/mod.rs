@@ -362,6 +362,11 @@ impl Connection {
         }
     }
 
+    /// Since when the oldest request without an answer waits for it.
+    pub(crate) fn waits_since(&self) -> Option<Instant> {
+        self.in_flight.lock().waiting.front().map(|oldest| oldest.since)
+    }
+
     /// How long the broker has throttled this connection by a quota so far, since this was asked last.
     pub fn take_throttled(&self) -> Duration {
         self.throttle.take()
@@ -451,13 +456,20 @@ struct Outgoing {
     answer: oneshot::Sender<Bytes>,
 }
 
+/// A request that has been sent and not answered.
+struct Waiting {
+    correlation_id: i32,
+    answer: oneshot::Sender<Bytes>,
+    since: Instant,
+}
+
 /// What has been sent and not answered, oldest first.
 #[derive(Default)]
 struct InFlight(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    waiting: VecDeque<(i32, oneshot::Sender<Bytes>)>,
+    waiting: VecDeque<Waiting>,
     broken: Option<Arc<Broken>>,
 }
 
@@ -496,7 +508,7 @@ async fn send<W: AsyncWrite + Unpin>(mut writer: W, mut queued: mpsc::Receiver<O
         if answer.is_closed() {
             continue;
         }
-        in_flight.lock().waiting.push_back((correlation_id, answer));
+        in_flight.lock().waiting.push_back(Waiting { correlation_id, answer, since: Instant::now() });
         writer.write_all_buf(&mut frame).await?;
         writer.flush().await?;
     }
@@ -522,8 +534,8 @@ async fn receive<R: AsyncRead + Unpin>(
         let Some(got) = correlation_id(&frame) else { return Broken::Frame(FrameError::Cut { got: frame.len(), size: SIZE_LEN }) };
         match in_flight.lock().waiting.pop_front() {
             // A caller that went away is no reason to stop.
-            Some((expected, answer)) if expected == got => drop(answer.send(frame)),
-            oldest => return Broken::Order { got, expected: oldest.map(|(id, _)| id) },
+            Some(Waiting { correlation_id, answer, .. }) if correlation_id == got => drop(answer.send(frame)),
+            oldest => return Broken::Order { got, expected: oldest.map(|oldest| oldest.correlation_id) },
         }
         answered = true;
     }

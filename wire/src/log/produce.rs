@@ -83,10 +83,19 @@ fn read_entries(body: &Bytes, version: i16) -> Result<Vec<Entry>, Malformed> {
     let flexible = version >= FLEXIBLE;
     let mut from = Reader::new(body);
     Front::read(&mut from, version)?;
-    let count = |from: &mut Reader<'_>| if flexible { from.compact_count() } else { from.count() };
+    // Null is empty, and any negative length is null, as brokers read it.
+    let count = |from: &mut Reader<'_>| {
+        let count = if flexible { from.uvarint()?.saturating_sub(1) as usize } else { usize::try_from(from.i32()?).unwrap_or(0) };
+        if count <= from.rest().len() { Ok(count) } else { Err(Malformed::Short) }
+    };
     let mut entries = Vec::new();
     for _ in 0..count(&mut from)? {
-        let topic = if flexible { from.compact_string_bytes()? } else { from.nullable_string_bytes()?.unwrap_or_default() };
+        let topic = if flexible {
+            let len = from.uvarint()?.saturating_sub(1);
+            from.take(len as usize)?
+        } else {
+            from.nullable_string_bytes()?.unwrap_or_default()
+        };
         let topic: Arc<str> = String::from_utf8_lossy(topic).into();
         for _ in 0..count(&mut from)? {
             let partition = from.i32()?;
@@ -386,7 +395,7 @@ mod tests {
     #[test]
     fn what_a_request_announces_is_not_believed() {
         let front = [&[0xff, 0xff, 0, 1, 0, 0, 0, 1][..]].concat();
-        for topics in [i32::MAX, 1, -1] {
+        for topics in [i32::MAX, 1] {
             let body = Bytes::from([&front[..], &topics.to_be_bytes(), &[0, 1, b'a'], &i32::MAX.to_be_bytes()].concat());
             assert_eq!(entries(&body, 3), None, "{topics}");
         }

@@ -1,8 +1,7 @@
 //! What one cluster of a view has: brokers, topics and partitions, asked with one login and shared by all who see the view.
 
-use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -11,10 +10,12 @@ use kferry_wire::admin::groups::GroupFilter;
 use kferry_wire::client::{Client, ClientError, Metadata, Topics};
 use kferry_wire::tell;
 use tokio::time::{Instant, timeout};
+use uuid::Uuid;
 
 use crate::identity::own_options;
 use crate::messages;
 use crate::metrics;
+use crate::relay::topic_ids::virtual_topic_id;
 
 /// How old an answer may be that somebody gets who asks now: questions of many clients at once become one, and no cluster is asked for all of its
 /// topics more than ten times a second.
@@ -22,6 +23,10 @@ const FRESH: Duration = Duration::from_millis(100);
 
 /// How long somebody waits for an answer. Who has waited in vain is the last: until the cluster answers again, the last answer is what there is.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long, since its last answer, clients are shown the leaders that a cluster named: one that was slow once, or is cut off for a moment, goes on as
+/// it was, and clients find out at its brokers, as they do without a proxy.
+const LAST_LEADERS: Duration = Duration::from_secs(30);
 
 /// How old a list of groups may be: each of the cluster's brokers is asked for its own.
 const GROUPS_FRESH: Duration = Duration::from_secs(1);
@@ -39,17 +44,24 @@ pub(crate) struct Listing {
     pub metadata: Metadata,
     /// The names of the topics. The same set as before if nothing has changed.
     pub names: Arc<HashSet<Arc<str>>>,
+    /// The names by the ids under which clients know these topics, from when one is first asked for by its id. The same as before if nothing has changed.
+    by_id: Arc<OnceLock<HashMap<Uuid, Arc<str>>>>,
 }
 
 impl Listing {
     fn of(metadata: Metadata, before: Option<&Self>) -> Self {
         let exists = metadata.topics.iter().filter(|topic| !topic.error.as_ref().is_some_and(ClientError::is_unknown_topic));
         let names: HashSet<_> = exists.map(|topic| topic.name.clone()).collect();
-        let names = match before {
-            Some(before) if *before.names == names => before.names.clone(),
-            _ => Arc::new(names),
-        };
-        Self { metadata, names }
+        match before {
+            Some(before) if *before.names == names => Self { metadata, names: before.names.clone(), by_id: before.by_id.clone() },
+            _ => Self { metadata, names: Arc::new(names), by_id: Arc::default() },
+        }
+    }
+
+    /// The name of the topic that clients know by this id.
+    pub(super) fn name_of(&self, topic_id: Uuid) -> Option<&Arc<str>> {
+        let by_id = self.by_id.get_or_init(|| self.names.iter().map(|name| (virtual_topic_id(name), name.clone())).collect());
+        by_id.get(&topic_id)
     }
 }
 
@@ -60,6 +72,22 @@ pub(super) struct Groups {
     pub groups: Arc<HashSet<String>>,
     /// It said so just now.
     pub is_fresh: bool,
+}
+
+/// Whether the cluster answers.
+#[derive(Debug, Clone, Copy, Default)]
+struct Standing {
+    /// When it did last.
+    answered: Option<Instant>,
+    /// The last question had no answer.
+    is_away: bool,
+}
+
+impl Standing {
+    /// Whether the leaders that it named last are taken to lead.
+    fn has_leaders(self, now: Instant) -> bool {
+        !self.is_away || self.answered.is_some_and(|answered| now.duration_since(answered) < LAST_LEADERS)
+    }
 }
 
 /// One cluster, asked with one login.
@@ -75,8 +103,7 @@ pub(crate) struct Directory {
     groups: tokio::sync::Mutex<Option<(Instant, Groups)>>,
     /// When it was tried last.
     tried: Mutex<Option<Instant>>,
-    /// The last question had no answer.
-    is_away: AtomicBool,
+    standing: Mutex<Standing>,
 }
 
 impl Directory {
@@ -91,7 +118,7 @@ impl Directory {
             asked: tokio::sync::Mutex::default(),
             groups: tokio::sync::Mutex::default(),
             tried: Mutex::default(),
-            is_away: AtomicBool::new(false),
+            standing: Mutex::default(),
         }
     }
 
@@ -112,7 +139,12 @@ impl Directory {
 
     /// Whether the last question had no answer.
     pub(crate) fn is_away(&self) -> bool {
-        self.is_away.load(Ordering::Relaxed)
+        self.standing().is_away
+    }
+
+    /// Whether clients are shown the leaders that the cluster named last.
+    pub(super) fn has_leaders(&self) -> bool {
+        self.standing().has_leaders(Instant::now())
     }
 
     /// Returns once what the cluster says is fresh, or cannot be had.
@@ -120,7 +152,7 @@ impl Directory {
         self.ask_in_time(Instant::now().checked_sub(FRESH)).await;
     }
 
-    /// Returns once the cluster has said something that it was asked for after this call, or cannot be asked.
+    /// Returns once the cluster has said what it has by a question that begins after this call, or cannot be asked.
     pub(super) async fn ask_again(&self) {
         self.ask_in_time(Some(Instant::now())).await;
     }
@@ -183,9 +215,15 @@ impl Directory {
     }
 
     /// As if the cluster had said so.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn listed(&self, metadata: Metadata) {
         self.listing.store(Some(Arc::new(Listing::of(metadata, None))));
+    }
+
+    /// As if the cluster had answered last so long ago.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn silent_for(&self, time: Duration) {
+        *self.standing() = Standing { answered: Instant::now().checked_sub(time), is_away: true };
     }
 
     /// As if the cluster had never said anything.
@@ -194,9 +232,19 @@ impl Directory {
         self.listing.store(None);
     }
 
+    fn standing(&self) -> MutexGuard<'_, Standing> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn told(&self, outcome: Result<(), String>) {
         let cluster = &*self.cluster.name;
-        let was_away = self.is_away.swap(outcome.is_err(), Ordering::Relaxed);
+        let was_away = {
+            let mut standing = self.standing();
+            if outcome.is_ok() {
+                standing.answered = Some(Instant::now());
+            }
+            std::mem::replace(&mut standing.is_away, outcome.is_err())
+        };
         metrics::seen(cluster, outcome.is_ok());
         match outcome {
             Ok(()) if was_away => tell!(messages::SEEN_AGAIN, cluster),
@@ -209,5 +257,23 @@ impl Directory {
 impl std::fmt::Debug for Directory {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Directory").field("cluster", &self.cluster.name).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_leaders_are_shown_for_a_while_after_the_last_answer() {
+        let now = Instant::now();
+        let has = |answered, is_away, seconds| Standing { answered, is_away }.has_leaders(now + Duration::from_secs(seconds));
+        for (seconds, expected) in [(0, true), (29, true), (31, false), (10_000, false)] {
+            assert_eq!(has(Some(now), true, seconds), expected, "{seconds} s after its last answer");
+        }
+        // Nobody has asked since.
+        assert!(has(Some(now), false, 10_000));
+        // It never said which it has.
+        assert!(!has(None, true, 0));
     }
 }

@@ -31,29 +31,57 @@ pub(crate) struct Leaders {
     led: HashMap<Arc<str>, usize>,
     /// By the number of their cluster.
     renamed: HashSet<(usize, String)>,
-    /// Topics of a mirror's target that the mirror would copy if its source had them, and of which it is certain that it has not.
-    born: HashSet<Arc<str>>,
-    /// Topics of a mirror's target that its source was seen to have as well: copies, also after the source has deleted its topic.
-    copied: HashSet<Arc<str>>,
+    settled: Settled,
+    doubts: HashSet<Doubt>,
+}
+
+/// What is certain of topics of a mirror's target that the mirror would copy if its source had them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Settled {
+    /// The source has not.
+    pub born: HashSet<Arc<str>>,
+    /// The source was seen to have them as well: copies, also after it has deleted its topic.
+    pub copied: HashSet<Arc<str>>,
+}
+
+impl Settled {
+    /// All that is certain by both.
+    pub(crate) fn and(mut self, more: &Self) -> Self {
+        self.born.extend(more.born.iter().cloned());
+        self.copied.extend(more.copied.iter().cloned());
+        self
+    }
+}
+
+/// A topic that a mirror's target has and its source has not named. It may be a copy: one that has just been made, or the source's broker that was asked
+/// lags behind its own cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Doubt {
+    /// The name of the source: numbers are those of one file.
+    pub source: Arc<str>,
+    pub topic: Arc<str>,
 }
 
 impl Leaders {
-    /// `names`: one for each of `clusters`. `born`: topics that were certainly born on the target of the mirror that would copy them, unless they are
-    /// known as copies, now or from `before`.
-    pub(crate) fn new(
-        clusters: Vec<Arc<Cluster>>,
-        mirrors: Vec<Arc<Mirror>>,
-        names: Vec<Names>,
-        mut born: HashSet<Arc<str>>,
-        before: Option<&Self>,
-    ) -> Self {
-        let mut copied = before.map(|before| before.copied.clone()).unwrap_or_default();
+    /// `names`: one for each of `clusters`. `settled`: what is certain, of which that is kept which still can be.
+    pub(crate) fn new(clusters: Vec<Arc<Cluster>>, mirrors: Vec<Arc<Mirror>>, names: Vec<Names>, settled: Settled) -> Self {
+        let Settled { mut born, mut copied } = settled;
         copied.retain(|topic| names.iter().flatten().any(|names| names.contains(topic)));
-        for (mirror, source, target) in between(&clusters, &mirrors, &names) {
-            copied.extend(target.iter().filter(|topic| source.contains(*topic) && copies_as(mirror, topic)).cloned());
+        let mut doubts = HashSet::new();
+        for (mirror, [of_source, of_target]) in between(&clusters, &mirrors, &names) {
+            for topic in of_target.iter().filter(|topic| copies_as(mirror, topic)) {
+                if of_source.contains(topic) {
+                    copied.insert(topic.clone());
+                } else {
+                    doubts.insert(Doubt { source: mirror.source.name.clone(), topic: topic.clone() });
+                }
+            }
         }
-        born.retain(|topic| !copied.contains(topic));
-        let mut leaders = Self { clusters, mirrors, names, led: HashMap::new(), renamed: HashSet::new(), born, copied };
+        let open: HashSet<&Arc<str>> = doubts.iter().map(|doubt| &doubt.topic).collect();
+        born.retain(|topic| open.contains(topic) && !copied.contains(topic));
+        doubts.retain(|doubt| !born.contains(&doubt.topic) && !copied.contains(&doubt.topic));
+        let settled = Settled { born, copied };
+        let mut leaders = Self { clusters, mirrors, names, led: HashMap::new(), renamed: HashSet::new(), settled, doubts };
         let known: HashSet<&Arc<str>> = leaders.names.iter().flatten().flat_map(|names| names.iter()).collect();
         leaders.led = known.into_iter().map(|topic| (topic.clone(), leaders.decide(topic))).collect();
         for mirror in &leaders.mirrors {
@@ -124,7 +152,7 @@ impl Leaders {
 
     /// Whether a request about partitions of a topic must not get through at a cluster.
     pub(crate) fn refuses(&self, api: ApiKey, topic: &str, at: usize) -> bool {
-        let writes = matches!(api, ApiKey::Produce | ApiKey::DeleteRecords | ApiKey::AddPartitionsToTxn);
+        let writes = matches!(api, ApiKey::Produce | ApiKey::DeleteRecords | ApiKey::AddPartitionsToTxn | ApiKey::WriteTxnMarkers);
         match self.stance_to_records(topic, at) {
             Stance::Leads => false,
             Stance::Follows(_) => true,
@@ -132,24 +160,14 @@ impl Leaders {
         }
     }
 
-    /// Topics that a mirror's target has and its source has not. One whose source was asked before its target may be a copy that has just been made: it is
-    /// not taken for a topic of the target's own before the source has been asked again.
-    pub(crate) fn born(clusters: &[Arc<Cluster>], mirrors: &[Arc<Mirror>], names: &[Names]) -> HashSet<Arc<str>> {
-        let mut born = HashSet::new();
-        for (mirror, source, target) in between(clusters, mirrors, names) {
-            born.extend(target.iter().filter(|topic| !source.contains(*topic) && copies_as(mirror, topic)).cloned());
-        }
-        born
+    /// What is certain.
+    pub(crate) fn settled(&self) -> &Settled {
+        &self.settled
     }
 
-    /// Whether it is known of each of these that it was born where it is, or that it is a copy.
-    pub(crate) fn is_certain_of(&self, born: &HashSet<Arc<str>>) -> bool {
-        born.iter().all(|topic| self.born.contains(topic) || self.copied.contains(topic))
-    }
-
-    /// The same of one.
-    pub(crate) fn is_certain_of_topic(&self, topic: &str) -> bool {
-        self.born.contains(topic)
+    /// What is not. Until it is, the source is taken to have the topic: a copy that is taken for the leader would be written.
+    pub(crate) fn doubts(&self) -> &HashSet<Doubt> {
+        &self.doubts
     }
 
     /// The source of the mirror that would copy a topic to a cluster.
@@ -166,7 +184,7 @@ impl Leaders {
         let exists = |cluster: &Cluster| match self.number(&cluster.name).and_then(|number| self.names[number].as_ref()) {
             None => Exists::Unknown,
             Some(names) if names.contains(topic) => Exists::Yes,
-            Some(_) if self.is_elsewhere(topic) && !self.born.contains(topic) => Exists::Unknown,
+            Some(_) if self.is_elsewhere(topic) && !self.settled.born.contains(topic) => Exists::Unknown,
             Some(_) => Exists::No,
         };
         self.places(|places| places.leader(topic, exists).and_then(|cluster| self.number(&cluster.name)).unwrap_or(0))
@@ -174,6 +192,14 @@ impl Leaders {
 
     fn is_elsewhere(&self, topic: &str) -> bool {
         self.names.iter().flatten().any(|names| names.contains(topic))
+    }
+
+    /// As if each doubt was for nothing.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn sure(self) -> Self {
+        let born = self.doubts.into_iter().map(|doubt| doubt.topic).collect();
+        let settled = self.settled.and(&Settled { born, copied: HashSet::new() });
+        Self::new(self.clusters, self.mirrors, self.names, settled)
     }
 
     fn places<T>(&self, of: impl FnOnce(Places<'_>) -> T) -> T {
@@ -186,9 +212,9 @@ fn between<'a>(
     clusters: &[Arc<Cluster>],
     mirrors: &'a [Arc<Mirror>],
     names: &'a [Names],
-) -> impl Iterator<Item = (&'a Mirror, &'a HashSet<Arc<str>>, &'a HashSet<Arc<str>>)> {
+) -> impl Iterator<Item = (&'a Mirror, [&'a HashSet<Arc<str>>; 2])> {
     let of = |cluster: &Cluster| clusters.iter().position(|of| of.name == cluster.name).and_then(|number| names[number].as_deref());
-    mirrors.iter().filter_map(move |mirror| Some((&**mirror, of(&mirror.source)?, of(&mirror.target)?)))
+    mirrors.iter().filter_map(move |mirror| Some((&**mirror, [of(&mirror.source)?, of(&mirror.target)?])))
 }
 
 #[cfg(test)]
@@ -212,8 +238,7 @@ mod tests {
             clusters.reverse();
             names.reverse();
         }
-        let born = Leaders::born(&clusters, &config.mirrors, &names);
-        Leaders::new(clusters, config.mirrors, names, born, None)
+        Leaders::new(clusters, config.mirrors, names, Settled::default()).sure()
     }
 
     /// The names of the clusters that lead these topics.
@@ -238,32 +263,57 @@ mod tests {
         assert_eq!(led(&leaders, ["orders", "payments"]), ["legacy", "new"]);
     }
 
+    fn names(names: &[&str]) -> HashSet<Arc<str>> {
+        names.iter().map(|name| Arc::from(*name)).collect()
+    }
+
     #[test]
     fn a_topic_of_a_target_is_its_own_only_once_it_is_certain_that_the_source_has_none() {
-        let both = leaders("new", [Some(&[]), Some(&["orders", "payments"])]);
-        assert_eq!(led(&both, ["orders", "payments"]), ["new", "new"]);
-        assert_eq!(Leaders::born(&both.clusters, &both.mirrors, &both.names), HashSet::from([Arc::from("orders")]));
-        let uncertain = Leaders::new(both.clusters.clone(), both.mirrors.clone(), both.names.clone(), HashSet::new(), None);
-        assert_eq!(led(&uncertain, ["orders", "payments"]), ["legacy", "new"]);
-        assert!(!uncertain.is_certain_of(&both.born) && both.is_certain_of(&both.born));
+        let new = 0;
+        let sure = leaders("new", [Some(&[]), Some(&["orders", "payments"])]);
+        assert_eq!(led(&sure, ["orders", "payments"]), ["new", "new"]);
+        assert!(sure.doubts().is_empty());
+        let with = |settled| Leaders::new(sure.clusters.clone(), sure.mirrors.clone(), sure.names.clone(), settled);
+        let unsure = with(Settled::default());
+        assert_eq!(led(&unsure, ["orders", "payments"]), ["legacy", "new"]);
+        assert_eq!(*unsure.doubts(), HashSet::from([Doubt { source: "legacy".into(), topic: "orders".into() }]));
+        assert!(unsure.refuses(ApiKey::Produce, "orders", new));
+        // It was asked for, and the source has it: it is no question any more.
+        let copy = with(Settled { born: HashSet::new(), copied: names(&["orders"]) });
+        assert_eq!((led(&copy, ["orders"]), copy.doubts().len()), (["legacy".to_owned()], 0));
+    }
+
+    #[test]
+    fn what_is_certain_is_kept_only_as_long_as_it_can_be_so() {
+        let before = leaders("new", [Some(&[]), Some(&["orders"])]);
+        let after = |of: [Option<&[&str]>; 2]| {
+            let [legacy, new] = of.map(|of| of.map(|of| Arc::new(names(of))));
+            Leaders::new(before.clusters.clone(), before.mirrors.clone(), vec![new, legacy], before.settled.clone())
+        };
+        let both = after([Some(&[]), Some(&["orders", "orders-2"])]);
+        assert_eq!(both.settled.born, names(&["orders"]));
+        assert_eq!(both.doubts.iter().map(|doubt| &*doubt.topic).collect::<Vec<_>>(), ["orders-2"]);
+        // Another cluster under the source's name, of which nothing is known yet; the source has made one of that name; the target has deleted its own.
+        let cases: [[Option<&[&str]>; 2]; 3] = [[None, Some(&["orders"])], [Some(&["orders"]), Some(&["orders"])], [Some(&[]), Some(&[])]];
+        for of in cases {
+            assert!(after(of).settled.born.is_empty(), "{of:?}");
+        }
     }
 
     #[test]
     fn a_copy_stays_a_copy_when_its_source_has_deleted_the_topic() {
         let before = leaders("new", [Some(&["orders"]), Some(&["orders"])]);
         let after = |legacy: &[&str], new: &[&str], before: &Leaders| {
-            let names: Vec<Names> = [new, legacy].map(|names| Some(Arc::new(names.iter().map(|name| Arc::from(*name)).collect()))).into();
-            let born = Leaders::born(&before.clusters, &before.mirrors, &names);
-            Leaders::new(before.clusters.clone(), before.mirrors.clone(), names, born, Some(before))
+            let of: Vec<Names> = [new, legacy].map(|of| Some(Arc::new(names(of)))).into();
+            Leaders::new(before.clusters.clone(), before.mirrors.clone(), of, before.settled.clone())
         };
         let deleted = after(&[], &["orders"], &before);
-        assert_eq!(led(&deleted, ["orders"]), ["legacy"]);
-        assert!(deleted.is_certain_of(&Leaders::born(&deleted.clusters, &deleted.mirrors, &deleted.names)));
+        assert_eq!((led(&deleted, ["orders"]), deleted.doubts().len()), (["legacy".to_owned()], 0));
         let again = after(&["orders"], &["orders"], &deleted);
         assert_eq!(led(&again, ["orders"]), ["legacy"]);
         // Once the copy is gone as well it is forgotten, and the next of that name may be the target's own.
         let gone = after(&[], &[], &deleted);
-        assert_eq!(led(&after(&[], &["orders"], &gone), ["orders"]), ["new"]);
+        assert_eq!(led(&after(&[], &["orders"], &gone).sure(), ["orders"]), ["new"]);
     }
 
     #[test]
@@ -285,7 +335,7 @@ mod tests {
         assert_eq!(leaders.stance("shop.orders", new), Stance::HasRenamedCopy);
         assert_eq!(leaders.stance("orders-old", legacy), Stance::Leads);
         assert_eq!(leaders.stance("orders-old", new), Stance::Follows(legacy));
-        for api in [ApiKey::Produce, ApiKey::DeleteRecords, ApiKey::AddPartitionsToTxn] {
+        for api in [ApiKey::Produce, ApiKey::DeleteRecords, ApiKey::AddPartitionsToTxn, ApiKey::WriteTxnMarkers] {
             assert!(leaders.refuses(api, "shop.orders", new) && leaders.refuses(api, "orders-old", new), "{api:?}");
             assert!(!leaders.refuses(api, "orders-old", legacy), "{api:?}");
         }

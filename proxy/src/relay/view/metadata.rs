@@ -2,7 +2,7 @@
 //!
 //! Home is asked for what is at home, live and with the client's own flags: so its ACLs hold, its errors are shown, and what does not exist is created
 //! there if the client wants that. What leads elsewhere is shown from what the leading cluster said last, which is asked for again before. No cluster is
-//! asked for a topic that leads on another one: asking can create it.
+//! asked for a topic that leads on another one: asking can create it. A cluster that does not answer is shown as it was, for a while with its leaders.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -135,30 +135,31 @@ pub(super) async fn describe_cluster(view: &View, head: RequestHead, body: &[u8]
 impl Parts {
     /// The name of the topic that clients know by this id.
     pub(super) fn name_of(&self, topic_id: Uuid) -> Option<String> {
-        let topics = self.clusters.iter().filter_map(|part| part.shown.last());
-        topics.into_iter().find_map(|listing| {
-            let mut names = listing.metadata.topics.iter().map(|topic| &topic.name);
-            names.find(|name| virtual_topic_id(name) == topic_id).map(ToString::to_string)
-        })
+        self.clusters.iter().find_map(|part| part.shown.last()?.name_of(topic_id).map(ToString::to_string))
     }
 }
 
 impl Part {
-    /// What is left to say of home when it does not answer: its brokers and topics as they were, none of which has a leader.
+    /// What is left to say of home when it does not answer: its brokers and topics as they were.
     fn last_known(&self, asked: &Asked, leaders: &Leaders, version: i16, door: &Door) -> MetadataResponse {
+        let listing = self.shown.last();
         let names: Vec<String> = match &asked.home {
             Some(topics) => {
                 let names: BTreeSet<_> = topics.iter().filter_map(|topic| topic.name.as_ref().map(|name| name.to_string())).collect();
                 names.into_iter().collect()
             }
             None => {
-                let listing = self.shown.last();
                 let names = listing.iter().flat_map(|listing| listing.metadata.topics.iter().map(|topic| topic.name.to_string()));
                 names.filter(|name| leaders.leader(name) == 0).collect()
             }
         };
-        let topics = names.iter().map(|name| without_leader(name, version)).collect();
-        let answer = MetadataResponse::default().with_brokers(self.shown_brokers(door).collect()).with_topics(topics);
+        // What it did not have it may have now: that is no verdict.
+        let known = |name: &String| listing.as_ref().filter(|listing| listing.metadata.topic(name).is_some());
+        let topics = names.iter().map(|name| match known(name) {
+            Some(listing) => self.shown_topic(Some(listing), name, version, door),
+            None => without_leader(name, version),
+        });
+        let answer = MetadataResponse::default().with_brokers(self.shown_brokers(door).collect()).with_topics(topics.collect());
         let cluster_id = (version >= 2).then(|| StrBytes::from_static_str(CLUSTER_ID));
         answer.with_cluster_id(cluster_id).with_controller_id(BrokerId(-1))
     }
@@ -177,12 +178,12 @@ impl Part {
         })
     }
 
-    /// A topic that leads on this cluster, which is not the client's home.
+    /// A topic that leads on this cluster, by what it said last.
     fn shown_topic(&self, listing: Option<&Listing>, name: &str, version: i16, door: &Door) -> MetadataResponseTopic {
         let exists = || self.own.last().is_none_or(|listing| listing.names.contains(name));
         let topic = listing.and_then(|listing| listing.metadata.topic(name).map(|topic| (topic, &listing.metadata.brokers)));
         match topic {
-            _ if self.shown.is_away() => without_leader(name, version),
+            _ if !self.shown.has_leaders() => without_leader(name, version),
             Some((topic, brokers)) => self.partitions_of(topic, brokers, version, door),
             // kferry sees it, and the clients of this route may not.
             None if listing.is_some() && exists() => unusable(name, TOPIC_AUTHORIZATION_FAILED),
@@ -224,7 +225,7 @@ impl Part {
     }
 }
 
-/// A topic of which nothing but the name is known: its cluster does not answer.
+/// A topic of which nothing but the name is known: its cluster does not answer any more.
 fn without_leader(name: &str, version: i16) -> MetadataResponseTopic {
     shown(name, LEADER_NOT_AVAILABLE, version)
 }
@@ -242,74 +243,10 @@ fn shown(name: &str, error_code: i16, version: i16) -> MetadataResponseTopic {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::Path;
-    use std::sync::Arc;
+    use std::time::Duration;
 
-    use crate::identity::ClusterIdentity;
-    use crate::relay::view::{Directory, changes_of};
+    use crate::relay::view::fixed::{door, parts};
     use kafka_protocol::protocol::{Decodable, Encodable};
-    use kferry_config::{Config, HostPort};
-    use kferry_wire::client::{Metadata, TopicId};
-
-    const FILE: &str = r#"
-        clusters.legacy = { id = 1, bootstrap_servers = "legacy:9092", node_ids = "1-3", broker_ports = "9101-9103" }
-        clusters.new = { id = 2, bootstrap_servers = "new:9092", node_ids = "1-3", broker_ports = "9201-9203" }
-        mirrors = [{ name = "over", source = "legacy", target = "new", topics_regex = "orders.*" }]
-    "#;
-
-    /// What a cluster says that has one broker, 1, which leads what it may; a topic with `!` in front has no leader.
-    fn metadata_of(cluster: &str, topics: &[&str]) -> Metadata {
-        let topic = |name: &&str| {
-            let name = Arc::from(name.trim_start_matches('!'));
-            let leader = (!topics.contains(&&*format!("!{name}"))).then_some(1);
-            let partition = Partition { index: 0, leader, leader_epoch: 7, replicas: vec![1, 9], isr: vec![1], error: None };
-            Topic {
-                id: Some(TopicId(*virtual_topic_id(cluster).as_bytes())),
-                name,
-                internal: false,
-                error: None,
-                partitions: vec![partition],
-            }
-        };
-        let advertised = HostPort { host: cluster.to_owned(), port: 9092 };
-        Metadata {
-            cluster_id: None,
-            brokers: vec![RealBroker { node_id: 1, advertised }],
-            controller: Some(1),
-            topics: topics.iter().map(topic).collect(),
-        }
-    }
-
-    /// The parts of a view from home `legacy`, or from `new`; `None` is a cluster that never said what it has.
-    fn parts(home: &str, legacy: Option<&[&str]>, new: Option<&[&str]>) -> (Parts, Leaders) {
-        let config = Config::parse(FILE, Path::new("routes.toml")).unwrap();
-        let part = |name: &str, topics: Option<&[&str]>| {
-            let cluster = config.cluster(name).unwrap().clone();
-            let directory = Arc::new(Directory::new(&cluster, cluster.security.clone()));
-            if let Some(topics) = topics {
-                directory.listed(metadata_of(name, topics));
-            }
-            Part {
-                identity: Arc::new(ClusterIdentity::new(cluster.clone())),
-                brokers: Arc::default(),
-                own: directory.clone(),
-                shown: directory,
-                changes: changes_of(&cluster, cluster.security.clone()),
-                cluster,
-            }
-        };
-        let mut clusters = vec![part("legacy", legacy), part("new", new)];
-        if home == "new" {
-            clusters.reverse();
-        }
-        let parts = Parts { clusters, mirrors: config.mirrors.clone() };
-        let leaders = parts.leaders(parts.born(false), None);
-        (parts, leaders)
-    }
-
-    fn door() -> Door {
-        Door { advertised_host: "kafka.internal".to_owned(), advertised_port_offset: 0 }
-    }
 
     fn named(names: &[&str]) -> Vec<MetadataRequestTopic> {
         let topic = |name: &&str| MetadataRequestTopic::default().with_name(Some(TopicName(StrBytes::from_string((*name).to_owned()))));
@@ -379,17 +316,34 @@ mod tests {
     }
 
     #[test]
-    fn without_home_the_others_work_on_and_its_topics_have_no_leader() {
+    fn without_home_the_others_work_on_and_its_topics_have_no_leader_after_a_while() {
         let (parts, leaders) = parts("new", Some(&["orders"]), Some(&["orders", "payments"]));
-        for version in 0..=13 {
-            let all = assemble(None, &Asked::of(None, &parts, &leaders), &parts, &leaders, version, &door()).unwrap();
-            assert_eq!(told(&all), ["orders 0 [(0, 10000001)]", "payments 5 []"]);
-            assert_eq!(all.brokers.len(), 2);
-            let asked = Asked::of(Some(named(&["payments", "orders", "unknown"])), &parts, &leaders);
-            let some = assemble(None, &asked, &parts, &leaders, version, &door()).unwrap();
-            assert_eq!(told(&some), ["orders 0 [(0, 10000001)]", "payments 5 []", "unknown 5 []"]);
-            let mut body = Vec::new();
-            some.encode(&mut body, version).unwrap();
+        for (silent, payments) in [(29, "payments 0 [(0, 20000001)]"), (31, "payments 5 []")] {
+            parts.home().shown.silent_for(Duration::from_secs(silent));
+            for version in 0..=13 {
+                let all = assemble(None, &Asked::of(None, &parts, &leaders), &parts, &leaders, version, &door()).unwrap();
+                assert_eq!(told(&all), ["orders 0 [(0, 10000001)]", payments]);
+                assert_eq!(all.brokers.len(), 2);
+                let asked = Asked::of(Some(named(&["payments", "orders", "unknown"])), &parts, &leaders);
+                let some = assemble(None, &asked, &parts, &leaders, version, &door()).unwrap();
+                // Home may have it by now.
+                assert_eq!(told(&some), ["orders 0 [(0, 10000001)]", payments, "unknown 5 []"]);
+                let mut body = Vec::new();
+                some.encode(&mut body, version).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn a_cluster_that_is_slow_for_a_moment_keeps_its_leaders() {
+        let (parts, leaders) = parts("new", Some(&["orders"]), Some(&["orders", "payments"]));
+        for (silent, orders) in [(0, "orders 0 [(0, 10000001)]"), (29, "orders 0 [(0, 10000001)]"), (31, "orders 5 []")] {
+            parts.clusters[1].shown.silent_for(Duration::from_secs(silent));
+            for asked in [None, Some(named(&["orders", "payments"]))] {
+                let asked = Asked::of(asked, &parts, &leaders);
+                let answer = assemble(Some(home_answers(&["payments"], 9)), &asked, &parts, &leaders, 9, &door()).unwrap();
+                assert_eq!(told(&answer), [orders, "payments 0 []"], "{silent} s");
+            }
         }
     }
 

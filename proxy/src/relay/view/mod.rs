@@ -7,11 +7,14 @@
 //! |---|---|
 //! | `mod` | which clusters a view is made of, and the way to each; who answers what |
 //! | `leaders` | on which cluster each topic leads |
+//! | `doubts` | whether a topic that only a mirror's target names is its own, or a copy |
 //! | `directory` | what one cluster has: brokers, topics, partitions, groups |
 //! | `metadata` | the brokers, topics and partitions of the view |
 //! | `coordinators` | where groups and transactional ids are coordinated |
 //! | `changes` | topics that are created, deleted, altered or described, each where it leads |
 //! | `groups` | groups that live on another cluster than the one that was asked |
+//! | `transactions` | transactional ids, described where they are known |
+//! | `fixed`, `fuzzed` | a view of fixed clusters, for tests; requests to it that may be anything |
 //!
 //! # References
 //! - `org.apache.kafka.clients.NetworkClient.leastLoadedNode`: Metadata is asked of any broker; `KafkaAdminClient`: which call goes to which
@@ -19,11 +22,16 @@
 mod changes;
 mod coordinators;
 mod directory;
+mod doubts;
+#[cfg(any(test, feature = "fuzzing"))]
+mod fixed;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzed;
 mod groups;
 pub(super) mod leaders;
 mod metadata;
+mod transactions;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,6 +50,8 @@ use self::directory::PATIENCE;
 pub(super) use self::groups::{groups_of, keep_living, refusal};
 pub(crate) use self::leaders::Leaders;
 
+use self::doubts::Asked;
+use self::leaders::Settled;
 use super::brokers::{Brokers, ToBroker, ToClient, World};
 use super::request::RequestHead;
 use crate::ending::Cause;
@@ -55,6 +65,8 @@ const CHANGE: Duration = Duration::from_mins(1);
 pub(crate) struct View {
     parts: ArcSwap<Parts>,
     leaders: Arc<ArcSwap<Leaders>>,
+    /// Which doubts were looked into last. Locked while they are: one question at a time.
+    looked_into: tokio::sync::Mutex<Asked>,
 }
 
 /// What a view is made of by the table in force.
@@ -113,15 +125,8 @@ pub(crate) fn changes_of(cluster: &Cluster, security: Security) -> Client {
 }
 
 impl Parts {
-    /// `born`: what is certain.
-    fn leaders(&self, born: HashSet<Arc<str>>, before: Option<&Leaders>) -> Leaders {
-        Leaders::new(self.named(), self.mirrors.clone(), self.names(), born, before)
-    }
-
-    /// Topics that were born on a mirror's target, by what the sources said last; with `asked` only by those that answer.
-    fn born(&self, asked: bool) -> HashSet<Arc<str>> {
-        let said = self.clusters.iter().zip(self.names()).map(|(part, names)| names.filter(|_| !asked || !part.own.is_away()));
-        Leaders::born(&self.named(), &self.mirrors, &said.collect::<Vec<_>>())
+    fn leaders(&self, settled: Settled) -> Leaders {
+        Leaders::new(self.named(), self.mirrors.clone(), self.names(), settled)
     }
 
     fn named(&self) -> Vec<Arc<Cluster>> {
@@ -140,13 +145,15 @@ impl Parts {
 impl View {
     /// Nothing is asked yet.
     pub(crate) fn new(parts: Parts) -> Self {
-        let leaders = Arc::new(ArcSwap::from_pointee(parts.leaders(HashSet::new(), None)));
-        Self { parts: ArcSwap::from_pointee(parts), leaders }
+        let leaders = Arc::new(ArcSwap::from_pointee(parts.leaders(Settled::default())));
+        Self { parts: ArcSwap::from_pointee(parts), leaders, looked_into: tokio::sync::Mutex::default() }
     }
 
     /// What the table in force makes of it from now on.
     pub(crate) fn change(&self, parts: Parts) {
-        self.leaders.store(Arc::new(parts.leaders(HashSet::new(), Some(&self.leaders.load()))));
+        // What was born where may be another question now; a copy stays one.
+        let copied = self.leaders.load().settled().copied.clone();
+        self.leaders.store(Arc::new(parts.leaders(Settled { copied, ..Settled::default() })));
         self.parts.store(Arc::new(parts));
     }
 
@@ -197,23 +204,20 @@ impl View {
         self.update().await;
     }
 
-    /// Works out anew where topics lead, if something has changed.
+    /// Works out anew where topics lead, if something has changed. That is rare, and this is called with each Metadata: nothing is gone through before.
     async fn update(&self) {
         let parts = self.parts();
-        let now = self.leaders.load_full();
-        let before = parts.born(true);
-        let certain = now.is_certain_of(&before);
-        if certain && now.is_of(&parts.named(), &parts.mirrors, &parts.names()) {
-            return;
+        if !self.leaders.load().is_of(&parts.named(), &parts.mirrors, &parts.names()) {
+            self.work_out(&parts, &Settled::default());
         }
-        let mut born = parts.born(false);
-        born.retain(|topic| now.is_certain_of_topic(topic));
-        if !certain {
-            // They were there before the sources are asked again: what no source has then is no copy.
-            join_all(parts.directories().map(Directory::ask_again)).await;
-            born.extend(parts.born(true).intersection(&before).cloned());
+        if !self.leaders.load().doubts().is_empty() {
+            self.look_into_doubts(&parts).await;
         }
-        self.leaders.store(Arc::new(parts.leaders(born, Some(&now))));
+    }
+
+    /// Works out where topics lead by what the clusters said last, and by what is certain now.
+    fn work_out(&self, parts: &Parts, more: &Settled) {
+        self.leaders.rcu(|now| parts.leaders(now.settled().clone().and(more)));
     }
 
     /// Answers a request that is for the view, or for home. `body`: of the request, as it came from the client. Returns the body of the answer.
@@ -225,6 +229,7 @@ impl View {
             (ApiKey::Metadata, _) => metadata::metadata(self, head, body, door).await,
             (ApiKey::DescribeCluster, _) => metadata::describe_cluster(self, head, body, door).await,
             (ApiKey::FindCoordinator, _) => coordinators::find_coordinator(self, head, body, door).await,
+            (ApiKey::DescribeTransactions, _) => transactions::describe(self, head, body).await,
             (_, By::View) if head.is_for_view() => changes::answer(self, head, body, door).await,
             _ => {
                 let parts = self.parts();

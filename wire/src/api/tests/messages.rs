@@ -10,20 +10,21 @@ use kafka_protocol::messages::{
     ConsumerGroupDescribeResponse, ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, CreatePartitionsRequest,
     CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse, DeleteGroupsRequest, DeleteRecordsRequest, DeleteRecordsResponse,
     DeleteTopicsRequest, DeleteTopicsResponse, DescribeClusterResponse, DescribeConfigsRequest, DescribeConfigsResponse,
-    DescribeGroupsRequest, DescribeProducersRequest, DescribeProducersResponse, FetchRequest, FetchResponse, FindCoordinatorRequest,
-    FindCoordinatorResponse, GroupId, HeartbeatRequest, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
-    InitProducerIdResponse, JoinGroupRequest, LeaveGroupRequest, ListOffsetsRequest, ListOffsetsResponse,
+    DescribeGroupsRequest, DescribeProducersRequest, DescribeProducersResponse, DescribeTransactionsRequest, FetchRequest, FetchResponse,
+    FindCoordinatorRequest, FindCoordinatorResponse, GroupId, HeartbeatRequest, IncrementalAlterConfigsRequest,
+    IncrementalAlterConfigsResponse, InitProducerIdResponse, JoinGroupRequest, LeaveGroupRequest, ListOffsetsRequest, ListOffsetsResponse,
     ListPartitionReassignmentsResponse, MetadataRequest, MetadataResponse, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest,
     OffsetFetchResponse, ProduceRequest, ProduceResponse, ProducerId, SyncGroupRequest, TopicName, TransactionalId, TxnOffsetCommitRequest,
-    add_partitions_to_txn_request, add_partitions_to_txn_response, alter_configs_request, alter_configs_response,
-    alter_partition_reassignments_request, alter_partition_reassignments_response, consumer_group_describe_response,
-    consumer_group_heartbeat_request, consumer_group_heartbeat_response, create_partitions_request, create_partitions_response,
-    create_topics_request, create_topics_response, delete_records_request, delete_records_response, delete_topics_request,
-    delete_topics_response, describe_cluster_response, describe_configs_request, describe_configs_response, describe_producers_request,
-    describe_producers_response, fetch_request, fetch_response, find_coordinator_response, incremental_alter_configs_request,
-    incremental_alter_configs_response, join_group_request, leave_group_request, list_offsets_request, list_offsets_response,
-    list_partition_reassignments_response, metadata_request, metadata_response, offset_commit_request, offset_delete_request,
-    offset_fetch_request, offset_fetch_response, produce_request, produce_response, sync_group_request, txn_offset_commit_request,
+    WriteTxnMarkersRequest, WriteTxnMarkersResponse, add_partitions_to_txn_request, add_partitions_to_txn_response, alter_configs_request,
+    alter_configs_response, alter_partition_reassignments_request, alter_partition_reassignments_response,
+    consumer_group_describe_response, consumer_group_heartbeat_request, consumer_group_heartbeat_response, create_partitions_request,
+    create_partitions_response, create_topics_request, create_topics_response, delete_records_request, delete_records_response,
+    delete_topics_request, delete_topics_response, describe_cluster_response, describe_configs_request, describe_configs_response,
+    describe_producers_request, describe_producers_response, fetch_request, fetch_response, find_coordinator_response,
+    incremental_alter_configs_request, incremental_alter_configs_response, join_group_request, leave_group_request, list_offsets_request,
+    list_offsets_response, list_partition_reassignments_response, metadata_request, metadata_response, offset_commit_request,
+    offset_delete_request, offset_fetch_request, offset_fetch_response, produce_request, produce_response, sync_group_request,
+    txn_offset_commit_request, write_txn_markers_request, write_txn_markers_response,
 };
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
@@ -504,6 +505,60 @@ pub(super) fn add_partitions_to_txn_response(dice: &mut Dice) -> AddPartitionsTo
         it.unknown_tagged_fields = dice.tags();
         it
     });
+    it.unknown_tagged_fields = dice.tags();
+    it
+}
+
+pub(super) fn write_txn_markers_request(dice: &mut Dice) -> WriteTxnMarkersRequest {
+    let mut it = WriteTxnMarkersRequest::default();
+    it.markers = dice.list(|dice| {
+        let mut it = write_txn_markers_request::WritableTxnMarker::default();
+        it.producer_id = ProducerId(dice.int());
+        it.producer_epoch = dice.int();
+        it.transaction_result = dice.int::<u8>() % 2 == 0;
+        it.topics = dice.list(|dice| {
+            let mut it = write_txn_markers_request::WritableTxnMarkerTopic::default();
+            it.name = TopicName(dice.text());
+            it.partition_indexes = dice.list(Dice::int);
+            it.unknown_tagged_fields = dice.tags();
+            it
+        });
+        it.coordinator_epoch = dice.int();
+        it.unknown_tagged_fields = dice.tags();
+        it
+    });
+    it.unknown_tagged_fields = dice.tags();
+    it
+}
+
+pub(super) fn write_txn_markers_response(dice: &mut Dice) -> WriteTxnMarkersResponse {
+    let mut it = WriteTxnMarkersResponse::default();
+    it.markers = dice.list(|dice| {
+        let mut it = write_txn_markers_response::WritableTxnMarkerResult::default();
+        it.producer_id = ProducerId(dice.int());
+        it.topics = dice.list(|dice| {
+            let mut it = write_txn_markers_response::WritableTxnMarkerTopicResult::default();
+            it.name = TopicName(dice.text());
+            it.partitions = dice.list(|dice| {
+                let mut it = write_txn_markers_response::WritableTxnMarkerPartitionResult::default();
+                it.partition_index = dice.int();
+                it.error_code = dice.int();
+                it.unknown_tagged_fields = dice.tags();
+                it
+            });
+            it.unknown_tagged_fields = dice.tags();
+            it
+        });
+        it.unknown_tagged_fields = dice.tags();
+        it
+    });
+    it.unknown_tagged_fields = dice.tags();
+    it
+}
+
+pub(super) fn describe_transactions_request(dice: &mut Dice) -> DescribeTransactionsRequest {
+    let mut it = DescribeTransactionsRequest::default();
+    it.transactional_ids = dice.list(|dice| TransactionalId(dice.text()));
     it.unknown_tagged_fields = dice.tags();
     it
 }

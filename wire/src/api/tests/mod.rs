@@ -15,11 +15,11 @@ use kafka_protocol::messages::{
     AlterPartitionReassignmentsResponse, BrokerId, ConsumerGroupDescribeResponse, ConsumerGroupHeartbeatRequest,
     ConsumerGroupHeartbeatResponse, CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse,
     DeleteRecordsRequest, DeleteRecordsResponse, DeleteTopicsRequest, DeleteTopicsResponse, DescribeClusterResponse,
-    DescribeConfigsRequest, DescribeConfigsResponse, DescribeProducersRequest, DescribeProducersResponse, FetchRequest, FetchResponse,
-    FindCoordinatorRequest, FindCoordinatorResponse, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
-    InitProducerIdResponse, ListOffsetsRequest, ListOffsetsResponse, ListPartitionReassignmentsResponse, MetadataRequest, MetadataResponse,
-    OffsetCommitRequest, OffsetFetchResponse, ProduceRequest, ProduceResponse, TopicName, TxnOffsetCommitRequest,
-    describe_configs_response,
+    DescribeConfigsRequest, DescribeConfigsResponse, DescribeProducersRequest, DescribeProducersResponse, DescribeTransactionsRequest,
+    FetchRequest, FetchResponse, FindCoordinatorRequest, FindCoordinatorResponse, IncrementalAlterConfigsRequest,
+    IncrementalAlterConfigsResponse, InitProducerIdResponse, ListOffsetsRequest, ListOffsetsResponse, ListPartitionReassignmentsResponse,
+    MetadataRequest, MetadataResponse, OffsetCommitRequest, OffsetFetchResponse, ProduceRequest, ProduceResponse, TopicName,
+    TxnOffsetCommitRequest, WriteTxnMarkersRequest, WriteTxnMarkersResponse, describe_configs_response,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, Message, StrBytes};
 use proptest::prelude::any;
@@ -275,6 +275,42 @@ impl Example for AddPartitionsToTxnResponse {
             }
         }
     }
+}
+
+impl Example for WriteTxnMarkersRequest {
+    fn throw(dice: &mut Dice) -> Self {
+        messages::write_txn_markers_request(dice)
+    }
+
+    fn change(&mut self, _: i16) {
+        for topic in self.markers.iter_mut().flat_map(|marker| &mut marker.topics) {
+            topic.partition_indexes.iter_mut().for_each(|partition| move_partition(&topic.name, partition));
+        }
+    }
+}
+
+impl Example for WriteTxnMarkersResponse {
+    fn throw(dice: &mut Dice) -> Self {
+        messages::write_txn_markers_response(dice)
+    }
+
+    fn change(&mut self, _: i16) {
+        for topic in self.markers.iter_mut().flat_map(|marker| &mut marker.topics) {
+            for partition in &mut topic.partitions {
+                move_partition(&topic.name, &mut partition.partition_index);
+                partition.error_code += 100;
+            }
+        }
+    }
+}
+
+/// The proxy reads it itself: nothing in it is changed on the way.
+impl Example for DescribeTransactionsRequest {
+    fn throw(dice: &mut Dice) -> Self {
+        messages::describe_transactions_request(dice)
+    }
+
+    fn change(&mut self, _: i16) {}
 }
 
 impl Example for MetadataRequest {
@@ -640,6 +676,8 @@ const CHECKS: &[(ApiKey, Side, Check)] = &[
     (ApiKey::InitProducerId, Side::Response, check::<InitProducerIdResponse>),
     (ApiKey::AddPartitionsToTxn, Side::Request, check::<AddPartitionsToTxnRequest>),
     (ApiKey::AddPartitionsToTxn, Side::Response, check::<AddPartitionsToTxnResponse>),
+    (ApiKey::WriteTxnMarkers, Side::Request, check::<WriteTxnMarkersRequest>),
+    (ApiKey::WriteTxnMarkers, Side::Response, check::<WriteTxnMarkersResponse>),
     (ApiKey::TxnOffsetCommit, Side::Request, check::<TxnOffsetCommitRequest>),
     (ApiKey::DescribeConfigs, Side::Request, check::<DescribeConfigsRequest>),
     (ApiKey::DescribeConfigs, Side::Response, check::<DescribeConfigsResponse>),
@@ -655,6 +693,7 @@ const CHECKS: &[(ApiKey, Side, Check)] = &[
     (ApiKey::DescribeCluster, Side::Response, check::<DescribeClusterResponse>),
     (ApiKey::DescribeProducers, Side::Request, check::<DescribeProducersRequest>),
     (ApiKey::DescribeProducers, Side::Response, check::<DescribeProducersResponse>),
+    (ApiKey::DescribeTransactions, Side::Request, check::<DescribeTransactionsRequest>),
     (ApiKey::ConsumerGroupHeartbeat, Side::Request, check::<ConsumerGroupHeartbeatRequest>),
     (ApiKey::ConsumerGroupHeartbeat, Side::Response, check::<ConsumerGroupHeartbeatResponse>),
     (ApiKey::ConsumerGroupDescribe, Side::Response, check::<ConsumerGroupDescribeResponse>),

@@ -1,0 +1,409 @@
+//! Producers whose topics lead elsewhere than where they send: nothing is refused, lost, doubled or reordered, also when leaders die and hang.
+
+use std::collections::BTreeMap;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use bytes::Bytes;
+use harness::clients::Client;
+use harness::clients::soak::{self, Soak};
+use harness::proxy::{Proxy, Routes};
+use harness::raw::{self, Raw, ask, until};
+use kafka_protocol::messages::{ProduceRequest, ProduceResponse};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+
+use crate::writes::{batch_of, outcomes, produce, producer_id};
+use crate::{LIMIT, NOT_LEADER_OR_FOLLOWER, Side, Stage, alone, calm, routes};
+
+/// Kafka's `REQUEST_TIMED_OUT`
+const REQUEST_TIMED_OUT: i16 = 7;
+/// Kafka's `DUPLICATE_SEQUENCE_NUMBER`: it is in the log.
+const DUPLICATE_SEQUENCE_NUMBER: i16 = 46;
+/// After these a producer tries again: the two above, NOT_ENOUGH_REPLICAS before and after the append, and OUT_OF_ORDER_SEQUENCE_NUMBER behind such a one.
+const PASSES: [i16; 5] = [NOT_LEADER_OR_FOLLOWER, REQUEST_TIMED_OUT, 19, 20, 45];
+
+/// The same two clusters, with a mirror more: topics that each home has for itself lead on legacy from then on.
+const LEADS_ELSEWHERE: &str = r"
+[[mirrors]]
+name = 'led'
+source = 'legacy'
+target = 'new'
+topics_regex = ['led.*']
+";
+
+fn numbers(stage: &Stage, side: Side, topic: &str) -> Result<BTreeMap<i32, Vec<u64>>> {
+    let mut numbers = BTreeMap::<i32, Vec<u64>>::new();
+    for record in stage.cluster(side).read_all(topic)? {
+        numbers.entry(record.partition).or_default().push(str::from_utf8(&record.value.context("a value")?)?.parse()?);
+    }
+    Ok(numbers)
+}
+
+/// Two logs, one behind the other, have all numbers up to one, and at least what was acknowledged.
+fn has_all(stage: &Stage, topic: &str, partition: usize, acked: u64) -> Result<(usize, usize)> {
+    let of = |side| Ok::<_, anyhow::Error>(numbers(stage, side, topic)?.remove(&(partition as i32)).unwrap_or_default());
+    let (before, after) = (of(Side::New)?, of(Side::Legacy)?);
+    let all = before.iter().chain(&after).copied();
+    let count = (before.len() + after.len()) as u64;
+    ensure!(
+        all.clone().eq(0..count) && count >= acked && !before.is_empty() && !after.is_empty(),
+        "{topic}-{partition}: {acked} acknowledged; {} in the one log, {} in the other: {:?}",
+        before.len(),
+        after.len(),
+        all.zip(0..).find(|(found, expected)| found != expected)
+    );
+    Ok((before.len(), after.len()))
+}
+
+/// A producer of librdkafka that numbers its records, each partition from 0 on, and says how many were acknowledged.
+fn librdkafka(bootstrap_servers: &str, client_id: &str, topic: &str, settings: &[(&str, &str)], stop: &(dyn Fn() -> bool + Sync)) -> Result<[u64; 2]> {
+    use rdkafka::ClientConfig;
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", bootstrap_servers).set("client.id", client_id).set("linger.ms", "2").set("topic.metadata.refresh.interval.ms", "3000");
+    settings.iter().for_each(|(key, value)| _ = config.set(*key, *value));
+    let producer: BaseProducer = config.create()?;
+    let mut sent = [0; 2];
+    while !stop() {
+        for (partition, next) in sent.iter_mut().enumerate() {
+            let value = next.to_string();
+            let record = BaseRecord::<(), _>::to(topic).partition(partition as i32).payload(&value);
+            match producer.send(record) {
+                Ok(()) => *next += 1,
+                Err((error, _)) => bail!("{client_id}: {error}"),
+            }
+        }
+        producer.poll(Duration::from_millis(1));
+    }
+    producer.flush(LIMIT)?;
+    Ok(sent)
+}
+
+/// The leader of topics changes while producers write to them: an edit of the file does it here, without a hold, so each log has its part.
+#[test]
+fn producers_go_on_when_their_topics_lead_elsewhere() -> Result<()> {
+    /// Of librdkafka: what it is called, and how it is set.
+    const MODES: [(&str, &[(&str, &str)]); 5] = [
+        ("idempotent", &[("enable.idempotence", "true")]),
+        ("plain", &[("enable.idempotence", "false"), ("max.in.flight", "5")]),
+        ("acks-1", &[("acks", "1"), ("max.in.flight", "5")]),
+        ("acks-0", &[("acks", "0")]),
+        ("no-retries", &[("acks", "all"), ("retries", "0"), ("max.in.flight", "5")]),
+    ];
+    const CLIENTS: [Client; 3] = [Client::Java4, Client::Java28, Client::FranzGo];
+    alone(|stage| {
+        let routes = routes(&stage.clusters)?;
+        let proxy = Proxy::start(&routes)?;
+        let topics: Vec<String> = MODES.iter().map(|(name, _)| *name).chain(CLIENTS.map(Client::name)).map(|name| format!("led.{name}")).collect();
+        for (topic, side) in topics.iter().flat_map(|topic| Side::BOTH.map(|side| (topic, side))) {
+            stage.cluster(side).create_topic(topic, 2, &[])?;
+        }
+        let soaks = CLIENTS.map(|client| {
+            Soak::start(client, &soak::Job {
+                bootstrap_servers: proxy.bootstrap_servers(),
+                client_id: Side::New.client(&format!("led-{}", client.name())),
+                topic: format!("led.{}", client.name()),
+                group_id: format!("led-{}", client.name()),
+                partitions: 2,
+                records_per_second: 200,
+                timeout_ms: LIMIT.as_millis() as u64,
+                security: None,
+            })
+        });
+        let soaks = soaks.into_iter().collect::<Result<Vec<_>>>()?;
+        let acked = |soaks: &[Soak]| soaks.iter().map(|soak| Ok(soak.counts()?.acked)).collect::<Result<Vec<_>>>();
+        let go_on = |soaks: &[Soak]| -> Result<()> {
+            let before = acked(soaks)?;
+            until("every producer goes on", || {
+                let goes = |(before, now): (&Vec<u64>, Vec<u64>)| now.len() == 2 && now.iter().enumerate().all(|(n, now)| *now >= before.get(n).unwrap_or(&0) + 50);
+                Ok(before.iter().zip(acked(soaks)?).all(goes))
+            })
+        };
+        go_on(&soaks)?;
+        let stopped = std::sync::atomic::AtomicBool::new(false);
+        let stop = || stopped.load(std::sync::atomic::Ordering::Relaxed);
+        let sent = thread::scope(|scope| -> Result<Vec<[u64; 2]>> {
+            let servers = proxy.bootstrap_servers();
+            let producers = MODES.map(|(name, settings)| {
+                let (servers, stop) = (servers.clone(), &stop);
+                scope.spawn(move || librdkafka(&servers, &Side::New.client(&format!("led-{name}")), &format!("led.{name}"), settings, stop))
+            });
+            let run = || {
+                thread::sleep(Duration::from_secs(2));
+                proxy.edit(&routes.clone().section(LEADS_ELSEWHERE))?;
+                until("the file is taken", || Ok(proxy.reload()?.status == 200))?;
+                go_on(&soaks)?;
+                // Longer than their metadata lives: they have come over by themselves.
+                thread::sleep(Duration::from_secs(5));
+                go_on(&soaks)
+            };
+            let ran = run();
+            stopped.store(true, std::sync::atomic::Ordering::Relaxed);
+            let sent = producers.into_iter().map(|producer| producer.join().expect("a producer returns its errors")).collect();
+            ran.and(sent)
+        })?;
+        for ((name, _), sent) in MODES.iter().zip(sent) {
+            let topic = format!("led.{name}");
+            for (partition, sent) in sent.into_iter().enumerate() {
+                let (before, after) = has_all(stage, &topic, partition, sent)?;
+                println!("librdkafka, {name}: {before} and {after} records");
+            }
+        }
+        for (client, soak) in CLIENTS.into_iter().zip(soaks) {
+            let (seen, topic) = (soak.seen(), format!("led.{}", client.name()));
+            let acked = soak.counts()?.acked;
+            // Its group goes on at another log than the one that it has read, and so it does not come to an end.
+            drop(soak);
+            ensure!(seen.errors.is_empty(), "{}: {:?}", client.name(), seen.errors);
+            for (partition, acked) in acked.into_iter().enumerate() {
+                let (before, after) = has_all(stage, &topic, partition, acked)?;
+                println!("{}: {before} and {after} records, {:.1} s without acknowledgements", client.name(), seen.longest_ack_pause.as_secs_f64());
+            }
+        }
+        let carried: Vec<_> = proxy.clients()?.into_iter().filter(|row| row["carried"]["bytes"].as_u64() > Some(0)).collect();
+        let who: Vec<_> = carried.iter().filter_map(|row| row["client_id"].as_str()).collect();
+        ensure!(who.len() >= topics.len(), "carried: {who:?}");
+        ensure!(proxy.metric("kferry_proxy_carried_bytes_total", &[("cluster", "legacy")])? > 0.0, "nothing was carried");
+        ensure!(proxy.metric("kferry_proxy_carrying_bytes", &[])? == 0.0, "something is still held");
+        Ok(())
+    })
+}
+
+/// An idempotent producer that sends all to a broker of the wrong cluster, up to five frames ahead of their answers, and numbers its records.
+struct Stubborn {
+    client: Raw,
+    client_id: String,
+    id: i64,
+    topic: String,
+    sent: i32,
+    acked: i32,
+}
+
+impl Stubborn {
+    fn at(stage: &Stage, side: Side, topic: &str) -> Result<Self> {
+        let client_id = side.client("stubborn");
+        let mut client = stage.at(side, 1)?;
+        let id = producer_id(&mut client, &client_id)?;
+        Ok(Self { client, client_id, id, topic: topic.to_owned(), sent: 0, acked: 0 })
+    }
+
+    fn request(&self, sequence: i32, timeout_ms: i32) -> Result<ProduceRequest> {
+        let batch = batch_of(&sequence.to_string(), Some((self.id, sequence)))?;
+        Ok(produce(-1, &[(&self.topic, 0, batch)]).with_timeout_ms(timeout_ms))
+    }
+
+    fn send(&mut self, timeout_ms: i32) -> Result<()> {
+        let request = self.request(self.sent, timeout_ms)?;
+        self.client.send(&raw::request(9, self.sent, &self.client_id, &request)?)?;
+        self.sent += 1;
+        Ok(())
+    }
+
+    /// The error of the oldest that has no answer.
+    fn take(&mut self) -> Result<i16> {
+        let answer: ProduceResponse = raw::answer::<ProduceRequest>(&mut self.client, 9, self.acked)?;
+        let ((error, _), _) = (outcomes(&answer)?.remove(&(self.topic.clone(), 0)).context("the partition")?, ());
+        Ok(error)
+    }
+
+    /// Sends on, five ahead.
+    fn run(&mut self, time: Duration) -> Result<()> {
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            while self.sent < self.acked + 5 {
+                self.send(60_000)?;
+            }
+            self.take_one()?;
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        while self.acked < self.sent {
+            self.take_one()?;
+        }
+        Ok(())
+    }
+
+    /// The oldest is acknowledged; or all that have no answer are sent again one by one, as producers do after an error that may pass.
+    fn take_one(&mut self) -> Result<()> {
+        let error = self.take()?;
+        if error == 0 {
+            self.acked += 1;
+            return Ok(());
+        }
+        let first = self.acked;
+        let mut errors = vec![error];
+        while self.acked + 1 < self.sent {
+            self.acked += 1;
+            errors.push(self.take()?);
+        }
+        println!("{first} to {} were answered {errors:?}", self.acked);
+        ensure!(errors.iter().all(|error| PASSES.contains(error)), "{first}: {errors:?}");
+        for sequence in first..self.sent {
+            self.ask_until_appended(sequence)?;
+        }
+        self.acked = self.sent;
+        Ok(())
+    }
+
+    fn ask_until_appended(&mut self, sequence: i32) -> Result<()> {
+        let request = self.request(sequence, 3_000)?;
+        let began = Instant::now();
+        loop {
+            let answer = ask(&mut self.client, 9, &self.client_id.clone(), &request)?;
+            let error = outcomes(&answer)?.remove(&(self.topic.clone(), 0)).context("the partition")?.0;
+            match error {
+                0 | DUPLICATE_SEQUENCE_NUMBER => return Ok(()),
+                _ => ensure!(PASSES.contains(&error) && began.elapsed() < LIMIT, "{sequence}: {error} after {:?}", began.elapsed()),
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_carried_stands_in_the_log_once_and_in_order_whatever_becomes_of_its_leader() -> Result<()> {
+    alone(|stage| {
+        let (leader, home) = (Side::Legacy, Side::New);
+        let topic = leader.leads("stubborn");
+        stage.create_copied(leader, &topic, 1)?;
+        let cluster = stage.cluster(leader);
+        let mut producer = Stubborn::at(stage, home, &topic)?;
+        producer.run(Duration::from_secs(1))?;
+        let victim = cluster.partitions(&topic)?[0].leader;
+        // Killed, with frames under way; and back, so that the partition goes on with two replicas at least.
+        let killed = thread::scope(|scope| {
+            let killing = scope.spawn(|| {
+                cluster.kill(victim)?;
+                thread::sleep(Duration::from_secs(3));
+                cluster.restart(victim)
+            });
+            let ran = producer.run(Duration::from_secs(12));
+            killing.join().expect("it returns its errors").and(ran)
+        });
+        killed.context("the partition leader was killed")?;
+        producer.finish()?;
+        // Frozen: it says nothing, and until the cluster notices nobody else leads.
+        let victim = cluster.partitions(&topic)?[0].leader;
+        cluster.freeze(victim)?;
+        let frozen: Result<()> = (|| {
+            producer.send(3_000)?;
+            let began = Instant::now();
+            producer.take_one()?;
+            println!("frozen: appended after {:.1} s", began.elapsed().as_secs_f64());
+            Ok(())
+        })();
+        cluster.thaw(victim)?;
+        frozen.context("the partition leader was frozen")?;
+        producer.run(Duration::from_secs(1))?;
+        producer.finish()?;
+        let log = numbers(stage, leader, &topic)?.remove(&0).unwrap_or_default();
+        ensure!(log.iter().copied().eq(0..producer.acked as u64), "{} acknowledged, {} in the log: {log:?}", producer.acked, log.len());
+        println!("{} records, each once and in order", log.len());
+        stage.is_copied(leader, &topic)?;
+        stage.no_copy_has_diverged(".stubborn")
+    })
+}
+
+#[test]
+fn a_client_hears_in_its_own_time_that_no_leader_answers_and_nothing_overtakes_what_was_given_up() -> Result<()> {
+    alone(|stage| {
+        let (leader, home) = (Side::Legacy, Side::New);
+        let topic = leader.leads("silent");
+        stage.create_copied(leader, &topic, 1)?;
+        let cluster = stage.cluster(leader);
+        let mut producer = Stubborn::at(stage, home, &topic)?;
+        let nodes = cluster.node_ids();
+        nodes.iter().try_for_each(|node_id| cluster.freeze(*node_id))?;
+        let began = Instant::now();
+        let silent = (|| {
+            // Its first three: a leader that does not know it would take any of them for the first.
+            (0..3).try_for_each(|_| producer.send(2_000))?;
+            let mut plain = stage.at(home, 1)?;
+            let lost = produce(1, &[(&topic, 0, batch_of("plain", None)?)]).with_timeout_ms(2_000);
+            plain.send(&raw::request(9, 0, "at-new-plain", &lost)?)?;
+            let mut errors = Vec::new();
+            for _ in 0..3 {
+                errors.push(producer.take()?);
+                producer.acked += 1;
+            }
+            ensure!(errors.iter().all(|error| [NOT_LEADER_OR_FOLLOWER, REQUEST_TIMED_OUT].contains(error)), "{errors:?}");
+            ensure!(began.elapsed() < Duration::from_secs(40), "{:?} for three times 2 s", began.elapsed());
+            Ok((errors, plain))
+        })();
+        nodes.iter().try_for_each(|node_id| cluster.thaw(*node_id))?;
+        let (errors, mut plain) = silent?;
+        println!("{errors:?} after {:.1} s", began.elapsed().as_secs_f64());
+        // Nobody knows whether it was appended: its client is told as by a broker that goes away, or that there is no leader.
+        if let Ok(answer) = raw::answer::<ProduceRequest>(&mut plain, 9, 0) {
+            let error = outcomes(&answer)?.remove(&(topic.clone(), 0)).context("the partition")?.0;
+            ensure!(error == NOT_LEADER_OR_FOLLOWER, "plain: {error}");
+        }
+        // The second one comes again before the first: that has to wait.
+        let client_id = producer.client_id.clone();
+        let mut answered = |sequence: i32| -> Result<i16> {
+            let request = producer.request(sequence, 20_000)?;
+            let answer = ask(&mut producer.client, 9, &client_id, &request)?;
+            Ok(outcomes(&answer)?.remove(&(topic.clone(), 0)).context("the partition")?.0)
+        };
+        ensure!(answered(1)? == NOT_LEADER_OR_FOLLOWER, "it overtook the first");
+        for sequence in 0..3 {
+            ensure!(answered(sequence)? == 0, "{sequence} was refused");
+        }
+        let values: Vec<_> = stage.cluster(leader).read_all(&topic)?.into_iter().filter_map(|record| record.value).collect();
+        let own: Vec<_> = values.iter().filter(|value| **value != b"plain").collect();
+        ensure!(own == [b"0", b"1", b"2"], "{values:?}");
+        stage.is_copied(leader, &topic)
+    })
+}
+
+#[test]
+fn memory_for_what_is_carried_is_bounded_and_a_frame_that_is_larger_goes_alone() -> Result<()> {
+    const MIB: usize = 1 << 20;
+    const CONNECTIONS: usize = 24;
+    calm(|stage| {
+        let (leader, home) = (Side::Legacy, Side::New);
+        let topic = leader.leads("large");
+        stage.cluster(leader).create_topic(&topic, 6, &[("max.message.bytes", "20971520")])?;
+        stage.has_copy(leader, &topic)?;
+        let routes: Routes = routes(&stage.clusters)?.limit("queued_max_request_bytes", 4 * MIB as u64);
+        let proxy = Proxy::start(&routes)?;
+        let port = routes.virtual_broker(home.name(), 1)?.1;
+        let large = |len: usize| batch_of(&"x".repeat(len), None);
+        let send = |partition: i32, batch: Bytes| -> Result<()> {
+            let mut client = Raw::connect(port)?;
+            let answer = ask(&mut client, 9, &home.client("large"), &produce(-1, &[(&topic, partition, batch)]))?;
+            let (error, _) = outcomes(&answer)?.remove(&(topic.clone(), partition)).context("the partition")?;
+            ensure!(error == 0, "refused: {error}");
+            Ok(())
+        };
+        let client_id = home.client("first");
+        let mut client = Raw::connect(port)?;
+        client.ask(&raw::api_versions(0, Some(&client_id)))?;
+        let small = produce(-1, &[(&topic, 0, large(100)?)]);
+        let mut took = Vec::new();
+        for _ in 0..50 {
+            let began = Instant::now();
+            let (error, _) = outcomes(&ask(&mut client, 9, &client_id, &small)?)?.remove(&(topic.clone(), 0)).context("the partition")?;
+            ensure!(error == 0, "refused: {error}");
+            took.push(began.elapsed());
+        }
+        let first = took.remove(0);
+        took.sort();
+        println!("the first carried request took {first:.1?}, of the next {} the median {:.1?}", took.len(), took[took.len() / 2]);
+        let before = proxy.resident_memory()?;
+        let batch = large(2 * MIB)?;
+        thread::scope(|scope| {
+            let sending: Vec<_> = (0..CONNECTIONS).map(|n| (n, batch.clone())).map(|(n, batch)| scope.spawn(move || send(n as i32 % 6, batch))).collect();
+            sending.into_iter().try_for_each(|sent| sent.join().expect("it returns its errors"))
+        })?;
+        let grown = proxy.resident_memory()?.saturating_sub(before);
+        println!("{CONNECTIONS} frames of 2 MiB with room for 4 MiB: the proxy has grown by {:.1} MiB", grown as f64 / MIB as f64);
+        ensure!(grown < 32 * MIB as u64, "{grown} bytes for {CONNECTIONS} frames of 2 MiB");
+        send(1, large(10 * MIB)?).context("larger than all the room")?;
+        let ends = stage.cluster(leader).log_ends(&topic)?;
+        ensure!(ends.iter().sum::<i64>() == CONNECTIONS as i64 + 51, "{ends:?}");
+        ensure!(proxy.metric("kferry_proxy_carrying_bytes", &[])? == 0.0, "something is still held");
+        stage.is_copied(leader, &topic)
+    })
+}
