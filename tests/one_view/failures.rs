@@ -384,7 +384,7 @@ fn poll(consumer: &BaseConsumer) -> Result<Option<BorrowedMessage<'_>>> {
 /// All brokers of a cluster hang: they accept connections, and say nothing. Clients whose home it is work with what leads on the other one.
 fn a_frozen_home(stage: &Stage, frozen: Side) -> Result<()> {
     /// From the moment on in which it freezes, and afterwards.
-    const NOTICED: Duration = Duration::from_secs(20);
+    const NOTICED: Duration = Duration::from_secs(30);
     const QUICKLY: Duration = Duration::from_secs(3);
     let alive = frozen.other();
     let [topic, of_java] = ["rdkafka", "java"].map(|name| alive.leads(&format!("frozen-{}.{name}", frozen.name())));
