@@ -1,7 +1,7 @@
 //! `kferry dlt` on real clusters: records that the target would not take are listed, shown, replayed, and mirrored from there.
 
 use anyhow::{Context as _, Result, bail, ensure};
-use harness::kafka::{Cluster, Listener, Record};
+use harness::kafka::{Cluster, Record};
 use harness::kferry::{File, mirror};
 use harness::mirror::Mirror;
 use serde_json::{Value, json};
@@ -102,9 +102,7 @@ fn they_are_replayed(source: &Cluster, target: &Cluster, copy: &mut Mirror, file
         .says("add --yes")?;
     ensure!(source.log_ends("d.orders")? == [0, 10], "{:?}", source.log_ends("d.orders")?);
 
-    let servers = target.bootstrap_servers(Listener::Plaintext)?;
-    let alter = ["--bootstrap-server", &servers, "--alter", "--entity-type", "topics", "--entity-name", "e.orders", "--add-config"];
-    target.tool("kafka.admin.ConfigCommand", &[&alter[..], &["max.message.bytes=100000"]].concat())?;
+    target.alter_topic("e.orders", &[("max.message.bytes", "100000")], &[])?;
     let done = ask(file, &["replay", "d.orders", "--yes"], 0)?;
     let expected = json!({ "cluster": "source", "topic": "d.orders", "records": 2, "twice": 0, "unreadable": 0 });
     ensure!(done["replay"] == expected && done["replayed"] == 2, "{done:#}");

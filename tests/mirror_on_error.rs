@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use harness::kafka::{Cluster, Listener, Record};
+use harness::kafka::{Cluster, Record};
 use harness::mirror::Mirror;
 use harness::proxy::executable;
 use harness::scenario::{Pair, identical, lines_of, mirror_of, records, says, stops};
@@ -260,24 +260,16 @@ fn late(source: &Cluster, target: &Cluster, on_error: &str) -> Result<(String, V
     Ok((topic, batch, mirror))
 }
 
-/// The target's settings of a topic.
-fn alter(target: &Cluster, topic: &str, change: &[&str]) -> Result<()> {
-    let servers = target.bootstrap_servers(Listener::Plaintext)?;
-    let alter = ["--bootstrap-server", &servers, "--alter", "--entity-type", "topics", "--entity-name", topic];
-    target.tool("kafka.admin.ConfigCommand", &[&alter[..], change].concat())?;
-    Ok(())
-}
-
 #[test]
 fn a_record_with_a_rejected_timestamp_stops_its_partition() -> Result<()> {
     let (source, target, _) = damaged("fail")?;
     let (topic, _, mut mirror) = late(source, target, "fail")?;
     stops(&mut mirror, &["fail-clock.topic-0 on source, offset 17", "InvalidTimestamp", "that record is left out"])?;
     ensure!(target.log_ends(&topic)? == [LATE], "the log ends at {:?}", target.log_ends(&topic)?);
-    alter(target, &topic, &["--delete-config", "message.timestamp.after.max.ms"])?;
+    target.alter_topic(&topic, &[], &["message.timestamp.after.max.ms"])?;
     // The default is an hour, so only tomorrow is still too late.
     stops(&mut mirror, &["fail-clock.topic-0 on source, offset 17", "InvalidTimestamp"])?;
-    alter(target, &topic, &["--add-config", "message.timestamp.after.max.ms=9223372036854775807"])?;
+    target.alter_topic(&topic, &[("message.timestamp.after.max.ms", "9223372036854775807")], &[])?;
     mirror.copy().context("mended")?;
     identical(source, target, &topic)
 }

@@ -8,6 +8,8 @@
 mod behind;
 #[path = "one_view/carried.rs"]
 mod carried;
+#[path = "one_view/deleted.rs"]
+mod deleted;
 #[path = "one_view/failures.rs"]
 mod failures;
 #[path = "one_view/groups.rs"]
@@ -18,8 +20,14 @@ mod many;
 mod matrix;
 #[path = "one_view/operators.rs"]
 mod operators;
+#[path = "one_view/reload.rs"]
+mod reload;
+#[path = "one_view/sends.rs"]
+mod sends;
 #[path = "one_view/transactions.rs"]
 mod transactions;
+#[path = "one_view/versions.rs"]
+mod versions;
 #[path = "one_view/writes.rs"]
 mod writes;
 
@@ -55,7 +63,7 @@ const NOT_LEADER_OR_FOLLOWER: i16 = 6;
 const GROUP: i8 = 0;
 const TRANSACTION: i8 = 1;
 
-/// The third mirror runs when a test says so: what it copies is behind otherwise.
+/// The first two mirrors run all the time, the others when a test says so: what they copy is behind otherwise.
 const MIRRORS: &str = r"
 [[mirrors]]
 name = 'orders'
@@ -77,6 +85,16 @@ source = 'legacy'
 target = 'new'
 topics_regex = ['still.*']
 groups_regex = ['still-.*']
+
+[[mirrors]]
+name = 'renamed'
+source = 'legacy'
+target = 'new'
+topics_regex = ['plain\..*']
+
+[[mirrors.rename_regex]]
+match = '(.*)'
+to = 'renamed.$1'
 ";
 
 /// A cluster, as the leader of a topic or as the home of a client.

@@ -55,6 +55,10 @@ pub enum Client {
     Aiokafka,
     /// kafka-python, a newer one than that of [`sasl_v0`].
     KafkaPython,
+    /// The same, 2.3.3, which asks for no versions where it is told which Kafka it is.
+    KafkaPython23,
+    /// Platformatic's (Node), which knows only newer versions. It brings a Node of its own.
+    Platformatic,
 }
 
 impl Client {
@@ -80,6 +84,8 @@ impl Client {
             Self::KafkaGo => "kafka-go",
             Self::Aiokafka => "aiokafka",
             Self::KafkaPython => "kafka-python",
+            Self::KafkaPython23 => "kafka-python-2.3",
+            Self::Platformatic => "platformatic",
         }
     }
 
@@ -87,9 +93,9 @@ impl Client {
     fn language(self) -> Option<&'static str> {
         match self {
             Self::Java4 | Self::Java28 => Some("java"),
-            Self::ConfluentPython | Self::ConfluentPython26 | Self::Aiokafka | Self::KafkaPython => Some("python"),
+            Self::ConfluentPython | Self::ConfluentPython26 | Self::Aiokafka | Self::KafkaPython | Self::KafkaPython23 => Some("python"),
             Self::FranzGo | Self::Sarama | Self::KafkaGo => Some("go"),
-            Self::Kafkajs | Self::KafkaJavascript => Some("node"),
+            Self::Kafkajs | Self::KafkaJavascript | Self::Platformatic => Some("node"),
             Self::Rdkafka => None,
         }
     }
@@ -124,6 +130,15 @@ pub struct Job {
     /// `group.protocol`, for [`Client::Java4`]. None for the client's default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group_protocol: Option<&'static str>,
+    /// Every other record goes there, and the group reads both. Must exist, too. For the clients of kafka-python and Platformatic.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub second_topic: Option<String>,
+    /// A topic to be created, seen, and deleted before the trip. For the clients of kafka-python and Platformatic.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub creates: Option<String>,
+    /// `api_version` of kafka-python: which Kafka it is told that it talks to. None: it asks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api_version: Option<(u8, u8)>,
 }
 
 impl Job {
@@ -138,6 +153,9 @@ impl Job {
             timeout_ms: 60_000,
             security: None,
             group_protocol: None,
+            second_topic: None,
+            creates: None,
+            api_version: None,
         }
     }
 }
@@ -305,8 +323,9 @@ fn build(client: Client, sources: &Path, folder: &Path) -> Result<()> {
         Client::ConfluentPython => build_python("requirements.txt", sources, folder),
         Client::ConfluentPython26 => build_python("requirements-2.6.txt", sources, folder),
         Client::Aiokafka | Client::KafkaPython => build_python("requirements-pure.txt", sources, folder),
+        Client::KafkaPython23 => build_python("requirements-kafka-python-2.3.txt", sources, folder),
         Client::FranzGo | Client::Sarama | Client::KafkaGo => build_go(client.name(), sources, folder),
-        Client::Kafkajs => build_node(client.name(), &["--ignore-scripts"], sources, folder),
+        Client::Kafkajs | Client::Platformatic => build_node(client.name(), &["--ignore-scripts"], sources, folder),
         // Its binary is on a host that CI does not reach: it is built, against the libraries of the machine, with the headers of the machine's Node.
         Client::KafkaJavascript => build_node(client.name(), &[], sources, folder),
         Client::Rdkafka => Ok(()),
@@ -395,13 +414,17 @@ fn program(client: Client) -> Result<Option<Vec<PathBuf>>> {
         Client::ConfluentPython | Client::ConfluentPython26 => {
             vec![folder.join("venv/bin/python"), run::workspace().join("tests/clients/python/round_trip.py")]
         }
-        Client::Aiokafka | Client::KafkaPython => {
+        Client::Aiokafka | Client::KafkaPython | Client::KafkaPython23 => {
             let program = if client == Client::Aiokafka { "aiokafka_trip.py" } else { "kafka_python_trip.py" };
             vec![folder.join("venv/bin/python"), run::workspace().join("tests/clients/python").join(program)]
         }
         Client::FranzGo | Client::Sarama | Client::KafkaGo => vec![folder.join("driver")],
         Client::Kafkajs | Client::KafkaJavascript => {
             vec![process::require("node", "install Node, version 18 or later (`apt install nodejs`)")?, folder.join("round-trip.js")]
+        }
+        Client::Platformatic => {
+            let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "x64" };
+            vec![folder.join(format!("node_modules/node-linux-{architecture}/bin/node")), folder.join("round-trip.js")]
         }
         Client::Rdkafka => return Ok(None),
     }))

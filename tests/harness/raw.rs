@@ -1,6 +1,7 @@
 //! A client that is only bytes, for what no real client would send. Every read has a deadline.
 
-use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::collections::BTreeSet;
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -192,7 +193,11 @@ pub fn until(what: &str, mut condition: impl FnMut() -> Result<bool>) -> Result<
 pub struct Forward {
     address: SocketAddr,
     server: Arc<Mutex<String>>,
+    requests: Requests,
 }
+
+/// The API keys and versions of what clients have sent.
+type Requests = Arc<Mutex<BTreeSet<(i16, i16)>>>;
 
 impl Forward {
     /// Leads to a server, `HOST:PORT`, until the test program ends.
@@ -205,7 +210,8 @@ impl Forward {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).context("no port for the forward")?;
         let address = listener.local_addr()?;
         let server = Arc::new(Mutex::new(server.to_owned()));
-        let leads_to = server.clone();
+        let requests = Requests::default();
+        let (leads_to, noted) = (server.clone(), requests.clone());
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let server = leads_to.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -215,16 +221,25 @@ impl Forward {
                     continue;
                 }
                 let (Ok(client_too), Ok(server_too)) = (client.try_clone(), server.try_clone()) else { continue };
-                thread::spawn(move || pass_on(client, server));
-                thread::spawn(move || pass_on(server_too, client_too));
+                let noted = noted.clone();
+                thread::spawn(move || {
+                    let mut heads = Heads::default();
+                    pass_on(client, server, |bytes| heads.note(bytes, &noted));
+                });
+                thread::spawn(move || pass_on(server_too, client_too, |_| {}));
             }
         });
-        Ok(Self { address, server })
+        Ok(Self { address, server, requests })
     }
 
     /// For `bootstrap_servers`.
     pub fn address(&self) -> String {
         self.address.to_string()
+    }
+
+    /// The API keys and versions of the requests that came so far.
+    pub fn requests(&self) -> BTreeSet<(i16, i16)> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Where connections lead from now on. Those that are open stay where they are.
@@ -233,8 +248,42 @@ impl Forward {
     }
 }
 
-fn pass_on(mut from: TcpStream, mut to: TcpStream) {
+fn pass_on(mut from: TcpStream, mut to: TcpStream, mut look: impl FnMut(&[u8])) {
+    let mut bytes = [0; 16 * 1024];
+    while let Ok(read @ 1..) = from.read(&mut bytes) {
+        look(&bytes[..read]);
+        if to.write_all(&bytes[..read]).is_err() {
+            break;
+        }
+    }
     // However it ends, so does the other direction.
-    let _ = io::copy(&mut from, &mut to);
     let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+}
+
+/// What requests begin with, in whatever pieces they come.
+#[derive(Default)]
+struct Heads {
+    /// Size, key and version, as far as they are there.
+    head: Vec<u8>,
+    /// Bytes until the next one.
+    rest: usize,
+}
+
+impl Heads {
+    fn note(&mut self, mut bytes: &[u8], requests: &Mutex<BTreeSet<(i16, i16)>>) {
+        while !bytes.is_empty() {
+            let passed = self.rest.min(bytes.len());
+            let taken = if passed < self.rest { 0 } else { (8 - self.head.len()).min(bytes.len() - passed) };
+            self.rest -= passed;
+            self.head.extend_from_slice(&bytes[passed..passed + taken]);
+            bytes = &bytes[passed + taken..];
+            if let [a, b, c, d, k, l, v, w] = self.head[..] {
+                // What is no Kafka has any size.
+                self.rest = (u32::from_be_bytes([a, b, c, d]) as usize).saturating_sub(4);
+                let request = (i16::from_be_bytes([k, l]), i16::from_be_bytes([v, w]));
+                requests.lock().unwrap_or_else(PoisonError::into_inner).insert(request);
+                self.head.clear();
+            }
+        }
+    }
 }

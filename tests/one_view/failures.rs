@@ -7,31 +7,37 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use harness::clients::soak::{self, Counts, Soak};
 use harness::clients::{self, Client, Job};
-use harness::kafka::Cluster;
-use harness::raw::{Raw, ask};
-use kafka_protocol::messages::DescribeClusterRequest;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use harness::kafka::{Cluster, Commit, Record};
+use harness::raw::{Raw, ask, until};
+use kafka_protocol::messages::{DescribeClusterRequest, FindCoordinatorRequest};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::{Offset, TopicPartitionList};
 
-use crate::{LEADER_NOT_AVAILABLE, LIMIT, Side, Stage, alone, metadata, named};
+use crate::{GROUP, LEADER_NOT_AVAILABLE, LIMIT, Side, Stage, alone, metadata, named, shown, text};
+
+/// Kafka's `COORDINATOR_NOT_AVAILABLE`
+const COORDINATOR_NOT_AVAILABLE: i16 = 15;
 
 #[test]
 fn clients_follow_a_foreign_election_and_outlive_a_dead_cluster() -> Result<()> {
     alone(|stage| {
         a_foreign_election(stage).context("a foreign election")?;
-        a_dead_cluster(stage).context("a dead cluster")
+        a_dead_cluster(stage).context("a dead cluster")?;
+        Side::BOTH.into_iter().try_for_each(|frozen| a_frozen_home(stage, frozen).with_context(|| format!("{frozen:?} is frozen")))
     })
 }
 
-const PARTITIONS: usize = 4;
+pub(crate) const PARTITIONS: usize = 4;
 /// Of one partition, until it counts as going on.
 const GOES_ON: u64 = 20;
 
 /// Every partition of every client: records are acknowledged and read.
-fn go_on(clients: &[Soak]) -> Result<()> {
-    let counts = || clients.iter().map(Soak::counts).collect::<Result<Vec<_>>>();
+pub(crate) fn go_on<'a>(clients: impl IntoIterator<Item = &'a Soak>) -> Result<()> {
+    let clients: Vec<_> = clients.into_iter().collect();
+    let counts = || clients.iter().map(|soak| soak.counts()).collect::<Result<Vec<_>>>();
     let before = counts()?;
     let goes = |before: &[u64], now: &[u64]| {
         (0..PARTITIONS).all(|n| now.get(n).copied().unwrap_or_default() >= before.get(n).copied().unwrap_or_default() + GOES_ON)
@@ -110,11 +116,11 @@ fn a_foreign_election(stage: &Stage) -> Result<()> {
     stage.no_copy_has_diverged(".election.")
 }
 
-/// Starts all brokers of a cluster again: one alone would wait for the others.
-fn restart(cluster: &Cluster) -> Result<()> {
+/// Brings all brokers of a cluster back: one alone would wait for the others.
+fn each(cluster: &Cluster, bring_back: fn(&Cluster, i32) -> Result<()>) -> Result<()> {
     thread::scope(|scope| {
-        let starts: Vec<_> = cluster.node_ids().into_iter().map(|node_id| scope.spawn(move || cluster.restart(node_id))).collect();
-        starts.into_iter().try_for_each(|start| start.join().expect("a start returns its errors"))
+        let all: Vec<_> = cluster.node_ids().into_iter().map(|node_id| scope.spawn(move || bring_back(cluster, node_id))).collect();
+        all.into_iter().try_for_each(|one| one.join().expect("it returns its errors"))
     })
 }
 
@@ -133,14 +139,16 @@ fn a_dead_cluster(stage: &Stage) -> Result<()> {
         for home in Side::BOTH {
             stage.is_shown(home, dead, &only)?;
         }
+        let mut groups = Groups::begin(stage, dead)?;
         let cluster = stage.cluster(dead);
         let goes_on = cluster
             .node_ids()
             .into_iter()
             .try_for_each(|node_id| cluster.kill(node_id))
-            .and_then(|()| without(stage, dead, &only, clients));
+            .and_then(|()| without(stage, dead, &only, clients))
+            .and_then(|()| groups.without(stage).context("groups"));
         let began = Instant::now();
-        restart(cluster)?;
+        each(cluster, Cluster::restart)?;
         println!("{dead:?} is back after {:.1} s", began.elapsed().as_secs_f64());
         goes_on.with_context(|| format!("without {dead:?}"))?;
 
@@ -153,6 +161,7 @@ fn a_dead_cluster(stage: &Stage) -> Result<()> {
         producer.send(BaseRecord::<str, str>::to(&topic).payload("again")).map_err(|(error, _)| error)?;
         producer.flush(LIMIT)?;
         ensure!(cluster.record_count(&topic)? == 1, "{topic} has no record");
+        groups.go_on(stage).context("groups, and it is back")?;
         for side in Side::BOTH {
             stage.is_copied(side, &side.leads(&format!("dead-{}", dead.name()))).context("it is back")?;
         }
@@ -190,33 +199,7 @@ fn without(stage: &Stage, dead: Side, only: &str, clients: &[Client]) -> Result<
         }
     }
 
-    // A producer and a reader without a group, as the group of a client lives at home.
-    let client_id = dead.client("late");
-    let producer: BaseProducer = stage.client(&client_id).set("enable.idempotence", "true").create()?;
-    for n in 0..100 {
-        let value = n.to_string();
-        producer.send(BaseRecord::<str, str>::to(&there).partition(n % 4).payload(&value)).map_err(|(error, _)| error)?;
-    }
-    producer.flush(LIMIT)?;
-    let consumer: BaseConsumer = stage.client(&client_id).set("group.id", "none").set("enable.auto.commit", "false").create()?;
-    let mut assignment = TopicPartitionList::new();
-    for partition in 0..4 {
-        assignment.add_partition_offset(&there, partition, Offset::Beginning)?;
-    }
-    consumer.assign(&assignment)?;
-    let (mut came, deadline) = (0, Instant::now() + LIMIT);
-    while came < 100 {
-        ensure!(Instant::now() < deadline, "{came} of 100 records came");
-        match consumer.poll(Duration::from_millis(200)) {
-            Some(Ok(_)) => came += 1,
-            // What librdkafka tells of brokers that are away, while it goes on.
-            Some(Err(KafkaError::MessageConsumption(
-                RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::OperationTimedOut,
-            )))
-            | None => {}
-            Some(Err(error)) => return Err(error.into()),
-        }
-    }
+    writes_and_reads(stage, &dead.client("late"), &there)?;
     // Whole round trips, in a group that lives on the cluster that is there.
     for client in clients {
         let client_id = dead.client(&format!("late-{}", client.name()));
@@ -230,4 +213,224 @@ fn without(stage: &Stage, dead: Side, only: &str, clients: &[Client]) -> Result<
         println!("{} at {dead:?}, which is dead: {:.1} s", client.name(), outcome.seconds);
     }
     Ok(())
+}
+
+/// A producer, and a reader without a group: the group of a client would live at its home.
+fn writes_and_reads(stage: &Stage, client_id: &str, there: &str) -> Result<()> {
+    let producer: BaseProducer = stage.client(client_id).set("enable.idempotence", "true").create()?;
+    for n in 0..100 {
+        let value = n.to_string();
+        producer.send(BaseRecord::<str, str>::to(there).partition(n % 4).payload(&value)).map_err(|(error, _)| error)?;
+    }
+    producer.flush(LIMIT)?;
+    let consumer: BaseConsumer = stage.client(client_id).set("group.id", "none").set("enable.auto.commit", "false").create()?;
+    let mut assignment = TopicPartitionList::new();
+    for partition in 0..4 {
+        assignment.add_partition_offset(there, partition, Offset::Beginning)?;
+    }
+    consumer.assign(&assignment)?;
+    let (mut came, deadline) = (0, Instant::now() + LIMIT);
+    while came < 100 {
+        ensure!(Instant::now() < deadline, "{came} of 100 records came");
+        came += usize::from(poll(&consumer)?.is_some());
+    }
+    Ok(())
+}
+
+/// Groups that live on the cluster that is to die.
+struct Groups {
+    dead: Side,
+    /// Its member goes on reading what leads on the other cluster.
+    joined: String,
+    member: BaseConsumer,
+    topic: String,
+    seen: BTreeSet<u32>,
+    /// Its offsets are copied to the other cluster, where it could begin with them.
+    copied: String,
+    /// Only the cluster that dies has it.
+    only: String,
+}
+
+impl Groups {
+    const EACH: u32 = 20;
+
+    fn begin(stage: &Stage, dead: Side) -> Result<Self> {
+        let (alive, what) = (dead.other(), format!("dead-{}", dead.name()));
+        let topic = alive.leads(&format!("{what}.groups"));
+        stage.create_copied(alive, &topic, 1)?;
+        let (copied, only) = (dead.lives(&format!("{what}-copied")), format!("only-{what}"));
+        let away = dead.leads(&what);
+        for group in [&copied, &only] {
+            stage.cluster(dead).commit(group, &away, [(0, Commit::at(0)), (1, Commit::at(0))])?;
+        }
+        stage.group_is_copied(dead, &copied)?;
+        let joined = dead.lives(&format!("{what}-joined"));
+        let member = Self::member(stage, alive, &joined, &topic)?;
+        let mut groups = Self { dead, joined, member, topic, seen: BTreeSet::new(), copied, only };
+        groups.produce(stage, 0)?;
+        groups.read_to(Self::EACH, 0)?;
+        groups.member.commit_consumer_state(CommitMode::Sync)?;
+        for home in Side::BOTH {
+            for group in [&groups.joined, &groups.copied, &groups.only] {
+                stage.is_found(home, dead, group, GROUP)?;
+            }
+        }
+        Ok(groups)
+    }
+
+    fn member(stage: &Stage, home: Side, group: &str, topic: &str) -> Result<BaseConsumer> {
+        let mut config = stage.client(&home.client("member"));
+        config.set("group.id", group).set("auto.offset.reset", "earliest").set("enable.auto.commit", "false");
+        let member: BaseConsumer = config.create()?;
+        member.subscribe(&[topic])?;
+        Ok(member)
+    }
+
+    fn produce(&self, stage: &Stage, first: u32) -> Result<()> {
+        let records: Vec<_> = (first..first + Self::EACH).map(|n| Record::new("", n.to_string()).to_partition(0)).collect();
+        stage.cluster(self.dead.other()).produce(&self.topic, &records)
+    }
+
+    /// Reads on until everything before `end` was seen. What is before `committed` must not come again.
+    fn read_to(&mut self, end: u32, committed: u32) -> Result<()> {
+        let deadline = Instant::now() + LIMIT;
+        while self.seen.len() < end as usize {
+            ensure!(Instant::now() < deadline, "{} of {end} records came to {}", self.seen.len(), self.joined);
+            if let Some(message) = poll(&self.member)? {
+                let number: u32 = str::from_utf8(message.payload().context("a value")?)?.parse()?;
+                ensure!(number >= committed, "{} began anew, with {number}", self.joined);
+                self.seen.insert(number);
+            }
+        }
+        Ok(())
+    }
+
+    /// Nobody is told another coordinator, and no group begins elsewhere.
+    fn without(&mut self, stage: &Stage) -> Result<()> {
+        let alive = self.dead.other();
+        let mut doors = vec![stage.proxy.port()];
+        for node_id in stage.cluster(alive).node_ids() {
+            doors.push(stage.virtual_broker(alive, node_id)?.1);
+        }
+        // No cluster that answers has the last one: the one that does not may have it.
+        let unknown = format!("unknown-dead-{}", self.dead.name());
+        for home in Side::BOTH {
+            for &door in &doors {
+                let mut client = Raw::connect(door)?;
+                for group in [&self.joined, &self.copied, &self.only, &unknown] {
+                    let context = || format!("{group} to a client of {home:?} at port {door}");
+                    let question = FindCoordinatorRequest::default().with_key(text(group));
+                    let answer = ask(&mut client, 3, &home.client("finding"), &question).with_context(context)?;
+                    ensure!(answer.error_code == COORDINATOR_NOT_AVAILABLE && answer.node_id.0 == -1, "{}: {answer:?}", context());
+                    let question = FindCoordinatorRequest::default().with_coordinator_keys(vec![text(group)]);
+                    let answer = ask(&mut client, 4, &home.client("finding"), &question).with_context(context)?;
+                    let told: Vec<_> = answer.coordinators.iter().map(|one| (one.error_code, one.node_id.0)).collect();
+                    ensure!(told == [(COORDINATOR_NOT_AVAILABLE, -1)], "{}: {answer:?}", context());
+                }
+            }
+        }
+        // The member has its partition still; who comes now gets none.
+        self.produce(stage, Self::EACH)?;
+        let late = [&self.copied, &self.joined, &unknown].map(|group| Ok((group, Self::member(stage, alive, group, &self.topic)?)));
+        let late = late.into_iter().collect::<Result<Vec<_>>>()?;
+        let until = Instant::now() + Duration::from_secs(4);
+        while Instant::now() < until {
+            for (group, member) in &late {
+                ensure!(poll(member)?.is_none() && member.assignment()?.count() == 0, "{group} has begun on {alive:?}");
+            }
+        }
+        for group in [&self.joined, &self.copied, &unknown] {
+            let is = stage.cluster(alive).group(group)?;
+            ensure!(is.client_ids.is_empty(), "{group} has members on {alive:?}: {is:?}");
+        }
+        Ok(())
+    }
+
+    fn go_on(mut self, stage: &Stage) -> Result<()> {
+        let (dead, alive) = (stage.cluster(self.dead), stage.cluster(self.dead.other()));
+        self.read_to(2 * Self::EACH, Self::EACH)?;
+        let all = BTreeMap::from([((self.topic.clone(), 0), i64::from(2 * Self::EACH))]);
+        let mut last = None;
+        until("the member can commit", || {
+            // Its place in the group may be gone: it polls until it has a new one.
+            poll(&self.member)?;
+            last = Some(self.member.commit_consumer_state(CommitMode::Sync));
+            Ok(dead.committed_offsets(&self.joined)? == all)
+        })
+        .with_context(|| format!("{} has committed {:?}: {last:?}", self.joined, dead.committed_offsets(&self.joined)))?;
+        let elsewhere = alive.committed_offsets(&self.joined)?;
+        ensure!(elsewhere.is_empty(), "{} has committed {elsewhere:?} on the other cluster", self.joined);
+        for home in Side::BOTH {
+            for group in [&self.joined, &self.copied, &self.only] {
+                stage.is_found(home, self.dead, group, GROUP)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The next record, if one comes soon. librdkafka tells of brokers that are away, while it goes on.
+fn poll(consumer: &BaseConsumer) -> Result<Option<BorrowedMessage<'_>>> {
+    match consumer.poll(Duration::from_millis(200)) {
+        Some(Ok(message)) => Ok(Some(message)),
+        Some(Err(KafkaError::MessageConsumption(
+            RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::OperationTimedOut,
+        )))
+        | None => Ok(None),
+        Some(Err(error)) => Err(error.into()),
+    }
+}
+
+/// All brokers of a cluster hang: they accept connections, and say nothing. Clients whose home it is work with what leads on the other one.
+fn a_frozen_home(stage: &Stage, frozen: Side) -> Result<()> {
+    /// From the moment on in which it freezes, and afterwards.
+    const NOTICED: Duration = Duration::from_secs(20);
+    const QUICKLY: Duration = Duration::from_secs(3);
+    let alive = frozen.other();
+    let [topic, of_java] = ["rdkafka", "java"].map(|name| alive.leads(&format!("frozen-{}.{name}", frozen.name())));
+    for topic in [&topic, &of_java] {
+        stage.create_copied(alive, topic, 4)?;
+        stage.is_shown(frozen, alive, topic)?;
+    }
+    let cluster = stage.cluster(frozen);
+    let client_id = frozen.client("while-frozen");
+    let work = || -> Result<()> {
+        let expected = stage.to_be_shown(alive, &topic)?;
+        // A whole question on a new connection: how long until the right answer.
+        let answered = |limit: Duration| -> Result<Duration> {
+            let began = Instant::now();
+            loop {
+                let told = Raw::connect(stage.proxy.port()).and_then(|mut client| metadata(&mut client, 9, &client_id, Some(&[&topic])));
+                if told.as_ref().is_ok_and(|answer| named(answer, &topic).map(shown).as_ref() == Some(&expected)) {
+                    return Ok(began.elapsed());
+                }
+                ensure!(began.elapsed() < limit, "{limit:?} without an answer that shows {topic}: {told:?}");
+            }
+        };
+        let first = answered(NOTICED)?;
+        let mut later = (0..5).map(|_| answered(NOTICED)).collect::<Result<Vec<_>>>()?;
+        later.sort();
+        println!("{frozen:?} is frozen: {first:.1?} until its first client has an answer, then {later:.1?}");
+        ensure!(later[2] < QUICKLY, "{later:?} until clients have an answer");
+        let began = Instant::now();
+        writes_and_reads(stage, &client_id, &topic)?;
+        println!("librdkafka at {frozen:?}, which is frozen: {:.1?}", began.elapsed());
+        ensure!(began.elapsed() < NOTICED, "librdkafka took {:?}", began.elapsed());
+        let job = Job {
+            group_id: alive.lives(&format!("{client_id}-java")),
+            count: 100,
+            ..Job::new(&stage.proxy.bootstrap_servers(), &frozen.client("while-frozen-java"), &of_java)
+        };
+        println!("java-4 at {frozen:?}, which is frozen: {:.1} s", clients::run(Client::Java4, &job)?.seconds);
+        Ok(())
+    };
+    let worked = cluster.node_ids().into_iter().try_for_each(|node_id| cluster.freeze(node_id)).and_then(|()| work());
+    // Whatever came of it: other tests need it.
+    each(cluster, Cluster::thaw)?;
+    worked?;
+    for home in Side::BOTH {
+        stage.is_shown(home, alive, &topic).context("it goes on")?;
+        stage.is_shown(home, frozen, &frozen.leads(&format!("dead-{}", frozen.name()))).context("it goes on")?;
+    }
+    stage.is_copied(alive, &topic).context("it goes on")
 }

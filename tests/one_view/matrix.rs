@@ -67,22 +67,8 @@ impl Trip {
         Ok(outcome)
     }
 
-    /// Each record is where the topic leads, once and in the order in which it was sent, and so is the copy.
     fn is_in_the_logs(self, stage: &Stage) -> Result<()> {
-        let mut numbers = BTreeMap::<i32, Vec<u32>>::new();
-        let client_id = self.client_id();
-        for record in stage.cluster(self.leader).read_all(&self.topic())? {
-            let value = String::from_utf8(record.value.context("a value")?)?;
-            let number = value.strip_prefix(&format!("{client_id}-")).with_context(|| format!("a record of somebody else: {value}"))?;
-            numbers.entry(record.partition).or_default().push(number.parse()?);
-        }
-        for (partition, numbers) in &numbers {
-            ensure!(numbers.is_sorted_by(|a, b| a < b), "partition {partition} has {numbers:?}");
-        }
-        let all: BTreeSet<u32> = numbers.values().flatten().copied().collect();
-        let count: usize = numbers.values().map(Vec::len).sum();
-        ensure!(all == (0..Self::RECORDS).collect() && count == all.len(), "{count} records, {} different ones", all.len());
-        stage.is_copied(self.leader, &self.topic())?;
+        is_in_the_log(stage, self.leader, &self.topic(), &self.client_id(), (0..Self::RECORDS).collect())?;
 
         let (group, lives) = self.group();
         let committed: i64 = stage.cluster(lives).committed_offsets(&group)?.values().sum();
@@ -93,6 +79,23 @@ impl Trip {
         }
         Ok(())
     }
+}
+
+/// What a client has sent to a topic is where it leads, once and in the order in which it was sent, and so is the copy.
+pub(crate) fn is_in_the_log(stage: &Stage, side: Side, topic: &str, client_id: &str, sent: BTreeSet<u32>) -> Result<()> {
+    let mut numbers = BTreeMap::<i32, Vec<u32>>::new();
+    for record in stage.cluster(side).read_all(topic)? {
+        let value = String::from_utf8(record.value.context("a value")?)?;
+        let number = value.strip_prefix(&format!("{client_id}-")).with_context(|| format!("a record of somebody else: {value}"))?;
+        numbers.entry(record.partition).or_default().push(number.parse()?);
+    }
+    for (partition, numbers) in &numbers {
+        ensure!(numbers.is_sorted_by(|a, b| a < b), "{topic}-{partition} has {numbers:?}");
+    }
+    let all: BTreeSet<u32> = numbers.values().flatten().copied().collect();
+    let count: usize = numbers.values().map(Vec::len).sum();
+    ensure!(all == sent && count == all.len(), "{topic} has {count} records, {} different ones, of {}", all.len(), sent.len());
+    stage.is_copied(side, topic)
 }
 
 #[test]
@@ -119,7 +122,7 @@ fn every_client_works_at_either_home_with_topics_that_lead_on_either_cluster() -
             for _ in 0..2 {
                 scope.spawn(|| {
                     while let Some(trip) = { waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front() } {
-                        let outcome = trip.make(stage);
+                        let outcome = trip.make(stage).and_then(|outcome| trip.is_in_the_logs(stage).map(|()| outcome));
                         made.lock().unwrap_or_else(PoisonError::into_inner).push((trip, outcome));
                     }
                 });
@@ -127,7 +130,7 @@ fn every_client_works_at_either_home_with_topics_that_lead_on_either_cluster() -
         });
         let (mut rows, mut failed) = (BTreeMap::<&str, BTreeMap<String, String>>::new(), Vec::new());
         for (trip, outcome) in made.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            let cell = match outcome.and_then(|outcome| trip.is_in_the_logs(stage).map(|()| outcome)) {
+            let cell = match outcome {
                 Ok(outcome) => format!("{:.1} s", outcome.seconds),
                 Err(error) => {
                     failed.push(error.context(format!("{trip:?}")));

@@ -15,12 +15,12 @@ use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsRe
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{
     ApiKey, CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest,
-    IncrementalAlterConfigsRequest, ListGroupsRequest, MetadataRequest, MetadataResponse,
+    FindCoordinatorRequest, IncrementalAlterConfigsRequest, ListGroupsRequest, MetadataRequest, MetadataResponse,
 };
 use kafka_protocol::protocol::StrBytes;
 use serde_json::{Value, json};
 
-use crate::{LEADER_NOT_AVAILABLE, Shown, Side, Stage, calm, metadata, named, routes, shown, text, topic_name};
+use crate::{GROUP, LEADER_NOT_AVAILABLE, Shown, Side, Stage, calm, metadata, named, routes, shown, text, topic_name};
 
 /// Kafka's errors, as its protocol guide has them.
 const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
@@ -393,11 +393,27 @@ fn told(proxy: &Proxy, version: i16, home: Side) -> Result<(BTreeSet<i32>, BTree
     Ok((answer.brokers.iter().map(|broker| broker.node_id.0).collect(), topics.collect::<Result<_>>()?))
 }
 
+/// What a client of a home is told of a group's coordinator: the error and the node id.
+fn told_of_group(proxy: &Proxy, version: i16, home: Side, group: &str) -> Result<(i16, i32)> {
+    let question = FindCoordinatorRequest::default();
+    let question = if version < 4 { question.with_key(text(group)) } else { question.with_coordinator_keys(vec![text(group)]) };
+    let answer = ask(&mut Raw::connect(proxy.port())?, version, &home.client("twice"), &question)?;
+    let one = answer.coordinators.first().map(|one| (one.error_code, one.node_id.0));
+    Ok(one.unwrap_or((answer.error_code, answer.node_id.0)))
+}
+
 #[test]
 fn two_proxies_say_the_same() -> Result<()> {
     calm(|stage| {
+        // Each with where it lives.
+        let mut groups = Vec::new();
         for side in Side::BOTH {
             stage.create_copied(side, &side.leads("twice"), 3)?;
+            for group in [side.lives("twice"), format!("twice-only-{}", side.name())] {
+                stage.cluster(side).commit(&group, &side.leads("twice"), [(0, Commit::at(0))])?;
+                groups.push((group, side));
+            }
+            stage.group_is_copied(side, &side.lives("twice"))?;
         }
         let second = Proxy::start(&routes(&stage.clusters)?)?;
         for home in Side::BOTH {
@@ -411,6 +427,19 @@ fn two_proxies_say_the_same() -> Result<()> {
                     Ok(is_same)
                 });
                 same.with_context(|| format!("home {home:?}, v{version}: {last:#?}"))?;
+            }
+        }
+        for home in Side::BOTH {
+            for (group, side) in groups.iter().chain([&(home.client("of-nobody-twice"), home)]) {
+                let expected = (0, stage.virtual_broker(*side, stage.coordinator(*side, group, GROUP)?)?.0);
+                for version in [0, 3, 4, 6] {
+                    let mut last = None;
+                    let same = until("both say the same", || {
+                        last = Some((told_of_group(&stage.proxy, version, home, group)?, told_of_group(&second, version, home, group)?));
+                        Ok(last == Some((expected, expected)))
+                    });
+                    same.with_context(|| format!("{group} to {home:?}, FindCoordinator v{version}: {last:?}, and not {expected:?}"))?;
+                }
             }
         }
         for side in Side::BOTH {

@@ -6,6 +6,9 @@ import { setTimeout as sleep } from "node:timers/promises";
 
 export const job = JSON.parse(process.argv[2]);
 
+// The records go to them in turn.
+export const topics = job.second_topic ? [job.topic, job.second_topic] : [job.topic];
+
 const messages = Array.from({ length: job.count }, (_, i) => ({ key: `k-${i}`, value: `${job.client_id}-${i}` }));
 const values = new Set(messages.map(({ value }) => value));
 const seen = new Set();
@@ -26,21 +29,34 @@ export function fail(error) {
   finish({ client, error: `${step}: ${error}` }, 1);
 }
 
-async function listTopics(kafka) {
-  const admin = kafka.admin();
-  await admin.connect();
-  const topics = await admin.listTopics();
-  await admin.disconnect();
-  if (!topics.includes(job.topic)) {
-    throw new Error(`${job.topic} is not among the ${topics.length} topics`);
-  }
-  return topics.length;
+async function createAndDelete(admin) {
+  const isThere = async () => (await admin.listTopics()).includes(job.creates);
+  step = `creating ${job.creates}`;
+  await admin.createTopics({ topics: [{ topic: job.creates, numPartitions: 3 }] });
+  while (!(await isThere())) await sleep(50);
+  step = `deleting ${job.creates}`;
+  await admin.deleteTopics({ topics: [job.creates] });
+  while (await isThere()) await sleep(50);
 }
 
-function count(member, { partition, message }) {
+async function administer(kafka) {
+  const admin = kafka.admin();
+  await admin.connect();
+  step = "listing topics";
+  const all = await admin.listTopics();
+  if (!all.includes(job.topic)) {
+    throw new Error(`${job.topic} is not among the ${all.length} topics`);
+  }
+  if (job.creates) await createAndDelete(admin);
+  await admin.disconnect();
+  return all.length;
+}
+
+function count(member, { topic, partition, message }) {
   const offset = BigInt(message.offset);
-  if (offset <= (lastOffsets[member].get(partition) ?? -1n)) reordered += 1;
-  lastOffsets[member].set(partition, offset);
+  const log = `${topic}-${partition}`;
+  if (offset <= (lastOffsets[member].get(log) ?? -1n)) reordered += 1;
+  lastOffsets[member].set(log, offset);
   const value = message.value.toString();
   // The topic may also hold what other clients produced.
   if (!values.has(value)) return;
@@ -55,8 +71,7 @@ async function until(condition) {
 
 async function roundTrip({ version, connection, join, produce }) {
   const start = performance.now();
-  step = "listing topics";
-  const topics = await listTopics(connection());
+  const listed = await administer(connection());
 
   step = "joining the group";
   const group = await Promise.all([0, 1].map((member) => join((payload) => count(member, payload))));
@@ -76,7 +91,7 @@ async function roundTrip({ version, connection, join, produce }) {
   return {
     client,
     version,
-    topics,
+    topics: listed,
     produced: messages.length,
     consumed: seen.size,
     duplicates,

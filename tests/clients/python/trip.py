@@ -17,6 +17,8 @@ class Trip:
         self.version = version
         self.job = json.loads(sys.argv[1])
         self.topic = self.job["topic"]
+        # The records go to them in turn.
+        self.topics_of_records = [self.topic, self.job["second_topic"]] if "second_topic" in self.job else [self.topic]
         # Value by key, in the order of producing.
         self.records = {f"k-{i}": f"{self.job['client_id']}-{i}" for i in range(self.job["count"])}
         self.values = set(self.records.values())
@@ -35,7 +37,10 @@ class Trip:
         """The settings of aiokafka and kafka-python, whose drivers are for PLAINTEXT only."""
         if self.job.get("security"):
             raise NotImplementedError("this driver is for PLAINTEXT only")
-        return {"bootstrap_servers": self.job["bootstrap_servers"], "client_id": self.job["client_id"]}
+        settings = {"bootstrap_servers": self.job["bootstrap_servers"], "client_id": self.job["client_id"]}
+        if "api_version" in self.job:
+            settings["api_version"] = tuple(self.job["api_version"])
+        return settings
 
     def listed(self, topics):
         self.topics = len(topics)
@@ -43,6 +48,7 @@ class Trip:
             raise LookupError(f"{self.topic} is not among the {len(topics)} topics")
 
     def count(self, member, partition, offset, value):
+        """`partition` is whatever tells one log from another."""
         with self.lock:
             place = member, partition
             if offset <= self.last_offsets.get(place, -1):

@@ -16,12 +16,15 @@ use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::create_acls_request::AclCreation;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
+use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use kafka_protocol::messages::{
     BrokerId, CreateAclsRequest, CreateTopicsRequest, DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DeleteTopicsResponse,
-    DescribeAclsRequest, DescribeGroupsRequest, FindCoordinatorRequest, GroupId, ListOffsetsRequest, MetadataRequest, MetadataResponse,
-    OffsetCommitRequest, OffsetCommitResponse, OffsetFetchRequest, RequestHeader, ResponseHeader, TopicName,
+    DescribeAclsRequest, DescribeConfigsRequest, DescribeGroupsRequest, FindCoordinatorRequest, GroupId, IncrementalAlterConfigsRequest,
+    ListOffsetsRequest, MetadataRequest, MetadataResponse, OffsetCommitRequest, OffsetCommitResponse, OffsetFetchRequest, RequestHeader,
+    ResponseHeader, TopicName,
 };
 use kafka_protocol::protocol::{Decodable as _, Encodable as _, HeaderVersion, Request, StrBytes};
 
@@ -59,6 +62,16 @@ const DELETE_GROUPS: i16 = 2;
 const DESCRIBE_GROUPS: i16 = 5;
 const CREATE_ACLS: i16 = 2;
 const DESCRIBE_ACLS: i16 = 2;
+const DESCRIBE_CONFIGS: i16 = 2;
+const INCREMENTAL_ALTER_CONFIGS: i16 = 1;
+
+/// `ConfigResource.Type.TOPIC`
+const TOPIC: i8 = 2;
+/// `DescribeConfigsResponse.ConfigSource.TOPIC_CONFIG`
+const OF_THE_TOPIC: i8 = 1;
+/// `AlterConfigOp.OpType`
+const SET: i8 = 0;
+const DELETE: i8 = 1;
 
 const EARLIEST: i64 = -2;
 const LATEST: i64 = -1;
@@ -227,6 +240,34 @@ impl Cluster {
             for node in cluster.answering_nodes() {
                 if metadata(node)?.topics.iter().any(|topic| topic.name.as_ref().is_some_and(|known| known.as_str() == name)) {
                     return Ok(Some(format!("node {} still knows {name}", node.id)));
+                }
+            }
+            Ok(None)
+        })
+    }
+
+    /// The settings that a topic has of its own.
+    pub fn topic_settings(&self, topic: &str) -> Result<BTreeMap<String, String>> {
+        settings_of(self.answering_nodes().next().context("no broker of the cluster runs")?, topic)
+    }
+
+    /// Sets some of a topic's settings, and takes others back to the cluster's; returns when every broker that runs has them so.
+    pub fn alter_topic(&self, topic: &str, set: &[(&str, &str)], delete: &[&str]) -> Result<()> {
+        let set = set.iter().map(|&(key, value)| (key, Some(value)));
+        let changes: Vec<_> = set.chain(delete.iter().map(|&key| (key, None))).collect();
+        let configs = changes.iter().map(|&(key, value)| {
+            let config = AlterableConfig::default().with_name(text(key)).with_value(value.map(text));
+            config.with_config_operation(if value.is_some() { SET } else { DELETE })
+        });
+        let resource = AlterConfigsResource::default().with_resource_type(TOPIC).with_resource_name(text(topic));
+        let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource.with_configs(configs.collect())]);
+        self.ask_controller(INCREMENTAL_ALTER_CONFIGS, &request, |response| response.responses.first().map_or(0, |topic| topic.error_code))
+            .with_context(|| format!("{topic}: {changes:?} can't be set"))?;
+        self.await_that(|cluster| {
+            for node in cluster.answering_nodes() {
+                let is = settings_of(node, topic)?;
+                if let Some((key, _)) = changes.iter().find(|(key, value)| is.get(*key).map(String::as_str) != *value) {
+                    return Ok(Some(format!("node {} has {key} = {:?} for {topic}", node.id, is.get(*key))));
                 }
             }
             Ok(None)
@@ -491,6 +532,16 @@ fn knows_acl(node: &Node, acl: &AclCreation) -> Result<bool> {
     let known = ask(node, DESCRIBE_ACLS, &filter)?;
     check(known.error_code)?;
     Ok(!known.resources.is_empty())
+}
+
+fn settings_of(node: &Node, topic: &str) -> Result<BTreeMap<String, String>> {
+    let resource = DescribeConfigsResource::default().with_resource_type(TOPIC).with_resource_name(text(topic));
+    let request = DescribeConfigsRequest::default().with_resources(vec![resource.with_configuration_keys(None)]);
+    let described = ask(node, DESCRIBE_CONFIGS, &request)?;
+    let topic = described.results.into_iter().next().context("an answer without the topic")?;
+    check(topic.error_code)?;
+    let own = topic.configs.into_iter().filter(|config| config.config_source == OF_THE_TOPIC);
+    Ok(own.map(|config| (config.name.to_string(), config.value.unwrap_or_default().to_string())).collect())
 }
 
 fn metadata(node: &Node) -> Result<MetadataResponse> {
