@@ -23,6 +23,7 @@ use kferry_wire::log::produce::{Entry, Sequence, send_for};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tracing::debug;
 
 use super::IN_FLIGHT;
 use super::masks::TOPIC_AUTHORIZATION_FAILED;
@@ -376,7 +377,8 @@ impl Lines {
                             self.forget_leader(&leader.0, &partition);
                             again.push((partition, records));
                         }
-                        Outcome::Lost(_) if may_be_sent_again(records.as_deref()) => {
+                        Outcome::Lost(cause) if may_be_sent_again(records.as_deref()) => {
+                            debug!(client_id = self.client_id, cluster = %leader.0, node_id = leader.1, %partition, error = cause.detail(), "no answer: sent again");
                             self.open.remove(&leader);
                             self.forget_leader(&leader.0, &partition);
                             lost = true;
@@ -418,7 +420,11 @@ impl Lines {
                 Some(Err(error)) if error.is_unknown_topic() => answers.push_error(partition, UNKNOWN_TOPIC_OR_PARTITION),
                 // The route's login may not know of the topic.
                 Some(Err(error)) if error.is_authorization() => answers.push_error(partition, TOPIC_AUTHORIZATION_FAILED),
-                _ => none.push((partition, records)),
+                other => {
+                    let error = other.map_or_else(|| "no answer in time".to_owned(), |found| found.err().map(|error| error.to_string()).unwrap_or_default());
+                    debug!(client_id = self.client_id, %cluster, %partition, error, "the partition leader is not known");
+                    none.push((partition, records));
+                }
             }
         }
         (by_leader, none)
@@ -452,8 +458,14 @@ impl Lines {
         let connecting = missing.into_iter().map(|leader| {
             let (client, options) = (self.client_of(&leader.0), options.clone());
             async move {
-                let connection = timeout_at(deadline, client?.connect_with(leader.1, &options)).await.ok()?.ok()?;
-                Some((leader, Arc::new(connection)))
+                let connected = timeout_at(deadline, client?.connect_with(leader.1, &options)).await;
+                let error = match connected {
+                    Ok(Ok(connection)) => return Some((leader, Arc::new(connection))),
+                    Ok(Err(error)) => error.to_string(),
+                    Err(_) => "no answer in time".to_owned(),
+                };
+                debug!(client_id = options.client_id, cluster = %leader.0, node_id = leader.1, error, "the partition leader cannot be reached");
+                None
             }
         });
         self.open.extend(join_all(connecting).await.into_iter().flatten());

@@ -177,6 +177,7 @@ impl Client {
         if let Some(open) = self.any_open() {
             return Ok(open);
         }
+        self.shared.bootstrap.leave_hanging().await;
         self.shared.bootstrap.connected(|| self.first_that_answers()).await
     }
 
@@ -260,10 +261,10 @@ impl Client {
             let connection = slot.0.try_lock().ok()?;
             connection.as_ref().filter(|connection| connection.is_broken().is_none()).cloned()
         });
-        // One that owes an answer for so long may hang: it is asked only if there is no other.
+        // One that may hang is asked only if there is no other.
         let mut hanging = None;
         for connection in open {
-            if connection.waits_since().is_none_or(|since| since.elapsed() < STAGGER) {
+            if !hangs(&connection) {
                 return Some(connection);
             }
             hanging.get_or_insert(connection);
@@ -503,7 +504,17 @@ impl std::fmt::Debug for Client {
     }
 }
 
+/// Whether a broker owes an answer for so long that another one is asked rather.
+fn hangs(connection: &Connection) -> bool {
+    connection.waits_since().is_some_and(|since| since.elapsed() >= STAGGER)
+}
+
 impl Slot {
+    /// Whoever waits for an answer goes on waiting, the next one gets another connection: to any broker that answers.
+    async fn leave_hanging(&self) {
+        self.0.lock().await.take_if(|connection| hangs(connection));
+    }
+
     async fn connected<F>(&self, connect: impl FnOnce() -> F) -> Result<Arc<Connection>, ClientError>
     where
         F: Future<Output = Result<Connection, ClientError>>,
