@@ -225,6 +225,9 @@ fn settings_follow_the_leaders() -> Result<()> {
 
     let running = mirror.start(&[])?;
     comes(LIMIT, &mirror, || says(&mirror, &["partition=set.topic-0", "compared"]))?;
+    // What is set no more goes from the copy where this process has seen it set.
+    source.alter_topic(topic, &[("retention.ms", "90000000")], &[])?;
+    comes(ASKED, &mirror, || has(target, topic, "retention.ms", "90000000"))?;
     source.alter_topic(topic, &[("retention.ms", "86400000")], &["segment.ms"])?;
     comes(ASKED, &mirror, || {
         has(target, topic, "retention.ms", "86400000")?;
