@@ -49,7 +49,11 @@ pub const GAUGES: &[Metric] = &[
     (LIMIT, &[], "Client connections that there may be: max_connections, or what the limit of open files allows"),
     (CERTIFICATE, &["table", "key"], "When the certificates of a file are over, in seconds since 1970, by table and key of routes.toml"),
     (SEEN, &["cluster"], "Whether a cluster that clients see beside another one says what it has"),
-    (CARRYING, &[], "Bytes of Produce requests that are carried to a leader on another cluster than the one of their connection, or wait to be"),
+    (
+        CARRYING,
+        &[],
+        "Bytes of Produce requests that are carried to a leader on another cluster than the one of their connection, or wait to be",
+    ),
     (PIPES, &[], "Pipes that have a body on its way"),
     (PIPES_LIMIT, &[], "Pipes that there may be"),
     (RELOAD_OK, &[], "Whether the file as it is now is in force"),
@@ -68,7 +72,11 @@ pub const COUNTERS: &[Metric] = &[
     (LOGGED_IN_AGAIN, &["cluster"], "Logins of the proxy that were done again in the middle of a connection, by cluster"),
     (OUTSIDE, &["cluster"], "Brokers seen whose node id is outside of node_ids, by cluster"),
     (BODY_BYTES, &["way"], "Bytes of large bodies that relayed connections have moved, by the way they went"),
-    (CARRIED, &["cluster"], "Bytes of batches that were produced for clients at leaders on another cluster than the one of their connection, by that cluster"),
+    (
+        CARRIED,
+        &["cluster"],
+        "Bytes of batches that were produced for clients at leaders on another cluster than the one of their connection, by that cluster",
+    ),
     (RELOADS, &["result"], "Reloads of routes.toml, by result"),
 ];
 

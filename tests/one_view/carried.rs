@@ -57,10 +57,20 @@ fn has_all(stage: &Stage, topic: &str, partition: usize, acked: u64) -> Result<(
 }
 
 /// A producer of librdkafka that numbers its records, each partition from 0 on, and says how many were acknowledged.
-fn librdkafka(bootstrap_servers: &str, client_id: &str, topic: &str, settings: &[(&str, &str)], stop: &(dyn Fn() -> bool + Sync)) -> Result<[u64; 2]> {
+fn librdkafka(
+    bootstrap_servers: &str,
+    client_id: &str,
+    topic: &str,
+    settings: &[(&str, &str)],
+    stop: &(dyn Fn() -> bool + Sync),
+) -> Result<[u64; 2]> {
     use rdkafka::ClientConfig;
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", bootstrap_servers).set("client.id", client_id).set("linger.ms", "2").set("topic.metadata.refresh.interval.ms", "3000");
+    config
+        .set("bootstrap.servers", bootstrap_servers)
+        .set("client.id", client_id)
+        .set("linger.ms", "2")
+        .set("topic.metadata.refresh.interval.ms", "3000");
     settings.iter().for_each(|(key, value)| _ = config.set(*key, *value));
     let producer: BaseProducer = config.create()?;
     let mut sent = [0; 2];
@@ -94,28 +104,34 @@ fn producers_go_on_when_their_topics_lead_elsewhere() -> Result<()> {
     alone(|stage| {
         let routes = routes(&stage.clusters)?;
         let proxy = Proxy::start(&routes)?;
-        let topics: Vec<String> = MODES.iter().map(|(name, _)| *name).chain(CLIENTS.map(Client::name)).map(|name| format!("led.{name}")).collect();
+        let topics: Vec<String> =
+            MODES.iter().map(|(name, _)| *name).chain(CLIENTS.map(Client::name)).map(|name| format!("led.{name}")).collect();
         for (topic, side) in topics.iter().flat_map(|topic| Side::BOTH.map(|side| (topic, side))) {
             stage.cluster(side).create_topic(topic, 2, &[])?;
         }
         let soaks = CLIENTS.map(|client| {
-            Soak::start(client, &soak::Job {
-                bootstrap_servers: proxy.bootstrap_servers(),
-                client_id: Side::New.client(&format!("led-{}", client.name())),
-                topic: format!("led.{}", client.name()),
-                group_id: format!("led-{}", client.name()),
-                partitions: 2,
-                records_per_second: 200,
-                timeout_ms: LIMIT.as_millis() as u64,
-                security: None,
-            })
+            Soak::start(
+                client,
+                &soak::Job {
+                    bootstrap_servers: proxy.bootstrap_servers(),
+                    client_id: Side::New.client(&format!("led-{}", client.name())),
+                    topic: format!("led.{}", client.name()),
+                    group_id: format!("led-{}", client.name()),
+                    partitions: 2,
+                    records_per_second: 200,
+                    timeout_ms: LIMIT.as_millis() as u64,
+                    security: None,
+                },
+            )
         });
         let soaks = soaks.into_iter().collect::<Result<Vec<_>>>()?;
         let acked = |soaks: &[Soak]| soaks.iter().map(|soak| Ok(soak.counts()?.acked)).collect::<Result<Vec<_>>>();
         let go_on = |soaks: &[Soak]| -> Result<()> {
             let before = acked(soaks)?;
             until("every producer goes on", || {
-                let goes = |(before, now): (&Vec<u64>, Vec<u64>)| now.len() == 2 && now.iter().enumerate().all(|(n, now)| *now >= before.get(n).unwrap_or(&0) + 50);
+                let goes = |(before, now): (&Vec<u64>, Vec<u64>)| {
+                    now.len() == 2 && now.iter().enumerate().all(|(n, now)| *now >= before.get(n).unwrap_or(&0) + 50)
+                };
                 Ok(before.iter().zip(acked(soaks)?).all(goes))
             })
         };
@@ -157,7 +173,11 @@ fn producers_go_on_when_their_topics_lead_elsewhere() -> Result<()> {
             ensure!(seen.errors.is_empty(), "{}: {:?}", client.name(), seen.errors);
             for (partition, acked) in acked.into_iter().enumerate() {
                 let (before, after) = has_all(stage, &topic, partition, acked)?;
-                println!("{}: {before} and {after} records, {:.1} s without acknowledgements", client.name(), seen.longest_ack_pause.as_secs_f64());
+                println!(
+                    "{}: {before} and {after} records, {:.1} s without acknowledgements",
+                    client.name(),
+                    seen.longest_ack_pause.as_secs_f64()
+                );
             }
         }
         let carried: Vec<_> = proxy.clients()?.into_iter().filter(|row| row["carried"]["bytes"].as_u64() > Some(0)).collect();
@@ -394,7 +414,8 @@ fn memory_for_what_is_carried_is_bounded_and_a_frame_that_is_larger_goes_alone()
         let before = proxy.resident_memory()?;
         let batch = large(2 * MIB)?;
         thread::scope(|scope| {
-            let sending: Vec<_> = (0..CONNECTIONS).map(|n| (n, batch.clone())).map(|(n, batch)| scope.spawn(move || send(n as i32 % 6, batch))).collect();
+            let sending: Vec<_> =
+                (0..CONNECTIONS).map(|n| (n, batch.clone())).map(|(n, batch)| scope.spawn(move || send(n as i32 % 6, batch))).collect();
             sending.into_iter().try_for_each(|sent| sent.join().expect("it returns its errors"))
         })?;
         let grown = proxy.resident_memory()?.saturating_sub(before);

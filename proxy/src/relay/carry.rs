@@ -58,7 +58,8 @@ const SHORTEST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_mins(5);
 
 /// Waits between two attempts, from the first to the longest.
-const PAUSES: [Duration; 4] = [Duration::from_millis(20), Duration::from_millis(50), Duration::from_millis(100), Duration::from_millis(250)];
+const PAUSES: [Duration; 4] =
+    [Duration::from_millis(20), Duration::from_millis(50), Duration::from_millis(100), Duration::from_millis(250)];
 
 /// What all connections of the proxy share: the memory for frames that are carried, and what is under way.
 pub(crate) struct Carrying {
@@ -261,8 +262,7 @@ struct Job {
 impl Carrier {
     pub(super) fn new(carrying: Arc<Carrying>, view: Arc<View>, from: Arc<Sender>) -> Self {
         let (jobs, queue) = mpsc::channel(IN_FLIGHT);
-        let lines =
-            Lines { view: view.clone(), client_id: from.client_id.clone(), open: HashMap::new(), given_up: GivenUp::default() };
+        let lines = Lines { view: view.clone(), client_id: from.client_id.clone(), open: HashMap::new(), given_up: GivenUp::default() };
         tokio::spawn(lines.run(queue));
         Self { carrying, view, from, jobs }
     }
@@ -406,9 +406,18 @@ impl Lines {
     }
 
     /// Sorts batches by the leader of their partition. Those without one just now are returned as they are; those that will have none are answered.
-    async fn find_leaders(&self, entries: Vec<Entry>, deadline: Instant, answers: &mut Answers) -> (BTreeMap<Node, Vec<Entry>>, Vec<Entry>) {
+    async fn find_leaders(
+        &self,
+        entries: Vec<Entry>,
+        deadline: Instant,
+        answers: &mut Answers,
+    ) -> (BTreeMap<Node, Vec<Entry>>, Vec<Entry>) {
         let (mut by_leader, mut none) = (BTreeMap::<_, Vec<_>>::new(), Vec::new());
         for (partition, records) in entries {
+            if self.is_gone(&partition.topic).await {
+                answers.push_error(partition, UNKNOWN_TOPIC_OR_PARTITION);
+                continue;
+            }
             let (cluster, client) = self.client(&partition);
             let left = deadline.saturating_duration_since(Instant::now());
             let found = match client {
@@ -421,13 +430,30 @@ impl Lines {
                 // The route's login may not know of the topic.
                 Some(Err(error)) if error.is_authorization() => answers.push_error(partition, TOPIC_AUTHORIZATION_FAILED),
                 other => {
-                    let error = other.map_or_else(|| "no answer in time".to_owned(), |found| found.err().map(|error| error.to_string()).unwrap_or_default());
+                    let error = other.map_or_else(
+                        || "no answer in time".to_owned(),
+                        |found| found.err().map(|error| error.to_string()).unwrap_or_default(),
+                    );
                     debug!(client_id = self.client_id, %cluster, %partition, error, "the partition leader is not known");
                     none.push((partition, records));
                 }
             }
         }
         (by_leader, none)
+    }
+
+    /// Whether the cluster that leads a topic says that it has none of that name.
+    async fn is_gone(&self, topic: &str) -> bool {
+        let leaders = self.view.leaders().load_full();
+        let (parts, cluster) = (self.view.parts(), leaders.name(leaders.leader_to_records(topic)));
+        let Some(part) = parts.clusters.iter().find(|part| part.cluster.name == *cluster) else { return false };
+        let is_listed = || part.shown.last().is_none_or(|listing| listing.names.contains(topic));
+        if is_listed() {
+            return false;
+        }
+        // It may have been created a moment ago.
+        part.shown.ask_again().await;
+        !part.shown.is_away() && !is_listed()
     }
 
     /// The cluster that leads a partition now, and the way to it.
@@ -454,7 +480,8 @@ impl Lines {
     async fn connect(&mut self, leaders: impl Iterator<Item = &Node>, deadline: Instant) {
         self.open.retain(|_, line| line.is_broken().is_none());
         let missing: Vec<Node> = leaders.filter(|leader| !self.open.contains_key(*leader)).cloned().collect();
-        let options = ConnectOptions { client_id: self.client_id.clone(), request_timeout: LONGEST + 2 * ON_ITS_WAY, ..ConnectOptions::default() };
+        let options =
+            ConnectOptions { client_id: self.client_id.clone(), request_timeout: LONGEST + 2 * ON_ITS_WAY, ..ConnectOptions::default() };
         let connecting = missing.into_iter().map(|leader| {
             let (client, options) = (self.client_of(&leader.0), options.clone());
             async move {

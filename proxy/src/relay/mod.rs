@@ -172,10 +172,7 @@ enum Due {
     /// For the client, from the view: a whole frame.
     Asked(oneshot::Receiver<Result<Vec<u8>, Cause>>),
     /// For the client, from the leaders of what it has produced to. With `acks=0` the client waits for none.
-    Produced {
-        told: oneshot::Receiver<Produced>,
-        is_answered: bool,
-    },
+    Produced { told: oneshot::Receiver<Produced>, is_answered: bool },
     /// For a login of the proxy's own: the broker's frame, without its size.
     Login(oneshot::Sender<Bytes>),
 }

@@ -389,7 +389,9 @@ impl Client {
     /// Asks all bootstrap servers at once which cluster they are of. As long as none has told, nobody can say which of two was meant.
     async fn identify(&self) -> Result<(), ClientError> {
         let ask = |address: HostPort| async move {
-            let told = timeout(IDENTIFY, async { cluster_id(&self.open_any(&address, &self.shared.options).await.ok()?).await.ok()? }).await.ok()??;
+            let told = timeout(IDENTIFY, async { cluster_id(&self.open_any(&address, &self.shared.options).await.ok()?).await.ok()? })
+                .await
+                .ok()??;
             Some((address, told.0))
         };
         let told = join_all(self.shared.cluster.bootstrap_servers.iter().cloned().map(ask)).await;

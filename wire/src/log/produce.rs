@@ -310,7 +310,11 @@ impl Body {
 
     fn bytes(&mut self, bytes: Option<Bytes>) {
         let Some(bytes) = bytes else {
-            if self.flexible { self.uvarint(0) } else { self.written.put_i32(-1) }
+            if self.flexible {
+                self.uvarint(0)
+            } else {
+                self.written.put_i32(-1)
+            }
             return;
         };
         self.count(bytes.len());
@@ -476,7 +480,8 @@ mod tests {
 
     #[test]
     fn the_sequence_is_where_a_producer_writes_it() {
-        let record = crate::batch::Record { offset: 0, timestamp: 1, key: None, value: Some(Bytes::from_static(b"v")), headers: Vec::new() };
+        let record =
+            crate::batch::Record { offset: 0, timestamp: 1, key: None, value: Some(Bytes::from_static(b"v")), headers: Vec::new() };
         let encoded = |producer_id, producer_epoch, base_sequence| {
             let stamp = crate::batch::Stamp { producer_id, producer_epoch, base_sequence };
             crate::batch::encode(std::slice::from_ref(&record), crate::batch::Codec::None, stamp).unwrap()
