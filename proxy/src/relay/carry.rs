@@ -452,7 +452,7 @@ impl Lines {
             return false;
         }
         // It may have been created a moment ago.
-        part.shown.ask_again().await;
+        part.shown.freshen().await;
         !part.shown.is_away() && !is_listed()
     }
 
