@@ -305,9 +305,9 @@ impl<'a> Tempted<'a> {
         let topic = WritableTxnMarkerTopic::default().with_name(topic_name(&self.foreign)).with_partition_indexes(vec![theirs]);
         let marker = WritableTxnMarker::default().with_producer_id(ProducerId(4_711)).with_topics(vec![topic]);
         let answer = ask(&mut client, 1, &client_id, &WriteTxnMarkersRequest::default().with_markers(vec![marker]))?;
-        let marked: Vec<_> = answer.markers.iter().flat_map(|marker| &marker.topics).flat_map(|topic| &topic.partitions).collect();
+        let told: Vec<_> = answer.markers.iter().flat_map(|of| &of.topics).flat_map(|topic| &topic.partitions).collect();
         ensure!(
-            marked.len() == 1 && (marked[0].partition_index, marked[0].error_code) == (theirs, NOT_LEADER_OR_FOLLOWER),
+            told.len() == 1 && (told[0].partition_index, told[0].error_code) == (theirs, NOT_LEADER_OR_FOLLOWER),
             "WriteTxnMarkers: {answer:?}"
         );
         Ok(())
