@@ -11,6 +11,7 @@ use harness::clients::soak::{self, Soak};
 use harness::proxy::{Proxy, Routes};
 use harness::raw::{self, Raw, ask, until};
 use kafka_protocol::messages::{ProduceRequest, ProduceResponse};
+use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
 use crate::writes::{batch_of, outcomes, produce, producer_id};
@@ -64,14 +65,15 @@ fn librdkafka(
     settings: &[(&str, &str)],
     stop: &(dyn Fn() -> bool + Sync),
 ) -> Result<[u64; 2]> {
-    use rdkafka::ClientConfig;
     let mut config = ClientConfig::new();
     config
         .set("bootstrap.servers", bootstrap_servers)
         .set("client.id", client_id)
         .set("linger.ms", "2")
         .set("topic.metadata.refresh.interval.ms", "3000");
-    settings.iter().for_each(|(key, value)| _ = config.set(*key, *value));
+    for (key, value) in settings {
+        config.set(*key, *value);
+    }
     let producer: BaseProducer = config.create()?;
     let mut sent = [0; 2];
     while !stop() {
@@ -222,8 +224,7 @@ impl Stubborn {
     /// The error of the oldest that has no answer.
     fn take(&mut self) -> Result<i16> {
         let answer: ProduceResponse = raw::answer::<ProduceRequest>(&mut self.client, 9, self.acked)?;
-        let ((error, _), _) = (outcomes(&answer)?.remove(&(self.topic.clone(), 0)).context("the partition")?, ());
-        Ok(error)
+        Ok(outcomes(&answer)?.remove(&(self.topic.clone(), 0)).context("the partition")?.0)
     }
 
     /// Sends on, five ahead.
