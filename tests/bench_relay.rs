@@ -295,14 +295,14 @@ fn produces(size: &Size, cluster: &Cluster, user: &OrdinaryUser) -> Result<()> {
         for round in 0..=size.sent_rounds {
             for &way in in_turns(round, &[0, 1, 2, 3]) {
                 let (_, port, process_id) = ways[way];
-                let used = || process_id.map_or(Ok(Duration::ZERO), cpu_time);
+                let cpu_now = || process_id.map_or(Ok(Duration::ZERO), cpu_time);
                 let mut client = Raw::connect(port)?;
                 client.ask(&raw::api_versions(0, Some(CLIENT_ID)))?;
                 // Connects where it has to.
                 acknowledged(client.ask(&batch)?)?;
-                let (before, began) = (used()?, Instant::now());
+                let (before, began) = (cpu_now()?, Instant::now());
                 send_on(&mut client, &batch, count)?;
-                let (cpu_used, elapsed) = (used()?.saturating_sub(before), began.elapsed());
+                let (cpu_used, elapsed) = (cpu_now()?.saturating_sub(before), began.elapsed());
                 let mut single = Vec::new();
                 for _ in 0..timed {
                     let sent = Instant::now();
@@ -596,7 +596,7 @@ fn number_before(line: &str, unit: &str) -> Result<f64> {
 /// Both ways in turn, record by record: whatever the broker is busy with hits both.
 fn paced(size: &Size, cluster: &Cluster, proxy: &Proxy) -> Result<()> {
     cluster.create_topic(PACED, 1, &[])?;
-    let request = produce_request(PACED, -1, orders()[..ORDER].as_bytes())?;
+    let request = produce_request(PACED, -1, &orders().as_bytes()[..ORDER])?;
     let mut ways = [port_of(&cluster.bootstrap_servers(Listener::Plaintext)?)?, proxy.port()]
         .map(Raw::connect)
         .into_iter()

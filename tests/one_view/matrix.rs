@@ -68,7 +68,7 @@ impl Trip {
     }
 
     fn is_in_the_logs(self, stage: &Stage) -> Result<()> {
-        is_in_the_log(stage, self.leader, &self.topic(), &self.client_id(), (0..Self::RECORDS).collect())?;
+        is_in_the_log(stage, self.leader, &self.topic(), &self.client_id(), &(0..Self::RECORDS).collect())?;
 
         let (group, lives) = self.group();
         let committed: i64 = stage.cluster(lives).committed_offsets(&group)?.values().sum();
@@ -82,7 +82,7 @@ impl Trip {
 }
 
 /// What a client has sent to a topic is where it leads, once and in the order in which it was sent, and so is the copy.
-pub(crate) fn is_in_the_log(stage: &Stage, side: Side, topic: &str, client_id: &str, sent: BTreeSet<u32>) -> Result<()> {
+pub(crate) fn is_in_the_log(stage: &Stage, side: Side, topic: &str, client_id: &str, sent: &BTreeSet<u32>) -> Result<()> {
     let mut numbers = BTreeMap::<i32, Vec<u32>>::new();
     for record in stage.cluster(side).read_all(topic)? {
         let value = String::from_utf8(record.value.context("a value")?)?;
@@ -94,7 +94,7 @@ pub(crate) fn is_in_the_log(stage: &Stage, side: Side, topic: &str, client_id: &
     }
     let all: BTreeSet<u32> = numbers.values().flatten().copied().collect();
     let count: usize = numbers.values().map(Vec::len).sum();
-    ensure!(all == sent && count == all.len(), "{topic} has {count} records, {} different ones, of {}", all.len(), sent.len());
+    ensure!(all == *sent && count == all.len(), "{topic} has {count} records, {} different ones, of {}", all.len(), sent.len());
     stage.is_copied(side, topic)
 }
 

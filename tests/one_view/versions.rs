@@ -48,7 +48,7 @@ fn trip(stage: &Stage, home: Side, told: Told) -> Result<()> {
     ensure!(outcome.members.iter().all(|&records| records > 0), "a member of the group got nothing: {outcome:?}");
     println!("{} {} at {home:?}: {:.1} s", name(told), outcome.version, outcome.seconds);
     for (first, (side, topic)) in (0..).zip(Side::BOTH.into_iter().zip(&topics)) {
-        matrix::is_in_the_log(stage, side, topic, &client_id, (first..RECORDS).step_by(2).collect())?;
+        matrix::is_in_the_log(stage, side, topic, &client_id, &(first..RECORDS).step_by(2).collect())?;
         ensure!(!stage.cluster(side).list_topics()?.contains(&created), "{created} is still on {side:?}");
     }
     let committed: i64 = stage.cluster(home).committed_offsets(&client_id)?.values().sum();

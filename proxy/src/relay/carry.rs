@@ -573,7 +573,8 @@ mod tests {
         let begin = |partition, from: &Arc<Sender>, records: &Bytes| carrying.begin(place(partition), from.clone(), Some(records));
         let ahead = |partition, from: &Arc<Sender>, records: &Bytes| carrying.ahead_of(&place(partition), from, records).len();
         assert!(carrying.is_empty());
-        let begun = [begin(0, &one, &batch(7, 0, 3)), begin(0, &one, &batch(7, 0, 4)), begin(0, &one, &plain()), begin(1, &one, &plain())];
+        let under_way =
+            [begin(0, &one, &batch(7, 0, 3)), begin(0, &one, &batch(7, 0, 4)), begin(0, &one, &plain()), begin(1, &one, &plain())];
         assert!(!carrying.is_empty());
         for (partition, from, records, count) in [
             (0, &one, batch(7, 0, 5), 2),
@@ -593,7 +594,7 @@ mod tests {
             assert_eq!(ahead(partition, from, &records), count, "{partition} {from:?} {:?}", Sequence::peek(&records));
         }
         let waits = carrying.ahead_of(&place(0), &one, &batch(7, 0, 5));
-        drop(begun);
+        drop(under_way);
         assert!(waits.iter().all(CancellationToken::is_cancelled) && carrying.is_empty() && carrying.lock().is_empty());
     }
 

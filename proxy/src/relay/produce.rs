@@ -148,9 +148,10 @@ impl FrameRelay {
             let streamed = self.stream(from, to, &frame).await;
             (true, streamed.map_err(|error| error.of(frame.head, Cause::ClientError, Cause::BrokerError))?)
         };
-        let carried = self.carry(carrier, &frame, aside.elsewhere, aside.reserved).await;
+        let Aside { elsewhere, refused, reserved } = aside;
+        let produced = Produced { is_at_broker, refused, carried: self.carry(carrier, &frame, elsewhere, reserved).await };
         // Whoever is to be told is there for as long as the connection.
-        let _ = tell.send(Produced { is_at_broker, refused: aside.refused, carried });
+        let _ = tell.send(produced);
         Ok(())
     }
 

@@ -311,9 +311,9 @@ impl Body {
     fn bytes(&mut self, bytes: Option<Bytes>) {
         let Some(bytes) = bytes else {
             if self.flexible {
-                self.uvarint(0)
+                self.uvarint(0);
             } else {
-                self.written.put_i32(-1)
+                self.written.put_i32(-1);
             }
             return;
         };
