@@ -379,6 +379,31 @@ fn a_client_hears_in_its_own_time_that_no_leader_answers_and_nothing_overtakes_w
 }
 
 #[test]
+fn what_does_not_exist_keeps_nothing_else_from_its_leader() -> Result<()> {
+    calm(|stage| {
+        let (leader, home) = (Side::Legacy, Side::New);
+        let topic = leader.leads("beside-unknown");
+        stage.create_copied(leader, &topic, 1)?;
+        let mut client = stage.at(home, 1)?;
+        let client_id = home.client("unknown");
+        let names: Vec<String> = (0..20).map(|n| leader.leads(&format!("unknown-{n}"))).collect();
+        let batch = || batch_of("there", None);
+        let mut entries = names.iter().map(|name| Ok((name.as_str(), 0, batch()?))).collect::<Result<Vec<_>>>()?;
+        entries.push((&topic, 0, batch()?));
+        entries.push((&topic, 99, batch()?));
+        for version in [3, 9] {
+            let began = Instant::now();
+            let found = outcomes(&ask(&mut client, version, &client_id, &produce(-1, &entries).with_timeout_ms(5_000))?)?;
+            ensure!(began.elapsed() < Duration::from_secs(4), "v{version}: {:?}", began.elapsed());
+            let error = |topic: &str, partition| found.get(&(topic.to_owned(), partition)).map(|outcome| outcome.0);
+            ensure!(error(&topic, 0) == Some(0) && error(&topic, 99) == Some(3), "v{version}: {found:?}");
+            ensure!(names.iter().all(|name| error(name, 0) == Some(3)) && found.len() == entries.len(), "v{version}: {found:?}");
+        }
+        stage.is_copied(leader, &topic)
+    })
+}
+
+#[test]
 fn memory_for_what_is_carried_is_bounded_and_a_frame_that_is_larger_goes_alone() -> Result<()> {
     const MIB: usize = 1 << 20;
     const CONNECTIONS: usize = 24;

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ use tracing::debug;
 
 use super::IN_FLIGHT;
 use super::masks::TOPIC_AUTHORIZATION_FAILED;
-use super::view::View;
+use super::view::{Directory, Part, View};
 use crate::ending::Cause;
 use crate::metrics;
 
@@ -51,6 +51,9 @@ const IDLE: Duration = Duration::from_secs(30);
 /// How long a partition leader may take beyond the time that the client's `timeout_ms` gives it, on its way and back.
 const ON_ITS_WAY: Duration = Duration::from_secs(5);
 
+/// How long an attempt to connect to a partition leader may take.
+const CONNECT: Duration = Duration::from_secs(3);
+
 /// The shortest time for a frame, whatever the client's `timeout_ms`: a broker needs it for nothing but the replicas' word.
 const SHORTEST: Duration = Duration::from_secs(1);
 
@@ -64,7 +67,10 @@ const PAUSES: [Duration; 4] =
 /// What all connections of the proxy share: the memory for frames that are carried, and what is under way.
 pub(crate) struct Carrying {
     memory: ArcSwap<Memory>,
-    under_way: Mutex<HashMap<Place, Vec<UnderWay>>>,
+    /// By their numbers.
+    under_way: Mutex<HashMap<TopicPartition, BTreeMap<u64, UnderWay>>>,
+    /// The number of the next one.
+    next: AtomicU64,
     /// How many there are in `under_way`.
     count: AtomicUsize,
 }
@@ -82,9 +88,6 @@ impl Memory {
         Self { bytes, free: Arc::new(Semaphore::new(bytes as usize)) }
     }
 }
-
-/// The name of the cluster that leads a partition, and the partition.
-type Place = (Arc<str>, TopicPartition);
 
 /// A batch that is being carried.
 struct UnderWay {
@@ -110,7 +113,12 @@ impl fmt::Debug for Carrying {
 impl Carrying {
     /// `bytes`: `queued_max_request_bytes`.
     pub(crate) fn new(bytes: usize) -> Self {
-        Self { memory: ArcSwap::from_pointee(Memory::new(bytes)), under_way: Mutex::default(), count: AtomicUsize::new(0) }
+        Self {
+            memory: ArcSwap::from_pointee(Memory::new(bytes)),
+            under_way: Mutex::default(),
+            next: AtomicU64::new(0),
+            count: AtomicUsize::new(0),
+        }
     }
 
     /// What `queued_max_request_bytes` is by now. Frames that have memory keep it beside that.
@@ -134,13 +142,13 @@ impl Carrying {
         memory.bytes as usize - memory.free.available_permits()
     }
 
-    /// A batch is to be carried to the cluster that leads its partition, until what is returned is dropped.
-    fn begin(self: &Arc<Self>, place: Place, from: Arc<Sender>, records: Option<&[u8]>) -> Begun {
-        let over = CancellationToken::new();
-        let sequence = records.and_then(Sequence::peek);
-        self.lock().entry(place.clone()).or_default().push(UnderWay { from, sequence, over: over.clone() });
+    /// A batch is to be carried to the leader of its partition, until what is returned is dropped.
+    fn begin(self: &Arc<Self>, partition: TopicPartition, from: Arc<Sender>, records: Option<&[u8]>) -> Begun {
+        let (over, number) = (CancellationToken::new(), self.next.fetch_add(1, Ordering::Relaxed));
+        let batch = UnderWay { from, sequence: records.and_then(Sequence::peek), over: over.clone() };
+        self.lock().entry(partition.clone()).or_default().insert(number, batch);
         self.count.fetch_add(1, Ordering::Relaxed);
-        Begun { carrying: self.clone(), place, over }
+        Begun { carrying: self.clone(), partition, number, over }
     }
 
     /// Whether nothing is under way.
@@ -149,8 +157,8 @@ impl Carrying {
     }
 
     /// What is under way and must be in the log before a batch that comes to the leader directly. Of an idempotent producer that is what it has numbered before;
-    /// of another one all that came from the same client.
-    pub(super) fn ahead_of(&self, place: &Place, from: &Sender, records: &[u8]) -> Vec<CancellationToken> {
+    /// of another one all that came from the same client. Where the partition led when that came does not matter.
+    pub(super) fn ahead_of(&self, partition: &TopicPartition, from: &Sender, records: &[u8]) -> Vec<CancellationToken> {
         let sequence = Sequence::peek(records);
         let is_ahead = |other: &&UnderWay| match (other.sequence, sequence) {
             (Some(before), Some(sequence)) => before.is_before(sequence),
@@ -158,10 +166,10 @@ impl Carrying {
             _ => false,
         };
         let under_way = self.lock();
-        under_way.get(place).into_iter().flatten().filter(is_ahead).map(|batch| batch.over.clone()).collect()
+        under_way.get(partition).into_iter().flat_map(BTreeMap::values).filter(is_ahead).map(|batch| batch.over.clone()).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Place, Vec<UnderWay>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<TopicPartition, BTreeMap<u64, UnderWay>>> {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -175,7 +183,8 @@ pub(super) struct Reserved {
 /// A batch is under way.
 struct Begun {
     carrying: Arc<Carrying>,
-    place: Place,
+    partition: TopicPartition,
+    number: u64,
     over: CancellationToken,
 }
 
@@ -183,10 +192,10 @@ impl Drop for Begun {
     fn drop(&mut self) {
         self.over.cancel();
         let mut under_way = self.carrying.lock();
-        if let Some(batches) = under_way.get_mut(&self.place) {
-            batches.retain(|batch| !batch.over.is_cancelled());
+        if let Some(batches) = under_way.get_mut(&self.partition) {
+            batches.remove(&self.number);
             if batches.is_empty() {
-                under_way.remove(&self.place);
+                under_way.remove(&self.partition);
             }
         }
         self.carrying.count.fetch_sub(1, Ordering::Relaxed);
@@ -199,8 +208,9 @@ pub(super) struct Frame {
     pub entries: Vec<Entry>,
     /// -1 or 1
     pub acks: i16,
-    /// The client's.
+    /// The client's, from `arrived` on: who waits behind others has no more time than they.
     pub timeout: Duration,
+    pub arrived: Instant,
     /// The version in which the client speaks.
     pub version: i16,
 }
@@ -247,7 +257,6 @@ fn may_be_sent_again(records: Option<&[u8]>) -> bool {
 #[derive(Debug)]
 pub(super) struct Carrier {
     carrying: Arc<Carrying>,
-    view: Arc<View>,
     from: Arc<Sender>,
     jobs: mpsc::Sender<Job>,
 }
@@ -262,18 +271,14 @@ struct Job {
 impl Carrier {
     pub(super) fn new(carrying: Arc<Carrying>, view: Arc<View>, from: Arc<Sender>) -> Self {
         let (jobs, queue) = mpsc::channel(IN_FLIGHT);
-        let lines = Lines { view: view.clone(), client_id: from.client_id.clone(), open: HashMap::new(), given_up: GivenUp::default() };
+        let lines = Lines { view, client_id: from.client_id.clone(), open: HashMap::new(), given_up: GivenUp::default() };
         tokio::spawn(lines.run(queue));
-        Self { carrying, view, from, jobs }
+        Self { carrying, from, jobs }
     }
 
     /// Hands a frame over, with the memory that it has. What is returned comes once each of its batches is answered.
     pub(super) async fn carry(&self, frame: Frame, reserved: Reserved) -> oneshot::Receiver<Result<Answers, Cause>> {
-        let leaders = self.view.leaders().load_full();
-        let begin = |(partition, records): &Entry| {
-            let leader = leaders.name(leaders.leader_to_records(&partition.topic)).clone();
-            self.carrying.begin((leader, partition.clone()), self.from.clone(), records.as_deref())
-        };
+        let begin = |(partition, records): &Entry| self.carrying.begin(partition.clone(), self.from.clone(), records.as_deref());
         let under_way = frame.entries.iter().map(begin).collect();
         let (answer, answered) = oneshot::channel();
         // It runs for as long as there is somebody to hand it frames.
@@ -324,6 +329,35 @@ impl GivenUp {
     }
 }
 
+/// Who leads a partition, by what its cluster said last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Led {
+    /// The broker with this node id.
+    By(i32),
+    /// None just now; or the cluster does not say.
+    ByNobody,
+    /// There is no such partition.
+    Unknown,
+    /// The route's login may not know.
+    Hidden,
+}
+
+fn leader(part: &Part, partition: &TopicPartition) -> Led {
+    let unknown = if part.shown.is_away() { Led::ByNobody } else { Led::Unknown };
+    let Some(listing) = part.shown.last() else { return Led::ByNobody };
+    let Some(topic) = listing.metadata.topic(&partition.topic) else { return unknown };
+    match &topic.error {
+        Some(error) if error.is_unknown_topic() => return unknown,
+        Some(error) if error.is_authorization() => return Led::Hidden,
+        _ => {}
+    }
+    match topic.partitions.iter().find(|known| known.index == partition.partition) {
+        Some(known) => known.leader.map_or(Led::ByNobody, Led::By),
+        None if topic.error.is_some() => Led::ByNobody,
+        None => unknown,
+    }
+}
+
 /// How it stands with a batch.
 enum Outcome {
     Answered(PartitionProduceResponse),
@@ -351,7 +385,7 @@ impl Lines {
 
     /// Produces each batch at the leader of its partition, and again where that is not the leader, until the client's time is over.
     async fn carry(&mut self, frame: &Frame) -> Result<Answers, Cause> {
-        let deadline = Instant::now() + frame.timeout.clamp(SHORTEST, LONGEST);
+        let deadline = frame.arrived + frame.timeout.clamp(SHORTEST, LONGEST);
         let (mut answers, mut attempt, mut lost) = (Answers::default(), 0, false);
         let mut left = Vec::with_capacity(frame.entries.len());
         for (partition, records) in frame.entries.iter().cloned() {
@@ -362,7 +396,7 @@ impl Lines {
             }
         }
         loop {
-            let (by_leader, mut again) = self.find_leaders(left, deadline, &mut answers).await;
+            let (by_leader, mut again) = self.find_leaders(left, attempt > 0, &mut answers).await;
             self.connect(by_leader.keys(), deadline).await;
             let sent = join_all(by_leader.into_iter().map(|(leader, entries)| self.send(leader, entries, frame, deadline))).await;
             for (leader, outcomes, throttle_time_ms) in sent {
@@ -373,14 +407,10 @@ impl Lines {
                             metrics::carried(&leader.0, records.as_ref().map_or(0, bytes::Bytes::len));
                             answers.partitions.push((partition, answer));
                         }
-                        Outcome::Again => {
-                            self.forget_leader(&leader.0, &partition);
-                            again.push((partition, records));
-                        }
+                        Outcome::Again => again.push((partition, records)),
                         Outcome::Lost(cause) if may_be_sent_again(records.as_deref()) => {
                             debug!(client_id = self.client_id, cluster = %leader.0, node_id = leader.1, %partition, error = cause.detail(), "no answer: sent again");
                             self.open.remove(&leader);
-                            self.forget_leader(&leader.0, &partition);
                             lost = true;
                             again.push((partition, records));
                         }
@@ -405,36 +435,36 @@ impl Lines {
         }
     }
 
-    /// Sorts batches by the leader of their partition. Those without one just now are returned as they are; those that will have none are answered.
-    async fn find_leaders(
-        &self,
-        entries: Vec<Entry>,
-        deadline: Instant,
-        answers: &mut Answers,
-    ) -> (BTreeMap<Node, Vec<Entry>>, Vec<Entry>) {
+    /// Sorts batches by the leader of their partition. Those without one just now are returned as they are; those that will have none are answered. `again`:
+    /// what the clusters said before has led nowhere.
+    async fn find_leaders(&self, entries: Vec<Entry>, again: bool, answers: &mut Answers) -> (BTreeMap<Node, Vec<Entry>>, Vec<Entry>) {
+        let (parts, leaders) = (self.view.parts(), self.view.leaders().load_full());
+        let part = |topic: &str| {
+            let cluster = leaders.name(leaders.leader_to_records(topic));
+            parts.clusters.iter().find(|part| part.cluster.name == *cluster)
+        };
+        let to_be_asked: Vec<Arc<Directory>> = entries
+            .iter()
+            .filter_map(|(partition, _)| part(&partition.topic).filter(|part| again || leader(part, partition) == Led::Unknown))
+            .map(|part| part.shown.clone())
+            .collect();
+        // What is not there may have been created a moment ago. Who has just been asked is not asked again.
+        for directory in to_be_asked {
+            directory.freshen().await;
+        }
         let (mut by_leader, mut none) = (BTreeMap::<_, Vec<_>>::new(), Vec::new());
         for (partition, records) in entries {
-            if self.is_gone(&partition.topic).await {
-                answers.push_error(partition, UNKNOWN_TOPIC_OR_PARTITION);
-                continue;
-            }
-            let (cluster, client) = self.client(&partition);
-            let left = deadline.saturating_duration_since(Instant::now());
-            let found = match client {
-                Some(client) => timeout(left, client.within(left).leader_id(&partition)).await.ok(),
-                None => None,
-            };
-            match found {
-                Some(Ok(node_id)) => by_leader.entry((cluster, node_id)).or_default().push((partition, records)),
-                Some(Err(error)) if error.is_unknown_topic() => answers.push_error(partition, UNKNOWN_TOPIC_OR_PARTITION),
+            let part = part(&partition.topic);
+            match part.map_or(Led::ByNobody, |part| leader(part, &partition)) {
+                Led::By(node_id) => {
+                    let cluster = part.expect("it has said so").cluster.name.clone();
+                    by_leader.entry((cluster, node_id)).or_default().push((partition, records));
+                }
+                Led::Unknown => answers.push_error(partition, UNKNOWN_TOPIC_OR_PARTITION),
                 // The route's login may not know of the topic.
-                Some(Err(error)) if error.is_authorization() => answers.push_error(partition, TOPIC_AUTHORIZATION_FAILED),
-                other => {
-                    let error = other.map_or_else(
-                        || "no answer in time".to_owned(),
-                        |found| found.err().map(|error| error.to_string()).unwrap_or_default(),
-                    );
-                    debug!(client_id = self.client_id, %cluster, %partition, error, "the partition leader is not known");
+                Led::Hidden => answers.push_error(partition, TOPIC_AUTHORIZATION_FAILED),
+                Led::ByNobody => {
+                    debug!(client_id = self.client_id, %partition, "the partition leader is not known");
                     none.push((partition, records));
                 }
             }
@@ -442,38 +472,10 @@ impl Lines {
         (by_leader, none)
     }
 
-    /// Whether the cluster that leads a topic says that it has none of that name.
-    async fn is_gone(&self, topic: &str) -> bool {
-        let leaders = self.view.leaders().load_full();
-        let (parts, cluster) = (self.view.parts(), leaders.name(leaders.leader_to_records(topic)));
-        let Some(part) = parts.clusters.iter().find(|part| part.cluster.name == *cluster) else { return false };
-        let is_listed = || part.shown.last().is_none_or(|listing| listing.names.contains(topic));
-        if is_listed() {
-            return false;
-        }
-        // It may have been created a moment ago.
-        part.shown.freshen().await;
-        !part.shown.is_away() && !is_listed()
-    }
-
-    /// The cluster that leads a partition now, and the way to it.
-    fn client(&self, partition: &TopicPartition) -> (Arc<str>, Option<kferry_wire::client::Client>) {
-        let leaders = self.view.leaders().load();
-        let cluster = leaders.name(leaders.leader_to_records(&partition.topic)).clone();
-        let client = self.client_of(&cluster);
-        (cluster, client)
-    }
-
     /// `None`: the cluster has left the view.
     fn client_of(&self, cluster: &str) -> Option<kferry_wire::client::Client> {
         let parts = self.view.parts();
         parts.clusters.iter().find(|part| *part.cluster.name == *cluster).map(|part| part.shown.client().clone())
-    }
-
-    fn forget_leader(&self, cluster: &str, partition: &TopicPartition) {
-        if let Some(client) = self.client_of(cluster) {
-            client.forget_leader(partition);
-        }
     }
 
     /// Opens what is not open.
@@ -485,7 +487,8 @@ impl Lines {
         let connecting = missing.into_iter().map(|leader| {
             let (client, options) = (self.client_of(&leader.0), options.clone());
             async move {
-                let connected = timeout_at(deadline, client?.connect_with(leader.1, &options)).await;
+                // Who hangs may soon not be the leader any more.
+                let connected = timeout_at(deadline.min(Instant::now() + CONNECT), client?.connect_with(leader.1, &options)).await;
                 let error = match connected {
                     Ok(Ok(connection)) => return Some((leader, Arc::new(connection))),
                     Ok(Err(error)) => error.to_string(),
@@ -568,7 +571,7 @@ mod tests {
     #[test]
     fn a_batch_waits_for_those_before_it_and_for_no_other() {
         let carrying = Arc::new(Carrying::new(1));
-        let place = |partition| (Arc::from("legacy"), TopicPartition::new("orders", partition));
+        let place = |partition| TopicPartition::new("orders", partition);
         let (one, other) = (sender("one"), sender("other"));
         let begin = |partition, from: &Arc<Sender>, records: &Bytes| carrying.begin(place(partition), from.clone(), Some(records));
         let ahead = |partition, from: &Arc<Sender>, records: &Bytes| carrying.ahead_of(&place(partition), from, records).len();

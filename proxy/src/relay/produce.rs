@@ -10,12 +10,14 @@
 //! other frame the size and some batches have gone when one is found that is for elsewhere: it is masked, so that the broker refuses it, and carried as well.
 //! Nothing of a transaction is carried: a coordinator that does not know of it would never end it.
 
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use kafka_protocol::messages::produce_response::TopicProduceResponse;
+use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
 use kafka_protocol::messages::{ApiKey, ProduceResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
 use kferry_wire::api::{PRODUCE_REQUEST, Rewrite, RewriteError, Step, Walk};
@@ -24,7 +26,7 @@ use kferry_wire::frame::SIZE_LEN;
 use kferry_wire::log::produce::{self, Entry, Front, Sequence};
 use kferry_wire::stream::Writer;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Duration, Instant, timeout_at};
+use tokio::time::{Duration, Instant, timeout, timeout_at};
 
 use super::carry::{Answers, Carrier, Frame, NOT_LEADER_OR_FOLLOWER, Reserved};
 use super::frames::{Source, send, write_frame};
@@ -121,7 +123,8 @@ impl Rewrite for Sorting {
     }
 
     fn partition(&mut self, partition: i32) -> i32 {
-        let fate = self.fate();
+        // One that no topic has, of whichever cluster: the broker says so.
+        let fate = if (0..MASK).contains(&partition) { self.fate() } else { Fate::Here };
         (self.partition, self.fate) = (partition, Some(fate));
         if fate == Fate::Here { partition } else { partition | MASK }
     }
@@ -189,7 +192,8 @@ impl FrameRelay {
     async fn split(&self, from: &mut Source<'_>, to: &mut Writer, frame: &ProduceFrame) -> Result<(bool, Aside), Cause> {
         let ProduceFrame { head, ref body, front } = *frame;
         let mut aside = Aside { reserved: Some(self.seat().carrying.reserve(body.end).await), ..Aside::default() };
-        let bytes = Bytes::from(from.whole(body.end).await.map_err(Cause::ClientError)?);
+        let whole = timeout(in_time(body.end), from.whole(body.end)).await.map_err(|_| Cause::ClientError(too_slow()))?;
+        let bytes = Bytes::from(whole.map_err(Cause::ClientError)?);
         let broken = || head.not_rewritten(RewriteError::Broken("topic_data"));
         let entries = produce::entries(&bytes.slice(body.start..), head.version).ok_or_else(broken)?;
         let count = entries.len();
@@ -199,7 +203,8 @@ impl FrameRelay {
             if *partition.topic != *sorting.topic {
                 sorting.topic(&partition.topic);
             }
-            match sorting.fate() {
+            sorting.partition(partition.partition);
+            match sorting.fate.take().unwrap_or(Fate::Here) {
                 Fate::Here => {
                     self.wait_for_carried(&partition, records.as_deref().unwrap_or_default()).await;
                     here.push((partition, records));
@@ -251,7 +256,8 @@ impl FrameRelay {
                     if fate == Fate::Elsewhere && aside.reserved.is_none() {
                         aside.reserved = Some(carrying.reserve(body.end).await);
                     }
-                    from.at_least(walked + needed).await.map_err(MoveError::Reading)?;
+                    let arriving = timeout(in_time(needed), from.at_least(walked + needed)).await;
+                    arriving.map_err(|_| MoveError::Reading(too_slow()))?.map_err(MoveError::Reading)?;
                     let records = records_of(&from.bytes()[walked..walked + needed], flexible);
                     if fate == Fate::Here {
                         self.wait_for_carried(&sorting.place(), records.unwrap_or_default()).await;
@@ -296,9 +302,8 @@ impl FrameRelay {
         if seat.carrying.is_empty() {
             return;
         }
-        let place = (self.terms.world.cluster.name.clone(), partition.clone());
         let deadline = Instant::now() + AHEAD;
-        for over in seat.carrying.ahead_of(&place, &seat.from, records) {
+        for over in seat.carrying.ahead_of(partition, &seat.from, records) {
             // After that it is as at an election: an idempotent producer is told that it is too early, another one may be out of order.
             if timeout_at(deadline, over.cancelled()).await.is_err() {
                 return;
@@ -314,6 +319,7 @@ impl FrameRelay {
         reserved: Option<Reserved>,
     ) -> Option<oneshot::Receiver<Result<Answers, Cause>>> {
         let reserved = reserved.filter(|_| !entries.is_empty())?;
+        let entries = each_once(entries);
         let seat = self.seat();
         seat.seen.carried(entries.iter().filter_map(|(_, records)| records.as_ref()).map(Bytes::len).sum(), Timestamp::now());
         let carrier = carrier.get_or_insert_with(|| Carrier::new(seat.carrying.clone(), seat.view.clone(), seat.from.clone()));
@@ -323,6 +329,7 @@ impl FrameRelay {
             // Without an answer nobody would know whether the leader has changed.
             acks: if acks == 0 { 1 } else { acks },
             timeout: Duration::from_millis(timeout_ms.max(0).cast_unsigned().into()),
+            arrived: Instant::now(),
             version: frame.head.version,
         };
         Some(carrier.carry(frame, reserved).await)
@@ -367,6 +374,15 @@ impl FrameRelay {
     }
 }
 
+/// How long the rest of a frame may take that has memory: others wait for that. Half a minute, and as long as 128 KiB/s take.
+fn in_time(len: usize) -> Duration {
+    Duration::from_secs(30 + (len / (128 * 1024)) as u64)
+}
+
+fn too_slow() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "the rest of a Produce request did not come in time")
+}
+
 /// Whether the first batch of what has arrived is for elsewhere. `None`: it has not arrived yet.
 fn first(frame: &ProduceFrame, arrived: &[u8], sorting: &mut Sorting) -> Option<bool> {
     let head = frame.head;
@@ -397,36 +413,45 @@ fn records_of(bytes: &[u8], flexible: bool) -> Option<&[u8]> {
     }
 }
 
+/// Of each partition the last batch, as a broker reads a request that names one several times.
+fn each_once(entries: Vec<Entry>) -> Vec<Entry> {
+    let mut last: HashMap<TopicPartition, Option<Bytes>> = HashMap::with_capacity(entries.len());
+    let mut order = Vec::with_capacity(entries.len());
+    for (partition, records) in entries {
+        if last.insert(partition.clone(), records).is_none() {
+            order.push(partition);
+        }
+    }
+    order.into_iter().filter_map(|partition| last.remove_entry(&partition)).collect()
+}
+
 /// One answer of those of several brokers. What was masked the broker has refused, with whatever error: others answer for it.
 fn merged(broker: ProduceResponse, others: [Answers; 2]) -> ProduceResponse {
     let mut answer = broker;
-    for topic in &mut answer.responses {
-        topic.partition_responses.retain(|partition| partition.index < 0 || partition.index & MASK == 0);
-    }
-    answer.responses.retain(|topic| !topic.partition_responses.is_empty());
+    let mut by_topic: HashMap<Arc<str>, BTreeMap<i32, PartitionProduceResponse>> = HashMap::new();
     for Answers { partitions, throttle_time_ms } in others {
         answer.throttle_time_ms = answer.throttle_time_ms.max(throttle_time_ms);
-        for (TopicPartition { topic: name, .. }, partition) in partitions {
-            match answer.responses.iter_mut().find(|topic| *topic.name.as_str() == *name) {
-                Some(topic) => topic.partition_responses.push(partition),
-                None => {
-                    let name = TopicName(StrBytes::from_string(name.to_string()));
-                    answer.responses.push(TopicProduceResponse::default().with_name(name).with_partition_responses(vec![partition]));
-                }
-            }
+        for (TopicPartition { topic, .. }, partition) in partitions {
+            by_topic.entry(topic).or_default().insert(partition.index, partition);
         }
     }
+    for topic in &mut answer.responses {
+        let Some(others) = by_topic.remove(topic.name.as_str()) else { continue };
+        topic.partition_responses.retain(|partition| partition.index & MASK == 0 || !others.contains_key(&(partition.index & !MASK)));
+        topic.partition_responses.extend(others.into_values());
+    }
+    answer.responses.extend(by_topic.into_iter().map(|(name, partitions)| {
+        let name = TopicName(StrBytes::from_string(name.to_string()));
+        TopicProduceResponse::default().with_name(name).with_partition_responses(partitions.into_values().collect())
+    }));
     answer
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::path::Path;
-    use std::sync::Arc;
 
     use arc_swap::ArcSwap;
-    use kafka_protocol::messages::produce_response::PartitionProduceResponse;
     use kferry_config::Config;
     use kferry_wire::api::{self, Api};
     use proptest::prelude::*;
@@ -517,6 +542,32 @@ mod tests {
         assert_eq!(records_of(&[1], true), Some(&[][..]));
         assert_eq!(records_of(&[0], true), None);
         assert_eq!(records_of(&[0x81, 1, 7], true), Some(&[7][..]));
+    }
+
+    #[test]
+    fn a_partition_that_comes_several_times_is_carried_once_as_a_broker_reads_it() {
+        let entry = |partition, records: &'static [u8]| (TopicPartition::new("orders", partition), Some(Bytes::from_static(records)));
+        let entries = vec![entry(1, b"a"), entry(0, b"b"), entry(1, b"c"), entry(1, b"d")];
+        assert_eq!(each_once(entries), [entry(1, b"d"), entry(0, b"b")]);
+        let many = (0..40_000).map(|n| entry(n % 2, b"x")).collect();
+        assert_eq!(each_once(many).len(), 2);
+    }
+
+    #[test]
+    fn numbers_that_no_partition_has_are_for_the_broker_to_refuse() {
+        let mut sorting = sorting(&place("legacy"), false);
+        sorting.topic("payments");
+        for partition in [-1, i32::MIN, MASK, i32::MAX] {
+            assert_eq!((sorting.partition(partition), sorting.fate), (partition, Some(Fate::Here)));
+        }
+        assert_eq!((sorting.partition(7), sorting.fate), (7 | MASK, Some(Fate::Elsewhere)));
+        // The broker's word for such a number stays, and only what was masked is replaced.
+        let of = |index: i32, error_code: i16| PartitionProduceResponse::default().with_index(index).with_error_code(error_code);
+        let name = TopicName(StrBytes::from_static_str("payments"));
+        let topic = TopicProduceResponse::default().with_name(name).with_partition_responses(vec![of(-1, 3), of(MASK, 3), of(7 | MASK, 3)]);
+        let carried = Answers { partitions: vec![(TopicPartition::new("payments", 7), of(7, 0))], throttle_time_ms: 0 };
+        let answer = merged(ProduceResponse::default().with_responses(vec![topic]), [Answers::default(), carried]);
+        assert_eq!(answer.responses[0].partition_responses, [of(-1, 3), of(MASK, 3), of(7, 0)]);
     }
 
     /// What a broker that leads everything would answer: where each batch is, and an error for every seventh.
