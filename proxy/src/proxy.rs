@@ -14,6 +14,7 @@ use crate::admission::{Admissions, Most};
 use crate::clients::Clients;
 use crate::relay::brokers::Brokers;
 use crate::relay::carry::Carrying;
+use crate::relay::holds::Holds;
 use crate::relay::splice::Pipes;
 use crate::relay::view::{Directory, Part, Parts, View, changes_of, security_of};
 use crate::routes::{Routed, Routes, RoutingTable};
@@ -48,6 +49,8 @@ pub(crate) struct Proxy {
     pub pipes: Pipes,
     /// Batches on their way to a leader on another cluster than the one of their connection.
     pub carrying: Arc<Carrying>,
+    /// Topics that are about to change their leader, and what is under way.
+    pub holds: Arc<Holds>,
     /// Keeps the log lines of connections that end few.
     pub bursts: Bursts,
     /// Keeps the log lines of connections that cannot be accepted few.
@@ -89,6 +92,7 @@ impl Proxy {
             overtaking: Arc::new(Semaphore::new(open_files.overtaking)),
             pipes: Pipes::new(open_files.pipes),
             carrying,
+            holds: Arc::default(),
             bursts: Bursts::new(CLOSED_LINES, Duration::from_secs(1)),
             not_accepted: Bursts::new(1, ACCEPT_LINE),
             drain: CancellationToken::new(),

@@ -262,6 +262,7 @@ impl Session<'_> {
                 at_home: cluster.name == home.name,
                 from: Arc::new(Sender { client_id, address: self.peer.ip().to_canonical() }),
                 carrying: self.proxy.carrying.clone(),
+                holds: self.proxy.holds.clone(),
                 seen: self.summary.client.as_ref().map(|client| client.seen().clone()).unwrap_or_default(),
                 told: AtomicBool::new(false),
                 refused: AtomicBool::new(false),

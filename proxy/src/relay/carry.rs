@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::IN_FLIGHT;
+use super::holds::Entered;
 use super::masks::TOPIC_AUTHORIZATION_FAILED;
 use super::view::{Directory, Part, View};
 use crate::ending::Cause;
@@ -206,6 +207,8 @@ impl Drop for Begun {
 #[derive(Debug)]
 pub(super) struct Frame {
     pub entries: Vec<Entry>,
+    /// Their topics.
+    pub entered: Vec<Entered>,
     /// -1 or 1
     pub acks: i16,
     /// The client's, from `arrived` on: who waits behind others has no more time than they.
@@ -371,8 +374,12 @@ impl Lines {
     async fn run(mut self, mut queue: mpsc::Receiver<Job>) {
         loop {
             match timeout(IDLE, queue.recv()).await {
-                Ok(Some(Job { frame, reserved, under_way, answer })) => {
-                    let answers = self.carry(&frame).await;
+                Ok(Some(Job { mut frame, reserved, under_way, answer })) => {
+                    frame.entered.iter_mut().for_each(Entered::sent);
+                    let (answers, is_certain) = self.carry(&frame).await;
+                    if is_certain {
+                        frame.entered.iter_mut().for_each(Entered::answered);
+                    }
                     drop((under_way, frame, reserved));
                     // A client that is gone needs none.
                     let _ = answer.send(answers);
@@ -383,8 +390,9 @@ impl Lines {
         }
     }
 
-    /// Produces each batch at the leader of its partition, and again where that is not the leader, until the client's time is over.
-    async fn carry(&mut self, frame: &Frame) -> Result<Answers, Cause> {
+    /// Produces each batch at the leader of its partition, and again where that is not the leader, until the client's time is over. Returns whether it is certain
+    /// of each batch that it is in the log, or never will be.
+    async fn carry(&mut self, frame: &Frame) -> (Result<Answers, Cause>, bool) {
         let deadline = frame.arrived + frame.timeout.clamp(SHORTEST, LONGEST);
         let (mut answers, mut attempt, mut lost) = (Answers::default(), 0, false);
         let mut left = Vec::with_capacity(frame.entries.len());
@@ -416,7 +424,7 @@ impl Lines {
                         }
                         Outcome::Lost(cause) => {
                             self.open.remove(&leader);
-                            return Err(cause);
+                            return (Err(cause), false);
                         }
                     }
                 }
@@ -424,11 +432,12 @@ impl Lines {
             let pause = PAUSES[attempt.min(PAUSES.len() - 1)];
             if again.is_empty() || Instant::now() + pause >= deadline {
                 let error_code = if lost { REQUEST_TIMED_OUT } else { NOT_LEADER_OR_FOLLOWER };
+                let is_certain = again.is_empty() || !lost;
                 for (partition, records) in again {
                     self.given_up.give_up(&partition, records.as_deref());
                     answers.push_error(partition, error_code);
                 }
-                return Ok(answers);
+                return (Ok(answers), is_certain);
             }
             sleep(pause).await;
             (left, attempt) = (again, attempt + 1);

@@ -22,6 +22,7 @@
 //! | `masks` | what keeps requests about topics that lead elsewhere from the broker |
 //! | `produce` | the path of a Produce request in a view |
 //! | `carry` | batches on their way to a leader on another cluster |
+//! | `holds` | topics that are about to change their leader: what waits for that, and what is under way |
 //! | `brokers` | virtual brokers: under which node id, host and port a client knows a real one |
 //! | `topic_ids` | under which id a client knows a topic |
 //! | `login` | a client's login at the proxy, for routes with `sasl_users` |
@@ -30,6 +31,7 @@
 pub(crate) mod brokers;
 pub(crate) mod carry;
 mod frames;
+pub(crate) mod holds;
 pub(crate) mod login;
 pub(crate) mod masks;
 pub(crate) mod own_response;
@@ -49,7 +51,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use kafka_protocol::messages::{ApiKey, EndTxnRequest, EndTxnResponse};
 use kafka_protocol::protocol::Decodable;
-use kferry_wire::api::{Api, FETCH_RESPONSE, RewriteError, Step, Walk};
+use kferry_wire::api::{Api, FETCH_RESPONSE, Field, Rewrite, RewriteError, Step, Walk};
 use kferry_wire::connection::{LoggedIn, Session};
 use kferry_wire::frame::{self, FrameError, SIZE_LEN};
 use kferry_wire::header::{NotKafka, RequestHeader};
@@ -63,6 +65,7 @@ use uuid::Uuid;
 use self::brokers::{Streamed, ToBroker, ToClient, World};
 use self::carry::{Carrying, Sender};
 use self::frames::{Source, send, write_frame};
+use self::holds::Holds;
 use self::masks::Refused;
 use self::own_response::Advertised;
 use self::produce::{ProduceFrame, Produced};
@@ -123,6 +126,8 @@ pub(crate) struct Seat {
     pub seen: Seen,
     /// What is carried of all connections.
     pub carrying: Arc<Carrying>,
+    /// Which topics are held.
+    pub holds: Arc<Holds>,
     /// Why it was refused what it should not have asked for is told once.
     pub told: AtomicBool,
     /// Topics of its transaction were refused, so that it may not have begun.
@@ -373,7 +378,8 @@ impl FrameRelay {
                         }
                     };
                     let mut by = Streamed::new(&self.terms.world, head.api.key);
-                    let passed = self.pass_walked(&mut from, &mut to, head, body_at..frame_len, &mut by).await;
+                    let walked = Walked::new(FETCH_RESPONSE, head, &(body_at..frame_len));
+                    let passed = self.pass_walked(&mut from, &mut to, walked, &mut by).await;
                     passed.map_err(|error| error.of(head, broker, Cause::ClientError))?;
                 }
                 Due::Client(ResponsePlan::Bare) => {
@@ -509,39 +515,33 @@ impl FrameRelay {
         keep_living(&seat.view.leaders().load(), &self.terms.world.cluster.name, head, body).map(Some)
     }
 
-    /// Passes a Fetch response on as it streams, with what a walk over its `body` changes in place.
-    async fn pass_walked(
-        &self,
-        from: &mut Source<'_>,
-        to: &mut Writer,
-        head: RequestHead,
-        body: Range<usize>,
-        by: &mut Streamed,
-    ) -> Result<(), WalkError> {
-        let mut walk = Walk::new(FETCH_RESPONSE, head.version, head.api.is_flexible(head.version), body.len());
-        // Of what has arrived, so much is to go on as it is now.
-        let mut walked = body.start;
+    /// Passes a frame on as it streams, with what is changed in place along a walk over its body.
+    async fn pass_walked(&self, from: &mut Source<'_>, to: &mut Writer, walked: Walked, along: &mut impl Along) -> Result<(), WalkError> {
+        let Walked { mut walk, mut at } = walked;
         loop {
-            let need = match walk.step(&from.bytes()[walked..], by).map_err(WalkError::Body)? {
+            if at > from.bytes().len() {
+                self.pass(from, to, at).await?;
+                at = 0;
+            }
+            match walk.step(&from.bytes()[at..], along).map_err(WalkError::Body)? {
                 Step::Replace { len, with } => {
                     debug_assert_eq!(len, with.len(), "the frame's size has gone already");
-                    from.change(walked, with);
-                    walked += len;
-                    continue;
+                    from.change(at, with);
+                    at += len;
                 }
-                Step::Pass(len) | Step::Records(len) => {
-                    walked += len;
-                    if walked <= from.bytes().len() {
-                        continue;
-                    }
-                    0
+                Step::Pass(len) => at += len,
+                Step::Records(len) => {
+                    along.records(from, at, len).await?;
+                    at += len;
                 }
-                Step::Need(len) => len,
-                Step::End => return Ok(self.pass(from, to, walked).await?),
-            };
-            self.pass(from, to, walked).await?;
-            walked = 0;
-            from.at_least(need).await.map_err(MoveError::Reading)?;
+                Step::Need(len) => {
+                    let stays = at.min(INDEX);
+                    self.pass(from, to, at - stays).await?;
+                    at = stays;
+                    from.at_least(at + len).await.map_err(MoveError::Reading)?;
+                }
+                Step::End => return Ok(self.pass(from, to, at).await?),
+            }
         }
     }
 
@@ -579,6 +579,36 @@ impl FrameRelay {
                 return patience.cause();
             }
         }
+    }
+}
+
+/// A frame of which the beginning is walked.
+struct Walked {
+    walk: Walk,
+    /// So many bytes of what has arrived, and of what is to come, are to go on as they are now.
+    at: usize,
+}
+
+impl Walked {
+    /// Nothing of the body is.
+    fn new(fields: &'static [Field], head: RequestHead, body: &Range<usize>) -> Self {
+        Self { walk: Walk::new(fields, head.version, head.api.is_flexible(head.version), body.len()), at: body.start }
+    }
+}
+
+/// Bytes of a partition's index, which is in front of its records and can still be changed when these are looked at.
+const INDEX: usize = size_of::<i32>();
+
+/// What is done along a walk over a frame that streams.
+trait Along: Rewrite {
+    /// Records with their length are next, from `at` on of what has arrived, and have perhaps not arrived. What is in front of them and not passed on is there:
+    /// the partition's index at least.
+    async fn records(&mut self, from: &mut Source<'_>, at: usize, len: usize) -> Result<(), WalkError>;
+}
+
+impl Along for Streamed {
+    async fn records(&mut self, _: &mut Source<'_>, _: usize, _: usize) -> Result<(), WalkError> {
+        Ok(())
     }
 }
 

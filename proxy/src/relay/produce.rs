@@ -6,8 +6,8 @@
 //!                      └ leads elsewhere ── masked or left out, carried ──▶ leader ───┘
 //! ```
 //!
-//! A frame whose first batch is for elsewhere, or that has no answer (`acks=0`), is held whole, and the broker gets what is for it, if there is anything. Of any
-//! other frame the size and some batches have gone when one is found that is for elsewhere: it is masked, so that the broker refuses it, and carried as well.
+//! A frame whose first batch is for elsewhere is held whole, and the broker gets what is for it, if there is anything. Of any other frame the size and some
+//! batches have gone when one is found that is for elsewhere: it is masked, so that the broker refuses it, and carried as well.
 //! Nothing of a transaction is carried: a coordinator that does not know of it would never end it.
 
 use std::collections::{BTreeMap, HashMap};
@@ -20,7 +20,7 @@ use jiff::Timestamp;
 use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
 use kafka_protocol::messages::{ApiKey, ProduceResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
-use kferry_wire::api::{PRODUCE_REQUEST, Rewrite, RewriteError, Step, Walk};
+use kferry_wire::api::{PRODUCE_REQUEST, Rewrite, RewriteError, Step};
 use kferry_wire::client::TopicPartition;
 use kferry_wire::frame::SIZE_LEN;
 use kferry_wire::log::produce::{self, Entry, Front, Sequence};
@@ -30,12 +30,12 @@ use tokio::time::{Duration, Instant, timeout, timeout_at};
 
 use super::carry::{Answers, Carrier, Frame, NOT_LEADER_OR_FOLLOWER, Reserved};
 use super::frames::{Source, send, write_frame};
+use super::holds::Entered;
 use super::masks::{MASK, Now, Refused, TOPIC_AUTHORIZATION_FAILED};
 use super::request::{HELD, RequestHead};
 use super::splice::MoveError;
 use super::view::leaders::Stance;
-use super::{Due, FrameRelay, InFlight, Seat, WalkError, next_response, response};
-use crate::clients::Seen;
+use super::{Along, Due, FrameRelay, INDEX, InFlight, Seat, WalkError, Walked, next_response, response};
 use crate::ending::Cause;
 
 /// Bytes of the length in front of records: four, or a varint.
@@ -58,6 +58,8 @@ pub(super) struct ProduceFrame {
 pub(super) struct Produced {
     /// The broker has got it, or a part of it.
     is_at_broker: bool,
+    /// The topics of which the broker has got something.
+    entered: Vec<Entered>,
     /// Answers for partitions that the broker was not asked about, or refuses because they were masked.
     refused: Answers,
     /// Those of other brokers are to come.
@@ -84,49 +86,156 @@ enum Fate {
     Refused(i16),
 }
 
-/// Sorts the batches of one request.
-struct Sorting {
-    now: Now,
-    seen: Option<Seen>,
-    is_transactional: bool,
+fn fate(stance: Stance, partition: i32, is_transactional: bool) -> Fate {
+    match stance {
+        // One that no topic has, of whichever cluster: the broker says so.
+        _ if !(0..MASK).contains(&partition) => Fate::Here,
+        Stance::Leads => Fate::Here,
+        Stance::HasRenamedCopy => Fate::Refused(TOPIC_AUTHORIZATION_FAILED),
+        // Its transaction was refused before.
+        Stance::Follows(_) if is_transactional => Fate::Refused(NOT_LEADER_OR_FOLLOWER),
+        Stance::Follows(_) => Fate::Elsewhere,
+    }
+}
+
+/// The batches of one request, as they come by.
+struct Batches<'a> {
+    relay: &'a FrameRelay,
+    frame: &'a ProduceFrame,
+    /// The place of the batch that comes next, or came last.
     topic: String,
-    stance: Stance,
-    /// The batch that came last.
     partition: i32,
-    fate: Option<Fate>,
+    /// What this cluster is to that topic, once it is entered.
+    stance: Option<Stance>,
+    aside: Aside,
+    /// Topics that lead here, and those that do not.
+    here: Vec<Entered>,
+    elsewhere: Vec<Entered>,
 }
 
-impl Sorting {
-    fn fate(&self) -> Fate {
-        match self.stance {
-            Stance::Leads => Fate::Here,
-            Stance::HasRenamedCopy => Fate::Refused(TOPIC_AUTHORIZATION_FAILED),
-            // Its transaction was refused before.
-            Stance::Follows(_) if self.is_transactional => Fate::Refused(NOT_LEADER_OR_FOLLOWER),
-            Stance::Follows(_) => Fate::Elsewhere,
-        }
-    }
-
-    /// The partition of the batch that came last.
-    fn place(&self) -> TopicPartition {
-        TopicPartition::new(&*self.topic, self.partition)
-    }
-}
-
-impl Rewrite for Sorting {
+impl Rewrite for Batches<'_> {
     fn topic(&mut self, name: &str) {
-        if let Some(seen) = &self.seen {
-            seen.produced(name);
+        if self.topic != name {
+            name.clone_into(&mut self.topic);
+            self.stance = None;
         }
-        name.clone_into(&mut self.topic);
-        self.stance = self.now.stance(name);
     }
 
     fn partition(&mut self, partition: i32) -> i32 {
-        // One that no topic has, of whichever cluster: the broker says so.
-        let fate = if (0..MASK).contains(&partition) { self.fate() } else { Fate::Here };
-        (self.partition, self.fate) = (partition, Some(fate));
-        if fate == Fate::Here { partition } else { partition | MASK }
+        self.partition = partition;
+        partition
+    }
+}
+
+impl Along for Batches<'_> {
+    async fn records(&mut self, from: &mut Source<'_>, at: usize, len: usize) -> Result<(), WalkError> {
+        let head = self.frame.head;
+        let carrying = &self.relay.seat().carrying;
+        let fate = self.fate().await;
+        let needed = match fate {
+            Fate::Here if !carrying.is_empty() => len.min(LENGTH + Sequence::FRONT),
+            Fate::Here | Fate::Refused(_) => 0,
+            Fate::Elsewhere => len,
+        };
+        if fate == Fate::Elsewhere && self.aside.reserved.is_none() {
+            self.aside.reserved = Some(carrying.reserve(self.frame.body.end).await);
+        }
+        let arriving = timeout(in_time(needed), from.at_least(at + needed)).await;
+        arriving.map_err(|_| MoveError::Reading(too_slow()))?.map_err(MoveError::Reading)?;
+        let records = records_of(&from.bytes()[at..at + needed], head.api.is_flexible(head.version));
+        if fate == Fate::Here {
+            self.relay.wait_for_carried(&self.place(), records.unwrap_or_default()).await;
+        } else {
+            let records = records.map(Bytes::copy_from_slice);
+            self.set_aside(fate, records);
+            from.change(at - INDEX, &(self.partition | MASK).to_be_bytes());
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Batches<'a> {
+    fn new(relay: &'a FrameRelay, frame: &'a ProduceFrame) -> Self {
+        let (here, elsewhere) = (Vec::new(), Vec::new());
+        Self { relay, frame, topic: String::new(), partition: 0, stance: None, aside: Aside::default(), here, elsewhere }
+    }
+
+    fn place(&self) -> TopicPartition {
+        TopicPartition::new(&*self.topic, self.partition)
+    }
+
+    /// What becomes of the next batch. Where its topic leads is looked at once it is entered: from then on that does not change.
+    async fn fate(&mut self) -> Fate {
+        let stance = match self.stance {
+            Some(stance) => stance,
+            None => {
+                let seat = self.relay.seat();
+                let entered = seat.holds.enter(&self.topic, &[&self.here, &self.elsewhere]).await;
+                seat.seen.produced(&self.topic);
+                let stance = Now::of(self.relay.terms.world.place.as_ref()).stance(&self.topic);
+                let leads = matches!(stance, Stance::Leads | Stance::HasRenamedCopy);
+                if leads { &mut self.here } else { &mut self.elsewhere }.extend(entered);
+                *self.stance.insert(stance)
+            }
+        };
+        fate(stance, self.partition, self.frame.front.is_transactional)
+    }
+
+    /// The next batch is not for the broker.
+    fn set_aside(&mut self, fate: Fate, records: Option<Bytes>) {
+        let partition = self.place();
+        match fate {
+            Fate::Here => unreachable!("it is for the broker"),
+            Fate::Elsewhere => self.aside.elsewhere.push((partition, records)),
+            Fate::Refused(error_code) => {
+                // Who has a topic of elsewhere in a transaction has been told before.
+                if error_code == TOPIC_AUTHORIZATION_FAILED {
+                    self.relay.tell_refused(Refused::Copy, &format!("topic {}", partition.topic));
+                }
+                self.aside.refused.push_error(partition, error_code);
+            }
+        }
+    }
+
+    /// Walks to the first batch, of which nothing is passed on yet. Returns the length of its records; `None`: there is no batch.
+    async fn first(&mut self, from: &mut Source<'_>, walked: &mut Walked) -> Result<Option<usize>, WalkError> {
+        loop {
+            from.at_least(walked.at).await.map_err(MoveError::Reading)?;
+            match walked.walk.step(&from.bytes()[walked.at..], self).map_err(WalkError::Body)? {
+                Step::Records(len) => return Ok(Some(len)),
+                Step::Pass(len) => walked.at += len,
+                Step::Need(len) => from.at_least(walked.at + len).await.map_err(MoveError::Reading)?,
+                Step::Replace { .. } => unreachable!("nothing is changed on the way"),
+                Step::End => return Ok(None),
+            }
+        }
+    }
+
+    /// Holds a frame whole and sends the broker what is for it. Returns whether that was anything.
+    async fn split(&mut self, from: &mut Source<'_>, to: &mut Writer) -> Result<bool, Cause> {
+        let ProduceFrame { head, ref body, front } = *self.frame;
+        self.aside.reserved = Some(self.relay.seat().carrying.reserve(body.end).await);
+        let whole = timeout(in_time(body.end), from.whole(body.end)).await.map_err(|_| Cause::ClientError(too_slow()))?;
+        let bytes = Bytes::from(whole.map_err(Cause::ClientError)?);
+        let broken = || head.not_rewritten(RewriteError::Broken("topic_data"));
+        let mut here = Vec::new();
+        for (place, records) in produce::entries(&bytes.slice(body.start..), head.version).ok_or_else(broken)? {
+            self.topic(&place.topic);
+            self.partition(place.partition);
+            match self.fate().await {
+                Fate::Here => {
+                    self.relay.wait_for_carried(&place, records.as_deref().unwrap_or_default()).await;
+                    here.push((place, records));
+                }
+                fate => self.set_aside(fate, records),
+            }
+        }
+        if here.is_empty() {
+            return Ok(false);
+        }
+        let for_broker = produce::body(here, front.acks, front.timeout_ms, head.version);
+        write_frame(to, &bytes[SIZE_LEN..body.start], &for_broker).await.map_err(Cause::BrokerError)?;
+        Ok(true)
     }
 }
 
@@ -138,162 +247,42 @@ impl FrameRelay {
         to: &mut Writer,
         queue: &mpsc::Sender<InFlight>,
         carrier: &mut Option<Carrier>,
-        frame: ProduceFrame,
+        mut frame: ProduceFrame,
     ) -> Result<(), Cause> {
         let is_answered = frame.front.acks != 0;
         let (tell, told) = oneshot::channel();
         // Before the request goes out: its response must find it.
         self.expect(queue, frame.head, Some(Due::Produced { told, is_answered })).await?;
-        let is_held = !frame.front.is_transactional && (!is_answered || self.begins_elsewhere(from, &frame).await?);
-        let (is_at_broker, aside) = if is_held {
-            self.split(from, to, &frame).await?
+        if !is_answered {
+            // The broker answers the proxy: so it is known when the request is over, and a broker that refuses a part of it goes on with the rest.
+            frame.front.acks = 1;
+            from.change(frame.body.start + frame.front.acks_at, &frame.front.acks.to_be_bytes());
+        }
+        let of = |error: WalkError| error.of(frame.head, Cause::ClientError, Cause::BrokerError);
+        let mut batches = Batches::new(self, &frame);
+        let mut walked = Walked::new(PRODUCE_REQUEST, frame.head, &frame.body);
+        let first = batches.first(from, &mut walked).await.map_err(of)?;
+        let is_at_broker = if first.is_some() && batches.fate().await == Fate::Elsewhere {
+            // Nothing has gone to the broker yet.
+            batches.split(from, to).await?
         } else {
-            let streamed = self.stream(from, to, &frame).await;
-            (true, streamed.map_err(|error| error.of(frame.head, Cause::ClientError, Cause::BrokerError))?)
+            if let Some(len) = first {
+                batches.records(from, walked.at, len).await.map_err(of)?;
+                walked.at += len;
+            }
+            self.pass_walked(from, to, walked, &mut batches).await.map_err(of)?;
+            true
         };
-        let Aside { elsewhere, refused, reserved } = aside;
-        let produced = Produced { is_at_broker, refused, carried: self.carry(carrier, &frame, elsewhere, reserved).await };
+        let Batches { aside: Aside { elsewhere, refused, reserved }, here: mut entered, elsewhere: entered_elsewhere, .. } = batches;
+        entered.iter_mut().for_each(Entered::sent);
+        let carried = self.carry(carrier, &frame, elsewhere, reserved, entered_elsewhere).await;
         // Whoever is to be told is there for as long as the connection.
-        let _ = tell.send(produced);
+        let _ = tell.send(Produced { is_at_broker, entered, refused, carried });
         Ok(())
-    }
-
-    /// Whether the first batch is for elsewhere: then nothing has gone to the broker yet.
-    async fn begins_elsewhere(&self, from: &mut Source<'_>, frame: &ProduceFrame) -> Result<bool, Cause> {
-        loop {
-            let arrived = &from.bytes()[frame.body.start..];
-            let mut sorting = self.sorting(frame, None);
-            if let Some(begins) = first(frame, arrived, &mut sorting) {
-                return Ok(begins);
-            }
-            if !from.more().await.map_err(Cause::ClientError)? {
-                return Err(Cause::ClientError(io::ErrorKind::UnexpectedEof.into()));
-            }
-        }
-    }
-
-    fn sorting(&self, frame: &ProduceFrame, seen: Option<Seen>) -> Sorting {
-        Sorting {
-            now: Now::of(self.terms.world.place.as_ref()),
-            seen,
-            is_transactional: frame.front.is_transactional,
-            topic: String::new(),
-            stance: Stance::Leads,
-            partition: 0,
-            fate: None,
-        }
     }
 
     fn seat(&self) -> &Seat {
         self.terms.view.as_ref().expect("only who sees a view has topics elsewhere")
-    }
-
-    /// Holds a frame whole and sends the broker what is for it. Returns whether that was anything, and the rest.
-    async fn split(&self, from: &mut Source<'_>, to: &mut Writer, frame: &ProduceFrame) -> Result<(bool, Aside), Cause> {
-        let ProduceFrame { head, ref body, front } = *frame;
-        let mut aside = Aside { reserved: Some(self.seat().carrying.reserve(body.end).await), ..Aside::default() };
-        let whole = timeout(in_time(body.end), from.whole(body.end)).await.map_err(|_| Cause::ClientError(too_slow()))?;
-        let bytes = Bytes::from(whole.map_err(Cause::ClientError)?);
-        let broken = || head.not_rewritten(RewriteError::Broken("topic_data"));
-        let entries = produce::entries(&bytes.slice(body.start..), head.version).ok_or_else(broken)?;
-        let count = entries.len();
-        let mut sorting = self.sorting(frame, Some(self.seat().seen.clone()));
-        let mut here = Vec::new();
-        for (partition, records) in entries {
-            if *partition.topic != *sorting.topic {
-                sorting.topic(&partition.topic);
-            }
-            sorting.partition(partition.partition);
-            match sorting.fate.take().unwrap_or(Fate::Here) {
-                Fate::Here => {
-                    self.wait_for_carried(&partition, records.as_deref().unwrap_or_default()).await;
-                    here.push((partition, records));
-                }
-                fate => self.set_aside(&mut aside, fate, partition, records),
-            }
-        }
-        if here.len() == count {
-            send(to, &bytes).await.map_err(Cause::BrokerError)?;
-            return Ok((true, aside));
-        }
-        let is_at_broker = !here.is_empty();
-        if is_at_broker {
-            let for_broker = produce::body(here, front.acks, front.timeout_ms, head.version);
-            write_frame(to, &bytes[SIZE_LEN..body.start], &for_broker).await.map_err(Cause::BrokerError)?;
-        }
-        Ok((is_at_broker, aside))
-    }
-
-    /// Passes a frame on as it streams. What is not for the broker is masked. Returns that.
-    async fn stream(&self, from: &mut Source<'_>, to: &mut Writer, frame: &ProduceFrame) -> Result<Aside, WalkError> {
-        let ProduceFrame { head, ref body, .. } = *frame;
-        let flexible = head.api.is_flexible(head.version);
-        let carrying = &self.seat().carrying;
-        let mut sorting = self.sorting(frame, Some(self.seat().seen.clone()));
-        let mut walk = Walk::new(PRODUCE_REQUEST, head.version, flexible, body.len());
-        let mut aside = Aside::default();
-        // Of what has arrived, so much is to go on as it is now.
-        let mut walked = body.start;
-        loop {
-            let need = match walk.step(&from.bytes()[walked..], &mut sorting).map_err(WalkError::Body)? {
-                Step::Replace { len, with } => {
-                    debug_assert_eq!(len, with.len(), "the frame's size has gone already");
-                    from.change(walked, with);
-                    walked += len;
-                    continue;
-                }
-                Step::Pass(len) => {
-                    walked += len;
-                    0
-                }
-                Step::Records(len) => {
-                    let fate = sorting.fate.take().unwrap_or(Fate::Here);
-                    let needed = match fate {
-                        Fate::Here if !carrying.is_empty() => len.min(LENGTH + Sequence::FRONT),
-                        Fate::Here | Fate::Refused(_) => 0,
-                        Fate::Elsewhere => len,
-                    };
-                    if fate == Fate::Elsewhere && aside.reserved.is_none() {
-                        aside.reserved = Some(carrying.reserve(body.end).await);
-                    }
-                    let arriving = timeout(in_time(needed), from.at_least(walked + needed)).await;
-                    arriving.map_err(|_| MoveError::Reading(too_slow()))?.map_err(MoveError::Reading)?;
-                    let records = records_of(&from.bytes()[walked..walked + needed], flexible);
-                    if fate == Fate::Here {
-                        self.wait_for_carried(&sorting.place(), records.unwrap_or_default()).await;
-                    } else {
-                        self.set_aside(&mut aside, fate, sorting.place(), records.map(Bytes::copy_from_slice));
-                    }
-                    walked += len;
-                    0
-                }
-                Step::Need(len) => len,
-                Step::End => {
-                    self.pass(from, to, walked).await?;
-                    return Ok(aside);
-                }
-            };
-            if need == 0 && walked <= from.bytes().len() {
-                continue;
-            }
-            self.pass(from, to, walked).await?;
-            walked = 0;
-            from.at_least(need).await.map_err(MoveError::Reading)?;
-        }
-    }
-
-    fn set_aside(&self, aside: &mut Aside, fate: Fate, partition: TopicPartition, records: Option<Bytes>) {
-        match fate {
-            Fate::Here => unreachable!("it is for the broker"),
-            Fate::Elsewhere => aside.elsewhere.push((partition, records)),
-            Fate::Refused(error_code) => {
-                // Who has a topic of elsewhere in a transaction has been told before.
-                if error_code == TOPIC_AUTHORIZATION_FAILED {
-                    self.tell_refused(Refused::Copy, &format!("topic {}", partition.topic));
-                }
-                aside.refused.push_error(partition, error_code);
-            }
-        }
     }
 
     /// Waits until what is carried of the same client for a partition, and is to stand before a batch in the log, stands there.
@@ -317,6 +306,7 @@ impl FrameRelay {
         frame: &ProduceFrame,
         entries: Vec<Entry>,
         reserved: Option<Reserved>,
+        entered: Vec<Entered>,
     ) -> Option<oneshot::Receiver<Result<Answers, Cause>>> {
         let reserved = reserved.filter(|_| !entries.is_empty())?;
         let entries = each_once(entries);
@@ -326,8 +316,8 @@ impl FrameRelay {
         let Front { acks, timeout_ms, .. } = frame.front;
         let frame = Frame {
             entries,
-            // Without an answer nobody would know whether the leader has changed.
-            acks: if acks == 0 { 1 } else { acks },
+            entered,
+            acks,
             timeout: Duration::from_millis(timeout_ms.max(0).cast_unsigned().into()),
             arrived: Instant::now(),
             version: frame.head.version,
@@ -345,9 +335,11 @@ impl FrameRelay {
         is_answered: bool,
     ) -> Result<(), Cause> {
         // The request was broken off: whoever has sent it says why.
-        let Ok(Produced { is_at_broker, refused, carried }) = told.await else { return Ok(()) };
-        let frame_len = if is_at_broker && is_answered { Some(next_response(from, head).await?) } else { None };
-        if let (Some(frame_len), None, true) = (frame_len, &carried, refused.partitions.is_empty()) {
+        let Ok(Produced { is_at_broker, mut entered, refused, carried }) = told.await else { return Ok(()) };
+        let frame_len = if is_at_broker { Some(next_response(from, head).await?) } else { None };
+        entered.iter_mut().for_each(Entered::answered);
+        drop(entered);
+        if let (Some(frame_len), None, true, true) = (frame_len, &carried, refused.partitions.is_empty(), is_answered) {
             return self.pass(from, to, frame_len).await.map_err(|error| error.of(Cause::BrokerError, Cause::ClientError));
         }
         let broker = match frame_len {
@@ -363,13 +355,14 @@ impl FrameRelay {
             Some(carried) => carried.await.unwrap_or(Err(Cause::BrokerClosed))?,
             None => Answers::default(),
         };
+        let answer = merged(broker, [refused, carried]);
         if !is_answered {
             // As a broker does with acks=0: the client looks for the leader when its connection ends.
-            let failed = refused.partitions.iter().chain(&carried.partitions).any(|(_, answer)| answer.error_code != 0);
-            return if failed { Err(Cause::BrokerClosed) } else { Ok(()) };
+            let mut partitions = answer.responses.iter().flat_map(|topic| &topic.partition_responses);
+            return if partitions.any(|partition| partition.error_code != 0) { Err(Cause::BrokerClosed) } else { Ok(()) };
         }
         let too_large = || head.not_rewritten(RewriteError::TooLong("responses"));
-        let body = produce::write_response(&merged(broker, [refused, carried]), head.version).ok_or_else(too_large)?;
+        let body = produce::write_response(&answer, head.version).ok_or_else(too_large)?;
         send(to, &head.answer(&body)).await.map_err(Cause::ClientError)
     }
 }
@@ -381,25 +374,6 @@ fn in_time(len: usize) -> Duration {
 
 fn too_slow() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, "the rest of a Produce request did not come in time")
-}
-
-/// Whether the first batch of what has arrived is for elsewhere. `None`: it has not arrived yet.
-fn first(frame: &ProduceFrame, arrived: &[u8], sorting: &mut Sorting) -> Option<bool> {
-    let head = frame.head;
-    let mut walk = Walk::new(PRODUCE_REQUEST, head.version, head.api.is_flexible(head.version), frame.body.len());
-    let mut at = 0;
-    loop {
-        let step = walk.step(arrived.get(at..)?, sorting);
-        if let Some(fate) = sorting.fate {
-            return Some(fate == Fate::Elsewhere);
-        }
-        match step {
-            Ok(Step::Pass(len) | Step::Records(len) | Step::Replace { len, .. }) => at += len,
-            Ok(Step::Need(_)) => return None,
-            // What is wrong with it is said when it is passed on.
-            Ok(Step::End) | Err(_) => return Some(false),
-        }
-    }
 }
 
 /// Records without the length in front of them. `None`: null.
@@ -453,7 +427,6 @@ mod tests {
 
     use arc_swap::ArcSwap;
     use kferry_config::Config;
-    use kferry_wire::api::{self, Api};
     use proptest::prelude::*;
 
     use super::super::masks::Place;
@@ -475,22 +448,8 @@ mod tests {
         Place { leaders: Arc::new(ArcSwap::from_pointee(leaders)), at: at.into() }
     }
 
-    fn sorting(place: &Place, is_transactional: bool) -> Sorting {
-        Sorting {
-            now: Now::of(Some(place)),
-            seen: None,
-            is_transactional,
-            topic: String::new(),
-            stance: Stance::Leads,
-            partition: 0,
-            fate: None,
-        }
-    }
-
     fn fate_of(place: &Place, topic: &str, is_transactional: bool) -> Fate {
-        let mut sorting = sorting(place, is_transactional);
-        sorting.topic(topic);
-        sorting.fate()
+        fate(Now::of(Some(place)).stance(topic), 7, is_transactional)
     }
 
     #[test]
@@ -508,29 +467,6 @@ mod tests {
             let place = place(at);
             assert_eq!([fate_of(&place, topic, false), fate_of(&place, topic, true)], [fate, in_a_transaction], "{topic} at {at}");
         }
-    }
-
-    fn produce_head(version: i16) -> RequestHead {
-        RequestHead { api: Api::of(ApiKey::Produce as i16).unwrap(), version, correlation_id: 1 }
-    }
-
-    #[test]
-    fn whether_a_frame_begins_elsewhere_is_known_as_soon_as_its_first_partition_is_there() {
-        let place = place("legacy");
-        for (topic, begins) in [("payments", true), ("orders", false)] {
-            for version in [0, 3, 9] {
-                let entries = ["a", "b"].map(|_| (TopicPartition::new(topic, 7), Some(Bytes::from_static(b"records"))));
-                let body = produce::body(entries, -1, 9, version);
-                let frame = ProduceFrame { head: produce_head(version), body: 0..body.len(), front: Front::peek(&body, version).unwrap() };
-                let known: Vec<_> = (0..=body.len()).map(|len| first(&frame, &body[..len], &mut sorting(&place, false))).collect();
-                let from = known.iter().position(Option::is_some).unwrap();
-                assert!(known[..from].iter().all(Option::is_none) && known[from..].iter().all(|known| *known == Some(begins)), "{known:?}");
-                assert!(from < body.len() - 10, "v{version}: only after {from} of {} bytes", body.len());
-            }
-        }
-        let nothing = produce::body([], -1, 9, 3);
-        let frame = ProduceFrame { head: produce_head(3), body: 0..nothing.len(), front: Front::peek(&nothing, 3).unwrap() };
-        assert_eq!(first(&frame, &nothing, &mut sorting(&place, false)), Some(false));
     }
 
     #[test]
@@ -555,12 +491,11 @@ mod tests {
 
     #[test]
     fn numbers_that_no_partition_has_are_for_the_broker_to_refuse() {
-        let mut sorting = sorting(&place("legacy"), false);
-        sorting.topic("payments");
+        let stance = Now::of(Some(&place("legacy"))).stance("payments");
         for partition in [-1, i32::MIN, MASK, i32::MAX] {
-            assert_eq!((sorting.partition(partition), sorting.fate), (partition, Some(Fate::Here)));
+            assert_eq!(fate(stance, partition, false), Fate::Here);
         }
-        assert_eq!((sorting.partition(7), sorting.fate), (7 | MASK, Some(Fate::Elsewhere)));
+        assert_eq!(fate(stance, 7, false), Fate::Elsewhere);
         // The broker's word for such a number stays, and only what was masked is replaced.
         let of = |index: i32, error_code: i16| PartitionProduceResponse::default().with_index(index).with_error_code(error_code);
         let name = TopicName(StrBytes::from_static_str("payments"));
@@ -632,10 +567,12 @@ mod tests {
 
             // Masked as it streams.
             let body = produce::body(entries.iter().cloned(), -1, 9, version);
-            let flexible = version >= 9;
-            let masked = api::rewrite(PRODUCE_REQUEST, version, flexible, &body, &mut sorting(&place, false)).unwrap();
-            prop_assert_eq!(masked.is_some(), !elsewhere.is_empty());
-            let masked = Bytes::from(masked.unwrap_or_else(|| body.to_vec()));
+            let mask = |(partition, records): Entry| {
+                let is_here = fate_of(&place, &partition.topic, false) == Fate::Here;
+                let index = if is_here { partition.partition } else { partition.partition | MASK };
+                (TopicPartition::new(&*partition.topic, index), records)
+            };
+            let masked = produce::body(produce::entries(&body, version).unwrap().into_iter().map(mask), -1, 9, version);
             prop_assert_eq!(masked.len(), body.len());
             let seen = produce::entries(&masked, version).unwrap();
             let answers = seen.iter().map(|entry| {

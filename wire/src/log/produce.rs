@@ -49,6 +49,8 @@ pub struct Front {
     pub acks: i16,
     /// How long the broker may wait for the in-sync replicas, in ms.
     pub timeout_ms: i32,
+    /// Where in the body `acks` are, as two bytes.
+    pub acks_at: usize,
 }
 
 impl Front {
@@ -58,6 +60,7 @@ impl Front {
     }
 
     fn read(from: &mut Reader<'_>, version: i16) -> Result<Self, Malformed> {
+        let len = from.rest().len();
         let is_transactional = match version {
             ..KNOWN => false,
             KNOWN..FLEXIBLE => from.nullable_string_bytes()?.is_some(),
@@ -67,7 +70,8 @@ impl Front {
                 len > 0
             }
         };
-        Ok(Self { is_transactional, acks: from.i16()?, timeout_ms: from.i32()? })
+        let acks_at = len - from.rest().len();
+        Ok(Self { is_transactional, acks: from.i16()?, timeout_ms: from.i32()?, acks_at })
     }
 }
 
@@ -386,7 +390,12 @@ mod tests {
         for version in OTHERS.min..=OTHERS.max {
             let body = body(some_entries(), 1, 7_000, version);
             assert_eq!(entries(&body, version), Some(sorted.clone()), "v{version}");
-            let front = Front { is_transactional: false, acks: 1, timeout_ms: 7_000 };
+            let acks_at = match version {
+                ..KNOWN => 0,
+                KNOWN..FLEXIBLE => 2,
+                FLEXIBLE.. => 1,
+            };
+            let front = Front { is_transactional: false, acks: 1, timeout_ms: 7_000, acks_at };
             assert_eq!(Front::peek(&body, version), Some(front), "v{version}");
             // The tagged fields of the body itself are not looked at.
             let end = body.len() - usize::from(version >= FLEXIBLE);
@@ -404,7 +413,7 @@ mod tests {
             assert_eq!(entries(&body, 3), None, "{topics}");
         }
         let transactional = [&[0, 2, b't', b'x'][..], &[0xff, 0xff, 0, 0, 0, 9]].concat();
-        assert_eq!(Front::peek(&transactional, 3), Some(Front { is_transactional: true, acks: -1, timeout_ms: 9 }));
+        assert_eq!(Front::peek(&transactional, 3), Some(Front { is_transactional: true, acks: -1, timeout_ms: 9, acks_at: 4 }));
         assert_eq!(Front::peek(&transactional[..9], 3), None);
     }
 
@@ -416,8 +425,9 @@ mod tests {
                 let mut body = Vec::new();
                 let request = ProduceRequest::default().with_transactional_id(id.clone()).with_acks(acks).with_timeout_ms(8);
                 request.encode(&mut body, version).unwrap();
-                let expected = Front { is_transactional: id.is_some(), acks, timeout_ms: 8 };
-                assert_eq!(Front::peek(&body, version), Some(expected), "v{version}");
+                let front = Front::peek(&body, version).unwrap();
+                assert_eq!((front.is_transactional, front.acks, front.timeout_ms), (id.is_some(), acks, 8), "v{version}");
+                assert_eq!(body[front.acks_at..][..2], acks.to_be_bytes(), "v{version}");
                 let len = body.len() - if version >= FLEXIBLE { 2 } else { 4 };
                 assert!((0..len).all(|end| Front::peek(&body[..end], version).is_none()), "v{version} {id:?}");
             }

@@ -150,9 +150,9 @@ impl Leaders {
         }
     }
 
-    /// Whether a request about partitions of a topic must not get through at a cluster.
+    /// Whether a request about partitions of a topic must not get through at a cluster. What becomes of a Produce request is more than that.
     pub(crate) fn refuses(&self, api: ApiKey, topic: &str, at: usize) -> bool {
-        let writes = matches!(api, ApiKey::Produce | ApiKey::DeleteRecords | ApiKey::AddPartitionsToTxn | ApiKey::WriteTxnMarkers);
+        let writes = matches!(api, ApiKey::DeleteRecords | ApiKey::AddPartitionsToTxn | ApiKey::WriteTxnMarkers);
         match self.stance_to_records(topic, at) {
             Stance::Leads => false,
             Stance::Follows(_) => true,
@@ -277,7 +277,7 @@ mod tests {
         let unsure = with(Settled::default());
         assert_eq!(led(&unsure, ["orders", "payments"]), ["legacy", "new"]);
         assert_eq!(*unsure.doubts(), HashSet::from([Doubt { source: "legacy".into(), topic: "orders".into() }]));
-        assert!(unsure.refuses(ApiKey::Produce, "orders", new));
+        assert!(unsure.refuses(ApiKey::DeleteRecords, "orders", new));
         // It was asked for, and the source has it: it is no question any more.
         let copy = with(Settled { born: HashSet::new(), copied: names(&["orders"]) });
         assert_eq!((led(&copy, ["orders"]), copy.doubts().len()), (["legacy".to_owned()], 0));
@@ -324,7 +324,7 @@ mod tests {
         assert_eq!(led(&leaders, ["orders-to-come", "other"]), ["new", "new"]);
         assert_eq!(leaders.stance_to_records("orders-to-come", new), Stance::Follows(legacy));
         assert_eq!(leaders.stance("orders-to-come", new), Stance::Leads);
-        assert!(leaders.refuses(ApiKey::Produce, "orders-to-come", new));
+        assert!(leaders.refuses(ApiKey::DeleteRecords, "orders-to-come", new));
         assert_eq!(leaders.stance("other", new), Stance::Leads);
     }
 
@@ -335,7 +335,7 @@ mod tests {
         assert_eq!(leaders.stance("shop.orders", new), Stance::HasRenamedCopy);
         assert_eq!(leaders.stance("orders-old", legacy), Stance::Leads);
         assert_eq!(leaders.stance("orders-old", new), Stance::Follows(legacy));
-        for api in [ApiKey::Produce, ApiKey::DeleteRecords, ApiKey::AddPartitionsToTxn, ApiKey::WriteTxnMarkers] {
+        for api in [ApiKey::DeleteRecords, ApiKey::AddPartitionsToTxn, ApiKey::WriteTxnMarkers] {
             assert!(leaders.refuses(api, "shop.orders", new) && leaders.refuses(api, "orders-old", new), "{api:?}");
             assert!(!leaders.refuses(api, "orders-old", legacy), "{api:?}");
         }

@@ -1,0 +1,216 @@
+//! Holds: while a topic changes its leader, Produce requests for it wait, and what has gone to a broker is waited for.
+//!
+//! A request enters the topic of each of its batches before anything of that batch goes anywhere, and leaves it when it is answered. A topic that is held can
+//! be entered only by a request that is in such a topic already: what a broker has got a part of must not wait for the rest.
+//!
+//! A connection whose request waits is not read. So what waits costs no memory, and stays in its order.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+/// How long what was sent to a broker, whose connection broke before it had answered, may still be appended: the request may wait in the broker's queue
+/// when its sender has gone.
+const LATE: Duration = Duration::from_secs(30);
+
+/// Which topics are held, and which have requests under way.
+#[derive(Debug)]
+pub(crate) struct Holds {
+    /// Without a log of decisions no topic is ever held, and nothing is counted.
+    counts: AtomicBool,
+    topics: Mutex<Topics>,
+    /// Told when a topic is let go, and when nothing is under way any more of one that is held.
+    changed: watch::Sender<()>,
+}
+
+#[derive(Debug, Default)]
+struct Topics {
+    held: HashSet<Arc<str>>,
+    /// How many requests are in each.
+    entered: HashMap<Arc<str>, usize>,
+}
+
+impl Default for Holds {
+    fn default() -> Self {
+        Self { counts: AtomicBool::new(false), topics: Mutex::default(), changed: watch::Sender::new(()) }
+    }
+}
+
+impl Holds {
+    /// From now on requests are counted: a process says so before it serves the first client.
+    pub(crate) fn count(&self) {
+        self.counts.store(true, Ordering::Relaxed);
+    }
+
+    /// Enters a topic, once it is not held or if one of `entered`, which this request has entered before, is held too. `None`: nothing is counted.
+    pub(super) async fn enter(self: &Arc<Self>, topic: &str, entered: &[&[Entered]]) -> Option<Entered> {
+        if !self.counts.load(Ordering::Relaxed) {
+            return None;
+        }
+        let mut changed = self.changed.subscribe();
+        loop {
+            {
+                let mut topics = self.lock();
+                let is_begun = || entered.iter().copied().flatten().any(|entered| topics.held.contains(&entered.topic));
+                if !topics.held.contains(topic) || is_begun() {
+                    let topic = match topics.entered.get_key_value(topic) {
+                        Some((topic, _)) => topic.clone(),
+                        None => topic.into(),
+                    };
+                    *topics.entered.entry(topic.clone()).or_default() += 1;
+                    return Some(Entered { holds: self.clone(), topic, is_sent: false });
+                }
+            }
+            // It ends only with the process.
+            let _ = changed.changed().await;
+        }
+    }
+
+    /// Holds these topics and no others.
+    pub(crate) fn hold(&self, topics: impl IntoIterator<Item = Arc<str>>) {
+        self.lock().held = topics.into_iter().collect();
+        self.changed.send_replace(());
+    }
+
+    /// Returns once nothing of the held topics is under way.
+    pub(crate) async fn quiet(&self) {
+        let mut changed = self.changed.subscribe();
+        while !self.is_quiet() {
+            let _ = changed.changed().await;
+        }
+    }
+
+    fn is_quiet(&self) -> bool {
+        let topics = self.lock();
+        topics.held.iter().all(|topic| !topics.entered.contains_key(topic))
+    }
+
+    fn leave(&self, topic: &Arc<str>) {
+        let mut topics = self.lock();
+        let Some(count) = topics.entered.get_mut(topic) else { return };
+        *count -= 1;
+        if *count > 0 {
+            return;
+        }
+        topics.entered.remove(topic);
+        if topics.held.contains(topic) {
+            drop(topics);
+            self.changed.send_replace(());
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Topics> {
+        self.topics.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A request is in a topic, until this is dropped; if it is dropped between [`Entered::sent`] and [`Entered::answered`], for another [`LATE`].
+#[derive(Debug)]
+pub(super) struct Entered {
+    holds: Arc<Holds>,
+    topic: Arc<str>,
+    is_sent: bool,
+}
+
+impl Entered {
+    /// A broker has got the whole request.
+    pub(super) fn sent(&mut self) {
+        self.is_sent = true;
+    }
+
+    /// The broker has answered, or has not got the whole.
+    pub(super) fn answered(&mut self) {
+        self.is_sent = false;
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let (holds, topic) = (self.holds.clone(), self.topic.clone());
+        match Handle::try_current() {
+            Ok(runtime) if self.is_sent => {
+                runtime.spawn(async move {
+                    sleep(LATE).await;
+                    holds.leave(&topic);
+                });
+            }
+            _ => holds.leave(&topic),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::pin;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    async fn soon<T>(what: impl Future<Output = T>) -> Option<T> {
+        timeout(Duration::from_millis(1), what).await.ok()
+    }
+
+    fn holds() -> Arc<Holds> {
+        let holds = Arc::new(Holds::default());
+        holds.count();
+        holds
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_held_waits_and_the_others_go_on() {
+        let holds = holds();
+        holds.hold(["orders".into()]);
+        assert!(soon(holds.quiet()).await.is_some());
+        let mut waits = pin!(holds.enter("orders", &[]));
+        assert!(soon(&mut waits).await.is_none());
+        assert!(soon(holds.enter("payments", &[])).await.is_some());
+        holds.hold([]);
+        let entered = soon(waits).await.unwrap();
+        holds.hold(["orders".into()]);
+        assert!(soon(holds.quiet()).await.is_none());
+        drop(entered);
+        assert!(soon(holds.quiet()).await.is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_has_begun_in_a_held_topic_goes_on_to_its_end() {
+        let holds = holds();
+        let (orders, logs) = (soon(holds.enter("orders", &[])).await.unwrap(), soon(holds.enter("logs", &[])).await.unwrap());
+        holds.hold(["orders".into(), "items".into()]);
+        let (orders, logs) = ([orders.unwrap()], [logs.unwrap()]);
+        assert!(soon(holds.enter("items", &[&logs])).await.is_none());
+        let items = soon(holds.enter("items", &[&logs, &orders])).await.unwrap();
+        drop(orders);
+        assert!(soon(holds.quiet()).await.is_none());
+        drop(items);
+        assert!(soon(holds.quiet()).await.is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_sent_and_never_answered_may_be_appended_late() {
+        let holds = holds();
+        let mut lost = holds.enter("orders", &[]).await.unwrap();
+        let mut answered = holds.enter("orders", &[]).await.unwrap();
+        lost.sent();
+        answered.sent();
+        answered.answered();
+        holds.hold(["orders".into()]);
+        drop((lost, answered));
+        let waited = tokio::time::Instant::now();
+        holds.quiet().await;
+        assert_eq!(waited.elapsed().as_secs(), LATE.as_secs());
+    }
+
+    #[tokio::test]
+    async fn without_decisions_nothing_is_counted() {
+        let holds = Arc::new(Holds::default());
+        assert!(holds.enter("orders", &[]).await.is_none());
+    }
+}
