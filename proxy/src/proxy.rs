@@ -15,6 +15,7 @@ use crate::clients::Clients;
 use crate::relay::brokers::Brokers;
 use crate::relay::carry::Carrying;
 use crate::relay::holds::Holds;
+use crate::relay::senders::Senders;
 use crate::relay::splice::Pipes;
 use crate::relay::view::{Directory, Part, Parts, View, changes_of, security_of};
 use crate::routes::{Routed, Routes, RoutingTable};
@@ -51,6 +52,8 @@ pub(crate) struct Proxy {
     pub carrying: Arc<Carrying>,
     /// Topics that are about to change their leader, and what is under way.
     pub holds: Arc<Holds>,
+    /// Relayed clients that see a view.
+    pub senders: Senders,
     /// Keeps the log lines of connections that end few.
     pub bursts: Bursts,
     /// Keeps the log lines of connections that cannot be accepted few.
@@ -93,6 +96,7 @@ impl Proxy {
             pipes: Pipes::new(open_files.pipes),
             carrying,
             holds: Arc::default(),
+            senders: Senders::default(),
             bursts: Bursts::new(CLOSED_LINES, Duration::from_secs(1)),
             not_accepted: Bursts::new(1, ACCEPT_LINE),
             drain: CancellationToken::new(),

@@ -54,7 +54,6 @@ use crate::load_balancer;
 use crate::metrics::{self, Open};
 use crate::proxy::Proxy;
 use crate::relay::brokers::World;
-use crate::relay::carry::Sender;
 use crate::relay::login::Gate;
 use crate::relay::masks::Place;
 use crate::relay::own_response::{Advertised, ClientSasl};
@@ -260,7 +259,7 @@ impl Session<'_> {
                 view,
                 door: Door { advertised_host: listener.told_host(), advertised_port_offset: listener.advertised_port_offset },
                 at_home: cluster.name == home.name,
-                from: Arc::new(Sender { client_id, address: self.peer.ip().to_canonical() }),
+                from: self.proxy.senders.of(&client_id, self.peer.ip().to_canonical()),
                 carrying: self.proxy.carrying.clone(),
                 holds: self.proxy.holds.clone(),
                 seen: self.summary.client.as_ref().map(|client| client.seen().clone()).unwrap_or_default(),

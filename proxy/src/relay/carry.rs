@@ -8,7 +8,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -27,6 +26,7 @@ use tracing::debug;
 
 use super::IN_FLIGHT;
 use super::holds::Entered;
+use super::senders::Sender;
 use super::masks::TOPIC_AUTHORIZATION_FAILED;
 use super::view::{Directory, Part, View};
 use crate::ending::Cause;
@@ -96,13 +96,6 @@ struct UnderWay {
     sequence: Option<Sequence>,
     /// Cancelled once it is answered, or never will be.
     over: CancellationToken,
-}
-
-/// Whose records they are: the connections of a client come from one address under one `client.id`.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Sender {
-    pub client_id: String,
-    pub address: IpAddr,
 }
 
 impl fmt::Debug for Carrying {
@@ -574,7 +567,7 @@ mod tests {
     }
 
     fn sender(client_id: &str) -> Arc<Sender> {
-        Arc::new(Sender { client_id: client_id.to_owned(), address: Ipv4Addr::LOCALHOST.into() })
+        Arc::new(Sender::new(client_id, Ipv4Addr::LOCALHOST.into()))
     }
 
     #[test]

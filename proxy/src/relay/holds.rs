@@ -31,6 +31,8 @@ pub(crate) struct Holds {
 #[derive(Debug, Default)]
 struct Topics {
     held: HashSet<Arc<str>>,
+    /// How often topics were let go.
+    changes: u64,
     /// How many requests are in each.
     entered: HashMap<Arc<str>, usize>,
 }
@@ -73,8 +75,16 @@ impl Holds {
 
     /// Holds these topics and no others.
     pub(crate) fn hold(&self, topics: impl IntoIterator<Item = Arc<str>>) {
-        self.lock().held = topics.into_iter().collect();
+        let mut held = self.lock();
+        held.held = topics.into_iter().collect();
+        held.changes += u64::from(held.held.is_empty());
+        drop(held);
         self.changed.send_replace(());
+    }
+
+    /// How often topics were let go.
+    pub(super) fn changes(&self) -> u64 {
+        self.lock().changes
     }
 
     /// Returns once nothing of the held topics is under way.

@@ -23,6 +23,7 @@
 //! | `produce` | the path of a Produce request in a view |
 //! | `carry` | batches on their way to a leader on another cluster |
 //! | `holds` | topics that are about to change their leader: what waits for that, and what is under way |
+//! | `senders` | clients, with all of their connections |
 //! | `brokers` | virtual brokers: under which node id, host and port a client knows a real one |
 //! | `topic_ids` | under which id a client knows a topic |
 //! | `login` | a client's login at the proxy, for routes with `sasl_users` |
@@ -38,14 +39,17 @@ pub(crate) mod own_response;
 mod produce;
 mod request;
 mod response;
+pub(crate) mod senders;
 pub(crate) mod splice;
 pub(crate) mod topic_ids;
 pub(crate) mod view;
 
+use std::future::poll_fn;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -63,7 +67,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use self::brokers::{Streamed, ToBroker, ToClient, World};
-use self::carry::{Carrying, Sender};
+use self::carry::Carrying;
 use self::frames::{Source, send, write_frame};
 use self::holds::Holds;
 use self::masks::Refused;
@@ -71,6 +75,7 @@ use self::own_response::Advertised;
 use self::produce::{ProduceFrame, Produced};
 use self::request::{Decision, RequestHead, RequestPlan, ResponsePlan, Sees, decide};
 use self::response::{Found, LARGEST_LOGIN, asks_for};
+use self::senders::{Busy, Sender};
 use self::splice::{MoveError, Pipes};
 use self::view::{Door, View, groups_of, keep_living, refusal};
 use crate::clients::Seen;
@@ -120,7 +125,7 @@ pub(crate) struct Seat {
     pub door: Door,
     /// Its connection leads to its home.
     pub at_home: bool,
-    /// Who it is: its `client.id` as the log shows it.
+    /// Who it is.
     pub from: Arc<Sender>,
     /// Where to tell what it uses.
     pub seen: Seen,
@@ -221,9 +226,9 @@ impl FrameRelay {
     async fn requests(&self, mut from: Source<'_>, mut to: Writer, queue: mpsc::Sender<InFlight>) -> Result<(), Cause> {
         let client = Cause::ClientError;
         let mut session = self.terms.session.clone();
-        let mut carrier = None;
+        let (mut carrier, mut busy) = (None, None);
         loop {
-            let Some(decision) = self.next_request(&mut from).await? else {
+            let Some(decision) = self.next_request(&mut from, &mut busy).await? else {
                 return Ok(());
             };
             if let Some(due) = session.take_if(|session| session.is_due()) {
@@ -307,13 +312,24 @@ impl FrameRelay {
         }
     }
 
-    /// Reads up to the end of the next request's header and decides what becomes of it. `None`: the client has closed the connection.
-    async fn next_request(&self, from: &mut Source<'_>) -> Result<Option<Decision>, Cause> {
+    /// Reads up to the end of the next request's header and decides what becomes of it. `None`: the client has closed the connection. `busy`: while the client has
+    /// sent something.
+    async fn next_request(&self, from: &mut Source<'_>, busy: &mut Option<Busy>) -> Result<Option<Decision>, Cause> {
         loop {
             if let Some(decision) = decide(from.bytes(), &self.terms.advertised, self.sees(), self.terms.request_limit)? {
                 return Ok(Some(decision));
             }
-            if !from.more().await.map_err(Cause::ClientError)? {
+            let mut more = std::pin::pin!(from.more());
+            let is_more = match poll_fn(|context| Poll::Ready(more.as_mut().poll(context))).await {
+                Poll::Ready(is_more) => is_more,
+                Poll::Pending => {
+                    // All that the client has sent is on its way.
+                    *busy = None;
+                    more.await
+                }
+            };
+            *busy = self.terms.view.as_ref().map(|seat| seat.from.busy());
+            if !is_more.map_err(Cause::ClientError)? {
                 return Ok(None);
             }
         }
@@ -457,9 +473,13 @@ impl FrameRelay {
 
     /// Has the view answer a request, beside what the broker is asked meanwhile.
     fn ask_view(&self, head: RequestHead, body: Vec<u8>) -> oneshot::Receiver<Result<Vec<u8>, Cause>> {
-        let Seat { view, door, .. } = self.terms.view.as_ref().expect("only who sees a view asks one");
+        let Seat { view, door, from, holds, .. } = self.terms.view.as_ref().expect("only who sees a view asks one");
         let (view, door, (answer, answered)) = (view.clone(), door.clone(), oneshot::channel());
+        let tells_leaders = (head.api.key == ApiKey::Metadata).then(|| (from.clone(), holds.changes()));
         tokio::spawn(async move {
+            if let Some((from, changes)) = tells_leaders {
+                from.caught_up(changes).await;
+            }
             let body = view.answer(head, &body, &door).await;
             // A client that is gone needs none.
             let _ = answer.send(body.map(|body| head.answer(&body)));

@@ -6,14 +6,17 @@
 //! | `transactions` | what a consumer with `read_committed` does not see |
 //! | [`produce`] | Produce requests and responses |
 //! | `reader` | the records of a partition, from one offset to another |
+//! | `follow` | the records of a partition, as they come |
 //! | `append` | records of kferry's own |
 
 mod append;
 pub mod fetch;
+mod follow;
 pub mod produce;
 mod reader;
 mod transactions;
 
 pub use append::{AppendError, append, append_compressed};
+pub use follow::{Followed, Follower};
 pub use reader::{Isolation, LogReader, ReadError, fetch_once, read_on};
 pub use transactions::{AbortedTransaction, Transactions};

@@ -234,7 +234,19 @@ pub async fn fetch_once(
     max_bytes: i32,
     isolation: Isolation,
 ) -> Result<Fetched, ReadError> {
-    let amount = Amount { max_wait_ms: 100, max_bytes, partition_max_bytes: max_bytes };
+    fetch_within(client, partition, at, max_bytes, Duration::from_millis(100), isolation).await
+}
+
+/// [`fetch_once`], for which the broker waits for `wait` if there is nothing to send.
+pub(super) async fn fetch_within(
+    client: &Client,
+    partition: &TopicPartition,
+    at: i64,
+    max_bytes: i32,
+    wait: Duration,
+    isolation: Isolation,
+) -> Result<Fetched, ReadError> {
+    let amount = Amount { max_wait_ms: wait.as_millis() as i32, max_bytes, partition_max_bytes: max_bytes };
     let mut session = FetchSession::default();
     // -1 is the epoch of a full request that wants no session.
     let request =
