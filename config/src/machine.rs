@@ -54,7 +54,7 @@ impl Config {
         let relayed = |cluster: &Cluster| {
             let mut routes = self.routes.iter().filter(|route| route.mode == Mode::Relay);
             routes
-                .any(|route| route.credentials.contains_key(&cluster.name) || self.view(route).iter().any(|seen| seen.name == cluster.name))
+                .any(|route| route.credentials.contains_key(&cluster.name) || self.view(route, &route.cluster).iter().any(|seen| seen.name == cluster.name))
         };
         self.clusters.iter().filter(move |cluster| relayed(cluster))
     }

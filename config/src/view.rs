@@ -7,19 +7,18 @@ use crate::types::cluster::Cluster;
 use crate::types::proxy::{Mode, Route};
 
 impl Config {
-    /// The clusters that the clients of a relay route see in one view, home first: those that a mirror connects with home, that have virtual brokers, and that
+    /// The clusters that the clients of a relay route see in one view, `home` first: those that a mirror connects with it, that have virtual brokers, and that
     /// the proxy can come to for the route. Home alone is no view.
-    pub fn view(&self, route: &Route) -> Vec<&Arc<Cluster>> {
-        let home = &route.cluster.name;
+    pub fn view(&self, route: &Route, home: &Cluster) -> Vec<&Arc<Cluster>> {
         // Where SASL is between client and broker, a client has logins for one cluster. Java takes a refused login on any broker as fatal
         // (`NetworkClient.handleServerDisconnect`), so it must not be shown those of another.
         let may_come = |cluster: &Cluster| cluster.security.sasl.is_none() || route.credentials.contains_key(&cluster.name);
-        let mut clusters: Vec<_> = self.cluster(home).into_iter().collect();
-        if route.mode != Mode::Relay || !may_come(&route.cluster) {
+        let mut clusters: Vec<_> = self.cluster(&home.name).into_iter().collect();
+        if route.mode != Mode::Relay || !may_come(home) {
             return clusters;
         }
         for mirror in &self.mirrors {
-            let other = match (mirror.source.name == *home, mirror.target.name == *home) {
+            let other = match (mirror.source.name == home.name, mirror.target.name == home.name) {
                 (true, _) => &mirror.target,
                 (_, true) => &mirror.source,
                 _ => continue,
@@ -94,7 +93,7 @@ mod tests {
         let config = Config::parse(file, Path::new("routes.toml")).unwrap();
         let seen = |route: &str| {
             let route = config.routes.iter().find(|of| *of.name == *route).unwrap();
-            config.view(route).iter().map(|cluster| cluster.name.to_string()).collect::<Vec<_>>().join(" ")
+            config.view(route, &route.cluster).iter().map(|cluster| cluster.name.to_string()).collect::<Vec<_>>().join(" ")
         };
         assert_eq!(seen("plain"), "legacy new");
         assert_eq!(seen("with-login"), "new legacy sasl");

@@ -4,8 +4,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use kferry_config::{Cluster, Mode, OpenFiles, Security};
+use kferry_wire::places::Decisions;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -18,7 +20,7 @@ use crate::relay::holds::Holds;
 use crate::relay::senders::Senders;
 use crate::relay::splice::Pipes;
 use crate::relay::view::{Directory, Part, Parts, View, changes_of, security_of};
-use crate::routes::{Routed, Routes, RoutingTable};
+use crate::routes::{Homes, Routed, Routes, RoutingTable};
 use crate::summary::Bursts;
 
 /// How long it takes until a cluster of relayed clients is asked for its brokers again.
@@ -66,6 +68,8 @@ pub(crate) struct Proxy {
     brokers: Mutex<HashMap<Arc<str>, Arc<Brokers>>>,
     /// By the name of their route: so do they, since connections see them.
     views: Mutex<HashMap<Arc<str>, SharedView>>,
+    /// What was decided, for views to come.
+    decisions: ArcSwap<Decisions>,
     /// They outlive a reload too.
     directories: Mutex<HashMap<AskedWith, Arc<Directory>>>,
 }
@@ -103,6 +107,7 @@ impl Proxy {
             cut: CancellationToken::new(),
             brokers: Mutex::default(),
             views: Mutex::default(),
+            decisions: ArcSwap::default(),
             directories: Mutex::default(),
         }
     }
@@ -131,7 +136,7 @@ impl Proxy {
         {
             return Some(shared.view.clone());
         }
-        let clusters = table.view(route);
+        let clusters = table.view(Routed { route, home });
         if clusters.len() < 2 {
             views.remove(&route.name);
             return None;
@@ -153,9 +158,11 @@ impl Proxy {
                 changes,
             }
         };
-        let parts = Parts { clusters: clusters.into_iter().map(part).collect(), mirrors: table.mirrors().to_vec() };
-        // Connections that see it go on with it, unless their home is another one now.
-        let view = match views.remove(&route.name).filter(|shared| shared.home == home.name) {
+        let clusters = clusters.into_iter().map(part).collect();
+        let parts = Parts { clusters, mirrors: table.mirrors().to_vec(), decisions: self.decisions.load_full() };
+        // Connections that see it go on with it. Where nothing decides that their home is another one now, they keep the one that they came to.
+        let goes_on = |shared: &SharedView| shared.home == home.name || table.moves();
+        let view = match views.remove(&route.name).filter(goes_on) {
             Some(shared) => {
                 shared.view.change(parts);
                 shared.view
@@ -164,6 +171,17 @@ impl Proxy {
         };
         views.insert(route.name.clone(), SharedView { view: view.clone(), home: home.name.clone(), table: table.clone() });
         Some(view)
+    }
+
+    /// What is decided from now on.
+    pub(crate) fn decided(&self, decisions: &Arc<Decisions>, homes: Homes) {
+        let views = self.views.lock().unwrap_or_else(PoisonError::into_inner);
+        self.decisions.store(decisions.clone());
+        for shared in views.values() {
+            shared.view.decided(decisions);
+        }
+        drop(views);
+        self.routes.decided(homes);
     }
 
     fn directory(&self, cluster: &Cluster, route: Option<Arc<str>>, security: &Security) -> Arc<Directory> {

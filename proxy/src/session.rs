@@ -258,7 +258,6 @@ impl Session<'_> {
             view: view.map(|view| Seat {
                 view,
                 door: Door { advertised_host: listener.told_host(), advertised_port_offset: listener.advertised_port_offset },
-                at_home: cluster.name == home.name,
                 from: self.proxy.senders.of(&client_id, self.peer.ip().to_canonical()),
                 carrying: self.proxy.carrying.clone(),
                 holds: self.proxy.holds.clone(),

@@ -11,18 +11,31 @@
 //!
 //! A source that cannot say whether it has a topic is taken to have it: a copy that is taken for the leader would be written.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use kferry_config::{Cluster, Mirror};
 
-/// Decisions that count: by topic or group, the cluster's name. There are none before live moves.
+/// What was decided last of each topic and group. There is nothing of those that never moved.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Decisions {
     /// Where topics lead.
-    pub topics: BTreeMap<String, Arc<str>>,
-    /// Where groups live.
-    pub groups: BTreeMap<String, Arc<str>>,
+    pub topics: HashMap<Arc<str>, Led>,
+    /// Where groups live: the cluster's name.
+    pub groups: HashMap<Arc<str>, Arc<str>>,
+}
+
+/// Where a topic leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Led {
+    /// The cluster's name.
+    pub cluster: Arc<str>,
+    /// Since which term: 2 and more.
+    pub term: i32,
+    /// Where it led before.
+    pub before: Arc<str>,
+    /// When it was decided, in milliseconds since 1970, by the clock of the proxy that asked for it.
+    pub since: i64,
 }
 
 /// Whether a cluster has a topic or a group of some name.
@@ -51,7 +64,7 @@ impl<'a> Places<'a> {
     /// The cluster on which a topic leads. `None`: at each client's home. `exists`: whether a cluster has it.
     pub fn leader(&self, topic: &str, exists: impl Fn(&Cluster) -> Exists) -> Option<&'a Arc<Cluster>> {
         let copied = |mirror: &&'a Arc<Mirror>| copies_as(mirror, topic) && exists(&mirror.source) != Exists::No;
-        self.decided(&self.decisions.topics, topic)
+        self.cluster(self.decisions.topics.get(topic).map(|led| &led.cluster))
             .or_else(|| self.mirrors().find(copied).map(|mirror| &mirror.source))
             .or_else(|| self.only(exists))
     }
@@ -64,7 +77,7 @@ impl<'a> Places<'a> {
     /// As [`Self::life`], by what does not depend on what exists.
     pub fn fixed_life(&self, group: &str) -> Option<&'a Arc<Cluster>> {
         let copied = self.mirrors().find(|mirror| mirror.groups.matches(group)).map(|mirror| &mirror.source);
-        self.decided(&self.decisions.groups, group).or(copied)
+        self.cluster(self.decisions.groups.get(group)).or(copied)
     }
 
     /// The mirrors between clusters of the view.
@@ -73,8 +86,8 @@ impl<'a> Places<'a> {
         self.mirrors.iter().filter(move |mirror| has(&mirror.source) && has(&mirror.target))
     }
 
-    fn decided(&self, decisions: &BTreeMap<String, Arc<str>>, name: &str) -> Option<&'a Arc<Cluster>> {
-        let decided = decisions.get(name)?;
+    fn cluster(&self, decided: Option<&Arc<str>>) -> Option<&'a Arc<Cluster>> {
+        let decided = decided?;
         self.clusters.iter().find(|cluster| cluster.name == *decided)
     }
 
@@ -144,7 +157,8 @@ mod tests {
     #[test]
     fn a_topic_leads_where_the_first_rule_that_knows_says() {
         const BOTH: &[&str] = &["legacy", "new"];
-        let decisions = Decisions { topics: [("orders".to_owned(), "new".into())].into(), groups: BTreeMap::new() };
+        let led = Led { cluster: "new".into(), term: 2, before: "legacy".into(), since: 0 };
+        let decisions = Decisions { topics: [("orders".into(), led)].into(), groups: HashMap::new() };
         let none = Decisions::default();
         let cases: &[Case<'_>] = &[
             ("decided", BOTH, &decisions, "orders", &[("legacy", &["orders"]), ("new", &["orders"])], Some("new")),
@@ -174,7 +188,7 @@ mod tests {
     #[test]
     fn a_group_lives_where_the_first_rule_that_knows_says() {
         const BOTH: &[&str] = &["legacy", "new"];
-        let decisions = Decisions { topics: BTreeMap::new(), groups: [("shop".to_owned(), "new".into())].into() };
+        let decisions = Decisions { topics: HashMap::new(), groups: [("shop".into(), "new".into())].into() };
         let none = Decisions::default();
         let cases: &[Case<'_>] = &[
             ("decided", BOTH, &decisions, "shop", &[], Some("new")),

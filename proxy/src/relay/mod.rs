@@ -123,8 +123,6 @@ pub(crate) struct Seat {
     pub view: Arc<View>,
     /// How the client finds virtual brokers.
     pub door: Door,
-    /// Its connection leads to its home.
-    pub at_home: bool,
     /// Who it is.
     pub from: Arc<Sender>,
     /// Where to tell what it uses.
@@ -468,7 +466,7 @@ impl FrameRelay {
     }
 
     fn sees(&self) -> Sees {
-        self.terms.view.as_ref().map_or(Sees::Cluster, |seat| Sees::View { at_home: seat.at_home })
+        self.terms.view.as_ref().map_or(Sees::Cluster, |seat| Sees::View { at_home: seat.view.is_home(&self.terms.world.cluster.name) })
     }
 
     /// Has the view answer a request, beside what the broker is asked meanwhile.

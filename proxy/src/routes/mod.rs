@@ -8,7 +8,7 @@ mod table;
 mod wished;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -19,7 +19,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 pub use self::table::LoadError;
-pub(crate) use self::table::{Routed, RoutingTable};
+pub(crate) use self::table::{Homes, Routed, RoutingTable};
 
 use self::ports::Ports;
 use self::wished::{Reading, Snapshot, Wish};
@@ -51,6 +51,8 @@ pub struct Routes {
     /// The file.
     path: PathBuf,
     in_force: ArcSwap<RoutingTable>,
+    /// What was decided. Locked while a table is put in force.
+    homes: std::sync::Mutex<Homes>,
     /// The ports that were opened at the start.
     open: Ports,
     /// What was judged last, taken or not. Locked by a reload: one at a time.
@@ -77,6 +79,7 @@ impl Routes {
             open: Ports::of(&table),
             judged: Mutex::new(judged),
             in_force: ArcSwap::from_pointee(table),
+            homes: std::sync::Mutex::default(),
             reads: Reads::new(READS),
         })
     }
@@ -188,7 +191,18 @@ impl Routes {
         }
     }
 
+    /// Where the clients of routes are at home from now on, whatever the file wishes.
+    pub(crate) fn decided(&self, homes: Homes) {
+        let mut decided = self.homes.lock().unwrap_or_else(PoisonError::into_inner);
+        if *decided != homes {
+            self.in_force.store(Arc::new(RoutingTable::clone(&self.in_force()).with(&homes)));
+            *decided = homes;
+        }
+    }
+
     fn put_in_force(&self, after: RoutingTable) -> Reloaded {
+        let homes = self.homes.lock().unwrap_or_else(PoisonError::into_inner);
+        let after = after.with(&homes);
         after.tell(Some(&self.in_force()));
         if after.wish().text == self.in_force().wish().text {
             self.in_force.store(Arc::new(after));

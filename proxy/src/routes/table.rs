@@ -1,7 +1,7 @@
 //! The table in force: what connections are routed by.
 //!
-//! It is made of a file without errors, and of nothing else so far. With moves a client's home will change by a decision and not by a reload: so
-//! whoever routes asks the table, and never the file.
+//! It is made of a file without errors, and of what was decided: with moves a client's home changes by a decision and not by a reload. So whoever routes asks
+//! the table, and never the file.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use kferry_config::diagnostic::Invalid;
-use kferry_config::{Admin, CertificateFile, Cluster, Limits, Listener, Mirror, Route};
+use kferry_config::{Admin, CertificateFile, Cluster, Limits, Listener, Mirror, Mode, Route};
 use kferry_wire::files::NotRead;
 use kferry_wire::security::tls::{SecurityError, not_after, server_config};
 use kferry_wire::security::users::{UserError, Users};
@@ -55,11 +55,16 @@ pub enum LoadError {
     },
 }
 
+/// Where the clients of routes are at home by a decision: names of clusters, by the name of the route.
+pub(crate) type Homes = HashMap<Arc<str>, Arc<str>>;
+
 /// A table, ready to use.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct RoutingTable {
     /// The file that it was made of.
-    wish: Wish,
+    wish: Arc<Wish>,
+    /// What was decided; for other routes it is the file's.
+    homes: HashMap<Arc<str>, Arc<Cluster>>,
     /// Since when it is in force.
     loaded_at: Timestamp,
     /// Who may log in at the proxy.
@@ -116,7 +121,18 @@ impl RoutingTable {
         let files = config.clusters.iter().flat_map(|cluster| cluster.certificates());
         let files = files.chain(config.listeners.iter().flat_map(Listener::certificates));
         let certificates = files.filter_map(|file| not_after(&file).map(|until| (file, until))).collect();
-        Ok(Self { users: Arc::new(users), loaded_at: Timestamp::now(), servers, tls, certificates, wish })
+        Ok(Self { users: Arc::new(users), loaded_at: Timestamp::now(), servers, tls, certificates, homes: HashMap::new(), wish: Arc::new(wish) })
+    }
+
+    /// This table, with these homes. Those on a cluster that the file does not have any more are the file's.
+    pub(super) fn with(mut self, homes: &Homes) -> Self {
+        let cluster = |name: &str| self.wish.config.cluster(name).cloned();
+        self.homes = homes.iter().filter_map(|(route, home)| Some((route.clone(), cluster(home)?))).collect();
+        self
+    }
+
+    fn home<'a>(&'a self, route: &'a Route) -> &'a Arc<Cluster> {
+        self.homes.get(&route.name).filter(|_| route.mode == Mode::Relay).unwrap_or(&route.cluster)
     }
 
     /// The file that it was made of.
@@ -140,17 +156,22 @@ impl RoutingTable {
     /// Where a client belongs: the first route that matches. `tls_subject`: that of the certificate which the client has shown.
     pub(crate) fn route(&self, client_id: &str, address: IpAddr, tls_subject: Option<&str>) -> Option<Routed<'_>> {
         let route = self.wish.config.route(client_id, address, tls_subject)?;
-        Some(Routed { route, home: &route.cluster })
+        Some(Routed { route, home: self.home(route) })
     }
 
     /// Each route, and where its clients belong.
     pub(crate) fn routed(&self) -> impl Iterator<Item = Routed<'_>> {
-        self.wish.config.routes.iter().map(|route| Routed { route, home: &route.cluster })
+        self.wish.config.routes.iter().map(|route| Routed { route, home: self.home(route) })
     }
 
     /// The clusters that the clients of a route see, home first.
-    pub(crate) fn view(&self, route: &Route) -> Vec<&Arc<Cluster>> {
-        self.wish.config.view(route)
+    pub(crate) fn view(&self, Routed { route, home }: Routed<'_>) -> Vec<&Arc<Cluster>> {
+        self.wish.config.view(route, home)
+    }
+
+    /// Whether homes and leaders change by decisions, and not by the file.
+    pub(crate) fn moves(&self) -> bool {
+        false
     }
 
     /// `[[mirrors]]`

@@ -58,7 +58,7 @@ impl View {
             join_all(parts.directories().map(Directory::ask_again)).await;
         }
         *looked_into = Asked { at: Some(began), doubts: doubts.clone() };
-        self.work_out(parts, &settled);
+        self.work_out(|now| now.clone().and(&settled));
     }
 }
 

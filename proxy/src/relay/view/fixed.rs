@@ -54,7 +54,7 @@ pub(super) fn parts(home: &str, legacy: Option<&[&str]>, new: Option<&[&str]>) -
     if home == "new" {
         clusters.reverse();
     }
-    let parts = Parts { clusters, mirrors: config.mirrors.clone() };
+    let parts = Parts { clusters, mirrors: config.mirrors.clone(), decisions: Arc::default() };
     let leaders = parts.leaders(Settled::default()).sure();
     (parts, leaders)
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use kafka_protocol::messages::ApiKey;
 use kferry_config::{Cluster, Mirror};
-use kferry_wire::places::{Decisions, Exists, Places, copies_as, renamed};
+use kferry_wire::places::{Decisions, Exists, Led, Places, copies_as, renamed};
 
 /// The topics of a cluster, as far as kferry's own login may see them. `None`: it has not said yet.
 pub(crate) type Names = Option<Arc<HashSet<Arc<str>>>>;
@@ -27,6 +27,7 @@ pub(crate) struct Leaders {
     clusters: Vec<Arc<Cluster>>,
     mirrors: Vec<Arc<Mirror>>,
     names: Vec<Names>,
+    decisions: Arc<Decisions>,
     /// Of each topic that a cluster has; home where nothing else is said.
     led: HashMap<Arc<str>, usize>,
     /// By the number of their cluster.
@@ -64,7 +65,13 @@ pub(crate) struct Doubt {
 
 impl Leaders {
     /// `names`: one for each of `clusters`. `settled`: what is certain, of which that is kept which still can be.
-    pub(crate) fn new(clusters: Vec<Arc<Cluster>>, mirrors: Vec<Arc<Mirror>>, names: Vec<Names>, settled: Settled) -> Self {
+    pub(crate) fn new(
+        clusters: Vec<Arc<Cluster>>,
+        mirrors: Vec<Arc<Mirror>>,
+        names: Vec<Names>,
+        decisions: Arc<Decisions>,
+        settled: Settled,
+    ) -> Self {
         let Settled { mut born, mut copied } = settled;
         copied.retain(|topic| names.iter().flatten().any(|names| names.contains(topic)));
         let mut doubts = HashSet::new();
@@ -81,7 +88,7 @@ impl Leaders {
         born.retain(|topic| open.contains(topic) && !copied.contains(topic));
         doubts.retain(|doubt| !born.contains(&doubt.topic) && !copied.contains(&doubt.topic));
         let settled = Settled { born, copied };
-        let mut leaders = Self { clusters, mirrors, names, led: HashMap::new(), renamed: HashSet::new(), settled, doubts };
+        let mut leaders = Self { clusters, mirrors, names, decisions, led: HashMap::new(), renamed: HashSet::new(), settled, doubts };
         let known: HashSet<&Arc<str>> = leaders.names.iter().flatten().flat_map(|names| names.iter()).collect();
         leaders.led = known.into_iter().map(|topic| (topic.clone(), leaders.decide(topic))).collect();
         for mirror in &leaders.mirrors {
@@ -129,7 +136,12 @@ impl Leaders {
     /// client may know it from another proxy, or from before this one was started, and then the cluster may have got a copy since it was asked what it has.
     pub(crate) fn leader_to_records(&self, topic: &str) -> usize {
         let leader = self.leader(topic);
-        if self.led.contains_key(topic) { leader } else { self.source_of_copy(topic, leader).unwrap_or(leader) }
+        if self.led.contains_key(topic) || self.decided(topic).is_some() { leader } else { self.source_of_copy(topic, leader).unwrap_or(leader) }
+    }
+
+    /// What was decided last of a topic, if anything ever was.
+    pub(crate) fn decided(&self, topic: &str) -> Option<&Led> {
+        self.decisions.topics.get(topic)
     }
 
     /// What a cluster is to a topic that a client reads or writes, by that.
@@ -199,11 +211,11 @@ impl Leaders {
     pub(super) fn sure(self) -> Self {
         let born = self.doubts.into_iter().map(|doubt| doubt.topic).collect();
         let settled = self.settled.and(&Settled { born, copied: HashSet::new() });
-        Self::new(self.clusters, self.mirrors, self.names, settled)
+        Self::new(self.clusters, self.mirrors, self.names, self.decisions, settled)
     }
 
     fn places<T>(&self, of: impl FnOnce(Places<'_>) -> T) -> T {
-        of(Places { mirrors: &self.mirrors, decisions: &Decisions::default(), clusters: &self.clusters })
+        of(Places { mirrors: &self.mirrors, decisions: &self.decisions, clusters: &self.clusters })
     }
 }
 
@@ -238,11 +250,11 @@ mod tests {
             clusters.reverse();
             names.reverse();
         }
-        Leaders::new(clusters, config.mirrors, names, Settled::default()).sure()
+        Leaders::new(clusters, config.mirrors, names, Arc::default(), Settled::default()).sure()
     }
 
     /// The names of the clusters that lead these topics.
-    fn led<const N: usize>(leaders: &Leaders, topics: [&str; N]) -> [String; N] {
+    fn led_on<const N: usize>(leaders: &Leaders, topics: [&str; N]) -> [String; N] {
         topics.map(|topic| leaders.name(leaders.leader(topic)).to_string())
     }
 
@@ -251,16 +263,34 @@ mod tests {
         let names: [Option<&[&str]>; 2] = [Some(&["orders", "logs", "both"]), Some(&["orders", "payments", "both"])];
         for home in ["legacy", "new"] {
             let leaders = leaders(home, names);
-            assert_eq!(led(&leaders, ["orders", "logs", "payments", "both", "to-come"]), ["legacy", "legacy", "new", home, home]);
+            assert_eq!(led_on(&leaders, ["orders", "logs", "payments", "both", "to-come"]), ["legacy", "legacy", "new", home, home]);
             assert_eq!(leaders.fixed_life("shop").map(|number| &**leaders.name(number)), Some("legacy"));
             assert_eq!(leaders.fixed_life("else"), None);
         }
     }
 
     #[test]
+    fn a_decision_is_above_all_else() {
+        let led = |cluster: &str| Led { cluster: cluster.into(), term: 2, before: "legacy".into(), since: 0 };
+        let decisions = Decisions { topics: [("orders".into(), led("new")), ("unseen".into(), led("new"))].into(), groups: HashMap::new() };
+        for home in ["legacy", "new"] {
+            let before = leaders(home, [Some(&["orders", "orders-2"]), Some(&["orders", "orders-2"])]);
+            let after = Leaders::new(before.clusters, before.mirrors, before.names, Arc::new(decisions.clone()), before.settled);
+            let [new, legacy] = ["new", "legacy"].map(|name| after.number(name).unwrap());
+            assert_eq!(led_on(&after, ["orders", "orders-2", "unseen"]), ["new", "legacy", "new"]);
+            for topic in ["orders", "unseen"] {
+                assert_eq!(after.stance_to_records(topic, new), Stance::Leads, "{topic}");
+                assert_eq!(after.stance_to_records(topic, legacy), Stance::Follows(new), "{topic}");
+                assert_eq!(after.decided(topic).map(|led| led.term), Some(2));
+            }
+            assert!(after.decided("orders-2").is_none());
+        }
+    }
+
+    #[test]
     fn a_source_that_has_not_said_what_it_has_leads_what_its_mirror_copies() {
         let leaders = leaders("new", [None, Some(&["orders", "payments"])]);
-        assert_eq!(led(&leaders, ["orders", "payments"]), ["legacy", "new"]);
+        assert_eq!(led_on(&leaders, ["orders", "payments"]), ["legacy", "new"]);
     }
 
     fn names(names: &[&str]) -> HashSet<Arc<str>> {
@@ -271,16 +301,16 @@ mod tests {
     fn a_topic_of_a_target_is_its_own_only_once_it_is_certain_that_the_source_has_none() {
         let new = 0;
         let sure = leaders("new", [Some(&[]), Some(&["orders", "payments"])]);
-        assert_eq!(led(&sure, ["orders", "payments"]), ["new", "new"]);
+        assert_eq!(led_on(&sure, ["orders", "payments"]), ["new", "new"]);
         assert!(sure.doubts().is_empty());
-        let with = |settled| Leaders::new(sure.clusters.clone(), sure.mirrors.clone(), sure.names.clone(), settled);
+        let with = |settled| Leaders::new(sure.clusters.clone(), sure.mirrors.clone(), sure.names.clone(), Arc::default(), settled);
         let unsure = with(Settled::default());
-        assert_eq!(led(&unsure, ["orders", "payments"]), ["legacy", "new"]);
+        assert_eq!(led_on(&unsure, ["orders", "payments"]), ["legacy", "new"]);
         assert_eq!(*unsure.doubts(), HashSet::from([Doubt { source: "legacy".into(), topic: "orders".into() }]));
         assert!(unsure.refuses(ApiKey::DeleteRecords, "orders", new));
         // It was asked for, and the source has it: it is no question any more.
         let copy = with(Settled { born: HashSet::new(), copied: names(&["orders"]) });
-        assert_eq!((led(&copy, ["orders"]), copy.doubts().len()), (["legacy".to_owned()], 0));
+        assert_eq!((led_on(&copy, ["orders"]), copy.doubts().len()), (["legacy".to_owned()], 0));
     }
 
     #[test]
@@ -288,7 +318,7 @@ mod tests {
         let before = leaders("new", [Some(&[]), Some(&["orders"])]);
         let after = |of: [Option<&[&str]>; 2]| {
             let [legacy, new] = of.map(|of| of.map(|of| Arc::new(names(of))));
-            Leaders::new(before.clusters.clone(), before.mirrors.clone(), vec![new, legacy], before.settled.clone())
+            Leaders::new(before.clusters.clone(), before.mirrors.clone(), vec![new, legacy], Arc::default(), before.settled.clone())
         };
         let both = after([Some(&[]), Some(&["orders", "orders-2"])]);
         assert_eq!(both.settled.born, names(&["orders"]));
@@ -305,15 +335,15 @@ mod tests {
         let before = leaders("new", [Some(&["orders"]), Some(&["orders"])]);
         let after = |legacy: &[&str], new: &[&str], before: &Leaders| {
             let of: Vec<Names> = [new, legacy].map(|of| Some(Arc::new(names(of)))).into();
-            Leaders::new(before.clusters.clone(), before.mirrors.clone(), of, before.settled.clone())
+            Leaders::new(before.clusters.clone(), before.mirrors.clone(), of, Arc::default(), before.settled.clone())
         };
         let deleted = after(&[], &["orders"], &before);
-        assert_eq!((led(&deleted, ["orders"]), deleted.doubts().len()), (["legacy".to_owned()], 0));
+        assert_eq!((led_on(&deleted, ["orders"]), deleted.doubts().len()), (["legacy".to_owned()], 0));
         let again = after(&["orders"], &["orders"], &deleted);
-        assert_eq!(led(&again, ["orders"]), ["legacy"]);
+        assert_eq!(led_on(&again, ["orders"]), ["legacy"]);
         // Once the copy is gone as well it is forgotten, and the next of that name may be the target's own.
         let gone = after(&[], &[], &deleted);
-        assert_eq!(led(&after(&[], &["orders"], &gone).sure(), ["orders"]), ["new"]);
+        assert_eq!(led_on(&after(&[], &["orders"], &gone).sure(), ["orders"]), ["new"]);
     }
 
     #[test]
@@ -321,7 +351,7 @@ mod tests {
         let leaders = leaders("new", [Some(&["logs"]), Some(&["payments"])]);
         let (new, legacy) = (0, 1);
         // To be created at home, if a client asks for that.
-        assert_eq!(led(&leaders, ["orders-to-come", "other"]), ["new", "new"]);
+        assert_eq!(led_on(&leaders, ["orders-to-come", "other"]), ["new", "new"]);
         assert_eq!(leaders.stance_to_records("orders-to-come", new), Stance::Follows(legacy));
         assert_eq!(leaders.stance("orders-to-come", new), Stance::Leads);
         assert!(leaders.refuses(ApiKey::DeleteRecords, "orders-to-come", new));

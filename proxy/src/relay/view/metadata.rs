@@ -243,6 +243,7 @@ fn shown(name: &str, error_code: i16, version: i16) -> MetadataResponseTopic {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
     use std::time::Duration;
 
     use crate::relay::view::fixed::{door, parts};
@@ -354,7 +355,7 @@ mod tests {
         let answer = assemble(Some(home_answers(&["payments"], 9)), &asked, &parts, &leaders, 9, &door()).unwrap();
         // The source of its mirror may have it: until that has said so, nobody leads it.
         assert_eq!(told(&answer), ["orders 5 []", "payments 0 []"]);
-        let nobody = Parts { clusters: parts.clusters.clone(), mirrors: Vec::new() };
+        let nobody = Parts { clusters: parts.clusters.clone(), mirrors: Vec::new(), decisions: Arc::default() };
         nobody.clusters.iter().for_each(|part| part.shown.forget());
         assert!(matches!(assemble(None, &asked, &nobody, &leaders, 9, &door()), Err(Cause::NoBrokers)));
     }

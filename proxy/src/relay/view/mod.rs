@@ -43,6 +43,7 @@ use kferry_config::{Cluster, Mirror, Route, Security};
 use kferry_wire::api::{Api, By};
 use kferry_wire::client::{Client, ClientError};
 use kferry_wire::connection::ConnectOptions;
+use kferry_wire::places::Decisions;
 use tokio::time::timeout;
 
 pub(crate) use self::directory::Directory;
@@ -70,12 +71,13 @@ pub(crate) struct View {
 }
 
 /// What a view is made of by the table in force.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Parts {
     /// Home first. The others in the order of the file.
     pub clusters: Vec<Part>,
     /// All of the file.
     pub mirrors: Vec<Arc<Mirror>>,
+    pub decisions: Arc<Decisions>,
 }
 
 /// One cluster of a view.
@@ -126,7 +128,7 @@ pub(crate) fn changes_of(cluster: &Cluster, security: Security) -> Client {
 
 impl Parts {
     fn leaders(&self, settled: Settled) -> Leaders {
-        Leaders::new(self.named(), self.mirrors.clone(), self.names(), settled)
+        Leaders::new(self.named(), self.mirrors.clone(), self.names(), self.decisions.clone(), settled)
     }
 
     fn named(&self) -> Vec<Arc<Cluster>> {
@@ -151,10 +153,20 @@ impl View {
 
     /// What the table in force makes of it from now on.
     pub(crate) fn change(&self, parts: Parts) {
-        // What was born where may be another question now; a copy stays one.
-        let copied = self.leaders.load().settled().copied.clone();
-        self.leaders.store(Arc::new(parts.leaders(Settled { copied, ..Settled::default() })));
         self.parts.store(Arc::new(parts));
+        // What was born where may be another question now; a copy stays one.
+        self.work_out(|now| Settled { copied: now.copied.clone(), ..Settled::default() });
+    }
+
+    /// What is decided from now on.
+    pub(crate) fn decided(&self, decisions: &Arc<Decisions>) {
+        self.parts.store(Arc::new(Parts { decisions: decisions.clone(), ..Parts::clone(&self.parts()) }));
+        self.work_out(Settled::clone);
+    }
+
+    /// Whether a cluster is home.
+    pub(crate) fn is_home(&self, cluster: &str) -> bool {
+        *self.parts.load().home().cluster.name == *cluster
     }
 
     /// Where topics lead, now and later.
@@ -208,16 +220,17 @@ impl View {
     async fn update(&self) {
         let parts = self.parts();
         if !self.leaders.load().is_of(&parts.named(), &parts.mirrors, &parts.names()) {
-            self.work_out(&parts, &Settled::default());
+            self.work_out(Settled::clone);
         }
         if !self.leaders.load().doubts().is_empty() {
             self.look_into_doubts(&parts).await;
         }
     }
 
-    /// Works out where topics lead by what the clusters said last, and by what is certain now.
-    fn work_out(&self, parts: &Parts, more: &Settled) {
-        self.leaders.rcu(|now| parts.leaders(now.settled().clone().and(more)));
+    /// Works out where topics lead by what the clusters said last, by what was decided, and by what `certain` makes of what is certain. Whoever has changed
+    /// one of these comes here after that, and whoever is last has seen all.
+    fn work_out(&self, certain: impl Fn(&Settled) -> Settled) {
+        self.leaders.rcu(|now| self.parts().leaders(certain(now.settled())));
     }
 
     /// Answers a request that is for the view, or for home. `body`: of the request, as it came from the client. Returns the body of the answer.
