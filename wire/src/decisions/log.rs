@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use kafka_protocol::ResponseError;
 use tokio::time::{Instant, sleep};
 
 use super::{Refused, Request, State, Unknown, Unwritable, Verdict, Witness, check, encode};
@@ -100,18 +101,18 @@ impl Log {
         let Some(topic) = metadata.topic(TOPIC) else { return Ok(None) };
         match &topic.error {
             Some(error) if error.is_unknown_topic() => return Ok(None),
-            Some(error) if topic.partitions.is_empty() => return Err(ClientError::topic(&client, TOPIC, error).into()),
-            _ => {}
+            Some(error) => return Err(error.clone().into()),
+            None => {}
         }
         let follower = Follower::new(client.clone(), partition(), 0, MAX_BYTES);
         Ok(Some(Self { client, follower, state: State::default(), high_watermark: None, known }))
     }
 
-    /// Finds the log, and creates it where there is none: with its identity, `log`.
+    /// Finds the log, and creates its topic where there is none. Whoever finds it empty begins it, with its identity; of two that do, the first counts.
     ///
     /// # Errors
-    /// [`LogError`].
-    pub async fn find_or_create(client: Client, log: &str) -> Result<Self, LogError> {
+    /// [`LogError::Client`].
+    pub async fn find_or_create(client: Client) -> Result<Self, LogError> {
         let deadline = Instant::now() + CREATED;
         let mut created = false;
         loop {
@@ -120,13 +121,12 @@ impl Log {
             }
             if !created {
                 create(&client).await?;
-                // Whoever else does the same at this moment has the identity that comes first.
                 created = true;
             } else if Instant::now() > deadline {
-                return Err(ClientError::not_there(&client, TOPIC).into());
+                let what = format!("Metadata of {TOPIC}, which was just created,");
+                return Err(ClientError::Incomplete { cluster: client.cluster().name.clone(), what }.into());
             }
             sleep(Duration::from_millis(100)).await;
-            let _ = log;
         }
     }
 
@@ -202,7 +202,7 @@ async fn create(client: &Client) -> Result<(), LogError> {
         configs: configs.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
     };
     match client.create_topics(&[new], false).await.into_values().next() {
-        Some(Err(error)) if !error.is_topic_exists() => Err(error.into()),
+        Some(Err(error)) if error.code() != Some(ResponseError::TopicAlreadyExists) => Err(error.into()),
         _ => Ok(()),
     }
 }
