@@ -69,6 +69,8 @@ pub(crate) enum Cause {
     NoRoute,
     /// A client of a route with `sasl_users` has not logged in at the proxy. Why, for the operator.
     NotLoggedIn(String),
+    /// The process has not joined those that decide where topics lead, so that it must not serve relayed clients yet. Why, for the operator.
+    NotJoined(String),
     /// None of the cluster's bootstrap servers answered.
     ClusterUnreachable(Unreachable),
     /// A relayed client used an API or a version that was not advertised to it.
@@ -165,6 +167,7 @@ impl Cause {
         Self::TlsFailed(_) => "tls_failed",
         Self::NoRoute => "no_route",
         Self::NotLoggedIn(_) => "not_logged_in",
+        Self::NotJoined(_) => "not_joined",
         Self::ClusterUnreachable(_) => "cluster_unreachable",
         Self::NotAdvertised { .. } => "not_advertised",
         Self::BareLogin { .. } => "bare_login",
@@ -197,6 +200,7 @@ impl Cause {
             Self::NotKafka(what) => what.to_string(),
             Self::TlsFailed(error) | Self::NotLoggedIn(error) => error.clone(),
             Self::NoRoute => "no route matches this client: add one to routes.toml, or a last one with client_id = \"*\"".to_owned(),
+            Self::NotJoined(why) => format!("where topics lead says the log of decisions on the cluster of [state], and {why}; the client will try again"),
             Self::ClusterUnreachable(error) => error.to_string(),
             Self::NotAdvertised { api_key, version } => {
                 let api = ApiKey::try_from(*api_key).map_or_else(|()| format!("API {api_key}"), |api| format!("{api:?}"));

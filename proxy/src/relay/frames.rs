@@ -17,6 +17,8 @@ pub(super) struct Source<'a> {
     pub buf: Vec<u8>,
     /// At most `buf.len()`.
     pub start: usize,
+    /// Bytes of a frame that is being passed on, and that were not read yet; `usize::MAX` where nobody knows how many.
+    pub left: usize,
     /// Counts every byte that is read.
     pub count: &'a AtomicU64,
 }
@@ -55,6 +57,29 @@ impl Source<'_> {
         let frame = self.bytes()[..len].to_vec();
         self.start += len;
         Ok(frame)
+    }
+
+    /// Reads what is left of a frame that could not be passed on.
+    pub(super) async fn rest(&mut self) -> io::Result<()> {
+        match std::mem::take(&mut self.left) {
+            usize::MAX => Err(io::ErrorKind::UnexpectedEof.into()),
+            left => self.skip(left).await,
+        }
+    }
+
+    /// Reads so many bytes, for nobody.
+    pub(super) async fn skip(&mut self, mut len: usize) -> io::Result<()> {
+        loop {
+            let arrived = self.bytes().len().min(len);
+            self.start += arrived;
+            len -= arrived;
+            if len == 0 {
+                return Ok(());
+            }
+            if !self.more().await? {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
     }
 
     /// Reads until so many bytes are there.

@@ -90,6 +90,9 @@ const IN_FLIGHT: usize = 1024;
 /// Kafka's `INVALID_TXN_STATE`
 const INVALID_TXN_STATE: i16 = 48;
 
+/// How long the broker may take to answer what a client has produced that is gone: what has not landed by then never does.
+const LAST_ANSWERS: Duration = Duration::from_secs(30);
+
 /// Bytes of the largest response to a login of the proxy's own; such responses have a few hundred.
 const LOGIN: usize = 1024 * 1024;
 
@@ -154,6 +157,8 @@ struct Counters {
     responses: AtomicU64,
     /// Requests whose responses are to come.
     in_flight: AtomicUsize,
+    /// Those of them that are about topics of a view, and Produce.
+    produces: AtomicUsize,
 }
 
 impl Counters {
@@ -196,17 +201,38 @@ impl FrameRelay {
         let (from_client, to_client) = client.into_split();
         let (from_broker, to_broker) = broker.into_split();
         self.counters.requests.fetch_add(first.len() as u64, Ordering::Relaxed);
-        let from_client = Source { from: from_client, buf: first, start: 0, count: &self.counters.requests };
-        let from_broker = Source { from: from_broker, buf: Vec::new(), start: 0, count: &self.counters.responses };
-        let (queue, in_flight) = mpsc::channel(IN_FLIGHT);
+        let from_client = Source { from: from_client, buf: first, start: 0, left: 0, count: &self.counters.requests };
+        let mut from_broker = Source { from: from_broker, buf: Vec::new(), start: 0, left: 0, count: &self.counters.responses };
+        let (queue, mut in_flight) = mpsc::channel(IN_FLIGHT);
+        let cause = self.relay(from_client, to_broker, queue, &mut from_broker, to_client, &mut in_flight).await;
+        if self.counters.produces.load(Ordering::Relaxed) > 0 {
+            // Whether the others are over is only known when the broker has answered, or can no longer.
+            let _ = timeout(LAST_ANSWERS, self.last_answers(&mut from_broker, &mut in_flight)).await;
+        }
+        Ending { cause, moved: self.counters.moved() }
+    }
 
+    async fn relay(
+        &self,
+        from_client: Source<'_>,
+        to_broker: Writer,
+        queue: mpsc::Sender<InFlight>,
+        from_broker: &mut Source<'_>,
+        to_client: Writer,
+        in_flight: &mut mpsc::Receiver<InFlight>,
+    ) -> Cause {
         let mut responses = std::pin::pin!(self.responses(from_broker, to_client, in_flight));
-        let cause = tokio::select! {
+        tokio::select! {
             ended = self.requests(from_client, to_broker, queue) => match ended {
                 // The queue is closed: the responses end with the last answer.
                 Ok(()) => timeout(LAST_RESPONSES, responses).await.unwrap_or(Ok(())).err().unwrap_or(Cause::ClientClosed),
                 // Nobody is left to be answered.
-                Err(cause @ Cause::ClientError(_)) => cause,
+                Err(cause @ Cause::ClientError(_)) => {
+                    if self.counters.produces.load(Ordering::Relaxed) > 0 {
+                        let _ = timeout(LAST_ANSWERS, responses).await;
+                    }
+                    cause
+                }
                 // What the client had asked before, it is told, as by a broker that closes at a request: also where the broker takes no more, and
                 // has said why (a refused login).
                 Err(cause) => {
@@ -217,8 +243,29 @@ impl FrameRelay {
             ended = &mut responses => ended.err().unwrap_or(Cause::ClientClosed),
             cause = self.quiet() => cause,
             () = self.terms.cut.cancelled() => Cause::Cut,
-        };
-        Ending { cause, moved: self.counters.moved() }
+        }
+    }
+
+    /// Reads what the broker still answers when the client is gone.
+    async fn last_answers(&self, from: &mut Source<'_>, in_flight: &mut mpsc::Receiver<InFlight>) -> Result<(), Cause> {
+        from.rest().await.map_err(Cause::BrokerError)?;
+        while let Ok(InFlight { head, due }) = in_flight.try_recv() {
+            match due {
+                Due::Client(ResponsePlan::Pass | ResponsePlan::Walk | ResponsePlan::Rewrite) | Due::Login(_) => {
+                    let frame_len = next_response(from, head).await?;
+                    from.skip(frame_len).await.map_err(Cause::BrokerError)?;
+                }
+                Due::Produced { told, .. } => {
+                    if let Some(frame_len) = self.produced(from, head, told).await?.and_then(|answered| answered.frame_len) {
+                        from.skip(frame_len).await.map_err(Cause::BrokerError)?;
+                    }
+                }
+                Due::Client(ResponsePlan::Own(_)) | Due::Asked(_) => {}
+                // A login of the old kind has no length in front; nobody produces before it is over.
+                Due::Client(ResponsePlan::Bare) => return Ok(()),
+            }
+        }
+        Ok(())
     }
 
     async fn requests(&self, mut from: Source<'_>, mut to: Writer, queue: mpsc::Sender<InFlight>) -> Result<(), Cause> {
@@ -333,7 +380,7 @@ impl FrameRelay {
         }
     }
 
-    async fn responses(&self, mut from: Source<'_>, mut to: Writer, mut queue: mpsc::Receiver<InFlight>) -> Result<(), Cause> {
+    async fn responses(&self, from: &mut Source<'_>, mut to: Writer, queue: &mut mpsc::Receiver<InFlight>) -> Result<(), Cause> {
         let broker = Cause::BrokerError;
         loop {
             let next = if from.bytes().is_empty() {
@@ -368,7 +415,7 @@ impl FrameRelay {
                     send(&mut to, &frame).await.map_err(Cause::ClientError)?;
                 }
                 Due::Login(login) => {
-                    let frame_len = next_response(&mut from, head).await?;
+                    let frame_len = next_response(from, head).await?;
                     if frame_len > LOGIN {
                         return Err(Cause::WrongResponse(head.api.key));
                     }
@@ -377,12 +424,12 @@ impl FrameRelay {
                     let _ = login.send(frame.slice(SIZE_LEN..));
                 }
                 Due::Client(ResponsePlan::Pass) => {
-                    let frame_len = next_response(&mut from, head).await?;
-                    self.pass(&mut from, &mut to, frame_len).await.map_err(|error| error.of(broker, Cause::ClientError))?;
+                    let frame_len = next_response(from, head).await?;
+                    self.pass(from, &mut to, frame_len).await.map_err(|error| error.of(broker, Cause::ClientError))?;
                 }
-                Due::Produced { told, is_answered } => self.answer_produce(&mut from, &mut to, head, told, is_answered).await?,
+                Due::Produced { told, is_answered } => self.answer_produce(from, &mut to, head, told, is_answered).await?,
                 Due::Client(ResponsePlan::Walk) => {
-                    let frame_len = next_response(&mut from, head).await?;
+                    let frame_len = next_response(from, head).await?;
                     let body_at = loop {
                         match response::body_at(from.bytes(), head) {
                             Ok(body_at) => break body_at,
@@ -393,7 +440,7 @@ impl FrameRelay {
                     };
                     let mut by = Streamed::new(&self.terms.world, head.api.key);
                     let walked = Walked::new(FETCH_RESPONSE, head, &(body_at..frame_len));
-                    let passed = self.pass_walked(&mut from, &mut to, walked, &mut by).await;
+                    let passed = self.pass_walked(from, &mut to, walked, &mut by).await;
                     passed.map_err(|error| error.of(head, broker, Cause::ClientError))?;
                 }
                 Due::Client(ResponsePlan::Bare) => {
@@ -408,7 +455,7 @@ impl FrameRelay {
                     send(&mut to, &message).await.map_err(Cause::ClientError)?;
                 }
                 Due::Client(ResponsePlan::Rewrite) => {
-                    let frame_len = next_response(&mut from, head).await?;
+                    let frame_len = next_response(from, head).await?;
                     let frame = from.whole(frame_len).await.map_err(broker)?;
                     let (front, body) = frame.split_at(response::body_at(&frame, head)?);
                     let rewritten = self.for_client(head, body).await?;
@@ -565,20 +612,23 @@ impl FrameRelay {
 
     /// Passes a frame on, of which the beginning has arrived.
     async fn pass(&self, from: &mut Source<'_>, to: &mut Writer, frame_len: usize) -> Result<(), MoveError> {
-        let arrived = from.bytes().len().min(frame_len);
-        if arrived > 0 {
-            send(to, &from.bytes()[..arrived]).await.map_err(MoveError::Writing)?;
+        let arrived = from.start..from.start + from.bytes().len().min(frame_len);
+        let rest = frame_len - arrived.len();
+        (from.start, from.left) = (arrived.end, rest);
+        if !arrived.is_empty() {
+            send(to, &from.buf[arrived]).await.map_err(MoveError::Writing)?;
         }
-        from.start += arrived;
-        let rest = (frame_len - arrived) as u64;
         if rest > 0 {
-            let count = from.count;
+            let (rest, count) = (rest as u64, from.count);
+            // How much of it has gone when that fails nobody knows.
+            from.left = usize::MAX;
             match (&mut from.from, to) {
                 (Reader::Tcp(from), Writer::Tcp(to)) => {
                     splice::move_exactly(from.as_ref(), to.as_ref(), rest, &self.terms.pipes, count).await?;
                 }
                 (from, to) => self.terms.pipes.add_tls(splice::copy_exactly(from, to, rest, count).await?),
             }
+            from.left = 0;
         }
         Ok(())
     }

@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -63,6 +64,15 @@ pub(super) struct Produced {
     /// Answers for partitions that the broker was not asked about, or refuses because they were masked.
     refused: Answers,
     /// Those of other brokers are to come.
+    carried: Option<oneshot::Receiver<Result<Answers, Cause>>>,
+}
+
+/// A Produce request that the broker is done with.
+#[derive(Debug)]
+pub(super) struct Answered {
+    /// Of the broker's answer; `None`: the broker was not asked.
+    pub frame_len: Option<usize>,
+    refused: Answers,
     carried: Option<oneshot::Receiver<Result<Answers, Cause>>>,
 }
 
@@ -253,6 +263,7 @@ impl FrameRelay {
         let (tell, told) = oneshot::channel();
         // Before the request goes out: its response must find it.
         self.expect(queue, frame.head, Some(Due::Produced { told, is_answered })).await?;
+        self.counters.produces.fetch_add(1, Ordering::Relaxed);
         if !is_answered {
             // The broker answers the proxy: so it is known when the request is over, and a broker that refuses a part of it goes on with the rest.
             frame.front.acks = 1;
@@ -325,6 +336,21 @@ impl FrameRelay {
         Some(carrier.carry(frame, reserved).await)
     }
 
+    /// Waits for the broker's answer to a Produce request. `None`: the request was broken off.
+    pub(super) async fn produced(
+        &self,
+        from: &mut Source<'_>,
+        head: RequestHead,
+        told: oneshot::Receiver<Produced>,
+    ) -> Result<Option<Answered>, Cause> {
+        // Whoever has sent it says why.
+        let Ok(Produced { is_at_broker, mut entered, refused, carried }) = told.await else { return Ok(None) };
+        let frame_len = if is_at_broker { Some(next_response(from, head).await?) } else { None };
+        entered.iter_mut().for_each(Entered::answered);
+        self.counters.produces.fetch_sub(1, Ordering::Relaxed);
+        Ok(Some(Answered { frame_len, refused, carried }))
+    }
+
     /// Answers a Produce request: with what the broker says, with what other brokers have said in the place of what was not for it.
     pub(super) async fn answer_produce(
         &self,
@@ -334,11 +360,7 @@ impl FrameRelay {
         told: oneshot::Receiver<Produced>,
         is_answered: bool,
     ) -> Result<(), Cause> {
-        // The request was broken off: whoever has sent it says why.
-        let Ok(Produced { is_at_broker, mut entered, refused, carried }) = told.await else { return Ok(()) };
-        let frame_len = if is_at_broker { Some(next_response(from, head).await?) } else { None };
-        entered.iter_mut().for_each(Entered::answered);
-        drop(entered);
+        let Some(Answered { frame_len, refused, carried }) = self.produced(from, head, told).await? else { return Ok(()) };
         if let (Some(frame_len), None, true, true) = (frame_len, &carried, refused.partitions.is_empty(), is_answered) {
             return self.pass(from, to, frame_len).await.map_err(|error| error.of(Cause::BrokerError, Cause::ClientError));
         }
