@@ -5,6 +5,7 @@
 //! | [`fetch`] | Fetch requests and responses, fetch sessions |
 //! | `transactions` | what a consumer with `read_committed` does not see |
 //! | [`produce`] | Produce requests and responses |
+//! | [`first_batch`] | the first batch of a producer on a partition whose topic has changed its leader |
 //! | `reader` | the records of a partition, from one offset to another |
 //! | `follow` | the records of a partition, as they come |
 //! | `append` | records of kferry's own |
@@ -12,6 +13,7 @@
 mod append;
 pub mod fetch;
 mod follow;
+pub mod first_batch;
 pub mod produce;
 mod reader;
 mod transactions;
