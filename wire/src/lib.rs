@@ -18,6 +18,7 @@
 //! | [`admin`] | what can be asked of a cluster and changed in it |
 //! | [`log`] | a partition as a consumer reads it, and records appended to it |
 //! | [`places`] | where a topic leads and where a group lives |
+//! | [`decisions`] | the log of decisions: its records, which of them count, what a proxy and a mirror do next |
 //! | `operators` | the admin address of the programs that have one (a feature) |
 //! | [`files`] | files that are read without anybody else waiting for them |
 //! | [`exit`] | how the programs end: the table of their exit codes |
@@ -33,6 +34,7 @@ pub mod batch;
 pub mod client;
 pub mod cluster;
 pub mod connection;
+pub mod decisions;
 pub mod exit;
 pub mod files;
 pub mod frame;

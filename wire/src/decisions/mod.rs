@@ -1,0 +1,28 @@
+//! The log of decisions: who leads which topic, and how that changes. It is one partition of a Kafka topic that proxies, mirrors and operators write.
+//!
+//! Every record is a request. Each reader decides from the state at that point of the log whether it counts, by one pure function, the same for all:
+//! so there is no lock, no lease and no elected leader, and a record that comes twice or too late is void for everybody alike.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `record` | the records, as JSON |
+//! | `state` | what the log says at one point of it, and which record counts there |
+//! | `witness` | whether a log is the one that it should be |
+//! | `proxy` | what a proxy does next |
+//! | `closing` | when the mirror may say that a partition is closed |
+//!
+//! Nothing here reads a clock, waits, or asks anybody: the simulator in `tests/moves_simulator.rs` runs it as it runs for real.
+
+mod closing;
+mod proxy;
+mod record;
+mod state;
+#[cfg(test)]
+mod tests;
+mod witness;
+
+pub use closing::{Measured, NotYet, closing};
+pub use proxy::{Known, Owned, Plan, Proxy, Serves, Settings, Wanted};
+pub use record::{Led, MAX_BYTES, Member, Place, RULES, Request, Topic, Unknown, Unwritable, Wished, decode, encode};
+pub use state::{Disagreement, Joined, LAST_TERM, Leader, Move, Outcome, Receipt, State, Verdict, Void, Wish};
+pub use witness::{Refused, Witness, check};

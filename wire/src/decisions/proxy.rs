@@ -1,0 +1,319 @@
+//! What a proxy does next: whether it serves, what it holds, and which record it appends, by what it has read, by its file, and by what it knows of
+//! itself and of the clusters. It has no clock: `now` is the time since any fixed moment, and never goes back.
+//!
+//! The wish is reconciled with the state, level by level: nothing here waits for an event that could be missed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::{Member, Move, Place, RULES, Request, State, Topic, Unknown, Verdict, Wish, Wished};
+
+/// An aborted move is tried again after [`Settings::retry`], which doubles with each abort this many times.
+const DOUBLINGS: u32 = 4;
+
+/// How long things take.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// How long a move may hold before it is aborted.
+    pub hold: Duration,
+    /// How much longer each proxy waits than the one whose name comes before its own, before it asks for what any of them may ask for.
+    pub stand_by: Duration,
+    /// How long what was sent may still arrive at a broker after its sender is gone: 30 s.
+    pub late: Duration,
+    /// How long after an abort the move is tried again.
+    pub retry: Duration,
+    /// How long after it was appended a record that has not been read back is appended again.
+    pub again: Duration,
+}
+
+/// A topic that a route of the file owns.
+#[derive(Debug, Clone)]
+pub struct Owned {
+    /// Its name.
+    pub name: String,
+    /// The cluster that leads it if nothing was decided of it.
+    pub leader: String,
+    /// Its partitions and ids.
+    pub topic: Topic,
+    /// Why it cannot move now, as a sentence that says what to do: what the preflight says.
+    pub blocked: Option<String>,
+}
+
+/// What a proxy knows of itself and of the clusters.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    /// What each route of the file owns. A route that is not here was not looked at yet: nothing moves before.
+    pub owns: BTreeMap<String, Vec<Owned>>,
+    /// Whether something of this process that belongs to a topic of the open move is at a broker, or on its way there.
+    pub is_open: bool,
+    /// Whether a connection to a broker broke, less than [`Settings::late`] ago, with a Produce that was not answered.
+    pub unanswered: bool,
+    /// Why the open move cannot come to its end.
+    pub broken: Option<String>,
+}
+
+/// Whether a proxy serves relayed clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Serves {
+    /// It has not read its own `joined`.
+    NotYet,
+    /// It does.
+    Yes,
+    /// It was replaced or forgotten, or it has left: all relayed connections are cut at once. To serve again it joins as a new incarnation.
+    Cut,
+}
+
+/// A move that the files want.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// The routes that want it.
+    pub routes: BTreeSet<String>,
+    /// The topics.
+    pub topics: BTreeMap<String, Topic>,
+}
+
+/// What the files want and the log does not say yet.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// What can move, by the clusters from and to which it moves.
+    pub moves: BTreeMap<(String, String), Wanted>,
+    /// Why a route does not move, by its name.
+    pub waits: BTreeMap<String, Vec<String>>,
+}
+
+/// What a proxy has done about the open move.
+#[derive(Debug)]
+struct Held {
+    id: i64,
+    since: Duration,
+    /// Whether it has asked for `holding`: the record may be in the log whether or not the append was answered.
+    said: bool,
+    /// Whether it has let go. It never holds this move again.
+    let_go: bool,
+}
+
+/// What several proxies may ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    Hold,
+    Flip,
+    Abort,
+}
+
+/// A proxy, as far as the log of decisions is concerned.
+#[derive(Debug)]
+pub struct Proxy {
+    me: Member,
+    place: Place,
+    admin: Option<String>,
+    settings: Settings,
+    state: State,
+    file: Option<Wish>,
+    joined: Option<Duration>,
+    aborted: Option<Duration>,
+    held: Option<Held>,
+    /// The record that was last asked for, and when.
+    asked: Option<(Request, Duration)>,
+    /// Since when something may be asked for, after which decision.
+    turn: Option<(Turn, i64, Duration)>,
+}
+
+impl Proxy {
+    /// One that has read nothing. `me` is an incarnation that was never used.
+    pub fn new(me: Member, place: Place, admin: Option<String>, settings: Settings) -> Self {
+        let state = State::default();
+        Self { me, place, admin, settings, state, file: None, joined: None, aborted: None, held: None, asked: None, turn: None }
+    }
+
+    /// It takes a file: the one that it starts with, or one that was put in its place, or touched, while it runs. `digest` is that of all `routes`.
+    pub fn take(&mut self, digest: String, routes: BTreeMap<String, Wished>) {
+        let taken = self.file.as_ref().map_or(0, |last| last.taken + 1);
+        self.file = Some(Wish { taken, file: digest, routes });
+    }
+
+    /// It reads a record, as [`State::read`].
+    ///
+    /// # Errors
+    /// [`Unknown`]: it cuts everything, as it cannot tell what counts from here on.
+    pub fn read(&mut self, offset: i64, value: Option<&[u8]>, now: Duration) -> Result<Verdict, Unknown> {
+        let aborts = self.state.aborts();
+        let verdict = self.state.read(offset, value)?;
+        if self.state.aborts() > aborts {
+            self.aborted = Some(now);
+        }
+        if self.joined.is_none() && self.state.joined().contains_key(&self.me) {
+            self.joined = Some(now);
+        }
+        match self.state.open() {
+            None => self.held = None,
+            Some(open) if self.held.as_ref().is_some_and(|held| held.id == open.id) => {}
+            Some(open) => self.held = Some(Held { id: open.id, since: now, said: false, let_go: false }),
+        }
+        Ok(verdict)
+    }
+
+    /// What it has read.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Whether it serves relayed clients.
+    pub fn serves(&self) -> Serves {
+        match self.joined {
+            _ if self.state.is_gone(&self.me) => Serves::Cut,
+            Some(_) => Serves::Yes,
+            None => Serves::NotYet,
+        }
+    }
+
+    /// The move whose topics it holds now: it sends nothing of them to any broker.
+    pub fn holds(&self) -> Option<&Move> {
+        self.state.open().filter(|_| !self.held.as_ref().is_some_and(|held| held.let_go))
+    }
+
+    /// The record with which it leaves: after its last relayed connection, and [`Settings::late`] after any unanswered Produce.
+    pub fn leave(&self) -> Request {
+        Request::Left { proxy: self.me.clone() }
+    }
+
+    /// The record that it appends now, if any. The append is begun in any case, or the process ends: once it was given `holding`, it waits for the outcome.
+    pub fn next(&mut self, known: &Known, now: Duration) -> Option<Request> {
+        let turn = self.turn.take();
+        let request = self.wants(known, now, turn)?;
+        if self.asked.as_ref().is_some_and(|(asked, at)| *asked == request && now < *at + self.settings.again) {
+            return None;
+        }
+        if let (Request::Holding { .. }, Some(held)) = (&request, &mut self.held) {
+            held.said = true;
+        }
+        self.asked = Some((request.clone(), now));
+        Some(request)
+    }
+
+    fn wants(&mut self, known: &Known, now: Duration, turn: Option<(Turn, i64, Duration)>) -> Option<Request> {
+        match self.serves() {
+            Serves::Cut => return None,
+            Serves::NotYet => {
+                let (proxy, place, admin) = (self.me.clone(), self.place.clone(), self.admin.clone());
+                return Some(Request::Joined { proxy, rules: RULES, place, admin });
+            }
+            Serves::Yes => {}
+        }
+        let file = self.file.as_ref()?;
+        let said = self.state.joined().get(&self.me).and_then(|joined| joined.wish.as_ref());
+        if said.is_none_or(|said| said.taken < file.taken) {
+            let Wish { taken, file, routes } = file.clone();
+            return Some(Request::Wish { proxy: self.me.clone(), taken, file, routes });
+        }
+        if self.state.open().is_some() { self.go_on(known, now, turn) } else { self.begin(known, now, turn) }
+    }
+
+    /// A move is open.
+    fn go_on(&mut self, known: &Known, now: Duration, turn: Option<(Turn, i64, Duration)>) -> Option<Request> {
+        let is_late = self.held.as_ref().is_some_and(|held| now >= held.since + self.settings.hold);
+        if let Some(held) = self.held.as_mut().filter(|held| is_late && !held.said) {
+            held.let_go = true;
+        }
+        let (open, held) = (self.state.open()?, self.held.as_ref()?);
+        let id = open.id;
+        let abort = |reason: String| Request::Abort { id, by: self.me.name.clone(), reason, until_edit: false };
+        if held.let_go {
+            return Some(abort(format!("proxy {} could not hold: something of it was open after {:?}", self.me.name, self.settings.hold)));
+        }
+        if let Ok(topics) = self.state.outcome() {
+            return self.is_my_turn(Turn::Flip, now, turn).then(|| Request::Flip { id, by: self.me.clone(), topics });
+        }
+        if let Some(why) = &known.broken {
+            return Some(abort(why.clone()));
+        }
+        if let Some(route) = open.routes.iter().find(|route| self.wants_elsewhere(route, &open.to)) {
+            return Some(abort(format!(
+                "proxy {} has taken a file that does not want route {route} on {} any more",
+                self.me.name, open.to
+            )));
+        }
+        if is_late {
+            let why = match self.state.outcome() {
+                Err(void) => format!("{void}, after {:?}", self.settings.hold),
+                Ok(_) => String::new(),
+            };
+            let request = abort(why);
+            return self.is_my_turn(Turn::Abort, now, turn).then_some(request);
+        }
+        let is_quiet = !known.is_open && !known.unanswered && self.is_settled(now);
+        (is_quiet && !open.holding.contains(&self.me)).then(|| Request::Holding { proxy: self.me.clone(), id })
+    }
+
+    /// No move is open.
+    fn begin(&mut self, known: &Known, now: Duration, turn: Option<(Turn, i64, Duration)>) -> Option<Request> {
+        let doublings = self.state.aborts().saturating_sub(1).min(DOUBLINGS);
+        let pauses = self.state.aborts() > 0 && self.aborted.is_some_and(|at| now < at + self.settings.retry * (1 << doublings));
+        if pauses || self.state.stopped().is_some() || known.unanswered || !self.is_settled(now) {
+            return None;
+        }
+        let ((from, to), Wanted { routes, topics }) = self.plan(known).moves.pop_first()?;
+        let after = self.state.last_decision();
+        self.is_my_turn(Turn::Hold, now, turn).then(|| Request::Hold { by: self.me.clone(), after, from, to, routes, topics })
+    }
+
+    /// Whether what another process sent from this place cannot arrive any more.
+    fn is_settled(&self, now: Duration) -> bool {
+        let replaces = self.state.joined().get(&self.me).is_some_and(|joined| joined.replaces);
+        !replaces || self.joined.is_some_and(|joined| now >= joined + self.settings.late)
+    }
+
+    /// Whether this proxy's file has the route and wants it elsewhere, or has it no more. An old file orders nothing.
+    fn wants_elsewhere(&self, route: &str, to: &str) -> bool {
+        let wished = self.file.as_ref().and_then(|file| file.routes.get(route));
+        !self.state.is_stale(&self.me) && wished.is_none_or(|wished| wished.home != to)
+    }
+
+    /// The first proxy by name acts at once, each other one if those before it do not.
+    fn is_my_turn(&mut self, what: Turn, now: Duration, turn: Option<(Turn, i64, Duration)>) -> bool {
+        let after = self.state.last_decision();
+        let since = turn.filter(|(of, at, _)| (*of, *at) == (what, after)).map_or(now, |(_, _, since)| since);
+        self.turn = Some((what, after, since));
+        let before = self.state.joined().range(..&self.me).count();
+        now >= since + self.settings.stand_by * u32::try_from(before).unwrap_or(u32::MAX)
+    }
+
+    /// What all files want and the log does not say yet. A route moves whole: if one of its topics cannot, none of them does, nor its home.
+    pub fn plan(&self, known: &Known) -> Plan {
+        let mut plan = Plan::default();
+        let routes = self.file.iter().flat_map(|file| file.routes.keys());
+        let mut all_known = true;
+        for route in routes {
+            let wished = match self.state.wished(route) {
+                Ok((_, wished)) => wished,
+                Err(why) => {
+                    plan.waits.insert(route.clone(), vec![why.to_string()]);
+                    continue;
+                }
+            };
+            let Some(owns) = known.owns.get(route) else {
+                all_known = false;
+                continue;
+            };
+            let leader =
+                |owned: &Owned| self.state.leaders().get(&owned.name).map_or_else(|| owned.leader.clone(), |led| led.cluster.to_string());
+            let moving: Vec<_> = owns.iter().map(|owned| (leader(owned), owned)).filter(|(leader, _)| *leader != wished.home).collect();
+            let blocked: Vec<_> = moving.iter().filter_map(|(_, owned)| owned.blocked.clone()).collect();
+            if !blocked.is_empty() {
+                plan.waits.insert(route.clone(), blocked);
+                continue;
+            }
+            let home = self.state.homes().get(route).map(|home| home.to_string()).filter(|home| *home != wished.home);
+            let topics = moving.into_iter().map(|(leader, owned)| (leader, Some(owned)));
+            for (from, owned) in home.map(|home| (home, None)).into_iter().chain(topics) {
+                let wanted = plan.moves.entry((from, wished.home.clone())).or_default();
+                wanted.routes.insert(route.clone());
+                wanted.topics.extend(owned.map(|owned| (owned.name.clone(), owned.topic.clone())));
+            }
+        }
+        if !all_known {
+            // All that one edit moves flips together: so nothing moves before everything was looked at.
+            plan.moves.clear();
+        }
+        plan
+    }
+}

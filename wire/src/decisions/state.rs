@@ -1,0 +1,654 @@
+//! What the log says at one point of it, and which record counts there. There is no clock, no socket and no chance in it: whoever has read the same
+//! records knows the same.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use super::record::{self, Led, Member, Place, Request, Topic, Unknown, Wished};
+use crate::places;
+
+/// How many receipts are kept.
+const RECEIPTS: usize = 100;
+/// The last term that a topic can have: 44 bits below it the producer ids of the mirror begin.
+pub const LAST_TERM: i32 = 1 << 18;
+
+/// Whether a record counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It does: the state has changed.
+    Counts,
+    /// It does not: the state is as it was.
+    Void(Void),
+}
+
+/// Why a record does not count.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Void {
+    /// A reader has given an offset twice.
+    #[error("it has been read before")]
+    ReadBefore,
+    /// Not JSON, without a version, or too large.
+    #[error("no kferry wrote it")]
+    Foreign,
+    /// The first record says which log this is.
+    #[error("the log's first record is not its identity: it was not begun by kferry, or its beginning is lost")]
+    NoIdentity,
+    /// Two proxies have begun the log at the same time, or the record came twice.
+    #[error("the log has its identity already")]
+    SecondIdentity,
+    /// The record came twice.
+    #[error("proxy {0} has joined already")]
+    JoinedBefore(Member),
+    /// It left, was replaced or was forgotten; an incarnation does not come back.
+    #[error("proxy {0} is gone: it left, was replaced or was forgotten; it can only join as a new incarnation")]
+    Gone(Member),
+    /// It has never joined.
+    #[error("proxy {0} has not joined")]
+    NotJoined(Member),
+    /// The record came late, or twice.
+    #[error("proxy {proxy} has taken a later file already")]
+    OlderFile {
+        /// Which.
+        proxy: Member,
+    },
+    /// One move at a time.
+    #[error("move {0} is open: one move at a time")]
+    OtherMove(i64),
+    /// It is over, or was never begun.
+    #[error("move {0} is not open")]
+    NotOpen(i64),
+    /// Something was decided that the author has not read.
+    #[error("its author had read the decisions up to {read}, and {last} came since")]
+    Outdated {
+        /// The last decision that the author names.
+        read: i64,
+        /// The last one.
+        last: i64,
+    },
+    /// An operator has aborted a move.
+    #[error("an operator has aborted move {0}: no move begins before a proxy takes another file")]
+    Stopped(i64),
+    /// A move of nothing.
+    #[error("a move needs a route, two clusters, and partitions in each topic")]
+    Empty,
+    /// The proxies do not agree.
+    #[error("route {route}: {why}")]
+    NotWished {
+        /// Which.
+        route: String,
+        /// Who wants what.
+        why: Disagreement,
+    },
+    /// The author had the leader wrong.
+    #[error("topic {topic} is led by {leader}, not by {from}")]
+    LedElsewhere {
+        /// Which.
+        topic: String,
+        /// Who leads it.
+        leader: String,
+        /// The cluster that the record names.
+        from: String,
+    },
+    /// It has moved 262,143 times.
+    #[error("topic {0} has had its last term: it cannot move any more")]
+    LastTerm(String),
+    /// It came twice.
+    #[error("proxy {0} is holding already")]
+    HoldingBefore(Member),
+    /// A proxy is not holding, or has joined since.
+    #[error("not every proxy holds: {} not", names(.0))]
+    NotAllHold(Vec<Member>),
+    /// The ends may have grown since they were measured.
+    #[error("the ends were measured after reading up to {as_of}, and the last proxy said at {quiet_since} that it holds")]
+    MeasuredEarly {
+        /// What the mirror had read.
+        as_of: i64,
+        /// Since which offset every proxy is holding.
+        quiet_since: i64,
+    },
+    /// The move does not have it.
+    #[error("partition {partition} of topic {topic} is not of this move")]
+    OtherPartition {
+        /// Its topic.
+        topic: String,
+        /// Its number.
+        partition: u32,
+    },
+    /// The mirror has more to say.
+    #[error("{0} partitions are not closed")]
+    NotClosed(usize),
+    /// Its author knows another rule.
+    #[error("it decides something else than what follows from the records before it")]
+    OtherOutcome,
+}
+
+fn names(members: &[Member]) -> String {
+    members.iter().map(|member| member.name.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+/// Why there is no wish that all proxies share.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Disagreement {
+    /// Nobody is there.
+    #[error("no proxy has joined")]
+    Nobody,
+    /// The proxy has not read a file with this route.
+    #[error("proxy {} has no such route in its file", .0.name)]
+    Missing(Member),
+    /// They have read different files.
+    #[error("proxy {} wants it on {}, proxy {} on {}{}", .0.name, .1.home, .2.name, .3.home, if .1.home == .3.home { ", with other topics or groups" } else { "" })]
+    Differs(Member, Wished, Member, Wished),
+    /// A restart with an old file orders nothing.
+    #[error("proxy {} has started with a file that had been replaced before: change the file, or touch it, while the proxy runs", .0.name)]
+    Stale(Member),
+}
+
+/// A proxy that has joined.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Joined {
+    /// The offset of its record.
+    pub at: i64,
+    /// The version of the rules that it knows.
+    pub rules: u32,
+    /// Where it runs.
+    pub place: Place,
+    /// Its admin address.
+    pub admin: Option<String>,
+    /// Whether it took the place of another one: what that one sent may still arrive for 30 s.
+    pub replaces: bool,
+    /// The last file that it has taken.
+    pub wish: Option<Wish>,
+}
+
+/// A file that a proxy has taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wish {
+    /// Which file of its process it is: 0 for the one that it started with.
+    pub taken: u32,
+    /// Its digest.
+    pub file: String,
+    /// What it wants, by the route's name.
+    pub routes: BTreeMap<String, Wished>,
+}
+
+/// Who leads a topic, by a decision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leader {
+    /// The cluster.
+    pub cluster: Arc<str>,
+    /// Since this term.
+    pub term: i32,
+    /// The offset of the flip.
+    pub since: i64,
+    /// The first offset of the term on each partition.
+    pub ends: Vec<i64>,
+    /// The topic's id on each cluster, by the cluster's name.
+    pub ids: BTreeMap<String, String>,
+}
+
+/// The move that is open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Move {
+    /// The offset of its `hold`.
+    pub id: i64,
+    /// Who asked for it.
+    pub by: Member,
+    /// The cluster that leads all these topics.
+    pub from: Arc<str>,
+    /// The cluster that is to lead them.
+    pub to: Arc<str>,
+    /// The routes that want this.
+    pub routes: BTreeSet<String>,
+    /// The topics, by name.
+    pub topics: BTreeMap<String, Topic>,
+    /// The proxies that hold, with nothing open.
+    pub holding: BTreeSet<Member>,
+    /// The offset of the record since which every proxy that has joined is holding.
+    pub quiet_since: Option<i64>,
+    /// By topic and partition, the ends of what is closed.
+    pub closed: BTreeMap<String, BTreeMap<u32, i64>>,
+}
+
+impl Move {
+    /// How many partitions are not closed.
+    fn unclosed(&self) -> usize {
+        let closed = |name| self.closed.get(name).map_or(0, BTreeMap::len);
+        self.topics.iter().map(|(name, topic)| topic.partitions as usize - closed(name)).sum()
+    }
+}
+
+/// How a move ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    /// The move as it was when it ended: its clusters, routes and topics, and who held.
+    pub of: Move,
+    /// The offset of the record that ended it.
+    pub at: i64,
+    /// What came of it.
+    pub outcome: Outcome,
+}
+
+/// What came of a move.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The other cluster leads.
+    Flipped(BTreeMap<String, Led>),
+    /// Everybody went on where they were.
+    Aborted {
+        /// Who asked for it.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What the log says, up to one point of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct State {
+    /// The offset after the last record that was read.
+    end: i64,
+    identity: Option<String>,
+    joined: BTreeMap<Member, Joined>,
+    gone: BTreeSet<Member>,
+    /// The digests of all files that were ever taken.
+    files: BTreeSet<String>,
+    /// The digest of the file that was last taken while a proxy ran, or that was new.
+    current: Option<String>,
+    homes: BTreeMap<String, Arc<str>>,
+    leaders: BTreeMap<String, Leader>,
+    last_decision: i64,
+    open: Option<Move>,
+    /// The move that an operator aborted, until another file is taken.
+    stopped: Option<i64>,
+    aborts: u32,
+    receipts: VecDeque<Receipt>,
+}
+
+impl State {
+    /// Reads the record at `offset`. Offsets grow; `None` is a record without a value.
+    ///
+    /// # Errors
+    /// [`Unknown`]: this program must not take part from here on, and the state is as it was.
+    pub fn read(&mut self, offset: i64, value: Option<&[u8]>) -> Result<Verdict, Unknown> {
+        Ok(match value.map(record::decode).transpose()?.flatten() {
+            Some(request) => self.apply(offset, &request),
+            None if offset < self.end => Verdict::Void(Void::ReadBefore),
+            None => {
+                self.end = offset.saturating_add(1);
+                Verdict::Void(Void::Foreign)
+            }
+        })
+    }
+
+    /// Whether the request at `offset` counts. If it does, the state is the one after it.
+    pub fn apply(&mut self, offset: i64, request: &Request) -> Verdict {
+        if offset < self.end {
+            return Verdict::Void(Void::ReadBefore);
+        }
+        self.end = offset.saturating_add(1);
+        match self.decide(offset, request) {
+            Ok(()) => {
+                self.see_who_holds(offset);
+                Verdict::Counts
+            }
+            Err(void) => Verdict::Void(void),
+        }
+    }
+
+    fn decide(&mut self, offset: i64, request: &Request) -> Result<(), Void> {
+        if let Request::Identity { log } = request {
+            return self.begin(offset, log);
+        }
+        if self.identity.is_none() {
+            return Err(Void::NoIdentity);
+        }
+        match request {
+            Request::Identity { .. } => Err(Void::SecondIdentity),
+            Request::Joined { proxy, rules, place, admin } => self
+                .join(proxy, Joined { at: offset, rules: *rules, place: place.clone(), admin: admin.clone(), replaces: false, wish: None }),
+            Request::Left { proxy } | Request::Forgotten { proxy, .. } => {
+                self.member(proxy)?;
+                self.remove(proxy);
+                Ok(())
+            }
+            Request::Wish { proxy, taken, file, routes } => {
+                self.wish(proxy, Wish { taken: *taken, file: file.clone(), routes: routes.clone() })
+            }
+            Request::Hold { by, after, from, to, routes, topics } => {
+                self.may_hold(by, *after, from, to, routes, topics)?;
+                self.last_decision = offset;
+                self.open = Some(Move {
+                    id: offset,
+                    by: by.clone(),
+                    from: from.as_str().into(),
+                    to: to.as_str().into(),
+                    routes: routes.clone(),
+                    topics: topics.clone(),
+                    holding: BTreeSet::new(),
+                    quiet_since: None,
+                    closed: BTreeMap::new(),
+                });
+                Ok(())
+            }
+            Request::Holding { proxy, id } => {
+                self.member(proxy)?;
+                let newly = self.opened(*id)?.holding.insert(proxy.clone());
+                if newly { Ok(()) } else { Err(Void::HoldingBefore(proxy.clone())) }
+            }
+            Request::Closed { id, as_of, by: _, ends } => self.close(*id, *as_of, ends),
+            Request::Flip { id, by, topics } => {
+                self.member(by)?;
+                self.opened(*id)?;
+                if self.outcome()? != *topics {
+                    return Err(Void::OtherOutcome);
+                }
+                self.flip(offset, topics);
+                Ok(())
+            }
+            Request::Abort { id, by, reason, until_edit } => {
+                self.opened(*id)?;
+                self.aborts = self.aborts.saturating_add(1);
+                self.stopped = until_edit.then_some(*id);
+                self.ended(offset, Outcome::Aborted { by: by.clone(), reason: reason.clone() });
+                Ok(())
+            }
+        }
+    }
+
+    fn begin(&mut self, offset: i64, log: &str) -> Result<(), Void> {
+        match &self.identity {
+            Some(_) => Err(Void::SecondIdentity),
+            None if offset != 0 => Err(Void::NoIdentity),
+            None => {
+                self.identity = Some(log.to_owned());
+                Ok(())
+            }
+        }
+    }
+
+    fn join(&mut self, proxy: &Member, joined: Joined) -> Result<(), Void> {
+        if self.gone.contains(proxy) {
+            return Err(Void::Gone(proxy.clone()));
+        }
+        if self.joined.contains_key(proxy) {
+            return Err(Void::JoinedBefore(proxy.clone()));
+        }
+        let same = |(member, other): &(&Member, &Joined)| member.name == proxy.name && other.place == joined.place;
+        let replaced = self.joined.iter().find(same).map(|(member, _)| member.clone());
+        let replaces = replaced.is_some();
+        replaced.iter().for_each(|replaced| self.remove(replaced));
+        self.joined.insert(proxy.clone(), Joined { replaces, ..joined });
+        Ok(())
+    }
+
+    fn remove(&mut self, proxy: &Member) {
+        self.joined.remove(proxy);
+        self.gone.insert(proxy.clone());
+        if let Some(open) = &mut self.open {
+            open.holding.remove(proxy);
+        }
+    }
+
+    fn wish(&mut self, proxy: &Member, wish: Wish) -> Result<(), Void> {
+        self.member(proxy)?;
+        let joined = self.joined.get_mut(proxy).ok_or_else(|| Void::NotJoined(proxy.clone()))?;
+        if joined.wish.as_ref().is_some_and(|last| last.taken >= wish.taken) {
+            return Err(Void::OlderFile { proxy: proxy.clone() });
+        }
+        let is_new = self.files.insert(wish.file.clone());
+        for (route, wished) in &wish.routes {
+            // A route that the log has never seen is at home where its first file says: nobody moves.
+            self.homes.entry(route.clone()).or_insert_with(|| wished.home.as_str().into());
+        }
+        if (is_new || wish.taken > 0) && self.current.as_ref() != Some(&wish.file) {
+            self.current = Some(wish.file.clone());
+            self.stopped = None;
+            self.aborts = 0;
+        }
+        joined.wish = Some(wish);
+        Ok(())
+    }
+
+    fn may_hold(
+        &self,
+        by: &Member,
+        after: i64,
+        from: &str,
+        to: &str,
+        routes: &BTreeSet<String>,
+        topics: &BTreeMap<String, Topic>,
+    ) -> Result<(), Void> {
+        self.member(by)?;
+        if let Some(open) = &self.open {
+            return Err(Void::OtherMove(open.id));
+        }
+        if let Some(id) = self.stopped {
+            return Err(Void::Stopped(id));
+        }
+        if after != self.last_decision {
+            return Err(Void::Outdated { read: after, last: self.last_decision });
+        }
+        if from == to || routes.is_empty() || topics.values().any(|topic| topic.partitions == 0) {
+            return Err(Void::Empty);
+        }
+        for route in routes {
+            let void = |why| Void::NotWished { route: route.clone(), why };
+            let (member, wished) = self.wished(route).map_err(void)?;
+            if wished.home != to {
+                let asked = Wished { home: to.to_owned(), ..wished.clone() };
+                return Err(void(Disagreement::Differs(by.clone(), asked, member.clone(), wished.clone())));
+            }
+        }
+        for topic in topics.keys() {
+            let Some(leader) = self.leaders.get(topic) else { continue };
+            if *leader.cluster != *from {
+                return Err(Void::LedElsewhere { topic: topic.clone(), leader: leader.cluster.to_string(), from: from.to_owned() });
+            }
+            if leader.term >= LAST_TERM {
+                return Err(Void::LastTerm(topic.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    fn close(&mut self, id: i64, as_of: i64, ends: &BTreeMap<String, Vec<(u32, i64)>>) -> Result<(), Void> {
+        self.opened(id)?;
+        let quiet_since = self.quiet_since()?;
+        if as_of < quiet_since {
+            return Err(Void::MeasuredEarly { as_of, quiet_since });
+        }
+        let open = self.opened(id)?;
+        for (topic, ends) in ends {
+            let has = open.topics.get(topic).map_or(0, |topic| topic.partitions);
+            if let Some((partition, _)) = ends.iter().find(|(partition, end)| *partition >= has || *end < 0) {
+                return Err(Void::OtherPartition { topic: topic.clone(), partition: *partition });
+            }
+        }
+        for (topic, ends) in ends {
+            open.closed.entry(topic.clone()).or_default().extend(ends.iter().copied());
+        }
+        Ok(())
+    }
+
+    fn flip(&mut self, offset: i64, topics: &BTreeMap<String, Led>) {
+        let Some(open) = &self.open else { return };
+        for (name, led) in topics {
+            let ids = open.topics.get(name).map(|topic| topic.ids.clone()).unwrap_or_default();
+            let leader = Leader { cluster: open.to.clone(), term: led.term, since: offset, ends: led.ends.clone(), ids };
+            self.leaders.insert(name.clone(), leader);
+        }
+        for route in &open.routes {
+            // A route whose home is on a third cluster moves it with what leads there.
+            if let Some(home) = self.homes.get_mut(route).filter(|home| **home == open.from) {
+                *home = open.to.clone();
+            }
+        }
+        self.aborts = 0;
+        self.ended(offset, Outcome::Flipped(topics.clone()));
+    }
+
+    fn ended(&mut self, offset: i64, outcome: Outcome) {
+        let Some(of) = self.open.take() else { return };
+        self.last_decision = offset;
+        self.receipts.truncate(RECEIPTS - 1);
+        self.receipts.push_front(Receipt { of, at: offset, outcome });
+    }
+
+    fn see_who_holds(&mut self, offset: i64) {
+        let Some(open) = &mut self.open else { return };
+        if !self.joined.is_empty() && self.joined.keys().all(|member| open.holding.contains(member)) {
+            open.quiet_since.get_or_insert(offset);
+        } else {
+            open.quiet_since = None;
+            open.closed.clear();
+        }
+    }
+
+    fn member(&self, proxy: &Member) -> Result<(), Void> {
+        if self.joined.contains_key(proxy) {
+            Ok(())
+        } else if self.gone.contains(proxy) {
+            Err(Void::Gone(proxy.clone()))
+        } else {
+            Err(Void::NotJoined(proxy.clone()))
+        }
+    }
+
+    fn opened(&mut self, id: i64) -> Result<&mut Move, Void> {
+        self.open.as_mut().filter(|open| open.id == id).ok_or(Void::NotOpen(id))
+    }
+
+    /// Since which offset every proxy is holding the open move.
+    ///
+    /// # Errors
+    /// [`Void::NotAllHold`].
+    pub fn quiet_since(&self) -> Result<i64, Void> {
+        let open = self.open.as_ref();
+        let others = || self.joined.keys().filter(|member| !open.is_some_and(|open| open.holding.contains(*member))).cloned().collect();
+        open.and_then(|open| open.quiet_since).ok_or_else(|| Void::NotAllHold(others()))
+    }
+
+    /// What a flip of the open move decides now.
+    ///
+    /// # Errors
+    /// [`Void`]: why it would not count. No move is open, a proxy is not holding, or a partition is not closed.
+    pub fn outcome(&self) -> Result<BTreeMap<String, Led>, Void> {
+        let open = self.open.as_ref().ok_or(Void::NotOpen(self.last_decision))?;
+        self.quiet_since()?;
+        match open.unclosed() {
+            0 => {}
+            some => return Err(Void::NotClosed(some)),
+        }
+        let led = |name: &String| Led {
+            leader: open.to.to_string(),
+            term: self.term(name) + 1,
+            ends: open.closed.get(name).map(|ends| ends.values().copied().collect()).unwrap_or_default(),
+        };
+        Ok(open.topics.keys().map(|name| (name.clone(), led(name))).collect())
+    }
+
+    /// What every proxy that has joined wants for a route, with one that wants it, if they agree and no wish is of an old file.
+    ///
+    /// A file is old if a process started with it, and it had been taken before, and another one was taken since: what is on the disk of a machine that
+    /// was away, or in an image, orders nothing. A file that a proxy takes while it runs is never old, and neither is one that nobody has seen before.
+    ///
+    /// # Errors
+    /// [`Disagreement`].
+    pub fn wished(&self, route: &str) -> Result<(&Member, &Wished), Disagreement> {
+        let mut first: Option<(&Member, &Wished)> = None;
+        for (member, joined) in &self.joined {
+            let wish = joined.wish.as_ref();
+            let wished = wish.and_then(|wish| wish.routes.get(route)).ok_or_else(|| Disagreement::Missing(member.clone()))?;
+            let (other, same) = *first.get_or_insert((member, wished));
+            if wished != same {
+                return Err(Disagreement::Differs(other.clone(), same.clone(), member.clone(), wished.clone()));
+            }
+            if self.is_stale(member) {
+                return Err(Disagreement::Stale(member.clone()));
+            }
+        }
+        first.ok_or(Disagreement::Nobody)
+    }
+
+    /// Whether a proxy's file is an old one, with which its process has started: see [`Self::wished`].
+    pub fn is_stale(&self, proxy: &Member) -> bool {
+        let wish = self.joined.get(proxy).and_then(|joined| joined.wish.as_ref());
+        wish.is_some_and(|wish| wish.taken == 0 && self.current.as_ref() != Some(&wish.file))
+    }
+
+    /// The offset after the last record that was read.
+    pub fn end(&self) -> i64 {
+        self.end
+    }
+
+    /// Which log this is.
+    pub fn identity(&self) -> Option<&str> {
+        self.identity.as_deref()
+    }
+
+    /// The version of the rules that applies: the lowest one of all proxies that have joined. Records are written under it.
+    pub fn rules(&self) -> u32 {
+        self.joined.values().map(|joined| joined.rules).chain([record::RULES]).min().unwrap_or(record::RULES)
+    }
+
+    /// The proxies that have joined.
+    pub fn joined(&self) -> &BTreeMap<Member, Joined> {
+        &self.joined
+    }
+
+    /// Whether a proxy left, was replaced or was forgotten.
+    pub fn is_gone(&self, proxy: &Member) -> bool {
+        self.gone.contains(proxy)
+    }
+
+    /// The home in force of each route.
+    pub fn homes(&self) -> &BTreeMap<String, Arc<str>> {
+        &self.homes
+    }
+
+    /// The topics whose leader was decided. All others lead in term 1 where [`places`] says.
+    pub fn leaders(&self) -> &BTreeMap<String, Leader> {
+        &self.leaders
+    }
+
+    /// The term of a topic: 1 if nothing was ever decided of it.
+    pub fn term(&self, topic: &str) -> i32 {
+        self.leaders.get(topic).map_or(1, |leader| leader.term)
+    }
+
+    /// The highest term of a topic.
+    pub fn highest_term(&self) -> i32 {
+        self.leaders.values().map(|leader| leader.term).max().unwrap_or(1)
+    }
+
+    /// Where topics lead, for [`places`].
+    pub fn places(&self) -> places::Decisions {
+        let topics = self.leaders.iter().map(|(topic, leader)| (topic.clone(), leader.cluster.clone())).collect();
+        places::Decisions { topics, groups: BTreeMap::new() }
+    }
+
+    /// The move that is open.
+    pub fn open(&self) -> Option<&Move> {
+        self.open.as_ref()
+    }
+
+    /// The offset of the last `hold`, `flip` or `abort` that counts; 0, which is the identity's, if there is none.
+    pub fn last_decision(&self) -> i64 {
+        self.last_decision
+    }
+
+    /// The move that an operator aborted: no other begins before another file is taken.
+    pub fn stopped(&self) -> Option<i64> {
+        self.stopped
+    }
+
+    /// How many moves were aborted since the last flip, or since a file was taken that was another one.
+    pub fn aborts(&self) -> u32 {
+        self.aborts
+    }
+
+    /// How the last 100 moves ended, the newest first.
+    pub fn receipts(&self) -> impl Iterator<Item = &Receipt> {
+        self.receipts.iter()
+    }
+}

@@ -1,0 +1,550 @@
+use std::collections::BTreeMap;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::*;
+
+fn member(name: &str, incarnation: &str) -> Member {
+    Member { name: name.to_owned(), incarnation: incarnation.to_owned() }
+}
+
+fn place(host: &str) -> Place {
+    Place { boot: host.to_owned(), network: "net".to_owned(), listeners: ["0.0.0.0:9092".to_owned()].into() }
+}
+
+fn identity() -> Request {
+    Request::Identity { log: "L".to_owned() }
+}
+
+fn joined(proxy: &Member, host: &str) -> Request {
+    Request::Joined { proxy: proxy.clone(), rules: RULES, place: place(host), admin: None }
+}
+
+fn left(proxy: &Member) -> Request {
+    Request::Left { proxy: proxy.clone() }
+}
+
+/// A file with the route `orders` at home on `home`.
+fn wish(proxy: &Member, taken: u32, home: &str) -> Request {
+    let routes = [("orders".to_owned(), Wished { home: home.to_owned(), owns: "orders".to_owned() })].into();
+    Request::Wish { proxy: proxy.clone(), taken, file: home.to_owned(), routes }
+}
+
+fn hold_of(by: &Member, after: i64, from: &str, to: &str, topics: &[(&str, u32)]) -> Request {
+    let topic = |(name, partitions): &(&str, u32)| ((*name).to_owned(), Topic { partitions: *partitions, ids: BTreeMap::new() });
+    Request::Hold {
+        by: by.clone(),
+        after,
+        from: from.to_owned(),
+        to: to.to_owned(),
+        routes: ["orders".to_owned()].into(),
+        topics: topics.iter().map(topic).collect(),
+    }
+}
+
+fn hold(by: &Member, after: i64) -> Request {
+    hold_of(by, after, "old", "new", &[("orders", 2)])
+}
+
+fn holding(proxy: &Member, id: i64) -> Request {
+    Request::Holding { proxy: proxy.clone(), id }
+}
+
+fn closed_of(id: i64, as_of: i64, ends: &[(u32, i64)]) -> Request {
+    Request::Closed { id, as_of, by: "mirror".to_owned(), ends: [("orders".to_owned(), ends.to_vec())].into() }
+}
+
+fn closed(id: i64, as_of: i64) -> Request {
+    closed_of(id, as_of, &[(0, 7), (1, 9)])
+}
+
+fn flip_of(by: &Member, id: i64, leader: &str, term: i32, ends: &[i64]) -> Request {
+    let led = Led { leader: leader.to_owned(), term, ends: ends.to_vec() };
+    Request::Flip { id, by: by.clone(), topics: [("orders".to_owned(), led)].into() }
+}
+
+fn flip(by: &Member, id: i64) -> Request {
+    flip_of(by, id, "new", 2, &[7, 9])
+}
+
+fn abort(id: i64, until_edit: bool) -> Request {
+    Request::Abort { id, by: "a".to_owned(), reason: "the mirror is stopped".to_owned(), until_edit }
+}
+
+/// What the state after `requests` says of the last of them; all others count.
+fn last_of(requests: &[Request]) -> (State, Verdict) {
+    let (mut state, mut verdict) = (State::default(), Verdict::Counts);
+    for (offset, request) in (0..).zip(requests) {
+        assert_eq!(verdict, Verdict::Counts, "the record before {offset}: {:?}", &requests[..offset as usize]);
+        verdict = state.apply(offset, request);
+    }
+    (state, verdict)
+}
+
+/// A log of two proxies that agree: identity 0, joined 1 and 2, files 3 and 4, edits 5 and 6.
+fn agreed(a: &Member, b: &Member) -> Vec<Request> {
+    vec![identity(), joined(a, "a"), joined(b, "b"), wish(a, 0, "old"), wish(b, 0, "old"), wish(a, 1, "new"), wish(b, 1, "new")]
+}
+
+fn after(mut log: Vec<Request>, more: impl IntoIterator<Item = Request>) -> Vec<Request> {
+    log.extend(more);
+    log
+}
+
+#[test]
+fn a_move_flips_when_everybody_holds_and_everything_is_closed() {
+    let (a, b) = (member("a", "1"), member("b", "1"));
+    // hold 7, holding 8 and 9, closed 10, flip 11.
+    let log = after(agreed(&a, &b), [hold(&a, 0), holding(&a, 7), holding(&b, 7), closed(7, 9), flip(&b, 7)]);
+    let (state, verdict) = last_of(&log);
+    assert_eq!(verdict, Verdict::Counts);
+    assert_eq!((&*state.leaders()["orders"].cluster, state.term("orders"), &state.leaders()["orders"].ends[..]), ("new", 2, &[7, 9][..]));
+    assert_eq!((&*state.homes()["orders"], state.last_decision(), state.open()), ("new", 11, None));
+    let receipt = state.receipts().next().unwrap();
+    assert_eq!((receipt.of.id, receipt.at, receipt.of.holding.len()), (7, 11, 2));
+    assert_eq!(&*state.places().topics["orders"], "new");
+    // And back, after the edit back: wishes 12 and 13, hold 14.
+    let there = after(log, [wish(&a, 2, "old"), wish(&b, 2, "old"), hold_of(&b, 11, "new", "old", &[("orders", 2)])]);
+    let back = after(there, [holding(&b, 14), holding(&a, 14), closed(14, 16), flip_of(&a, 14, "old", 3, &[7, 9])]);
+    let (state, verdict) = last_of(&back);
+    assert_eq!((verdict, &*state.leaders()["orders"].cluster, &*state.homes()["orders"]), (Verdict::Counts, "old", "old"));
+}
+
+#[test]
+fn a_route_that_owns_nothing_moves_its_home_alone() {
+    let a = member("a", "1");
+    let log = [identity(), joined(&a, "a"), wish(&a, 0, "old"), wish(&a, 1, "new"), hold_of(&a, 0, "old", "new", &[]), holding(&a, 4)];
+    let flip = Request::Flip { id: 4, by: a, topics: BTreeMap::new() };
+    let (state, verdict) = last_of(&after(log.into(), [flip]));
+    assert_eq!((verdict, &*state.homes()["orders"]), (Verdict::Counts, "new"));
+}
+
+#[test]
+fn an_abort_restores_everything() {
+    let (a, b) = (member("a", "1"), member("b", "1"));
+    let (before, _) = last_of(&agreed(&a, &b));
+    let (state, verdict) = last_of(&after(agreed(&a, &b), [hold(&a, 0), holding(&a, 7), holding(&b, 7), closed(7, 9), abort(7, false)]));
+    assert_eq!(verdict, Verdict::Counts);
+    assert_eq!((state.leaders(), state.homes(), state.open()), (before.leaders(), before.homes(), None));
+    let outcome = Outcome::Aborted { by: "a".to_owned(), reason: "the mirror is stopped".to_owned() };
+    assert_eq!((state.aborts(), &state.receipts().next().unwrap().outcome), (1, &outcome));
+}
+
+/// What it is; the log; the last record's fault.
+type Case = (&'static str, Vec<Request>, &'static str);
+
+#[test]
+#[expect(clippy::too_many_lines, reason = "a table: one line for each rule")]
+fn what_does_not_count_says_why() {
+    let (a, b, c) = (member("a", "1"), member("b", "1"), member("c", "1"));
+    let (a2, b2) = (member("a", "2"), member("b", "2"));
+    let log = || agreed(&a, &b);
+    let held = || after(log(), [hold(&a, 0)]);
+    let quiet = || after(held(), [holding(&a, 7), holding(&b, 7)]);
+    let shut = || after(quiet(), [closed(7, 9)]);
+    let moved = || after(shut(), [flip(&a, 7)]);
+    let one = |home: &str| vec![identity(), joined(&a, "a"), wish(&a, 0, home)];
+    let mut other_owner = wish(&b, 2, "new");
+    if let Request::Wish { routes, file, .. } = &mut other_owner {
+        routes.values_mut().for_each(|wished| wished.owns = "less".to_owned());
+        *file = "less".to_owned();
+    }
+    let cases: Vec<Case> = vec![
+        (
+            "not the first record",
+            vec![joined(&a, "a")],
+            "the log's first record is not its identity: it was not begun by kferry, or its beginning is lost",
+        ),
+        ("a second identity", vec![identity(), identity()], "the log has its identity already"),
+        ("joined twice", vec![identity(), joined(&a, "a"), joined(&a, "a")], "proxy a (1) has joined already"),
+        (
+            "back after it left",
+            vec![identity(), joined(&a, "a"), left(&a), joined(&a, "a")],
+            "proxy a (1) is gone: it left, was replaced or was forgotten; it can only join as a new incarnation",
+        ),
+        (
+            "late, after it was replaced from its place",
+            vec![identity(), joined(&a, "a"), joined(&a2, "a"), joined(&a, "a")],
+            "proxy a (1) is gone: it left, was replaced or was forgotten; it can only join as a new incarnation",
+        ),
+        ("left before it joined", vec![identity(), left(&a)], "proxy a (1) has not joined"),
+        (
+            "forgotten twice",
+            vec![
+                identity(),
+                joined(&a, "a"),
+                Request::Forgotten { proxy: a.clone(), by: "me".to_owned() },
+                Request::Forgotten { proxy: a.clone(), by: "me".to_owned() },
+            ],
+            "proxy a (1) is gone: it left, was replaced or was forgotten; it can only join as a new incarnation",
+        ),
+        ("a file before joining", vec![identity(), wish(&a, 0, "old")], "proxy a (1) has not joined"),
+        ("an earlier file, late", after(log(), [wish(&a, 0, "old")]), "proxy a (1) has taken a later file already"),
+        ("a file twice", after(log(), [wish(&a, 1, "new")]), "proxy a (1) has taken a later file already"),
+        ("hold by nobody", after(log(), [hold(&c, 0)]), "proxy c (1) has not joined"),
+        ("hold twice", after(held(), [hold(&a, 0)]), "move 7 is open: one move at a time"),
+        ("a duel", after(held(), [hold(&b, 0)]), "move 7 is open: one move at a time"),
+        ("a late copy of a hold", after(moved(), [hold(&a, 0)]), "its author had read the decisions up to 0, and 11 came since"),
+        ("hold from where it does not lead", after(moved(), [hold(&a, 11)]), "topic orders is led by new, not by old"),
+        (
+            "hold after an operator's abort",
+            after(held(), [abort(7, true), hold(&a, 8)]),
+            "an operator has aborted move 7: no move begins before a proxy takes another file",
+        ),
+        (
+            "no cluster",
+            after(log(), [hold_of(&a, 0, "new", "new", &[])]),
+            "a move needs a route, two clusters, and partitions in each topic",
+        ),
+        (
+            "no partition",
+            after(log(), [hold_of(&a, 0, "old", "new", &[("orders", 0)])]),
+            "a move needs a route, two clusters, and partitions in each topic",
+        ),
+        (
+            "one proxy has another file",
+            after(log(), [wish(&b, 2, "old"), hold(&a, 0)]),
+            "route orders: proxy a wants it on new, proxy b on old",
+        ),
+        (
+            "one proxy owns other topics",
+            after(log(), [other_owner, hold(&a, 0)]),
+            "route orders: proxy a wants it on new, proxy b on new, with other topics or groups",
+        ),
+        (
+            "nobody wants it there",
+            after(log(), [hold_of(&a, 0, "old", "third", &[])]),
+            "route orders: proxy a wants it on third, proxy a on new",
+        ),
+        ("one proxy has read no file", after(log(), [joined(&c, "c"), hold(&a, 0)]), "route orders: proxy c has no such route in its file"),
+        (
+            "a restart with an old file",
+            after(one("old"), [wish(&a, 1, "new"), joined(&a2, "a"), wish(&a2, 0, "old"), hold_of(&a2, 0, "new", "old", &[])]),
+            "route orders: proxy a has started with a file that had been replaced before: change the file, or touch it, while the proxy runs",
+        ),
+        ("holding nothing", after(log(), [holding(&a, 7)]), "move 7 is not open"),
+        ("holding what is over", after(moved(), [holding(&a, 7)]), "move 7 is not open"),
+        ("holding what another move holds", after(held(), [abort(7, false), hold(&a, 8), holding(&a, 7)]), "move 7 is not open"),
+        ("holding twice", after(held(), [holding(&a, 7), holding(&a, 7)]), "proxy a (1) is holding already"),
+        ("holding by nobody", after(held(), [holding(&c, 7)]), "proxy c (1) has not joined"),
+        (
+            "holding by one that was replaced",
+            after(held(), [joined(&b2, "b"), holding(&b, 7)]),
+            "proxy b (1) is gone: it left, was replaced or was forgotten; it can only join as a new incarnation",
+        ),
+        ("closed before all hold", after(held(), [holding(&a, 7), closed(7, 8)]), "not every proxy holds: b not"),
+        (
+            "closed, measured before all held",
+            after(quiet(), [closed(7, 8)]),
+            "the ends were measured after reading up to 8, and the last proxy said at 9 that it holds",
+        ),
+        ("closed what is not open", after(moved(), [closed(7, 9)]), "move 7 is not open"),
+        ("closed what it does not have", after(quiet(), [closed_of(7, 9, &[(2, 1)])]), "partition 2 of topic orders is not of this move"),
+        ("closed below zero", after(quiet(), [closed_of(7, 9, &[(1, -1)])]), "partition 1 of topic orders is not of this move"),
+        ("flip before all is closed", after(quiet(), [closed_of(7, 9, &[(0, 7)]), flip(&a, 7)]), "1 partitions are not closed"),
+        ("flip before all hold", after(held(), [holding(&a, 7), flip(&a, 7)]), "not every proxy holds: b not"),
+        ("flip twice", after(moved(), [flip(&b, 7)]), "move 7 is not open"),
+        ("flip after the abort", after(shut(), [abort(7, false), flip(&a, 7)]), "move 7 is not open"),
+        ("abort after the flip", after(moved(), [abort(7, false)]), "move 7 is not open"),
+        (
+            "a flip to somewhere else",
+            after(shut(), [flip_of(&a, 7, "old", 2, &[7, 9])]),
+            "it decides something else than what follows from the records before it",
+        ),
+        (
+            "a flip at other ends",
+            after(shut(), [flip_of(&a, 7, "new", 2, &[7, 8])]),
+            "it decides something else than what follows from the records before it",
+        ),
+        ("a proxy joins between", after(shut(), [joined(&c, "c"), flip(&a, 7)]), "not every proxy holds: c not"),
+        (
+            "a proxy joins between, and holds: what was measured before does not count",
+            after(shut(), [joined(&c, "c"), holding(&c, 7), flip(&a, 7)]),
+            "2 partitions are not closed",
+        ),
+        (
+            "a proxy joins between, and what was measured before comes late",
+            after(shut(), [joined(&c, "c"), holding(&c, 7), closed(7, 9)]),
+            "the ends were measured after reading up to 9, and the last proxy said at 12 that it holds",
+        ),
+        ("a proxy starts anew between", after(shut(), [joined(&b2, "b"), flip(&a, 7)]), "not every proxy holds: b not"),
+        (
+            "everybody has left",
+            after(shut(), [left(&a), left(&b), flip(&a, 7)]),
+            "proxy a (1) is gone: it left, was replaced or was forgotten; it can only join as a new incarnation",
+        ),
+    ];
+    for (what, log, why) in cases {
+        let (_, verdict) = last_of(&log);
+        let Verdict::Void(void) = verdict else { panic!("{what}: it counts") };
+        assert_eq!(void.to_string(), why, "{what}");
+    }
+}
+
+#[test]
+fn a_new_incarnation_takes_the_place_of_an_old_one_only_from_the_same_place() {
+    let (a, a2) = (member("a", "1"), member("a", "2"));
+    let (state, _) = last_of(&[identity(), joined(&a, "host"), joined(&a2, "host")]);
+    assert!(state.is_gone(&a) && state.joined()[&a2].replaces && state.joined().len() == 1);
+    let (state, _) = last_of(&[identity(), joined(&a, "host"), joined(&a2, "other host")]);
+    assert!(!state.is_gone(&a) && !state.joined()[&a2].replaces && state.joined().len() == 2);
+    let (state, _) = last_of(&[identity(), joined(&a, "host"), joined(&member("b", "2"), "host")]);
+    assert_eq!(state.joined().len(), 2, "another name");
+}
+
+#[test]
+fn who_leaves_is_not_waited_for() {
+    let (a, b) = (member("a", "1"), member("b", "1"));
+    let log = after(agreed(&a, &b), [hold(&a, 0), holding(&a, 7), left(&b)]);
+    assert_eq!(last_of(&log).0.open().unwrap().quiet_since, Some(9));
+    let (state, verdict) = last_of(&after(log, [closed(7, 9), flip(&a, 7)]));
+    assert_eq!((verdict, state.term("orders")), (Verdict::Counts, 2));
+}
+
+#[test]
+fn the_last_file_counts_and_an_old_one_orders_nothing() {
+    let (a, a2) = (member("a", "1"), member("a", "2"));
+    let begun = || vec![identity(), joined(&a, "a"), wish(&a, 0, "old")];
+    let wanted = |more: Vec<Request>| last_of(&after(begun(), more)).0.wished("orders").map(|(_, wished)| wished.home.clone()).ok();
+    let again = |more: Vec<Request>, home: &str, taken| after(more, [joined(&a2, "a"), wish(&a2, taken, home)]);
+    assert_eq!(wanted(vec![]).as_deref(), Some("old"));
+    assert_eq!(wanted(vec![wish(&a, 1, "new")]).as_deref(), Some("new"));
+    assert_eq!(wanted(vec![wish(&a, 1, "new"), wish(&a, 2, "old")]).as_deref(), Some("old"), "reverted");
+    // Restarts.
+    assert_eq!(wanted(again(vec![], "new", 0)).as_deref(), Some("new"), "with a file that nobody has seen");
+    assert_eq!(wanted(again(vec![wish(&a, 1, "new")], "new", 0)).as_deref(), Some("new"), "with the last file");
+    assert_eq!(wanted(again(vec![wish(&a, 1, "new")], "old", 0)), None, "with the file before");
+    assert_eq!(wanted(again(vec![wish(&a, 1, "new"), wish(&a, 2, "old")], "new", 0)), None, "with a file that was reverted");
+    assert_eq!(
+        wanted(after(again(vec![wish(&a, 1, "new")], "old", 0), [wish(&a2, 1, "old")])).as_deref(),
+        Some("old"),
+        "touched while it runs"
+    );
+}
+
+#[test]
+fn an_operators_abort_holds_until_another_file_is_taken() {
+    let (a, b) = (member("a", "1"), member("b", "1"));
+    let stopped = || after(agreed(&a, &b), [hold(&a, 0), abort(7, true)]);
+    assert_eq!(last_of(&stopped()).0.stopped(), Some(7));
+    assert_eq!(last_of(&after(stopped(), [wish(&b, 2, "new")])).0.stopped(), Some(7), "the same file reaches another proxy");
+    let (state, verdict) = last_of(&after(stopped(), [wish(&a, 2, "old"), wish(&a, 3, "new"), hold(&b, 8)]));
+    assert_eq!((verdict, state.stopped(), state.aborts()), (Verdict::Counts, None, 0));
+}
+
+#[test]
+fn records_that_are_not_known_make_a_reader_refuse_and_garbage_does_not() {
+    let mut state = State::default();
+    let read = |state: &mut State, bytes: &[u8]| state.read(state.end(), Some(bytes));
+    assert_eq!(read(&mut state, &encode(&identity(), RULES).unwrap()), Ok(Verdict::Counts));
+    let large = [b" ".repeat(MAX_BYTES), br#"{"v":1,"left":{"proxy":{"name":"a","incarnation":"1"}}}"#.to_vec()].concat();
+    for garbage in [
+        &b""[..],
+        b"\xff\x00",
+        b"null",
+        b"[1]",
+        b"{}",
+        br#"{"v":"1"}"#,
+        br#"{"v":-1}"#,
+        br#"{"v":4294967296}"#,
+        &b"[".repeat(100_000),
+        &large,
+    ] {
+        assert_eq!(read(&mut state, garbage), Ok(Verdict::Void(Void::Foreign)));
+    }
+    assert_eq!(state.read(state.end(), None), Ok(Verdict::Void(Void::Foreign)));
+    assert_eq!(state.read(0, None), Ok(Verdict::Void(Void::ReadBefore)));
+    let before = state.clone();
+    let newer = read(&mut state, br#"{"v":2,"left":{"proxy":{"name":"a","incarnation":"1"}}}"#).unwrap_err();
+    assert_eq!(
+        newer.to_string(),
+        "it was written under version 2 of the rules, and this kferry knows 1: update this kferry before it takes part"
+    );
+    for unknown in [
+        &br#"{"v":1}"#[..],
+        br#"{"v":1,"synced":{}}"#,
+        br#"{"v":1,"left":{}}"#,
+        br#"{"v":1,"left":{"proxy":{"name":"a","incarnation":"1"},"why":1}}"#,
+        br#"{"v":1,"holding":{"proxy":{"name":"a","incarnation":"1"},"move":9223372036854775808}}"#,
+    ] {
+        assert!(matches!(read(&mut state, unknown), Err(Unknown::Malformed { version: 1, .. })), "{}", String::from_utf8_lossy(unknown));
+    }
+    assert_eq!(state, before);
+    // The size of a record is all that sizes memory.
+    let (a, b) = (member("a", "1"), member("b", "1"));
+    let huge = after(
+        agreed(&a, &b),
+        [hold_of(&a, 0, "old", "new", &[("orders", u32::MAX)]), holding(&a, 7), holding(&b, 7), closed(7, 9), flip(&a, 7)],
+    );
+    assert_eq!(last_of(&huge).1, Verdict::Void(Void::NotClosed(u32::MAX as usize - 2)));
+    let too_large = Request::Abort { id: 1, by: String::new(), reason: "x".repeat(MAX_BYTES), until_edit: false };
+    assert!(matches!(encode(&too_large, RULES), Err(Unwritable::Large(_))));
+}
+
+#[test]
+fn records_look_as_the_documents_say() {
+    let a = member("a", "1");
+    let cases = [
+        (identity(), r#"{"v":1,"identity":{"log":"L"}}"#),
+        (holding(&a, 7), r#"{"v":1,"holding":{"proxy":{"name":"a","incarnation":"1"},"move":7}}"#),
+        (closed(7, 9), r#"{"v":1,"closed":{"move":7,"as_of":9,"by":"mirror","ends":{"orders":[[0,7],[1,9]]}}}"#),
+        (
+            flip(&a, 7),
+            r#"{"v":1,"flip":{"move":7,"by":{"name":"a","incarnation":"1"},"topics":{"orders":{"leader":"new","term":2,"ends":[7,9]}}}}"#,
+        ),
+    ];
+    for (request, json) in cases {
+        assert_eq!(String::from_utf8(encode(&request, RULES).unwrap()).unwrap(), json);
+        assert_eq!(decode(json.as_bytes()).unwrap(), Some(request));
+    }
+}
+
+#[test]
+fn a_log_that_a_witness_knows_better_is_refused() {
+    let (a, b) = (member("a", "1"), member("b", "1"));
+    let whole = after(agreed(&a, &b), [hold(&a, 0), holding(&a, 7), holding(&b, 7), closed(7, 9), flip(&b, 7)]);
+    let (whole, _) = last_of(&whole);
+    let (begun, _) = last_of(&agreed(&a, &b));
+    let known = Witness::of(&whole).unwrap();
+    assert_eq!((known.end, known.term), (12, 2));
+    assert_eq!(Witness::of(&State::default()), None);
+    let mut foreign = State::default();
+    foreign.apply(0, &joined(&a, "a"));
+    let mut grown = begun.clone();
+    (7..12).for_each(|offset| drop(grown.apply(offset, &identity())));
+    let said = |begins, state: &State, known: Option<&Witness>| check(begins, state, known).map_err(|refused| refused.to_string());
+    assert_eq!(said(0, &State::default(), None), Ok(()));
+    assert_eq!(said(0, &begun, None), Ok(()));
+    assert_eq!(said(0, &whole, Some(&known)), Ok(()));
+    assert_eq!(said(0, &whole, Witness::of(&begun).as_ref()), Ok(()), "it has grown");
+    let other = Witness { log: "M".to_owned(), ..known.clone() };
+    for (begins, state, known, why) in [
+        (3, &whole, None, "begins at offset 3, not at 0"),
+        (0, &foreign, None, "does not begin with its identity"),
+        (0, &State::default(), Some(&known), "is empty, but 12 records of log L were read before"),
+        (0, &whole, Some(&other), "is L, but it was M before"),
+        (0, &begun, Some(&known), "ends at offset 7, but it was read up to 12 before"),
+        (0, &grown, Some(&known), "knows terms up to 1, but it knew term 2 before"),
+    ] {
+        let refused = said(begins, state, known).unwrap_err();
+        assert!(refused.contains(why), "{refused}");
+    }
+}
+
+#[test]
+fn a_partition_is_closed_when_both_ends_are_equal_and_nothing_is_open() {
+    let (a, b) = (member("a", "1"), member("b", "1"));
+    let (held, _) = last_of(&after(agreed(&a, &b), [hold(&a, 0), holding(&a, 7)]));
+    let (quiet, _) = last_of(&after(agreed(&a, &b), [hold(&a, 0), holding(&a, 7), holding(&b, 7)]));
+    let good = Measured { as_of: 9, leader_end: 5, last_stable_offset: 5, follower_end: 5, unanswered: false };
+    let said = |state, topic, measured| closing(state, topic, measured).map_err(|why| why.to_string());
+    assert_eq!(said(&quiet, "orders", good), Ok(5));
+    for (state, topic, measured, why) in [
+        (&quiet, "else", good, "no move of it is open"),
+        (&State::default(), "orders", good, "no move of it is open"),
+        (&held, "orders", good, "not every proxy holds: b not"),
+        (
+            &quiet,
+            "orders",
+            Measured { as_of: 8, ..good },
+            "the ends were measured after reading up to 8, and the last proxy said at 9 that it holds",
+        ),
+        (&quiet, "orders", Measured { unanswered: true, ..good }, "something that the mirror has written is unanswered"),
+        (&quiet, "orders", Measured { follower_end: 4, ..good }, "the follower has 4 of 5"),
+        (&quiet, "orders", Measured { follower_end: 6, ..good }, "the follower ends at 6, behind the leader's end 5: it has diverged"),
+        (&quiet, "orders", Measured { last_stable_offset: 3, ..good }, "a transaction is open: the last stable offset is 3, the end 5"),
+    ] {
+        assert_eq!(said(state, topic, measured), Err(why.to_owned()));
+    }
+}
+
+/// Any record of a small world, in which many of them count.
+fn any_request() -> impl Strategy<Value = Request> {
+    let proxy = || select(vec![member("a", "1"), member("a", "2"), member("b", "1")]);
+    let cluster = || select(vec!["old", "new"]);
+    let id = || 0i64..30;
+    prop_oneof![
+        1 => Just(identity()),
+        4 => (proxy(), select(vec!["x", "y"])).prop_map(|(proxy, host)| joined(&proxy, host)),
+        1 => proxy().prop_map(|proxy| left(&proxy)),
+        6 => (proxy(), 0u32..4, cluster()).prop_map(|(proxy, taken, home)| wish(&proxy, taken, home)),
+        6 => (proxy(), id(), cluster(), cluster()).prop_map(|(by, after, from, to)| hold_of(&by, after, from, to, &[("orders", 1)])),
+        8 => (proxy(), id()).prop_map(|(proxy, id)| holding(&proxy, id)),
+        4 => (id(), id()).prop_map(|(id, as_of)| closed_of(id, as_of, &[(0, 5)])),
+        4 => (proxy(), id(), cluster(), 2i32..4).prop_map(|(by, id, leader, term)| flip_of(&by, id, leader, term, &[5])),
+        1 => (id(), any::<bool>()).prop_map(|(id, until_edit)| abort(id, until_edit)),
+    ]
+}
+
+/// The request as somebody would write it who has read the log: so that more of them count.
+fn fitting(state: &State, request: Request) -> Request {
+    let id = state.last_decision();
+    match request {
+        Request::Hold { by, from, to, .. } => hold_of(&by, id, &from, &to, &[("orders", 1)]),
+        Request::Holding { proxy, .. } => holding(&proxy, id),
+        Request::Closed { .. } => closed_of(id, state.end() - 1, &[(0, 5)]),
+        Request::Flip { by, id: named, .. } => match state.outcome() {
+            Ok(topics) => Request::Flip { id, by, topics },
+            Err(_) => flip_of(&by, named, "new", 2, &[5]),
+        },
+        other => other,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn every_reader_of_a_log_knows_the_same_and_copies_of_its_records_are_void(
+        wild in vec((any_request(), any::<bool>(), option_of_copy()), 1..80)
+    ) {
+        let mut state = State::default();
+        let mut log = vec![(identity(), Verdict::Counts)];
+        state.apply(0, &identity());
+        for (request, fits, copy) in wild {
+            // A copy of an earlier record comes late, in place of a new one: it does not count if the first one did.
+            let (request, counted) = match copy {
+                Some(back) if back < log.len() => log[log.len() - 1 - back].clone(),
+                _ if fits => (fitting(&state, request), Verdict::Void(Void::Foreign)),
+                _ => (request, Verdict::Void(Void::Foreign)),
+            };
+            let before = state.clone();
+            let verdict = state.apply(log.len() as i64, &request);
+            match (&request, &verdict) {
+                // The same partition may be closed again, until the flip.
+                (Request::Closed { .. }, _) => {}
+                (_, Verdict::Counts) => prop_assert!(counted != Verdict::Counts, "{request:?} counts twice"),
+                _ => {}
+            }
+            if let Verdict::Void(_) = verdict {
+                let mut void = state.clone();
+                prop_assert_eq!(void.apply(0, &identity()), Verdict::Void(Void::ReadBefore));
+                prop_assert_eq!(void.leaders(), before.leaders());
+                prop_assert_eq!(void.open(), before.open());
+                prop_assert_eq!(void.joined(), before.joined());
+                prop_assert_eq!(void.homes(), before.homes());
+            }
+            log.push((request, verdict));
+        }
+        // Another reader reads bytes, some of them twice.
+        let mut other = State::default();
+        for (offset, (request, verdict)) in (0..).zip(&log) {
+            let bytes = encode(request, RULES).unwrap();
+            prop_assert_eq!(other.read(offset, Some(&bytes)).unwrap(), verdict.clone());
+            prop_assert_eq!(other.read(offset, Some(&bytes)).unwrap(), Verdict::Void(Void::ReadBefore));
+        }
+        prop_assert_eq!(other, state);
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic(bytes: Vec<u8>, json in "\\{\"v\":1,\"(left|hold|wish|flip)\":.{0,40}") {
+        let _ = decode(&bytes);
+        let _ = decode(json.as_bytes());
+    }
+}
+
+fn option_of_copy() -> impl Strategy<Value = Option<usize>> {
+    proptest::option::weighted(0.3, 0usize..20)
+}
