@@ -8,7 +8,7 @@ use crate::read::{ClusterDraft, CredentialsDraft, Draft, ListenerDraft, RouteDra
 use crate::types::Config;
 use crate::types::cluster::{Cluster, Sasl};
 use crate::types::mirror::Mirror;
-use crate::types::proxy::{Admin, Listener, Route, User};
+use crate::types::proxy::{Admin, Listener, Route, State, User};
 
 /// The checked types, unless an error was reported.
 pub(crate) fn config(draft: Draft<'_>) -> Field<Config> {
@@ -17,12 +17,16 @@ pub(crate) fn config(draft: Draft<'_>) -> Field<Config> {
     let users = draft.users?.into_iter().map(UserDraft::build).collect::<Field<_>>()?;
     let routes = draft.routes?.into_iter().map(|route| route.build(&clusters).map(Arc::new)).collect::<Field<_>>()?;
     let mirrors = draft.mirrors?.into_iter().map(|mirror| mirror.build(&clusters).map(Arc::new)).collect::<Field<_>>()?;
+    let state_at = |name: At<&str>| clusters.iter().find(|cluster| &*cluster.name == name.value).cloned().ok_or(Reported);
+    let state = draft.state?.map(|name| state_at(name).map(|cluster| State { cluster })).transpose()?;
     Ok(Config {
         clusters,
         listeners,
         users,
         admin: draft.admin.map(|admin| Admin { bind: admin.bind.value, mirror_bind: admin.mirror_bind.value })?,
         limits: draft.limits?,
+        state,
+        moves: draft.moves?.value,
         routes,
         mirrors,
         warnings: Vec::new(),

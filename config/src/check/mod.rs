@@ -34,7 +34,7 @@ pub(crate) fn across_tables(findings: &Findings<'_>, draft: &Draft<'_>) {
     ports(findings, clusters, listeners, admin, routes);
     told_ports(findings, clusters, listeners);
     if draft.clusters.is_ok() && draft.has_all_clusters {
-        for name in routes.iter().flat_map(named_clusters).chain(mirrors.iter().flat_map(MirrorDraft::named_clusters)) {
+        for name in routes.iter().flat_map(named_clusters).chain(mirrors.iter().flat_map(MirrorDraft::named_clusters)).chain(draft.state.iter().flatten()) {
             known_cluster(findings, clusters, name);
         }
     }
@@ -44,13 +44,36 @@ pub(crate) fn across_tables(findings: &Findings<'_>, draft: &Draft<'_>) {
     split_applications(findings, routes);
     across_mirrors(findings, clusters, mirrors);
     owners(findings, draft);
-    unused(findings, clusters, routes, mirrors);
+    state(findings, draft);
+    unused(findings, clusters, routes, mirrors, draft.state.as_ref().ok().and_then(Option::as_ref));
     if let Ok(users) = &draft.users {
         sasl_users(findings, users, clusters, routes);
     }
     if draft.listeners.is_ok() {
         tls_subjects(findings, listeners, routes);
         tls_differs(findings, clusters, listeners, routes);
+    }
+}
+
+/// The cluster of `[state]` is asked with kferry's own login, and there must be something that can move.
+fn state(findings: &Findings<'_>, draft: &Draft<'_>) {
+    match (&draft.state, &draft.moves) {
+        (Ok(None), Ok(moves)) if !moves.span.is_empty() => {
+            let hint = "write [state] with the cluster that keeps what is decided, or drop this table";
+            findings.warn(moves.span.clone(), "`[moves]` without `[state]`: nothing moves while clients run", hint);
+        }
+        (Ok(Some(name)), _) => {
+            let clusters = draft.clusters.as_deref().unwrap_or_default();
+            let named = clusters.iter().find(|cluster| cluster.name.value == name.value);
+            if named.is_some_and(|cluster| cluster.security.as_ref().is_ok_and(|security| security.sasl == Some(None))) {
+                let message = format!("cluster {} of `[state]` asks for a login, and kferry has none of its own there", quoted(name.value));
+                findings.mismatch(name.span.clone(), message, "write sasl_mechanism, sasl_username and a password in its [clusters.NAME]");
+            } else if draft.mirrors.as_ref().is_ok_and(Vec::is_empty) {
+                let hint = "what no mirror copies cannot move: write [[mirrors]], or drop this table";
+                findings.warn(name.span.clone(), "`[state]` in a file without mirrors", hint);
+            }
+        }
+        _ => {}
     }
 }
 
@@ -498,10 +521,16 @@ fn split_applications(findings: &Findings<'_>, routes: &[RouteDraft<'_>]) {
     }
 }
 
-fn unused(findings: &Findings<'_>, clusters: &[ClusterDraft<'_>], routes: &[RouteDraft<'_>], mirrors: &[MirrorDraft<'_>]) {
+fn unused(
+    findings: &Findings<'_>,
+    clusters: &[ClusterDraft<'_>],
+    routes: &[RouteDraft<'_>],
+    mirrors: &[MirrorDraft<'_>],
+    state: Option<&At<&str>>,
+) {
     let is_named = |cluster: &str| {
         let by_route = routes.iter().flat_map(named_clusters).any(|name| name.value == cluster);
-        by_route || mirrors.iter().flat_map(MirrorDraft::named_clusters).any(|name| name.value == cluster)
+        by_route || state.is_some_and(|state| state.value == cluster) || mirrors.iter().flat_map(MirrorDraft::named_clusters).any(|name| name.value == cluster)
     };
     for cluster in clusters.iter().filter(|cluster| !is_named(cluster.name.value)) {
         let name = quoted(cluster.name.value);

@@ -21,7 +21,7 @@ use self::table::{At, Field, Findings, Reported, Table, Value, listed, quoted};
 use crate::diagnostic::Lines;
 use crate::matcher::{ClientMatcher, Ids};
 use crate::{
-    BrokerRange, ClientAuth, ClientTls, HostPort, Limits, Mode, NODE_IDS, OAUTHBEARER, Sasl, SaslMechanism, Secret, Security, ServerTls,
+    BrokerRange, ClientAuth, ClientTls, HostPort, Limits, Mode, Moves, NODE_IDS, OAUTHBEARER, Sasl, SaslMechanism, Secret, Security, ServerTls,
     TlsIdentity,
 };
 
@@ -31,6 +31,8 @@ pub(crate) const CLUSTER: &str = "[clusters.NAME]";
 pub(crate) const LISTENER: &str = "[[listeners]]";
 const ADMIN: &str = "[admin]";
 const LIMITS: &str = "[limits]";
+const STATE: &str = "[state]";
+const MOVES: &str = "[moves]";
 pub(crate) const ROUTE: &str = "[[routes]]";
 pub(crate) const CREDENTIALS: &str = "[routes.credentials.CLUSTER]";
 pub(crate) const USER: &str = "[users.NAME]";
@@ -44,6 +46,10 @@ pub(crate) struct Draft<'t> {
     pub(crate) users: Field<Vec<UserDraft<'t>>>,
     pub(crate) admin: Field<AdminDraft>,
     pub(crate) limits: Field<Limits>,
+    /// The cluster that it names.
+    pub(crate) state: Field<Option<At<&'t str>>>,
+    /// Empty where the file has none.
+    pub(crate) moves: Field<At<Moves>>,
     pub(crate) routes: Field<Vec<RouteDraft<'t>>>,
     pub(crate) mirrors: Field<Vec<MirrorDraft<'t>>>,
 }
@@ -109,6 +115,8 @@ pub(crate) fn file<'t>(findings: &'t Findings<'t>, root: &'t DeTable<'t>, folder
     let users = t.optional("users", |v| v.table(USER));
     let admin = t.optional("admin", |v| v.table(ADMIN));
     let limits = t.optional("limits", |v| v.table(LIMITS));
+    let state = t.optional("state", |v| v.table(STATE));
+    let moves = t.optional("moves", |v| v.table(MOVES));
     let routes = t.optional("routes", |v| v.tables(ROUTE));
     let mirrors = t.optional("mirrors", |v| v.tables(MIRROR));
     // A file of mirrors alone is for no proxy, and needs nothing of what only proxies read.
@@ -132,6 +140,8 @@ pub(crate) fn file<'t>(findings: &'t Findings<'t>, root: &'t DeTable<'t>, folder
         users: users.and_then(|users| users.map_or_else(|| Ok(Vec::new()), |users| self::users(users.value, folder))),
         admin: or_empty(admin, ADMIN).and_then(self::admin),
         limits: or_empty(limits, LIMITS).and_then(self::limits),
+        state: state.and_then(|state| state.map(|state| self::state(state.value)).transpose()),
+        moves: or_empty(moves, MOVES).and_then(self::moves),
         routes: some(findings, routes, ROUTE, |t| route(t, folder)),
         mirrors: some(findings, mirrors, MIRROR, mirror),
     }
@@ -549,6 +559,21 @@ fn limits(mut t: Table<'_>) -> Field<Limits> {
     })
 }
 
+fn state<'t>(mut t: Table<'t>) -> Field<At<&'t str>> {
+    let cluster = t.required("cluster", "write the NAME of the [clusters.NAME] that keeps what is decided", Value::string);
+    t.finish();
+    cluster
+}
+
+fn moves(mut t: Table<'_>) -> Field<At<Moves>> {
+    // Far below what clients give a record (`delivery.timeout.ms`, 2 min) and a request (`request.timeout.ms`, 30 s).
+    let hold = t.optional("hold_ms", |v| v.integer(100..=20_000));
+    let span = t.span.clone();
+    t.finish();
+    let hold = Duration::from_millis(hold?.map_or(3_000, |hold| hold.value));
+    Ok(At { span, value: Moves { hold } })
+}
+
 fn route<'t>(mut t: Table<'t>, folder: &Path) -> RouteDraft<'t> {
     let name = t.required("name", r#"write name = "orders", as it shall be called in logs and metrics"#, Value::name);
     let (clients, tls_subject) = clients(&mut t);
@@ -783,7 +808,7 @@ fn is_host(text: &str) -> bool {
 
 /// The keys of each kind of table, by its header as the reference writes it, such as `[limits]`: what the documents must have.
 pub fn keys() -> std::collections::BTreeMap<&'static str, Vec<&'static str>> {
-    let text = "[clusters.a]\n[[listeners]]\n[[routes]]\n[routes.credentials.a]\n[users.a]\n[[mirrors]]\n[[mirrors.rename_regex]]\n";
+    let text = "[clusters.a]\n[state]\n[[listeners]]\n[[routes]]\n[routes.credentials.a]\n[users.a]\n[[mirrors]]\n[[mirrors.rename_regex]]\n";
     let lines = Lines::new(text);
     let (root, _) = syntax::parse(text, &lines);
     let findings = Findings::new(text, &lines, false);

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use self::cluster::{Cluster, Secret, TlsIdentity};
 use self::mirror::Mirror;
-use self::proxy::{Admin, Limits, Listener, Route, User};
+use self::proxy::{Admin, Limits, Listener, Moves, Route, State, User};
 use crate::diagnostic::Diagnostic;
 
 /// A checked `routes.toml`.
@@ -27,6 +27,10 @@ pub struct Config {
     pub admin: Admin,
     /// `[limits]`.
     pub limits: Limits,
+    /// `[state]`.
+    pub state: Option<State>,
+    /// `[moves]`.
+    pub moves: Moves,
     /// `[[routes]]`, in the order of the file: the first that matches wins. None is shadowed by an earlier one. At least one if there are
     /// listeners.
     pub routes: Vec<Arc<Route>>,

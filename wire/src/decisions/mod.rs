@@ -9,11 +9,13 @@
 //! | `state` | what the log says at one point of it, and which record counts there |
 //! | `witness` | whether a log is the one that it should be |
 //! | `proxy` | what a proxy does next |
+//! | `log` | the topic: how it is created, followed and written |
 //! | `closing` | when the mirror may say that a partition is closed |
 //!
 //! Nothing here reads a clock, waits, or asks anybody: the simulator in `tests/moves_simulator.rs` runs it as it runs for real.
 
 mod closing;
+mod log;
 mod proxy;
 mod record;
 mod state;
@@ -23,6 +25,7 @@ mod witness;
 
 pub use closing::{Measured, NotYet, closing};
 pub use proxy::{Known, Owned, Plan, Proxy, Serves, Settings, Wanted};
+pub use log::{Log, LogError, ReadRecord, TOPIC, Update, ask};
 pub use record::{Led, MAX_BYTES, Member, Place, RULES, Request, Topic, Unknown, Unwritable, Wished, decode, encode};
 pub use state::{Disagreement, Joined, LAST_TERM, Leader, Move, Outcome, Receipt, State, Verdict, Void, Wish};
 pub use witness::{Refused, Witness, check};

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::record::{self, Led, Member, Place, Request, Topic, Unknown, Wished};
-use crate::places;
 
 /// How many receipts are kept.
 const RECEIPTS: usize = 100;
@@ -176,6 +175,8 @@ pub struct Wish {
 pub struct Leader {
     /// The cluster.
     pub cluster: Arc<str>,
+    /// The cluster that led before.
+    pub before: Arc<str>,
     /// Since this term.
     pub term: i32,
     /// The offset of the flip.
@@ -474,7 +475,7 @@ impl State {
         let Some(open) = &self.open else { return };
         for (name, led) in topics {
             let ids = open.topics.get(name).map(|topic| topic.ids.clone()).unwrap_or_default();
-            let leader = Leader { cluster: open.to.clone(), term: led.term, since: offset, ends: led.ends.clone(), ids };
+            let leader = Leader { cluster: open.to.clone(), before: open.from.clone(), term: led.term, since: offset, ends: led.ends.clone(), ids };
             self.leaders.insert(name.clone(), leader);
         }
         for route in &open.routes {
@@ -619,12 +620,6 @@ impl State {
     /// The highest term of a topic.
     pub fn highest_term(&self) -> i32 {
         self.leaders.values().map(|leader| leader.term).max().unwrap_or(1)
-    }
-
-    /// Where topics lead, for [`places`].
-    pub fn places(&self) -> places::Decisions {
-        let topics = self.leaders.iter().map(|(topic, leader)| (topic.clone(), leader.cluster.clone())).collect();
-        places::Decisions { topics, groups: BTreeMap::new() }
     }
 
     /// The move that is open.
