@@ -16,6 +16,7 @@ use crate::admission::{Admissions, Most};
 use crate::clients::Clients;
 use crate::relay::brokers::Brokers;
 use crate::relay::carry::Carrying;
+use crate::relay::first::FirstBatches;
 use crate::relay::holds::Holds;
 use crate::relay::senders::Senders;
 use crate::relay::splice::Pipes;
@@ -54,6 +55,8 @@ pub(crate) struct Proxy {
     pub carrying: Arc<Carrying>,
     /// Topics that are about to change their leader, and what is under way.
     pub holds: Arc<Holds>,
+    /// Producers at clusters that lead topics since a decision.
+    pub firsts: Arc<FirstBatches>,
     /// Relayed clients that see a view.
     pub senders: Senders,
     /// Keeps the log lines of connections that end few.
@@ -100,6 +103,7 @@ impl Proxy {
             pipes: Pipes::new(open_files.pipes),
             carrying,
             holds: Arc::default(),
+            firsts: Arc::default(),
             senders: Senders::default(),
             bursts: Bursts::new(CLOSED_LINES, Duration::from_secs(1)),
             not_accepted: Bursts::new(1, ACCEPT_LINE),

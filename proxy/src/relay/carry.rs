@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::IN_FLIGHT;
+use super::first::{Admitted, FirstBatches, Term, stamped};
 use super::holds::Entered;
 use super::senders::Sender;
 use super::masks::TOPIC_AUTHORIZATION_FAILED;
@@ -222,9 +223,14 @@ pub(super) struct Answers {
 
 impl Answers {
     pub(super) fn push_error(&mut self, partition: TopicPartition, error_code: i16) {
-        let answer = PartitionProduceResponse::default().with_index(partition.partition).with_error_code(error_code).with_base_offset(-1);
+        let answer = refused(partition.partition, error_code);
         self.partitions.push((partition, answer));
     }
+}
+
+/// What a broker says of a batch that it has not appended.
+fn refused(index: i32, error_code: i16) -> PartitionProduceResponse {
+    PartitionProduceResponse::default().with_index(index).with_error_code(error_code).with_base_offset(-1)
 }
 
 /// What becomes of a batch, by the error that the partition leader answered.
@@ -265,9 +271,9 @@ struct Job {
 }
 
 impl Carrier {
-    pub(super) fn new(carrying: Arc<Carrying>, view: Arc<View>, from: Arc<Sender>) -> Self {
+    pub(super) fn new(carrying: Arc<Carrying>, firsts: Arc<FirstBatches>, view: Arc<View>, from: Arc<Sender>) -> Self {
         let (jobs, queue) = mpsc::channel(IN_FLIGHT);
-        let lines = Lines { view, client_id: from.client_id.clone(), open: HashMap::new(), given_up: GivenUp::default() };
+        let lines = Lines { view, firsts, client_id: from.client_id.clone(), open: HashMap::new(), given_up: GivenUp::default() };
         tokio::spawn(lines.run(queue));
         Self { carrying, from, jobs }
     }
@@ -289,10 +295,14 @@ type Node = (Arc<str>, i32);
 /// The connections to partition leaders on which the frames of one client's connection are carried.
 struct Lines {
     view: Arc<View>,
+    firsts: Arc<FirstBatches>,
     client_id: String,
     open: HashMap<Node, Arc<Connection>>,
     given_up: GivenUp,
 }
+
+/// Of a frame's batches, those whose topic leads somewhere by a decision.
+type Terms = HashMap<TopicPartition, (Term, Admitted)>;
 
 /// Of idempotent producers: the batch of a partition that was given up, and is to come again before those that were numbered after it. A partition leader that
 /// does not know the producer yet would take one of those for its first, and then never take this one.
@@ -388,10 +398,13 @@ impl Lines {
     async fn carry(&mut self, frame: &Frame) -> (Result<Answers, Cause>, bool) {
         let deadline = frame.arrived + frame.timeout.clamp(SHORTEST, LONGEST);
         let (mut answers, mut attempt, mut lost) = (Answers::default(), 0, false);
+        let terms = self.terms(frame).await;
         let mut left = Vec::with_capacity(frame.entries.len());
         for (partition, records) in frame.entries.iter().cloned() {
             if self.given_up.must_wait(&partition, records.as_deref()) {
                 answers.push_error(partition, NOT_LEADER_OR_FOLLOWER);
+            } else if let Some((_, Admitted::Answered(error_code))) = terms.get(&partition) {
+                answers.push_error(partition, *error_code);
             } else {
                 left.push((partition, records));
             }
@@ -399,12 +412,15 @@ impl Lines {
         loop {
             let (by_leader, mut again) = self.find_leaders(left, attempt > 0, &mut answers).await;
             self.connect(by_leader.keys(), deadline).await;
-            let sent = join_all(by_leader.into_iter().map(|(leader, entries)| self.send(leader, entries, frame, deadline))).await;
+            let sent = join_all(by_leader.into_iter().map(|(leader, entries)| self.send(leader, entries, &terms, frame, deadline))).await;
             for (leader, outcomes, throttle_time_ms) in sent {
                 answers.throttle_time_ms = answers.throttle_time_ms.max(throttle_time_ms);
                 for ((partition, records), outcome) in outcomes {
                     match outcome {
                         Outcome::Answered(answer) => {
+                            if let (0, Some((term, Admitted::IsFirst(batch)))) = (answer.error_code, terms.get(&partition)) {
+                                self.firsts.appended(&partition, term.led.term, batch);
+                            }
                             metrics::carried(&leader.0, records.as_ref().map_or(0, bytes::Bytes::len));
                             answers.partitions.push((partition, answer));
                         }
@@ -435,6 +451,18 @@ impl Lines {
             sleep(pause).await;
             (left, attempt) = (again, attempt + 1);
         }
+    }
+
+    /// The terms of topics that lead somewhere by a decision, and whether each batch may come there now.
+    async fn terms(&self, frame: &Frame) -> Terms {
+        let admitting = frame.entries.iter().filter_map(|(partition, records)| {
+            let term = self.view.term(&partition.topic)?;
+            Some(async move {
+                let admitted = self.firsts.admit(partition, &term, records.as_deref().unwrap_or_default()).await;
+                (partition.clone(), (term, admitted))
+            })
+        });
+        join_all(admitting).await.into_iter().collect()
     }
 
     /// Sorts batches by the leader of their partition. Those without one just now are returned as they are; those that will have none are answered. `again`:
@@ -504,30 +532,34 @@ impl Lines {
     }
 
     /// Sends batches to the leader of their partitions. Returns how it stands with each, and how long the client is throttled.
-    async fn send(&self, leader: Node, entries: Vec<Entry>, frame: &Frame, deadline: Instant) -> (Node, Vec<(Entry, Outcome)>, i32) {
+    async fn send(
+        &self,
+        leader: Node,
+        entries: Vec<Entry>,
+        terms: &Terms,
+        frame: &Frame,
+        deadline: Instant,
+    ) -> (Node, Vec<(Entry, Outcome)>, i32) {
         let all = |outcome: &dyn Fn() -> Outcome, entries: Vec<Entry>| entries.into_iter().map(|entry| (entry, outcome())).collect();
         let Some(line) = self.open.get(&leader) else { return (leader, all(&|| Outcome::Again, entries), 0) };
         let timeout_ms = frame.timeout.min(deadline.saturating_duration_since(Instant::now())).as_millis() as i32;
-        let asked = send_for(line, entries.iter().cloned(), frame.acks, timeout_ms, frame.version);
+        let stamp = |(partition, records): Entry| {
+            let term = terms.get(&partition).map(|(term, _)| term);
+            (partition, records.map(|records| stamped(term, records)))
+        };
+        let asked = send_for(line, entries.iter().cloned().map(stamp), frame.acks, timeout_ms, frame.version);
         let lost = |error: String| Outcome::Lost(Cause::NotAsked { cluster: leader.0.clone(), api_key: ApiKey::Produce, error });
         let response = match timeout_at(deadline + ON_ITS_WAY, asked).await {
             Ok(Ok(response)) => response,
             Ok(Err(RequestError::Version { .. })) => {
                 let error = |entry: Entry| {
-                    let mut answers = Answers::default();
-                    answers.push_error(entry.0.clone(), UNSUPPORTED_FOR_MESSAGE_FORMAT);
-                    (entry, Outcome::Answered(answers.partitions.remove(0).1))
+                    let answer = refused(entry.0.partition, UNSUPPORTED_FOR_MESSAGE_FORMAT);
+                    (entry, Outcome::Answered(answer))
                 };
                 return (leader, entries.into_iter().map(error).collect(), 0);
             }
-            Ok(Err(error)) => {
-                let outcomes = all(&|| lost(error.to_string()), entries);
-                return (leader, outcomes, 0);
-            }
-            Err(_) => {
-                let outcomes = all(&|| lost("no answer in time".to_owned()), entries);
-                return (leader, outcomes, 0);
-            }
+            Ok(Err(error)) => return (leader.clone(), all(&|| lost(error.to_string()), entries), 0),
+            Err(_) => return (leader.clone(), all(&|| lost("no answer in time".to_owned()), entries), 0),
         };
         let throttle_time_ms = response.throttle_time_ms;
         let mut answered = HashMap::new();

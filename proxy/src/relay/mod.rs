@@ -22,6 +22,7 @@
 //! | `masks` | what keeps requests about topics that lead elsewhere from the broker |
 //! | `produce` | the path of a Produce request in a view |
 //! | `carry` | batches on their way to a leader on another cluster |
+//! | `first` | the first batch of each producer at a cluster that leads since a decision |
 //! | `holds` | topics that are about to change their leader: what waits for that, and what is under way |
 //! | `senders` | clients, with all of their connections |
 //! | `brokers` | virtual brokers: under which node id, host and port a client knows a real one |
@@ -31,6 +32,7 @@
 
 pub(crate) mod brokers;
 pub(crate) mod carry;
+pub(crate) mod first;
 mod frames;
 pub(crate) mod holds;
 pub(crate) mod login;
@@ -68,6 +70,7 @@ use uuid::Uuid;
 
 use self::brokers::{Streamed, ToBroker, ToClient, World};
 use self::carry::Carrying;
+use self::first::FirstBatches;
 use self::frames::{Source, send, write_frame};
 use self::holds::Holds;
 use self::masks::Refused;
@@ -134,6 +137,8 @@ pub(crate) struct Seat {
     pub carrying: Arc<Carrying>,
     /// Which topics are held.
     pub holds: Arc<Holds>,
+    /// Which producers have begun where a topic leads since a decision.
+    pub firsts: Arc<FirstBatches>,
     /// Why it was refused what it should not have asked for is told once.
     pub told: AtomicBool,
     /// Topics of its transaction were refused, so that it may not have begun.

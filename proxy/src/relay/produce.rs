@@ -24,12 +24,14 @@ use kafka_protocol::protocol::StrBytes;
 use kferry_wire::api::{PRODUCE_REQUEST, Rewrite, RewriteError, Step};
 use kferry_wire::client::TopicPartition;
 use kferry_wire::frame::SIZE_LEN;
-use kferry_wire::log::produce::{self, Entry, Front, Sequence};
+use kferry_wire::batch::Sequence;
+use kferry_wire::log::produce::{self, Entry, Front};
 use kferry_wire::stream::Writer;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Duration, Instant, timeout, timeout_at};
 
 use super::carry::{Answers, Carrier, Frame, NOT_LEADER_OR_FOLLOWER, Reserved};
+use super::first::{Admitted, First, Term, stamped};
 use super::frames::{Source, send, write_frame};
 use super::holds::Entered;
 use super::masks::{MASK, Now, Refused, TOPIC_AUTHORIZATION_FAILED};
@@ -65,6 +67,8 @@ pub(super) struct Produced {
     refused: Answers,
     /// Those of other brokers are to come.
     carried: Option<oneshot::Receiver<Result<Answers, Cause>>>,
+    /// First batches among those that the broker has got.
+    firsts: Vec<First>,
 }
 
 /// A Produce request that the broker is done with.
@@ -74,6 +78,7 @@ pub(super) struct Answered {
     pub frame_len: Option<usize>,
     refused: Answers,
     carried: Option<oneshot::Receiver<Result<Answers, Cause>>>,
+    firsts: Vec<First>,
 }
 
 /// What of a request is not for the broker.
@@ -115,9 +120,11 @@ struct Batches<'a> {
     /// The place of the batch that comes next, or came last.
     topic: String,
     partition: i32,
-    /// What this cluster is to that topic, once it is entered.
+    /// What this cluster is to that topic, and the topic's term, once it is entered.
     stance: Option<Stance>,
+    term: Option<Term>,
     aside: Aside,
+    firsts: Vec<First>,
     /// Topics that lead here, and those that do not.
     here: Vec<Entered>,
     elsewhere: Vec<Entered>,
@@ -143,7 +150,7 @@ impl Along for Batches<'_> {
         let carrying = &self.relay.seat().carrying;
         let fate = self.fate().await;
         let needed = match fate {
-            Fate::Here if !carrying.is_empty() => len.min(LENGTH + Sequence::FRONT),
+            Fate::Here if self.term.is_some() || !carrying.is_empty() => len.min(LENGTH + Sequence::FRONT),
             Fate::Here | Fate::Refused(_) => 0,
             Fate::Elsewhere => len,
         };
@@ -153,10 +160,20 @@ impl Along for Batches<'_> {
         let arriving = timeout(in_time(needed), from.at_least(at + needed)).await;
         arriving.map_err(|_| MoveError::Reading(too_slow()))?.map_err(MoveError::Reading)?;
         let records = records_of(&from.bytes()[at..at + needed], head.api.is_flexible(head.version));
+        let fate = match fate {
+            Fate::Here => self.is_due(records.unwrap_or_default()).await,
+            fate => fate,
+        };
         if fate == Fate::Here {
-            self.relay.wait_for_carried(&self.place(), records.unwrap_or_default()).await;
+            let front = records.and_then(|records| records.first_chunk()).copied();
+            if let (Some(term), Some(mut front)) = (&self.term, front)
+                && term.stamp(&mut front)
+            {
+                let length = records_at(&from.bytes()[at..at + needed], head.api.is_flexible(head.version));
+                from.change(at + length, &front);
+            }
         } else {
-            let records = records.map(Bytes::copy_from_slice);
+            let records = records.filter(|_| fate == Fate::Elsewhere).map(Bytes::copy_from_slice);
             self.set_aside(fate, records);
             from.change(at - INDEX, &(self.partition | MASK).to_be_bytes());
         }
@@ -167,7 +184,8 @@ impl Along for Batches<'_> {
 impl<'a> Batches<'a> {
     fn new(relay: &'a FrameRelay, frame: &'a ProduceFrame) -> Self {
         let (here, elsewhere) = (Vec::new(), Vec::new());
-        Self { relay, frame, topic: String::new(), partition: 0, stance: None, aside: Aside::default(), here, elsewhere }
+        let (aside, firsts) = (Aside::default(), Vec::new());
+        Self { relay, frame, topic: String::new(), partition: 0, stance: None, term: None, aside, firsts, here, elsewhere }
     }
 
     fn place(&self) -> TopicPartition {
@@ -185,10 +203,26 @@ impl<'a> Batches<'a> {
                 let stance = Now::of(self.relay.terms.world.place.as_ref()).stance(&self.topic);
                 let leads = matches!(stance, Stance::Leads | Stance::HasRenamedCopy);
                 if leads { &mut self.here } else { &mut self.elsewhere }.extend(entered);
+                self.term = if leads && !self.frame.front.is_transactional { seat.view.term(&self.topic) } else { None };
                 *self.stance.insert(stance)
             }
         };
         fate(stance, self.partition, self.frame.front.is_transactional)
+    }
+
+    /// Waits until nothing must come before a batch that is for the broker. `front`: of its records.
+    async fn is_due(&mut self, front: &[u8]) -> Fate {
+        let place = self.place();
+        self.relay.wait_for_carried(&place, front).await;
+        let Some(term) = self.term.as_ref().filter(|_| (0..MASK).contains(&self.partition)) else { return Fate::Here };
+        match self.relay.seat().firsts.admit(&place, term, front).await {
+            Admitted::Passes => Fate::Here,
+            Admitted::IsFirst(batch) => {
+                self.firsts.push(First { partition: place, term: term.led.term, batch });
+                Fate::Here
+            }
+            Admitted::Answered(error_code) => Fate::Refused(error_code),
+        }
     }
 
     /// The next batch is not for the broker.
@@ -233,10 +267,10 @@ impl<'a> Batches<'a> {
             self.topic(&place.topic);
             self.partition(place.partition);
             match self.fate().await {
-                Fate::Here => {
-                    self.relay.wait_for_carried(&place, records.as_deref().unwrap_or_default()).await;
-                    here.push((place, records));
-                }
+                Fate::Here => match self.is_due(records.as_deref().unwrap_or_default()).await {
+                    Fate::Here => here.push((place, records.map(|records| stamped(self.term.as_ref(), records)))),
+                    fate => self.set_aside(fate, records),
+                },
                 fate => self.set_aside(fate, records),
             }
         }
@@ -284,11 +318,11 @@ impl FrameRelay {
             self.pass_walked(from, to, walked, &mut batches).await.map_err(of)?;
             true
         };
-        let Batches { aside: Aside { elsewhere, refused, reserved }, here: mut entered, elsewhere: entered_elsewhere, .. } = batches;
+        let Batches { aside: Aside { elsewhere, refused, reserved }, here: mut entered, elsewhere: entered_elsewhere, firsts, .. } = batches;
         entered.iter_mut().for_each(Entered::sent);
         let carried = self.carry(carrier, &frame, elsewhere, reserved, entered_elsewhere).await;
         // Whoever is to be told is there for as long as the connection.
-        let _ = tell.send(Produced { is_at_broker, entered, refused, carried });
+        let _ = tell.send(Produced { is_at_broker, entered, refused, carried, firsts });
         Ok(())
     }
 
@@ -323,7 +357,7 @@ impl FrameRelay {
         let entries = each_once(entries);
         let seat = self.seat();
         seat.seen.carried(entries.iter().filter_map(|(_, records)| records.as_ref()).map(Bytes::len).sum(), Timestamp::now());
-        let carrier = carrier.get_or_insert_with(|| Carrier::new(seat.carrying.clone(), seat.view.clone(), seat.from.clone()));
+        let carrier = carrier.get_or_insert_with(|| Carrier::new(seat.carrying.clone(), seat.firsts.clone(), seat.view.clone(), seat.from.clone()));
         let Front { acks, timeout_ms, .. } = frame.front;
         let frame = Frame {
             entries,
@@ -344,11 +378,11 @@ impl FrameRelay {
         told: oneshot::Receiver<Produced>,
     ) -> Result<Option<Answered>, Cause> {
         // Whoever has sent it says why.
-        let Ok(Produced { is_at_broker, mut entered, refused, carried }) = told.await else { return Ok(None) };
+        let Ok(Produced { is_at_broker, mut entered, refused, carried, firsts }) = told.await else { return Ok(None) };
         let frame_len = if is_at_broker { Some(next_response(from, head).await?) } else { None };
         entered.iter_mut().for_each(Entered::answered);
         self.counters.produces.fetch_sub(1, Ordering::Relaxed);
-        Ok(Some(Answered { frame_len, refused, carried }))
+        Ok(Some(Answered { frame_len, refused, carried, firsts }))
     }
 
     /// Answers a Produce request: with what the broker says, with what other brokers have said in the place of what was not for it.
@@ -360,8 +394,9 @@ impl FrameRelay {
         told: oneshot::Receiver<Produced>,
         is_answered: bool,
     ) -> Result<(), Cause> {
-        let Some(Answered { frame_len, refused, carried }) = self.produced(from, head, told).await? else { return Ok(()) };
-        if let (Some(frame_len), None, true, true) = (frame_len, &carried, refused.partitions.is_empty(), is_answered) {
+        let Some(Answered { frame_len, refused, carried, firsts }) = self.produced(from, head, told).await? else { return Ok(()) };
+        let is_whole = carried.is_none() && refused.partitions.is_empty() && firsts.is_empty();
+        if let Some(frame_len) = frame_len.filter(|_| is_whole && is_answered) {
             return self.pass(from, to, frame_len).await.map_err(|error| error.of(Cause::BrokerError, Cause::ClientError));
         }
         let broker = match frame_len {
@@ -373,6 +408,11 @@ impl FrameRelay {
             }
             None => ProduceResponse::default(),
         };
+        for First { partition, term, batch } in firsts {
+            if is_appended(&broker, &partition) {
+                self.seat().firsts.appended(&partition, term, &batch);
+            }
+        }
         let carried = match carried {
             Some(carried) => carried.await.unwrap_or(Err(Cause::BrokerClosed))?,
             None => Answers::default(),
@@ -407,6 +447,18 @@ fn records_of(bytes: &[u8], flexible: bool) -> Option<&[u8]> {
         let (len, records) = bytes.split_first_chunk()?;
         (i32::from_be_bytes(*len) >= 0).then_some(records)
     }
+}
+
+/// How many bytes the length in front of records has.
+fn records_at(bytes: &[u8], flexible: bool) -> usize {
+    if flexible { bytes.iter().take_while(|byte| **byte & 0x80 != 0).count() + 1 } else { size_of::<i32>() }
+}
+
+/// Whether a broker has answered a batch with 0.
+fn is_appended(response: &ProduceResponse, partition: &TopicPartition) -> bool {
+    let topics = response.responses.iter().filter(|topic| *topic.name.0 == *partition.topic);
+    let mut partitions = topics.flat_map(|topic| &topic.partition_responses);
+    partitions.any(|answer| answer.index == partition.partition && answer.error_code == 0)
 }
 
 /// Of each partition the last batch, as a broker reads a request that names one several times.

@@ -77,8 +77,8 @@ impl Producers {
         }
     }
 
-    /// Whether it knows the producer in this term.
-    fn know(&self, id: i64, term: i32) -> bool {
+    /// Whether it knows the producer, by the id that the producer has, in this term.
+    pub fn know(&self, id: i64, term: i32) -> bool {
         self.0.contains_key(&(id, term))
     }
 

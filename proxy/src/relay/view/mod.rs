@@ -54,6 +54,7 @@ pub(crate) use self::leaders::Leaders;
 use self::doubts::Asked;
 use self::leaders::Settled;
 use super::brokers::{Brokers, ToBroker, ToClient, World};
+use super::first::Term;
 use super::request::RequestHead;
 use crate::ending::Cause;
 use crate::identity::{ClusterIdentity, own_options};
@@ -162,6 +163,14 @@ impl View {
     pub(crate) fn decided(&self, decisions: &Arc<Decisions>) {
         self.parts.store(Arc::new(Parts { decisions: decisions.clone(), ..Parts::clone(&self.parts()) }));
         self.work_out(Settled::clone);
+    }
+
+    /// The term of a topic that leads somewhere by a decision, and who can be asked about it.
+    pub(super) fn term(&self, topic: &str) -> Option<Term> {
+        let led = self.leaders.load().decided(topic)?.clone();
+        let parts = self.parts.load();
+        let client = |cluster: &str| parts.clusters.iter().find(|part| *part.cluster.name == *cluster).map(|part| part.own.client().clone());
+        Some(Term { new_leader: client(&led.cluster), old_leader: client(&led.before), led })
     }
 
     /// Whether a cluster is home.

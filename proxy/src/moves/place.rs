@@ -1,0 +1,15 @@
+//! Where this process runs, as the log of decisions knows it.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use kferry_wire::decisions::Place;
+
+/// The boot id of the kernel, the network namespace, and the addresses that are bound. `None` for what the system does not say: then two processes never count
+/// as being in one place, and an old one is `forgotten` by an operator.
+pub(super) fn place(listeners: BTreeSet<String>) -> Place {
+    let unknown = || uuid::Uuid::new_v4().to_string();
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned());
+    let network = fs::read_link("/proc/self/ns/net").map(|link| link.to_string_lossy().into_owned());
+    Place { boot: boot.unwrap_or_else(|_| unknown()), network: network.unwrap_or_else(|_| unknown()), listeners }
+}

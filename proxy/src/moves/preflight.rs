@@ -1,0 +1,236 @@
+//! Whether a topic can move: asked of both clusters before anything is held, with kferry's own login.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use kferry_config::{Mirror, Offsets};
+use kferry_wire::admin::configs::ConfigResource;
+use kferry_wire::admin::partitions::ActiveProducer;
+use kferry_wire::client::{Client, ClientError, TopicPartition, Topics};
+use kferry_wire::decisions::Topic;
+use kferry_wire::places::copies_as;
+
+/// How many offsets of a partition the follower may lack: what the mirror copies while producers are held.
+const LAG: i64 = 10_000;
+
+/// How long ago a producer's last batch may be for the producer to count as one that still writes, in ms.
+const WRITES: i64 = 5 * 60 * 1000;
+
+/// The bits of a producer id in which the relay writes from which cluster it is: `ToClient::producer_id`.
+const TAG: i64 = 0xf << 40;
+
+/// Producer ids from here on are mirrors' own.
+const OWN: i64 = 1 << 62;
+
+const TIMESTAMPS: &str = "message.timestamp.type";
+
+/// Each topic: what a move has to know of it, or why it cannot move, as a sentence that says what to do.
+pub(super) type Report = BTreeMap<Arc<str>, Result<Topic, String>>;
+
+/// The cluster that leads, and the one that is to lead.
+#[derive(Clone, Copy)]
+pub(super) struct Between<'a> {
+    pub from: &'a Client,
+    pub to: &'a Client,
+}
+
+/// What the clusters say of one topic: the one that leads, and the one that is to lead.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Its partitions; `None`: there is no such topic.
+    partitions: [Option<usize>; 2],
+    ids: [Option<String>; 2],
+    timestamps: [Option<String>; 2],
+    /// Of each partition the log ends.
+    ends: Vec<[i64; 2]>,
+    /// Those that the leading cluster remembers.
+    producers: Vec<ActiveProducer>,
+}
+
+/// Asks both clusters about topics.
+///
+/// # Errors
+/// A cluster does not answer: nothing is known of any of them.
+pub(super) async fn preflight(between: Between<'_>, mirrors: &[Arc<Mirror>], topics: &BTreeSet<Arc<str>>, now: i64) -> Result<Report, ClientError> {
+    let Between { from, to } = between;
+    let names: Vec<&str> = topics.iter().map(|topic| &**topic).collect();
+    let (of_from, of_to) = tokio::try_join!(from.metadata(Topics::Named(&names)), to.metadata(Topics::Named(&names)))?;
+    let mut seen: BTreeMap<Arc<str>, Seen> = topics.iter().map(|topic| (topic.clone(), Seen::default())).collect();
+    let mut partitions = Vec::new();
+    for (at, metadata) in [of_from, of_to].into_iter().enumerate() {
+        for topic in metadata.topics.into_iter().filter(|topic| topic.error.is_none()) {
+            let Some(seen) = seen.get_mut(&topic.name) else { continue };
+            seen.partitions[at] = Some(topic.partitions.len());
+            seen.ids[at] = topic.id.map(|id| id.to_string());
+        }
+    }
+    for (topic, seen) in seen.iter().filter(|(_, seen)| seen.partitions[0].is_some() && seen.partitions[0] == seen.partitions[1]) {
+        partitions.extend((0..seen.partitions[0].unwrap_or_default()).map(|partition| TopicPartition::new(topic.clone(), partition as i32)));
+    }
+    let resources: Vec<_> = topics.iter().map(|topic| ConfigResource::Topic(topic.clone())).collect();
+    let keys = Some(&[TIMESTAMPS][..]);
+    let (configs_from, configs_to, ends_from, ends_to, producers) = tokio::join!(
+        from.describe_configs(&resources, keys),
+        to.describe_configs(&resources, keys),
+        from.log_ends(&partitions),
+        to.log_ends(&partitions),
+        from.producers_of(&partitions),
+    );
+    for (at, configs) in [configs_from, configs_to].into_iter().enumerate() {
+        for (resource, entries) in configs {
+            let ConfigResource::Topic(topic) = resource else { continue };
+            // A topic that is missing is told of as that.
+            let Ok(entries) = entries else { continue };
+            if let Some(seen) = seen.get_mut(&topic) {
+                seen.timestamps[at] = entries.into_iter().find(|entry| entry.name == TIMESTAMPS).and_then(|entry| entry.value);
+            }
+        }
+    }
+    for partition in partitions {
+        let end = |ends: &kferry_wire::client::Answers<TopicPartition, i64>| match ends.get(&partition) {
+            Some(Ok(end)) => Ok(*end),
+            Some(Err(error)) => Err(error.clone()),
+            None => Ok(0),
+        };
+        let ends = [end(&ends_from)?, end(&ends_to)?];
+        let of_partition = match producers.get(&partition) {
+            Some(Ok(producers)) => producers.clone(),
+            Some(Err(error)) => return Err(error.clone()),
+            None => Vec::new(),
+        };
+        if let Some(seen) = seen.get_mut(&partition.topic) {
+            seen.ends.push(ends);
+            seen.producers.extend(of_partition);
+        }
+    }
+    let [from, to] = [from, to].map(|client| &*client.cluster().name);
+    Ok(seen.into_iter().map(|(topic, seen)| (topic.clone(), judge(&topic, seen, [from, to], mirrors, now))).collect())
+}
+
+/// Whether a topic can move.
+fn judge(topic: &str, seen: Seen, clusters: [&str; 2], mirrors: &[Arc<Mirror>], now: i64) -> Result<Topic, String> {
+    let [from, to] = clusters;
+    let connects = |mirror: &&Arc<Mirror>| {
+        let ends = [&*mirror.source.name, &*mirror.target.name];
+        ends == [from, to] || ends == [to, from]
+    };
+    let Some(mirror) = mirrors.iter().filter(connects).find(|mirror| mirror.topics.matches(topic)) else {
+        return Err(format!("no mirror copies it between {from} and {to}: name it in `topics` of one"));
+    };
+    if !copies_as(mirror, topic) || mirror.offsets != Offsets::Preserve {
+        return Err(format!("mirror {} gives it another name or other offsets, and such topics cannot move while clients run", mirror.name));
+    }
+    let [Some(here), Some(there)] = seen.partitions else {
+        let missing = if seen.partitions[0].is_none() { from } else { to };
+        return Err(format!("cluster {missing} does not have it, or does not show it to kferry's login: wait until mirror {} has made it", mirror.name));
+    };
+    if here != there {
+        return Err(format!("it has {here} partitions on {from} and {there} on {to}: wait until mirror {} has added them", mirror.name));
+    }
+    for (cluster, timestamps) in clusters.into_iter().zip(&seen.timestamps) {
+        match timestamps.as_deref() {
+            Some("CreateTime") => {}
+            Some(other) => return Err(format!("{TIMESTAMPS} is {other} on {cluster}: brokers would write other timestamps; set CreateTime")),
+            None => return Err(format!("cluster {cluster} does not say its {TIMESTAMPS}: give kferry's login DESCRIBE_CONFIGS on the topic")),
+        }
+    }
+    if let Some((partition, [_, _])) = seen.ends.iter().enumerate().find(|(_, [leader, follower])| follower > leader) {
+        return Err(format!("partition {partition} is longer on {to} than on {from}: it has diverged; `kferry verify` shows where"));
+    }
+    if let Some((partition, [leader, follower])) = seen.ends.iter().enumerate().find(|(_, [leader, follower])| leader - follower > LAG) {
+        return Err(format!("partition {partition} lags by {} offsets: wait for mirror {}, or look why it does not get on", leader - follower, mirror.name));
+    }
+    for producer in &seen.producers {
+        let ActiveProducer { producer_id, coordinator_epoch, current_txn_start_offset, last_timestamp, .. } = *producer;
+        let writes = last_timestamp > now - WRITES;
+        if current_txn_start_offset.is_some() || coordinator_epoch >= 0 && writes {
+            return Err(format!("producer {producer_id} writes transactions to it, and those cannot move yet: stop it, or drop the topic from the route"));
+        }
+        if producer_id < OWN && producer_id & TAG == 0 && writes {
+            return Err(format!(
+                "producer {producer_id} writes to it past the relay, and nobody could hold what it writes: give it kferry-proxy as bootstrap.servers, \
+                 on a route with mode = \"relay\", or stop it"
+            ));
+        }
+    }
+    let ids = clusters.into_iter().zip(seen.ids).filter_map(|(cluster, id)| Some((cluster.to_owned(), id?))).collect();
+    Ok(Topic { partitions: here as u32, ids })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use kferry_config::Config;
+
+    use super::*;
+
+    const NOW: i64 = 1_000_000_000;
+
+    fn mirrors() -> Vec<Arc<Mirror>> {
+        const FILE: &str = r#"
+            clusters.legacy = { id = 1, bootstrap_servers = "legacy:9092" }
+            clusters.new = { id = 2, bootstrap_servers = "new:9092" }
+            [[mirrors]]
+            name = "over"
+            source = "legacy"
+            target = "new"
+            topics = ["orders", "orders-old"]
+            rename = { orders-old = "shop.orders" }
+        "#;
+        Config::parse(FILE, Path::new("routes.toml")).unwrap().mirrors
+    }
+
+    fn fine() -> Seen {
+        Seen {
+            partitions: [Some(2); 2],
+            ids: [None, Some("b".to_owned())],
+            timestamps: [(); 2].map(|()| Some("CreateTime".to_owned())),
+            ends: vec![[7, 7], [20, 10]],
+            producers: vec![producer(1 << 40 | 7), producer(OWN | 1)],
+        }
+    }
+
+    fn producer(producer_id: i64) -> ActiveProducer {
+        ActiveProducer { producer_id, producer_epoch: 0, last_sequence: 9, last_timestamp: NOW - 1000, coordinator_epoch: -1, current_txn_start_offset: None }
+    }
+
+    #[test]
+    fn what_can_move_says_so_in_either_direction() {
+        for clusters in [["legacy", "new"], ["new", "legacy"]] {
+            let topic = judge("orders", fine(), clusters, &mirrors(), NOW).unwrap();
+            assert_eq!((topic.partitions, topic.ids), (2, BTreeMap::from([(clusters[1].to_owned(), "b".to_owned())])));
+        }
+    }
+
+    #[test]
+    fn what_cannot_says_why_and_what_to_do() {
+        let with = |change: &dyn Fn(&mut Seen)| {
+            let mut seen = fine();
+            change(&mut seen);
+            seen
+        };
+        let ago = |producer: ActiveProducer| ActiveProducer { last_timestamp: NOW - WRITES - 1, ..producer };
+        let cases: [(&str, Seen, &str); 11] = [
+            ("payments", fine(), "no mirror copies it between legacy and new"),
+            ("orders-old", fine(), "gives it another name"),
+            ("orders", with(&|seen| seen.partitions[0] = None), "cluster legacy does not have it"),
+            ("orders", with(&|seen| seen.partitions[1] = None), "cluster new does not have it"),
+            ("orders", with(&|seen| seen.partitions[1] = Some(3)), "2 partitions on legacy and 3 on new"),
+            ("orders", with(&|seen| seen.timestamps[1] = Some("LogAppendTime".to_owned())), "LogAppendTime on new"),
+            ("orders", with(&|seen| seen.timestamps[0] = None), "legacy does not say its message.timestamp.type"),
+            ("orders", with(&|seen| seen.ends[1] = [10, 11]), "partition 1 is longer on new"),
+            ("orders", with(&|seen| seen.ends[0] = [LAG + 9, 8]), "partition 0 lags by 10001 offsets"),
+            ("orders", with(&|seen| seen.producers[0].current_txn_start_offset = Some(3)), "writes transactions"),
+            ("orders", with(&|seen| seen.producers[0] = producer(7)), "producer 7 writes to it past the relay"),
+        ];
+        for (topic, seen, why) in cases {
+            let said = judge(topic, seen, ["legacy", "new"], &mirrors(), NOW).unwrap_err();
+            assert!(said.contains(why), "{topic}: {said}");
+        }
+        // Those that wrote long ago may have been stopped.
+        for stopped in [ago(producer(7)), ago(ActiveProducer { coordinator_epoch: 3, ..producer(1 << 40 | 7) })] {
+            judge("orders", with(&|seen| seen.producers[0] = stopped), ["legacy", "new"], &mirrors(), NOW).unwrap();
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! The first batch of each producer at a cluster that leads since a decision: [`judge`] says whether it is the one that is due; here the leaders are asked for what that
+//! needs to know, once for each partition and term, by whichever connection comes first.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use jiff::Timestamp;
+use kferry_wire::batch::{Sequence, Sequences};
+use kferry_wire::batch::stamp::{self, unstamped};
+use kferry_wire::client::{Client, TopicPartition};
+use kferry_wire::log::first_batch::{ASK_AGAIN, Flipped, Missing, Producers, Verdict, WATCHED, judge};
+use kferry_wire::places::Led;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until, timeout};
+use tracing::debug;
+
+/// How long a batch that is not the one that is due waits for those before it. They may have to come on the same connection, behind it: so not for long.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a leader may take to say what it knows of producers.
+const ANSWER: Duration = Duration::from_secs(1);
+
+/// What the proxy knows of producers at leaders that have changed.
+#[derive(Debug, Default)]
+pub(crate) struct FirstBatches(Mutex<HashMap<TopicPartition, Arc<Watched>>>);
+
+/// A partition, in one term.
+#[derive(Debug)]
+struct Watched {
+    term: i32,
+    known: Mutex<Known>,
+    /// Told when more is known.
+    changed: Notify,
+    /// Locked while a leader is asked.
+    asking: tokio::sync::Mutex<()>,
+}
+
+/// What leaders know of producers.
+#[derive(Debug, Default)]
+struct Known {
+    new_leader: Option<Producers>,
+    old_leader: Option<Producers>,
+    /// When the new leader was asked last.
+    asked: Option<Instant>,
+}
+
+/// The term of a topic that has changed its leader, and the clusters, with kferry's own login.
+#[derive(Debug, Clone)]
+pub(super) struct Term {
+    pub led: Led,
+    /// Of the cluster that leads, and of the one that led before. `None`: it has left the view.
+    pub new_leader: Option<Client>,
+    pub old_leader: Option<Client>,
+}
+
+/// What becomes of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Admitted {
+    /// It is sent to the leader, stamped.
+    Passes,
+    /// So is this one, and if the leader has appended it that is [told](FirstBatches::appended): others wait for it.
+    IsFirst(Sequences),
+    /// It is not sent: the client is told this error, with base offset -1.
+    Answered(i16),
+}
+
+/// The first batch of a producer on a partition in a term.
+#[derive(Debug, Clone)]
+pub(super) struct First {
+    pub partition: TopicPartition,
+    pub term: i32,
+    pub batch: Sequences,
+}
+
+/// Kafka's `NONE`
+const NONE: i16 = 0;
+/// Kafka's `NOT_LEADER_OR_FOLLOWER`
+const NOT_LEADER_OR_FOLLOWER: i16 = 6;
+/// Kafka's `INVALID_PRODUCER_EPOCH`
+const INVALID_PRODUCER_EPOCH: i16 = 47;
+
+impl Term {
+    /// How long ago it began.
+    fn since(&self) -> Duration {
+        let ms = Timestamp::now().as_millisecond().saturating_sub(self.led.since);
+        Duration::from_millis(ms.try_into().unwrap_or(0))
+    }
+
+    /// Writes the term into the producer id of a batch of which this is the front. Returns whether anything has changed.
+    pub(super) fn stamp(&self, front: &mut [u8; Sequence::FRONT]) -> bool {
+        stamp::stamp(front, self.led.term)
+    }
+}
+
+/// Records with the topic's term in their producer id.
+pub(super) fn stamped(term: Option<&Term>, records: Bytes) -> Bytes {
+    let (Some(term), Some(mut front)) = (term, records.first_chunk().copied()) else { return records };
+    if !term.stamp(&mut front) {
+        return records;
+    }
+    let mut stamped = BytesMut::with_capacity(records.len());
+    stamped.extend_from_slice(&front);
+    stamped.extend_from_slice(&records[front.len()..]);
+    stamped.freeze()
+}
+
+impl FirstBatches {
+    /// Says whether a batch goes to the leader of its partition, and waits as long as that may take. `front`: of the batch, as the client has it.
+    pub(super) async fn admit(&self, partition: &TopicPartition, term: &Term, front: &[u8]) -> Admitted {
+        let since = term.since();
+        let Some(batch) = Sequences::peek(front).filter(|_| since < WATCHED) else { return Admitted::Passes };
+        let watched = self.watched(partition, term.led.term);
+        let began = Instant::now();
+        loop {
+            let changed = watched.changed.notified();
+            let (verdict, is_known) = {
+                let known = watched.lock();
+                let flipped = Flipped {
+                    term: term.led.term,
+                    since,
+                    new_leader: known.new_leader.as_ref(),
+                    old_leader: known.old_leader.as_ref(),
+                };
+                let knows = |producers: &Producers| unstamped(batch.first.producer_id).is_some_and(|(id, _)| producers.know(id, term.led.term));
+                (judge(&batch, &flipped, began.elapsed(), PATIENCE), known.new_leader.as_ref().is_some_and(knows))
+            };
+            match verdict {
+                Verdict::Pass if is_known => return Admitted::Passes,
+                Verdict::Pass => return Admitted::IsFirst(batch),
+                Verdict::IsThere => return Admitted::Answered(NONE),
+                Verdict::InvalidProducerEpoch => return Admitted::Answered(INVALID_PRODUCER_EPOCH),
+                Verdict::NotLeaderOrFollower(missing) => {
+                    debug!(%partition, ?missing, producer_id = batch.first.producer_id, "a batch is not the one that is due");
+                    return Admitted::Answered(NOT_LEADER_OR_FOLLOWER);
+                }
+                Verdict::Wait { what, until } => {
+                    if watched.ask(partition, term, what).await {
+                        continue;
+                    }
+                    tokio::select! {
+                        () = changed => {}
+                        () = sleep_until(began + until) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// The leader has answered the first batch of a producer with 0.
+    pub(super) fn appended(&self, partition: &TopicPartition, term: i32, batch: &Sequences) {
+        let watched = self.watched(partition, term);
+        if let Some(new_leader) = &mut watched.lock().new_leader {
+            new_leader.appended(batch, term);
+        }
+        watched.changed.notify_waiters();
+    }
+
+    fn watched(&self, partition: &TopicPartition, term: i32) -> Arc<Watched> {
+        let mut partitions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(watched) = partitions.get(partition).filter(|watched| watched.term == term) {
+            return watched.clone();
+        }
+        let (known, changed, asking) = (Mutex::default(), Notify::new(), tokio::sync::Mutex::default());
+        let watched = Arc::new(Watched { term, known, changed, asking });
+        // What is known of the term before is forgotten.
+        partitions.insert(partition.clone(), watched.clone());
+        watched
+    }
+}
+
+impl Watched {
+    /// Asks a leader for what is missing, unless somebody has a moment ago. Returns whether something is known now that was not.
+    async fn ask(&self, partition: &TopicPartition, term: &Term, missing: Missing) -> bool {
+        let began = Instant::now();
+        let _asking = self.asking.lock().await;
+        {
+            let known = self.lock();
+            let has_come = match missing {
+                Missing::OldLeader => known.old_leader.is_some(),
+                Missing::NewLeader | Missing::Earlier | Missing::Any => known.asked.is_some_and(|asked| asked > began && known.new_leader.is_some()),
+            };
+            if has_come {
+                return true;
+            }
+            if missing != Missing::OldLeader && known.asked.is_some_and(|asked| asked.elapsed() < ASK_AGAIN) {
+                return false;
+            }
+        }
+        let client = if missing == Missing::OldLeader { &term.old_leader } else { &term.new_leader };
+        let Some(client) = client else { return false };
+        let answered = timeout(ANSWER, client.describe_producers(&partition.topic, partition.partition)).await;
+        let mut known = self.lock();
+        if missing != Missing::OldLeader {
+            known.asked = Some(Instant::now());
+        }
+        let producers: Producers = match answered {
+            Ok(Ok(producers)) => producers.iter().collect(),
+            Ok(Err(error)) => {
+                debug!(%partition, cluster = &*client.cluster().name, %error, "the producers of a partition are not known");
+                return false;
+            }
+            Err(_) => return false,
+        };
+        let of = if missing == Missing::OldLeader { &mut known.old_leader } else { &mut known.new_leader };
+        let is_news = of.as_ref() != Some(&producers);
+        *of = Some(producers);
+        drop(known);
+        self.changed.notify_waiters();
+        is_news
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
