@@ -1,4 +1,4 @@
-//! What operators and Kubernetes ask: `/metrics`, `/healthz`, `/readyz`, `/clients`, and `POST /reload`.
+//! What operators and Kubernetes ask: `/metrics`, `/healthz`, `/readyz`, `/clients`, `/moves`, and `POST /reload`.
 
 use std::io;
 use std::sync::Arc;
@@ -28,6 +28,7 @@ pub(crate) async fn serve(proxy: Arc<Proxy>, metrics: PrometheusHandle, listener
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/clients", get(|State(proxy): State<Arc<Proxy>>| async move { Json(json!({ "clients": proxy.clients.rows() })) }))
+        .route("/moves", get(moves))
         .route("/reload", post(reload))
         .with_state(proxy.clone());
     let failed = |error: &io::Error| tell!(messages::ADMIN_FAILED, %error);
@@ -47,6 +48,13 @@ fn render(proxy: &Proxy, process: &Process, metrics: &PrometheusHandle) -> Strin
 /// Ready from the start: a cluster that is down is no reason to keep the clients of the others away.
 async fn ready(State(proxy): State<Arc<Proxy>>) -> Response {
     if proxy.drain.is_cancelled() { (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response() } else { "ready\n".into_response() }
+}
+
+async fn moves(State(proxy): State<Arc<Proxy>>) -> Response {
+    match &proxy.moves {
+        Some(moves) => Json(moves.shown()).into_response(),
+        None => (StatusCode::NOT_FOUND, "routes.toml has no [state]: nothing moves while clients run\n").into_response(),
+    }
 }
 
 async fn reload(State(proxy): State<Arc<Proxy>>) -> Response {

@@ -14,6 +14,7 @@
 //! | `proxy` | what all connections share |
 //! | `summary` | what is known of a connection, told at its end |
 //! | `routes/` | `wished`: the file as the operator wrote it; `table`: what connections are routed by; `ports`: what only a restart changes |
+//! | `moves/` | follows the log of decisions: gives the table in force its homes, and `relay/view` its leaders |
 //! | `bootstrap/` | bootstrap mode: bytes both ways, unchanged; `direction`: one of the two ways |
 //! | `relay/` | relay mode: frames both ways, what names a broker is rewritten; its own map is in `relay/mod.rs` |
 //! | `quiet` | when a connection on which nothing moves is ended |
@@ -24,8 +25,7 @@
 //! | `bootstrap_servers` | a cluster's bootstrap servers: which of them answers |
 //! | `metrics` | every event once: its log line and its metric |
 //!
-//! Where a topic leads and where a group lives, `relay/view` works out of the file and of what exists. `moves/`, which follows the log of decisions, will
-//! stand between `proxy` and `routes/`: it gives the table in force its homes, and `relay/view` its decisions.
+//! Where a topic leads and where a group lives, `relay/view` works out of the file, of what exists, and of what was decided.
 
 mod admin;
 mod admission;
@@ -39,6 +39,7 @@ mod identity;
 mod load_balancer;
 pub mod messages;
 pub mod metrics;
+mod moves;
 mod proxy;
 mod quiet;
 mod relay;

@@ -11,7 +11,7 @@ kferry_wire::messages! {
     pub(crate) table {
         // Start and stop.
         INFO LISTENING = "listening for Kafka clients";
-        INFO LISTENING_FOR_OPERATORS = "listening for operators: /metrics /healthz /readyz /clients /reload";
+        INFO LISTENING_FOR_OPERATORS = "listening for operators: /metrics /healthz /readyz /clients /moves /reload";
         WARN CAPPED = "limits.max_connections is more than the limit of open files allows; clients beyond that are refused";
         INFO DRAINING = "draining";
         INFO DRAINED = "drained: every connection ended at a quiet moment";
@@ -32,6 +32,16 @@ kferry_wire::messages! {
         WARN NO_MORE_PIPES = "no more pipes to splice through: some bodies are copied, for half as much CPU again; \
                               raise fs.pipe-user-pages-soft, or the limit of open files";
         ERROR ADMIN_FAILED = "the admin address failed";
+
+        // Moves.
+        INFO JOINED = "joined those that decide where topics lead: relayed clients are served";
+        INFO HOLD = "a move: what is produced to its topics waits";
+        INFO FLIP = "a move: the other cluster leads";
+        WARN ABORT = "a move was given up: everybody goes on where they were";
+        WARN ROUTE_WAITS = "a route does not move as routes.toml wishes";
+        WARN LOG_TROUBLE = "the log of decisions cannot be read or written just now";
+        ERROR LOG_REFUSED = "the log of decisions must not be followed: relayed clients are cut, and kferry-proxy ends";
+        ERROR REPLACED = "another process took the place of this one, or an operator has forgotten it: relayed clients are cut, and kferry-proxy ends";
 
         // Brokers.
         INFO BROKER = "broker";

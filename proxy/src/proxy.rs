@@ -7,6 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use kferry_config::{Cluster, Mode, OpenFiles, Security};
+use kferry_wire::client::Client;
 use kferry_wire::places::Decisions;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -14,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission::{Admissions, Most};
 use crate::clients::Clients;
+use crate::moves::Moves;
 use crate::relay::brokers::Brokers;
 use crate::relay::carry::Carrying;
 use crate::relay::first::FirstBatches;
@@ -71,6 +73,8 @@ pub(crate) struct Proxy {
     brokers: Mutex<HashMap<Arc<str>, Arc<Brokers>>>,
     /// By the name of their route: so do they, since connections see them.
     views: Mutex<HashMap<Arc<str>, SharedView>>,
+    /// What is known of the log of decisions, where the file has `[state]`.
+    pub moves: Option<Arc<Moves>>,
     /// What was decided, for views to come.
     decisions: ArcSwap<Decisions>,
     /// They outlive a reload too.
@@ -93,6 +97,8 @@ struct SharedView {
 impl Proxy {
     /// Of a process that has just started.
     pub(crate) fn new(routes: Arc<Routes>, open_files: OpenFiles) -> Self {
+        let table = routes.in_force();
+        let moves = table.state().map(|_| Arc::new(Moves::new(&table)));
         let carrying = Arc::new(Carrying::new(routes.in_force().limits().queued_max_request_bytes));
         Self {
             routes,
@@ -111,6 +117,7 @@ impl Proxy {
             cut: CancellationToken::new(),
             brokers: Mutex::default(),
             views: Mutex::default(),
+            moves,
             decisions: ArcSwap::default(),
             directories: Mutex::default(),
         }
@@ -165,7 +172,7 @@ impl Proxy {
         let clusters = clusters.into_iter().map(part).collect();
         let parts = Parts { clusters, mirrors: table.mirrors().to_vec(), decisions: self.decisions.load_full() };
         // Connections that see it go on with it. Where nothing decides that their home is another one now, they keep the one that they came to.
-        let goes_on = |shared: &SharedView| shared.home == home.name || table.moves();
+        let goes_on = |shared: &SharedView| shared.home == home.name || self.moves.is_some();
         let view = match views.remove(&route.name).filter(goes_on) {
             Some(shared) => {
                 shared.view.change(parts);
@@ -175,6 +182,12 @@ impl Proxy {
         };
         views.insert(route.name.clone(), SharedView { view: view.clone(), home: home.name.clone(), table: table.clone() });
         Some(view)
+    }
+
+    /// kferry's own way to a cluster of the views.
+    pub(crate) fn own_client(&self, cluster: &str) -> Option<Client> {
+        let directories = self.directories.lock().unwrap_or_else(PoisonError::into_inner);
+        directories.iter().find(|((name, route), _)| **name == *cluster && route.is_none()).map(|(_, directory)| directory.client().clone())
     }
 
     /// What is decided from now on.

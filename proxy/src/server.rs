@@ -20,6 +20,7 @@ use crate::endpoint::Endpoint;
 use crate::load_balancer;
 use crate::messages;
 use crate::metrics;
+use crate::moves;
 use crate::proxy::Proxy;
 use crate::routes::Routes;
 use crate::session;
@@ -30,6 +31,9 @@ const BACKLOG: u32 = 4096;
 
 /// How long connections that are cut may take to tell the log. They have nothing to wait for.
 const LAST_LINES: Duration = Duration::from_secs(1);
+
+/// How long it may take to say that the process has left those that decide where topics lead.
+const LEAVING: Duration = Duration::from_secs(3);
 
 /// How long the first clients wait at most until the clusters of relayed clients have said what they know.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
@@ -102,6 +106,7 @@ impl Server {
         // What a relayed client is told in its very first answer depends on every cluster that it may come to; one that is down is left out.
         let _ = timeout(FIRST_LOOK, proxy.ask_clusters()).await;
         let sessions = TaskTracker::new();
+        let bound = ports.iter().map(|port| port.endpoint.address().to_string()).collect();
         for port in ports {
             tokio::spawn(accept(proxy.clone(), port, sessions.clone(), stop.clone()));
         }
@@ -109,6 +114,10 @@ impl Server {
         tokio::spawn(async move { tokio::join!(following.follow_brokers(follow_until.clone()), following.follow_views(follow_until)) });
         let (watching, watch_until) = (proxy.routes.clone(), stop.clone());
         tokio::spawn(async move { watching.watch(watch_until).await });
+        let decisions = proxy.moves.clone().zip(proxy.routes.in_force().state().cloned());
+        if let Some((moves, cluster)) = decisions.clone() {
+            tokio::spawn(moves::follow(proxy.clone(), moves, cluster, bound, stop.clone()));
+        }
         let served = CancellationToken::new();
         let admin = tokio::spawn(admin::serve(proxy.clone(), metrics, admin, served.clone()));
 
@@ -124,6 +133,9 @@ impl Server {
                 proxy.cut.cancel();
                 let _ = timeout(LAST_LINES, sessions.wait()).await;
             }
+        }
+        if let Some((moves, cluster)) = decisions {
+            let _ = timeout(LEAVING, moves::leave(&proxy, &moves, &cluster)).await;
         }
         served.cancel();
         let _ = admin.await;

@@ -226,6 +226,11 @@ impl Session<'_> {
         mut client: Stream,
         mut first: Vec<u8>,
     ) -> Result<Established, Cause> {
+        if let Some(moves) = &self.proxy.moves
+            && timeout(table.limits().handshake_timeout, moves.joined()).await.is_err()
+        {
+            return Err(Cause::NotJoined(moves.why_not().unwrap_or_default()));
+        }
         let Routed { route, home } = routed;
         let listener = &self.endpoint.listener;
         let view = self.proxy.view(table, routed);

@@ -1,38 +1,355 @@
 //! The loop: reads the log, does what it says, asks for what is next.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kferry_config::{Cluster, Mode};
-use kferry_wire::client::Client;
-use kferry_wire::decisions::{self, Log, LogError, RULES, ReadRecord, Request, State, Update, Verdict, ask};
+use kferry_config::Cluster;
+use kferry_wire::client::{Client, TopicPartition};
+use kferry_wire::decisions::{self, Known, Log, LogError, Outcome, ReadRecord, Request, Serves, Settings, Update, Verdict, ask};
 use kferry_wire::places::{Decisions, Led};
 use kferry_wire::tell;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, interval, sleep, timeout};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::place::place;
-use super::preflight::{self, Between};
-use super::{Moves, Part};
+use super::wish::{Look, look, wish};
+use super::{Moves, Seen};
 use crate::identity::own_options;
 use crate::messages;
 use crate::proxy::Proxy;
 
 /// How often it is looked at what is due.
-const TICK: Duration = Duration::from_millis(50);
+const TICK: Duration = Duration::from_millis(25);
 
-/// How long a request may take until it stands in the log; after that it is asked for again, and whichever comes second does not count.
+/// How long a record may take to be written, retries included.
 const ASKING: Duration = Duration::from_secs(5);
+
+/// How long a record that was written may take to be read back, until it is asked for again; whichever is second does not count.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// How much longer each proxy waits than the one before it by name.
+const STAND_BY: Duration = Duration::from_secs(1);
+
+/// How long what was sent to a broker may still be appended when its sender is gone.
+const LATE: Duration = Duration::from_secs(30);
+
+/// How long after an abort a move is tried again; longer with each.
+const RETRY: Duration = Duration::from_secs(5);
 
 /// Between two attempts to find the log.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Between two looks at whether topics can move.
-const PREFLIGHT: Duration = Duration::from_secs(2);
+/// Between two looks at what routes own, and whether it can move: the first while something is wished that is not so.
+const LOOKS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 
-/// How long such a look may take.
-const LOOK: Duration = Duration::from_secs(10);
+/// How long such a look may take, and the last look at the ends before a flip.
+const LOOKING: Duration = Duration::from_secs(10);
+
+/// Follows the log on `cluster`, as long as this process lives. `bound`: the addresses that the process has bound. `stop`: ends the process.
+pub(crate) async fn follow(proxy: Arc<Proxy>, moves: Arc<Moves>, cluster: Arc<Cluster>, bound: BTreeSet<String>, stop: CancellationToken) {
+    proxy.holds.count();
+    let updates = loop {
+        match Log::find_or_create(Client::new(cluster.clone(), own_options()).within(ASKING)).await {
+            Ok(log) => break log.follow(),
+            Err(error) => moves.is_not_in(error.to_string()),
+        }
+        if timeout(PAUSE, stop.cancelled()).await.is_ok() {
+            return;
+        }
+    };
+    let admin = Some(proxy.routes.in_force().admin().bind.to_string());
+    let settings = Settings { hold: proxy.routes.in_force().hold(), stand_by: STAND_BY, late: LATE, retry: RETRY, again: AGAIN };
+    let follower = Follower {
+        me: decisions::Proxy::new(moves.me.clone(), place(bound), admin, settings),
+        began: Instant::now(),
+        client: Client::new(cluster, own_options()).within(ASKING),
+        asking: JoinSet::new(),
+        looking: JoinSet::new(),
+        next_look: Instant::now(),
+        known: Known::default(),
+        taken: None,
+        held: None,
+        applied: None,
+        since: HashMap::new(),
+        checking: JoinSet::new(),
+        checked: None,
+        proxy,
+        moves,
+    };
+    tokio::select! {
+        () = follower.run(updates) => stop.cancel(),
+        () = stop.cancelled() => {}
+    }
+}
+
+/// What the loop has.
+struct Follower {
+    proxy: Arc<Proxy>,
+    moves: Arc<Moves>,
+    /// Decides.
+    me: decisions::Proxy,
+    began: Instant,
+    /// Writes to the log. Reading has a client of its own: a broker answers one request of a connection after the other.
+    client: Client,
+    /// The record that is being written; one at a time.
+    asking: JoinSet<Result<(), LogError>>,
+    /// What routes own is looked at; one look at a time.
+    looking: JoinSet<Look>,
+    next_look: Instant,
+    known: Known,
+    /// The last file that was taken: its number in this process.
+    taken: Option<u64>,
+    /// The move that is held.
+    held: Option<i64>,
+    /// The last decision that was applied.
+    applied: Option<i64>,
+    /// When flips were asked for, by their offsets.
+    since: HashMap<i64, i64>,
+    /// The ends on the old leaders are looked at a last time, before the flip of a move.
+    checking: JoinSet<(i64, Option<String>)>,
+    /// The move of which they were, and what was wrong.
+    checked: Option<(i64, Option<String>)>,
+}
+
+impl Follower {
+    /// Returns when this process must not serve any more.
+    async fn run(mut self, mut updates: mpsc::Receiver<Update>) {
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let holds = self.proxy.holds.clone();
+            let is_waiting = self.held.is_some() && !holds.is_quiet();
+            let mut quiet = pin!(holds.quiet());
+            tokio::select! {
+                update = updates.recv() => match update {
+                    Some(Update::Read { records, is_at_end, .. }) => {
+                        if let Err(error) = self.read(records, is_at_end).await {
+                            tell!(messages::LOG_REFUSED, %error);
+                            break;
+                        }
+                    }
+                    Some(Update::Trouble(error)) => self.moves.has_trouble(error.to_string()),
+                    Some(Update::Over(error)) => {
+                        tell!(messages::LOG_REFUSED, %error);
+                        break;
+                    }
+                    None => break,
+                },
+                Some(asked) = self.asking.join_next() => {
+                    if let Ok(Err(error)) = asked {
+                        self.moves.has_trouble(error.to_string());
+                    }
+                }
+                Some(Ok(looked)) = self.looking.join_next() => self.looked(looked),
+                Some(Ok(checked)) = self.checking.join_next() => self.checked = Some(checked),
+                () = &mut quiet, if is_waiting => {}
+                _ = ticks.tick() => {}
+            }
+            if self.me.serves() == Serves::Cut {
+                tell!(messages::REPLACED, proxy = %self.moves.me);
+                break;
+            }
+            self.take_file();
+            self.look();
+            self.act();
+        }
+        // What it knows may not be so any more.
+        self.proxy.cut.cancel();
+    }
+
+    fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// Takes records in, and applies what was decided.
+    async fn read(&mut self, records: Vec<ReadRecord>, is_at_end: bool) -> Result<(), decisions::Unknown> {
+        for ReadRecord { offset, timestamp, value, .. } in records {
+            let before = self.me.state().last_decision();
+            let open = self.me.state().open().map(|open| open.id);
+            let now = self.now();
+            let verdict = self.me.read(offset, value.as_deref(), now)?;
+            if verdict == Verdict::Counts && self.me.state().last_decision() != before {
+                self.since.insert(offset, timestamp);
+                self.tell_decision(open);
+            }
+        }
+        let state = self.me.state();
+        if state.identity().is_none() && is_at_end && self.asking.is_empty() {
+            let log = uuid::Uuid::new_v4().to_string();
+            self.ask(Request::Identity { log });
+        }
+        self.apply();
+        Ok(())
+    }
+
+    /// What was decided just now, for the log. `open`: the move that was open before.
+    fn tell_decision(&self, open: Option<i64>) {
+        let state = self.me.state();
+        if let Some(open) = state.open() {
+            let (from, to, topics) = (&*open.from, &*open.to, open.topics.len());
+            tell!(messages::HOLD, id = open.id, from, to, topics, by = %open.by);
+            return;
+        }
+        let Some(receipt) = state.receipts().next().filter(|receipt| Some(receipt.of.id) == open) else { return };
+        let (id, from, to, topics) = (receipt.of.id, &*receipt.of.from, &*receipt.of.to, receipt.of.topics.len());
+        match &receipt.outcome {
+            Outcome::Flipped(_) => tell!(messages::FLIP, id, from, to, topics),
+            Outcome::Aborted { by, reason } => tell!(messages::ABORT, id, from, to, topics, by, reason),
+        }
+    }
+
+    /// Leaders and homes first, then what waits for them is let go.
+    fn apply(&mut self) {
+        let state = self.me.state();
+        if self.applied != Some(state.last_decision()) || !self.proxy.routes.are_homes(state.homes()) {
+            self.applied = Some(state.last_decision());
+            let led = |leader: &decisions::Leader| Led {
+                cluster: leader.cluster.clone(),
+                term: leader.term,
+                before: leader.before.clone(),
+                since: self.since.get(&leader.since).copied().unwrap_or_default(),
+            };
+            let topics = state.leaders().iter().map(|(topic, leader)| (topic.as_str().into(), led(leader))).collect();
+            let homes = state.homes().iter().map(|(route, home)| (route.as_str().into(), home.clone())).collect();
+            self.proxy.decided(&Arc::new(Decisions { topics, groups: HashMap::new() }), homes);
+        }
+        let holds = self.me.holds();
+        if self.held != holds.map(|open| open.id) {
+            self.held = holds.map(|open| open.id);
+            self.proxy.holds.hold(holds.into_iter().flat_map(|open| open.topics.keys()).map(|topic| topic.as_str().into()));
+        }
+        if self.me.serves() == Serves::Yes {
+            self.moves.is_in();
+        }
+        *self.moves.lock() = Seen { state: Arc::new(state.clone()), plan: self.me.plan(&self.known), wish: self.me.file().cloned() };
+    }
+
+    /// A file that the process has taken is what it wishes from then on.
+    fn take_file(&mut self) {
+        let taken = self.proxy.routes.taken();
+        if self.taken != Some(taken) {
+            self.taken = Some(taken);
+            let (digest, routes) = wish(&self.proxy.routes.in_force());
+            self.me.take(digest, routes);
+            self.known.owns.clear();
+            self.next_look = Instant::now();
+        }
+    }
+
+    fn look(&mut self) {
+        if self.looking.is_empty() && Instant::now() >= self.next_look && self.me.serves() == Serves::Yes {
+            let (proxy, taken) = (self.proxy.clone(), self.taken);
+            self.looking.spawn(async move {
+                let looked = timeout(LOOKING, look(&proxy)).await;
+                Look { taken, ..looked.unwrap_or_default() }
+            });
+        }
+    }
+
+    fn looked(&mut self, looked: Look) {
+        let wants = looked.wants;
+        self.next_look = Instant::now() + if wants { LOOKS.0 } else { LOOKS.1 };
+        if looked.taken == self.taken {
+            self.known.owns = looked.owns;
+        }
+        let plan = self.me.plan(&self.known);
+        for (route, why) in &plan.waits {
+            if self.moves.lock().plan.waits.get(route) != Some(why) {
+                tell!(messages::ROUTE_WAITS, route = &**route, why = why.join("; "));
+            }
+        }
+        self.moves.lock().plan = plan;
+    }
+
+    /// Asks for what is next, if anything.
+    fn act(&mut self) {
+        let holds = &self.proxy.holds;
+        self.known.is_open = !holds.is_quiet();
+        self.known.unanswered = self.held.is_none() && holds.are_late();
+        if let Some(open) = self.me.state().open()
+            && let Ok(outcome) = self.me.state().outcome()
+        {
+            match &self.checked {
+                Some((id, wrong)) if *id == open.id => {
+                    if let Some(reason) = wrong.clone() {
+                        let abort = Request::Abort { id: *id, by: self.moves.me.name.clone(), reason, until_edit: false };
+                        self.checked = None;
+                        self.ask(abort);
+                        return;
+                    }
+                }
+                _ if self.checking.is_empty() => {
+                    let (id, client) = (open.id, self.proxy.own_client(&open.from));
+                    self.checking.spawn(async move { (id, written_past(client, &outcome).await) });
+                    return;
+                }
+                _ => return,
+            }
+        }
+        if self.asking.is_empty() {
+            let now = self.now();
+            if let Some(request) = self.me.next(&self.known, now) {
+                self.ask(request);
+            }
+        }
+        // Who could not hold in time lets go by itself.
+        self.apply_holds();
+    }
+
+    fn apply_holds(&mut self) {
+        if self.held.is_some() && self.me.holds().is_none() {
+            self.apply();
+        }
+    }
+
+    fn ask(&mut self, request: Request) {
+        let (client, rules) = (self.client.clone(), self.me.state().rules());
+        self.asking.spawn(async move {
+            let now = Timestamp::now().as_millisecond();
+            ask(&client, &[request], rules, now).await
+        });
+    }
+}
+
+/// Whether somebody has written to the old leader since the mirror has measured its ends: who is not held, because it does not come by a proxy.
+async fn written_past(client: Option<Client>, outcome: &BTreeMap<String, decisions::Led>) -> Option<String> {
+    let Some(client) = client else { return Some("the cluster that leads has left the file".to_owned()) };
+    let partition = |topic: &str, index: usize| TopicPartition::new(topic, index as i32);
+    let partitions: Vec<_> =
+        outcome.iter().flat_map(|(topic, led)| (0..led.ends.len()).map(|index| partition(topic, index))).collect();
+    let asked = timeout(LOOKING, client.log_ends(&partitions)).await;
+    let Ok(ends) = asked else { return Some(format!("cluster {} does not say where its logs end", client.cluster().name)) };
+    for (topic, led) in outcome {
+        for (index, agreed) in led.ends.iter().enumerate() {
+            match ends.get(&partition(topic, index)) {
+                Some(Ok(end)) if end == agreed => {}
+                Some(Ok(end)) => {
+                    return Some(format!(
+                        "partition {index} of topic {topic} was written while all proxies held: its log ended at {agreed}, and ends at {end} now; somebody \
+                         writes to it past the relay: find out who, and give it kferry-proxy as bootstrap.servers, or stop it"
+                    ));
+                }
+                Some(Err(error)) => return Some(error.to_string()),
+                None => return Some(format!("cluster {} does not say where partition {index} of topic {topic} ends", client.cluster().name)),
+            }
+        }
+    }
+    None
+}
+
+/// Says that this process has left, once nothing of it can reach a broker any more.
+pub(crate) async fn leave(proxy: &Proxy, moves: &Moves, cluster: &Arc<Cluster>) {
+    // Otherwise the next process at this place takes its place, and waits.
+    if moves.why_not().is_some() || !proxy.holds.is_empty() {
+        return;
+    }
+    let client = Client::new(cluster.clone(), own_options()).within(ASKING);
+    let left = Request::Left { proxy: moves.me.clone() };
+    let rules = moves.seen().state.rules();
+    let _ = ask(&client, &[left], rules, Timestamp::now().as_millisecond()).await;
+}

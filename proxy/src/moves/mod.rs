@@ -6,26 +6,33 @@
 //!   holds ────── quiet ───▶ └──────────────────┘
 //! ```
 //!
-//! What is asked for, and when, decides [`decisions::next`], a pure function; this is the shell around it.
+//! What is asked for, and when, decides [`Proxy`](kferry_wire::decisions::Proxy), which has no clock and no socket; this is the shell around it.
 //!
 //! | file | what it is |
 //! |---|---|
 //! | `mod` | what the process knows of the log, for everybody to see |
 //! | `follow` | the loop: reads the log, does what it says, asks for what is next |
+//! | `wish` | what the file wants, and what its routes own |
 //! | `preflight` | whether a topic can move |
 //! | `place` | where this process runs |
 
 mod follow;
 mod place;
 mod preflight;
+mod wish;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use kferry_wire::decisions::{Member, State};
+use kferry_wire::decisions::{Member, Plan, State, Wish};
+use kferry_wire::tell;
+use serde_json::json;
 use tokio::sync::watch;
 
-pub(crate) use self::follow::follow;
+use crate::messages;
+use crate::routes::RoutingTable;
+
+pub(crate) use self::follow::{follow, leave};
 
 /// What this process knows of the log of decisions.
 #[derive(Debug)]
@@ -35,6 +42,8 @@ pub(crate) struct Moves {
     /// Whether the process takes part, or why not.
     part: watch::Sender<Part>,
     seen: Mutex<Seen>,
+    /// What was told last.
+    trouble: Mutex<Option<String>>,
 }
 
 /// Whether a process takes part: only then it serves relayed clients.
@@ -51,16 +60,20 @@ pub(crate) enum Part {
 pub(crate) struct Seen {
     /// What the log says.
     pub state: Arc<State>,
-    /// Topics that are wished elsewhere and cannot move, and why.
-    pub blocked: BTreeMap<Arc<str>, String>,
+    /// What the files want and the log does not say yet, and why not.
+    pub plan: Plan,
+    /// What this process wishes.
+    pub wish: Option<Wish>,
 }
 
 impl Moves {
-    /// Nothing is read yet. `name`: of the process, which no other one that lives at the same time has.
-    pub(crate) fn new(name: String) -> Self {
+    /// Nothing is read yet. The process is called by its host and its first port, which no other one has at the same time.
+    pub(crate) fn new(table: &RoutingTable) -> Self {
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let name = format!("{host}:{}", table.listeners().first().map_or(0, |listener| listener.bind.port()));
         let me = Member { name, incarnation: uuid::Uuid::new_v4().to_string() };
         let part = watch::Sender::new(Part::NotYet("it was not read yet".to_owned()));
-        Self { me, part, seen: Mutex::default() }
+        Self { me, part, seen: Mutex::default(), trouble: Mutex::default() }
     }
 
     /// Waits until the process takes part.
@@ -69,12 +82,60 @@ impl Moves {
         let _ = self.part.subscribe().wait_for(|part| *part == Part::Takes).await;
     }
 
+    /// The process has joined.
+    fn is_in(&self) {
+        let joins = |part: &mut Part| std::mem::replace(part, Part::Takes) != Part::Takes;
+        if self.part.send_if_modified(joins) {
+            tell!(messages::JOINED, proxy = %self.me);
+        }
+    }
+
+    /// It has not, for this reason.
+    fn is_not_in(&self, why: String) {
+        self.has_trouble(why.clone());
+        self.part.send_replace(Part::NotYet(why));
+    }
+
+    /// The log cannot be read or written just now.
+    fn has_trouble(&self, why: String) {
+        let is_news = {
+            let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_news = trouble.as_deref() != Some(&*why);
+            *trouble = Some(why.clone());
+            is_news
+        };
+        if is_news {
+            tell!(messages::LOG_TROUBLE: ": {why}");
+        }
+    }
+
     /// Why the process does not take part. `None`: it does.
     pub(crate) fn why_not(&self) -> Option<String> {
         match &*self.part.borrow() {
             Part::Takes => None,
             Part::NotYet(why) => Some(why.clone()),
         }
+    }
+
+    /// For `/moves`: what is wished and what is so, and what is in the way.
+    pub(crate) fn shown(&self) -> serde_json::Value {
+        let Seen { state, plan, wish } = self.seen();
+        let wished: BTreeMap<_, _> = wish.iter().flat_map(|wish| &wish.routes).map(|(route, wished)| (route, &wished.home)).collect();
+        let open = state.open().map(|open| {
+            let holding: Vec<_> = open.holding.iter().map(|member| &member.name).collect();
+            json!({ "id": open.id, "from": &*open.from, "to": &*open.to, "topics": open.topics.keys().collect::<Vec<_>>(), "holding": holding })
+        });
+        let leaders: BTreeMap<_, _> =
+            state.leaders().iter().map(|(topic, led)| (topic, json!({ "cluster": &*led.cluster, "term": led.term }))).collect();
+        json!({
+            "proxy": self.me.name,
+            "not_joined": self.why_not(),
+            "wished": wished,
+            "homes": state.homes(),
+            "leaders": leaders,
+            "waits": plan.waits,
+            "open": open,
+        })
     }
 
     /// What operators are shown.

@@ -33,6 +33,8 @@ struct Topics {
     held: HashSet<Arc<str>>,
     /// How often topics were let go.
     changes: u64,
+    /// How many requests were sent and never answered.
+    late: usize,
     /// How many requests are in each.
     entered: HashMap<Arc<str>, usize>,
 }
@@ -95,7 +97,18 @@ impl Holds {
         }
     }
 
-    fn is_quiet(&self) -> bool {
+    /// Whether nothing is under way at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().entered.is_empty()
+    }
+
+    /// Whether something was sent to a broker and never answered, that may still be appended.
+    pub(crate) fn are_late(&self) -> bool {
+        self.lock().late > 0
+    }
+
+    /// Whether nothing of the held topics is under way.
+    pub(crate) fn is_quiet(&self) -> bool {
         let topics = self.lock();
         topics.held.iter().all(|topic| !topics.entered.contains_key(topic))
     }
@@ -144,8 +157,10 @@ impl Drop for Entered {
         let (holds, topic) = (self.holds.clone(), self.topic.clone());
         match Handle::try_current() {
             Ok(runtime) if self.is_sent => {
+                holds.lock().late += 1;
                 runtime.spawn(async move {
                     sleep(LATE).await;
+                    holds.lock().late -= 1;
                     holds.leave(&topic);
                 });
             }

@@ -7,7 +7,9 @@ mod ports;
 mod table;
 mod wished;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -51,6 +53,8 @@ pub struct Routes {
     /// The file.
     path: PathBuf,
     in_force: ArcSwap<RoutingTable>,
+    /// How many files were taken, and how often an operator asked for one to be read again: what each says is wished from then on.
+    taken: AtomicU64,
     /// What was decided. Locked while a table is put in force.
     homes: std::sync::Mutex<Homes>,
     /// The ports that were opened at the start.
@@ -79,6 +83,7 @@ impl Routes {
             open: Ports::of(&table),
             judged: Mutex::new(judged),
             in_force: ArcSwap::from_pointee(table),
+            taken: AtomicU64::new(0),
             homes: std::sync::Mutex::default(),
             reads: Reads::new(READS),
         })
@@ -128,7 +133,11 @@ impl Routes {
     pub async fn reload(&self) -> Result<Reloaded, LoadError> {
         let mut judged = self.judged.lock().await;
         match self.read(judged.files()).await {
-            Ok(reading) => self.judge(&mut judged, reading).await,
+            Ok(reading) => {
+                let result = self.judge(&mut judged, reading).await;
+                self.taken.fetch_add(u64::from(matches!(result, Ok(Reloaded::Unchanged))), Ordering::Relaxed);
+                result
+            }
             Err(error) => {
                 let result = Err(error);
                 self.tell(&result);
@@ -191,6 +200,17 @@ impl Routes {
         }
     }
 
+    /// How many files were taken: with another number the table in force is what is wished now.
+    pub(crate) fn taken(&self) -> u64 {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    /// Whether these homes are in force.
+    pub(crate) fn are_homes(&self, homes: &BTreeMap<String, Arc<str>>) -> bool {
+        let decided = self.homes.lock().unwrap_or_else(PoisonError::into_inner);
+        decided.len() == homes.len() && homes.iter().all(|(route, home)| decided.get(route.as_str()) == Some(home))
+    }
+
     /// Where the clients of routes are at home from now on, whatever the file wishes.
     pub(crate) fn decided(&self, homes: Homes) {
         let mut decided = self.homes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -212,6 +232,7 @@ impl Routes {
         metrics::loaded(after.loaded_at());
         let after_restart = self.open.after_restart(&Ports::of(&after));
         self.in_force.store(Arc::new(after));
+        self.taken.fetch_add(1, Ordering::Relaxed);
         Reloaded::Changed { after_restart }
     }
 }

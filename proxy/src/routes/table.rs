@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use kferry_config::diagnostic::Invalid;
@@ -169,9 +170,24 @@ impl RoutingTable {
         self.wish.config.view(route, home)
     }
 
-    /// Whether homes and leaders change by decisions, and not by the file.
-    pub(crate) fn moves(&self) -> bool {
-        false
+    /// The cluster with the log of decisions, if homes and leaders change by decisions and not by the file.
+    pub(crate) fn state(&self) -> Option<&Arc<Cluster>> {
+        self.wish.config.state.as_ref().map(|state| &state.cluster)
+    }
+
+    /// `hold_ms` of `[moves]`
+    pub(crate) fn hold(&self) -> Duration {
+        self.wish.config.moves.hold
+    }
+
+    /// The routes as the file has them.
+    pub(crate) fn wished(&self) -> impl Iterator<Item = &Arc<Route>> {
+        self.wish.config.routes.iter()
+    }
+
+    /// The route that owns a topic.
+    pub(crate) fn owner_of_topic(&self, topic: &str) -> Option<&Arc<Route>> {
+        self.wish.config.owner_of_topic(topic)
     }
 
     /// `[[mirrors]]`

@@ -152,6 +152,11 @@ impl Proxy {
         Ok(verdict)
     }
 
+    /// What it wishes.
+    pub fn file(&self) -> Option<&Wish> {
+        self.file.as_ref()
+    }
+
     /// What it has read.
     pub fn state(&self) -> &State {
         &self.state
