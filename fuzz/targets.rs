@@ -19,12 +19,12 @@ use kferry_config::{Config, HostPort, Sasl, SaslMechanism, Secret, Security};
 use kferry_wire::api::{
     self, Api, FETCH_RESPONSE, Field, Kind, MAX_TEXT, PRODUCE_REQUEST, Rewrite, RewriteError, Step, Unmapped, Uuid, Walk,
 };
-use kferry_wire::batch::{self, Codec, Entry, Record, Stamp};
+use kferry_wire::batch::{self, Codec, Entry, Record, Sequence};
 use kferry_wire::cluster::ClusterInfo;
 use kferry_wire::connection::{ConnectOptions, Connection};
 use kferry_wire::frame::{self, FrameError, SIZE_LEN, read_frame};
 use kferry_wire::header::{FirstRequest, Software, body_at, is_idempotent};
-use kferry_wire::log::produce::{self, Front, OTHERS, Sequence};
+use kferry_wire::log::produce::{self, Front, OTHERS};
 use kferry_wire::proxy_header::{LONGEST, ProxyHeader};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -273,7 +273,7 @@ pub(crate) fn view(bytes: &[u8]) {
 
 /// What a Fetch answer has for a partition: batches and messages of any age.
 pub(crate) fn batch(bytes: &[u8]) {
-    let stamp = Stamp { producer_id: 1 << 62, producer_epoch: 0, base_sequence: 7 };
+    let sequence = Sequence { producer_id: 1 << 62, producer_epoch: 0, base_sequence: 7 };
     for entry in batch::split(Bytes::copy_from_slice(bytes)) {
         let Ok(entry) = entry else { return };
         let _ = entry.check();
@@ -281,7 +281,7 @@ pub(crate) fn batch(bytes: &[u8]) {
         if let Entry::Batch(batch) = &entry {
             let _ = batch.marker();
             let mut out = BytesMut::new();
-            batch.rewrite(stamp, &mut out);
+            batch.rewrite(sequence, &mut out);
             let copy = only(out.freeze());
             assert_eq!((copy.check(), copy.bytes().len()), (Ok(()), batch.len()));
             // Those that cannot be read may be so for their offsets alone.
@@ -290,7 +290,7 @@ pub(crate) fn batch(bytes: &[u8]) {
             }
         }
         let Ok(records) = records else { continue };
-        if let Ok(written) = batch::encode(&records, Codec::Lz4, stamp) {
+        if let Ok(written) = batch::encode(&records, Codec::Lz4, sequence) {
             let copy = only(written);
             assert_eq!(copy.check(), Ok(()));
             assert_eq!(copy.records(usize::MAX).expect("we wrote it"), shifted(&records, records[0].offset));

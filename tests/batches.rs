@@ -13,7 +13,7 @@ use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProdu
 use kafka_protocol::messages::{FetchRequest, ProduceRequest, TopicName};
 use kafka_protocol::protocol::{StrBytes, VersionRange};
 use kferry_config::{HostPort, Security};
-use kferry_wire::batch::{self, Batch, Codec, Entry, Marker, Stamp, TimestampType};
+use kferry_wire::batch::{self, Batch, Codec, Entry, Marker, Sequence, TimestampType};
 use kferry_wire::connection::{ConnectOptions, Connection};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use tokio::runtime::Runtime;
@@ -92,7 +92,7 @@ fn the_broker_s_time_arrives_by_the_deep_path() -> Result<()> {
         assert_eq!(target.read_all("by-broker-copy")?, read);
         // With a new header alone: its sequence is the next, or the broker would take it for a batch that it has.
         let (end, mut out) = (read.len() as i64, BytesMut::new());
-        batch_of(&entries[0])?.rewrite(stamp(end), &mut out);
+        batch_of(&entries[0])?.rewrite(sequence(end), &mut out);
         let appended = to.append("by-broker-copy", out.freeze());
         if target.kafka_version() == "2.8.2" {
             let refused = format!("{:#}", appended.unwrap_err());
@@ -228,7 +228,7 @@ fn messages_from_before_kafka_0_11_arrive_by_the_deep_path() -> Result<()> {
 }
 
 #[test]
-fn filler_is_stamped_again_and_again() -> Result<()> {
+fn filler_is_numbered_again_and_again() -> Result<()> {
     let (old, new) = CLUSTERS.started()?;
     let filler = batch::filler(100_000)?;
     for cluster in [old, new] {
@@ -236,7 +236,7 @@ fn filler_is_stamped_again_and_again() -> Result<()> {
         let broker = Broker::of(cluster)?;
         for n in 0..3 {
             let mut out = BytesMut::new();
-            filler.rewrite(stamp(n * 100_000), &mut out);
+            filler.rewrite(sequence(n * 100_000), &mut out);
             assert_eq!(broker.append("padded", out.freeze())?, n * 100_000);
         }
         assert_eq!(cluster.log_ends("padded")?, [300_000]);
@@ -311,8 +311,8 @@ fn produced(with_headers: bool) -> Vec<Record> {
         .collect()
 }
 
-fn stamp(offset: i64) -> Stamp {
-    Stamp { producer_id: PRODUCER_ID, producer_epoch: 0, base_sequence: offset as i32 }
+fn sequence(offset: i64) -> Sequence {
+    Sequence { producer_id: PRODUCER_ID, producer_epoch: 0, base_sequence: offset as i32 }
 }
 
 fn batch_of(entry: &Entry) -> Result<&Batch> {
@@ -402,7 +402,7 @@ impl Broker {
         let mut end = 0;
         for entry in entries {
             let mut out = BytesMut::new();
-            batch_of(entry)?.rewrite(stamp(end), &mut out);
+            batch_of(entry)?.rewrite(sequence(end), &mut out);
             ensure!(self.append(topic, out.freeze())? == end, "{topic}: not at {end}");
             end += i64::from(batch_of(entry)?.count());
         }
@@ -414,7 +414,7 @@ impl Broker {
         for entry in entries {
             let records = entry.records(MAX_BYTES)?;
             let offset = records[0].offset;
-            ensure!(self.append(topic, batch::encode(&records, codec, stamp(offset))?)? == offset, "{topic}: not at {offset}");
+            ensure!(self.append(topic, batch::encode(&records, codec, sequence(offset))?)? == offset, "{topic}: not at {offset}");
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ use kafka_protocol::messages::{
     DeleteRecordsRequest, DescribeProducersRequest, InitProducerIdRequest, ListOffsetsRequest, ProduceRequest, ProduceResponse, ProducerId,
     WriteTxnMarkersRequest,
 };
-use kferry_wire::batch::{self, Codec, Stamp};
+use kferry_wire::batch::{self, Codec, Sequence};
 
 use crate::{NOT_LEADER_OR_FOLLOWER, Side, Stage, calm, topic_name};
 
@@ -25,11 +25,11 @@ use crate::{NOT_LEADER_OR_FOLLOWER, Side, Stage, calm, topic_name};
 pub(crate) fn batch_of(value: &str, id: Option<(i64, i32)>) -> Result<Bytes> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as i64;
     let record = batch::Record { offset: 0, timestamp: now, key: None, value: Some(Bytes::from(value.to_owned())), headers: Vec::new() };
-    let stamp = match id {
-        Some((producer_id, base_sequence)) => Stamp { producer_id, producer_epoch: 0, base_sequence },
-        None => Stamp { producer_id: -1, producer_epoch: -1, base_sequence: -1 },
+    let sequence = match id {
+        Some((producer_id, base_sequence)) => Sequence { producer_id, producer_epoch: 0, base_sequence },
+        None => Sequence::NONE,
     };
-    Ok(batch::encode(&[record], Codec::None, stamp)?)
+    Ok(batch::encode(&[record], Codec::None, sequence)?)
 }
 
 pub(crate) fn produce(acks: i16, entries: &[(&str, i32, Bytes)]) -> ProduceRequest {

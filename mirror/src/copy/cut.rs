@@ -12,7 +12,7 @@ use std::collections::HashSet;
 use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
-use kferry_wire::batch::{self, Batch, BatchError, Codec, DECODED_LIMIT, Entry, Record, Stamp, TimestampType};
+use kferry_wire::batch::{self, Batch, BatchError, Codec, DECODED_LIMIT, Entry, Record, Sequence, TimestampType};
 use kferry_wire::log::Transactions;
 
 /// Batches of fewer bytes are put together: one costs the target more for being a batch than for its bytes.
@@ -256,7 +256,7 @@ impl Cutter {
     fn raw(&mut self, batch: &Batch, pieces: &mut Vec<Piece>) {
         let mut bytes = BytesMut::with_capacity(batch.len());
         let count = batch.count();
-        batch.rewrite(self.stamp(), &mut bytes);
+        batch.rewrite(self.numbered(), &mut bytes);
         self.data(count, bytes.freeze(), Path::Raw, pieces);
     }
 
@@ -299,7 +299,7 @@ impl Cutter {
     /// Puts records together, in one batch or in as many as it takes for each to be one that the follower takes: what was decoded may come out
     /// larger than it was.
     fn encode(&mut self, records: &[Record], codec: Codec, reason: Reason, pieces: &mut Vec<Piece>) -> Result<(), BatchError> {
-        let encoded = batch::encode(records, codec, self.stamp());
+        let encoded = batch::encode(records, codec, self.numbered());
         let fits = match &encoded {
             Ok(bytes) => bytes.len() <= self.largest,
             Err(error) => !matches!(error, BatchError::DoNotFit(_)),
@@ -332,8 +332,8 @@ impl Cutter {
         self.at = to;
     }
 
-    fn stamp(&self) -> Stamp {
-        Stamp { producer_id: self.producer_id, producer_epoch: 0, base_sequence: self.sequence }
+    fn numbered(&self) -> Sequence {
+        Sequence { producer_id: self.producer_id, producer_epoch: 0, base_sequence: self.sequence }
     }
 }
 
@@ -391,7 +391,7 @@ mod tests {
     /// A batch as a log has it: at its offset, of that producer, with those attributes, and with a right CRC.
     fn batch(base_offset: i64, records: &[Record], codec: Codec, attributes: u8, producer_id: i64, last_offset_delta: i32) -> Vec<u8> {
         let dense: Vec<_> = records.iter().enumerate().map(|(n, record)| Record { offset: n as i64, ..record.clone() }).collect();
-        let mut bytes = batch::encode(&dense, codec, Stamp { producer_id, producer_epoch: 0, base_sequence: 0 }).unwrap().to_vec();
+        let mut bytes = batch::encode(&dense, codec, Sequence { producer_id, producer_epoch: 0, base_sequence: 0 }).unwrap().to_vec();
         if records.len() as i32 != last_offset_delta + 1 {
             assert_eq!(codec, Codec::None);
             // Each record's offset delta is a varint of one byte behind its length, attributes and timestamp delta.

@@ -22,7 +22,7 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::error::ParseResponseErrorCode as _;
 use kferry_config::{Offsets, OnError, OnLost};
 use kferry_wire::admin::partitions::Position;
-use kferry_wire::batch::{self, Stamp};
+use kferry_wire::batch::{self, Sequence};
 use kferry_wire::client::{ClientError, TopicPartition, Topics};
 use kferry_wire::connection::RequestError;
 use kferry_wire::log::{LogReader, ReadError, produce};
@@ -491,7 +491,7 @@ fn lost_on_leader(job: &PartitionJob, offsets: Range<i64>) -> Handback {
     })
 }
 
-/// Appends an empty record at each of these offsets, a few batches in flight: all have the same bytes but for their stamp. Gives the follower's log
+/// Appends an empty record at each of these offsets, a few batches in flight: all have the same bytes but for their sequence. Gives the follower's log
 /// end and the sequence that comes next.
 async fn fill(job: &PartitionJob, offsets: Range<i64>, mut sequence: i32) -> Result<(i64, i32), Handback> {
     let Range { start: mut at, end: to } = offsets;
@@ -515,7 +515,7 @@ async fn fill(job: &PartitionJob, offsets: Range<i64>, mut sequence: i32) -> Res
                 &last
             };
             let mut bytes = BytesMut::with_capacity(batch.len());
-            batch.rewrite(Stamp { producer_id: job.producer_id(), producer_epoch: 0, base_sequence: sequence }, &mut bytes);
+            batch.rewrite(Sequence { producer_id: job.producer_id(), producer_epoch: 0, base_sequence: sequence }, &mut bytes);
             let batches = [(follower.clone(), bytes.freeze())];
             if !job.shard.may_write() {
                 return Err(Handback::no_lease());

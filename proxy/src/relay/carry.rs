@@ -551,13 +551,13 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use bytes::Bytes;
-    use kferry_wire::batch::{self, Codec, Record, Stamp};
+    use kferry_wire::batch::{self, Codec, Record};
 
     use super::*;
 
     fn batch(producer_id: i64, producer_epoch: i16, base_sequence: i32) -> Bytes {
         let record = Record { offset: 0, timestamp: 1, key: None, value: Some(Bytes::from_static(b"v")), headers: Vec::new() };
-        batch::encode(&[record], Codec::None, Stamp { producer_id, producer_epoch, base_sequence }).unwrap()
+        batch::encode(&[record], Codec::None, Sequence { producer_id, producer_epoch, base_sequence }).unwrap()
     }
 
     fn plain() -> Bytes {

@@ -10,6 +10,8 @@
 //! | `records` | the records inside, and how they are written |
 //! | `old` | messages of magic 0 and 1 |
 //! | `codec` | compression, bounded |
+//! | `sequence` | whose batch it is, and where it stands in their order |
+//! | [`stamp`] | the producer id of a batch that passes by, stamped with its topic's term |
 //!
 //! # References
 //! - <https://kafka.apache.org/documentation/#recordbatch>; `org.apache.kafka.common.record.DefaultRecordBatch`
@@ -18,6 +20,8 @@
 mod codec;
 mod old;
 mod records;
+mod sequence;
+pub mod stamp;
 #[cfg(test)]
 mod tests;
 
@@ -29,15 +33,18 @@ use crate::reader::{Malformed, Reader};
 pub use codec::Codec;
 pub use old::OldMessages;
 pub use records::{Record, encode, filler};
+pub use sequence::{Sequence, Sequences};
 
 /// Base offset and length: they are in front of a batch of magic 2 and of an older message alike, and the length does not count them.
 const LOG_OVERHEAD: usize = 12;
 /// Where every version keeps its magic byte.
 const MAGIC_AT: usize = 16;
-/// From the base offset to the record count.
+/// From the base offset to the record count, of magic 2.
 const HEADER_LEN: usize = 61;
 /// The CRC is in front of them, and is over them and all that follows.
 const ATTRIBUTES_AT: usize = 21;
+/// Eight bytes; the epoch and the base sequence follow.
+const PRODUCER_ID_AT: usize = 43;
 
 /// Bits of a batch's attributes; the lowest three are the codec.
 const CODEC: i16 = 0b111;
@@ -232,17 +239,6 @@ impl Entry {
             Self::Old(old) => old.records(max_bytes),
         }
     }
-}
-
-/// Whose batch it is, for the broker it is sent to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stamp {
-    /// `producerId`; -1 is none.
-    pub producer_id: i64,
-    /// `producerEpoch`; -1 with no producer id.
-    pub producer_epoch: i16,
-    /// The sequence of the first record, 0 to 2^31 - 1; -1 with no producer id. The broker counts on from it by itself, and 0 follows 2^31 - 1.
-    pub base_sequence: i32,
 }
 
 /// What a record's timestamp means.
@@ -472,21 +468,21 @@ impl Batch {
         })
     }
 
-    /// Appends the batch to `out` as a producer would send it: base offset 0, no leader epoch, `stamp`, not transactional, without a delete
+    /// Appends the batch to `out` as a producer would send it: base offset 0, no leader epoch, `sequence`, not transactional, without a delete
     /// horizon, and a new CRC. The payload is copied as it is, whether it is intact or not: [`Batch::check`] before, or the new CRC vouches for
     /// damage.
     ///
     /// A broker takes it if it [is dense](Batch::is_dense) and [no control batch](Batch::is_control). With [`TimestampType::LogAppendTime`] it
     /// must be encoded anew: 2.8 refuses it, and 4.x brings back the producers' times, which are still in the records, without a word.
-    pub fn rewrite(&self, stamp: Stamp, out: &mut BytesMut) {
+    pub fn rewrite(&self, sequence: Sequence, out: &mut BytesMut) {
         let header = Header {
             base_offset: 0,
             partition_leader_epoch: -1,
             // Where the horizon was set, the base timestamp holds it, and the records' deltas are relative to it: so it stays as it is.
             attributes: self.header.attributes & !(TRANSACTIONAL | DELETE_HORIZON),
-            producer_id: stamp.producer_id,
-            producer_epoch: stamp.producer_epoch,
-            base_sequence: stamp.base_sequence,
+            producer_id: sequence.producer_id,
+            producer_epoch: sequence.producer_epoch,
+            base_sequence: sequence.base_sequence,
             ..self.header
         };
         header.write(&self.bytes[HEADER_LEN..], out);

@@ -5,7 +5,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::{Batch, BatchError, Codec, HEADER_LEN, Header, Stamp, TimestampType};
+use super::{Batch, BatchError, Codec, HEADER_LEN, Header, Sequence, TimestampType};
 use crate::reader::{Malformed, Reader};
 
 /// A record of seven fields has seven bytes.
@@ -100,7 +100,7 @@ impl Batch {
 ///
 /// # Errors
 /// [`BatchError::Empty`], [`BatchError::NotConsecutive`], [`BatchError::DoNotFit`], [`BatchError::Compress`]
-pub fn encode(records: &[Record], codec: Codec, stamp: Stamp) -> Result<Bytes, BatchError> {
+pub fn encode(records: &[Record], codec: Codec, sequence: Sequence) -> Result<Bytes, BatchError> {
     let (first, last) = records.first().zip(records.last()).ok_or(BatchError::Empty)?;
     if let Some([a, b]) = records.array_windows().find(|[a, b]| a.offset.checked_add(1) != Some(b.offset)) {
         return Err(BatchError::NotConsecutive { previous: a.offset, found: b.offset });
@@ -124,9 +124,9 @@ pub fn encode(records: &[Record], codec: Codec, stamp: Stamp) -> Result<Bytes, B
         last_offset_delta,
         base_timestamp: first.timestamp,
         max_timestamp: records.iter().map(|record| record.timestamp).max().unwrap_or(first.timestamp),
-        producer_id: stamp.producer_id,
-        producer_epoch: stamp.producer_epoch,
-        base_sequence: stamp.base_sequence,
+        producer_id: sequence.producer_id,
+        producer_epoch: sequence.producer_epoch,
+        base_sequence: sequence.base_sequence,
         count: last_offset_delta + 1,
     };
     let mut out = BytesMut::new();
@@ -135,14 +135,14 @@ pub fn encode(records: &[Record], codec: Codec, stamp: Stamp) -> Result<Bytes, B
 }
 
 /// A batch of `count` records without key, value and timestamp, that only takes up offsets. It is compressed once, and
-/// [stamped](Batch::rewrite) for each time that it is sent: 100,000 of them have 59 KB.
+/// [numbered](Batch::rewrite) for each time that it is sent: 100,000 of them have 59 KB.
 ///
 /// # Errors
 /// As [`encode`].
 pub fn filler(count: u32) -> Result<Batch, BatchError> {
     let empty = |offset| Record { offset, timestamp: -1, key: None, value: None, headers: Vec::new() };
     let records: Vec<_> = (0..i64::from(count)).map(empty).collect();
-    let bytes = encode(&records, Codec::Zstd, Stamp { producer_id: -1, producer_epoch: -1, base_sequence: -1 })?;
+    let bytes = encode(&records, Codec::Zstd, Sequence::NONE)?;
     Batch::read(bytes).map_err(|error| BatchError::malformed(0, error))
 }
 

@@ -6,8 +6,8 @@ use proptest::prelude::*;
 use super::*;
 
 const CODECS: [Codec; 5] = [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd];
-const NOBODY: Stamp = Stamp { producer_id: -1, producer_epoch: -1, base_sequence: -1 };
-const OURS: Stamp = Stamp { producer_id: (1 << 62) + 1, producer_epoch: 0, base_sequence: i32::MAX };
+const NOBODY: Sequence = Sequence::NONE;
+const OURS: Sequence = Sequence { producer_id: (1 << 62) + 1, producer_epoch: 0, base_sequence: i32::MAX };
 const ENOUGH: usize = 1 << 20;
 
 fn record(offset: i64, value: &[u8]) -> Record {

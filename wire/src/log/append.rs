@@ -3,11 +3,9 @@
 use kafka_protocol::error::ParseResponseErrorCode as _;
 
 use super::produce;
-use crate::batch::{self, Codec, Record, Stamp};
+use crate::batch::{self, Codec, Record, Sequence};
 use crate::client::{Client, ClientError, TopicPartition};
 
-/// The stamp of a batch without a producer id: a record of kferry's own may stand in its topic twice, and nobody minds.
-const NOBODY: Stamp = Stamp { producer_id: -1, producer_epoch: -1, base_sequence: -1 };
 /// How long the broker may take to have a batch on all in-sync replicas, in ms.
 const TIMEOUT_MS: i32 = 10_000;
 
@@ -62,7 +60,8 @@ pub async fn append_compressed(
         record.offset = offset as i64;
     }
     let refused = |error: String| AppendError::Refused { cluster: cluster.to_string(), partition: partition.clone(), error };
-    let batch = batch::encode(&records, codec, NOBODY).map_err(|error| refused(error.to_string()))?;
+    // Without a producer id: a record of kferry's own may stand in its topic twice, and nobody minds.
+    let batch = batch::encode(&records, codec, Sequence::NONE).map_err(|error| refused(error.to_string()))?;
     let failed = |source| AppendError::Client(ClientError::Request { cluster: cluster.clone(), source });
     for last in [false, false, true] {
         let broker = client.leader_of(partition).await?;

@@ -5,11 +5,13 @@
 //! | [`fetch`] | Fetch requests and responses, fetch sessions |
 //! | `transactions` | what a consumer with `read_committed` does not see |
 //! | [`produce`] | Produce requests and responses |
+//! | [`first_batch`] | the first batch of a producer on a partition whose topic has changed its leader |
 //! | `reader` | the records of a partition, from one offset to another |
 //! | `append` | records of kferry's own |
 
 mod append;
 pub mod fetch;
+pub mod first_batch;
 pub mod produce;
 mod reader;
 mod transactions;

@@ -14,6 +14,7 @@ use kafka_protocol::messages::produce_response::{PartitionProduceResponse, Topic
 use kafka_protocol::messages::{ProduceRequest, ProduceResponse, TopicName};
 use kafka_protocol::protocol::{Decodable as _, Encodable as _, StrBytes, VersionRange};
 
+pub use crate::batch::Sequence;
 use crate::client::TopicPartition;
 use crate::connection::{Connection, Pieces, RequestError};
 use crate::reader::{Malformed, Reader};
@@ -30,9 +31,6 @@ const FLEXIBLE: i16 = 9;
 
 /// The first version that kafka-protocol knows.
 const KNOWN: i16 = 3;
-
-/// Bytes of a batch's header (magic 2).
-const BATCH_HEADER: usize = 61;
 
 /// `acks=all`: the broker answers when all in-sync replicas have the batch.
 const ALL: i16 = -1;
@@ -115,38 +113,6 @@ fn read_entries(body: &Bytes, version: i16) -> Result<Vec<Entry>, Malformed> {
         }
     }
     Ok(entries)
-}
-
-/// Whose batch it is, and which one in their order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sequence {
-    /// `producerId`
-    pub producer_id: i64,
-    /// `producerEpoch`
-    pub producer_epoch: i16,
-    /// `baseSequence`: 0 follows 2^31 - 1.
-    pub base_sequence: i32,
-}
-
-impl Sequence {
-    /// How many bytes of a batch it takes to know.
-    pub const FRONT: usize = BATCH_HEADER;
-
-    /// Reads it from the front of a batch of magic 2. `None`: it is not from an idempotent producer.
-    pub fn peek(records: &[u8]) -> Option<Self> {
-        let records = records.first_chunk::<BATCH_HEADER>().filter(|header| header[16] == 2)?;
-        let mut from = Reader::new(&records[43..]);
-        let (producer_id, producer_epoch, base_sequence) = (from.i64().ok()?, from.i16().ok()?, from.i32().ok()?);
-        (producer_id >= 0).then_some(Self { producer_id, producer_epoch, base_sequence })
-    }
-
-    /// Whether the same producer made it before `other`: in an epoch before, or with a lower sequence.
-    pub fn is_before(self, other: Self) -> bool {
-        let Self { producer_id, producer_epoch, base_sequence } = self;
-        let ahead = other.base_sequence.wrapping_sub(base_sequence) & i32::MAX;
-        producer_id == other.producer_id
-            && (producer_epoch < other.producer_epoch || producer_epoch == other.producer_epoch && (1..1 << 30).contains(&ahead))
-    }
 }
 
 /// Appends batches, at most one to each partition, on all in-sync replicas. After `timeout_ms` without all of them the broker answers with an error; the
@@ -459,37 +425,5 @@ mod tests {
                 assert!(read_response(body.slice(..len), version).is_err(), "v{version}, {len} bytes");
             }
         }
-    }
-
-    #[test]
-    fn a_batch_is_before_another_of_its_producer_by_epoch_and_sequence() {
-        let sequence = |producer_id, producer_epoch, base_sequence| Sequence { producer_id, producer_epoch, base_sequence };
-        for (one, other, is_before) in [
-            (sequence(1, 0, 4), sequence(1, 0, 5), true),
-            (sequence(1, 0, 5), sequence(1, 0, 5), false),
-            (sequence(1, 0, 6), sequence(1, 0, 5), false),
-            (sequence(2, 0, 4), sequence(1, 0, 5), false),
-            (sequence(1, 0, 900), sequence(1, 1, 0), true),
-            (sequence(1, 1, 0), sequence(1, 0, 900), false),
-            (sequence(1, 0, i32::MAX - 1), sequence(1, 0, 3), true),
-            (sequence(1, 0, 3), sequence(1, 0, i32::MAX - 1), false),
-        ] {
-            assert_eq!(one.is_before(other), is_before, "{one:?} {other:?}");
-        }
-    }
-
-    #[test]
-    fn the_sequence_is_where_a_producer_writes_it() {
-        let record =
-            crate::batch::Record { offset: 0, timestamp: 1, key: None, value: Some(Bytes::from_static(b"v")), headers: Vec::new() };
-        let encoded = |producer_id, producer_epoch, base_sequence| {
-            let stamp = crate::batch::Stamp { producer_id, producer_epoch, base_sequence };
-            crate::batch::encode(std::slice::from_ref(&record), crate::batch::Codec::None, stamp).unwrap()
-        };
-        let batch = encoded(1 << 41 | 7, 3, 99);
-        assert_eq!(Sequence::peek(&batch), Some(Sequence { producer_id: 1 << 41 | 7, producer_epoch: 3, base_sequence: 99 }));
-        assert_eq!(Sequence::peek(&batch[..Sequence::FRONT]), Sequence::peek(&batch));
-        assert_eq!(Sequence::peek(&batch[..Sequence::FRONT - 1]), None);
-        assert_eq!(Sequence::peek(&encoded(-1, -1, -1)), None);
     }
 }
