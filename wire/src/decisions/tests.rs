@@ -439,9 +439,10 @@ fn a_partition_is_closed_when_both_ends_are_equal_and_nothing_is_open() {
     let (a, b) = (member("a", "1"), member("b", "1"));
     let (held, _) = last_of(&after(agreed(&a, &b), [hold(&a, 0), holding(&a, 7)]));
     let (quiet, _) = last_of(&after(agreed(&a, &b), [hold(&a, 0), holding(&a, 7), holding(&b, 7)]));
-    let good = Measured { as_of: 9, leader_end: 5, last_stable_offset: 5, follower_end: 5, unanswered: false };
+    let good = Measured { as_of: 9, leader_end: 5, last_stable_offset: 5, follower_end: 5, written_end: Some(5), unanswered: false };
     let said = |state, topic, measured| closing(state, topic, measured).map_err(|why| why.to_string());
     assert_eq!(said(&quiet, "orders", good), Ok(5));
+    assert_eq!(said(&quiet, "orders", Measured { written_end: None, ..good }), Ok(5));
     for (state, topic, measured, why) in [
         (&quiet, "else", good, "no move of it is open"),
         (&State::default(), "orders", good, "no move of it is open"),
@@ -455,6 +456,12 @@ fn a_partition_is_closed_when_both_ends_are_equal_and_nothing_is_open() {
         (&quiet, "orders", Measured { unanswered: true, ..good }, "something that the mirror has written is unanswered"),
         (&quiet, "orders", Measured { follower_end: 4, ..good }, "the follower has 4 of 5"),
         (&quiet, "orders", Measured { follower_end: 6, ..good }, "the follower ends at 6, behind the leader's end 5: it has diverged"),
+        (
+            &quiet,
+            "orders",
+            Measured { written_end: Some(4), ..good },
+            "the follower ends at 5, and the mirror has written up to 4: it has diverged",
+        ),
         (&quiet, "orders", Measured { last_stable_offset: 3, ..good }, "a transaction is open: the last stable offset is 3, the end 5"),
     ] {
         assert_eq!(said(state, topic, measured), Err(why.to_owned()));

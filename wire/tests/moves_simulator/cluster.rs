@@ -53,17 +53,23 @@ impl Log {
         Answer::Appended
     }
 
-    /// The mirror's batch of a term: its sequences are the offsets. Returns how many records were appended.
-    pub(crate) fn copy(&mut self, term: i32, from: usize, records: &[Record]) -> usize {
-        let mut appended = 0;
-        for (sequence, record) in (from as i32..).zip(records) {
-            match self.append(MIRROR + i64::from(term), sequence, *record) {
-                Answer::Appended => appended += 1,
-                // The batch is refused or is there as a whole.
-                Answer::Duplicate | Answer::OutOfOrder => break,
+    /// The mirror's batch of a term: its sequences are the offsets. Returns how many records were appended, and whether it was refused.
+    pub(crate) fn copy(&mut self, term: i32, from: usize, records: &[Record]) -> (usize, bool) {
+        for (appended, record) in records.iter().enumerate() {
+            match self.append(MIRROR + i64::from(term), (from + appended) as i32, *record) {
+                Answer::Appended => {}
+                // The batch is there or is refused as a whole.
+                Answer::Duplicate => return (appended, false),
+                Answer::OutOfOrder => return (appended, true),
             }
         }
-        appended
+        (records.len(), false)
+    }
+
+    /// The offset after the last record that the mirror wrote in a term.
+    pub(crate) fn written_end(&self, term: i32) -> Option<i64> {
+        let last = self.producers.get(&(MIRROR + i64::from(term)))?.back()?;
+        Some(i64::from(*last) + 1)
     }
 }
 

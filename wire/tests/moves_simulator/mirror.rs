@@ -1,6 +1,6 @@
 //! Processes of the mirror. One of them owns the partitions at a time: it copies from the leader to the follower, and says when a partition is closed.
 
-use kferry_wire::decisions::{Measured, Request, State, closing};
+use kferry_wire::decisions::{Measured, NotYet, Request, State, closing};
 
 use super::Mutation;
 use super::cluster::PARTITIONS;
@@ -43,8 +43,9 @@ impl World {
             return;
         }
         if self.owners[index].cut <= self.now {
+            let most = self.reads();
             let (log, state) = (&self.log, &mut self.owners[index].state);
-            for (offset, request) in (0..).zip(log).skip(state.end() as usize) {
+            for (offset, request) in (0..).zip(log).skip(state.end() as usize).take(most) {
                 state.apply(offset, request);
             }
         }
@@ -88,6 +89,7 @@ impl World {
         };
         let records = &self.clusters[leader].logs[partition].records;
         let to = records.len().min(from + 12);
+        self.found[partition] |= from > records.len();
         if from >= to {
             return;
         }
@@ -103,7 +105,8 @@ impl World {
 
     fn owner_measures(&mut self, index: usize, partition: usize) {
         let owner = &mut self.owners[index];
-        let (leader, _) = World::led(&owner.state, partition);
+        let (leader, term) = World::led(&owner.state, partition);
+        let begins = owner.state.leaders().get(topic(partition)).map(|led| led.ends[0]);
         let read = owner.state.end() - 1;
         let part = &mut owner.parts[partition];
         if owner.state.open().is_some_and(|open| open.closed.contains_key(topic(partition))) {
@@ -116,8 +119,14 @@ impl World {
         let as_of = if self.mutation == Some(Mutation::AsOf) { read } else { as_of };
         let leader_end = leader_end as i64;
         let follower_end = self.clusters[1 - leader].logs[partition].records.len() as i64;
-        let measured = Measured { as_of, leader_end, last_stable_offset: leader_end, follower_end, unanswered: part.unanswered };
-        let Ok(end) = closing(&owner.state, topic(partition), measured) else { return };
+        let written_end = self.clusters[1 - leader].logs[partition].written_end(term).or(begins);
+        let measured =
+            Measured { as_of, leader_end, last_stable_offset: leader_end, follower_end, written_end, unanswered: part.unanswered };
+        let end = match closing(&owner.state, topic(partition), measured) {
+            Ok(end) => end,
+            Err(NotYet::Foreign { .. } | NotYet::Diverged { .. }) => return self.found[partition] = true,
+            Err(_) => return,
+        };
         let Some(id) = owner.state.open().map(|open| open.id) else { return };
         part.closed = Some(id);
         let is_cut = owner.cut > self.now;
@@ -136,10 +145,11 @@ impl World {
         self.at(up, Event::OwnerStarts(index));
     }
 
-    pub(crate) fn owner_is_answered(&mut self, index: usize, boot: u32, partition: usize) {
+    pub(crate) fn owner_is_answered(&mut self, index: usize, boot: u32, partition: usize, is_refused: bool) {
         let owner = &mut self.owners[index];
         if owner.boot == boot && owner.is_alive {
             owner.parts[partition].unanswered = false;
+            self.found[partition] |= is_refused;
         }
     }
 }

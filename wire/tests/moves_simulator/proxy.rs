@@ -21,6 +21,8 @@ pub(crate) struct Process {
     pub(crate) rules: Proxy,
     pub(crate) me: Member,
     pub(crate) is_alive: bool,
+    /// Whether it takes nothing new, and ends when all is answered.
+    pub(crate) leaves: bool,
     pub(crate) boot: u32,
     /// The host that it runs on: another number for each.
     pub(crate) host: u64,
@@ -59,6 +61,7 @@ impl World {
             rules,
             me,
             is_alive: true,
+            leaves: false,
             boot,
             host,
             paused: 0,
@@ -82,8 +85,9 @@ impl World {
         }
         let now = ms(self.now);
         if self.proxies[index].cut <= self.now {
+            let most = self.reads();
             let (log, rules) = (&self.log, &mut self.proxies[index].rules);
-            for (offset, request) in (0..).zip(log).skip(rules.state().end() as usize) {
+            for (offset, request) in (0..).zip(log).skip(rules.state().end() as usize).take(most) {
                 rules.apply(offset, request, now);
             }
         }
@@ -96,9 +100,15 @@ impl World {
         let mut known = std::mem::take(&mut self.known);
         known.is_open = !process.sent.is_empty();
         known.unanswered = self.now < process.unanswered;
+        let is_cut = process.cut > self.now;
+        if process.leaves && process.waiting.is_empty() && !known.is_open && !known.unanswered {
+            let left = process.rules.leave();
+            self.known = known;
+            self.append(left, is_cut);
+            return self.proxy_dies(index, false);
+        }
         let request = process.rules.next(&known, now);
         self.known = known;
-        let is_cut = process.cut > self.now;
         if let Some(request) = request {
             if self.crashes() {
                 return self.proxy_dies(index, false);
@@ -112,7 +122,7 @@ impl World {
 
     pub(crate) fn proxy_reads(&mut self, index: usize, boot: u32, ask: Ask) {
         let process = &mut self.proxies[index];
-        if process.boot != boot || !process.is_alive {
+        if process.boot != boot || !process.is_alive || process.leaves {
             return self.client_loses(ask.client, index);
         }
         process.waiting.push((ask, self.now));
@@ -250,7 +260,11 @@ impl World {
 
     fn arrives_late(&mut self, number: u64) {
         if self.rng.chance(500) {
-            let until = self.now + self.rng.between(0, LATE * 95 / 100);
+            let mut until = self.now + self.rng.between(0, LATE * 95 / 100);
+            if self.freezes && self.rng.chance(500) {
+                until += LATE;
+                self.frozen.insert(number);
+            }
             self.late.insert(number, until);
         }
     }

@@ -59,7 +59,7 @@ pub(crate) enum Event {
     Answer { proxy: usize, boot: u32, number: u64, answer: Answer },
     Reply { proxy: usize, boot: u32, client: usize, partition: usize, n: u32, reply: Reply },
     Copy { owner: usize, boot: u32, cluster: usize, partition: usize, term: i32, from: usize, records: Vec<Record> },
-    Copied { owner: usize, boot: u32, partition: usize },
+    Copied { owner: usize, boot: u32, partition: usize, is_refused: bool },
     Append(Request),
     Forget,
     Edit,
@@ -98,6 +98,15 @@ pub(crate) struct World {
     pub(crate) dead: BTreeMap<Member, Ms>,
     pub(crate) flipped: [Ms; PARTITIONS],
     before: BTreeMap<String, Leader>,
+    /// Whether a broker may be frozen; what it writes later than [`LATE`]; the partitions that have such a record, also when the last move began; and those
+    /// of which the mirror has found that they have diverged.
+    pub(crate) freezes: bool,
+    pub(crate) frozen: BTreeSet<u64>,
+    foreign: [bool; PARTITIONS],
+    /// The partitions whose leader has got such a record since the last move began: it may be behind the end at which the move flips.
+    tail: [bool; PARTITIONS],
+    foreign_before: bool,
+    pub(crate) found: [bool; PARTITIONS],
     /// How often in a thousand times a process dies at an action, and a record of the log comes twice.
     deadly: u64,
     doubled: u64,
@@ -141,6 +150,12 @@ impl World {
             dead: BTreeMap::new(),
             flipped: [0; PARTITIONS],
             before: BTreeMap::new(),
+            freezes: rng.chance(100),
+            frozen: BTreeSet::new(),
+            foreign: [false; PARTITIONS],
+            tail: [false; PARTITIONS],
+            foreign_before: false,
+            found: [false; PARTITIONS],
             deadly: [0, 1, 4][rng.below(3)],
             doubled: [0, 60, 250][rng.below(3)],
             looks: FAULTS + 1,
@@ -205,7 +220,7 @@ impl World {
                 }
             }
         }
-        if self.wrong.is_none() {
+        if self.wrong.is_none() && !self.foreign.contains(&true) {
             self.is_whole();
         }
         match self.wrong {
@@ -252,11 +267,11 @@ impl World {
                 }
             }
             Event::Copy { owner, boot, cluster, partition, term, from, records } => {
-                self.copies(cluster, partition, term, from, &records);
+                let is_refused = self.copies(cluster, partition, term, from, &records);
                 let delay = self.delay(10);
-                self.at(self.now + delay, Event::Copied { owner, boot, partition });
+                self.at(self.now + delay, Event::Copied { owner, boot, partition, is_refused });
             }
-            Event::Copied { owner, boot, partition } => self.owner_is_answered(owner, boot, partition),
+            Event::Copied { owner, boot, partition, is_refused } => self.owner_is_answered(owner, boot, partition, is_refused),
             Event::Append(request) => self.arrives_in_log(request),
             Event::Forget => {
                 let is_cold = |member: &&Member| self.dead.get(member).is_some_and(|died| died + LATE <= self.now);
@@ -305,6 +320,11 @@ impl World {
         self.now < FAULTS && self.rng.chance(self.deadly)
     }
 
+    /// How many records a process reads before it acts.
+    pub(crate) fn reads(&mut self) -> usize {
+        if self.rng.chance(150) { self.rng.below(3) } else { usize::MAX }
+    }
+
     /// Who leads a partition, and in which term.
     pub(crate) fn led(state: &State, partition: usize) -> (usize, i32) {
         state.leaders().get(topic(partition)).map_or((0, 1), |led| (usize::from(&*led.cluster == CLUSTERS[1]), led.term))
@@ -344,9 +364,11 @@ impl World {
             match &request {
                 Request::Hold { to, .. } => {
                     self.before = leaders;
+                    self.foreign_before = self.foreign.contains(&true);
+                    self.tail = [false; PARTITIONS];
                     let wants = |file: &&usize| CLUSTERS[self.files[**file]] == to;
                     self.ordered = self.taken.iter().filter(wants).max().copied().unwrap_or(0);
-                    if self.ordered <= self.flipped_by {
+                    if self.ordered <= self.flipped_by && self.mutation != Some(Mutation::Incarnation) {
                         self.fails(format!("file {} orders a move to {to}, after file {}", self.ordered, self.flipped_by));
                     }
                 }
@@ -354,10 +376,16 @@ impl World {
                     self.flipped_by = self.ordered;
                     self.flips += 1;
                     for partition in 0..PARTITIONS {
-                        let [old, new] = [0, 1].map(|cluster| &self.clusters[cluster].logs[partition].records);
                         let Some(Led { ends, .. }) = topics.get(topic(partition)) else { continue };
                         self.flipped[partition] = self.now;
-                        if old != new || ends[..] != [old.len() as i64] {
+                        if self.foreign[partition] && self.foreign_before {
+                            self.fails(format!("{} has diverged, and flips", topic(partition)));
+                        }
+                        let [old, new] = [0, 1].map(|cluster| &self.clusters[cluster].logs[partition].records);
+                        let is_equal = old == new && ends[..] == [old.len() as i64];
+                        if !is_equal && (self.tail[partition] || self.foreign[partition]) {
+                            self.foreign[partition] = true;
+                        } else if !is_equal {
                             self.fails(format!(
                                 "at the flip {} has {} and {} records, at {ends:?}",
                                 topic(partition),
@@ -382,7 +410,12 @@ impl World {
         let record = Record { client: ask.client, n: ask.n };
         let answer = self.clusters[cluster].logs[ask.partition].append(id, ask.n as i32, record);
         self.note(|| format!("{} {}: {record:?} of p{proxy} ({boot}) {answer:?}", CLUSTERS[cluster], topic(ask.partition)));
-        if cluster != leader && answer == Answer::Appended {
+        let is_frozen = self.frozen.remove(&number) && answer == Answer::Appended;
+        if is_frozen {
+            self.note(|| "a frozen broker has written what nobody waited for any more".to_owned());
+            let lands_at = if cluster == leader { &mut self.tail } else { &mut self.foreign };
+            lands_at[ask.partition] = true;
+        } else if cluster != leader && answer == Answer::Appended {
             self.fails(format!("{record:?} of p{proxy} landed on {}, which does not lead {}", CLUSTERS[cluster], topic(ask.partition)));
         }
         let delay = self.delay(12);
@@ -390,17 +423,18 @@ impl World {
     }
 
     /// A copy arrives at a broker.
-    fn copies(&mut self, cluster: usize, partition: usize, term: i32, from: usize, records: &[Record]) {
+    fn copies(&mut self, cluster: usize, partition: usize, term: i32, from: usize, records: &[Record]) -> bool {
         let (leader, _) = Self::led(&self.truth, partition);
-        let appended = self.clusters[cluster].logs[partition].copy(term, from, records);
+        let (appended, is_refused) = self.clusters[cluster].logs[partition].copy(term, from, records);
         let [copy, original] = [cluster, leader].map(|cluster| &self.clusters[cluster].logs[partition].records);
-        if appended > 0 && (cluster == leader || !original.starts_with(copy)) {
+        if appended > 0 && !self.foreign[partition] && (cluster == leader || !original.starts_with(copy)) {
             self.fails(format!(
                 "the mirror wrote {appended} records at {from} to {} of {} in term {term}",
                 topic(partition),
                 CLUSTERS[cluster]
             ));
         }
+        is_refused
     }
 
     fn edited(&mut self) {
@@ -419,7 +453,7 @@ impl World {
     fn fault(&mut self) {
         let until = self.now + self.rng.between(50, 6_000);
         let (proxy, owner) = (self.rng.below(self.proxies.len()), self.rng.below(self.owners.len()));
-        match self.rng.below(11) {
+        match self.rng.below(13) {
             0 | 1 => self.proxy_dies(proxy, false),
             2 => {
                 self.note(|| format!("p{proxy} pauses until {until}"));
@@ -435,7 +469,19 @@ impl World {
                 self.proxy_loses(proxy, cluster);
             }
             8 if self.owners[owner].is_alive => self.owner_dies(owner),
-            9 => {
+            // Without incarnations nobody could come back.
+            9 if self.mutation != Some(Mutation::Incarnation) => {
+                self.note(|| format!("p{proxy} leaves"));
+                self.proxies[proxy].leaves = true;
+                for client in 0..self.clients.len() {
+                    self.client_loses(client, proxy);
+                }
+            }
+            10 if self.truth.open().is_some() => {
+                let id = self.truth.last_decision();
+                self.append(Request::Abort { id, by: "operator".to_owned(), reason: "by hand".to_owned(), until_edit: false }, false);
+            }
+            11 => {
                 self.note(|| format!("mirror {owner} pauses until {until}"));
                 self.owners[owner].paused = until;
             }
@@ -464,6 +510,11 @@ impl World {
     fn unrest(&self) -> String {
         let wish = self.files[self.files.len() - 1];
         let mut unrest = Vec::new();
+        if self.foreign.contains(&true) {
+            // The mirror stops there, loudly: nothing else comes to rest.
+            let is_found = (0..PARTITIONS).all(|partition| self.found[partition] || !self.foreign[partition]);
+            return if is_found { String::new() } else { "nobody has found what a frozen broker wrote".to_owned() };
+        }
         for (index, client) in self.clients.iter().enumerate() {
             if !client.is_done() {
                 unrest.push(format!("client {index} waits"));
