@@ -13,6 +13,9 @@ pub struct Measured {
     pub last_stable_offset: i64,
     /// The follower's log end offset.
     pub follower_end: i64,
+    /// The offset after the last record that the mirror wrote to the follower in this term: by the follower's word (DescribeProducers), the last sequence of the
+    /// mirror's id, and one; the term's first offset if it wrote nothing. `None`: it cannot be known, as the follower has forgotten the id.
+    pub written_end: Option<i64>,
     /// Whether something that it has sent to the follower is unanswered, or may still arrive.
     pub unanswered: bool,
 }
@@ -45,6 +48,15 @@ pub enum NotYet {
         /// On the leader.
         leader_end: i64,
     },
+    /// Somebody else has written to the follower: a broker that was frozen, with what it was sent when it led. As many records may have come to the leader
+    /// since, so that both ends are equal and the logs are not.
+    #[error("the follower ends at {follower_end}, and the mirror has written up to {written_end}: it has diverged")]
+    Foreign {
+        /// On the follower.
+        follower_end: i64,
+        /// Up to where the mirror wrote.
+        written_end: i64,
+    },
     /// The follower has what the leader does not have.
     #[error("the follower ends at {follower_end}, behind the leader's end {leader_end}: it has diverged")]
     Diverged {
@@ -61,7 +73,7 @@ pub enum NotYet {
 /// [`NotYet`]: it measures again later.
 pub fn closing(state: &State, topic: &str, measured: Measured) -> Result<i64, NotYet> {
     state.open().filter(|open| open.topics.contains_key(topic)).ok_or(NotYet::NotMoving)?;
-    let Measured { as_of, leader_end, last_stable_offset, follower_end, unanswered } = measured;
+    let Measured { as_of, leader_end, last_stable_offset, follower_end, written_end, unanswered } = measured;
     let quiet_since = state.quiet_since()?;
     if as_of < quiet_since {
         return Err(Void::MeasuredEarly { as_of, quiet_since }.into());
@@ -72,6 +84,8 @@ pub fn closing(state: &State, topic: &str, measured: Measured) -> Result<i64, No
         Err(NotYet::Diverged { follower_end, leader_end })
     } else if follower_end < leader_end {
         Err(NotYet::Behind { follower_end, leader_end })
+    } else if let Some(written_end) = written_end.filter(|end| *end != follower_end) {
+        Err(NotYet::Foreign { follower_end, written_end })
     } else if last_stable_offset < leader_end {
         Err(NotYet::Transaction { last_stable_offset, leader_end })
     } else {

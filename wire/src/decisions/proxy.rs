@@ -136,8 +136,21 @@ impl Proxy {
     /// # Errors
     /// [`Unknown`]: it cuts everything, as it cannot tell what counts from here on.
     pub fn read(&mut self, offset: i64, value: Option<&[u8]>, now: Duration) -> Result<Verdict, Unknown> {
+        let mut said = Ok(Verdict::Counts);
+        self.follow(now, |state| said = state.read(offset, value));
+        said
+    }
+
+    /// It reads a request, as [`State::apply`].
+    pub fn apply(&mut self, offset: i64, request: &Request, now: Duration) -> Verdict {
+        let mut said = Verdict::Counts;
+        self.follow(now, |state| said = state.apply(offset, request));
+        said
+    }
+
+    fn follow(&mut self, now: Duration, read: impl FnOnce(&mut State)) {
         let aborts = self.state.aborts();
-        let verdict = self.state.read(offset, value)?;
+        read(&mut self.state);
         if self.state.aborts() > aborts {
             self.aborted = Some(now);
         }
@@ -149,7 +162,6 @@ impl Proxy {
             Some(open) if self.held.as_ref().is_some_and(|held| held.id == open.id) => {}
             Some(open) => self.held = Some(Held { id: open.id, since: now, said: false, let_go: false }),
         }
-        Ok(verdict)
     }
 
     /// What it wishes.

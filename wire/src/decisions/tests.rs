@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -438,9 +439,10 @@ fn a_partition_is_closed_when_both_ends_are_equal_and_nothing_is_open() {
     let (a, b) = (member("a", "1"), member("b", "1"));
     let (held, _) = last_of(&after(agreed(&a, &b), [hold(&a, 0), holding(&a, 7)]));
     let (quiet, _) = last_of(&after(agreed(&a, &b), [hold(&a, 0), holding(&a, 7), holding(&b, 7)]));
-    let good = Measured { as_of: 9, leader_end: 5, last_stable_offset: 5, follower_end: 5, unanswered: false };
+    let good = Measured { as_of: 9, leader_end: 5, last_stable_offset: 5, follower_end: 5, written_end: Some(5), unanswered: false };
     let said = |state, topic, measured| closing(state, topic, measured).map_err(|why| why.to_string());
     assert_eq!(said(&quiet, "orders", good), Ok(5));
+    assert_eq!(said(&quiet, "orders", Measured { written_end: None, ..good }), Ok(5));
     for (state, topic, measured, why) in [
         (&quiet, "else", good, "no move of it is open"),
         (&State::default(), "orders", good, "no move of it is open"),
@@ -454,6 +456,12 @@ fn a_partition_is_closed_when_both_ends_are_equal_and_nothing_is_open() {
         (&quiet, "orders", Measured { unanswered: true, ..good }, "something that the mirror has written is unanswered"),
         (&quiet, "orders", Measured { follower_end: 4, ..good }, "the follower has 4 of 5"),
         (&quiet, "orders", Measured { follower_end: 6, ..good }, "the follower ends at 6, behind the leader's end 5: it has diverged"),
+        (
+            &quiet,
+            "orders",
+            Measured { written_end: Some(4), ..good },
+            "the follower ends at 5, and the mirror has written up to 4: it has diverged",
+        ),
         (&quiet, "orders", Measured { last_stable_offset: 3, ..good }, "a transaction is open: the last stable offset is 3, the end 5"),
     ] {
         assert_eq!(said(state, topic, measured), Err(why.to_owned()));
@@ -547,4 +555,210 @@ proptest! {
 
 fn option_of_copy() -> impl Strategy<Value = Option<usize>> {
     proptest::option::weighted(0.3, 0usize..20)
+}
+
+const SETTINGS: Settings = Settings {
+    hold: Duration::from_secs(3),
+    stand_by: Duration::from_millis(500),
+    late: Duration::from_secs(30),
+    retry: Duration::from_secs(10),
+    again: Duration::from_secs(1),
+};
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+fn proxy(me: &Member, host: &str) -> Proxy {
+    Proxy::new(me.clone(), place(host), None, SETTINGS)
+}
+
+fn take(proxy: &mut Proxy, home: &str) {
+    let Request::Wish { file, routes, .. } = wish(&member("", ""), 0, home) else { unreachable!() };
+    proxy.take(file, routes);
+}
+
+fn owned(blocked: Option<&str>) -> Owned {
+    let topic = Topic { partitions: 2, ids: BTreeMap::new() };
+    Owned { name: "orders".to_owned(), leader: "old".to_owned(), topic, blocked: blocked.map(str::to_owned) }
+}
+
+fn known() -> Known {
+    Known { owns: [("orders".to_owned(), vec![owned(None)])].into(), ..Known::default() }
+}
+
+/// The proxies `a` and `b` of [`agreed`], which have read the log and these records at 0 ms.
+fn both(more: impl IntoIterator<Item = Request>) -> (Proxy, Proxy, i64) {
+    let (a, b) = (member("a", "1"), member("b", "1"));
+    let log = after(agreed(&a, &b), more);
+    let [a, b] = [(a, "a"), (b, "b")].map(|(me, host)| {
+        let mut proxy = proxy(&me, host);
+        ["old", "new"].into_iter().for_each(|home| take(&mut proxy, home));
+        (0..).zip(&log).for_each(|(offset, request)| assert_eq!(proxy.apply(offset, request, ms(0)), Verdict::Counts));
+        proxy
+    });
+    (a, b, log.len() as i64)
+}
+
+fn reason(request: Option<Request>) -> String {
+    match request {
+        Some(Request::Abort { reason, .. }) => reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_proxy_joins_says_what_it_wants_and_serves_when_it_has_read_that_it_joined() {
+    let me = member("a", "1");
+    let mut a = proxy(&me, "a");
+    a.apply(0, &identity(), ms(0));
+    take(&mut a, "old");
+    assert_eq!((a.next(&known(), ms(0)), a.serves()), (Some(joined(&me, "a")), Serves::NotYet));
+    assert_eq!(a.next(&known(), ms(999)), None, "it is under way");
+    assert_eq!(a.next(&known(), ms(1_000)), Some(joined(&me, "a")), "it was lost");
+    a.apply(1, &joined(&me, "a"), ms(1_100));
+    assert_eq!((a.next(&known(), ms(1_100)), a.serves()), (Some(wish(&me, 0, "old")), Serves::Yes));
+    a.apply(2, &wish(&me, 0, "old"), ms(1_200));
+    assert_eq!(a.next(&known(), ms(9_000)), None, "what it wants is so");
+    take(&mut a, "new");
+    assert_eq!(a.next(&known(), ms(9_000)), Some(wish(&me, 1, "new")));
+    take(&mut a, "old");
+    assert_eq!(a.next(&known(), ms(9_000)), Some(wish(&me, 2, "old")), "only the last file counts");
+    a.apply(3, &joined(&member("a", "2"), "a"), ms(9_100));
+    assert_eq!((a.serves(), a.next(&known(), ms(20_000))), (Serves::Cut, None));
+    assert_eq!(a.leave(), left(&me));
+}
+
+#[test]
+fn the_first_proxy_by_name_acts_and_the_next_one_stands_by() {
+    let (mut a, mut b, _) = both([]);
+    let (me, other) = (member("a", "1"), member("b", "1"));
+    assert_eq!(b.next(&known(), ms(0)), None);
+    assert_eq!(b.next(&known(), ms(499)), None);
+    assert_eq!(b.next(&known(), ms(500)), Some(hold(&other, 0)), "the first one does not");
+    assert_eq!(a.next(&known(), ms(0)), Some(hold(&me, 0)));
+    // The flip likewise.
+    let (mut a, mut b, _) = both([hold(&me, 0), holding(&me, 7), holding(&other, 7), closed(7, 9)]);
+    assert_eq!((a.next(&known(), ms(100)), b.next(&known(), ms(100))), (Some(flip(&me, 7)), None));
+    assert_eq!(b.next(&known(), ms(600)), Some(flip(&other, 7)));
+}
+
+#[test]
+fn a_proxy_says_that_it_holds_once_nothing_of_it_is_open() {
+    let me = member("a", "1");
+    let open = Known { is_open: true, ..known() };
+    let unanswered = Known { unanswered: true, ..known() };
+    let (mut a, ..) = both([hold(&me, 0)]);
+    assert_eq!(a.holds().map(|held| held.id), Some(7));
+    assert_eq!(a.next(&open, ms(10)), None);
+    assert_eq!(a.next(&unanswered, ms(10)), None);
+    assert_eq!(a.next(&known(), ms(20)), Some(holding(&me, 7)));
+    assert_eq!(a.next(&known(), ms(900)), None);
+    assert_eq!(a.next(&known(), ms(1_020)), Some(holding(&me, 7)), "it was lost");
+}
+
+#[test]
+fn who_has_not_said_that_it_holds_lets_go_at_the_deadline_and_who_has_waits_for_the_outcome() {
+    let me = member("a", "1");
+    let open = Known { is_open: true, ..known() };
+    let (mut a, _, end) = both([hold(&me, 0)]);
+    assert_eq!(a.next(&open, ms(2_999)), None);
+    assert_eq!(reason(a.next(&open, ms(3_000))), "proxy a could not hold: something of it was open after 3s");
+    assert_eq!(a.holds(), None);
+    assert_eq!(a.next(&known(), ms(3_100)), None, "it never holds this move again");
+    assert_eq!(a.next(&known(), ms(3_999)), None);
+    a.apply(end, &abort(7, false), ms(4_000));
+    assert_eq!(a.holds(), None);
+    let (mut a, ..) = both([hold(&me, 0)]);
+    assert_eq!(a.next(&known(), ms(10)), Some(holding(&me, 7)));
+    // The record may be there: from now on only the log says how it ends.
+    assert_eq!(reason(a.next(&open, ms(3_000))), "not every proxy holds: a, b not, after 3s");
+    assert_eq!(a.holds().map(|held| held.id), Some(7));
+    assert!(a.holds().is_some() && a.next(&open, ms(600_000)).is_some());
+}
+
+#[test]
+fn a_move_is_aborted_when_it_cannot_end_or_is_not_wanted_any_more() {
+    let me = member("a", "1");
+    let (mut a, mut b, end) = both([hold(&me, 0), holding(&me, 7)]);
+    let broken = Known { broken: Some("the mirror is stopped".to_owned()), ..known() };
+    assert_eq!(reason(a.next(&broken, ms(10))), "the mirror is stopped");
+    take(&mut b, "old");
+    let edit = wish(&member("b", "1"), 2, "old");
+    assert_eq!(b.next(&known(), ms(10)), Some(edit.clone()));
+    b.apply(end, &edit, ms(20));
+    assert_eq!(reason(b.next(&known(), ms(20))), "proxy b has taken a file that does not want route orders on new any more");
+    let gone = both([hold(&me, 0)]);
+    let (mut b, end) = (gone.1, gone.2);
+    b.take("none".to_owned(), BTreeMap::new());
+    let edit = Request::Wish { proxy: member("b", "1"), taken: 2, file: "none".to_owned(), routes: BTreeMap::new() };
+    b.apply(end, &edit, ms(20));
+    assert_eq!(reason(b.next(&known(), ms(20))), "proxy b has taken a file that does not want route orders on new any more");
+}
+
+#[test]
+fn an_aborted_move_is_tried_again_later_and_later() {
+    let me = member("a", "1");
+    let mut log = after(agreed(&me, &member("b", "1")), []);
+    let mut pauses = Vec::new();
+    for _ in 0..7 {
+        let id = log.len() as i64;
+        let last = last_of(&log).0.last_decision();
+        log = after(log, [hold(&me, last), abort(id, false)]);
+        let (mut a, ..) = both(log[7..].to_vec());
+        pauses.push((0..1_000).find(|second| a.next(&known(), ms(second * 1_000)).is_some()).unwrap());
+    }
+    assert_eq!(pauses, [10, 20, 40, 80, 160, 160, 160]);
+    let other = wish(&me, 2, "old");
+    let (mut a, _, end) = both(log[7..].to_vec());
+    take(&mut a, "old");
+    a.apply(end, &other, ms(0));
+    take(&mut a, "new");
+    a.apply(end + 1, &wish(&me, 3, "new"), ms(0));
+    assert!(matches!(a.next(&known(), ms(0)), Some(Request::Hold { .. })), "after another edit at once");
+    let (mut a, ..) = both([hold(&me, 0), abort(7, true)]);
+    assert_eq!(a.next(&known(), ms(1_000_000)), None, "not after an operator's");
+}
+
+#[test]
+fn who_takes_the_place_of_another_does_not_hold_for_thirty_seconds() {
+    let (me, old) = (member("a", "2"), member("a", "1"));
+    let log = [identity(), joined(&old, "a"), joined(&me, "a"), wish(&me, 0, "old"), wish(&me, 1, "new")];
+    let mut a = proxy(&me, "a");
+    ["old", "new"].into_iter().for_each(|home| take(&mut a, home));
+    (0..).zip(&log).for_each(|(offset, request)| drop(a.apply(offset, request, ms(0))));
+    assert_eq!(a.next(&known(), ms(29_999)), None);
+    assert_eq!(a.next(&known(), ms(30_000)), Some(hold(&me, 0)));
+    let mut a = proxy(&me, "a");
+    take(&mut a, "new");
+    (0..)
+        .zip(log.iter().take(4).chain([&wish(&me, 1, "new"), &hold(&me, 0)]))
+        .for_each(|(offset, request)| drop(a.apply(offset, request, ms(0))));
+    take(&mut a, "new");
+    assert_eq!(a.holds().map(|held| held.id), Some(5), "it holds");
+    assert_eq!(a.next(&known(), ms(2_999)), None, "but does not say so");
+    assert!(reason(a.next(&known(), ms(3_000))).starts_with("proxy a could not hold"));
+}
+
+#[test]
+fn what_cannot_move_says_so_and_what_can_moves_together() {
+    let (mut a, ..) = both([]);
+    let said = |a: &Proxy, known: &Known| a.plan(known).waits.get("orders").cloned().unwrap_or_default();
+    let blocked =
+        Known { owns: [("orders".to_owned(), vec![owned(Some("it has a transactional producer")), owned(None)])].into(), ..known() };
+    assert_eq!(said(&a, &blocked), ["it has a transactional producer"]);
+    assert_eq!(a.next(&blocked, ms(0)), None);
+    let unknown = Known::default();
+    assert_eq!((a.plan(&unknown), a.next(&unknown, ms(0))), (Plan::default(), None), "nobody has looked yet");
+    let unanswered = Known { unanswered: true, ..known() };
+    assert_eq!(a.next(&unanswered, ms(0)), None);
+    let other = |name: &str| Owned { name: name.to_owned(), ..owned(None) };
+    let two = Known { owns: [("orders".to_owned(), vec![other("x"), other("y")])].into(), ..known() };
+    assert_eq!(a.next(&two, ms(0)), Some(hold_of(&member("a", "1"), 0, "old", "new", &[("x", 2), ("y", 2)])));
+    // A topic that leads there already does not move; the home does.
+    let there = Known { owns: [("orders".to_owned(), vec![Owned { leader: "new".to_owned(), ..owned(None) }])].into(), ..known() };
+    assert_eq!(a.next(&there, ms(0)), Some(hold_of(&member("a", "1"), 0, "old", "new", &[])));
+    let (_, mut b, end) = both([]);
+    b.apply(end, &wish(&member("a", "1"), 2, "old"), ms(0));
+    assert_eq!(said(&b, &known()), ["proxy a wants it on old, proxy b on new"]);
 }
