@@ -34,7 +34,8 @@ const LEADER_NOT_AVAILABLE: i16 = 5;
 /// Kafka's `TOPIC_AUTHORIZATION_FAILED`
 const TOPIC_AUTHORIZATION_FAILED: i16 = 29;
 
-/// The first version of Metadata whose answer can tell what a client may do with a topic, and every cluster that is asked for that knows it.
+/// The first version of Metadata whose answer tells what a client may do with a topic. Each cluster of the view knows it, or the client would not have been
+/// told of it.
 const TELLS_OPERATIONS: i16 = 8;
 
 /// What a Metadata request asks for, by who has it.
@@ -87,9 +88,10 @@ pub(super) async fn metadata(view: &View, head: RequestHead, body: &[u8], door: 
     let home = parts.home();
     request.topics.clone_from(&asked.home);
     let of_home = home.ask_in_time(Broker::Any, version, &request, door);
-    let (answered, operations) = match request.include_topic_authorized_operations {
-        true => tokio::join!(of_home, operations_elsewhere(&asked, &parts, door)),
-        false => (of_home.await, HashMap::new()),
+    let (answered, operations) = if request.include_topic_authorized_operations {
+        tokio::join!(of_home, operations_elsewhere(&asked, &parts, door))
+    } else {
+        (of_home.await, HashMap::new())
     };
     let answered = answered.filter(|answer: &MetadataResponse| !answer.brokers.is_empty());
     let mut answer = assemble(answered, &asked, &parts, &leaders, version, door)?;

@@ -16,9 +16,9 @@ use crate::relay::request::RequestHead;
 const REQUEST_TIMED_OUT: i16 = 7;
 
 pub(super) async fn list(view: &View, head: RequestHead, body: &[u8], door: &Door) -> Result<Vec<u8>, Cause> {
-    let request = head.decode(head.api.request, body)?;
+    let request: ListPartitionReassignmentsRequest = head.decode(head.api.request, body)?;
     let (parts, leaders) = view.fresh().await;
-    let asked = asked(request, parts.clusters.len(), &leaders).into_iter().map(async |(number, request)| {
+    let asked = asked(&request, parts.clusters.len(), &leaders).into_iter().map(async |(number, request)| {
         let part = &parts.clusters[number];
         (number, part.ask_in_time(Broker::Controller, head.version, &request, door).await)
     });
@@ -27,7 +27,7 @@ pub(super) async fn list(view: &View, head: RequestHead, body: &[u8], door: &Doo
 
 /// What each cluster is asked for. No topics at all are those of all clusters.
 fn asked(
-    request: ListPartitionReassignmentsRequest,
+    request: &ListPartitionReassignmentsRequest,
     clusters: usize,
     leaders: &Leaders,
 ) -> BTreeMap<usize, ListPartitionReassignmentsRequest> {
@@ -87,9 +87,9 @@ mod tests {
         TopicName(StrBytes::from_string(name.to_owned()))
     }
 
-    fn tells(topics: &[&str]) -> Option<ListPartitionReassignmentsResponse> {
+    fn tells(topics: &[&str]) -> ListPartitionReassignmentsResponse {
         let topics = topics.iter().map(|topic| OngoingTopicReassignment::default().with_name(name(topic))).collect();
-        Some(ListPartitionReassignmentsResponse::default().with_error_message(None).with_topics(topics))
+        ListPartitionReassignmentsResponse::default().with_error_message(None).with_topics(topics)
     }
 
     #[test]
@@ -102,7 +102,7 @@ mod tests {
                 assert_eq!(request.timeout_ms, 7);
                 request.topics.map(|topics| topics.iter().map(|topic| topic.name.to_string()).collect::<Vec<_>>())
             };
-            asked(request, 2, &leaders()).into_iter().map(|(number, request)| (number, names(request))).collect::<Vec<_>>()
+            asked(&request, 2, &leaders()).into_iter().map(|(number, request)| (number, names(request))).collect::<Vec<_>>()
         };
         let names = |names: &[&str]| Some(names.iter().map(ToString::to_string).collect::<Vec<_>>());
         assert_eq!(of(None), [(HOME, None), (ELSEWHERE, None)]);
@@ -119,8 +119,8 @@ mod tests {
             let names: Vec<_> = all.topics.iter().map(|topic| topic.name.to_string()).collect();
             (all.error_code, all.error_message.map(|message| message.to_string()), names.join(" "))
         };
-        let of_home = tells(&["orders", "payments"]);
-        let of_other = tells(&["orders", "payments", "logs"]);
+        let of_home = Some(tells(&["orders", "payments"]));
+        let of_other = Some(tells(&["orders", "payments", "logs"]));
         assert_eq!(told(of_home.clone(), of_other.clone()), (0, None, "payments orders logs".to_owned()));
         let (code, message, topics) = told(of_home, None);
         assert!(message.is_some_and(|message| message.contains("the cluster legacy does not answer")));
