@@ -8,14 +8,18 @@ use harness::kafka::Commit;
 use harness::proxy::Proxy;
 use harness::raw::{Raw, ask, until};
 use harness::systems;
+use kafka_protocol::messages::alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic};
 use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use kafka_protocol::messages::create_topics_request::CreatableTopic;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::elect_leaders_request::TopicPartitions;
 use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
+use kafka_protocol::messages::list_partition_reassignments_request::ListPartitionReassignmentsTopics;
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{
-    ApiKey, CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest,
-    FindCoordinatorRequest, IncrementalAlterConfigsRequest, ListGroupsRequest, MetadataRequest, MetadataResponse,
+    AlterPartitionReassignmentsRequest, ApiKey, BrokerId, CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest,
+    DescribeClusterRequest, DescribeConfigsRequest, ElectLeadersRequest, FindCoordinatorRequest, IncrementalAlterConfigsRequest,
+    ListGroupsRequest, ListPartitionReassignmentsRequest, MetadataRequest, MetadataResponse,
 };
 use kafka_protocol::protocol::StrBytes;
 use serde_json::{Value, json};
@@ -25,7 +29,9 @@ use crate::{GROUP, LEADER_NOT_AVAILABLE, Shown, Side, Stage, calm, metadata, nam
 /// Kafka's errors, as its protocol guide has them.
 const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
 const TOPIC_ALREADY_EXISTS: i16 = 36;
+const INVALID_REPLICA_ASSIGNMENT: i16 = 39;
 const POLICY_VIOLATION: i16 = 44;
+const ELECTION_NOT_NEEDED: i16 = 84;
 
 /// `ConfigResource.Type.TOPIC`
 const TOPIC: i8 = 2;
@@ -68,7 +74,9 @@ fn an_operator_sees_one_cluster() -> Result<()> {
                 stage.is_shown(home, leader, &format!("only-{}.admin", leader.name())).with_context(context)?;
             }
             one_cluster_is_described(stage, home).with_context(context)?;
+            what_a_client_may_do_is_told_by_the_leading_cluster(stage, home).with_context(context)?;
             topics_are_changed_where_they_lead(stage, home).with_context(context)?;
+            partitions_are_moved_where_their_topics_lead(stage, home).with_context(context)?;
             groups_are_listed_once(stage, home).with_context(context)?;
         }
         // The newest versions, chosen by a client that goes from node to node as it likes.
@@ -119,6 +127,98 @@ fn one_cluster_is_described(stage: &Stage, home: Side) -> Result<()> {
             );
         }
     }
+    Ok(())
+}
+
+fn what_a_client_may_do_is_told_by_the_leading_cluster(stage: &Stage, home: Side) -> Result<()> {
+    let operations = |client: &mut Raw, version: i16, client_id: &str, topics: Option<&[String]>| -> Result<BTreeMap<String, i32>> {
+        let named = |names: &[String]| names.iter().map(|name| MetadataRequestTopic::default().with_name(Some(topic_name(name)))).collect();
+        let request = MetadataRequest::default().with_topics(topics.map(named)).with_allow_auto_topic_creation(false);
+        let answer = ask(client, version, client_id, &request.with_include_topic_authorized_operations(true))?;
+        answer.topics.into_iter().map(|topic| Ok((topic.name.context("a name")?.to_string(), topic.topic_authorized_operations))).collect()
+    };
+    let mut expected = BTreeMap::new();
+    for side in Side::BOTH {
+        let topics = [side.leads("admin"), format!("only-{}.admin", side.name())];
+        let told = operations(&mut stage.directly_at(side, stage.cluster(side).node_ids()[0])?, 8, "directly", Some(&topics))?;
+        ensure!(told.len() == 2 && told.values().all(|bits| *bits > 0), "{side:?} itself says {told:?}");
+        expected.extend(told);
+    }
+    let topics: Vec<String> = expected.keys().cloned().collect();
+    for door in stage.doors()? {
+        let mut client = Raw::connect(door)?;
+        for version in [8, 9, 12] {
+            for asked in [Some(&*topics), None] {
+                let mut told = operations(&mut client, version, &home.client("allowed"), asked)?;
+                told.retain(|topic, _| expected.contains_key(topic));
+                ensure!(told == expected, "Metadata v{version} at port {door}: {told:?}, and not {expected:?}");
+            }
+        }
+    }
+    Ok(())
+}
+
+fn partitions_are_moved_where_their_topics_lead(stage: &Stage, home: Side) -> Result<()> {
+    let client_id = home.client("moving");
+    let (foreign, own, elsewhere) = (home.other().leads("admin"), home.leads("admin"), home.other());
+    let replicas = |side: Side, topic: &str| -> Result<Vec<Vec<i32>>> {
+        Ok(stage.cluster(side).partitions(topic)?.into_iter().map(|partition| partition.replicas).collect())
+    };
+    let foreign_before = [replicas(elsewhere, &foreign)?, replicas(home, &foreign)?];
+    let virtual_ids = |side: Side, node_ids: &[i32]| -> Result<Vec<BrokerId>> {
+        node_ids.iter().map(|node_id| Ok(BrokerId(stage.virtual_broker(side, *node_id)?.0))).collect()
+    };
+    let reassign = |topic: &str, replicas: Vec<BrokerId>| {
+        let partition = ReassignablePartition::default().with_partition_index(0).with_replicas(Some(replicas));
+        ReassignableTopic::default().with_name(topic_name(topic)).with_partitions(vec![partition])
+    };
+    for (n, door) in (0_i16..).zip(stage.doors()?) {
+        let mut client = Raw::connect(door)?;
+        let context = || format!("at port {door}");
+
+        let topic = |name: &String| TopicPartitions::default().with_topic(topic_name(name)).with_partitions(vec![0]);
+        let request = ElectLeadersRequest::default().with_topic_partitions(Some([&own, &foreign].map(topic).into()));
+        let answer = ask(&mut client, n % 3, &client_id, &request.with_timeout_ms(30_000)).with_context(context)?;
+        ensure!(answer.error_code == 0 && answer.replica_election_results.len() == 2, "ElectLeaders {}: {answer:?}", context());
+        for result in &answer.replica_election_results {
+            let [partition] = &result.partition_result[..] else { bail!("ElectLeaders {}: {answer:?}", context()) };
+            let is_refused = || partition.error_code == POLICY_VIOLATION && names(partition.error_message.as_ref(), elsewhere);
+            let is_done = || [0, ELECTION_NOT_NEEDED].contains(&partition.error_code);
+            ensure!(if result.topic.as_str() == own { is_done() } else { is_refused() }, "ElectLeaders {}: {answer:?}", context());
+        }
+
+        // The same replicas in another order: that is done at once.
+        let mut wanted = replicas(home, &own)?.swap_remove(0);
+        wanted.rotate_left(1);
+        let topics = vec![reassign(&own, virtual_ids(home, &wanted)?), reassign(&foreign, virtual_ids(elsewhere, &wanted)?)];
+        let request = AlterPartitionReassignmentsRequest::default().with_topics(topics).with_timeout_ms(30_000);
+        let answer = ask(&mut client, 0, &client_id, &request).with_context(context)?;
+        ensure!(answer.error_code == 0 && answer.responses.len() == 2, "AlterPartitionReassignments {}: {answer:?}", context());
+        for result in &answer.responses {
+            let partition = &result.partitions[0];
+            let is_refused = || partition.error_code == POLICY_VIOLATION && names(partition.error_message.as_ref(), elsewhere);
+            let is_right = if result.name.as_str() == own { partition.error_code == 0 } else { is_refused() };
+            ensure!(is_right, "AlterPartitionReassignments {}: {answer:?}", context());
+        }
+        until("the replicas are in the order that was asked for", || Ok(replicas(home, &own)?[0] == wanted)).with_context(context)?;
+
+        // Home does not have the brokers of the other cluster, whose node ids are the same.
+        let request = AlterPartitionReassignmentsRequest::default().with_topics(vec![reassign(&own, virtual_ids(elsewhere, &wanted)?)]);
+        let answer = ask(&mut client, 0, &client_id, &request.with_timeout_ms(30_000)).with_context(context)?;
+        let partition = &answer.responses[0].partitions[0];
+        ensure!(partition.error_code == INVALID_REPLICA_ASSIGNMENT, "replicas on {elsewhere:?} {}: {answer:?}", context());
+        ensure!(replicas(home, &own)?[0] == wanted, "{own} is to be moved by that {}", context());
+
+        let topic = |name: &String| ListPartitionReassignmentsTopics::default().with_name(topic_name(name)).with_partition_indexes(vec![0]);
+        for topics in [None, Some([&own, &foreign].map(topic).into())] {
+            let request = ListPartitionReassignmentsRequest::default().with_topics(topics).with_timeout_ms(30_000);
+            let answer = ask(&mut client, 0, &client_id, &request).with_context(context)?;
+            let told: Vec<_> = answer.topics.iter().filter(|topic| topic.name.as_str() == own || topic.name.as_str() == foreign).collect();
+            ensure!(answer.error_code == 0 && told.is_empty(), "ListPartitionReassignments {}: {answer:?}", context());
+        }
+    }
+    let foreign_after = [replicas(elsewhere, &foreign)?, replicas(home, &foreign)?];
+    ensure!(foreign_after == foreign_before, "{foreign} had its replicas on {foreign_before:?}, now on {foreign_after:?}");
     Ok(())
 }
 

@@ -193,7 +193,7 @@ pub const APIS: &[Api] = &[
     hidden(ApiKey::ExpireDelegationToken, TOKENS),
     hidden(ApiKey::DescribeDelegationToken, TOKENS),
     carried(ApiKey::DeleteGroups, 0, 2).by(By::Group(schema::GROUPS_NAMES)),
-    carried(ApiKey::ElectLeaders, 0, 2).by(By::Home),
+    rewritten(ApiKey::ElectLeaders, 0, 2, schema::ELECT_LEADERS_REQUEST, &[]).by(By::View),
     rewritten(ApiKey::IncrementalAlterConfigs, 0, 1, schema::INCREMENTAL_ALTER_CONFIGS_REQUEST, schema::ALTER_CONFIGS_RESPONSE)
         .by(By::View),
     rewritten(
@@ -203,8 +203,15 @@ pub const APIS: &[Api] = &[
         schema::ALTER_PARTITION_REASSIGNMENTS_REQUEST,
         schema::ALTER_PARTITION_REASSIGNMENTS_RESPONSE,
     )
-    .by(By::Home),
-    rewritten(ApiKey::ListPartitionReassignments, 0, 0, &[], schema::LIST_PARTITION_REASSIGNMENTS_RESPONSE).by(By::Home),
+    .by(By::View),
+    rewritten(
+        ApiKey::ListPartitionReassignments,
+        0,
+        0,
+        schema::LIST_PARTITION_REASSIGNMENTS_REQUEST,
+        schema::LIST_PARTITION_REASSIGNMENTS_RESPONSE,
+    )
+    .by(By::View),
     carried(ApiKey::OffsetDelete, 0, 0).by(By::Group(schema::GROUP)),
     carried(ApiKey::DescribeClientQuotas, 0, 1).by(By::Home),
     carried(ApiKey::AlterClientQuotas, 0, 1).by(By::Home),

@@ -371,6 +371,9 @@ pub(super) const CREATE_PARTITIONS_RESPONSE: &[Field] = &[
     all("results", Array(&[all("name", Text), all("error_code", INT16), all("error_message", ErrorMessage)])),
 ];
 
+pub(super) const ELECT_LEADERS_REQUEST: &[Field] =
+    &[since(1, "election_type", INT8), all("topic_partitions", Array(&[all("topic", Text), all("partitions", FixedArray(4))]))];
+
 pub(super) const ALTER_PARTITION_REASSIGNMENTS_REQUEST: &[Field] = &[
     all("timeout_ms", INT32),
     since(1, "allow_replication_factor_change", BOOL),
@@ -387,6 +390,8 @@ pub(super) const ALTER_PARTITION_REASSIGNMENTS_RESPONSE: &[Field] = &[
 ];
 const REASSIGNED_PARTITION: &[Field] = &[all("partition_index", INT32), all("error_code", INT16), all("error_message", ErrorMessage)];
 
+pub(super) const LIST_PARTITION_REASSIGNMENTS_REQUEST: &[Field] =
+    &[all("timeout_ms", INT32), all("topics", Array(&[all("name", Text), all("partition_indexes", FixedArray(4))]))];
 pub(super) const LIST_PARTITION_REASSIGNMENTS_RESPONSE: &[Field] = &[
     all("throttle_time_ms", INT32),
     all("error_code", INT16),

@@ -1,13 +1,16 @@
-//! Topics that are created, deleted, grown, altered and described, and the settings of brokers.
+//! Topics that are created, deleted, grown, moved between brokers, altered and described, and the settings of brokers.
 //!
 //! A topic is made at home, and changed by those whose home leads it. Of a topic that leads elsewhere home has a copy or nothing at all, and what a client
-//! changed there would be undone by the mirror or make the copy diverge: so it gets an error that names the cluster. What it reads, it reads there.
+//! changed there would be undone by the mirror, make the copy diverge, or do nothing to the brokers that the client sees: so it gets an error that names
+//! the cluster. What it reads, it reads there.
 
 use std::collections::BTreeMap;
 
 use futures_util::future::join_all;
 use kafka_protocol::messages::alter_configs_request::AlterConfigsResource;
 use kafka_protocol::messages::alter_configs_response::AlterConfigsResourceResponse;
+use kafka_protocol::messages::alter_partition_reassignments_request::ReassignableTopic;
+use kafka_protocol::messages::alter_partition_reassignments_response::{ReassignablePartitionResponse, ReassignableTopicResponse};
 use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use kafka_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
 use kafka_protocol::messages::create_topics_request::CreatableTopic;
@@ -16,11 +19,14 @@ use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::delete_topics_response::DeletableTopicResult;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::describe_configs_response::DescribeConfigsResult;
+use kafka_protocol::messages::elect_leaders_request::TopicPartitions;
+use kafka_protocol::messages::elect_leaders_response::{PartitionResult, ReplicaElectionResult};
 use kafka_protocol::messages::incremental_alter_configs_request::AlterConfigsResource as IncrementalResource;
 use kafka_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse as IncrementalResponse;
 use kafka_protocol::messages::{
-    AlterConfigsRequest, AlterConfigsResponse, ApiKey, CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest,
-    CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse, DescribeConfigsRequest, DescribeConfigsResponse,
+    AlterConfigsRequest, AlterConfigsResponse, AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse, ApiKey,
+    CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest,
+    DeleteTopicsResponse, DescribeConfigsRequest, DescribeConfigsResponse, ElectLeadersRequest, ElectLeadersResponse,
     IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, TopicName,
 };
 use kafka_protocol::protocol::{Request, StrBytes};
@@ -60,6 +66,8 @@ pub(super) async fn answer(view: &View, head: RequestHead, body: &[u8], door: &D
         ApiKey::DescribeConfigs => asking.answer::<DescribeConfigsRequest>(body).await,
         ApiKey::AlterConfigs => asking.answer::<AlterConfigsRequest>(body).await,
         ApiKey::IncrementalAlterConfigs => asking.answer::<IncrementalAlterConfigsRequest>(body).await,
+        ApiKey::ElectLeaders => asking.answer::<ElectLeadersRequest>(body).await,
+        ApiKey::AlterPartitionReassignments => asking.answer::<AlterPartitionReassignmentsRequest>(body).await,
         other => unreachable!("{other:?} is no request for a view"),
     }
 }
@@ -75,6 +83,8 @@ pub(super) fn refused(parts: &Parts, leaders: &Leaders, head: RequestHead, body:
         ApiKey::DescribeConfigs => asking.refuse::<DescribeConfigsRequest>(body),
         ApiKey::AlterConfigs => asking.refuse::<AlterConfigsRequest>(body),
         ApiKey::IncrementalAlterConfigs => asking.refuse::<IncrementalAlterConfigsRequest>(body),
+        ApiKey::ElectLeaders => asking.refuse::<ElectLeadersRequest>(body),
+        ApiKey::AlterPartitionReassignments => asking.refuse::<AlterPartitionReassignmentsRequest>(body),
         other => unreachable!("{other:?} is no request for a view"),
     }
 }
@@ -84,7 +94,7 @@ trait Several: Request<Response: Default> + Clone {
     type Thing;
     type Outcome;
 
-    /// Takes them out.
+    /// Takes them out. None may mean all.
     fn take(&mut self) -> Vec<Self::Thing>;
     /// The same for these.
     fn with(&self, things: Vec<Self::Thing>, version: i16) -> Self;
@@ -104,10 +114,16 @@ struct Asking<'a> {
 impl Asking<'_> {
     async fn answer<R: Several>(&self, body: &[u8]) -> Result<Vec<u8>, Cause> {
         let mut request: R = self.head.decode(self.head.api.request, body)?;
-        let (placed, refused) = self.split(&mut request);
+        let things = request.take();
+        if things.is_empty() {
+            return self.head.encode(&self.ask((0, Broker::Controller), request).await?);
+        }
+        let (placed, refused) = self.split::<R>(things);
         let asked = placed.into_iter().map(|(to, things)| self.ask(to, request.with(things, self.head.version)));
-        let mut all = R::Response::default();
-        for answer in join_all(asked).await {
+        let mut answers = join_all(asked).await.into_iter();
+        // With its error for the request as a whole, where an answer has one: then only home is asked.
+        let mut all = answers.next().transpose()?.unwrap_or_default();
+        for answer in answers {
             let mut answer = answer?;
             let throttle_time_ms = *R::throttle_time_ms(&mut answer);
             let longest = R::throttle_time_ms(&mut all);
@@ -121,7 +137,8 @@ impl Asking<'_> {
     #[cfg(any(test, feature = "fuzzing"))]
     fn refuse<R: Several>(&self, body: &[u8]) -> Result<(usize, Vec<u8>), Cause> {
         let mut request: R = self.head.decode(self.head.api.request, body)?;
-        let (placed, refused) = self.split(&mut request);
+        let things = request.take();
+        let (placed, refused) = self.split::<R>(things);
         let parts = placed.len();
         for things in placed.into_values() {
             self.head.encode(&request.with(things, self.head.version))?;
@@ -131,9 +148,9 @@ impl Asking<'_> {
         Ok((parts, self.head.encode(&all)?))
     }
 
-    fn split<R: Several>(&self, request: &mut R) -> Split<R> {
+    fn split<R: Several>(&self, things: Vec<R::Thing>) -> Split<R> {
         let (mut placed, mut refused) = (BTreeMap::<To, Vec<_>>::new(), Vec::new());
-        for thing in request.take() {
+        for thing in things {
             match R::place(self, &thing) {
                 Ok(to) => placed.entry(to).or_default().push(thing),
                 Err(why) => refused.push(R::refused(self, thing, why)),
@@ -186,17 +203,41 @@ impl Asking<'_> {
     }
 }
 
+/// The list of a request.
+macro_rules! things {
+    ($list:ident: $thing:ty) => {
+        type Thing = $thing;
+
+        fn take(&mut self) -> Vec<$thing> {
+            std::mem::take(&mut self.$list)
+        }
+
+        fn with(&self, things: Vec<$thing>, _: i16) -> Self {
+            let mut request = self.clone();
+            request.$list = things;
+            request
+        }
+    };
+}
+
+/// The list of an answer.
+macro_rules! outcomes {
+    ($response:ty, $list:ident: $outcome:ty) => {
+        type Outcome = $outcome;
+
+        fn throttle_time_ms(answer: &mut $response) -> &mut i32 {
+            &mut answer.throttle_time_ms
+        }
+
+        fn outcomes(answer: &mut $response) -> &mut Vec<$outcome> {
+            &mut answer.$list
+        }
+    };
+}
+
 impl Several for CreateTopicsRequest {
-    type Thing = CreatableTopic;
-    type Outcome = CreatableTopicResult;
-
-    fn take(&mut self) -> Vec<CreatableTopic> {
-        std::mem::take(&mut self.topics)
-    }
-
-    fn with(&self, topics: Vec<CreatableTopic>, _: i16) -> Self {
-        self.clone().with_topics(topics)
-    }
+    things!(topics: CreatableTopic);
+    outcomes!(CreateTopicsResponse, topics: CreatableTopicResult);
 
     fn place(asking: &Asking<'_>, topic: &CreatableTopic) -> Place {
         asking.at_home(&topic.name)
@@ -205,19 +246,11 @@ impl Several for CreateTopicsRequest {
     fn refused(_: &Asking<'_>, topic: CreatableTopic, why: StrBytes) -> CreatableTopicResult {
         CreatableTopicResult::default().with_name(topic.name).with_error_code(TOPIC_ALREADY_EXISTS).with_error_message(Some(why))
     }
-
-    fn throttle_time_ms(answer: &mut CreateTopicsResponse) -> &mut i32 {
-        &mut answer.throttle_time_ms
-    }
-
-    fn outcomes(answer: &mut CreateTopicsResponse) -> &mut Vec<CreatableTopicResult> {
-        &mut answer.topics
-    }
 }
 
 impl Several for DeleteTopicsRequest {
     type Thing = DeleteTopicState;
-    type Outcome = DeletableTopicResult;
+    outcomes!(DeleteTopicsResponse, responses: DeletableTopicResult);
 
     /// Before version 6 there are names alone.
     fn take(&mut self) -> Vec<DeleteTopicState> {
@@ -242,27 +275,11 @@ impl Several for DeleteTopicsRequest {
         let refused = DeletableTopicResult::default().with_name(name).with_error_code(POLICY_VIOLATION).with_topic_id(topic.topic_id);
         if asking.head.version >= 5 { refused.with_error_message(Some(why)) } else { refused }
     }
-
-    fn throttle_time_ms(answer: &mut DeleteTopicsResponse) -> &mut i32 {
-        &mut answer.throttle_time_ms
-    }
-
-    fn outcomes(answer: &mut DeleteTopicsResponse) -> &mut Vec<DeletableTopicResult> {
-        &mut answer.responses
-    }
 }
 
 impl Several for CreatePartitionsRequest {
-    type Thing = CreatePartitionsTopic;
-    type Outcome = CreatePartitionsTopicResult;
-
-    fn take(&mut self) -> Vec<CreatePartitionsTopic> {
-        std::mem::take(&mut self.topics)
-    }
-
-    fn with(&self, topics: Vec<CreatePartitionsTopic>, _: i16) -> Self {
-        self.clone().with_topics(topics)
-    }
+    things!(topics: CreatePartitionsTopic);
+    outcomes!(CreatePartitionsResponse, results: CreatePartitionsTopicResult);
 
     fn place(asking: &Asking<'_>, topic: &CreatePartitionsTopic) -> Place {
         asking.at_home(&topic.name)
@@ -271,30 +288,54 @@ impl Several for CreatePartitionsRequest {
     fn refused(_: &Asking<'_>, topic: CreatePartitionsTopic, why: StrBytes) -> CreatePartitionsTopicResult {
         CreatePartitionsTopicResult::default().with_name(topic.name).with_error_code(POLICY_VIOLATION).with_error_message(Some(why))
     }
+}
 
-    fn throttle_time_ms(answer: &mut CreatePartitionsResponse) -> &mut i32 {
-        &mut answer.throttle_time_ms
+impl Several for ElectLeadersRequest {
+    type Thing = TopicPartitions;
+    outcomes!(ElectLeadersResponse, replica_election_results: ReplicaElectionResult);
+
+    /// Null is all partitions: all of home's.
+    fn take(&mut self) -> Vec<TopicPartitions> {
+        self.topic_partitions.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    fn outcomes(answer: &mut CreatePartitionsResponse) -> &mut Vec<CreatePartitionsTopicResult> {
-        &mut answer.results
+    fn with(&self, topics: Vec<TopicPartitions>, _: i16) -> Self {
+        self.clone().with_topic_partitions(Some(topics))
+    }
+
+    fn place(asking: &Asking<'_>, topic: &TopicPartitions) -> Place {
+        asking.at_home(&topic.topic)
+    }
+
+    fn refused(_: &Asking<'_>, topic: TopicPartitions, why: StrBytes) -> ReplicaElectionResult {
+        let refused = PartitionResult::default().with_error_code(POLICY_VIOLATION).with_error_message(Some(why));
+        let partitions = topic.partitions.into_iter().map(|partition| refused.clone().with_partition_id(partition));
+        ReplicaElectionResult::default().with_topic(topic.topic).with_partition_result(partitions.collect())
+    }
+}
+
+impl Several for AlterPartitionReassignmentsRequest {
+    things!(topics: ReassignableTopic);
+    outcomes!(AlterPartitionReassignmentsResponse, responses: ReassignableTopicResponse);
+
+    /// A replica on another cluster than home is a broker that home does not have: it says so.
+    fn place(asking: &Asking<'_>, topic: &ReassignableTopic) -> Place {
+        asking.at_home(&topic.name)
+    }
+
+    fn refused(_: &Asking<'_>, topic: ReassignableTopic, why: StrBytes) -> ReassignableTopicResponse {
+        let refused = ReassignablePartitionResponse::default().with_error_code(POLICY_VIOLATION).with_error_message(Some(why));
+        let partitions = topic.partitions.into_iter().map(|partition| refused.clone().with_partition_index(partition.partition_index));
+        ReassignableTopicResponse::default().with_name(topic.name).with_partitions(partitions.collect())
     }
 }
 
 /// Requests for the settings of resources, where they are. Those of a topic are changed by whose home leads it.
 macro_rules! settings {
-    ($request:ty, $response:ty, $thing:ty, $outcome:ty, $outcomes:ident, changes: $changes:literal) => {
+    ($request:ty, $thing:ty, $response:ty, $outcomes:ident: $outcome:ty, changes: $changes:literal) => {
         impl Several for $request {
-            type Thing = $thing;
-            type Outcome = $outcome;
-
-            fn take(&mut self) -> Vec<$thing> {
-                std::mem::take(&mut self.resources)
-            }
-
-            fn with(&self, resources: Vec<$thing>, _: i16) -> Self {
-                self.clone().with_resources(resources)
-            }
+            things!(resources: $thing);
+            outcomes!($response, $outcomes: $outcome);
 
             fn place(asking: &Asking<'_>, resource: &$thing) -> Place {
                 if $changes && resource.resource_type == TOPIC {
@@ -310,26 +351,17 @@ macro_rules! settings {
                     .with_resource_type(resource.resource_type)
                     .with_resource_name(resource.resource_name)
             }
-
-            fn throttle_time_ms(answer: &mut $response) -> &mut i32 {
-                &mut answer.throttle_time_ms
-            }
-
-            fn outcomes(answer: &mut $response) -> &mut Vec<$outcome> {
-                &mut answer.$outcomes
-            }
         }
     };
 }
 
-settings!(DescribeConfigsRequest, DescribeConfigsResponse, DescribeConfigsResource, DescribeConfigsResult, results, changes: false);
-settings!(AlterConfigsRequest, AlterConfigsResponse, AlterConfigsResource, AlterConfigsResourceResponse, responses, changes: true);
+settings!(DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResponse, results: DescribeConfigsResult, changes: false);
+settings!(AlterConfigsRequest, AlterConfigsResource, AlterConfigsResponse, responses: AlterConfigsResourceResponse, changes: true);
 settings!(
     IncrementalAlterConfigsRequest,
-    IncrementalAlterConfigsResponse,
     IncrementalResource,
-    IncrementalResponse,
-    responses,
+    IncrementalAlterConfigsResponse,
+    responses: IncrementalResponse,
     changes: true
 );
 
@@ -397,6 +429,50 @@ mod tests {
                 assert_eq!((placed, names), (1, vec![("orders", error), ("logs", error)]), "v{version}");
                 assert!(refused.iter().all(|(_, _, message)| names_legacy(message.as_ref())), "v{version}: {refused:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_topic_that_leads_elsewhere_is_moved_between_brokers_there() {
+        use kafka_protocol::messages::BrokerId;
+        use kafka_protocol::messages::alter_partition_reassignments_request::ReassignablePartition;
+
+        const TOPICS: [&str; 3] = ["orders", "payments", "logs"];
+        /// Of which nobody is asked: the refused partitions of each topic.
+        fn refused(partitions: impl Iterator<Item = (TopicName, i32, i16, Option<StrBytes>)>) -> Vec<Refused> {
+            partitions.map(|(topic, partition, code, message)| (format!("{}-{partition}", topic.as_str()), code, message)).collect()
+        }
+        let elect = |_| {
+            let topic = |name| TopicPartitions::default().with_topic(TopicName(text(name))).with_partitions(vec![0, 2]);
+            ElectLeadersRequest::default().with_topic_partitions(Some(TOPICS.map(topic).into()))
+        };
+        let elected = each(elect, |answer: ElectLeadersResponse| {
+            refused(answer.replica_election_results.into_iter().flat_map(|result| {
+                let topic = result.topic;
+                let partitions = result.partition_result.into_iter();
+                partitions.map(move |partition| (topic.clone(), partition.partition_id, partition.error_code, partition.error_message))
+            }))
+        });
+        let reassign = |_| {
+            let partition =
+                |index| ReassignablePartition::default().with_partition_index(index).with_replicas(Some(vec![BrokerId(20_000_001)]));
+            let topic =
+                |name| ReassignableTopic::default().with_name(TopicName(text(name))).with_partitions(vec![partition(0), partition(2)]);
+            AlterPartitionReassignmentsRequest::default().with_topics(TOPICS.map(topic).into())
+        };
+        let reassigned = each(reassign, |answer: AlterPartitionReassignmentsResponse| {
+            refused(answer.responses.into_iter().flat_map(|result| {
+                let topic = result.name;
+                let partitions = result.partitions.into_iter();
+                partitions.map(move |partition| (topic.clone(), partition.partition_index, partition.error_code, partition.error_message))
+            }))
+        });
+        assert_eq!((elected.len(), reassigned.len()), (3, 2));
+        for (version, placed, refused) in elected.into_iter().chain(reassigned) {
+            let names: Vec<_> = refused.iter().map(|(name, code, _)| (name.as_str(), *code)).collect();
+            let expected = ["orders-0", "orders-2", "logs-0", "logs-2"].map(|partition| (partition, POLICY_VIOLATION));
+            assert_eq!((placed, names), (1, expected.to_vec()), "v{version}");
+            assert!(refused.iter().all(|(_, _, message)| names_legacy(message.as_ref())), "v{version}: {refused:?}");
         }
     }
 

@@ -8,7 +8,7 @@ use kafka_protocol::messages::{BrokerId, FindCoordinatorRequest, FindCoordinator
 use kafka_protocol::protocol::StrBytes;
 
 use super::directory::Groups;
-use super::{Door, Parts, View};
+use super::{Broker, Door, Parts, View};
 use crate::ending::Cause;
 use crate::relay::request::RequestHead;
 
@@ -24,7 +24,7 @@ pub(super) async fn find_coordinator(view: &View, head: RequestHead, body: &[u8]
     let parts = view.parts();
     if version < 4 {
         let answer = match view.place_of(&parts, &request.key, request.key_type).await {
-            Some(number) => parts.clusters[number].ask_in_time(version, &request, door).await,
+            Some(number) => parts.clusters[number].ask_in_time(Broker::Any, version, &request, door).await,
             None => None,
         };
         let answer = match answer {
@@ -41,7 +41,7 @@ pub(super) async fn find_coordinator(view: &View, head: RequestHead, body: &[u8]
     let asking = keys.into_iter().map(async |(number, keys)| {
         let request = request.clone().with_coordinator_keys(keys.clone());
         let answer = match number {
-            Some(number) => parts.clusters[number].ask_in_time(version, &request, door).await,
+            Some(number) => parts.clusters[number].ask_in_time(Broker::Any, version, &request, door).await,
             None => None,
         };
         match answer {

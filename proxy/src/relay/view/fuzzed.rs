@@ -34,9 +34,14 @@ impl Fixed {
 
     fn answer(&self, head: RequestHead, body: &[u8]) -> Result<Option<Vec<u8>>, Cause> {
         match (head.api.key, head.api.by) {
-            (ApiKey::Metadata | ApiKey::DescribeCluster | ApiKey::FindCoordinator | ApiKey::DescribeTransactions, _) => {
-                self.runtime.block_on(self.view.answer(head, body, &self.door)).map(Some)
-            }
+            (
+                ApiKey::Metadata
+                | ApiKey::DescribeCluster
+                | ApiKey::FindCoordinator
+                | ApiKey::DescribeTransactions
+                | ApiKey::ListPartitionReassignments,
+                _,
+            ) => self.runtime.block_on(self.view.answer(head, body, &self.door)).map(Some),
             (_, By::View) if head.is_for_view() => {
                 changes::refused(&self.parts, &self.leaders, head, body, &self.door).map(|(_, answer)| Some(answer))
             }

@@ -1,11 +1,13 @@
 //! The brokers, topics and partitions of a view.
 //!
 //! Home is asked for what is at home, live and with the client's own flags: so its ACLs hold, its errors are shown, and what does not exist is created
-//! there if the client wants that. What leads elsewhere is shown from what the leading cluster said last, which is asked for again before. No cluster is
-//! asked for a topic that leads on another one: asking can create it. A cluster that does not answer is shown as it was, for a while with its leaders.
+//! there if the client wants that. What leads elsewhere is shown from what the leading cluster said last, which is asked for again before; what the client
+//! may do there, if it wants to know, it is asked for live. No cluster is asked for a topic that leads on another one: asking can create it. A cluster that
+//! does not answer is shown as it was, for a while with its leaders.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use futures_util::future::join_all;
 use kafka_protocol::messages::describe_cluster_response::DescribeClusterBroker;
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::metadata_response::{MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic};
@@ -19,7 +21,7 @@ use uuid::Uuid;
 
 use super::directory::Listing;
 use super::leaders::Leaders;
-use super::{Door, Part, Parts, View};
+use super::{Broker, Door, Part, Parts, View};
 use crate::ending::Cause;
 use crate::relay::brokers::{CLUSTER_ID, ToClient};
 use crate::relay::request::RequestHead;
@@ -31,6 +33,10 @@ const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
 const LEADER_NOT_AVAILABLE: i16 = 5;
 /// Kafka's `TOPIC_AUTHORIZATION_FAILED`
 const TOPIC_AUTHORIZATION_FAILED: i16 = 29;
+
+/// The first version of Metadata whose answer tells what a client may do with a topic. Each cluster of the view knows it, or the client would not have been
+/// told of it.
+const TELLS_OPERATIONS: i16 = 8;
 
 /// What a Metadata request asks for, by who has it.
 #[derive(Debug, Default)]
@@ -81,8 +87,37 @@ pub(super) async fn metadata(view: &View, head: RequestHead, body: &[u8], door: 
     let asked = Asked::of(request.topics.take(), &parts, &leaders);
     let home = parts.home();
     request.topics.clone_from(&asked.home);
-    let answered = home.ask_in_time(version, &request, door).await.filter(|answer: &MetadataResponse| !answer.brokers.is_empty());
-    head.encode(&assemble(answered, &asked, &parts, &leaders, version, door)?)
+    let of_home = home.ask_in_time(Broker::Any, version, &request, door);
+    let (answered, operations) = if request.include_topic_authorized_operations {
+        tokio::join!(of_home, operations_elsewhere(&asked, &parts, door))
+    } else {
+        (of_home.await, HashMap::new())
+    };
+    let answered = answered.filter(|answer: &MetadataResponse| !answer.brokers.is_empty());
+    let mut answer = assemble(answered, &asked, &parts, &leaders, version, door)?;
+    tell_operations(&mut answer, &operations);
+    head.encode(&answer)
+}
+
+/// What the client may do with the topics that lead elsewhere, as bits, by name: as the leading clusters say, with the route's login. Where one does not
+/// answer it stays unknown.
+async fn operations_elsewhere(asked: &Asked, parts: &Parts, door: &Door) -> HashMap<String, i32> {
+    let asked = asked.elsewhere.iter().filter(|(_, names)| !names.is_empty()).map(async |(number, names)| {
+        let topic = |name: &String| MetadataRequestTopic::default().with_name(Some(TopicName(StrBytes::from_string(name.clone()))));
+        let request = MetadataRequest::default().with_topics(Some(names.iter().map(topic).collect()));
+        let request = request.with_allow_auto_topic_creation(false).with_include_topic_authorized_operations(true);
+        parts.clusters[*number].ask_in_time(Broker::Any, TELLS_OPERATIONS, &request, door).await
+    });
+    let topics = join_all(asked).await.into_iter().flatten().flat_map(|answer| answer.topics);
+    topics.filter_map(|topic| Some((topic.name?.to_string(), topic.topic_authorized_operations))).collect()
+}
+
+fn tell_operations(answer: &mut MetadataResponse, operations: &HashMap<String, i32>) {
+    for topic in &mut answer.topics {
+        if let Some(operations) = topic.name.as_ref().and_then(|name| operations.get(name.as_str())) {
+            topic.topic_authorized_operations = *operations;
+        }
+    }
 }
 
 /// The answer of the view: what home has `answered`, without what is not its own, and what leads elsewhere.
@@ -121,7 +156,7 @@ pub(super) async fn describe_cluster(view: &View, head: RequestHead, body: &[u8]
         brokers.map(|broker| DescribeClusterBroker::default().with_broker_id(broker.node_id).with_host(broker.host).with_port(broker.port))
     };
     let home = parts.home();
-    let mut answer = match home.ask_in_time(head.version, &request, door).await {
+    let mut answer = match home.ask_in_time(Broker::Any, head.version, &request, door).await {
         Some(answer) => answer,
         None => DescribeClusterResponse::default()
             .with_cluster_id(StrBytes::from_static_str(CLUSTER_ID))
@@ -332,6 +367,27 @@ mod tests {
                 let mut body = Vec::new();
                 some.encode(&mut body, version).unwrap();
             }
+        }
+    }
+
+    #[test]
+    fn what_a_client_may_do_with_a_topic_is_told_where_the_leading_cluster_has_said_it() {
+        /// As it is when nobody has said it.
+        const UNKNOWN: i32 = i32::MIN;
+        let (parts, leaders) = parts("new", Some(&["orders", "logs"]), Some(&["orders", "payments"]));
+        let asked = Asked::of(None, &parts, &leaders);
+        for version in TELLS_OPERATIONS..=13 {
+            let mut home = home_answers(&["orders", "payments"], version);
+            home.topics.iter_mut().for_each(|topic| topic.topic_authorized_operations = 1);
+            let mut answer = assemble(Some(home), &asked, &parts, &leaders, version, &door()).unwrap();
+            tell_operations(&mut answer, &HashMap::from([("orders".to_owned(), 8), ("unknown".to_owned(), 9)]));
+            let mut body = Vec::new();
+            answer.encode(&mut body, version).unwrap();
+            let answer = MetadataResponse::decode(&mut body.as_slice(), version).unwrap();
+            let told = answer.topics.iter().map(|topic| (topic.name.as_ref().unwrap().to_string(), topic.topic_authorized_operations));
+            let told: BTreeMap<_, _> = told.collect();
+            let expected = [("logs", UNKNOWN), ("orders", 8), ("payments", 1)].map(|(name, bits)| (name.to_owned(), bits));
+            assert_eq!(told, BTreeMap::from(expected), "v{version}");
         }
     }
 

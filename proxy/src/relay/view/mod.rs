@@ -11,7 +11,8 @@
 //! | `directory` | what one cluster has: brokers, topics, partitions, groups |
 //! | `metadata` | the brokers, topics and partitions of the view |
 //! | `coordinators` | where groups and transactional ids are coordinated |
-//! | `changes` | topics that are created, deleted, altered or described, each where it leads |
+//! | `changes` | topics that are created, deleted, moved, altered or described, each where it leads |
+//! | `reassignments` | partitions that are on their way to other brokers, each of the cluster that leads its topic |
 //! | `groups` | groups that live on another cluster than the one that was asked |
 //! | `transactions` | transactional ids, described where they are known |
 //! | `fixed`, `fuzzed` | a view of fixed clusters, for tests; requests to it that may be anything |
@@ -30,6 +31,7 @@ pub(crate) mod fuzzed;
 mod groups;
 pub(super) mod leaders;
 mod metadata;
+mod reassignments;
 mod transactions;
 
 use std::sync::Arc;
@@ -252,6 +254,7 @@ impl View {
             (ApiKey::DescribeCluster, _) => metadata::describe_cluster(self, head, body, door).await,
             (ApiKey::FindCoordinator, _) => coordinators::find_coordinator(self, head, body, door).await,
             (ApiKey::DescribeTransactions, _) => transactions::describe(self, head, body).await,
+            (ApiKey::ListPartitionReassignments, _) => reassignments::list(self, head, body, door).await,
             (_, By::View) if head.is_for_view() => changes::answer(self, head, body, door).await,
             _ => {
                 let parts = self.parts();
@@ -294,12 +297,12 @@ impl Part {
         kafka_protocol::protocol::Decodable::decode(&mut answer.as_slice(), version).map_err(|error| self.not_asked(api.key, &error))
     }
 
-    /// Asks any broker of the cluster what changes nothing. `None`: it does not answer.
-    async fn ask_in_time<R: Request>(&self, version: i16, request: &R, door: &Door) -> Option<R::Response> {
+    /// Asks the cluster what changes nothing. `None`: it does not answer.
+    async fn ask_in_time<R: Request>(&self, to: Broker, version: i16, request: &R, door: &Door) -> Option<R::Response> {
         if self.shown.is_away() {
             return None;
         }
-        let asking = self.ask(self.shown.client(), Broker::Any, version, request, door);
+        let asking = self.ask(self.shown.client(), to, version, request, door);
         timeout(PATIENCE, asking).await.ok()?.ok()
     }
 

@@ -10,21 +10,22 @@ use kafka_protocol::messages::{
     ConsumerGroupDescribeResponse, ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, CreatePartitionsRequest,
     CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse, DeleteGroupsRequest, DeleteRecordsRequest, DeleteRecordsResponse,
     DeleteTopicsRequest, DeleteTopicsResponse, DescribeClusterResponse, DescribeConfigsRequest, DescribeConfigsResponse,
-    DescribeGroupsRequest, DescribeProducersRequest, DescribeProducersResponse, DescribeTransactionsRequest, FetchRequest, FetchResponse,
-    FindCoordinatorRequest, FindCoordinatorResponse, GroupId, HeartbeatRequest, IncrementalAlterConfigsRequest,
-    IncrementalAlterConfigsResponse, InitProducerIdResponse, JoinGroupRequest, LeaveGroupRequest, ListOffsetsRequest, ListOffsetsResponse,
-    ListPartitionReassignmentsResponse, MetadataRequest, MetadataResponse, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest,
-    OffsetFetchResponse, ProduceRequest, ProduceResponse, ProducerId, SyncGroupRequest, TopicName, TransactionalId, TxnOffsetCommitRequest,
-    WriteTxnMarkersRequest, WriteTxnMarkersResponse, add_partitions_to_txn_request, add_partitions_to_txn_response, alter_configs_request,
-    alter_configs_response, alter_partition_reassignments_request, alter_partition_reassignments_response,
-    consumer_group_describe_response, consumer_group_heartbeat_request, consumer_group_heartbeat_response, create_partitions_request,
-    create_partitions_response, create_topics_request, create_topics_response, delete_records_request, delete_records_response,
-    delete_topics_request, delete_topics_response, describe_cluster_response, describe_configs_request, describe_configs_response,
-    describe_producers_request, describe_producers_response, fetch_request, fetch_response, find_coordinator_response,
+    DescribeGroupsRequest, DescribeProducersRequest, DescribeProducersResponse, DescribeTransactionsRequest, ElectLeadersRequest,
+    FetchRequest, FetchResponse, FindCoordinatorRequest, FindCoordinatorResponse, GroupId, HeartbeatRequest,
+    IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, InitProducerIdResponse, JoinGroupRequest, LeaveGroupRequest,
+    ListOffsetsRequest, ListOffsetsResponse, ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse, MetadataRequest,
+    MetadataResponse, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest, OffsetFetchResponse, ProduceRequest, ProduceResponse,
+    ProducerId, SyncGroupRequest, TopicName, TransactionalId, TxnOffsetCommitRequest, WriteTxnMarkersRequest, WriteTxnMarkersResponse,
+    add_partitions_to_txn_request, add_partitions_to_txn_response, alter_configs_request, alter_configs_response,
+    alter_partition_reassignments_request, alter_partition_reassignments_response, consumer_group_describe_response,
+    consumer_group_heartbeat_request, consumer_group_heartbeat_response, create_partitions_request, create_partitions_response,
+    create_topics_request, create_topics_response, delete_records_request, delete_records_response, delete_topics_request,
+    delete_topics_response, describe_cluster_response, describe_configs_request, describe_configs_response, describe_producers_request,
+    describe_producers_response, elect_leaders_request, fetch_request, fetch_response, find_coordinator_response,
     incremental_alter_configs_request, incremental_alter_configs_response, join_group_request, leave_group_request, list_offsets_request,
-    list_offsets_response, list_partition_reassignments_response, metadata_request, metadata_response, offset_commit_request,
-    offset_delete_request, offset_fetch_request, offset_fetch_response, produce_request, produce_response, sync_group_request,
-    txn_offset_commit_request, write_txn_markers_request, write_txn_markers_response,
+    list_offsets_response, list_partition_reassignments_request, list_partition_reassignments_response, metadata_request,
+    metadata_response, offset_commit_request, offset_delete_request, offset_fetch_request, offset_fetch_response, produce_request,
+    produce_response, sync_group_request, txn_offset_commit_request, write_txn_markers_request, write_txn_markers_response,
 };
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
@@ -1003,6 +1004,25 @@ pub(super) fn create_partitions_request(dice: &mut Dice) -> CreatePartitionsRequ
     it
 }
 
+pub(super) fn elect_leaders_request(dice: &mut Dice) -> ElectLeadersRequest {
+    let mut it = ElectLeadersRequest::default();
+    if dice.version >= 1 {
+        it.election_type = dice.below(2) as i8;
+    }
+    it.topic_partitions = dice.maybe(|dice| {
+        dice.list(|dice| {
+            let mut it = elect_leaders_request::TopicPartitions::default();
+            it.topic = TopicName(dice.text());
+            it.partitions = dice.list(Dice::int);
+            it.unknown_tagged_fields = dice.tags();
+            it
+        })
+    });
+    it.timeout_ms = dice.int();
+    it.unknown_tagged_fields = dice.tags();
+    it
+}
+
 pub(super) fn alter_partition_reassignments_request(dice: &mut Dice) -> AlterPartitionReassignmentsRequest {
     let mut it = AlterPartitionReassignmentsRequest::default();
     it.timeout_ms = dice.int();
@@ -1021,6 +1041,22 @@ pub(super) fn alter_partition_reassignments_request(dice: &mut Dice) -> AlterPar
         });
         it.unknown_tagged_fields = dice.tags();
         it
+    });
+    it.unknown_tagged_fields = dice.tags();
+    it
+}
+
+pub(super) fn list_partition_reassignments_request(dice: &mut Dice) -> ListPartitionReassignmentsRequest {
+    let mut it = ListPartitionReassignmentsRequest::default();
+    it.timeout_ms = dice.int();
+    it.topics = dice.maybe(|dice| {
+        dice.list(|dice| {
+            let mut it = list_partition_reassignments_request::ListPartitionReassignmentsTopics::default();
+            it.name = TopicName(dice.text());
+            it.partition_indexes = dice.list(Dice::int);
+            it.unknown_tagged_fields = dice.tags();
+            it
+        })
     });
     it.unknown_tagged_fields = dice.tags();
     it

@@ -16,10 +16,10 @@ use kafka_protocol::messages::{
     ConsumerGroupHeartbeatResponse, CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse,
     DeleteRecordsRequest, DeleteRecordsResponse, DeleteTopicsRequest, DeleteTopicsResponse, DescribeClusterResponse,
     DescribeConfigsRequest, DescribeConfigsResponse, DescribeProducersRequest, DescribeProducersResponse, DescribeTransactionsRequest,
-    FetchRequest, FetchResponse, FindCoordinatorRequest, FindCoordinatorResponse, IncrementalAlterConfigsRequest,
-    IncrementalAlterConfigsResponse, InitProducerIdResponse, ListOffsetsRequest, ListOffsetsResponse, ListPartitionReassignmentsResponse,
-    MetadataRequest, MetadataResponse, OffsetCommitRequest, OffsetFetchResponse, ProduceRequest, ProduceResponse, TopicName,
-    TxnOffsetCommitRequest, WriteTxnMarkersRequest, WriteTxnMarkersResponse, describe_configs_response,
+    ElectLeadersRequest, FetchRequest, FetchResponse, FindCoordinatorRequest, FindCoordinatorResponse, IncrementalAlterConfigsRequest,
+    IncrementalAlterConfigsResponse, InitProducerIdResponse, ListOffsetsRequest, ListOffsetsResponse, ListPartitionReassignmentsRequest,
+    ListPartitionReassignmentsResponse, MetadataRequest, MetadataResponse, OffsetCommitRequest, OffsetFetchResponse, ProduceRequest,
+    ProduceResponse, TopicName, TxnOffsetCommitRequest, WriteTxnMarkersRequest, WriteTxnMarkersResponse, describe_configs_response,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, Message, StrBytes};
 use proptest::prelude::any;
@@ -304,10 +304,26 @@ impl Example for WriteTxnMarkersResponse {
     }
 }
 
-/// The proxy reads it itself: nothing in it is changed on the way.
+/// The proxy reads this one and the next two itself: nothing in them is changed on the way.
 impl Example for DescribeTransactionsRequest {
     fn throw(dice: &mut Dice) -> Self {
         messages::describe_transactions_request(dice)
+    }
+
+    fn change(&mut self, _: i16) {}
+}
+
+impl Example for ElectLeadersRequest {
+    fn throw(dice: &mut Dice) -> Self {
+        messages::elect_leaders_request(dice)
+    }
+
+    fn change(&mut self, _: i16) {}
+}
+
+impl Example for ListPartitionReassignmentsRequest {
+    fn throw(dice: &mut Dice) -> Self {
+        messages::list_partition_reassignments_request(dice)
     }
 
     fn change(&mut self, _: i16) {}
@@ -687,8 +703,10 @@ const CHECKS: &[(ApiKey, Side, Check)] = &[
     (ApiKey::CreatePartitions, Side::Response, check::<CreatePartitionsResponse>),
     (ApiKey::IncrementalAlterConfigs, Side::Request, check::<IncrementalAlterConfigsRequest>),
     (ApiKey::IncrementalAlterConfigs, Side::Response, check::<IncrementalAlterConfigsResponse>),
+    (ApiKey::ElectLeaders, Side::Request, check::<ElectLeadersRequest>),
     (ApiKey::AlterPartitionReassignments, Side::Request, check::<AlterPartitionReassignmentsRequest>),
     (ApiKey::AlterPartitionReassignments, Side::Response, check::<AlterPartitionReassignmentsResponse>),
+    (ApiKey::ListPartitionReassignments, Side::Request, check::<ListPartitionReassignmentsRequest>),
     (ApiKey::ListPartitionReassignments, Side::Response, check::<ListPartitionReassignmentsResponse>),
     (ApiKey::DescribeCluster, Side::Response, check::<DescribeClusterResponse>),
     (ApiKey::DescribeProducers, Side::Request, check::<DescribeProducersRequest>),
