@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kferry_config::Cluster;
 use kferry_wire::client::{Client, TopicPartition};
-use kferry_wire::decisions::{self, Known, Log, LogError, Outcome, ReadRecord, Request, Serves, Settings, Update, Verdict, ask};
+use kferry_wire::decisions::{self, Known, Log, LogError, Outcome, ReadRecord, Request, Serves, Settings, Update, Verdict, ask, check};
 use kferry_wire::places::{Decisions, Led};
 use kferry_wire::tell;
 use tokio::sync::mpsc;
@@ -73,6 +73,7 @@ pub(crate) async fn follow(proxy: Arc<Proxy>, moves: Arc<Moves>, cluster: Arc<Cl
         next_look: Instant::now(),
         known: Known::default(),
         taken: None,
+        is_at_end: false,
         held: None,
         applied: None,
         since: HashMap::new(),
@@ -104,6 +105,8 @@ struct Follower {
     known: Known,
     /// The last file that was taken: its number in this process.
     taken: Option<u64>,
+    /// Whether the log was read to its end.
+    is_at_end: bool,
     /// The move that is held.
     held: Option<i64>,
     /// The last decision that was applied.
@@ -128,7 +131,7 @@ impl Follower {
             tokio::select! {
                 update = updates.recv() => match update {
                     Some(Update::Read { records, is_at_end, .. }) => {
-                        if let Err(error) = self.read(records, is_at_end).await {
+                        if let Err(error) = self.read(records, is_at_end) {
                             tell!(messages::LOG_REFUSED, %error);
                             break;
                         }
@@ -167,21 +170,20 @@ impl Follower {
     }
 
     /// Takes records in, and applies what was decided.
-    async fn read(&mut self, records: Vec<ReadRecord>, is_at_end: bool) -> Result<(), decisions::Unknown> {
+    fn read(&mut self, records: Vec<ReadRecord>, is_at_end: bool) -> Result<(), LogError> {
         for ReadRecord { offset, timestamp, value, .. } in records {
             let before = self.me.state().last_decision();
             let open = self.me.state().open().map(|open| open.id);
             let now = self.now();
-            let verdict = self.me.read(offset, value.as_deref(), now)?;
+            let verdict = self.me.read(offset, value.as_deref(), now).map_err(|source| LogError::Unknown { offset, source })?;
             if verdict == Verdict::Counts && self.me.state().last_decision() != before {
                 self.since.insert(offset, timestamp);
                 self.tell_decision(open);
             }
         }
-        let state = self.me.state();
-        if state.identity().is_none() && is_at_end && self.asking.is_empty() {
-            let log = uuid::Uuid::new_v4().to_string();
-            self.ask(Request::Identity { log });
+        self.is_at_end |= is_at_end;
+        if is_at_end {
+            check(0, self.me.state(), None)?;
         }
         self.apply();
         Ok(())
@@ -291,7 +293,11 @@ impl Follower {
                 _ => return,
             }
         }
-        if self.asking.is_empty() {
+        if !self.asking.is_empty() || !self.is_at_end {
+        } else if self.me.state().end() == 0 {
+            // Of two that begin it the first counts.
+            self.ask(Request::Identity { log: uuid::Uuid::new_v4().to_string() });
+        } else if self.me.state().identity().is_some() {
             let now = self.now();
             if let Some(request) = self.me.next(&self.known, now) {
                 self.ask(request);
