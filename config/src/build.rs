@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use crate::read::mirrors::MirrorDraft;
 use crate::read::table::{At, Field, Reported};
-use crate::read::{ClusterDraft, CredentialsDraft, Draft, ListenerDraft, RouteDraft, UserDraft};
+use crate::read::{ClusterDraft, CredentialsDraft, Draft, ListenerDraft, RouteDraft, StateDraft, UserDraft};
 use crate::types::Config;
 use crate::types::cluster::{Cluster, Sasl};
 use crate::types::mirror::Mirror;
-use crate::types::proxy::{Admin, Listener, Route, State, User};
+use crate::types::moves::State;
+use crate::types::proxy::{Admin, Listener, Route, User};
 
 /// The checked types, unless an error was reported.
 pub(crate) fn config(draft: Draft<'_>) -> Field<Config> {
@@ -17,8 +18,7 @@ pub(crate) fn config(draft: Draft<'_>) -> Field<Config> {
     let users = draft.users?.into_iter().map(UserDraft::build).collect::<Field<_>>()?;
     let routes = draft.routes?.into_iter().map(|route| route.build(&clusters).map(Arc::new)).collect::<Field<_>>()?;
     let mirrors = draft.mirrors?.into_iter().map(|mirror| mirror.build(&clusters).map(Arc::new)).collect::<Field<_>>()?;
-    let state_at = |name: At<&str>| clusters.iter().find(|cluster| &*cluster.name == name.value).cloned().ok_or(Reported);
-    let state = draft.state?.map(|name| state_at(name).map(|cluster| State { cluster })).transpose()?;
+    let state = draft.state?.map(|state| state.build(&clusters)).transpose()?;
     Ok(Config {
         clusters,
         listeners,
@@ -29,6 +29,8 @@ pub(crate) fn config(draft: Draft<'_>) -> Field<Config> {
         moves: draft.moves?.value,
         routes,
         mirrors,
+        state,
+        moves: draft.moves?.value,
         warnings: Vec::new(),
     })
 }
@@ -78,6 +80,7 @@ impl RouteDraft<'_> {
             clients: self.clients?.value,
             cluster,
             mode: self.mode?,
+            stopped: self.stopped?.is_some_and(|stopped| stopped.value),
             credentials,
             sasl_users,
             owns_topics: self.topics?.selection,
@@ -90,6 +93,14 @@ impl CredentialsDraft<'_> {
     fn build(self, clusters: &[Arc<Cluster>]) -> Field<(Arc<str>, Sasl)> {
         let cluster = clusters.iter().find(|cluster| &*cluster.name == self.cluster.value).ok_or(Reported)?;
         Ok((cluster.name.clone(), self.sasl?))
+    }
+}
+
+impl StateDraft<'_> {
+    fn build(self, clusters: &[Arc<Cluster>]) -> Field<State> {
+        let name = self.cluster?.value;
+        let cluster = clusters.iter().find(|cluster| &*cluster.name == name).cloned().ok_or(Reported)?;
+        Ok(State { cluster })
     }
 }
 

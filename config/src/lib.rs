@@ -50,4 +50,5 @@ pub use types::cluster::{
     BrokerRange, ClientTls, Cluster, HostPort, NODE_IDS, OAUTHBEARER, Sasl, SaslMechanism, Secret, SecretError, Security, TlsIdentity,
 };
 pub use types::mirror::{Mirror, Offsets, OnError, OnLost};
-pub use types::proxy::{Admin, ClientAuth, Limits, Listener, Mode, Moves, Route, ServerTls, State, User};
+pub use types::moves::{Moves, State};
+pub use types::proxy::{Admin, ClientAuth, Limits, Listener, Mode, Route, ServerTls, User};

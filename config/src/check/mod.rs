@@ -1,6 +1,7 @@
 //! What only several tables together can tell, and the checked types from what passed.
 
 mod mirrors;
+mod moves;
 mod owners;
 
 use std::collections::HashMap;
@@ -9,6 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::{Range, RangeInclusive};
 
 use self::mirrors::across_mirrors;
+use self::moves::moves;
 use self::owners::owners;
 use crate::default_ids::{self, Application};
 use crate::read::mirrors::MirrorDraft;
@@ -34,7 +36,8 @@ pub(crate) fn across_tables(findings: &Findings<'_>, draft: &Draft<'_>) {
     ports(findings, clusters, listeners, admin, routes);
     told_ports(findings, clusters, listeners);
     if draft.clusters.is_ok() && draft.has_all_clusters {
-        for name in routes.iter().flat_map(named_clusters).chain(mirrors.iter().flat_map(MirrorDraft::named_clusters)).chain(draft.state.iter().flatten()) {
+        let by_mirrors = mirrors.iter().flat_map(MirrorDraft::named_clusters);
+        for name in routes.iter().flat_map(named_clusters).chain(by_mirrors).chain(draft.state_cluster()) {
             known_cluster(findings, clusters, name);
         }
     }
@@ -44,8 +47,8 @@ pub(crate) fn across_tables(findings: &Findings<'_>, draft: &Draft<'_>) {
     split_applications(findings, routes);
     across_mirrors(findings, clusters, mirrors);
     owners(findings, draft);
-    state(findings, draft);
-    unused(findings, clusters, routes, mirrors, draft.state.as_ref().ok().and_then(Option::as_ref));
+    moves(findings, draft);
+    unused(findings, draft);
     if let Ok(users) = &draft.users {
         sasl_users(findings, users, clusters, routes);
     }
@@ -521,16 +524,13 @@ fn split_applications(findings: &Findings<'_>, routes: &[RouteDraft<'_>]) {
     }
 }
 
-fn unused(
-    findings: &Findings<'_>,
-    clusters: &[ClusterDraft<'_>],
-    routes: &[RouteDraft<'_>],
-    mirrors: &[MirrorDraft<'_>],
-    state: Option<&At<&str>>,
-) {
+fn unused(findings: &Findings<'_>, draft: &Draft<'_>) {
+    let clusters = draft.clusters.as_deref().unwrap_or_default();
+    let mirrors = draft.mirrors.as_deref().unwrap_or_default();
     let is_named = |cluster: &str| {
-        let by_route = routes.iter().flat_map(named_clusters).any(|name| name.value == cluster);
-        by_route || state.is_some_and(|state| state.value == cluster) || mirrors.iter().flat_map(MirrorDraft::named_clusters).any(|name| name.value == cluster)
+        let by_routes = draft.routes.iter().flatten().flat_map(named_clusters);
+        let by_mirrors = mirrors.iter().flat_map(MirrorDraft::named_clusters);
+        by_routes.chain(by_mirrors).chain(draft.state_cluster()).any(|name| name.value == cluster)
     };
     for cluster in clusters.iter().filter(|cluster| !is_named(cluster.name.value)) {
         let name = quoted(cluster.name.value);

@@ -69,7 +69,7 @@ pub(super) fn owners(findings: &Findings<'_>, draft: &Draft<'_>) {
 }
 
 /// `route "orders"`
-fn called(route: &RouteDraft<'_>) -> String {
+pub(super) fn called(route: &RouteDraft<'_>) -> String {
     route.name.as_ref().map_or_else(|_| "this route".to_owned(), |name| format!("route {}", quoted(name.value)))
 }
 

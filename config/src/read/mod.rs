@@ -21,8 +21,8 @@ use self::table::{At, Field, Findings, Reported, Table, Value, listed, quoted};
 use crate::diagnostic::Lines;
 use crate::matcher::{ClientMatcher, Ids};
 use crate::{
-    BrokerRange, ClientAuth, ClientTls, HostPort, Limits, Mode, Moves, NODE_IDS, OAUTHBEARER, Sasl, SaslMechanism, Secret, Security, ServerTls,
-    TlsIdentity,
+    BrokerRange, ClientAuth, ClientTls, HostPort, Limits, Mode, Moves, NODE_IDS, OAUTHBEARER, Sasl, SaslMechanism, Secret, Security,
+    ServerTls, TlsIdentity,
 };
 
 /// How the tables are written.
@@ -34,6 +34,8 @@ const LIMITS: &str = "[limits]";
 const STATE: &str = "[state]";
 const MOVES: &str = "[moves]";
 pub(crate) const ROUTE: &str = "[[routes]]";
+const STATE: &str = "[state]";
+const MOVES: &str = "[moves]";
 pub(crate) const CREDENTIALS: &str = "[routes.credentials.CLUSTER]";
 pub(crate) const USER: &str = "[users.NAME]";
 
@@ -52,6 +54,9 @@ pub(crate) struct Draft<'t> {
     pub(crate) moves: Field<At<Moves>>,
     pub(crate) routes: Field<Vec<RouteDraft<'t>>>,
     pub(crate) mirrors: Field<Vec<MirrorDraft<'t>>>,
+    pub(crate) state: Field<Option<StateDraft<'t>>>,
+    /// At an empty place where the file has no such table.
+    pub(crate) moves: Field<At<Moves>>,
 }
 
 /// An empty place where an address is the default.
@@ -98,6 +103,13 @@ pub(crate) struct RouteDraft<'t> {
     pub(crate) sasl_users: Field<Vec<At<&'t str>>>,
     pub(crate) topics: Field<OwnedDraft<'t>>,
     pub(crate) groups: Field<OwnedDraft<'t>>,
+    pub(crate) stopped: Field<Option<At<bool>>>,
+}
+
+pub(crate) struct StateDraft<'t> {
+    /// Its header.
+    pub(crate) span: Range<usize>,
+    pub(crate) cluster: Field<At<&'t str>>,
 }
 
 pub(crate) struct CredentialsDraft<'t> {
@@ -119,6 +131,8 @@ pub(crate) fn file<'t>(findings: &'t Findings<'t>, root: &'t DeTable<'t>, folder
     let moves = t.optional("moves", |v| v.table(MOVES));
     let routes = t.optional("routes", |v| v.tables(ROUTE));
     let mirrors = t.optional("mirrors", |v| v.tables(MIRROR));
+    let state = t.optional("state", |v| v.table(STATE));
+    let moves = t.optional("moves", |v| v.table(MOVES));
     // A file of mirrors alone is for no proxy, and needs nothing of what only proxies read.
     let only_mirrors = matches!((&listeners, &routes), (Ok(None), Ok(None))) && !matches!(mirrors, Ok(None));
     if !only_mirrors && let Ok(None) = listeners {
@@ -144,6 +158,8 @@ pub(crate) fn file<'t>(findings: &'t Findings<'t>, root: &'t DeTable<'t>, folder
         moves: or_empty(moves, MOVES).and_then(self::moves),
         routes: some(findings, routes, ROUTE, |t| route(t, folder)),
         mirrors: some(findings, mirrors, MIRROR, mirror),
+        state: state.map(|state| state.map(|state| self::state(state.value))),
+        moves: or_empty(moves, MOVES).and_then(self::moves),
     }
 }
 
@@ -559,19 +575,19 @@ fn limits(mut t: Table<'_>) -> Field<Limits> {
     })
 }
 
-fn state<'t>(mut t: Table<'t>) -> Field<At<&'t str>> {
-    let cluster = t.required("cluster", "write the NAME of the [clusters.NAME] that keeps what is decided", Value::string);
+fn state(mut t: Table<'_>) -> StateDraft<'_> {
+    let cluster = t.required("cluster", "write the NAME of the [clusters.NAME] that is to have the log of decisions", Value::string);
+    let span = t.span.clone();
     t.finish();
-    cluster
+    StateDraft { span, cluster }
 }
 
 fn moves(mut t: Table<'_>) -> Field<At<Moves>> {
-    // Far below what clients give a record (`delivery.timeout.ms`, 2 min) and a request (`request.timeout.ms`, 30 s).
-    let hold = t.optional("hold_ms", |v| v.integer(100..=20_000));
+    // Far below the 30 s after which a Java client gives up a request (`request.timeout.ms`): a move that is given up must not have cost it one.
+    let hold = t.optional("hold_ms", |v| v.integer(100..=10_000));
     let span = t.span.clone();
     t.finish();
-    let hold = Duration::from_millis(hold?.map_or(3_000, |hold| hold.value));
-    Ok(At { span, value: Moves { hold } })
+    Ok(At { span, value: Moves { hold: Duration::from_millis(hold?.map_or(3000, |hold| hold.value)) } })
 }
 
 fn route<'t>(mut t: Table<'t>, folder: &Path) -> RouteDraft<'t> {
@@ -587,10 +603,11 @@ fn route<'t>(mut t: Table<'t>, folder: &Path) -> RouteDraft<'t> {
     let sasl_users = t.optional("sasl_users", |v| each(v, user));
     let topics = owned(&mut t, ["topics", "topics_regex"], topic);
     let groups = owned(&mut t, ["groups", "groups_regex"], Value::text);
+    let stopped = t.optional("stopped", Value::boolean);
     let slips = t.finish();
     let mode = unless_misspelled(mode, &slips, &["mode"]).map(|mode| mode.map_or(Mode::Bootstrap, |mode| mode.value));
     let sasl_users = unless_misspelled(sasl_users, &slips, &["sasl_users"]).map(|users| users.map_or_else(Vec::new, |users| users.value));
-    RouteDraft { name, clients, tls_subject, cluster, mode, credentials, sasl_users, topics, groups }
+    RouteDraft { name, clients, tls_subject, cluster, mode, credentials, sasl_users, topics, groups, stopped }
 }
 
 fn credentials<'t>(clusters: Table<'t>, folder: &Path) -> Field<Vec<CredentialsDraft<'t>>> {
@@ -808,7 +825,8 @@ fn is_host(text: &str) -> bool {
 
 /// The keys of each kind of table, by its header as the reference writes it, such as `[limits]`: what the documents must have.
 pub fn keys() -> std::collections::BTreeMap<&'static str, Vec<&'static str>> {
-    let text = "[clusters.a]\n[state]\n[[listeners]]\n[[routes]]\n[routes.credentials.a]\n[users.a]\n[[mirrors]]\n[[mirrors.rename_regex]]\n";
+    let text =
+        "[clusters.a]\n[[listeners]]\n[[routes]]\n[routes.credentials.a]\n[users.a]\n[[mirrors]]\n[[mirrors.rename_regex]]\n[state]\n";
     let lines = Lines::new(text);
     let (root, _) = syntax::parse(text, &lines);
     let findings = Findings::new(text, &lines, false);

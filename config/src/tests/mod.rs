@@ -2,6 +2,7 @@
 
 mod addresses;
 mod mirrors;
+mod moves;
 mod owners;
 mod relay;
 mod routes;
@@ -185,11 +186,24 @@ client_id_regex = "payments-[0-9]+"
 client_address = "10.2.3.4"
 cluster = "new"
 mode = "bootstrap"
+stopped = true
 
 [[routes]]
 name = "everybody-else"
 client_id = "*"
 cluster = "legacy"
+
+[[mirrors]]
+name = "legacy-to-new"
+source = "legacy"
+target = "new"
+topics_regex = ".*"
+
+[state]
+cluster = "new"
+
+[moves]
+hold_ms = 2000
 "#;
     let config = Config::parse(text, Path::new("/etc/kferry/routes.toml")).unwrap();
     assert_eq!(config.warnings, []);

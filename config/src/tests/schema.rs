@@ -153,6 +153,8 @@ fn schema() -> Value {
             "limits": { "$ref": "#/$defs/limits" },
             "routes": tables(ROUTE),
             "mirrors": tables(MIRROR),
+            "state": { "$ref": "#/$defs/state" },
+            "moves": { "$ref": "#/$defs/moves" },
         },
         "required": ["clusters"],
         "additionalProperties": false,

@@ -323,7 +323,7 @@ fn keys_that_nobody_knows() {
     18 | colour = "red"
        | ^^^^^^
        |
-       = help: the keys here are name, client_id, client_id_regex, client_address, tls_subject, cluster, mode, credentials, sasl_users, topics, topics_regex, groups, groups_regex
+       = help: the keys here are name, client_id, client_id_regex, client_address, tls_subject, cluster, mode, credentials, sasl_users, topics, topics_regex, groups, groups_regex, stopped
 
     error: unknown key `Cluster`
       --> routes.toml:19:1
@@ -343,7 +343,7 @@ fn keys_that_nobody_knows() {
     1 | verbose = true
       | ^^^^^^^
       |
-      = help: the keys here are clusters, listeners, users, admin, limits, routes, mirrors
+      = help: the keys here are clusters, listeners, users, admin, limits, routes, mirrors, state, moves
 
     error: unknown key `cluster`
      --> routes.toml:6:2

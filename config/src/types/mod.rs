@@ -3,6 +3,7 @@
 pub(crate) mod certificates;
 pub(crate) mod cluster;
 pub(crate) mod mirror;
+pub(crate) mod moves;
 pub(crate) mod proxy;
 
 use std::net::IpAddr;
@@ -11,7 +12,8 @@ use std::sync::Arc;
 
 use self::cluster::{Cluster, Secret, TlsIdentity};
 use self::mirror::Mirror;
-use self::proxy::{Admin, Limits, Listener, Moves, Route, State, User};
+use self::moves::{Moves, State};
+use self::proxy::{Admin, Limits, Listener, Route, User};
 use crate::diagnostic::Diagnostic;
 
 /// A checked `routes.toml`.
@@ -36,6 +38,10 @@ pub struct Config {
     pub routes: Vec<Arc<Route>>,
     /// `[[mirrors]]`, in the order of the file. No two copy to the same topic, as far as their names tell: see [`crate::collisions()`].
     pub mirrors: Vec<Arc<Mirror>>,
+    /// `[state]`. Nothing moves live without it.
+    pub state: Option<State>,
+    /// `[moves]`.
+    pub moves: Moves,
     /// What is allowed and still probably not meant. Rendered like errors.
     pub warnings: Vec<Diagnostic>,
 }

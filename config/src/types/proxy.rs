@@ -124,6 +124,8 @@ pub struct Route {
     pub cluster: Arc<Cluster>,
     /// `mode`, `bootstrap` without it.
     pub mode: Mode,
+    /// `stopped`: the operator's word that none of its clients produces. Never in relay mode.
+    pub stopped: bool,
     /// `[routes.credentials.CLUSTER]`: what the proxy logs in with for these clients, by the cluster's name. On a cluster that is not
     /// here, SASL is between client and broker. Empty in bootstrap mode.
     pub credentials: BTreeMap<Arc<str>, Sasl>,
