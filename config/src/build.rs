@@ -25,8 +25,6 @@ pub(crate) fn config(draft: Draft<'_>) -> Field<Config> {
         users,
         admin: draft.admin.map(|admin| Admin { bind: admin.bind.value, mirror_bind: admin.mirror_bind.value })?,
         limits: draft.limits?,
-        state,
-        moves: draft.moves?.value,
         routes,
         mirrors,
         state,

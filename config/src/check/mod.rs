@@ -58,28 +58,6 @@ pub(crate) fn across_tables(findings: &Findings<'_>, draft: &Draft<'_>) {
     }
 }
 
-/// The cluster of `[state]` is asked with kferry's own login, and there must be something that can move.
-fn state(findings: &Findings<'_>, draft: &Draft<'_>) {
-    match (&draft.state, &draft.moves) {
-        (Ok(None), Ok(moves)) if !moves.span.is_empty() => {
-            let hint = "write [state] with the cluster that keeps what is decided, or drop this table";
-            findings.warn(moves.span.clone(), "`[moves]` without `[state]`: nothing moves while clients run", hint);
-        }
-        (Ok(Some(name)), _) => {
-            let clusters = draft.clusters.as_deref().unwrap_or_default();
-            let named = clusters.iter().find(|cluster| cluster.name.value == name.value);
-            if named.is_some_and(|cluster| cluster.security.as_ref().is_ok_and(|security| security.sasl == Some(None))) {
-                let message = format!("cluster {} of `[state]` asks for a login, and kferry has none of its own there", quoted(name.value));
-                findings.mismatch(name.span.clone(), message, "write sasl_mechanism, sasl_username and a password in its [clusters.NAME]");
-            } else if draft.mirrors.as_ref().is_ok_and(Vec::is_empty) {
-                let hint = "what no mirror copies cannot move: write [[mirrors]], or drop this table";
-                findings.warn(name.span.clone(), "`[state]` in a file without mirrors", hint);
-            }
-        }
-        _ => {}
-    }
-}
-
 fn unique<'a, T: Eq + Hash + 'a>(
     findings: &Findings<'_>,
     what: &str,

@@ -31,8 +31,6 @@ pub(crate) const CLUSTER: &str = "[clusters.NAME]";
 pub(crate) const LISTENER: &str = "[[listeners]]";
 const ADMIN: &str = "[admin]";
 const LIMITS: &str = "[limits]";
-const STATE: &str = "[state]";
-const MOVES: &str = "[moves]";
 pub(crate) const ROUTE: &str = "[[routes]]";
 const STATE: &str = "[state]";
 const MOVES: &str = "[moves]";
@@ -48,10 +46,6 @@ pub(crate) struct Draft<'t> {
     pub(crate) users: Field<Vec<UserDraft<'t>>>,
     pub(crate) admin: Field<AdminDraft>,
     pub(crate) limits: Field<Limits>,
-    /// The cluster that it names.
-    pub(crate) state: Field<Option<At<&'t str>>>,
-    /// Empty where the file has none.
-    pub(crate) moves: Field<At<Moves>>,
     pub(crate) routes: Field<Vec<RouteDraft<'t>>>,
     pub(crate) mirrors: Field<Vec<MirrorDraft<'t>>>,
     pub(crate) state: Field<Option<StateDraft<'t>>>,
@@ -127,8 +121,6 @@ pub(crate) fn file<'t>(findings: &'t Findings<'t>, root: &'t DeTable<'t>, folder
     let users = t.optional("users", |v| v.table(USER));
     let admin = t.optional("admin", |v| v.table(ADMIN));
     let limits = t.optional("limits", |v| v.table(LIMITS));
-    let state = t.optional("state", |v| v.table(STATE));
-    let moves = t.optional("moves", |v| v.table(MOVES));
     let routes = t.optional("routes", |v| v.tables(ROUTE));
     let mirrors = t.optional("mirrors", |v| v.tables(MIRROR));
     let state = t.optional("state", |v| v.table(STATE));
@@ -154,8 +146,6 @@ pub(crate) fn file<'t>(findings: &'t Findings<'t>, root: &'t DeTable<'t>, folder
         users: users.and_then(|users| users.map_or_else(|| Ok(Vec::new()), |users| self::users(users.value, folder))),
         admin: or_empty(admin, ADMIN).and_then(self::admin),
         limits: or_empty(limits, LIMITS).and_then(self::limits),
-        state: state.and_then(|state| state.map(|state| self::state(state.value)).transpose()),
-        moves: or_empty(moves, MOVES).and_then(self::moves),
         routes: some(findings, routes, ROUTE, |t| route(t, folder)),
         mirrors: some(findings, mirrors, MIRROR, mirror),
         state: state.map(|state| state.map(|state| self::state(state.value))),

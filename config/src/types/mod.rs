@@ -29,10 +29,6 @@ pub struct Config {
     pub admin: Admin,
     /// `[limits]`.
     pub limits: Limits,
-    /// `[state]`.
-    pub state: Option<State>,
-    /// `[moves]`.
-    pub moves: Moves,
     /// `[[routes]]`, in the order of the file: the first that matches wins. None is shadowed by an earlier one. At least one if there are
     /// listeners.
     pub routes: Vec<Arc<Route>>,

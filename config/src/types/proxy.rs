@@ -1,4 +1,4 @@
-//! What only the proxy reads: `[[listeners]]`, `[users.*]`, `[limits]`, `[[routes]]`, `[moves]`; and `[admin]` and `[state]`.
+//! What only the proxy reads: `[[listeners]]`, `[users.*]`, `[limits]`, `[[routes]]`; and `[admin]`.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -97,20 +97,6 @@ pub struct Limits {
     pub connections_max_idle: Duration,
     /// `drain_timeout_ms`: how long a stopping proxy waits for its connections. Default 30 s.
     pub drain_timeout: Duration,
-}
-
-/// `[state]`: without it nothing moves while clients run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct State {
-    /// `cluster`: where the log of decisions is, which proxies and mirrors share.
-    pub cluster: Arc<Cluster>,
-}
-
-/// `[moves]`: deadlines of moves.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Moves {
-    /// `hold_ms`: how long producers may be held until a move is given up. Default 3 s.
-    pub hold: Duration,
 }
 
 /// A line that sends the clients that match to a cluster, `[[routes]]`.
