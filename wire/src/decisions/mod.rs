@@ -9,7 +9,7 @@
 //! | `state` | what the log says at one point of it, and which record counts there |
 //! | `witness` | whether a log is the one that it should be |
 //! | `proxy` | what a proxy does next |
-//! | `closing` | when the mirror may say that a partition is closed |
+//! | `closing` | from where the mirror copies, and when it may say that a partition is closed |
 //!
 //! Nothing here reads a clock, waits, or asks anybody: the simulator in `tests/moves_simulator.rs` runs it as it runs for real.
 
@@ -21,7 +21,7 @@ mod state;
 mod tests;
 mod witness;
 
-pub use closing::{Measured, NotYet, closing};
+pub use closing::{Measured, NotYet, closing, copies_from};
 pub use proxy::{Known, Owned, Plan, Proxy, Serves, Settings, Wanted};
 pub use record::{Led, MAX_BYTES, Member, Place, RULES, Request, Topic, Unknown, Unwritable, Wished, decode, encode};
 pub use state::{Disagreement, Joined, LAST_TERM, Leader, Move, Outcome, Receipt, State, Verdict, Void, Wish};

@@ -252,7 +252,7 @@ pub struct State {
     gone: BTreeSet<Member>,
     /// The digests of all files that were ever taken.
     files: BTreeSet<String>,
-    /// The digest of the file that was last taken while a proxy ran, or that was new.
+    /// The digest of the file that was last taken while a proxy ran, or that was new, or by which the last move began.
     current: Option<String>,
     homes: BTreeMap<String, Arc<str>>,
     leaders: BTreeMap<String, Leader>,
@@ -317,6 +317,8 @@ impl State {
             Request::Hold { by, after, from, to, routes, topics } => {
                 self.may_hold(by, *after, from, to, routes, topics)?;
                 self.last_decision = offset;
+                // All proxies agree on it here; another one that a slow proxy took since the author did is older.
+                self.current = self.joined.get(by).and_then(|joined| joined.wish.as_ref()).map(|wish| wish.file.clone());
                 self.open = Some(Move {
                     id: offset,
                     by: by.clone(),
