@@ -487,10 +487,11 @@ fn a_partition_is_closed_when_both_ends_are_equal_and_nothing_is_open() {
 fn the_mirror_copies_on_from_what_it_has_written_or_from_where_the_term_begins() {
     let (a, b) = (member("a", "1"), member("b", "1"));
     let (moved, _) = last_of(&after(agreed(&a, &b), [hold(&a, 0), holding(&a, 7), holding(&b, 7), closed(7, 9), flip(&b, 7)]));
+    let first = State::default();
     let said = |state, partition, end, written| copies_from(state, "orders", partition, end, written).map_err(|why| why.to_string());
     assert_eq!(said(&moved, 1, 9, None), Ok(9), "the term begins");
     assert_eq!(said(&moved, 1, 12, Some(12)), Ok(12));
-    assert_eq!(said(&State::default(), 1, 12, None), Ok(12), "in the first term");
+    assert_eq!(said(&first, 1, 12, None), Ok(12), "in the first term");
     let foreign = Err("the follower ends at 10, and the mirror has written up to 9: it has diverged".to_owned());
     assert_eq!((said(&moved, 1, 10, None), said(&moved, 1, 10, Some(9))), (foreign.clone(), foreign));
 }
