@@ -77,7 +77,7 @@ pub enum Void {
         /// Which.
         route: String,
         /// Who wants what.
-        why: Disagreement,
+        why: Box<Disagreement>,
     },
     /// The author had the leader wrong.
     #[error("topic {topic} is led by {leader}, not by {from}")]
@@ -136,11 +136,25 @@ pub enum Disagreement {
     #[error("proxy {} has no such route in its file", .0.name)]
     Missing(Member),
     /// They have read different files.
-    #[error("proxy {} wants it on {}, proxy {} on {}{}", .0.name, .1.home, .2.name, .3.home, if .1.home == .3.home { ", with other topics or groups" } else { "" })]
-    Differs(Member, Wished, Member, Wished),
+    #[error("proxy {one} wants it on {home}, proxy {other} on {other_home}{}", if home == other_home { ", with other topics or groups" } else { "" })]
+    Differs {
+        /// A proxy.
+        one: String,
+        /// The home that it wants.
+        home: String,
+        /// Another proxy.
+        other: String,
+        /// The home that that one wants.
+        other_home: String,
+    },
     /// A restart with an old file orders nothing.
     #[error("proxy {} has started with a file that had been replaced before: change the file, or touch it, while the proxy runs", .0.name)]
     Stale(Member),
+}
+
+fn differs(one: &Member, home: &str, other: &Member, other_home: &str) -> Disagreement {
+    let [one, home, other, other_home] = [&one.name, home, &other.name, other_home].map(str::to_owned);
+    Disagreement::Differs { one, home, other, other_home }
 }
 
 /// A proxy that has joined.
@@ -377,9 +391,10 @@ impl State {
         }
         let same = |(member, other): &(&Member, &Joined)| member.name == proxy.name && other.place == joined.place;
         let replaced = self.joined.iter().find(same).map(|(member, _)| member.clone());
-        let replaces = replaced.is_some();
-        replaced.iter().for_each(|replaced| self.remove(replaced));
-        self.joined.insert(proxy.clone(), Joined { replaces, ..joined });
+        if let Some(replaced) = &replaced {
+            self.remove(replaced);
+        }
+        self.joined.insert(proxy.clone(), Joined { replaces: replaced.is_some(), ..joined });
         Ok(())
     }
 
@@ -434,11 +449,10 @@ impl State {
             return Err(Void::Empty);
         }
         for route in routes {
-            let void = |why| Void::NotWished { route: route.clone(), why };
+            let void = |why| Void::NotWished { route: route.clone(), why: Box::new(why) };
             let (member, wished) = self.wished(route).map_err(void)?;
             if wished.home != to {
-                let asked = Wished { home: to.to_owned(), ..wished.clone() };
-                return Err(void(Disagreement::Differs(by.clone(), asked, member.clone(), wished.clone())));
+                return Err(void(differs(by, to, member, &wished.home)));
             }
         }
         for topic in topics.keys() {
@@ -563,7 +577,7 @@ impl State {
             let wished = wish.and_then(|wish| wish.routes.get(route)).ok_or_else(|| Disagreement::Missing(member.clone()))?;
             let (other, same) = *first.get_or_insert((member, wished));
             if wished != same {
-                return Err(Disagreement::Differs(other.clone(), same.clone(), member.clone(), wished.clone()));
+                return Err(differs(other, &same.home, member, &wished.home));
             }
             if self.is_stale(member) {
                 return Err(Disagreement::Stale(member.clone()));

@@ -149,7 +149,9 @@ fn what_does_not_count_says_why() {
     let one = |home: &str| vec![identity(), joined(&a, "a"), wish(&a, 0, home)];
     let mut other_owner = wish(&b, 2, "new");
     if let Request::Wish { routes, file, .. } = &mut other_owner {
-        routes.values_mut().for_each(|wished| wished.owns = "less".to_owned());
+        for wished in routes.values_mut() {
+            "less".clone_into(&mut wished.owns);
+        }
         *file = "less".to_owned();
     }
     let cases: Vec<Case> = vec![
@@ -621,7 +623,8 @@ fn both(more: impl IntoIterator<Item = Request>) -> (Proxy, Proxy, i64) {
     let log = after(agreed(&a, &b), more);
     let [a, b] = [(a, "a"), (b, "b")].map(|(me, host)| {
         let mut proxy = proxy(&me, host);
-        ["old", "new"].into_iter().for_each(|home| take(&mut proxy, home));
+        take(&mut proxy, "old");
+        take(&mut proxy, "new");
         (0..).zip(&log).for_each(|(offset, request)| assert_eq!(proxy.apply(offset, request, ms(0)), Verdict::Counts));
         proxy
     });
@@ -753,7 +756,8 @@ fn who_takes_the_place_of_another_does_not_hold_for_thirty_seconds() {
     let (me, old) = (member("a", "2"), member("a", "1"));
     let log = [identity(), joined(&old, "a"), joined(&me, "a"), wish(&me, 0, "old"), wish(&me, 1, "new")];
     let mut a = proxy(&me, "a");
-    ["old", "new"].into_iter().for_each(|home| take(&mut a, home));
+    take(&mut a, "old");
+    take(&mut a, "new");
     (0..).zip(&log).for_each(|(offset, request)| drop(a.apply(offset, request, ms(0))));
     assert_eq!(a.next(&known(), ms(29_999)), None);
     assert_eq!(a.next(&known(), ms(30_000)), Some(hold(&me, 0)));
