@@ -99,7 +99,11 @@ pub(crate) fn produce(bytes: &[u8]) {
     }
     let written = produce::body(entries.iter().cloned(), front.acks, front.timeout_ms, version);
     assert_eq!(front.acks.to_be_bytes(), body[front.acks_at..front.acks_at + 2]);
-    let acks_at = match version { ..3 => 0, 3..9 => 2, 9.. => 1 };
+    let acks_at = match version {
+        ..3 => 0,
+        3..9 => 2,
+        9.. => 1,
+    };
     assert_eq!(Front::peek(&written, version), Some(Front { is_transactional: false, acks_at, ..front }));
     let mut sorted = entries;
     sorted.sort_by(|(one, _), (other, _)| one.topic.cmp(&other.topic));

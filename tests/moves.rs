@@ -95,7 +95,9 @@ impl Stage {
         let began = Instant::now();
         self.proxy.edit(&with_home(&self.base, home))?;
         let leads = |moves: &Value| {
-            let led = topics.iter().all(|topic| moves["leaders"][topic]["cluster"] == home || home == "legacy" && moves["leaders"][topic].is_null());
+            let led = topics
+                .iter()
+                .all(|topic| moves["leaders"][topic]["cluster"] == home || home == "legacy" && moves["leaders"][topic].is_null());
             led && moves["homes"]["orders"] == home && moves["open"].is_null()
         };
         loop {
@@ -103,7 +105,12 @@ impl Stage {
             if leads(&moves) {
                 return Ok(began.elapsed());
             }
-            ensure!(began.elapsed() < LIMIT, "nothing has moved to {home}: {moves:#}\nthe proxy:\n{}\nthe mirror:\n{}", self.proxy.log_text(), self.mirror.logs()?);
+            ensure!(
+                began.elapsed() < LIMIT,
+                "nothing has moved to {home}: {moves:#}\nthe proxy:\n{}\nthe mirror:\n{}",
+                self.proxy.log_text(),
+                self.mirror.logs()?
+            );
             thread::sleep(Duration::from_millis(20));
         }
     }

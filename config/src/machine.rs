@@ -53,8 +53,10 @@ impl Config {
     pub fn relayed_clusters(&self) -> impl Iterator<Item = &Arc<Cluster>> {
         let relayed = |cluster: &Cluster| {
             let mut routes = self.routes.iter().filter(|route| route.mode == Mode::Relay);
-            routes
-                .any(|route| route.credentials.contains_key(&cluster.name) || self.view(route, &route.cluster).iter().any(|seen| seen.name == cluster.name))
+            routes.any(|route| {
+                route.credentials.contains_key(&cluster.name)
+                    || self.view(route, &route.cluster).iter().any(|seen| seen.name == cluster.name)
+            })
         };
         self.clusters.iter().filter(move |cluster| relayed(cluster))
     }

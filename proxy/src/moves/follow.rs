@@ -326,8 +326,7 @@ impl Follower {
 async fn written_past(client: Option<Client>, outcome: &BTreeMap<String, decisions::Led>) -> Option<String> {
     let Some(client) = client else { return Some("the cluster that leads has left the file".to_owned()) };
     let partition = |topic: &str, index: usize| TopicPartition::new(topic, index as i32);
-    let partitions: Vec<_> =
-        outcome.iter().flat_map(|(topic, led)| (0..led.ends.len()).map(|index| partition(topic, index))).collect();
+    let partitions: Vec<_> = outcome.iter().flat_map(|(topic, led)| (0..led.ends.len()).map(|index| partition(topic, index))).collect();
     let asked = timeout(LOOKING, client.log_ends(&partitions)).await;
     let Ok(ends) = asked else { return Some(format!("cluster {} does not say where its logs end", client.cluster().name)) };
     for (topic, led) in outcome {
@@ -341,7 +340,9 @@ async fn written_past(client: Option<Client>, outcome: &BTreeMap<String, decisio
                     ));
                 }
                 Some(Err(error)) => return Some(error.to_string()),
-                None => return Some(format!("cluster {} does not say where partition {index} of topic {topic} ends", client.cluster().name)),
+                None => {
+                    return Some(format!("cluster {} does not say where partition {index} of topic {topic} ends", client.cluster().name));
+                }
             }
         }
     }

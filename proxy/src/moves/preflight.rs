@@ -51,7 +51,12 @@ struct Seen {
 ///
 /// # Errors
 /// A cluster does not answer: nothing is known of any of them.
-pub(super) async fn preflight(between: Between<'_>, mirrors: &[Arc<Mirror>], topics: &BTreeSet<Arc<str>>, now: i64) -> Result<Report, ClientError> {
+pub(super) async fn preflight(
+    between: Between<'_>,
+    mirrors: &[Arc<Mirror>],
+    topics: &BTreeSet<Arc<str>>,
+    now: i64,
+) -> Result<Report, ClientError> {
     let Between { from, to } = between;
     let names: Vec<&str> = topics.iter().map(|topic| &**topic).collect();
     let (of_from, of_to) = tokio::try_join!(from.metadata(Topics::Named(&names)), to.metadata(Topics::Named(&names)))?;
@@ -65,7 +70,8 @@ pub(super) async fn preflight(between: Between<'_>, mirrors: &[Arc<Mirror>], top
         }
     }
     for (topic, seen) in seen.iter().filter(|(_, seen)| seen.partitions[0].is_some() && seen.partitions[0] == seen.partitions[1]) {
-        partitions.extend((0..seen.partitions[0].unwrap_or_default()).map(|partition| TopicPartition::new(topic.clone(), partition as i32)));
+        partitions
+            .extend((0..seen.partitions[0].unwrap_or_default()).map(|partition| TopicPartition::new(topic.clone(), partition as i32)));
     }
     let resources: Vec<_> = topics.iter().map(|topic| ConfigResource::Topic(topic.clone())).collect();
     let keys = Some(&[TIMESTAMPS][..]);
@@ -118,11 +124,17 @@ fn judge(topic: &str, seen: Seen, clusters: [&str; 2], mirrors: &[Arc<Mirror>], 
         return Err(format!("no mirror copies it between {from} and {to}: name it in `topics` of one"));
     };
     if !copies_as(mirror, topic) || mirror.offsets != Offsets::Preserve {
-        return Err(format!("mirror {} gives it another name or other offsets, and such topics cannot move while clients run", mirror.name));
+        return Err(format!(
+            "mirror {} gives it another name or other offsets, and such topics cannot move while clients run",
+            mirror.name
+        ));
     }
     let [Some(here), Some(there)] = seen.partitions else {
         let missing = if seen.partitions[0].is_none() { from } else { to };
-        return Err(format!("cluster {missing} does not have it, or does not show it to kferry's login: wait until mirror {} has made it", mirror.name));
+        return Err(format!(
+            "cluster {missing} does not have it, or does not show it to kferry's login: wait until mirror {} has made it",
+            mirror.name
+        ));
     };
     if here != there {
         return Err(format!("it has {here} partitions on {from} and {there} on {to}: wait until mirror {} has added them", mirror.name));
@@ -130,21 +142,31 @@ fn judge(topic: &str, seen: Seen, clusters: [&str; 2], mirrors: &[Arc<Mirror>], 
     for (cluster, timestamps) in clusters.into_iter().zip(&seen.timestamps) {
         match timestamps.as_deref() {
             Some("CreateTime") => {}
-            Some(other) => return Err(format!("{TIMESTAMPS} is {other} on {cluster}: brokers would write other timestamps; set CreateTime")),
-            None => return Err(format!("cluster {cluster} does not say its {TIMESTAMPS}: give kferry's login DESCRIBE_CONFIGS on the topic")),
+            Some(other) => {
+                return Err(format!("{TIMESTAMPS} is {other} on {cluster}: brokers would write other timestamps; set CreateTime"));
+            }
+            None => {
+                return Err(format!("cluster {cluster} does not say its {TIMESTAMPS}: give kferry's login DESCRIBE_CONFIGS on the topic"));
+            }
         }
     }
     if let Some((partition, [_, _])) = seen.ends.iter().enumerate().find(|(_, [leader, follower])| follower > leader) {
         return Err(format!("partition {partition} is longer on {to} than on {from}: it has diverged; `kferry verify` shows where"));
     }
     if let Some((partition, [leader, follower])) = seen.ends.iter().enumerate().find(|(_, [leader, follower])| leader - follower > LAG) {
-        return Err(format!("partition {partition} lags by {} offsets: wait for mirror {}, or look why it does not get on", leader - follower, mirror.name));
+        return Err(format!(
+            "partition {partition} lags by {} offsets: wait for mirror {}, or look why it does not get on",
+            leader - follower,
+            mirror.name
+        ));
     }
     for producer in &seen.producers {
         let ActiveProducer { producer_id, coordinator_epoch, current_txn_start_offset, last_timestamp, .. } = *producer;
         let writes = last_timestamp > now - WRITES;
         if current_txn_start_offset.is_some() || coordinator_epoch >= 0 && writes {
-            return Err(format!("producer {producer_id} writes transactions to it, and those cannot move yet: stop it, or drop the topic from the route"));
+            return Err(format!(
+                "producer {producer_id} writes transactions to it, and those cannot move yet: stop it, or drop the topic from the route"
+            ));
         }
         if producer_id < OWN && producer_id & TAG == 0 && writes {
             return Err(format!(
@@ -192,7 +214,14 @@ mod tests {
     }
 
     fn producer(producer_id: i64) -> ActiveProducer {
-        ActiveProducer { producer_id, producer_epoch: 0, last_sequence: 9, last_timestamp: NOW - 1000, coordinator_epoch: -1, current_txn_start_offset: None }
+        ActiveProducer {
+            producer_id,
+            producer_epoch: 0,
+            last_sequence: 9,
+            last_timestamp: NOW - 1000,
+            coordinator_epoch: -1,
+            current_txn_start_offset: None,
+        }
     }
 
     #[test]

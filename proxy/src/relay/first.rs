@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
-use kferry_wire::batch::{Sequence, Sequences};
 use kferry_wire::batch::stamp::{self, unstamped};
+use kferry_wire::batch::{Sequence, Sequences};
 use kferry_wire::client::{Client, TopicPartition};
 use kferry_wire::log::first_batch::{ASK_AGAIN, Flipped, Missing, Producers, Verdict, WATCHED, judge};
 use kferry_wire::places::Led;
@@ -117,13 +117,10 @@ impl FirstBatches {
             let changed = watched.changed.notified();
             let (verdict, is_known) = {
                 let known = watched.lock();
-                let flipped = Flipped {
-                    term: term.led.term,
-                    since,
-                    new_leader: known.new_leader.as_ref(),
-                    old_leader: known.old_leader.as_ref(),
-                };
-                let knows = |producers: &Producers| unstamped(batch.first.producer_id).is_some_and(|(id, _)| producers.know(id, term.led.term));
+                let flipped =
+                    Flipped { term: term.led.term, since, new_leader: known.new_leader.as_ref(), old_leader: known.old_leader.as_ref() };
+                let knows =
+                    |producers: &Producers| unstamped(batch.first.producer_id).is_some_and(|(id, _)| producers.know(id, term.led.term));
                 (judge(&batch, &flipped, began.elapsed(), PATIENCE), known.new_leader.as_ref().is_some_and(knows))
             };
             match verdict {
@@ -179,7 +176,9 @@ impl Watched {
             let known = self.lock();
             let has_come = match missing {
                 Missing::OldLeader => known.old_leader.is_some(),
-                Missing::NewLeader | Missing::Earlier | Missing::Any => known.asked.is_some_and(|asked| asked > began && known.new_leader.is_some()),
+                Missing::NewLeader | Missing::Earlier | Missing::Any => {
+                    known.asked.is_some_and(|asked| asked > began && known.new_leader.is_some())
+                }
             };
             if has_come {
                 return true;

@@ -22,9 +22,9 @@ use kafka_protocol::messages::produce_response::{PartitionProduceResponse, Topic
 use kafka_protocol::messages::{ApiKey, ProduceResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
 use kferry_wire::api::{PRODUCE_REQUEST, Rewrite, RewriteError, Step};
+use kferry_wire::batch::Sequence;
 use kferry_wire::client::TopicPartition;
 use kferry_wire::frame::SIZE_LEN;
-use kferry_wire::batch::Sequence;
 use kferry_wire::log::produce::{self, Entry, Front};
 use kferry_wire::stream::Writer;
 use tokio::sync::{mpsc, oneshot};
@@ -318,7 +318,8 @@ impl FrameRelay {
             self.pass_walked(from, to, walked, &mut batches).await.map_err(of)?;
             true
         };
-        let Batches { aside: Aside { elsewhere, refused, reserved }, here: mut entered, elsewhere: entered_elsewhere, firsts, .. } = batches;
+        let Batches { aside: Aside { elsewhere, refused, reserved }, here: mut entered, elsewhere: entered_elsewhere, firsts, .. } =
+            batches;
         entered.iter_mut().for_each(Entered::sent);
         let carried = self.carry(carrier, &frame, elsewhere, reserved, entered_elsewhere).await;
         // Whoever is to be told is there for as long as the connection.
@@ -357,7 +358,8 @@ impl FrameRelay {
         let entries = each_once(entries);
         let seat = self.seat();
         seat.seen.carried(entries.iter().filter_map(|(_, records)| records.as_ref()).map(Bytes::len).sum(), Timestamp::now());
-        let carrier = carrier.get_or_insert_with(|| Carrier::new(seat.carrying.clone(), seat.firsts.clone(), seat.view.clone(), seat.from.clone()));
+        let carrier =
+            carrier.get_or_insert_with(|| Carrier::new(seat.carrying.clone(), seat.firsts.clone(), seat.view.clone(), seat.from.clone()));
         let Front { acks, timeout_ms, .. } = frame.front;
         let frame = Frame {
             entries,

@@ -122,7 +122,15 @@ impl RoutingTable {
         let files = config.clusters.iter().flat_map(|cluster| cluster.certificates());
         let files = files.chain(config.listeners.iter().flat_map(Listener::certificates));
         let certificates = files.filter_map(|file| not_after(&file).map(|until| (file, until))).collect();
-        Ok(Self { users: Arc::new(users), loaded_at: Timestamp::now(), servers, tls, certificates, homes: HashMap::new(), wish: Arc::new(wish) })
+        Ok(Self {
+            users: Arc::new(users),
+            loaded_at: Timestamp::now(),
+            servers,
+            tls,
+            certificates,
+            homes: HashMap::new(),
+            wish: Arc::new(wish),
+        })
     }
 
     /// This table, with these homes. Those on a cluster that the file does not have any more are the file's.

@@ -1,4 +1,4 @@
-//! When the mirror may say that a partition is closed.
+//! What the log means for the mirror: from where it copies in a term, and when it may say that a partition is closed.
 
 use super::{State, Void};
 
@@ -13,8 +13,8 @@ pub struct Measured {
     pub last_stable_offset: i64,
     /// The follower's log end offset.
     pub follower_end: i64,
-    /// The offset after the last record that the mirror wrote to the follower in this term: by the follower's word (DescribeProducers), the last sequence of the
-    /// mirror's id, and one; the term's first offset if it wrote nothing. `None`: it cannot be known, as the follower has forgotten the id.
+    /// The offset after the last record that the mirror wrote to the follower in this term, by the follower's word (DescribeProducers): the last sequence of
+    /// the mirror's id, and one. `None`: the follower does not know that id.
     pub written_end: Option<i64>,
     /// Whether something that it has sent to the follower is unanswered, or may still arrive.
     pub unanswered: bool,
@@ -67,11 +67,25 @@ pub enum NotYet {
     },
 }
 
+/// From which offset the owner copies: the follower's end, if all that it holds is the mirror's own of this term, or from before it. It is looked at before
+/// the first copy of a term or of a process: a broker takes any first sequence, and so would not refuse it. `written_end` as in [`Measured`].
+///
+/// # Errors
+/// [`NotYet::Foreign`]: the partition has diverged.
+pub fn copies_from(state: &State, topic: &str, partition: u32, follower_end: i64, written_end: Option<i64>) -> Result<i64, NotYet> {
+    // In its first term a topic has no first offset that everybody knows: there the mirror compares the logs.
+    let begins = state.leaders().get(topic).and_then(|leader| leader.ends.get(partition as usize)).copied();
+    match written_end.or(begins) {
+        Some(written_end) if written_end != follower_end => Err(NotYet::Foreign { follower_end, written_end }),
+        _ => Ok(follower_end),
+    }
+}
+
 /// The end at which a partition is closed. From here on the owner writes nothing to it in the old direction, unless the move is aborted.
 ///
 /// # Errors
 /// [`NotYet`]: it measures again later.
-pub fn closing(state: &State, topic: &str, measured: Measured) -> Result<i64, NotYet> {
+pub fn closing(state: &State, topic: &str, partition: u32, measured: Measured) -> Result<i64, NotYet> {
     state.open().filter(|open| open.topics.contains_key(topic)).ok_or(NotYet::NotMoving)?;
     let Measured { as_of, leader_end, last_stable_offset, follower_end, written_end, unanswered } = measured;
     let quiet_since = state.quiet_since()?;
@@ -79,13 +93,13 @@ pub fn closing(state: &State, topic: &str, measured: Measured) -> Result<i64, No
         return Err(Void::MeasuredEarly { as_of, quiet_since }.into());
     }
     if unanswered {
-        Err(NotYet::Unanswered)
-    } else if follower_end > leader_end {
+        return Err(NotYet::Unanswered);
+    }
+    copies_from(state, topic, partition, follower_end, written_end)?;
+    if follower_end > leader_end {
         Err(NotYet::Diverged { follower_end, leader_end })
     } else if follower_end < leader_end {
         Err(NotYet::Behind { follower_end, leader_end })
-    } else if let Some(written_end) = written_end.filter(|end| *end != follower_end) {
-        Err(NotYet::Foreign { follower_end, written_end })
     } else if last_stable_offset < leader_end {
         Err(NotYet::Transaction { last_stable_offset, leader_end })
     } else {

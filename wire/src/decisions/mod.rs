@@ -10,7 +10,7 @@
 //! | `witness` | whether a log is the one that it should be |
 //! | `proxy` | what a proxy does next |
 //! | `log` | the topic: how it is created, followed and written |
-//! | `closing` | when the mirror may say that a partition is closed |
+//! | `closing` | from where the mirror copies, and when it may say that a partition is closed |
 //!
 //! Nothing here reads a clock, waits, or asks anybody: the simulator in `tests/moves_simulator.rs` runs it as it runs for real.
 
@@ -23,9 +23,9 @@ mod state;
 mod tests;
 mod witness;
 
-pub use closing::{Measured, NotYet, closing};
-pub use proxy::{Known, Owned, Plan, Proxy, Serves, Settings, Wanted};
+pub use closing::{Measured, NotYet, closing, copies_from};
 pub use log::{Log, LogError, ReadRecord, TOPIC, Update, ask};
+pub use proxy::{Known, Owned, Plan, Proxy, Serves, Settings, Wanted};
 pub use record::{Led, MAX_BYTES, Member, Place, RULES, Request, Topic, Unknown, Unwritable, Wished, decode, encode};
 pub use state::{Disagreement, Joined, LAST_TERM, Leader, Move, Outcome, Receipt, State, Verdict, Void, Wish};
 pub use witness::{Refused, Witness, check};

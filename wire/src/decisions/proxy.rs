@@ -319,7 +319,7 @@ impl Proxy {
                 plan.waits.insert(route.clone(), blocked);
                 continue;
             }
-            let home = self.state.homes().get(route).map(|home| home.to_string()).filter(|home| *home != wished.home);
+            let home = self.state.homes().get(route).map(ToString::to_string).filter(|home| *home != wished.home);
             let topics = moving.into_iter().map(|(leader, owned)| (leader, Some(owned)));
             for (from, owned) in home.map(|home| (home, None)).into_iter().chain(topics) {
                 let wanted = plan.moves.entry((from, wished.home.clone())).or_default();

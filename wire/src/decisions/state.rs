@@ -76,7 +76,7 @@ pub enum Void {
         /// Which.
         route: String,
         /// Who wants what.
-        why: Disagreement,
+        why: Box<Disagreement>,
     },
     /// The author had the leader wrong.
     #[error("topic {topic} is led by {leader}, not by {from}")]
@@ -135,11 +135,25 @@ pub enum Disagreement {
     #[error("proxy {} has no such route in its file", .0.name)]
     Missing(Member),
     /// They have read different files.
-    #[error("proxy {} wants it on {}, proxy {} on {}{}", .0.name, .1.home, .2.name, .3.home, if .1.home == .3.home { ", with other topics or groups" } else { "" })]
-    Differs(Member, Wished, Member, Wished),
+    #[error("proxy {one} wants it on {home}, proxy {other} on {other_home}{}", if home == other_home { ", with other topics or groups" } else { "" })]
+    Differs {
+        /// A proxy.
+        one: String,
+        /// The home that it wants.
+        home: String,
+        /// Another proxy.
+        other: String,
+        /// The home that that one wants.
+        other_home: String,
+    },
     /// A restart with an old file orders nothing.
     #[error("proxy {} has started with a file that had been replaced before: change the file, or touch it, while the proxy runs", .0.name)]
     Stale(Member),
+}
+
+fn differs(one: &Member, home: &str, other: &Member, other_home: &str) -> Disagreement {
+    let [one, home, other, other_home] = [&one.name, home, &other.name, other_home].map(str::to_owned);
+    Disagreement::Differs { one, home, other, other_home }
 }
 
 /// A proxy that has joined.
@@ -253,7 +267,7 @@ pub struct State {
     gone: BTreeSet<Member>,
     /// The digests of all files that were ever taken.
     files: BTreeSet<String>,
-    /// The digest of the file that was last taken while a proxy ran, or that was new.
+    /// The digest of the file that was last taken while a proxy ran, or that was new, or by which the last move began.
     current: Option<String>,
     homes: BTreeMap<String, Arc<str>>,
     leaders: BTreeMap<String, Leader>,
@@ -318,6 +332,8 @@ impl State {
             Request::Hold { by, after, from, to, routes, topics } => {
                 self.may_hold(by, *after, from, to, routes, topics)?;
                 self.last_decision = offset;
+                // All proxies agree on it here; another one that a slow proxy took since the author did is older.
+                self.current = self.joined.get(by).and_then(|joined| joined.wish.as_ref()).map(|wish| wish.file.clone());
                 self.open = Some(Move {
                     id: offset,
                     by: by.clone(),
@@ -376,9 +392,10 @@ impl State {
         }
         let same = |(member, other): &(&Member, &Joined)| member.name == proxy.name && other.place == joined.place;
         let replaced = self.joined.iter().find(same).map(|(member, _)| member.clone());
-        let replaces = replaced.is_some();
-        replaced.iter().for_each(|replaced| self.remove(replaced));
-        self.joined.insert(proxy.clone(), Joined { replaces, ..joined });
+        if let Some(replaced) = &replaced {
+            self.remove(replaced);
+        }
+        self.joined.insert(proxy.clone(), Joined { replaces: replaced.is_some(), ..joined });
         Ok(())
     }
 
@@ -433,11 +450,10 @@ impl State {
             return Err(Void::Empty);
         }
         for route in routes {
-            let void = |why| Void::NotWished { route: route.clone(), why };
+            let void = |why| Void::NotWished { route: route.clone(), why: Box::new(why) };
             let (member, wished) = self.wished(route).map_err(void)?;
             if wished.home != to {
-                let asked = Wished { home: to.to_owned(), ..wished.clone() };
-                return Err(void(Disagreement::Differs(by.clone(), asked, member.clone(), wished.clone())));
+                return Err(void(differs(by, to, member, &wished.home)));
             }
         }
         for topic in topics.keys() {
@@ -475,7 +491,8 @@ impl State {
         let Some(open) = &self.open else { return };
         for (name, led) in topics {
             let ids = open.topics.get(name).map(|topic| topic.ids.clone()).unwrap_or_default();
-            let leader = Leader { cluster: open.to.clone(), before: open.from.clone(), term: led.term, since: offset, ends: led.ends.clone(), ids };
+            let leader =
+                Leader { cluster: open.to.clone(), before: open.from.clone(), term: led.term, since: offset, ends: led.ends.clone(), ids };
             self.leaders.insert(name.clone(), leader);
         }
         for route in &open.routes {
@@ -562,7 +579,7 @@ impl State {
             let wished = wish.and_then(|wish| wish.routes.get(route)).ok_or_else(|| Disagreement::Missing(member.clone()))?;
             let (other, same) = *first.get_or_insert((member, wished));
             if wished != same {
-                return Err(Disagreement::Differs(other.clone(), same.clone(), member.clone(), wished.clone()));
+                return Err(differs(other, &same.home, member, &wished.home));
             }
             if self.is_stale(member) {
                 return Err(Disagreement::Stale(member.clone()));

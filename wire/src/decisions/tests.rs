@@ -149,7 +149,9 @@ fn what_does_not_count_says_why() {
     let one = |home: &str| vec![identity(), joined(&a, "a"), wish(&a, 0, home)];
     let mut other_owner = wish(&b, 2, "new");
     if let Request::Wish { routes, file, .. } = &mut other_owner {
-        routes.values_mut().for_each(|wished| wished.owns = "less".to_owned());
+        for wished in routes.values_mut() {
+            "less".clone_into(&mut wished.owns);
+        }
         *file = "less".to_owned();
     }
     let cases: Vec<Case> = vec![
@@ -326,6 +328,16 @@ fn the_last_file_counts_and_an_old_one_orders_nothing() {
 }
 
 #[test]
+fn the_file_that_all_proxies_shared_when_a_move_began_is_the_one_that_is_not_old() {
+    let (a, b, b2) = (member("a", "1"), member("b", "1"), member("b", "2"));
+    // b takes the first edit after a took the second one, and leaves; a moves. Then b comes back with that file, and a leaves.
+    let late =
+        [wish(&a, 2, "old"), wish(&a, 3, "new"), wish(&b, 2, "old"), left(&b), hold(&a, 0), holding(&a, 11), closed(11, 12), flip(&a, 11)];
+    let (state, verdict) = last_of(&after(agreed(&a, &b), late.into_iter().chain([joined(&b2, "b"), wish(&b2, 0, "old"), left(&a)])));
+    assert_eq!((verdict, state.wished("orders")), (Verdict::Counts, Err(Disagreement::Stale(b2))));
+}
+
+#[test]
 fn an_operators_abort_holds_until_another_file_is_taken() {
     let (a, b) = (member("a", "1"), member("b", "1"));
     let stopped = || after(agreed(&a, &b), [hold(&a, 0), abort(7, true)]);
@@ -440,7 +452,7 @@ fn a_partition_is_closed_when_both_ends_are_equal_and_nothing_is_open() {
     let (held, _) = last_of(&after(agreed(&a, &b), [hold(&a, 0), holding(&a, 7)]));
     let (quiet, _) = last_of(&after(agreed(&a, &b), [hold(&a, 0), holding(&a, 7), holding(&b, 7)]));
     let good = Measured { as_of: 9, leader_end: 5, last_stable_offset: 5, follower_end: 5, written_end: Some(5), unanswered: false };
-    let said = |state, topic, measured| closing(state, topic, measured).map_err(|why| why.to_string());
+    let said = |state, topic, measured| closing(state, topic, 0, measured).map_err(|why| why.to_string());
     assert_eq!(said(&quiet, "orders", good), Ok(5));
     assert_eq!(said(&quiet, "orders", Measured { written_end: None, ..good }), Ok(5));
     for (state, topic, measured, why) in [
@@ -454,8 +466,13 @@ fn a_partition_is_closed_when_both_ends_are_equal_and_nothing_is_open() {
             "the ends were measured after reading up to 8, and the last proxy said at 9 that it holds",
         ),
         (&quiet, "orders", Measured { unanswered: true, ..good }, "something that the mirror has written is unanswered"),
-        (&quiet, "orders", Measured { follower_end: 4, ..good }, "the follower has 4 of 5"),
-        (&quiet, "orders", Measured { follower_end: 6, ..good }, "the follower ends at 6, behind the leader's end 5: it has diverged"),
+        (&quiet, "orders", Measured { follower_end: 4, written_end: Some(4), ..good }, "the follower has 4 of 5"),
+        (
+            &quiet,
+            "orders",
+            Measured { follower_end: 6, written_end: None, ..good },
+            "the follower ends at 6, behind the leader's end 5: it has diverged",
+        ),
         (
             &quiet,
             "orders",
@@ -466,6 +483,19 @@ fn a_partition_is_closed_when_both_ends_are_equal_and_nothing_is_open() {
     ] {
         assert_eq!(said(state, topic, measured), Err(why.to_owned()));
     }
+}
+
+#[test]
+fn the_mirror_copies_on_from_what_it_has_written_or_from_where_the_term_begins() {
+    let (a, b) = (member("a", "1"), member("b", "1"));
+    let (moved, _) = last_of(&after(agreed(&a, &b), [hold(&a, 0), holding(&a, 7), holding(&b, 7), closed(7, 9), flip(&b, 7)]));
+    let first = State::default();
+    let said = |state, partition, end, written| copies_from(state, "orders", partition, end, written).map_err(|why| why.to_string());
+    assert_eq!(said(&moved, 1, 9, None), Ok(9), "the term begins");
+    assert_eq!(said(&moved, 1, 12, Some(12)), Ok(12));
+    assert_eq!(said(&first, 1, 12, None), Ok(12), "in the first term");
+    let foreign = Err("the follower ends at 10, and the mirror has written up to 9: it has diverged".to_owned());
+    assert_eq!((said(&moved, 1, 10, None), said(&moved, 1, 10, Some(9))), (foreign.clone(), foreign));
 }
 
 /// Any record of a small world, in which many of them count.
@@ -593,7 +623,8 @@ fn both(more: impl IntoIterator<Item = Request>) -> (Proxy, Proxy, i64) {
     let log = after(agreed(&a, &b), more);
     let [a, b] = [(a, "a"), (b, "b")].map(|(me, host)| {
         let mut proxy = proxy(&me, host);
-        ["old", "new"].into_iter().for_each(|home| take(&mut proxy, home));
+        take(&mut proxy, "old");
+        take(&mut proxy, "new");
         (0..).zip(&log).for_each(|(offset, request)| assert_eq!(proxy.apply(offset, request, ms(0)), Verdict::Counts));
         proxy
     });
@@ -725,7 +756,8 @@ fn who_takes_the_place_of_another_does_not_hold_for_thirty_seconds() {
     let (me, old) = (member("a", "2"), member("a", "1"));
     let log = [identity(), joined(&old, "a"), joined(&me, "a"), wish(&me, 0, "old"), wish(&me, 1, "new")];
     let mut a = proxy(&me, "a");
-    ["old", "new"].into_iter().for_each(|home| take(&mut a, home));
+    take(&mut a, "old");
+    take(&mut a, "new");
     (0..).zip(&log).for_each(|(offset, request)| drop(a.apply(offset, request, ms(0))));
     assert_eq!(a.next(&known(), ms(29_999)), None);
     assert_eq!(a.next(&known(), ms(30_000)), Some(hold(&me, 0)));

@@ -329,7 +329,7 @@ mod tests {
             ("a lower one that is there", sent(0, 5, 7).old(old(1, 10)), InvalidProducerEpoch),
             ("a lower one from 0 on", sent(0, 0, 4).old(old(1, 10)), InvalidProducerEpoch),
             ("a lower one, at once", sent(0, 11, 15).old(old(1, 10)).waited(30_000), InvalidProducerEpoch),
-            ("the highest", sent(i16::MAX, 0, 4).old(old(i16::MAX.into(), 3)), IsThere),
+            ("the highest, one that is there", sent(i16::MAX, 0, 4).old(old(i16::MAX.into(), 4)), IsThere),
         ] {
             assert_eq!(case.judge(), verdict, "{what}");
         }

@@ -12,8 +12,8 @@
 
 mod append;
 pub mod fetch;
-mod follow;
 pub mod first_batch;
+mod follow;
 pub mod produce;
 mod reader;
 mod transactions;

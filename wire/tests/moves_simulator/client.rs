@@ -56,7 +56,9 @@ impl World {
             let client = &mut self.clients[index];
             if std::mem::take(&mut client.again[partition]) {
                 let open: Vec<_> = client.open[partition].keys().copied().collect();
-                open.into_iter().for_each(|n| self.send(index, partition, n));
+                for n in open {
+                    self.send(index, partition, n);
+                }
             }
             let client = &mut self.clients[index];
             // As on one cluster: only the very first batch must not be overtaken, because a broker takes any first sequence.

@@ -1,6 +1,6 @@
 //! Processes of the mirror. One of them owns the partitions at a time: it copies from the leader to the follower, and says when a partition is closed.
 
-use kferry_wire::decisions::{Measured, NotYet, Request, State, closing};
+use kferry_wire::decisions::{Measured, NotYet, Request, State, closing, copies_from};
 
 use super::Mutation;
 use super::cluster::PARTITIONS;
@@ -84,7 +84,12 @@ impl World {
             return;
         }
         let Some((from, _)) = part.follower.take().filter(|(_, of)| *of == term) else {
-            part.follower = Some((self.clusters[1 - leader].logs[partition].records.len(), term));
+            let follower = &self.clusters[1 - leader].logs[partition];
+            let end = follower.records.len();
+            match copies_from(&owner.state, topic(partition), 0, end as i64, follower.written_end(term)) {
+                Ok(_) => part.follower = Some((end, term)),
+                Err(_) => self.found[partition] = true,
+            }
             return;
         };
         let records = &self.clusters[leader].logs[partition].records;
@@ -106,7 +111,6 @@ impl World {
     fn owner_measures(&mut self, index: usize, partition: usize) {
         let owner = &mut self.owners[index];
         let (leader, term) = World::led(&owner.state, partition);
-        let begins = owner.state.leaders().get(topic(partition)).map(|led| led.ends[0]);
         let read = owner.state.end() - 1;
         let part = &mut owner.parts[partition];
         if owner.state.open().is_some_and(|open| open.closed.contains_key(topic(partition))) {
@@ -119,10 +123,10 @@ impl World {
         let as_of = if self.mutation == Some(Mutation::AsOf) { read } else { as_of };
         let leader_end = leader_end as i64;
         let follower_end = self.clusters[1 - leader].logs[partition].records.len() as i64;
-        let written_end = self.clusters[1 - leader].logs[partition].written_end(term).or(begins);
+        let written_end = self.clusters[1 - leader].logs[partition].written_end(term);
         let measured =
             Measured { as_of, leader_end, last_stable_offset: leader_end, follower_end, written_end, unanswered: part.unanswered };
-        let end = match closing(&owner.state, topic(partition), measured) {
+        let end = match closing(&owner.state, topic(partition), 0, measured) {
             Ok(end) => end,
             Err(NotYet::Foreign { .. } | NotYet::Diverged { .. }) => return self.found[partition] = true,
             Err(_) => return,

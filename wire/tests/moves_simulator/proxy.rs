@@ -187,10 +187,10 @@ impl World {
                 Verdict::NotLeaderOrFollower(_) | Verdict::InvalidProducerEpoch => return self.reply(index, ask, Reply::NotLeader),
             }
             // Those behind a first batch wait for its answer.
-            let knows = self.clusters[leader].logs[ask.partition].producers().any(|(known, _)| Some(known) == stamped(id, term));
+            let is_first = !self.clusters[leader].logs[ask.partition].producers().any(|(other, _)| Some(other) == stamped(id, term));
             let process = &self.proxies[index];
             let is_under_way = |(other, ..): &(Ask, usize, i32)| (other.client, other.partition) == (client, ask.partition);
-            if !knows && process.sent.values().any(is_under_way) {
+            if is_first && process.sent.values().any(is_under_way) {
                 return false;
             }
         }
@@ -279,7 +279,9 @@ impl World {
         process.paused = 0;
         let (sent, me, boot, host, disk) =
             (std::mem::take(&mut process.sent), process.me.clone(), process.boot, process.host, process.disk);
-        sent.into_keys().for_each(|number| self.arrives_late(number));
+        for number in sent.into_keys() {
+            self.arrives_late(number);
+        }
         self.dead.insert(me, self.now);
         let is_here = is_cut || self.mutation == Some(Mutation::Incarnation) || self.rng.chance(850);
         let host = if is_here { host } else { host + 100 };

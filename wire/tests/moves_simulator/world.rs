@@ -276,7 +276,9 @@ impl World {
             Event::Forget => {
                 let is_cold = |member: &&Member| self.dead.get(member).is_some_and(|died| died + LATE <= self.now);
                 let dead: Vec<_> = self.truth.joined().keys().filter(is_cold).cloned().collect();
-                dead.into_iter().for_each(|proxy| self.append(Request::Forgotten { proxy, by: "operator".to_owned() }, false));
+                for proxy in dead {
+                    self.append(Request::Forgotten { proxy, by: "operator".to_owned() }, false);
+                }
             }
             Event::Edit => self.edited(),
             Event::File { proxy, file } => {

@@ -136,7 +136,11 @@ impl Leaders {
     /// client may know it from another proxy, or from before this one was started, and then the cluster may have got a copy since it was asked what it has.
     pub(crate) fn leader_to_records(&self, topic: &str) -> usize {
         let leader = self.leader(topic);
-        if self.led.contains_key(topic) || self.decided(topic).is_some() { leader } else { self.source_of_copy(topic, leader).unwrap_or(leader) }
+        if self.led.contains_key(topic) || self.decided(topic).is_some() {
+            leader
+        } else {
+            self.source_of_copy(topic, leader).unwrap_or(leader)
+        }
     }
 
     /// What was decided last of a topic, if anything ever was.

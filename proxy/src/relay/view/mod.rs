@@ -171,7 +171,8 @@ impl View {
     pub(super) fn term(&self, topic: &str) -> Option<Term> {
         let led = self.leaders.load().decided(topic)?.clone();
         let parts = self.parts.load();
-        let client = |cluster: &str| parts.clusters.iter().find(|part| *part.cluster.name == *cluster).map(|part| part.own.client().clone());
+        let client =
+            |cluster: &str| parts.clusters.iter().find(|part| *part.cluster.name == *cluster).map(|part| part.own.client().clone());
         Some(Term { new_leader: client(&led.cluster), old_leader: client(&led.before), led })
     }
 
