@@ -72,5 +72,9 @@ kferry_wire::messages! {
         WARN LIBRDKAFKA_HANGS = "librdkafka hangs; the mirror's group is joined anew without it";
         WARN LIBRDKAFKA_WARNS = "librdkafka";
         INFO LIBRDKAFKA = "librdkafka";
+
+        // Moves.
+        WARN LOG_TROUBLE = "the log of decisions cannot be read or written just now";
+        ERROR LOG_REFUSED = "the log of decisions must not be followed: nothing is copied any more";
     }
 }

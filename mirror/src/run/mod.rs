@@ -21,6 +21,7 @@
 //! | `entry` | a partition that the run has |
 //! | `looks` | looks at both logs, of which only some run at a time |
 //! | `lanes` | the lanes that run |
+//! | `moves` | what the log of decisions says: who leads, and what is to be closed |
 //! | `saving` | the states of partitions are kept in the mirror's state |
 //! | `events` | what is told of all this |
 
@@ -29,6 +30,7 @@ mod entry;
 mod events;
 mod lanes;
 mod looks;
+pub(crate) mod moves;
 mod saving;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -41,7 +43,7 @@ use kferry_config::{self as config, Mirror};
 use kferry_wire::client::{Client, ClientError, TopicPartition, Topics};
 use kferry_wire::tell;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 pub use self::decisions::is_stuck;
@@ -49,6 +51,7 @@ use self::decisions::{AfterHandback, End, FAILED, Failures, PASS, PassChange, TI
 use self::entry::{PartitionEntry, Resting};
 use self::lanes::{LaneKey, Lanes};
 use self::looks::Looks;
+use self::moves::{Closing, Event, Found, Moves, News};
 use self::saving::save;
 use crate::clients;
 use crate::copy::events as copy_events;
@@ -87,6 +90,8 @@ pub struct Options {
     pub coalesce: bool,
     /// All mirrors of the file, also those that another process runs: their topics may get in each other's way.
     pub mirrors: Arc<[Arc<Mirror>]>,
+    /// The cluster with the log of decisions, where the file has one: who leads a topic says the log.
+    pub state: Option<Arc<config::Cluster>>,
 }
 
 /// How a run has ended.
@@ -119,6 +124,8 @@ pub struct Run {
     looks: Looks,
     lanes: Lanes,
     transactions: Transactions,
+    /// What the log of decisions says; `None` without `[state]`.
+    moves: Option<Moves>,
     /// Refused records that are being left out, each with its partition.
     refusals: JoinSet<(PartitionJob, Result<(), String>)>,
     saving: Saving,
@@ -243,7 +250,9 @@ impl Run {
             (Some(join(&mirror.name, mirror.target.clone(), state_topic(&mirror.name))), Owned::none(state.clone()))
         };
         let now = Instant::now();
+        let moves = options.state.clone().map(|cluster| Moves::follow(mirror.name.clone(), cluster));
         Ok(Self {
+            moves,
             mirror,
             options,
             source,
@@ -299,7 +308,18 @@ impl Run {
                 Some(passed) = self.passes.running.join_next() => self.passed(passed.expect("a pass does not panic"), Instant::now()),
                 Some(known) = self.transactions.running.join_next() => self.held_up(known.expect("a question does not panic")),
                 Some(saved) = self.saving.running.join_next() => self.saved(&saved.expect("a save does not panic")),
-                () = sleep_until(self.passes.next), if self.passes.running.is_empty() => self.pass(Instant::now()),
+                () = sleep_until(self.passes.next), if self.passes.running.is_empty() && self.knows_leaders() => self.pass(Instant::now()),
+                event = next_event(&mut self.moves) => match event {
+                    Event::Measured(found) => self.measured(found, Instant::now()),
+                    Event::Update(update) => {
+                        let news = self.moves.as_mut().map_or(News::Nothing, |moves| moves.take_in(update));
+                        if news == News::Over {
+                            break;
+                        }
+                        self.decided(news, Instant::now());
+                    }
+                },
+                () = sleep(moves::LOOK), if self.moves.as_ref().is_some_and(Moves::is_closing) => self.close(Instant::now()),
                 Some(passed) = self.groups.running.join_next() => {
                     // One that was under way when shards went to another process is given up.
                     match passed {
@@ -324,6 +344,85 @@ impl Run {
         Outcome { groups_left, ..self.end().await }
     }
 
+    /// Whether it is known who leads what.
+    fn knows_leaders(&self) -> bool {
+        self.moves.as_ref().is_none_or(Moves::is_known)
+    }
+
+    /// Whether a plan is about the topic's leader as it is now: a pass may have begun before a decision.
+    fn is_current(&self, plan: &TopicPlan) -> bool {
+        self.moves.as_ref().is_none_or(|moves| moves.term(&plan.topic) == plan.term)
+    }
+
+    /// The log of decisions has news.
+    fn decided(&mut self, news: News, now: Instant) {
+        let Some(moves) = &mut self.moves else { return };
+        match news {
+            News::Leaders => {
+                // What was closed is taken in anew, by the pass that comes now: it was kept already.
+                moves.thaw_all();
+                self.passes.next = now;
+            }
+            News::GivenUp => {
+                for partition in moves.thaw_all() {
+                    self.entries.remove(&partition);
+                }
+                self.take_in_all(now);
+            }
+            News::Nothing | News::Over => {}
+        }
+        self.close(now);
+    }
+
+    /// Looks at the partitions of a move that are to be closed.
+    fn close(&mut self, now: Instant) {
+        let Some(moves) = self.moves.as_mut().filter(|moves| moves.is_closing()) else { return };
+        let closing = self.entries.iter().filter(|(partition, entry)| {
+            let is_frozen = moves.is_frozen(partition);
+            moves.closes(&partition.topic) && !moves.is_closed(partition) && (!is_frozen || entry.rest.is_some())
+        });
+        let closing = closing.map(|(partition, entry)| Closing {
+            partition: partition.clone(),
+            leader: entry.leader.clone(),
+            follower: entry.follower.clone(),
+            agreed: entry.status.lock().agreed,
+            is_frozen: moves.is_frozen(partition),
+        });
+        let closing = closing.collect();
+        moves.measure(closing);
+        moves.say_closed(now);
+    }
+
+    /// What was measured of partitions that are to be closed.
+    fn measured(&mut self, found: Vec<Found>, now: Instant) {
+        let Some(moves) = &mut self.moves else { return };
+        let mut again = Vec::new();
+        for found in found {
+            match found {
+                Found::AtEnd(partition) => {
+                    if let Some(entry) = self.entries.get(&partition) {
+                        entry.stop.cancel();
+                        moves.freeze(partition);
+                    }
+                }
+                Found::Closed(partition, end) => moves.closed(partition, end),
+                Found::NotYet(partition, why) => {
+                    tracing::debug!(%partition, why, "a partition is not closed yet");
+                    moves.thaw(&partition);
+                    again.push(partition);
+                }
+            }
+        }
+        self.lanes.wake();
+        // Until the flip what is known of them is kept: then they are taken in anew.
+        self.saving.next = now;
+        for partition in again {
+            self.entries.remove(&partition);
+            self.take_in_all(now);
+        }
+        self.close(now);
+    }
+
     /// What the group of the mirror's processes does with the shards.
     fn changed(&mut self, change: Change, now: Instant) {
         match change {
@@ -342,9 +441,15 @@ impl Run {
     /// What the process before has kept of a shard is known before anything of it is looked at.
     fn read_state(&mut self, shard: Arc<Shard>, pause: Duration) {
         let state = self.state.clone();
+        let heard = self.moves.as_ref().map(Moves::heard);
         self.shards.reading.spawn(async move {
-            tokio::time::sleep(pause).await;
+            sleep(pause).await;
             let read = state.refresh_shard(shard.number()).await;
+            // What was decided until now is known before anything of it is looked at, too.
+            if let Some(mut heard) = heard {
+                let before = *heard.borrow_and_update();
+                let _ = heard.wait_for(|heard| *heard >= before + 2).await;
+            }
             (shard, read)
         });
     }
@@ -421,6 +526,7 @@ impl Run {
             before: self.passes.plans.clone(),
             unsettable: self.passes.unsettable.clone(),
             stricter_from: self.passes.stricter_from.clone(),
+            decisions: self.moves.as_ref().and_then(|moves| moves.state().cloned()),
         };
         self.passes.running.spawn(pass.run());
     }
@@ -483,6 +589,9 @@ impl Run {
             self.drop_deleted();
         }
         self.passes.next = now + until_next_pass(self.passes.failures, self.passes.complete);
+        if self.passes.plans.iter().flat_map(|plans| plans.iter()).any(|plan| !self.is_current(plan)) {
+            self.passes.next = now;
+        }
     }
 
     /// The topics that the file names and the last pass has not seen, and what to do.
@@ -522,6 +631,9 @@ impl Run {
     fn take_in_all(&mut self, now: Instant) {
         let Some(plans) = self.passes.plans.clone() else { return };
         for plan in plans.iter().filter(|plan| plan.error.is_none() && plan.action == Action::Nothing) {
+            if !self.is_current(plan) {
+                continue;
+            }
             for partition in 0..plan.partitions {
                 self.take_in(plan, &TopicPartition::new(plan.topic.clone(), partition), now);
             }
@@ -939,6 +1051,14 @@ impl Run {
         };
         let not_accepted = self.options.accept.iter().filter(|accept| !is_there(accept)).cloned().collect();
         Outcome { not_accepted, copied, left, left_out, groups_left: Vec::new() }
+    }
+}
+
+/// Never, without a log of decisions.
+async fn next_event(moves: &mut Option<Moves>) -> Event {
+    match moves {
+        Some(moves) => moves.next().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -13,6 +13,7 @@ use kafka_protocol::ResponseError;
 use kferry_config::{Collision, Mirror, Offsets};
 use kferry_wire::admin::partitions::Position;
 use kferry_wire::client::{Client, TopicPartition, Topics};
+use kferry_wire::decisions;
 use kferry_wire::tell;
 use tokio::time::{Instant, sleep};
 
@@ -21,7 +22,8 @@ use super::plan::{self, Action, Cluster, SettingChange, TopicPlan};
 use crate::connect_options;
 use crate::messages;
 use crate::overview::Overview;
-use crate::partition::{OffsetMap, Phase, Side, Skipped, Status};
+use crate::partition::{Leadership, OffsetMap, Phase, Side, Skipped, Status};
+use crate::run::moves;
 use crate::shards::Owned;
 use crate::state::{PartitionState, State, StateError, Unsaved};
 
@@ -65,6 +67,8 @@ pub(crate) struct Pass {
     pub(crate) unsettable: HashMap<Arc<str>, Vec<SettingChange>>,
     /// Of topics with a setting that has become stricter on the leader, and not yet on the follower: where the leader's logs ended when that was seen.
     pub(crate) stricter_from: HashMap<Arc<str>, BTreeMap<TopicPartition, i64>>,
+    /// What was decided, where there is a log of decisions.
+    pub(crate) decisions: Option<Arc<decisions::State>>,
 }
 
 /// What a pass has found and done.
@@ -146,7 +150,7 @@ impl Pass {
             }
         };
         self.state.refresh().await?;
-        let mut plans = plan::plan(&self.mirror, &mut source, &mut target, |topic| self.state.leader(topic)).await?;
+        let mut plans = plan::plan(&self.mirror, &mut source, &mut target, |topic| self.leader(topic)).await?;
         self.refuse_collisions(&mut plans, &source).await;
         let (pass, mut work) = (&self, Vec::new());
         for plan in &plans {
@@ -175,6 +179,14 @@ impl Pass {
         self.ask_follower_starts().await;
         let forgotten = self.forget(&plans).await?;
         Ok(TopicPassResult { clusters: (source, target), plans, refused, unset, unsettable, stricter_from, complete, forgotten })
+    }
+
+    /// Who leads a topic, if it was ever decided.
+    fn leader(&self, topic: &str) -> Option<Leadership> {
+        match &self.decisions {
+            Some(decisions) => moves::leadership(decisions, topic),
+            None => self.state.leader(topic),
+        }
     }
 
     /// Does what is to be done about one topic.

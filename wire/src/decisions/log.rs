@@ -99,7 +99,7 @@ pub struct Log {
 /// What following the log has brought.
 #[derive(Debug)]
 pub enum Update {
-    /// Records, in their order; none where there is no news but that the end was reached.
+    /// Records, in their order; none if none came in time.
     Read {
         /// What they say, and whether they count.
         records: Vec<ReadRecord>,
@@ -198,18 +198,15 @@ impl Log {
         let (tell, told) = mpsc::channel(UPDATES);
         tokio::spawn(async move {
             let mut pause = PAUSES.0;
-            let mut was_at_end = false;
+            let mut state = Arc::new(self.state.clone());
             loop {
                 let update = match self.next(POLL).await {
-                    Ok(records) if records.is_empty() && self.is_at_end() == was_at_end => {
-                        if tell.is_closed() {
-                            return;
-                        }
-                        continue;
-                    }
                     Ok(records) => {
-                        (pause, was_at_end) = (PAUSES.0, self.is_at_end());
-                        Update::Read { records, state: Arc::new(self.state.clone()), is_at_end: was_at_end }
+                        pause = PAUSES.0;
+                        if !records.is_empty() {
+                            state = Arc::new(self.state.clone());
+                        }
+                        Update::Read { records, state: state.clone(), is_at_end: self.is_at_end() }
                     }
                     Err(error) if error.is_retriable() => Update::Trouble(error),
                     Err(error) => Update::Over(error),

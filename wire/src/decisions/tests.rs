@@ -105,7 +105,7 @@ fn a_move_flips_when_everybody_holds_and_everything_is_closed() {
     assert_eq!((&*state.homes()["orders"], state.last_decision(), state.open()), ("new", 11, None));
     let receipt = state.receipts().next().unwrap();
     assert_eq!((receipt.of.id, receipt.at, receipt.of.holding.len()), (7, 11, 2));
-    assert_eq!(&*state.places().topics["orders"], "new");
+    assert_eq!(&*state.leaders()["orders"].cluster, "new");
     // And back, after the edit back: wishes 12 and 13, hold 14.
     let there = after(log, [wish(&a, 2, "old"), wish(&b, 2, "old"), hold_of(&b, 11, "new", "old", &[("orders", 2)])]);
     let back = after(there, [holding(&b, 14), holding(&a, 14), closed(14, 16), flip_of(&a, 14, "old", 3, &[7, 9])]);

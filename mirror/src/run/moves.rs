@@ -1,0 +1,347 @@
+//! What the log of decisions says of this mirror's topics: who leads them, and which are about to change that.
+//!
+//! When every proxy holds what goes to the topics of a move, the mirror copies the rest, takes each partition off its lane, measures both logs, and says in the
+//! log that the partition is closed: from then on it writes nothing to it in that direction. After the flip the partition is copied the other way; if the move
+//! is given up it goes on as before.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use kferry_config::Cluster;
+use kferry_wire::admin::partitions::Position;
+use kferry_wire::client::{Client, ClientError, TopicPartition};
+use kferry_wire::decisions::{Log, LogError, Measured, Request, State, Update, ask, closing};
+use kferry_wire::tell;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use crate::messages;
+use crate::partition::{Leadership, Side};
+
+/// Between two looks at partitions that are to be closed.
+pub(super) const LOOK: Duration = Duration::from_millis(15);
+/// How long a record of the mirror's may take to be read back, until it is asked for again; whichever is second says the same.
+const AGAIN: Duration = Duration::from_secs(1);
+/// How long it may take to be written.
+const ASKING: Duration = Duration::from_secs(5);
+/// Between two attempts to find a log that is not there yet.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What this process knows of the log of decisions.
+pub(super) struct Moves {
+    mirror: Arc<str>,
+    /// Writes to the log; reading has a client of its own.
+    client: Client,
+    updates: mpsc::Receiver<Update>,
+    /// What the log says; `None` before it was read to its end.
+    state: Option<Arc<State>>,
+    /// Counts what was heard of the log, for whoever must have heard of it since some moment.
+    heard: watch::Sender<u64>,
+    /// The move whose partitions are being closed.
+    id: Option<i64>,
+    /// Of its partitions those that were taken off their lanes, and at which end each is closed.
+    frozen: HashMap<TopicPartition, Option<i64>>,
+    measuring: JoinSet<Vec<Found>>,
+    asking: JoinSet<Result<(), LogError>>,
+    asked: Option<Instant>,
+    trouble: Option<String>,
+}
+
+/// What is known of the ends of a partition.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// The leader ends where the copy does: it is to be taken off its lane.
+    AtEnd(TopicPartition),
+    /// It is closed.
+    Closed(TopicPartition, i64),
+    /// Taken off its lane too early: it is to go on, and why.
+    NotYet(TopicPartition, String),
+}
+
+/// A partition that is to be closed.
+pub(super) struct Closing {
+    pub(super) partition: TopicPartition,
+    pub(super) leader: Side,
+    pub(super) follower: Side,
+    /// The offset up to which everything was compared, or written by this process at just that offset and acknowledged.
+    pub(super) agreed: i64,
+    /// It was taken off its lane: nothing that was sent to the follower is unanswered.
+    pub(super) is_frozen: bool,
+}
+
+/// What happens to moves.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// The log has something; `None`: it is not followed any more.
+    Update(Option<Update>),
+    /// Partitions were measured.
+    Measured(Vec<Found>),
+}
+
+/// What an update of the log means for the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum News {
+    /// Nothing.
+    Nothing,
+    /// It was read to its end for the first time, or leaders have changed: the topics are looked at anew, at once.
+    Leaders,
+    /// The move was given up: what was frozen goes on.
+    GivenUp,
+    /// This process must not go on.
+    Over,
+}
+
+impl Moves {
+    /// Follows the log on `cluster`. `client`: makes one more client of the cluster.
+    pub(super) fn follow(mirror: Arc<str>, cluster: Arc<Cluster>) -> Self {
+        let client = || Client::new(cluster.clone(), crate::connect_options(&mirror)).within(ASKING);
+        let (reader, writer) = (client(), client());
+        let (tell, updates) = mpsc::channel(16);
+        tokio::spawn(async move {
+            let log = loop {
+                match Log::find(reader.clone(), None).await {
+                    Ok(Some(log)) => break log,
+                    // Nobody has decided anything yet.
+                    Ok(None) => {
+                        let update = Update::Read { records: Vec::new(), state: Arc::default(), is_at_end: true };
+                        if tell.send(update).await.is_err() {
+                            return;
+                        }
+                    }
+                    Err(error) => {
+                        if tell.send(Update::Trouble(error)).await.is_err() {
+                            return;
+                        }
+                    }
+                }
+                sleep(PAUSE).await;
+            };
+            let mut updates = log.follow();
+            while let Some(update) = updates.recv().await {
+                if tell.send(update).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Self {
+            mirror,
+            client: writer,
+            updates,
+            state: None,
+            heard: watch::Sender::new(0),
+            id: None,
+            frozen: HashMap::new(),
+            measuring: JoinSet::new(),
+            asking: JoinSet::new(),
+            asked: None,
+            trouble: None,
+        }
+    }
+
+    /// Whether it is known who leads what.
+    pub(super) fn is_known(&self) -> bool {
+        self.state.is_some()
+    }
+
+    /// What the log says.
+    pub(super) fn state(&self) -> Option<&Arc<State>> {
+        self.state.as_ref()
+    }
+
+    /// The term of a topic.
+    pub(super) fn term(&self, topic: &str) -> i32 {
+        self.state.as_ref().map_or(1, |state| state.term(topic))
+    }
+
+    /// Who must know what the log says now waits until this has grown by two: what is heard next may have been on its way.
+    pub(super) fn heard(&self) -> watch::Receiver<u64> {
+        self.heard.subscribe()
+    }
+
+    /// What happens next. Safe to cancel.
+    pub(super) async fn next(&mut self) -> Event {
+        tokio::select! {
+            update = self.updates.recv() => Event::Update(update),
+            // One that was given up with its move has found nothing.
+            Some(found) = self.measuring.join_next() => Event::Measured(found.unwrap_or_default()),
+        }
+    }
+
+    /// Takes an update in.
+    pub(super) fn take_in(&mut self, update: Option<Update>) -> News {
+        let state = match update {
+            Some(Update::Read { state, is_at_end, .. }) => {
+                self.heard.send_modify(|heard| *heard += 1);
+                if !is_at_end && self.state.is_none() {
+                    return News::Nothing;
+                }
+                self.trouble = None;
+                state
+            }
+            Some(Update::Trouble(error)) => {
+                let error = error.to_string();
+                if self.trouble.as_ref() != Some(&error) {
+                    tell!(messages::LOG_TROUBLE, mirror = &*self.mirror, error);
+                    self.trouble = Some(error);
+                }
+                return News::Nothing;
+            }
+            Some(Update::Over(error)) => {
+                tell!(messages::LOG_REFUSED, mirror = &*self.mirror, %error);
+                return News::Over;
+            }
+            None => return News::Over,
+        };
+        let before = self.state.replace(state.clone());
+        let leaders_changed = before.as_ref().is_none_or(|before| before.leaders() != state.leaders());
+        let open = state.open().map(|open| open.id);
+        let is_over = self.id.is_some() && self.id != open;
+        if self.id != open {
+            self.id = open;
+            self.asked = None;
+            self.measuring.abort_all();
+        }
+        match (leaders_changed, is_over) {
+            (true, _) => News::Leaders,
+            (false, true) => News::GivenUp,
+            (false, false) => News::Nothing,
+        }
+    }
+
+    /// The topics of an open move, once all proxies hold: these are to be closed.
+    pub(super) fn closes(&self, topic: &str) -> bool {
+        let Some(state) = &self.state else { return false };
+        state.quiet_since().is_ok() && state.open().is_some_and(|open| open.topics.contains_key(topic))
+    }
+
+    /// Whether something is to be closed.
+    pub(super) fn is_closing(&self) -> bool {
+        self.state.as_ref().is_some_and(|state| state.open().is_some() && state.quiet_since().is_ok())
+    }
+
+    /// Whether a partition was taken off its lane, for a move.
+    pub(super) fn is_frozen(&self, partition: &TopicPartition) -> bool {
+        self.frozen.contains_key(partition)
+    }
+
+    /// Whether its end was measured.
+    pub(super) fn is_closed(&self, partition: &TopicPartition) -> bool {
+        self.frozen.get(partition).is_some_and(Option::is_some)
+    }
+
+    pub(super) fn freeze(&mut self, partition: TopicPartition) {
+        self.frozen.entry(partition).or_default();
+    }
+
+    pub(super) fn thaw(&mut self, partition: &TopicPartition) {
+        self.frozen.remove(partition);
+    }
+
+    /// Those that were frozen, which are none any more.
+    pub(super) fn thaw_all(&mut self) -> Vec<TopicPartition> {
+        self.frozen.drain().map(|(partition, _)| partition).collect()
+    }
+
+    pub(super) fn closed(&mut self, partition: TopicPartition, end: i64) {
+        if let Some(closed) = self.frozen.get_mut(&partition) {
+            *closed = Some(end);
+        }
+    }
+
+    /// Measures, unless that is being done.
+    pub(super) fn measure(&mut self, partitions: Vec<Closing>) {
+        if let Some(state) = self.state.clone().filter(|_| self.measuring.is_empty() && !partitions.is_empty()) {
+            self.measuring.spawn(measure(state, partitions));
+        }
+    }
+
+    /// Says which partitions are closed, as long as the log does not have that.
+    pub(super) fn say_closed(&mut self, now: Instant) {
+        while let Some(asked) = self.asking.try_join_next() {
+            if let Ok(Err(error)) = asked {
+                tell!(messages::LOG_TROUBLE, mirror = &*self.mirror, %error);
+            }
+        }
+        let Some((state, open)) = self.state.as_ref().and_then(|state| Some((state, state.open()?))) else { return };
+        let mut ends: BTreeMap<String, Vec<(u32, i64)>> = BTreeMap::new();
+        for (partition, end) in &self.frozen {
+            let Some(end) = *end else { continue };
+            let index = partition.partition.cast_unsigned();
+            let said = open.closed.get(&*partition.topic).and_then(|closed| closed.get(&index));
+            if said != Some(&end) && open.topics.contains_key(&*partition.topic) {
+                ends.entry(partition.topic.to_string()).or_default().push((index, end));
+            }
+        }
+        // What was asked for a moment ago is on its way; what has been closed since then is not in that.
+        let is_new = self.asked.is_none_or(|asked| now >= asked + AGAIN);
+        if ends.is_empty() || !self.asking.is_empty() || !is_new {
+            return;
+        }
+        self.asked = Some(now);
+        let request = Request::Closed { id: open.id, as_of: state.end() - 1, by: format!("mirror {}", self.mirror), ends };
+        let (client, rules) = (self.client.clone(), state.rules());
+        self.asking.spawn(async move {
+            let timestamp = jiff::Timestamp::now().as_millisecond();
+            ask(&client, &[request], rules, timestamp).await
+        });
+    }
+}
+
+/// Who leads a topic by the log.
+pub(crate) fn leadership(state: &State, topic: &str) -> Option<Leadership> {
+    let leader = state.leaders().get(topic)?;
+    Some(Leadership { leader: leader.cluster.to_string(), term: leader.term })
+}
+
+async fn measure(state: Arc<State>, partitions: Vec<Closing>) -> Vec<Found> {
+    match try_measure(&state, &partitions).await {
+        Ok(found) => found,
+        Err(error) => {
+            tracing::debug!(%error, "the ends of partitions are not known");
+            // It is tried again.
+            Vec::new()
+        }
+    }
+}
+
+async fn try_measure(state: &State, partitions: &[Closing]) -> Result<Vec<Found>, ClientError> {
+    let Some(first) = partitions.first() else { return Ok(Vec::new()) };
+    // All of one move are led by the same cluster.
+    let (leader, follower) = (&first.leader.client, &first.follower.client);
+    let as_of = state.end() - 1;
+    let of_leader: Vec<_> = partitions.iter().map(|closing| closing.leader.partition(closing.partition.partition)).collect();
+    let frozen: Vec<_> = partitions.iter().filter(|closing| closing.is_frozen).collect();
+    let of_follower: Vec<_> = frozen.iter().map(|closing| closing.follower.partition(closing.partition.partition)).collect();
+    let of_frozen: Vec<_> = frozen.iter().map(|closing| closing.leader.partition(closing.partition.partition)).collect();
+    let (mut ends, mut stable, mut copies) = tokio::join!(
+        leader.log_ends(&of_leader),
+        leader.list_offsets(&of_frozen, Position::LastStable),
+        follower.log_ends(&of_follower),
+    );
+    let mut found = Vec::new();
+    for closing in partitions {
+        let (leader, follower) = (closing.leader.partition(closing.partition.partition), closing.follower.partition(closing.partition.partition));
+        let Some(leader_end) = ends.remove(&leader).transpose()? else { continue };
+        if !closing.is_frozen {
+            if closing.agreed >= leader_end {
+                found.push(Found::AtEnd(closing.partition.clone()));
+            }
+            continue;
+        }
+        let (Some(last_stable_offset), Some(follower_end)) = (stable.remove(&leader).transpose()?, copies.remove(&follower).transpose()?)
+        else {
+            continue;
+        };
+        // Each write was acknowledged at the offset that it was meant for.
+        let written_end = Some(closing.agreed);
+        let measured = Measured { as_of, leader_end, last_stable_offset, follower_end, written_end, unanswered: false };
+        let partition = closing.partition.clone();
+        found.push(match self::closing(state, &partition.topic, partition.partition.cast_unsigned(), measured) {
+            Ok(end) => Found::Closed(partition, end),
+            Err(why) => Found::NotYet(partition, why.to_string()),
+        });
+    }
+    Ok(found)
+}
