@@ -233,11 +233,11 @@ mod tests {
             judge(&self.batch, &Flipped { term: self.term, since: self.since, new_leader, old_leader }, self.waited, PATIENCE)
         }
 
-        fn old(self, old: impl Into<Vec<ActiveProducer>>) -> Self {
+        fn at_old(self, old: impl Into<Vec<ActiveProducer>>) -> Self {
             Self { old: Some(old.into()), ..self }
         }
 
-        fn new(self, new: impl Into<Vec<ActiveProducer>>) -> Self {
+        fn at_new(self, new: impl Into<Vec<ActiveProducer>>) -> Self {
             Self { new: Some(new.into()), ..self }
         }
 
@@ -262,15 +262,15 @@ mod tests {
     #[test]
     fn an_id_that_the_new_leader_knows_in_this_term_passes() {
         for (what, case, verdict) in [
-            ("the next one", sent(0, 12, 13).new([known(3, 0, 11)]).old([known(2, 0, 10)]), Pass),
-            ("a later one: the broker refuses it", sent(0, 50, 51).new([known(3, 0, 11)]).old([known(2, 0, 10)]), Pass),
-            ("one that is at the old leader", sent(0, 9, 10).new([known(3, 0, 11)]).old([known(2, 0, 10)]), Pass),
-            ("of a lower epoch", sent(0, 12, 13).new([known(3, 1, 11)]).old([known(2, 0, 10)]), Pass),
-            ("whatever the old leader is", Case { old: None, ..sent(0, 12, 13) }.new([known(3, 0, 11)]), Pass),
-            ("in an earlier term only", sent(0, 12, 13).new([known(1, 0, 11)]).old([known(2, 0, 10)]), waits(Earlier, 250)),
-            ("from when it led before", sent(0, 12, 13).new([known(1, 0, 11)]).old([known(2, 0, 10)]), waits(Earlier, 250)),
-            ("in a term that is to come", sent(0, 12, 13).new([known(4, 0, 11)]).old([known(2, 0, 10)]), waits(Earlier, 250)),
-            ("by markers only", sent(0, 12, 13).new([known(3, 0, -1)]).old([known(2, 0, 10)]), waits(Earlier, 250)),
+            ("the next one", sent(0, 12, 13).at_new([known(3, 0, 11)]).at_old([known(2, 0, 10)]), Pass),
+            ("a later one: the broker refuses it", sent(0, 50, 51).at_new([known(3, 0, 11)]).at_old([known(2, 0, 10)]), Pass),
+            ("one that is at the old leader", sent(0, 9, 10).at_new([known(3, 0, 11)]).at_old([known(2, 0, 10)]), Pass),
+            ("of a lower epoch", sent(0, 12, 13).at_new([known(3, 1, 11)]).at_old([known(2, 0, 10)]), Pass),
+            ("whatever the old leader is", Case { old: None, ..sent(0, 12, 13) }.at_new([known(3, 0, 11)]), Pass),
+            ("in an earlier term only", sent(0, 12, 13).at_new([known(1, 0, 11)]).at_old([known(2, 0, 10)]), waits(Earlier, 250)),
+            ("from when it led before", sent(0, 12, 13).at_new([known(1, 0, 11)]).at_old([known(2, 0, 10)]), waits(Earlier, 250)),
+            ("in a term that is to come", sent(0, 12, 13).at_new([known(4, 0, 11)]).at_old([known(2, 0, 10)]), waits(Earlier, 250)),
+            ("by markers only", sent(0, 12, 13).at_new([known(3, 0, -1)]).at_old([known(2, 0, 10)]), waits(Earlier, 250)),
         ] {
             assert_eq!(case.judge(), verdict, "{what}");
         }
@@ -280,20 +280,20 @@ mod tests {
     fn an_id_of_the_term_before_is_strict() {
         let old = |epoch, last| vec![known(2, epoch, last)];
         for (what, case, verdict) in [
-            ("the one that is due", sent(0, 11, 15).old(old(0, 10)), Pass),
-            ("the one that is due, of one record", sent(0, 11, 11).old(old(0, 10)), Pass),
-            ("the last one again", sent(0, 8, 10).old(old(0, 10)), IsThere),
-            ("one before it again", sent(0, 5, 7).old(old(0, 10)), IsThere),
-            ("the very first again", sent(0, 0, 0).old(old(0, 10)), IsThere),
-            ("the very first, which is the last", sent(0, 0, 0).old(old(0, 0)), IsThere),
-            ("a later one", sent(0, 12, 15).old(old(0, 10)), waits(Earlier, 250)),
-            ("one that begins in what is there and goes on", sent(0, 9, 12).old(old(0, 10)), waits(Earlier, 250)),
-            ("one that begins at the last one and goes on", sent(0, 10, 11).old(old(0, 10)), waits(Earlier, 250)),
-            ("a later one, after a while", sent(0, 12, 15).old(old(0, 10)).waited(1_100), waits(Earlier, 1_350)),
-            ("a later one, near the end", sent(0, 12, 15).old(old(0, 10)).waited(29_900), waits(Earlier, 30_000)),
-            ("a later one, at the end", sent(0, 12, 15).old(old(0, 10)).waited(30_000), NotLeaderOrFollower(Earlier)),
-            ("an overlapping one, at the end", sent(0, 9, 12).old(old(0, 10)).waited(30_000), NotLeaderOrFollower(Earlier)),
-            ("the one that is due, after a wait", sent(0, 11, 15).old(old(0, 10)).waited(30_000), Pass),
+            ("the one that is due", sent(0, 11, 15).at_old(old(0, 10)), Pass),
+            ("the one that is due, of one record", sent(0, 11, 11).at_old(old(0, 10)), Pass),
+            ("the last one again", sent(0, 8, 10).at_old(old(0, 10)), IsThere),
+            ("one before it again", sent(0, 5, 7).at_old(old(0, 10)), IsThere),
+            ("the very first again", sent(0, 0, 0).at_old(old(0, 10)), IsThere),
+            ("the very first, which is the last", sent(0, 0, 0).at_old(old(0, 0)), IsThere),
+            ("a later one", sent(0, 12, 15).at_old(old(0, 10)), waits(Earlier, 250)),
+            ("one that begins in what is there and goes on", sent(0, 9, 12).at_old(old(0, 10)), waits(Earlier, 250)),
+            ("one that begins at the last one and goes on", sent(0, 10, 11).at_old(old(0, 10)), waits(Earlier, 250)),
+            ("a later one, after a while", sent(0, 12, 15).at_old(old(0, 10)).waited(1_100), waits(Earlier, 1_350)),
+            ("a later one, near the end", sent(0, 12, 15).at_old(old(0, 10)).waited(29_900), waits(Earlier, 30_000)),
+            ("a later one, at the end", sent(0, 12, 15).at_old(old(0, 10)).waited(30_000), NotLeaderOrFollower(Earlier)),
+            ("an overlapping one, at the end", sent(0, 9, 12).at_old(old(0, 10)).waited(30_000), NotLeaderOrFollower(Earlier)),
+            ("the one that is due, after a wait", sent(0, 11, 15).at_old(old(0, 10)).waited(30_000), Pass),
         ] {
             assert_eq!(case.judge(), verdict, "{what}");
         }
@@ -303,14 +303,14 @@ mod tests {
     fn the_first_sequence_follows_the_last() {
         let old = |last| vec![known(2, 0, last)];
         for (what, case, verdict) in [
-            ("0 is due", sent(0, 0, 4).old(old(MAX)), Pass),
-            ("the one that goes over the end is due", sent(0, MAX - 1, 3).old(old(MAX - 2)), Pass),
-            ("the one that went over the end again", sent(0, MAX - 1, 3).old(old(3)), IsThere),
-            ("one from before the end", sent(0, MAX - 9, MAX - 5).old(old(3)), IsThere),
-            ("one up to the end", sent(0, MAX - 1, MAX).old(old(MAX)), IsThere),
-            ("one that goes over the end and further", sent(0, MAX - 1, 5).old(old(3)), waits(Earlier, 250)),
-            ("1 is later", sent(0, 1, 4).old(old(MAX)), waits(Earlier, 250)),
-            ("the furthest that is later", sent(0, 10 + (1 << 30) - 2, 10 + (1 << 30) - 1).old(old(10)), waits(Earlier, 250)),
+            ("0 is due", sent(0, 0, 4).at_old(old(MAX)), Pass),
+            ("the one that goes over the end is due", sent(0, MAX - 1, 3).at_old(old(MAX - 2)), Pass),
+            ("the one that went over the end again", sent(0, MAX - 1, 3).at_old(old(3)), IsThere),
+            ("one from before the end", sent(0, MAX - 9, MAX - 5).at_old(old(3)), IsThere),
+            ("one up to the end", sent(0, MAX - 1, MAX).at_old(old(MAX)), IsThere),
+            ("one that goes over the end and further", sent(0, MAX - 1, 5).at_old(old(3)), waits(Earlier, 250)),
+            ("1 is later", sent(0, 1, 4).at_old(old(MAX)), waits(Earlier, 250)),
+            ("the furthest that is later", sent(0, 10 + (1 << 30) - 2, 10 + (1 << 30) - 1).at_old(old(10)), waits(Earlier, 250)),
         ] {
             assert_eq!(case.judge(), verdict, "{what}");
         }
@@ -320,16 +320,16 @@ mod tests {
     fn epochs_are_compared_before_sequences() {
         let old = |epoch, last| vec![known(2, epoch, last)];
         for (what, case, verdict) in [
-            ("a higher one from 0 on", sent(1, 0, 4).old(old(0, 10)), Pass),
-            ("a higher one by more than one", sent(9, 0, 4).old(old(0, 10)), Pass),
-            ("a higher one that goes on", sent(1, 11, 15).old(old(0, 10)), waits(Earlier, 250)),
-            ("a higher one that is not later", sent(1, 5, 7).old(old(0, 10)), waits(Earlier, 250)),
-            ("a higher one that goes on, at the end", sent(1, 11, 15).old(old(0, 10)).waited(30_000), NotLeaderOrFollower(Earlier)),
-            ("a lower one that would be due", sent(0, 11, 15).old(old(1, 10)), InvalidProducerEpoch),
-            ("a lower one that is there", sent(0, 5, 7).old(old(1, 10)), InvalidProducerEpoch),
-            ("a lower one from 0 on", sent(0, 0, 4).old(old(1, 10)), InvalidProducerEpoch),
-            ("a lower one, at once", sent(0, 11, 15).old(old(1, 10)).waited(30_000), InvalidProducerEpoch),
-            ("the highest", sent(i16::MAX, 0, 4).old(old(i16::MAX.into(), 3)), IsThere),
+            ("a higher one from 0 on", sent(1, 0, 4).at_old(old(0, 10)), Pass),
+            ("a higher one by more than one", sent(9, 0, 4).at_old(old(0, 10)), Pass),
+            ("a higher one that goes on", sent(1, 11, 15).at_old(old(0, 10)), waits(Earlier, 250)),
+            ("a higher one that is not later", sent(1, 5, 7).at_old(old(0, 10)), waits(Earlier, 250)),
+            ("a higher one that goes on, at the end", sent(1, 11, 15).at_old(old(0, 10)).waited(30_000), NotLeaderOrFollower(Earlier)),
+            ("a lower one that would be due", sent(0, 11, 15).at_old(old(1, 10)), InvalidProducerEpoch),
+            ("a lower one that is there", sent(0, 5, 7).at_old(old(1, 10)), InvalidProducerEpoch),
+            ("a lower one from 0 on", sent(0, 0, 4).at_old(old(1, 10)), InvalidProducerEpoch),
+            ("a lower one, at once", sent(0, 11, 15).at_old(old(1, 10)).waited(30_000), InvalidProducerEpoch),
+            ("the highest, one that is there", sent(i16::MAX, 0, 4).at_old(old(i16::MAX.into(), 4)), IsThere),
         ] {
             assert_eq!(case.judge(), verdict, "{what}");
         }
@@ -342,10 +342,10 @@ mod tests {
             ("unknown, from further on", sent(0, 11, 15), waits(Any, 1_000)),
             ("unknown, nearly a second later", sent(0, 11, 15).waited(999), waits(Any, 1_000)),
             ("unknown, a second later", sent(0, 11, 15).waited(1_000), Pass),
-            ("unknown, a second later, known by now", sent(0, 11, 15).new([known(3, 0, 10)]).waited(1_000), Pass),
-            ("unknown, known by now before the second", sent(0, 11, 15).new([known(3, 0, 10)]).waited(300), Pass),
-            ("known by markers only", sent(0, 11, 15).old([known(2, 0, -1)]), waits(Any, 1_000)),
-            ("known by markers only, from 0 on", sent(0, 0, 4).old([known(2, 0, -1)]), Pass),
+            ("unknown, a second later, known by now", sent(0, 11, 15).at_new([known(3, 0, 10)]).waited(1_000), Pass),
+            ("unknown, known by now before the second", sent(0, 11, 15).at_new([known(3, 0, 10)]).waited(300), Pass),
+            ("known by markers only", sent(0, 11, 15).at_old([known(2, 0, -1)]), waits(Any, 1_000)),
+            ("known by markers only, from 0 on", sent(0, 0, 4).at_old([known(2, 0, -1)]), Pass),
         ] {
             assert_eq!(case.judge(), verdict, "{what}");
         }
@@ -355,7 +355,7 @@ mod tests {
     fn an_id_that_was_idle_in_the_term_before_is_as_strict() {
         let known = vec![known(1, 5, 10)];
         for at_old in [true, false] {
-            let seen = |case: Case| if at_old { case.old(known.clone()) } else { case.new(known.clone()) };
+            let seen = |case: Case| if at_old { case.at_old(known.clone()) } else { case.at_new(known.clone()) };
             for (what, case, verdict) in [
                 ("the next one", sent(5, 11, 15), Pass),
                 ("a later one", sent(5, 90, 95), waits(Earlier, 250)),
@@ -374,16 +374,20 @@ mod tests {
     #[test]
     fn of_several_terms_the_highest_counts() {
         for (what, case, verdict) in [
-            ("the term before", sent(0, 11, 15).old([known(2, 0, 10), known(1, 0, 200)]), Pass),
-            ("in any order", sent(0, 11, 15).old([known(1, 0, 200), known(2, 0, 10)]), Pass),
-            ("though the epoch was higher", sent(0, 11, 15).old([known(1, 9, 200), known(2, 0, 10)]), Pass),
+            ("the term before", sent(0, 11, 15).at_old([known(2, 0, 10), known(1, 0, 200)]), Pass),
+            ("in any order", sent(0, 11, 15).at_old([known(1, 0, 200), known(2, 0, 10)]), Pass),
+            ("though the epoch was higher", sent(0, 11, 15).at_old([known(1, 9, 200), known(2, 0, 10)]), Pass),
             (
                 "what is in an earlier one only is not there",
-                sent(0, 150, 151).old([known(2, 0, 10), known(1, 0, 200)]),
+                sent(0, 150, 151).at_old([known(2, 0, 10), known(1, 0, 200)]),
                 waits(Earlier, 250),
             ),
-            ("of both leaders", sent(0, 11, 15).old([known(2, 0, 10)]).new([known(1, 0, 200)]), Pass),
-            ("what nobody can have written does not count", sent(0, 11, 15).old([known(2, 0, 10), known(3, 0, 99), known(9, 0, 99)]), Pass),
+            ("of both leaders", sent(0, 11, 15).at_old([known(2, 0, 10)]).at_new([known(1, 0, 200)]), Pass),
+            (
+                "what nobody can have written does not count",
+                sent(0, 11, 15).at_old([known(2, 0, 10), known(3, 0, 99), known(9, 0, 99)]),
+                Pass,
+            ),
         ] {
             assert_eq!(case.judge(), verdict, "{what}");
         }
@@ -393,13 +397,13 @@ mod tests {
     fn ids_are_compared_with_the_tag_of_their_cluster() {
         let mirrors = 1 << 62 | ID;
         for (what, case, verdict) in [
-            ("the same number of another cluster", sent(0, 11, 15).old([producer(1 << 44 | SAME_NUMBER, 0, 10)]), waits(Any, 1_000)),
-            ("the same number without a tag", sent(0, 11, 15).old([producer(1 << 44 | UNTAGGED, 0, 10)]), waits(Any, 1_000)),
-            ("the same number of another cluster, in this term", sent(0, 0, 4).new([producer(2 << 44 | SAME_NUMBER, 0, 10)]), Pass),
-            ("the same low bits in a mirror's id", sent(0, 11, 15).old([producer(mirrors, 0, 10)]), waits(Any, 1_000)),
+            ("the same number of another cluster", sent(0, 11, 15).at_old([producer(1 << 44 | SAME_NUMBER, 0, 10)]), waits(Any, 1_000)),
+            ("the same number without a tag", sent(0, 11, 15).at_old([producer(1 << 44 | UNTAGGED, 0, 10)]), waits(Any, 1_000)),
+            ("the same number of another cluster, in this term", sent(0, 0, 4).at_new([producer(2 << 44 | SAME_NUMBER, 0, 10)]), Pass),
+            ("the same low bits in a mirror's id", sent(0, 11, 15).at_old([producer(mirrors, 0, 10)]), waits(Any, 1_000)),
             (
                 "all of them at once",
-                sent(0, 11, 15).old([SAME_NUMBER, UNTAGGED, ID].map(|id| producer(1 << 44 | id, 0, id as i32 + 3))),
+                sent(0, 11, 15).at_old([SAME_NUMBER, UNTAGGED, ID].map(|id| producer(1 << 44 | id, 0, id as i32 + 3))),
                 Pass,
             ),
         ] {
@@ -410,9 +414,9 @@ mod tests {
             batch.first.producer_id = UNTAGGED;
             Case { batch, ..case }.judge()
         };
-        assert_eq!(untagged(sent(0, 11, 15).old([producer(1 << 44 | UNTAGGED, 0, 10)])), Pass);
-        assert_eq!(untagged(sent(0, 12, 15).old([producer(1 << 44 | UNTAGGED, 0, 10)])), waits(Earlier, 250));
-        assert_eq!(untagged(sent(0, 12, 15).old([producer(1 << 44 | ID, 0, 10)])), waits(Any, 1_000));
+        assert_eq!(untagged(sent(0, 11, 15).at_old([producer(1 << 44 | UNTAGGED, 0, 10)])), Pass);
+        assert_eq!(untagged(sent(0, 12, 15).at_old([producer(1 << 44 | UNTAGGED, 0, 10)])), waits(Earlier, 250));
+        assert_eq!(untagged(sent(0, 12, 15).at_old([producer(1 << 44 | ID, 0, 10)])), waits(Any, 1_000));
     }
 
     #[test]
@@ -424,10 +428,10 @@ mod tests {
             ("the old one, for an id that may be unknown to it", no_old(sent(0, 0, 4)), waits(OldLeader, 250)),
             ("the old one, after more than a second", no_old(sent(0, 11, 15)).waited(5_000), waits(OldLeader, 5_250)),
             ("the old one, at the end", no_old(sent(0, 11, 15)).waited(30_000), NotLeaderOrFollower(OldLeader)),
-            ("the old one, for an id that is known by now", no_old(sent(0, 11, 15)).new([known(3, 0, 10)]).waited(30_000), Pass),
-            ("the new one", no_new(sent(0, 11, 15)).old([known(2, 0, 10)]), waits(NewLeader, 250)),
-            ("the new one, for what is at the old one", no_new(sent(0, 9, 10)).old([known(2, 0, 10)]), waits(NewLeader, 250)),
-            ("the new one, at the end", no_new(sent(0, 11, 15)).old([known(2, 0, 10)]).waited(30_000), NotLeaderOrFollower(NewLeader)),
+            ("the old one, for an id that is known by now", no_old(sent(0, 11, 15)).at_new([known(3, 0, 10)]).waited(30_000), Pass),
+            ("the new one", no_new(sent(0, 11, 15)).at_old([known(2, 0, 10)]), waits(NewLeader, 250)),
+            ("the new one, for what is at the old one", no_new(sent(0, 9, 10)).at_old([known(2, 0, 10)]), waits(NewLeader, 250)),
+            ("the new one, at the end", no_new(sent(0, 11, 15)).at_old([known(2, 0, 10)]).waited(30_000), NotLeaderOrFollower(NewLeader)),
             ("both", no_new(no_old(sent(0, 0, 4))), waits(NewLeader, 250)),
         ] {
             assert_eq!(case.judge(), verdict, "{what}");
@@ -436,10 +440,10 @@ mod tests {
 
     #[test]
     fn it_is_over_after_an_hour_and_never_begins_in_the_first_term() {
-        let late = sent(0, 90, 95).old([known(2, 0, 10)]);
+        let late = sent(0, 90, 95).at_old([known(2, 0, 10)]);
         let since = |since, case: Case| Case { since, ..case }.judge();
         let an_hour = Duration::from_hours(1);
-        assert_eq!(since(an_hour - Duration::from_millis(1), late.clone()), waits(Earlier, 250));
+        assert_eq!(since(Duration::from_millis(3_599_999), late.clone()), waits(Earlier, 250));
         assert_eq!(since(an_hour, late.clone()), Pass);
         assert_eq!(since(an_hour * 24, Case { old: None, new: None, ..late.clone() }), Pass);
         for term in [i32::MIN, 0, 1] {
@@ -447,10 +451,10 @@ mod tests {
         }
         // The ids of the first term have no stamp.
         let second = |case: Case| Case { term: 2, ..case }.judge();
-        assert_eq!(second(sent(0, 11, 15).old([known(1, 0, 10)])), Pass);
-        assert_eq!(second(sent(0, 12, 15).old([known(1, 0, 10)])), waits(Earlier, 250));
-        assert_eq!(second(sent(0, 9, 10).old([known(1, 0, 10)])), IsThere);
-        assert_eq!(second(sent(0, 9, 10).new([known(2, 0, 8)]).old([known(1, 0, 10)])), Pass);
+        assert_eq!(second(sent(0, 11, 15).at_old([known(1, 0, 10)])), Pass);
+        assert_eq!(second(sent(0, 12, 15).at_old([known(1, 0, 10)])), waits(Earlier, 250));
+        assert_eq!(second(sent(0, 9, 10).at_old([known(1, 0, 10)])), IsThere);
+        assert_eq!(second(sent(0, 9, 10).at_new([known(2, 0, 8)]).at_old([known(1, 0, 10)])), Pass);
     }
 
     #[test]
@@ -481,7 +485,7 @@ mod tests {
                 () if last <= last_known => IsThere,
                 () => waits(Earlier, 250),
             };
-            let case = sent(0, wrapped(first), wrapped(last)).old([known(2, 0, wrapped(last_known))]);
+            let case = sent(0, wrapped(first), wrapped(last)).at_old([known(2, 0, wrapped(last_known))]);
             prop_assert_eq!(case.judge(), expected);
         }
 
