@@ -418,8 +418,8 @@ impl Lines {
                 for ((partition, records), outcome) in outcomes {
                     match outcome {
                         Outcome::Answered(answer) => {
-                            if let (0, Some((term, Admitted::IsFirst(batch)))) = (answer.error_code, terms.get(&partition)) {
-                                self.firsts.appended(&partition, term.led.term, batch);
+                            if let (0, Some((_, Admitted::IsFirst(first)))) = (answer.error_code, terms.get(&partition)) {
+                                first.appended();
                             }
                             metrics::carried(&leader.0, records.as_ref().map_or(0, bytes::Bytes::len));
                             answers.partitions.push((partition, answer));

@@ -1,7 +1,7 @@
 //! The first batch of each producer at a cluster that leads since a decision: [`judge`] says whether it is the one that is due; here the leaders are asked for what that
 //! needs to know, once for each partition and term, by whichever connection comes first.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -44,6 +44,8 @@ struct Known {
     old_leader: Option<Producers>,
     /// When the new leader was asked last.
     asked: Option<Instant>,
+    /// Producers of which a first batch is on its way.
+    on_its_way: HashSet<i64>,
 }
 
 /// The term of a topic that has changed its leader, and the clusters, with kferry's own login.
@@ -56,22 +58,39 @@ pub(super) struct Term {
 }
 
 /// What becomes of a batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Admitted {
     /// It is sent to the leader, stamped.
     Passes,
-    /// So is this one, and if the leader has appended it that is [told](FirstBatches::appended): others wait for it.
-    IsFirst(Sequences),
+    /// So is this one, and others wait for the leader's answer.
+    IsFirst(First),
     /// It is not sent: the client is told this error, with base offset -1.
     Answered(i16),
 }
 
-/// The first batch of a producer on a partition in a term.
-#[derive(Debug, Clone)]
+/// The first batch of a producer on a partition in a term, on its way to the leader until this is dropped. The producer's other batches wait for that: to a leader
+/// that does not append this one the next would be the first.
+#[derive(Debug)]
 pub(super) struct First {
     pub partition: TopicPartition,
-    pub term: i32,
-    pub batch: Sequences,
+    batch: Sequences,
+    watched: Arc<Watched>,
+}
+
+impl First {
+    /// The leader has answered it with 0.
+    pub(super) fn appended(&self) {
+        if let Some(new_leader) = &mut self.watched.lock().new_leader {
+            new_leader.appended(&self.batch, self.watched.term);
+        }
+    }
+}
+
+impl Drop for First {
+    fn drop(&mut self) {
+        self.watched.lock().on_its_way.remove(&self.batch.first.producer_id);
+        self.watched.changed.notify_waiters();
+    }
 }
 
 /// Kafka's `NONE`
@@ -115,17 +134,35 @@ impl FirstBatches {
         let began = Instant::now();
         loop {
             let changed = watched.changed.notified();
-            let (verdict, is_known) = {
-                let known = watched.lock();
-                let flipped =
-                    Flipped { term: term.led.term, since, new_leader: known.new_leader.as_ref(), old_leader: known.old_leader.as_ref() };
-                let knows =
-                    |producers: &Producers| unstamped(batch.first.producer_id).is_some_and(|(id, _)| producers.know(id, term.led.term));
-                (judge(&batch, &flipped, began.elapsed(), PATIENCE), known.new_leader.as_ref().is_some_and(knows))
+            let waited = began.elapsed();
+            let verdict = {
+                let mut known = watched.lock();
+                let flipped = Flipped {
+                    term: term.led.term,
+                    since,
+                    new_leader: known.new_leader.as_ref(),
+                    old_leader: known.old_leader.as_ref(),
+                };
+                let knows = |producers: &Producers| unstamped(batch.first.producer_id).is_some_and(|(id, _)| producers.know(id, term.led.term));
+                let is_known = known.new_leader.as_ref().is_some_and(knows);
+                match judge(&batch, &flipped, waited, PATIENCE) {
+                    Verdict::Pass if !is_known && known.on_its_way.contains(&batch.first.producer_id) => {
+                        if waited >= PATIENCE {
+                            Verdict::NotLeaderOrFollower(Missing::Earlier)
+                        } else {
+                            Verdict::Wait { what: Missing::Earlier, until: PATIENCE }
+                        }
+                    }
+                    Verdict::Pass if !is_known => {
+                        known.on_its_way.insert(batch.first.producer_id);
+                        drop(known);
+                        return Admitted::IsFirst(First { partition: partition.clone(), batch, watched });
+                    }
+                    verdict => verdict,
+                }
             };
             match verdict {
-                Verdict::Pass if is_known => return Admitted::Passes,
-                Verdict::Pass => return Admitted::IsFirst(batch),
+                Verdict::Pass => return Admitted::Passes,
                 Verdict::IsThere => return Admitted::Answered(NONE),
                 Verdict::InvalidProducerEpoch => return Admitted::Answered(INVALID_PRODUCER_EPOCH),
                 Verdict::NotLeaderOrFollower(missing) => {
@@ -143,15 +180,6 @@ impl FirstBatches {
                 }
             }
         }
-    }
-
-    /// The leader has answered the first batch of a producer with 0.
-    pub(super) fn appended(&self, partition: &TopicPartition, term: i32, batch: &Sequences) {
-        let watched = self.watched(partition, term);
-        if let Some(new_leader) = &mut watched.lock().new_leader {
-            new_leader.appended(batch, term);
-        }
-        watched.changed.notify_waiters();
     }
 
     fn watched(&self, partition: &TopicPartition, term: i32) -> Arc<Watched> {

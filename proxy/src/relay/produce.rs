@@ -217,8 +217,8 @@ impl<'a> Batches<'a> {
         let Some(term) = self.term.as_ref().filter(|_| (0..MASK).contains(&self.partition)) else { return Fate::Here };
         match self.relay.seat().firsts.admit(&place, term, front).await {
             Admitted::Passes => Fate::Here,
-            Admitted::IsFirst(batch) => {
-                self.firsts.push(First { partition: place, term: term.led.term, batch });
+            Admitted::IsFirst(first) => {
+                self.firsts.push(first);
                 Fate::Here
             }
             Admitted::Answered(error_code) => Fate::Refused(error_code),
@@ -410,11 +410,8 @@ impl FrameRelay {
             }
             None => ProduceResponse::default(),
         };
-        for First { partition, term, batch } in firsts {
-            if is_appended(&broker, &partition) {
-                self.seat().firsts.appended(&partition, term, &batch);
-            }
-        }
+        firsts.iter().filter(|first| is_appended(&broker, &first.partition)).for_each(First::appended);
+        drop(firsts);
         let carried = match carried {
             Some(carried) => carried.await.unwrap_or(Err(Cause::BrokerClosed))?,
             None => Answers::default(),

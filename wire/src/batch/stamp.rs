@@ -115,7 +115,7 @@ mod tests {
     use super::*;
     use crate::batch::{Batch, BatchError, Codec, Entry, LOG_APPEND_TIME, Record, encode, split};
 
-    const ID: i64 = 2 << 40 | 7_000;
+    const ID: i64 = (2 << 40) + 7_000;
 
     /// A batch of magic 2 as far as its header goes: what follows are any bytes. Its CRC is right.
     fn batch(attributes: i16, sequence: Sequence, records: &[u8]) -> Vec<u8> {
