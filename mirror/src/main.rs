@@ -58,7 +58,8 @@ async fn run(args: Args) -> anyhow::Result<Exit> {
         }
     };
     let state = config.state.as_ref().map(|state| state.cluster.clone());
-    let options = Options { once: args.once, accept: args.accept, coalesce: !args.no_coalesce, mirrors: config.mirrors.clone().into(), state };
+    let options =
+        Options { once: args.once, accept: args.accept, coalesce: !args.no_coalesce, mirrors: config.mirrors.clone().into(), state };
     let stop = CancellationToken::new();
     let mirrors: Vec<_> = chosen.into_iter().map(|mirror| (mirror, Arc::new(Overview::default()))).collect();
 

@@ -315,14 +315,12 @@ async fn try_measure(state: &State, partitions: &[Closing]) -> Result<Vec<Found>
     let frozen: Vec<_> = partitions.iter().filter(|closing| closing.is_frozen).collect();
     let of_follower: Vec<_> = frozen.iter().map(|closing| closing.follower.partition(closing.partition.partition)).collect();
     let of_frozen: Vec<_> = frozen.iter().map(|closing| closing.leader.partition(closing.partition.partition)).collect();
-    let (mut ends, mut stable, mut copies) = tokio::join!(
-        leader.log_ends(&of_leader),
-        leader.list_offsets(&of_frozen, Position::LastStable),
-        follower.log_ends(&of_follower),
-    );
+    let (mut ends, mut stable, mut copies) =
+        tokio::join!(leader.log_ends(&of_leader), leader.list_offsets(&of_frozen, Position::LastStable), follower.log_ends(&of_follower),);
     let mut found = Vec::new();
     for closing in partitions {
-        let (leader, follower) = (closing.leader.partition(closing.partition.partition), closing.follower.partition(closing.partition.partition));
+        let (leader, follower) =
+            (closing.leader.partition(closing.partition.partition), closing.follower.partition(closing.partition.partition));
         let Some(leader_end) = ends.remove(&leader).transpose()? else { continue };
         if !closing.is_frozen {
             if closing.agreed >= leader_end {

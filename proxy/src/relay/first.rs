@@ -137,13 +137,10 @@ impl FirstBatches {
             let waited = began.elapsed();
             let verdict = {
                 let mut known = watched.lock();
-                let flipped = Flipped {
-                    term: term.led.term,
-                    since,
-                    new_leader: known.new_leader.as_ref(),
-                    old_leader: known.old_leader.as_ref(),
-                };
-                let knows = |producers: &Producers| unstamped(batch.first.producer_id).is_some_and(|(id, _)| producers.know(id, term.led.term));
+                let flipped =
+                    Flipped { term: term.led.term, since, new_leader: known.new_leader.as_ref(), old_leader: known.old_leader.as_ref() };
+                let knows =
+                    |producers: &Producers| unstamped(batch.first.producer_id).is_some_and(|(id, _)| producers.know(id, term.led.term));
                 let is_known = known.new_leader.as_ref().is_some_and(knows);
                 match judge(&batch, &flipped, waited, PATIENCE) {
                     Verdict::Pass if !is_known && known.on_its_way.contains(&batch.first.producer_id) => {
