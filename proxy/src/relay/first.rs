@@ -153,7 +153,7 @@ impl FirstBatches {
                     Verdict::Pass if !is_known => {
                         known.on_its_way.insert(batch.first.producer_id);
                         drop(known);
-                        return Admitted::IsFirst(First { partition: partition.clone(), batch, watched });
+                        return Admitted::IsFirst(First { partition: partition.clone(), batch, watched: watched.clone() });
                     }
                     verdict => verdict,
                 }
