@@ -17,6 +17,7 @@ use harness::process::Process;
 use harness::proxy::{Proxy, Routes};
 use harness::scenario::identical;
 use harness::{ports, run};
+use jiff::Timestamp;
 use serde_json::Value;
 
 /// How long something may take, on a loaded machine.
@@ -113,6 +114,17 @@ impl Stage {
             );
             thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// How long the last move held, by the proxy's log.
+    fn held(&self) -> Result<Duration> {
+        let log = self.proxy.log()?;
+        let at = |message: &str| -> Result<Timestamp> {
+            let line = log.iter().rfind(|line| line["message"] == message).with_context(|| format!("no line says {message:?}"))?;
+            Ok(line["timestamp"].as_str().context("a timestamp")?.parse()?)
+        };
+        let held = at("a move: the other cluster leads")? - at("a move: what is produced to its topics waits")?;
+        Ok(held.try_into()?)
     }
 
     fn comes(&self, what: &str, look: impl Fn() -> Result<()>) -> Result<()> {
@@ -218,7 +230,7 @@ fn topics_move_there_and_back_while_clients_run() -> Result<()> {
             for home in ["new", "legacy"] {
                 let took = stage.move_to(home, &topics).with_context(|| format!("move {n} to {home}"))?;
                 go_on(&soaks).with_context(|| format!("after move {n} to {home}"))?;
-                println!("move {n} to {home}: {took:.2?}");
+                println!("move {n} to {home}: {took:.2?} after the edit, held for {:.2?}", stage.held()?);
                 for (soak, still) in soaks.iter().zip(&still) {
                     let seen = soak.seen();
                     println!(

@@ -250,7 +250,7 @@ impl Run {
             (Some(join(&mirror.name, mirror.target.clone(), state_topic(&mirror.name))), Owned::none(state.clone()))
         };
         let now = Instant::now();
-        let moves = options.state.clone().map(|cluster| Moves::follow(mirror.name.clone(), cluster));
+        let moves = options.state.as_ref().map(|cluster| Moves::follow(mirror.name.clone(), cluster));
         Ok(Self {
             moves,
             mirror,
@@ -354,6 +354,13 @@ impl Run {
         self.moves.as_ref().is_none_or(|moves| moves.term(&plan.topic) == plan.term)
     }
 
+    /// Whether the log of decisions says less of a topic than was once known: then it was lost, and the topic would be copied the wrong way.
+    fn is_behind(&self, plan: &TopicPlan) -> bool {
+        let is_later =
+            |partition| self.state.partition(&TopicPartition::new(plan.topic.clone(), partition)).is_some_and(|kept| kept.term > plan.term);
+        self.moves.is_some() && (0..plan.partitions).any(is_later)
+    }
+
     /// The log of decisions has news.
     fn decided(&mut self, news: News, now: Instant) {
         let Some(moves) = &mut self.moves else { return };
@@ -399,13 +406,15 @@ impl Run {
         let mut again = Vec::new();
         for found in found {
             match found {
+                // Unless the move is over by now.
+                Found::AtEnd(partition) if !moves.closes(&partition.topic) => {}
                 Found::AtEnd(partition) => {
                     if let Some(entry) = self.entries.get(&partition) {
                         entry.stop.cancel();
                         moves.freeze(partition);
                     }
                 }
-                Found::Closed(partition, end) => moves.closed(partition, end),
+                Found::Closed(partition, measured) => moves.closed(&partition, measured),
                 Found::NotYet(partition, why) => {
                     tracing::debug!(%partition, why, "a partition is not closed yet");
                     moves.thaw(&partition);
@@ -414,8 +423,12 @@ impl Run {
             }
         }
         self.lanes.wake();
-        // Until the flip what is known of them is kept: then they are taken in anew.
-        self.saving.next = now;
+        // At the flip what is known of them was kept: then they are taken in anew.
+        if self.saving.running.is_empty() {
+            self.saving.running.spawn(save(&self.entries, &self.state, Shard::may_write));
+        } else {
+            self.saving.next = now;
+        }
         for partition in again {
             self.entries.remove(&partition);
             self.take_in_all(now);
@@ -565,7 +578,12 @@ impl Run {
             self.passes.plans = Some(passed.plans.into());
             self.passes.forgotten.extend(passed.forgotten);
             let unseen = self.unseen().map(|(topic, why)| (topic.into(), why));
-            let refused: BTreeMap<Arc<str>, _> = unseen.chain(passed.refused).collect();
+            let plans = self.passes.plans.clone();
+            let behind = plans.iter().flat_map(|plans| plans.iter()).filter(|plan| self.is_current(plan) && self.is_behind(plan)).map(|plan| {
+                let why = "it was copied in a later term than the log of decisions knows: that log was lost, or the cluster of [state] is another one; restore it";
+                (plan.topic.clone(), why.to_owned())
+            });
+            let refused: BTreeMap<Arc<str>, _> = unseen.chain(passed.refused).chain(behind).collect();
             for (topic, reason) in &refused {
                 // It is said once, and tried again with each pass.
                 if self.passes.refused.get(topic) != Some(reason) {
@@ -631,7 +649,7 @@ impl Run {
     fn take_in_all(&mut self, now: Instant) {
         let Some(plans) = self.passes.plans.clone() else { return };
         for plan in plans.iter().filter(|plan| plan.error.is_none() && plan.action == Action::Nothing) {
-            if !self.is_current(plan) {
+            if !self.is_current(plan) || self.is_behind(plan) {
                 continue;
             }
             for partition in 0..plan.partitions {
@@ -644,6 +662,10 @@ impl Run {
     fn take_in(&mut self, plan: &TopicPlan, partition: &TopicPartition, now: Instant) {
         let Some(shard) = self.shards.owned.of(partition).cloned() else { return };
         if is_accepted(&self.options.accept, partition) && !self.passes.forgotten.contains(partition) {
+            return;
+        }
+        // Another process may have said so: nothing is written before the outcome.
+        if self.moves.as_ref().is_some_and(|moves| moves.is_said_closed(partition)) {
             return;
         }
         match pass_change(plan, self.entries.get(partition).map(PartitionEntry::present).as_ref()) {

@@ -41,12 +41,20 @@ pub(super) struct Moves {
     heard: watch::Sender<u64>,
     /// The move whose partitions are being closed.
     id: Option<i64>,
-    /// Of its partitions those that were taken off their lanes, and at which end each is closed.
-    frozen: HashMap<TopicPartition, Option<i64>>,
+    /// Of its partitions those that were taken off their lanes, and where each ends, once that was measured.
+    frozen: HashMap<TopicPartition, Option<Measurement>>,
     measuring: JoinSet<Vec<Found>>,
     asking: JoinSet<Result<(), LogError>>,
     asked: Option<Instant>,
     trouble: Option<String>,
+}
+
+/// Where both logs of a partition end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Measurement {
+    end: i64,
+    /// The offset of the last record of the log of decisions that was read before.
+    as_of: i64,
 }
 
 /// What is known of the ends of a partition.
@@ -55,7 +63,7 @@ pub(super) enum Found {
     /// The leader ends where the copy does: it is to be taken off its lane.
     AtEnd(TopicPartition),
     /// It is closed.
-    Closed(TopicPartition, i64),
+    Closed(TopicPartition, Measurement),
     /// Taken off its lane too early: it is to go on, and why.
     NotYet(TopicPartition, String),
 }
@@ -94,8 +102,8 @@ pub(super) enum News {
 }
 
 impl Moves {
-    /// Follows the log on `cluster`. `client`: makes one more client of the cluster.
-    pub(super) fn follow(mirror: Arc<str>, cluster: Arc<Cluster>) -> Self {
+    /// Follows the log on `cluster`.
+    pub(super) fn follow(mirror: Arc<str>, cluster: &Arc<Cluster>) -> Self {
         let client = || Client::new(cluster.clone(), crate::connect_options(&mirror)).within(ASKING);
         let (reader, writer) = (client(), client());
         let (tell, updates) = mpsc::channel(16);
@@ -201,7 +209,8 @@ impl Moves {
         if self.id != open {
             self.id = open;
             self.asked = None;
-            self.measuring.abort_all();
+            // What was found of another move is nothing.
+            self.measuring = JoinSet::new();
         }
         match (leaders_changed, is_over) {
             (true, _) => News::Leaders,
@@ -226,9 +235,17 @@ impl Moves {
         self.frozen.contains_key(partition)
     }
 
-    /// Whether its end was measured.
+    /// Whether its end was measured, since all proxies hold.
     pub(super) fn is_closed(&self, partition: &TopicPartition) -> bool {
-        self.frozen.get(partition).is_some_and(Option::is_some)
+        let quiet_since = self.state.as_ref().and_then(|state| state.quiet_since().ok());
+        let measured = self.frozen.get(partition).copied().flatten();
+        measured.zip(quiet_since).is_some_and(|(measured, since)| measured.as_of >= since)
+    }
+
+    /// Whether the log has it as closed, whoever said so: nothing is written to it before the outcome.
+    pub(super) fn is_said_closed(&self, partition: &TopicPartition) -> bool {
+        let Some(open) = self.state.as_ref().and_then(|state| state.open()) else { return false };
+        open.closed.get(&*partition.topic).is_some_and(|closed| closed.contains_key(&partition.partition.cast_unsigned()))
     }
 
     pub(super) fn freeze(&mut self, partition: TopicPartition) {
@@ -244,9 +261,9 @@ impl Moves {
         self.frozen.drain().map(|(partition, _)| partition).collect()
     }
 
-    pub(super) fn closed(&mut self, partition: TopicPartition, end: i64) {
-        if let Some(closed) = self.frozen.get_mut(&partition) {
-            *closed = Some(end);
+    pub(super) fn closed(&mut self, partition: &TopicPartition, measured: Measurement) {
+        if let Some(closed) = self.frozen.get_mut(partition) {
+            *closed = Some(measured);
         }
     }
 
@@ -265,13 +282,18 @@ impl Moves {
             }
         }
         let Some((state, open)) = self.state.as_ref().and_then(|state| Some((state, state.open()?))) else { return };
-        let mut ends: BTreeMap<String, Vec<(u32, i64)>> = BTreeMap::new();
-        for (partition, end) in &self.frozen {
-            let Some(end) = *end else { continue };
+        let (mut ends, mut as_of): (BTreeMap<String, Vec<(u32, i64)>>, _) = (BTreeMap::new(), state.end() - 1);
+        for (partition, measured) in &self.frozen {
+            let Some(Measurement { end, as_of: of }) = *measured else { continue };
+            // What was measured before all proxies held is measured again.
+            if !self.is_closed(partition) {
+                continue;
+            }
             let index = partition.partition.cast_unsigned();
             let said = open.closed.get(&*partition.topic).and_then(|closed| closed.get(&index));
             if said != Some(&end) && open.topics.contains_key(&*partition.topic) {
                 ends.entry(partition.topic.to_string()).or_default().push((index, end));
+                as_of = as_of.min(of);
             }
         }
         // What was asked for a moment ago is on its way; what has been closed since then is not in that.
@@ -280,7 +302,7 @@ impl Moves {
             return;
         }
         self.asked = Some(now);
-        let request = Request::Closed { id: open.id, as_of: state.end() - 1, by: format!("mirror {}", self.mirror), ends };
+        let request = Request::Closed { id: open.id, as_of, by: format!("mirror {}", self.mirror), ends };
         let (client, rules) = (self.client.clone(), state.rules());
         self.asking.spawn(async move {
             let timestamp = jiff::Timestamp::now().as_millisecond();
@@ -337,7 +359,7 @@ async fn try_measure(state: &State, partitions: &[Closing]) -> Result<Vec<Found>
         let measured = Measured { as_of, leader_end, last_stable_offset, follower_end, written_end, unanswered: false };
         let partition = closing.partition.clone();
         found.push(match self::closing(state, &partition.topic, partition.partition.cast_unsigned(), measured) {
-            Ok(end) => Found::Closed(partition, end),
+            Ok(end) => Found::Closed(partition, Measurement { end, as_of }),
             Err(why) => Found::NotYet(partition, why.to_string()),
         });
     }

@@ -136,7 +136,7 @@ impl Follower {
                             break;
                         }
                     }
-                    Some(Update::Trouble(error)) => self.moves.has_trouble(error.to_string()),
+                    Some(Update::Trouble(error)) => self.moves.has_trouble(&error.to_string()),
                     Some(Update::Over(error)) => {
                         tell!(messages::LOG_REFUSED, %error);
                         break;
@@ -145,7 +145,7 @@ impl Follower {
                 },
                 Some(asked) = self.asking.join_next() => {
                     if let Ok(Err(error)) = asked {
-                        self.moves.has_trouble(error.to_string());
+                        self.moves.has_trouble(&error.to_string());
                     }
                 }
                 Some(Ok(looked)) = self.looking.join_next() => self.looked(looked),

@@ -92,16 +92,16 @@ impl Moves {
 
     /// It has not, for this reason.
     fn is_not_in(&self, why: String) {
-        self.has_trouble(why.clone());
+        self.has_trouble(&why);
         self.part.send_replace(Part::NotYet(why));
     }
 
     /// The log cannot be read or written just now.
-    fn has_trouble(&self, why: String) {
+    fn has_trouble(&self, why: &str) {
         let is_news = {
             let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-            let is_news = trouble.as_deref() != Some(&*why);
-            *trouble = Some(why.clone());
+            let is_news = trouble.as_deref() != Some(why);
+            *trouble = Some(why.to_owned());
             is_news
         };
         if is_news {

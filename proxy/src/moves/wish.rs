@@ -30,7 +30,7 @@ pub(super) fn wish(table: &RoutingTable) -> (String, BTreeMap<String, Wished>) {
     // Each name has one owner, the first: so what a route owns depends on those before it.
     let mut owned = String::new();
     for route in table.wished().filter(|route| route.mode == Mode::Relay) {
-        let _ = write!(owned, "{}: {:?} {:?}\n", route.name, route.owns_topics, route.owns_groups);
+        let _ = writeln!(owned, "{}: {:?} {:?}", route.name, route.owns_topics, route.owns_groups);
         routes.insert(route.name.to_string(), Wished { home: route.cluster.name.to_string(), owns: digest(&owned) });
     }
     (digest(&format!("{routes:?}")), routes)

@@ -139,9 +139,9 @@ impl FirstBatches {
                 let mut known = watched.lock();
                 let flipped =
                     Flipped { term: term.led.term, since, new_leader: known.new_leader.as_ref(), old_leader: known.old_leader.as_ref() };
-                let knows =
+                let has_begun =
                     |producers: &Producers| unstamped(batch.first.producer_id).is_some_and(|(id, _)| producers.know(id, term.led.term));
-                let is_known = known.new_leader.as_ref().is_some_and(knows);
+                let is_known = known.new_leader.as_ref().is_some_and(has_begun);
                 match judge(&batch, &flipped, waited, PATIENCE) {
                     Verdict::Pass if !is_known && known.on_its_way.contains(&batch.first.producer_id) => {
                         if waited >= PATIENCE {

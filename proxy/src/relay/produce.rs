@@ -321,9 +321,9 @@ impl FrameRelay {
         let Batches { aside: Aside { elsewhere, refused, reserved }, here: mut entered, elsewhere: entered_elsewhere, firsts, .. } =
             batches;
         entered.iter_mut().for_each(Entered::sent);
-        let carried = self.carry(carrier, &frame, elsewhere, reserved, entered_elsewhere).await;
+        let to_come = self.carry(carrier, &frame, elsewhere, reserved, entered_elsewhere).await;
         // Whoever is to be told is there for as long as the connection.
-        let _ = tell.send(Produced { is_at_broker, entered, refused, carried, firsts });
+        let _ = tell.send(Produced { is_at_broker, entered, refused, carried: to_come, firsts });
         Ok(())
     }
 

@@ -67,8 +67,7 @@ impl LogError {
     pub fn is_retriable(&self) -> bool {
         match self {
             Self::Read(error) => error.is_retriable(),
-            Self::Client(error) => error.is_retriable(),
-            Self::Append(AppendError::Client(error)) => error.is_retriable(),
+            Self::Client(error) | Self::Append(AppendError::Client(error)) => error.is_retriable(),
             Self::Append(_) | Self::Unwritable(_) | Self::Refused(_) | Self::Unknown { .. } => false,
         }
     }
