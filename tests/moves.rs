@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 /// How long something may take, on a loaded machine.
-const LIMIT: Duration = Duration::from_mins(1);
+const LIMIT: Duration = Duration::from_mins(2);
 
 /// Of each topic.
 const PARTITIONS: usize = 4;
@@ -54,8 +54,7 @@ struct Stage {
     clusters: [Cluster; 2],
     base: Routes,
     proxy: Proxy,
-    mirror: Mirror,
-    _mirroring: Process,
+    mirror: Mutex<(Mirror, Option<Process>)>,
 }
 
 impl Stage {
@@ -77,7 +76,15 @@ impl Stage {
         let proxy = Proxy::start_with(&routes, &config, &[])?;
         let mut mirror = Mirror::of(&text)?;
         let mirroring = mirror.start(&[])?;
-        Ok(Self { clusters, base, proxy, mirror, _mirroring: mirroring })
+        Ok(Self { clusters, base, proxy, mirror: Mutex::new((mirror, Some(mirroring))) })
+    }
+
+    fn mirror(&self) -> MutexGuard<'_, (Mirror, Option<Process>)> {
+        self.mirror.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn mirror_says(&self) -> Result<String> {
+        self.mirror().0.logs()
     }
 
     fn cluster(&self, name: &str) -> &Cluster {
@@ -93,8 +100,12 @@ impl Stage {
 
     /// Edits the file, and waits until what the route owns leads there. Returns how long that took.
     fn move_to(&self, home: &str, topics: &[String]) -> Result<Duration> {
-        let began = Instant::now();
         self.proxy.edit(&with_home(&self.base, home))?;
+        self.leads(home, topics)
+    }
+
+    fn leads(&self, home: &str, topics: &[String]) -> Result<Duration> {
+        let began = Instant::now();
         let leads = |moves: &Value| {
             let led = topics
                 .iter()
@@ -110,7 +121,7 @@ impl Stage {
                 began.elapsed() < LIMIT,
                 "nothing has moved to {home}: {moves:#}\nthe proxy:\n{}\nthe mirror:\n{}",
                 self.proxy.log_text(),
-                self.mirror.logs()?
+                self.mirror_says()?
             );
             thread::sleep(Duration::from_millis(20));
         }
@@ -133,7 +144,7 @@ impl Stage {
             match look() {
                 Ok(()) => return Ok(()),
                 Err(error) if Instant::now() > deadline => {
-                    return Err(error.context(format!("waited until {what}; the mirror says\n{}", self.mirror.logs()?)));
+                    return Err(error.context(format!("waited until {what}; the mirror says\n{}", self.mirror_says()?)));
                 }
                 Err(_) => thread::sleep(Duration::from_millis(50)),
             }
@@ -194,30 +205,70 @@ fn in_order(stage: &Stage, topic: &str, acked: &[u64]) -> Result<()> {
     Ok(())
 }
 
+/// A client that produces to and reads from a topic of its own, which is copied.
+fn soak(stage: &Stage, client: Client, name: &str) -> Result<(Soak, String)> {
+    let topic = format!("orders.{name}");
+    stage.cluster("legacy").create_topic(&topic, PARTITIONS as i32, &[])?;
+    stage.comes(&format!("there is a copy of {topic}"), || stage.cluster("new").log_ends(&topic).map(drop))?;
+    let client_id = format!("orders-{name}");
+    let job = soak::Job {
+        bootstrap_servers: stage.proxy.bootstrap_servers(),
+        group_id: client_id.clone(),
+        client_id,
+        topic: topic.clone(),
+        partitions: PARTITIONS,
+        records_per_second: 200,
+        timeout_ms: LIMIT.as_millis() as u64,
+        security: None,
+    };
+    Ok((Soak::start(client, &job)?, topic))
+}
+
+#[test]
+fn a_move_that_the_mirror_does_not_follow_is_given_up_and_comes_when_it_does() -> Result<()> {
+    on_stage(|stage| {
+        let (soak, topic) = soak(stage, Client::Rdkafka, "given-up")?;
+        let (soaks, topics) = ([soak], [topic]);
+        go_on(&soaks)?;
+        // Killed: nobody else of the mirror's processes is there to say anything.
+        stage.mirror().1.take();
+        stage.proxy.edit(&with_home(&stage.base, "new"))?;
+        stage.comes("the move is given up", || {
+            ensure!(stage.proxy.log_text().contains("a move was given up"), "it is not");
+            Ok(())
+        })?;
+        ensure!(stage.moves()?["leaders"][&topics[0]].is_null(), "it has moved: {}", stage.moves()?);
+        go_on(&soaks).context("after the move was given up")?;
+        {
+            let mut mirror = stage.mirror();
+            let mirroring = mirror.0.start(&[])?;
+            mirror.1 = Some(mirroring);
+        }
+        stage.leads("new", &topics).context("once the mirror runs again")?;
+        go_on(&soaks)?;
+        stage.move_to("legacy", &topics)?;
+        go_on(&soaks)?;
+        let ([soak], [topic]) = (soaks, topics);
+        let seen = soak.seen();
+        println!(
+            "{}: {:.2?} without acknowledgements, {:.2?} without reads",
+            soak.name(),
+            seen.longest_ack_pause,
+            seen.longest_consume_pause
+        );
+        ensure!(seen.errors.is_empty() && seen.again == 0, "{seen:?}");
+        in_order(stage, &topic, &soak.stop()?.acked)
+    })
+}
+
 #[test]
 fn topics_move_there_and_back_while_clients_run() -> Result<()> {
     on_stage(|stage| {
-        let mut soaks = Vec::new();
-        let mut topics = Vec::new();
+        let (mut soaks, mut topics) = (Vec::new(), Vec::new());
         for client in CLIENTS {
-            let topic = format!("orders.{}", client.name());
-            stage.cluster("legacy").create_topic(&topic, PARTITIONS as i32, &[])?;
-            stage.comes(&format!("there is a copy of {topic}"), || stage.cluster("new").log_ends(&topic).map(drop))?;
+            let (soak, topic) = soak(stage, client, client.name())?;
+            soaks.push(soak);
             topics.push(topic);
-        }
-        for (client, topic) in CLIENTS.into_iter().zip(&topics) {
-            let client_id = format!("orders-{}", client.name());
-            let job = soak::Job {
-                bootstrap_servers: stage.proxy.bootstrap_servers(),
-                group_id: client_id.clone(),
-                client_id,
-                topic: topic.clone(),
-                partitions: PARTITIONS,
-                records_per_second: 200,
-                timeout_ms: LIMIT.as_millis() as u64,
-                security: None,
-            };
-            soaks.push(Soak::start(client, &job)?);
         }
         go_on(&soaks)?;
         // How long each stands still without a move.

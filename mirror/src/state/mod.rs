@@ -229,9 +229,15 @@ impl State {
         self.content().partitions.get(partition).cloned()
     }
 
-    /// Which cluster leads a topic; `None` is the mirror's source, in term 1.
+    /// Which cluster leads a topic; `None` is the mirror's source, in term 1. Where a log of decisions says that, what was kept of the topic's first partition
+    /// has it for those who do not read the log.
     pub fn leader(&self, topic: &str) -> Option<Leadership> {
-        self.content().leaders.get(topic).cloned()
+        let content = self.content();
+        let kept = || {
+            let kept = content.partitions.get(&TopicPartition::new(topic, 0)).filter(|kept| kept.term > 1)?;
+            Some(Leadership { leader: kept.leader.clone(), term: kept.term })
+        };
+        content.leaders.get(topic).cloned().or_else(kept)
     }
 
     /// The segments of a partition's offset map that were kept, in order; none where offsets are the same.
