@@ -257,7 +257,11 @@ impl Session<'_> {
                 brokers: self.proxy.brokers(&cluster),
                 advertised_host: listener.told_host(),
                 advertised_port_offset: listener.advertised_port_offset,
-                place: view.as_ref().map(|view| Place { leaders: view.leaders().clone(), at: cluster.name.clone() }),
+                place: view.as_ref().map(|view| Place {
+                    leaders: view.leaders().clone(),
+                    at: cluster.name.clone(),
+                    holds: self.proxy.holds.clone(),
+                }),
                 cluster: cluster.clone(),
             },
             view: view.map(|view| Seat {

@@ -89,6 +89,11 @@ impl Holds {
         self.lock().changes
     }
 
+    /// Whether a topic is held.
+    pub(super) fn are_held(&self, topic: &str) -> bool {
+        self.lock().held.contains(topic)
+    }
+
     /// Returns once nothing of the held topics is under way.
     pub(crate) async fn quiet(&self) {
         let mut changed = self.changed.subscribe();

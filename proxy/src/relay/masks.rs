@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use kafka_protocol::messages::ApiKey;
 use kferry_wire::api::Rewrite;
 
+use super::holds::Holds;
 use super::view::leaders::{Leaders, Stance};
 
 /// Added to the number of a partition.
@@ -30,6 +31,8 @@ pub(crate) struct Place {
     pub leaders: Arc<ArcSwap<Leaders>>,
     /// The cluster's name.
     pub at: Arc<str>,
+    /// Topics that are about to change their leader.
+    pub holds: Arc<Holds>,
 }
 
 /// For one message: where topics lead at its time, and the number of the cluster that is asked.
@@ -57,19 +60,23 @@ impl Now {
 pub(super) struct Masking {
     api: ApiKey,
     now: Now,
+    /// No transaction begins in these: its markers would come after the last record that is copied.
+    holds: Option<Arc<Holds>>,
     /// Partitions of the topic that came last must not.
     masks: bool,
 }
 
 impl Masking {
     pub(super) fn new(place: Option<&Place>, api: ApiKey) -> Self {
-        Self { api, now: Now::of(place), masks: false }
+        let holds = place.filter(|_| api == ApiKey::AddPartitionsToTxn).map(|place| place.holds.clone());
+        Self { api, now: Now::of(place), holds, masks: false }
     }
 }
 
 impl Rewrite for Masking {
     fn topic(&mut self, name: &str) {
-        self.masks = self.now.0.as_ref().is_some_and(|(leaders, at)| leaders.refuses(self.api, name, *at));
+        let is_elsewhere = self.now.0.as_ref().is_some_and(|(leaders, at)| leaders.refuses(self.api, name, *at));
+        self.masks = is_elsewhere || self.holds.as_ref().is_some_and(|holds| holds.are_held(name));
     }
 
     fn partition(&mut self, partition: i32) -> i32 {
