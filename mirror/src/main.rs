@@ -92,6 +92,11 @@ async fn run(args: Args) -> anyhow::Result<Exit> {
     let mut not_accepted: Option<BTreeSet<String>> = None;
     while let Some(ended) = running.join_next().await {
         let (name, outcome) = ended.context("a mirror ended by a bug")?;
+        if outcome.is_refused {
+            // It has said why. The other mirrors follow the same log.
+            exit = exit.max(Exit::NotDone);
+            stop.cancel();
+        }
         for NotCopied { what, reason } in &outcome.left {
             tell!(messages::NOT_COPIED, mirror = &*name, partition = what, reason);
         }

@@ -75,6 +75,7 @@ kferry_wire::messages! {
 
         // Moves.
         WARN LOG_TROUBLE = "the log of decisions cannot be read or written just now";
+        INFO TURNED = "another cluster leads the topic: it is copied the other way from here on";
         ERROR LOG_REFUSED = "the log of decisions must not be followed: nothing is copied any more";
     }
 }

@@ -66,6 +66,13 @@ pub(super) fn follower_end(found: &Found) -> FollowerEnd {
     }
 }
 
+/// The first of the leader's batches, given by their base offsets and producer ids, that the mirror itself wrote there and that came too late: under its id of
+/// the term before (`producer_id`), behind where the term `begins`. A frozen broker may append what it was sent long before. It is no record of the
+/// leader's, and must not be copied back.
+pub(super) fn late_write(mut batches: impl Iterator<Item = (i64, i64)>, producer_id: i64, begins: i64) -> Option<i64> {
+    batches.find(|(offset, of)| *of == producer_id && *offset >= begins).map(|(offset, _)| offset)
+}
+
 /// How a follower gets to where its leader's log begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum WayOn {
@@ -259,6 +266,19 @@ pub(super) fn after_fetch_error(error: ResponseError) -> AfterFetchError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_mirror_wrote_in_the_term_before_is_late_behind_the_first_offset_of_this_one() {
+        let (before, now, application) = (7 << 60, 5 << 60, 3);
+        for (batches, late) in [
+            (&[][..], None),
+            (&[(0, before), (9, before), (10, application), (15, -1)], None),
+            (&[(0, before), (10, before)], Some(10)),
+            (&[(10, application), (12, now), (14, before), (16, before)], Some(14)),
+        ] {
+            assert_eq!(late_write(batches.iter().copied(), before, 10), late, "{batches:?}");
+        }
+    }
 
     /// A follower that is in accord with its leader: both begin at 0, 50 offsets are agreed on and 60 copied, and the leader ends at 100.
     const FOUND: Found = Found {

@@ -24,6 +24,8 @@ pub(crate) struct PartitionJob {
     pub(crate) follower: Side,
     /// The leader's term: it grows by one with each change of the leader.
     pub(crate) term: i32,
+    /// The first offset of the term, if it was decided: what the mirror has written behind it in the term before, when the follower of now led, came late.
+    pub(crate) begins: Option<i64>,
     /// The mirror's state, where the segments of a partition are kept whose offsets are translated.
     pub(crate) state: State,
     /// Whether one of the two logs is compacted: then either may miss records that the other still has.
@@ -55,6 +57,11 @@ impl PartitionJob {
     /// The partition, by the topic's name on the mirror's source.
     pub(crate) fn topic_partition(&self) -> TopicPartition {
         TopicPartition::new(self.topic.clone(), self.partition)
+    }
+
+    /// The producer id under which the mirror wrote to what leads now, in the term before.
+    pub(crate) fn producer_id_before(&self) -> i64 {
+        producer_id(&self.mirror, &self.topic, self.partition, self.term - 1)
     }
 
     /// The producer id under which the mirror writes to the partition.

@@ -16,6 +16,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesOrdered, FuturesUnordered};
 use futures_util::{FutureExt as _, StreamExt as _};
@@ -23,6 +24,7 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::error::ParseResponseErrorCode as _;
 use kafka_protocol::messages::produce_response::PartitionProduceResponse;
 use kafka_protocol::messages::{ApiVersionsRequest, FetchRequest, FetchResponse, ProduceResponse};
+use kferry_wire::batch::{self, Entry};
 use kferry_wire::client::{Client, TopicPartition};
 use kferry_wire::connection::{Connection, RequestError};
 use kferry_wire::log::fetch::{self, Amount, FetchSession, Fetched};
@@ -48,6 +50,11 @@ pub(crate) const PRODUCE_TIMEOUT_MS: i32 = 30_000;
 const KEEP_ALIVE: Duration = Duration::from_mins(1);
 /// Between two lines about a quota that holds a lane up.
 const THROTTLE_NEWS: Duration = Duration::from_mins(1);
+
+/// For so long after a partition has come in others are likely to come, as when a flip turns many: they should not wait for a long Fetch to end.
+const SETTLING: Duration = Duration::from_millis(500);
+/// How long the leader's broker waits for records meanwhile, in ms.
+const SHORT_WAIT_MS: i32 = 20;
 
 /// Between two looks whether a shard without a lease may be written to again.
 const NO_LEASE: Duration = Duration::from_millis(100);
@@ -84,6 +91,8 @@ pub(crate) struct Lane {
     /// The partitions of the lane, by their topics' names on the leading cluster.
     partitions: HashMap<TopicPartition, Copying>,
     session: FetchSession,
+    /// When the last partition came in.
+    newest: Option<Instant>,
     /// The Fetch that is under way; one at a time.
     fetch: Option<BoxFuture<'static, Result<FetchResponse, RequestError>>>,
     /// When the next Fetch may be sent, by `max_bytes_per_second`.
@@ -167,6 +176,7 @@ impl Lane {
             stop,
             partitions: HashMap::new(),
             session: FetchSession::default(),
+            newest: None,
             fetch: None,
             fetch_from: Instant::now(),
             produces: FuturesOrdered::new(),
@@ -225,6 +235,7 @@ impl Lane {
         };
         let copying = Copying { job, cutter, shift, queue, queued: 0, in_flight: 0, proven: false, filling: false, handback: None };
         self.partitions.insert(partition, copying);
+        self.newest = Some(Instant::now());
     }
 
     /// Fetches as much as there is room for, if no Fetch is under way.
@@ -248,7 +259,7 @@ impl Lane {
         }
         let amount = Amount {
             // A partition that comes in meanwhile waits for this Fetch to end, and so does one whose queue was full.
-            max_wait_ms: 250,
+            max_wait_ms: if self.newest.is_some_and(|at| at.elapsed() < SETTLING) { SHORT_WAIT_MS } else { 250 },
             max_bytes: bytes as i32,
             partition_max_bytes: self.limits.partition_bytes as i32,
         };
@@ -529,6 +540,9 @@ impl Copying {
         if fetched.records.is_empty() {
             return;
         }
+        if let Some(late) = self.late_write(&fetched.records) {
+            return self.hand_back(late);
+        }
         let mut transactions = fetched.transactions;
         let mut pieces = Vec::new();
         let result = self.cutter.cut(fetched.records, &mut transactions, &mut pieces);
@@ -545,6 +559,27 @@ impl Copying {
                 }));
             }
         }
+    }
+
+    /// The handback for a partition whose leader has a record that the mirror wrote there when it followed, and that came too late.
+    fn late_write(&self, records: &Bytes) -> Option<Handback> {
+        let begins = self.job.begins?;
+        let batches = batch::split(records.clone()).filter_map(|entry| match entry {
+            Ok(Entry::Batch(batch)) if !batch.is_control() => Some((batch.base_offset(), batch.producer_id())),
+            _ => None,
+        });
+        let offset = decisions::late_write(batches, self.job.producer_id_before(), begins)?;
+        let (leader, follower) = (&self.job.leader, &self.job.follower);
+        Some(Handback::Diverged(format!(
+            "{} on {} has at offset {offset} what this mirror sent there before it became the leader, at offset {begins}: a broker that hung has appended it since. \
+             It is not copied back. Consumers of {} have read it twice: delete the records from there on, or the topic on {} (what only it has is lost with \
+             it), and start the mirror with --accept {}",
+            leader.partition(self.job.partition),
+            leader.cluster(),
+            leader.cluster(),
+            follower.cluster(),
+            self.job.topic_partition(),
+        )))
     }
 
     /// Whether a batch may be sent now: it is next in the queue, and nothing of the partition has to be answered first.

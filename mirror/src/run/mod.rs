@@ -51,7 +51,7 @@ use self::decisions::{AfterHandback, End, FAILED, Failures, PASS, PassChange, TI
 use self::entry::{PartitionEntry, Resting};
 use self::lanes::{LaneKey, Lanes};
 use self::looks::Looks;
-use self::moves::{Closing, Event, Found, Moves, News};
+use self::moves::{AfterFlip, Closing, Event, Found, Moves, News, after_flip};
 use self::saving::save;
 use crate::clients;
 use crate::copy::events as copy_events;
@@ -107,6 +107,8 @@ pub struct Outcome {
     pub left_out: u64,
     /// The offsets of groups that were not written.
     pub groups_left: Vec<NotCopied>,
+    /// The log of decisions must not be followed any more: it was told why.
+    pub is_refused: bool,
 }
 
 /// A mirror at work. What waits for a broker is in one of its tasks; the loop never waits for anything but for one of them to say something.
@@ -157,6 +159,8 @@ struct TopicPasses {
     clusters: Option<(Cluster, Cluster)>,
     /// The topics of the last pass, once there was one.
     plans: Option<Arc<[TopicPlan]>>,
+    /// The plans of topics that may move as they will be then, by the last pass.
+    turned: HashMap<Arc<str>, TopicPlan>,
     /// The last pass found nothing left to create.
     complete: bool,
     /// Partitions that `--accept` names, once what was kept of them is forgotten.
@@ -250,7 +254,7 @@ impl Run {
             (Some(join(&mirror.name, mirror.target.clone(), state_topic(&mirror.name))), Owned::none(state.clone()))
         };
         let now = Instant::now();
-        let moves = options.state.as_ref().map(|cluster| Moves::follow(mirror.name.clone(), cluster));
+        let moves = options.state.as_ref().map(|cluster| Moves::follow(mirror.clone(), cluster));
         Ok(Self {
             moves,
             mirror,
@@ -267,6 +271,7 @@ impl Run {
                 failing: None,
                 clusters: None,
                 plans: None,
+                turned: HashMap::new(),
                 complete: false,
                 forgotten: HashSet::new(),
                 refused: BTreeMap::new(),
@@ -291,6 +296,7 @@ impl Run {
     pub async fn run(mut self, stop: CancellationToken) -> Outcome {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut is_refused = false;
         while !(stop.is_cancelled() || self.options.once && self.is_done()) {
             tokio::select! {
                 () = stop.cancelled() => {}
@@ -314,6 +320,7 @@ impl Run {
                     Event::Update(update) => {
                         let news = self.moves.as_mut().map_or(News::Nothing, |moves| moves.take_in(update));
                         if news == News::Over {
+                            is_refused = true;
                             break;
                         }
                         self.decided(news, Instant::now());
@@ -338,10 +345,11 @@ impl Run {
             self.hand_over(Instant::now());
         }
         let groups_left = tokio::select! {
-            left = self.sync_groups_once() => left,
-            () = stop.cancelled() => Vec::new(),
+            left = self.sync_groups_once(), if !is_refused => left,
+            () = stop.cancelled(), if !is_refused => Vec::new(),
+            else => Vec::new(),
         };
-        Outcome { groups_left, ..self.end().await }
+        Outcome { groups_left, is_refused, ..self.end().await }
     }
 
     /// Whether it is known who leads what.
@@ -363,22 +371,82 @@ impl Run {
 
     /// The log of decisions has news.
     fn decided(&mut self, news: News, now: Instant) {
-        let Some(moves) = &mut self.moves else { return };
         match news {
             News::Leaders => {
-                // What was closed is taken in anew, by the pass that comes now: it was kept already.
-                moves.thaw_all();
+                self.turn(now);
                 self.passes.next = now;
+                self.go_on(now);
             }
-            News::GivenUp => {
-                for partition in moves.thaw_all() {
-                    self.entries.remove(&partition);
-                }
-                self.take_in_all(now);
-            }
+            News::GivenUp => self.go_on(now),
             News::Nothing | News::Over => {}
         }
         self.close(now);
+    }
+
+    /// What was taken off its lane for a move that is over, and is led by the same cluster as before, is copied as before.
+    fn go_on(&mut self, now: Instant) {
+        let Some(moves) = &mut self.moves else { return };
+        for partition in moves.thaw_all() {
+            let term = moves.term(&partition.topic);
+            if self.entries.get(&partition).is_some_and(|entry| entry.term == term && entry.stop.is_cancelled()) {
+                self.entries.remove(&partition);
+            }
+        }
+        self.take_in_all(now);
+    }
+
+    /// What a flip names is copied the other way at once, by what the last pass has seen: no other pass is waited for.
+    fn turn(&mut self, now: Instant) {
+        let Some(plans) = self.passes.plans.clone() else { return };
+        let mut turned = Vec::new();
+        for plan in plans.iter().filter(|plan| !self.is_current(plan)) {
+            turned.extend(self.passes.turned.get(&plan.topic).filter(|turned| self.is_current(turned)).cloned());
+        }
+        for plan in &turned {
+            let (mut handed_on, mut others) = (0, 0);
+            for partition in (0..plan.partitions).map(|partition| TopicPartition::new(plan.topic.clone(), partition)) {
+                match self.turn_one(plan, &partition, now) {
+                    Some(AfterFlip::HandOn) => handed_on += 1,
+                    Some(AfterFlip::Look | AfterFlip::Wait) => others += 1,
+                    None => {}
+                }
+            }
+            tell!(
+                messages::TURNED,
+                mirror = &*self.mirror.name,
+                topic = &*plan.topic,
+                leader = &*plan.leader,
+                term = plan.term,
+                partitions = handed_on,
+                looked_at = others
+            );
+        }
+        let by_name: HashMap<_, _> = turned.into_iter().map(|plan| (plan.topic.clone(), plan)).collect();
+        self.passes.plans = Some(plans.iter().map(|plan| by_name.get(&plan.topic).unwrap_or(plan).clone()).collect());
+        self.passes.turned.retain(|topic, _| !by_name.contains_key(topic));
+    }
+
+    /// One partition of a flip, if it is this process's.
+    fn turn_one(&mut self, plan: &TopicPlan, partition: &TopicPartition, now: Instant) -> Option<AfterFlip> {
+        let moves = self.moves.as_ref()?;
+        let shard = self.shards.owned.of(partition).filter(|shard| shard.may_write())?.clone();
+        let before = self.entries.get(partition);
+        let present = before.map(|before| (before.status.lock().phase, before.rest.is_some() && Arc::ptr_eq(&before.shard, &shard)));
+        let begins = moves.begins(plan, partition.partition);
+        let after = after_flip(present, moves.closed_at(partition), begins);
+        if after == AfterFlip::Wait {
+            return Some(after);
+        }
+        let skipped = before.map(|before| before.status.lock().skipped.clone());
+        let mut entry = self.entry(plan, partition, shard, now);
+        entry.closed_at = begins.filter(|_| after == AfterFlip::HandOn);
+        if let Some(skipped) = skipped {
+            entry.status.lock().skipped = skipped;
+        }
+        self.overview.change(|rows| drop(rows.insert(partition.clone(), entry.status.clone())));
+        self.entries.insert(partition.clone(), entry);
+        self.look(partition, now);
+        Some(after)
     }
 
     /// Looks at the partitions of a move that are to be closed.
@@ -386,7 +454,8 @@ impl Run {
         let Some(moves) = self.moves.as_mut().filter(|moves| moves.is_closing()) else { return };
         let closing = self.entries.iter().filter(|(partition, entry)| {
             let is_frozen = moves.is_frozen(partition);
-            moves.closes(&partition.topic) && !moves.is_closed(partition) && (!is_frozen || entry.rest.is_some())
+            let is_good = entry.status.lock().phase != Phase::Diverged;
+            is_good && moves.closes(&partition.topic) && !moves.is_closed(partition) && (!is_frozen || entry.rest.is_some())
         });
         let closing = closing.map(|(partition, entry)| Closing {
             partition: partition.clone(),
@@ -576,6 +645,7 @@ impl Run {
             self.passes.clusters = Some(passed.clusters);
             self.passes.complete = passed.complete;
             self.passes.plans = Some(passed.plans.into());
+            self.passes.turned = passed.turned;
             self.passes.forgotten.extend(passed.forgotten);
             let unseen = self.unseen().map(|(topic, why)| (topic.into(), why));
             let plans = self.passes.plans.clone();
@@ -699,6 +769,8 @@ impl Run {
         // Of the same topic: one that was created anew has lost nothing.
         let once = kept.as_ref().is_some_and(|kept| kept.was_compacted && kept.topic_ids == plan.topic_ids);
         let was_compacted = once || plan.is_compacted_somewhere();
+        let is_accepted = is_accepted(&self.options.accept, partition);
+        let begins = self.moves.as_ref().and_then(|moves| moves.begins(plan, partition.partition));
         let term_start = {
             let mut progress = status.lock();
             progress.direction = plan.direction(&self.mirror);
@@ -706,9 +778,13 @@ impl Run {
             progress.skipped = kept.as_ref().map(|kept| kept.skipped.clone()).unwrap_or_default();
             progress.only_padding = kept.as_ref().is_some_and(|kept| kept.only_padding);
             progress.unsaved |= was_compacted && kept.as_ref().is_some_and(|kept| !kept.was_compacted);
-            kept.map_or(0, |kept| {
+            if let Some(begins) = begins.filter(|_| !is_accepted && !progress.map.translates()) {
+                progress.agreed = begins;
+            }
+            let kept_start = kept.map_or(0, |kept| {
                 if kept.term == plan.term { kept.term_start } else { kept.agreed(&plan.leader, &progress.map, progress.direction) }
-            })
+            });
+            begins.unwrap_or(kept_start)
         };
         let (leader, follower) = sides(&self.mirror, &self.source, &self.target, plan);
         let stop = shard.child();
@@ -719,6 +795,7 @@ impl Run {
             leader: leader.clone(),
             follower: follower.clone(),
             term: plan.term,
+            begins,
             compacted: was_compacted,
             max_message_bytes: plan.max_message_bytes,
             status: status.clone(),
@@ -740,7 +817,8 @@ impl Run {
             max_message_bytes: plan.max_message_bytes,
             leader,
             follower,
-            from_start: is_accepted(&self.options.accept, partition),
+            from_start: is_accepted,
+            closed_at: None,
             failures: Failures::NONE,
             rest: Some(Resting { job, again }),
         }
@@ -775,6 +853,7 @@ impl Run {
             coalesce: self.options.coalesce,
             offsets: self.mirror.offsets,
             from_start: entry.from_start,
+            closed_at: entry.closed_at.take(),
         };
         self.looks.begin(job, context);
     }
@@ -1072,7 +1151,7 @@ impl Run {
             self.entries.keys().any(|partition| is_accepted(accept, partition))
         };
         let not_accepted = self.options.accept.iter().filter(|accept| !is_there(accept)).cloned().collect();
-        Outcome { not_accepted, copied, left, left_out, groups_left: Vec::new() }
+        Outcome { not_accepted, copied, left, left_out, groups_left: Vec::new(), is_refused: false }
     }
 }
 

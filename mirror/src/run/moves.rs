@@ -8,17 +8,18 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use kferry_config::Cluster;
+use kferry_config::{Cluster, Mirror};
 use kferry_wire::admin::partitions::Position;
 use kferry_wire::client::{Client, ClientError, TopicPartition};
-use kferry_wire::decisions::{Log, LogError, Measured, Request, State, Update, ask, closing};
+use kferry_wire::decisions::{Leader, Log, LogError, Measured, Move, Request, State, Update, ask, closing};
 use kferry_wire::tell;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use crate::messages;
-use crate::partition::{Leadership, Side};
+use crate::partition::{Leadership, Phase, Side};
+use crate::topics::TopicPlan;
 
 /// Between two looks at partitions that are to be closed.
 pub(super) const LOOK: Duration = Duration::from_millis(15);
@@ -31,7 +32,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// What this process knows of the log of decisions.
 pub(super) struct Moves {
-    mirror: Arc<str>,
+    mirror: Arc<Mirror>,
     /// Writes to the log; reading has a client of its own.
     client: Client,
     updates: mpsc::Receiver<Update>,
@@ -103,8 +104,8 @@ pub(super) enum News {
 
 impl Moves {
     /// Follows the log on `cluster`.
-    pub(super) fn follow(mirror: Arc<str>, cluster: &Arc<Cluster>) -> Self {
-        let client = || Client::new(cluster.clone(), crate::connect_options(&mirror)).within(ASKING);
+    pub(super) fn follow(mirror: Arc<Mirror>, cluster: &Arc<Cluster>) -> Self {
+        let client = || Client::new(cluster.clone(), crate::connect_options(&mirror.name)).within(ASKING);
         let (reader, writer) = (client(), client());
         let (tell, updates) = mpsc::channel(16);
         tokio::spawn(async move {
@@ -160,7 +161,23 @@ impl Moves {
 
     /// The term of a topic.
     pub(super) fn term(&self, topic: &str) -> i32 {
-        self.state.as_ref().map_or(1, |state| state.term(topic))
+        self.leader(topic).map_or(1, |leader| leader.term)
+    }
+
+    fn leader(&self, topic: &str) -> Option<&Leader> {
+        self.state.as_ref().and_then(|state| led(state, &self.mirror, topic))
+    }
+
+    /// The first offset of the term of this plan, if it was decided, and is of the same topic on both clusters.
+    pub(super) fn begins(&self, plan: &TopicPlan, partition: i32) -> Option<i64> {
+        let leader = self.leader(&plan.topic).filter(|leader| leader.term == plan.term && leader.cluster == plan.leader)?;
+        let is_same = leader.ids.iter().all(|(cluster, id)| plan.topic_ids.get(cluster).is_none_or(|now| now == id));
+        leader.ends.get(usize::try_from(partition).ok()?).copied().filter(|_| is_same)
+    }
+
+    /// The open move, if it is between the clusters of this mirror.
+    fn open(&self) -> Option<&Move> {
+        self.state.as_ref()?.open().filter(|open| is_of(&self.mirror, &open.from, &open.to))
     }
 
     /// Who must know what the log says now waits until this has grown by two: what is heard next may have been on its way.
@@ -191,13 +208,13 @@ impl Moves {
             Some(Update::Trouble(error)) => {
                 let error = error.to_string();
                 if self.trouble.as_ref() != Some(&error) {
-                    tell!(messages::LOG_TROUBLE, mirror = &*self.mirror, error);
+                    tell!(messages::LOG_TROUBLE, mirror = &*self.mirror.name, error);
                     self.trouble = Some(error);
                 }
                 return News::Nothing;
             }
             Some(Update::Over(error)) => {
-                tell!(messages::LOG_REFUSED, mirror = &*self.mirror, %error);
+                tell!(messages::LOG_REFUSED, mirror = &*self.mirror.name, %error);
                 return News::Over;
             }
             None => return News::Over,
@@ -221,13 +238,12 @@ impl Moves {
 
     /// The topics of an open move, once all proxies hold: these are to be closed.
     pub(super) fn closes(&self, topic: &str) -> bool {
-        let Some(state) = &self.state else { return false };
-        state.quiet_since().is_ok() && state.open().is_some_and(|open| open.topics.contains_key(topic))
+        self.is_closing() && self.open().is_some_and(|open| open.topics.contains_key(topic))
     }
 
     /// Whether something is to be closed.
     pub(super) fn is_closing(&self) -> bool {
-        self.state.as_ref().is_some_and(|state| state.open().is_some() && state.quiet_since().is_ok())
+        self.open().is_some_and(|open| open.quiet_since.is_some())
     }
 
     /// Whether a partition was taken off its lane, for a move.
@@ -244,8 +260,13 @@ impl Moves {
 
     /// Whether the log has it as closed, whoever said so: nothing is written to it before the outcome.
     pub(super) fn is_said_closed(&self, partition: &TopicPartition) -> bool {
-        let Some(open) = self.state.as_ref().and_then(|state| state.open()) else { return false };
+        let Some(open) = self.open() else { return false };
         open.closed.get(&*partition.topic).is_some_and(|closed| closed.contains_key(&partition.partition.cast_unsigned()))
+    }
+
+    /// Where this process has closed a partition.
+    pub(super) fn closed_at(&self, partition: &TopicPartition) -> Option<i64> {
+        self.frozen.get(partition).copied().flatten().map(|measured| measured.end)
     }
 
     pub(super) fn freeze(&mut self, partition: TopicPartition) {
@@ -278,10 +299,10 @@ impl Moves {
     pub(super) fn say_closed(&mut self, now: Instant) {
         while let Some(asked) = self.asking.try_join_next() {
             if let Ok(Err(error)) = asked {
-                tell!(messages::LOG_TROUBLE, mirror = &*self.mirror, %error);
+                tell!(messages::LOG_TROUBLE, mirror = &*self.mirror.name, %error);
             }
         }
-        let Some((state, open)) = self.state.as_ref().and_then(|state| Some((state, state.open()?))) else { return };
+        let Some((state, open)) = self.state.as_ref().zip(self.open()) else { return };
         let (mut ends, mut as_of): (BTreeMap<String, Vec<(u32, i64)>>, _) = (BTreeMap::new(), state.end() - 1);
         for (partition, measured) in &self.frozen {
             let Some(Measurement { end, as_of: of }) = *measured else { continue };
@@ -301,9 +322,9 @@ impl Moves {
         if ends.is_empty() || !self.asking.is_empty() || !is_new {
             return;
         }
+        let (id, client, rules) = (open.id, self.client.clone(), state.rules());
         self.asked = Some(now);
-        let request = Request::Closed { id: open.id, as_of, by: format!("mirror {}", self.mirror), ends };
-        let (client, rules) = (self.client.clone(), state.rules());
+        let request = Request::Closed { id, as_of, by: format!("mirror {}", self.mirror.name), ends };
         self.asking.spawn(async move {
             let timestamp = jiff::Timestamp::now().as_millisecond();
             ask(&client, &[request], rules, timestamp).await
@@ -311,9 +332,39 @@ impl Moves {
     }
 }
 
-/// Who leads a topic by the log.
-pub(crate) fn leadership(state: &State, topic: &str) -> Option<Leadership> {
-    let leader = state.leaders().get(topic)?;
+/// Whether a decision between these clusters is about what this mirror copies: other mirrors may copy topics of the same name elsewhere.
+fn is_of(mirror: &Mirror, from: &str, to: &str) -> bool {
+    let is_one = |name: &str| *mirror.source.name == *name || *mirror.target.name == *name;
+    is_one(from) && is_one(to)
+}
+
+fn led<'a>(state: &'a State, mirror: &Mirror, topic: &str) -> Option<&'a Leader> {
+    state.leaders().get(topic).filter(|leader| is_of(mirror, &leader.before, &leader.cluster))
+}
+
+/// What becomes of a partition whose topic the other cluster leads now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AfterFlip {
+    /// This process has closed it just where the term begins: nothing has to be compared.
+    HandOn,
+    /// Both logs are looked at.
+    Look,
+    /// Somebody works on it, or it has diverged: that comes to an end first, and is kept, and the next pass takes it in.
+    Wait,
+}
+
+/// Decides about a partition of a flip that `begins` the term. `present` is the phase of the entry that the run has, and whether nobody works on it.
+pub(super) fn after_flip(present: Option<(Phase, bool)>, closed_at: Option<i64>, begins: Option<i64>) -> AfterFlip {
+    match present {
+        Some((Phase::Diverged, _) | (_, false)) => AfterFlip::Wait,
+        Some((_, true)) if closed_at.is_some() && closed_at == begins => AfterFlip::HandOn,
+        _ => AfterFlip::Look,
+    }
+}
+
+/// Who leads a topic of this mirror by the log.
+pub(crate) fn leadership(state: &State, mirror: &Mirror, topic: &str) -> Option<Leadership> {
+    let leader = led(state, mirror, topic)?;
     Some(Leadership { leader: leader.cluster.to_string(), term: leader.term })
 }
 
@@ -364,4 +415,26 @@ async fn try_measure(state: &State, partitions: &[Closing]) -> Result<Vec<Found>
         });
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flip_hands_on_what_this_process_closed_there_and_looks_at_the_rest() {
+        let rests = Some((Phase::Waiting, true));
+        for (present, closed_at, begins, then) in [
+            (rests, Some(7), Some(7), AfterFlip::HandOn),
+            (rests, Some(7), Some(8), AfterFlip::Look),
+            (rests, None, Some(7), AfterFlip::Look),
+            (rests, None, None, AfterFlip::Look),
+            (None, Some(7), Some(7), AfterFlip::Look),
+            (Some((Phase::Waiting, false)), Some(7), Some(7), AfterFlip::Wait),
+            (Some((Phase::Copying, false)), None, Some(7), AfterFlip::Wait),
+            (Some((Phase::Diverged, true)), Some(7), Some(7), AfterFlip::Wait),
+        ] {
+            assert_eq!(after_flip(present, closed_at, begins), then, "{present:?} {closed_at:?} {begins:?}");
+        }
+    }
 }

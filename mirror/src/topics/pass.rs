@@ -77,6 +77,8 @@ pub(crate) struct TopicPassResult {
     pub(crate) clusters: (Cluster, Cluster),
     /// The plans of all topics that the file selects.
     pub(crate) plans: Vec<TopicPlan>,
+    /// Where there is a log of decisions: the plans of topics that may move, as they will be then, by the topics' names.
+    pub(crate) turned: HashMap<Arc<str>, TopicPlan>,
     /// The topics of this process that cannot be copied at all, by their names on the source, and for each why.
     pub(crate) refused: BTreeMap<Arc<str>, String>,
     /// The topics of this process whose settings on the follower cannot go after the leader's, and for each why. They are copied all the same.
@@ -178,13 +180,16 @@ impl Pass {
         self.follow_log_starts().await;
         self.ask_follower_starts().await;
         let forgotten = self.forget(&plans).await?;
-        Ok(TopicPassResult { clusters: (source, target), plans, refused, unset, unsettable, stricter_from, complete, forgotten })
+        let may_move = plans.iter().filter(|_| self.decisions.is_some());
+        let turned = may_move.filter_map(|plan| Some((plan.topic.clone(), plan::turned(&self.mirror, &source, &target, plan)?)));
+        let turned = turned.collect();
+        Ok(TopicPassResult { clusters: (source, target), plans, turned, refused, unset, unsettable, stricter_from, complete, forgotten })
     }
 
     /// Who leads a topic, if it was ever decided.
     fn leader(&self, topic: &str) -> Option<Leadership> {
         match &self.decisions {
-            Some(decisions) => moves::leadership(decisions, topic),
+            Some(decisions) => moves::leadership(decisions, &self.mirror, topic),
             None => self.state.leader(topic),
         }
     }

@@ -312,6 +312,18 @@ pub async fn plan(
     Ok(plans)
 }
 
+/// The plan of a topic as it will be when the other cluster has become its leader, by what was seen when it was planned. `None`: it is not known, or has to be
+/// looked at first.
+pub(crate) fn turned(mirror: &Mirror, source: &Cluster, target: &Cluster, plan: &TopicPlan) -> Option<TopicPlan> {
+    // What cannot be copied does not move, and neither does what has another name there.
+    if plan.error.is_some() || plan.action != Action::Nothing || plan.topic != plan.target {
+        return None;
+    }
+    let (follower, leader) = plan.direction(mirror).leader_first(source, target);
+    let turned = one(mirror, &plan.topic, (leader, &plan.topic), (follower, &plan.topic), plan.term + 1);
+    (turned.error.is_none() && turned.action == Action::Nothing).then_some(turned)
+}
+
 impl TopicPlan {
     pub(crate) fn new(topic: &Arc<str>, target: &Arc<str>, leader: &Arc<str>, term: i32) -> Self {
         Self {
