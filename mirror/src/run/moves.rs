@@ -46,7 +46,8 @@ pub(super) struct Moves {
     frozen: HashMap<TopicPartition, Option<Measurement>>,
     measuring: JoinSet<Vec<Found>>,
     asking: JoinSet<Result<(), LogError>>,
-    asked: Option<Instant>,
+    /// When it was last said of each partition that it is closed.
+    said: HashMap<TopicPartition, Instant>,
     trouble: Option<String>,
 }
 
@@ -144,7 +145,7 @@ impl Moves {
             frozen: HashMap::new(),
             measuring: JoinSet::new(),
             asking: JoinSet::new(),
-            asked: None,
+            said: HashMap::new(),
             trouble: None,
         }
     }
@@ -225,7 +226,7 @@ impl Moves {
         let is_over = self.id.is_some() && self.id != open;
         if self.id != open {
             self.id = open;
-            self.asked = None;
+            self.said.clear();
             // What was found of another move is nothing.
             self.measuring = JoinSet::new();
         }
@@ -303,6 +304,11 @@ impl Moves {
             }
         }
         let Some((state, open)) = self.state.as_ref().zip(self.open()) else { return };
+        // One record at a time.
+        if !self.asking.is_empty() {
+            return;
+        }
+        let (id, rules, client, mut saying) = (open.id, state.rules(), self.client.clone(), Vec::new());
         let (mut ends, mut as_of): (BTreeMap<String, Vec<(u32, i64)>>, _) = (BTreeMap::new(), state.end() - 1);
         for (partition, measured) in &self.frozen {
             let Some(Measurement { end, as_of: of }) = *measured else { continue };
@@ -312,18 +318,18 @@ impl Moves {
             }
             let index = partition.partition.cast_unsigned();
             let said = open.closed.get(&*partition.topic).and_then(|closed| closed.get(&index));
-            if said != Some(&end) && open.topics.contains_key(&*partition.topic) {
+            // What was said a moment ago is on its way.
+            let is_due = self.said.get(partition).is_none_or(|at| now >= *at + AGAIN);
+            if said != Some(&end) && is_due && open.topics.contains_key(&*partition.topic) {
+                saying.push(partition.clone());
                 ends.entry(partition.topic.to_string()).or_default().push((index, end));
                 as_of = as_of.min(of);
             }
         }
-        // What was asked for a moment ago is on its way; what has been closed since then is not in that.
-        let is_new = self.asked.is_none_or(|asked| now >= asked + AGAIN);
-        if ends.is_empty() || !self.asking.is_empty() || !is_new {
+        if ends.is_empty() {
             return;
         }
-        let (id, client, rules) = (open.id, self.client.clone(), state.rules());
-        self.asked = Some(now);
+        self.said.extend(saying.into_iter().map(|partition| (partition, now)));
         let request = Request::Closed { id, as_of, by: format!("mirror {}", self.mirror.name), ends };
         self.asking.spawn(async move {
             let timestamp = jiff::Timestamp::now().as_millisecond();
