@@ -624,7 +624,7 @@ impl State {
         &self.homes
     }
 
-    /// The topics whose leader was decided. All others lead in term 1 where [`places`] says.
+    /// The topics whose leader was decided. All others lead in term 1 where [`crate::places`] says.
     pub fn leaders(&self) -> &BTreeMap<String, Leader> {
         &self.leaders
     }
