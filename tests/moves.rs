@@ -171,19 +171,7 @@ fn on_stage(test: impl FnOnce(&'static Stage) -> Result<()>) -> Result<()> {
 
 /// Every partition of every client: records are acknowledged and read.
 fn go_on(soaks: &[Soak]) -> Result<()> {
-    let counts = || soaks.iter().map(Soak::counts).collect::<Result<Vec<_>>>();
-    let before = counts()?;
-    let at = |counts: &[u64], n: usize| counts.get(n).copied().unwrap_or_default();
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        let now = counts()?;
-        let goes = |before: &[u64], now: &[u64]| (0..PARTITIONS).all(|n| at(now, n) >= at(before, n) + GOES_ON);
-        if before.iter().zip(&now).all(|(before, now)| goes(&before.acked, &now.acked) && goes(&before.consumed, &now.consumed)) {
-            return Ok(());
-        }
-        ensure!(Instant::now() < deadline, "{LIMIT:?} without going on: {before:?}, {now:?}");
-        thread::sleep(Duration::from_millis(20));
-    }
+    soak::go_on(soaks, PARTITIONS, GOES_ON, LIMIT)
 }
 
 /// All of a client's records are in both logs, once and in order.
@@ -211,16 +199,7 @@ fn soak(stage: &Stage, client: Client, name: &str) -> Result<(Soak, String)> {
     stage.cluster("legacy").create_topic(&topic, PARTITIONS as i32, &[])?;
     stage.comes(&format!("there is a copy of {topic}"), || stage.cluster("new").log_ends(&topic).map(drop))?;
     let client_id = format!("orders-{name}");
-    let job = soak::Job {
-        bootstrap_servers: stage.proxy.bootstrap_servers(),
-        group_id: client_id.clone(),
-        client_id,
-        topic: topic.clone(),
-        partitions: PARTITIONS,
-        records_per_second: 200,
-        timeout_ms: LIMIT.as_millis() as u64,
-        security: None,
-    };
+    let job = soak::Job::plain(stage.proxy.bootstrap_servers(), client_id, &topic, PARTITIONS, LIMIT);
     Ok((Soak::start(client, &job)?, topic))
 }
 

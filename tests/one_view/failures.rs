@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use harness::clients::soak::{self, Counts, Soak};
+use harness::clients::soak::{self, Soak};
 use harness::clients::{self, Client, Job};
 use harness::kafka::{Cluster, Commit, Record};
 use harness::raw::{Raw, ask, until};
@@ -36,22 +36,7 @@ const GOES_ON: u64 = 20;
 
 /// Every partition of every client: records are acknowledged and read.
 pub(crate) fn go_on<'a>(clients: impl IntoIterator<Item = &'a Soak>) -> Result<()> {
-    let clients: Vec<_> = clients.into_iter().collect();
-    let counts = || clients.iter().map(|soak| soak.counts()).collect::<Result<Vec<_>>>();
-    let before = counts()?;
-    let goes = |before: &[u64], now: &[u64]| {
-        (0..PARTITIONS).all(|n| now.get(n).copied().unwrap_or_default() >= before.get(n).copied().unwrap_or_default() + GOES_ON)
-    };
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        let now = counts()?;
-        let is_going = |(before, now): (&Counts, &Counts)| goes(&before.acked, &now.acked) && goes(&before.consumed, &now.consumed);
-        if before.iter().zip(&now).all(is_going) {
-            return Ok(());
-        }
-        ensure!(Instant::now() < deadline, "{LIMIT:?} without going on: {before:?}, {now:?}");
-        thread::sleep(Duration::from_millis(20));
-    }
+    soak::go_on(clients, PARTITIONS, GOES_ON, LIMIT)
 }
 
 fn a_foreign_election(stage: &Stage) -> Result<()> {
@@ -62,16 +47,7 @@ fn a_foreign_election(stage: &Stage) -> Result<()> {
         let topic = leader.leads(&format!("election.{}", client.name()));
         stage.create_copied(leader, &topic, PARTITIONS as i32)?;
         let client_id = home.client(&format!("election-{}", client.name()));
-        let job = soak::Job {
-            bootstrap_servers: stage.proxy.bootstrap_servers(),
-            group_id: client_id.clone(),
-            client_id,
-            topic: topic.clone(),
-            partitions: PARTITIONS,
-            records_per_second: 200,
-            timeout_ms: LIMIT.as_millis() as u64,
-            security: None,
-        };
+        let job = soak::Job::plain(stage.proxy.bootstrap_servers(), client_id, &topic, PARTITIONS, LIMIT);
         clients.push((topic, client, Soak::start(client, &job)?));
     }
     let (topics, soaks): (Vec<_>, Vec<_>) = clients.into_iter().map(|(topic, client, soak)| ((topic, client), soak)).unzip();

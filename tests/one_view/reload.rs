@@ -30,16 +30,7 @@ fn an_edit_under_load_loses_doubles_and_reorders_nothing() -> Result<()> {
                 let topic = side.leads(&format!("reload.{}", home.name()));
                 stage.create_copied(side, &topic, PARTITIONS as i32)?;
                 let client_id = home.client(&format!("reload-{}", side.name()));
-                let job = soak::Job {
-                    bootstrap_servers: proxy.bootstrap_servers(),
-                    group_id: client_id.clone(),
-                    client_id,
-                    topic: topic.clone(),
-                    partitions: PARTITIONS,
-                    records_per_second: 200,
-                    timeout_ms: LIMIT.as_millis() as u64,
-                    security: None,
-                };
+                let job = soak::Job::plain(proxy.bootstrap_servers(), client_id, &topic, PARTITIONS, LIMIT);
                 soaks.push((side, topic, Soak::start(Client::Rdkafka, &job)?));
             }
         }

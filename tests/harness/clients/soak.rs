@@ -42,6 +42,32 @@ pub struct Job {
     pub security: Option<Security>,
 }
 
+impl Job {
+    /// 200 records a second, by PLAINTEXT, read by a group with the name of the client.
+    pub fn plain(bootstrap_servers: String, client_id: String, topic: &str, partitions: usize, limit: Duration) -> Self {
+        let (group_id, topic, timeout_ms) = (client_id.clone(), topic.to_owned(), limit.as_millis() as u64);
+        Self { bootstrap_servers, client_id, topic, group_id, partitions, records_per_second: 200, timeout_ms, security: None }
+    }
+}
+
+/// Waits until so many more records of every partition of every client are acknowledged and read.
+pub fn go_on<'a>(clients: impl IntoIterator<Item = &'a Soak>, partitions: usize, more: u64, limit: Duration) -> Result<()> {
+    let clients: Vec<_> = clients.into_iter().collect();
+    let counts = || clients.iter().map(|soak| soak.counts()).collect::<Result<Vec<_>>>();
+    let before = counts()?;
+    let at = |counts: &[u64], n: usize| counts.get(n).copied().unwrap_or_default();
+    let goes = |before: &[u64], now: &[u64]| (0..partitions).all(|n| at(now, n) >= at(before, n) + more);
+    let deadline = Instant::now() + limit;
+    loop {
+        let now = counts()?;
+        if before.iter().zip(&now).all(|(before, now)| goes(&before.acked, &now.acked) && goes(&before.consumed, &now.consumed)) {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "{limit:?} without going on: {before:?}, {now:?}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// A line of a client's report.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "snake_case")]
