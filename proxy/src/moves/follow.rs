@@ -22,6 +22,7 @@ use super::{Moves, Seen};
 use crate::identity::own_options;
 use crate::messages;
 use crate::proxy::Proxy;
+use crate::relay::holds::LATE;
 
 /// How often it is looked at what is due.
 const TICK: Duration = Duration::from_millis(25);
@@ -34,9 +35,6 @@ const AGAIN: Duration = Duration::from_secs(2);
 
 /// How much longer each proxy waits than the one before it by name.
 const STAND_BY: Duration = Duration::from_secs(1);
-
-/// How long what was sent to a broker may still be appended when its sender is gone.
-const LATE: Duration = Duration::from_secs(30);
 
 /// How long after an abort a move is tried again; longer with each.
 const RETRY: Duration = Duration::from_secs(5);
@@ -113,10 +111,19 @@ struct Follower {
     applied: Option<i64>,
     /// When flips were asked for, by their offsets.
     since: HashMap<i64, i64>,
-    /// The ends on the old leaders are looked at a last time, before the flip of a move.
-    checking: JoinSet<(i64, Option<String>)>,
-    /// The move of which they were, and what was wrong.
-    checked: Option<(i64, Option<String>)>,
+    /// The ends on the old leaders are looked at a last time, before a flip.
+    checking: JoinSet<Checked>,
+    /// What came of that.
+    checked: Option<Checked>,
+}
+
+/// A last look at the ends on the old leaders.
+#[derive(Debug)]
+struct Checked {
+    /// What the flip decides.
+    outcome: BTreeMap<String, decisions::Led>,
+    /// What is wrong.
+    wrong: Option<String>,
 }
 
 impl Follower {
@@ -171,21 +178,25 @@ impl Follower {
 
     /// Takes records in, and applies what was decided.
     fn read(&mut self, records: Vec<ReadRecord>, is_at_end: bool) -> Result<(), LogError> {
+        let before = self.me.state().end();
         for ReadRecord { offset, timestamp, value, .. } in records {
-            let before = self.me.state().last_decision();
+            let decision = self.me.state().last_decision();
             let open = self.me.state().open().map(|open| open.id);
             let now = self.now();
             let verdict = self.me.read(offset, value.as_deref(), now).map_err(|source| LogError::Unknown { offset, source })?;
-            if verdict == Verdict::Counts && self.me.state().last_decision() != before {
+            if verdict == Verdict::Counts && self.me.state().last_decision() != decision {
                 self.since.insert(offset, timestamp);
                 self.tell_decision(open);
             }
         }
-        self.is_at_end |= is_at_end;
         if is_at_end {
             check(0, self.me.state(), None)?;
         }
-        self.apply();
+        // Twice a second there is nothing new.
+        if self.me.state().end() != before || is_at_end != self.is_at_end {
+            self.apply();
+        }
+        self.is_at_end |= is_at_end;
         Ok(())
     }
 
@@ -273,44 +284,43 @@ impl Follower {
         let holds = &self.proxy.holds;
         self.known.is_open = !holds.is_quiet();
         self.known.unanswered = self.held.is_none() && holds.are_late();
-        if let Some(open) = self.me.state().open()
-            && let Ok(outcome) = self.me.state().outcome()
-        {
-            match &self.checked {
-                Some((id, wrong)) if *id == open.id => {
-                    if let Some(reason) = wrong.clone() {
-                        let abort = Request::Abort { id: *id, by: self.moves.me.name.clone(), reason, until_edit: false };
-                        self.checked = None;
-                        self.ask(abort);
-                        return;
-                    }
-                }
-                _ if self.checking.is_empty() => {
-                    let (id, client) = (open.id, self.proxy.own_client(&open.from));
-                    self.checking.spawn(async move { (id, written_past(client, &outcome).await) });
-                    return;
-                }
-                _ => return,
-            }
-        }
-        if !self.asking.is_empty() || !self.is_at_end {
-        } else if self.me.state().end() == 0 {
-            // Of two that begin it the first counts.
-            self.ask(Request::Identity { log: uuid::Uuid::new_v4().to_string() });
-        } else if self.me.state().identity().is_some() {
+        if self.is_flip_checked() && self.asking.is_empty() && self.is_at_end {
             let now = self.now();
-            if let Some(request) = self.me.next(&self.known, now) {
+            let state = self.me.state();
+            let request = if state.end() == 0 {
+                // Of two that begin it the first counts.
+                Some(Request::Identity { log: uuid::Uuid::new_v4().to_string() })
+            } else {
+                self.abort_what_was_written_past().or_else(|| self.me.next(&self.known, now))
+            };
+            if let Some(request) = request {
                 self.ask(request);
             }
         }
         // Who could not hold in time lets go by itself.
-        self.apply_holds();
-    }
-
-    fn apply_holds(&mut self) {
         if self.held.is_some() && self.me.holds().is_none() {
             self.apply();
         }
+    }
+
+    /// Whether the ends on the old leaders were looked at a last time, if a flip could be asked for; otherwise they are looked at now.
+    fn is_flip_checked(&mut self) -> bool {
+        let Some((open, outcome)) = self.me.state().open().zip(self.me.state().outcome().ok()) else { return true };
+        let is_checked = self.checked.as_ref().is_some_and(|checked| checked.outcome == outcome);
+        if !is_checked && self.checking.is_empty() {
+            let client = self.proxy.own_client(&open.from);
+            self.checking.spawn(async move {
+                let wrong = written_past(client, &outcome).await;
+                Checked { outcome, wrong }
+            });
+        }
+        is_checked
+    }
+
+    fn abort_what_was_written_past(&mut self) -> Option<Request> {
+        let id = self.me.state().open()?.id;
+        let checked = self.checked.take_if(|checked| checked.wrong.is_some())?;
+        Some(Request::Abort { id, by: self.moves.me.name.clone(), reason: checked.wrong?, until_edit: false })
     }
 
     fn ask(&mut self, request: Request) {

@@ -16,6 +16,8 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
+use super::masks::NOT_LEADER_OR_FOLLOWER;
+
 /// How long a batch that is not the one that is due waits for those before it. They may have to come on the same connection, behind it: so not for long.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -95,8 +97,6 @@ impl Drop for First {
 
 /// Kafka's `NONE`
 const NONE: i16 = 0;
-/// Kafka's `NOT_LEADER_OR_FOLLOWER`
-const NOT_LEADER_OR_FOLLOWER: i16 = 6;
 /// Kafka's `INVALID_PRODUCER_EPOCH`
 const INVALID_PRODUCER_EPOCH: i16 = 47;
 

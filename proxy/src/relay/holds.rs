@@ -16,7 +16,7 @@ use tokio::time::sleep;
 
 /// How long what was sent to a broker, whose connection broke before it had answered, may still be appended: the request may wait in the broker's queue
 /// when its sender has gone.
-const LATE: Duration = Duration::from_secs(30);
+pub(crate) const LATE: Duration = Duration::from_secs(30);
 
 /// Which topics are held, and which have requests under way.
 #[derive(Debug)]

@@ -20,7 +20,7 @@ pub(super) const MASK: i32 = 1 << 30;
 /// Kafka's `OFFSET_OUT_OF_RANGE`
 const OFFSET_OUT_OF_RANGE: i16 = 1;
 /// Kafka's `NOT_LEADER_OR_FOLLOWER`
-const NOT_LEADER_OR_FOLLOWER: i16 = 6;
+pub(super) const NOT_LEADER_OR_FOLLOWER: i16 = 6;
 /// Kafka's `TOPIC_AUTHORIZATION_FAILED`: nobody tries again after it, and a transaction can be aborted.
 pub(super) const TOPIC_AUTHORIZATION_FAILED: i16 = 29;
 

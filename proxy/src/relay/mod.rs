@@ -72,7 +72,7 @@ use self::brokers::{Streamed, ToBroker, ToClient, World};
 use self::carry::Carrying;
 use self::first::FirstBatches;
 use self::frames::{Source, send, write_frame};
-use self::holds::Holds;
+use self::holds::{Holds, LATE};
 use self::masks::Refused;
 use self::own_response::Advertised;
 use self::produce::{ProduceFrame, Produced};
@@ -92,9 +92,6 @@ const IN_FLIGHT: usize = 1024;
 
 /// Kafka's `INVALID_TXN_STATE`
 const INVALID_TXN_STATE: i16 = 48;
-
-/// How long the broker may take to answer what a client has produced that is gone: what has not landed by then never does.
-const LAST_ANSWERS: Duration = Duration::from_secs(30);
 
 /// Bytes of the largest response to a login of the proxy's own; such responses have a few hundred.
 const LOGIN: usize = 1024 * 1024;
@@ -210,9 +207,9 @@ impl FrameRelay {
         let mut from_broker = Source { from: from_broker, buf: Vec::new(), start: 0, left: 0, count: &self.counters.responses };
         let (queue, mut in_flight) = mpsc::channel(IN_FLIGHT);
         let cause = self.relay(from_client, to_broker, queue, &mut from_broker, to_client, &mut in_flight).await;
-        if self.counters.produces.load(Ordering::Relaxed) > 0 {
-            // Whether the others are over is only known when the broker has answered, or can no longer.
-            let _ = timeout(LAST_ANSWERS, self.last_answers(&mut from_broker, &mut in_flight)).await;
+        // Whether what a client has produced that is gone is over is known when the broker has answered, or when it can no longer land. Who is cut waits for nothing.
+        if self.counters.produces.load(Ordering::Relaxed) > 0 && !matches!(cause, Cause::Cut) {
+            let _ = timeout(LATE, self.last_answers(&mut from_broker, &mut in_flight)).await;
         }
         Ending { cause, moved: self.counters.moved() }
     }
@@ -234,7 +231,7 @@ impl FrameRelay {
                 // Nobody is left to be answered.
                 Err(cause @ Cause::ClientError(_)) => {
                     if self.counters.produces.load(Ordering::Relaxed) > 0 {
-                        let _ = timeout(LAST_ANSWERS, responses).await;
+                        let _ = timeout(LATE, responses).await;
                     }
                     cause
                 }

@@ -30,11 +30,11 @@ use kferry_wire::stream::Writer;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Duration, Instant, timeout, timeout_at};
 
-use super::carry::{Answers, Carrier, Frame, NOT_LEADER_OR_FOLLOWER, Reserved};
+use super::carry::{Answers, Carrier, Frame, Reserved};
 use super::first::{Admitted, First, Term, stamped};
 use super::frames::{Source, send, write_frame};
 use super::holds::Entered;
-use super::masks::{MASK, Now, Refused, TOPIC_AUTHORIZATION_FAILED};
+use super::masks::{MASK, NOT_LEADER_OR_FOLLOWER, Now, Refused, TOPIC_AUTHORIZATION_FAILED};
 use super::request::{HELD, RequestHead};
 use super::splice::MoveError;
 use super::view::leaders::Stance;
@@ -110,176 +110,6 @@ fn fate(stance: Stance, partition: i32, is_transactional: bool) -> Fate {
         // Its transaction was refused before.
         Stance::Follows(_) if is_transactional => Fate::Refused(NOT_LEADER_OR_FOLLOWER),
         Stance::Follows(_) => Fate::Elsewhere,
-    }
-}
-
-/// The batches of one request, as they come by.
-struct Batches<'a> {
-    relay: &'a FrameRelay,
-    frame: &'a ProduceFrame,
-    /// The place of the batch that comes next, or came last.
-    topic: String,
-    partition: i32,
-    /// What this cluster is to that topic, and the topic's term, once it is entered.
-    stance: Option<Stance>,
-    term: Option<Term>,
-    aside: Aside,
-    firsts: Vec<First>,
-    /// Topics that lead here, and those that do not.
-    here: Vec<Entered>,
-    elsewhere: Vec<Entered>,
-}
-
-impl Rewrite for Batches<'_> {
-    fn topic(&mut self, name: &str) {
-        if self.topic != name {
-            name.clone_into(&mut self.topic);
-            self.stance = None;
-        }
-    }
-
-    fn partition(&mut self, partition: i32) -> i32 {
-        self.partition = partition;
-        partition
-    }
-}
-
-impl Along for Batches<'_> {
-    async fn records(&mut self, from: &mut Source<'_>, at: usize, len: usize) -> Result<(), WalkError> {
-        let head = self.frame.head;
-        let carrying = &self.relay.seat().carrying;
-        let fate = self.fate().await;
-        let needed = match fate {
-            Fate::Here if self.term.is_some() || !carrying.is_empty() => len.min(LENGTH + Sequence::FRONT),
-            Fate::Here | Fate::Refused(_) => 0,
-            Fate::Elsewhere => len,
-        };
-        if fate == Fate::Elsewhere && self.aside.reserved.is_none() {
-            self.aside.reserved = Some(carrying.reserve(self.frame.body.end).await);
-        }
-        let arriving = timeout(in_time(needed), from.at_least(at + needed)).await;
-        arriving.map_err(|_| MoveError::Reading(too_slow()))?.map_err(MoveError::Reading)?;
-        let records = records_of(&from.bytes()[at..at + needed], head.api.is_flexible(head.version));
-        let fate = match fate {
-            Fate::Here => self.is_due(records.unwrap_or_default()).await,
-            fate => fate,
-        };
-        if fate == Fate::Here {
-            let front = records.and_then(|records| records.first_chunk()).copied();
-            if let (Some(term), Some(mut front)) = (&self.term, front)
-                && term.stamp(&mut front)
-            {
-                let length = records_at(&from.bytes()[at..at + needed], head.api.is_flexible(head.version));
-                from.change(at + length, &front);
-            }
-        } else {
-            let records = records.filter(|_| fate == Fate::Elsewhere).map(Bytes::copy_from_slice);
-            self.set_aside(fate, records);
-            from.change(at - INDEX, &(self.partition | MASK).to_be_bytes());
-        }
-        Ok(())
-    }
-}
-
-impl<'a> Batches<'a> {
-    fn new(relay: &'a FrameRelay, frame: &'a ProduceFrame) -> Self {
-        let (here, elsewhere) = (Vec::new(), Vec::new());
-        let (aside, firsts) = (Aside::default(), Vec::new());
-        Self { relay, frame, topic: String::new(), partition: 0, stance: None, term: None, aside, firsts, here, elsewhere }
-    }
-
-    fn place(&self) -> TopicPartition {
-        TopicPartition::new(&*self.topic, self.partition)
-    }
-
-    /// What becomes of the next batch. Where its topic leads is looked at once it is entered: from then on that does not change.
-    async fn fate(&mut self) -> Fate {
-        let stance = match self.stance {
-            Some(stance) => stance,
-            None => {
-                let seat = self.relay.seat();
-                let entered = seat.holds.enter(&self.topic, &[&self.here, &self.elsewhere]).await;
-                seat.seen.produced(&self.topic);
-                let stance = Now::of(self.relay.terms.world.place.as_ref()).stance(&self.topic);
-                let leads = matches!(stance, Stance::Leads | Stance::HasRenamedCopy);
-                if leads { &mut self.here } else { &mut self.elsewhere }.extend(entered);
-                self.term = if leads && !self.frame.front.is_transactional { seat.view.term(&self.topic) } else { None };
-                *self.stance.insert(stance)
-            }
-        };
-        fate(stance, self.partition, self.frame.front.is_transactional)
-    }
-
-    /// Waits until nothing must come before a batch that is for the broker. `front`: of its records.
-    async fn is_due(&mut self, front: &[u8]) -> Fate {
-        let place = self.place();
-        self.relay.wait_for_carried(&place, front).await;
-        let Some(term) = self.term.as_ref().filter(|_| (0..MASK).contains(&self.partition)) else { return Fate::Here };
-        match self.relay.seat().firsts.admit(&place, term, front).await {
-            Admitted::Passes => Fate::Here,
-            Admitted::IsFirst(first) => {
-                self.firsts.push(first);
-                Fate::Here
-            }
-            Admitted::Answered(error_code) => Fate::Refused(error_code),
-        }
-    }
-
-    /// The next batch is not for the broker.
-    fn set_aside(&mut self, fate: Fate, records: Option<Bytes>) {
-        let partition = self.place();
-        match fate {
-            Fate::Here => unreachable!("it is for the broker"),
-            Fate::Elsewhere => self.aside.elsewhere.push((partition, records)),
-            Fate::Refused(error_code) => {
-                // Who has a topic of elsewhere in a transaction has been told before.
-                if error_code == TOPIC_AUTHORIZATION_FAILED {
-                    self.relay.tell_refused(Refused::Copy, &format!("topic {}", partition.topic));
-                }
-                self.aside.refused.push_error(partition, error_code);
-            }
-        }
-    }
-
-    /// Walks to the first batch, of which nothing is passed on yet. Returns the length of its records; `None`: there is no batch.
-    async fn first(&mut self, from: &mut Source<'_>, walked: &mut Walked) -> Result<Option<usize>, WalkError> {
-        loop {
-            from.at_least(walked.at).await.map_err(MoveError::Reading)?;
-            match walked.walk.step(&from.bytes()[walked.at..], self).map_err(WalkError::Body)? {
-                Step::Records(len) => return Ok(Some(len)),
-                Step::Pass(len) => walked.at += len,
-                Step::Need(len) => from.at_least(walked.at + len).await.map_err(MoveError::Reading)?,
-                Step::Replace { .. } => unreachable!("nothing is changed on the way"),
-                Step::End => return Ok(None),
-            }
-        }
-    }
-
-    /// Holds a frame whole and sends the broker what is for it. Returns whether that was anything.
-    async fn split(&mut self, from: &mut Source<'_>, to: &mut Writer) -> Result<bool, Cause> {
-        let ProduceFrame { head, ref body, front } = *self.frame;
-        self.aside.reserved = Some(self.relay.seat().carrying.reserve(body.end).await);
-        let whole = timeout(in_time(body.end), from.whole(body.end)).await.map_err(|_| Cause::ClientError(too_slow()))?;
-        let bytes = Bytes::from(whole.map_err(Cause::ClientError)?);
-        let broken = || head.not_rewritten(RewriteError::Broken("topic_data"));
-        let mut here = Vec::new();
-        for (place, records) in produce::entries(&bytes.slice(body.start..), head.version).ok_or_else(broken)? {
-            self.topic(&place.topic);
-            self.partition(place.partition);
-            match self.fate().await {
-                Fate::Here => match self.is_due(records.as_deref().unwrap_or_default()).await {
-                    Fate::Here => here.push((place, records.map(|records| stamped(self.term.as_ref(), records)))),
-                    fate => self.set_aside(fate, records),
-                },
-                fate => self.set_aside(fate, records),
-            }
-        }
-        if here.is_empty() {
-            return Ok(false);
-        }
-        let for_broker = produce::body(here, front.acks, front.timeout_ms, head.version);
-        write_frame(to, &bytes[SIZE_LEN..body.start], &for_broker).await.map_err(Cause::BrokerError)?;
-        Ok(true)
     }
 }
 
@@ -428,6 +258,175 @@ impl FrameRelay {
     }
 }
 
+/// The batches of one request, as they come by.
+struct Batches<'a> {
+    relay: &'a FrameRelay,
+    frame: &'a ProduceFrame,
+    /// The place of the batch that comes next, or came last.
+    topic: String,
+    partition: i32,
+    /// What this cluster is to that topic, and the topic's term, once it is entered.
+    stance: Option<Stance>,
+    term: Option<Term>,
+    aside: Aside,
+    firsts: Vec<First>,
+    /// Topics that lead here, and those that do not.
+    here: Vec<Entered>,
+    elsewhere: Vec<Entered>,
+}
+
+impl Rewrite for Batches<'_> {
+    fn topic(&mut self, name: &str) {
+        if self.topic != name {
+            name.clone_into(&mut self.topic);
+            self.stance = None;
+        }
+    }
+
+    fn partition(&mut self, partition: i32) -> i32 {
+        self.partition = partition;
+        partition
+    }
+}
+
+impl Along for Batches<'_> {
+    async fn records(&mut self, from: &mut Source<'_>, at: usize, len: usize) -> Result<(), WalkError> {
+        let head = self.frame.head;
+        let carrying = &self.relay.seat().carrying;
+        let fate = self.fate().await;
+        let needed = match fate {
+            Fate::Here if self.term.is_some() || !carrying.is_empty() => len.min(LENGTH + Sequence::FRONT),
+            Fate::Here | Fate::Refused(_) => 0,
+            Fate::Elsewhere => len,
+        };
+        if fate == Fate::Elsewhere && self.aside.reserved.is_none() {
+            self.aside.reserved = Some(carrying.reserve(self.frame.body.end).await);
+        }
+        let arriving = timeout(in_time(needed), from.at_least(at + needed)).await;
+        arriving.map_err(|_| MoveError::Reading(too_slow()))?.map_err(MoveError::Reading)?;
+        let records = records_of(&from.bytes()[at..at + needed], head.api.is_flexible(head.version));
+        let fate = match fate {
+            Fate::Here => self.is_due(records.unwrap_or_default()).await,
+            fate => fate,
+        };
+        if fate == Fate::Here {
+            let front = records.and_then(|records| Some((needed - records.len(), *records.first_chunk()?)));
+            if let (Some(term), Some((length, mut front))) = (&self.term, front)
+                && term.stamp(&mut front)
+            {
+                from.change(at + length, &front);
+            }
+        } else {
+            let records = records.filter(|_| fate == Fate::Elsewhere).map(Bytes::copy_from_slice);
+            self.set_aside(fate, records);
+            from.change(at - INDEX, &(self.partition | MASK).to_be_bytes());
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Batches<'a> {
+    fn new(relay: &'a FrameRelay, frame: &'a ProduceFrame) -> Self {
+        let (here, elsewhere) = (Vec::new(), Vec::new());
+        let (aside, firsts) = (Aside::default(), Vec::new());
+        Self { relay, frame, topic: String::new(), partition: 0, stance: None, term: None, aside, firsts, here, elsewhere }
+    }
+
+    fn place(&self) -> TopicPartition {
+        TopicPartition::new(&*self.topic, self.partition)
+    }
+
+    /// What becomes of the next batch. Where its topic leads is looked at once it is entered: from then on that does not change.
+    async fn fate(&mut self) -> Fate {
+        let stance = match self.stance {
+            Some(stance) => stance,
+            None => {
+                let seat = self.relay.seat();
+                let entered = seat.holds.enter(&self.topic, &[&self.here, &self.elsewhere]).await;
+                seat.seen.produced(&self.topic);
+                let stance = Now::of(self.relay.terms.world.place.as_ref()).stance(&self.topic);
+                let leads = matches!(stance, Stance::Leads | Stance::HasRenamedCopy);
+                if leads { &mut self.here } else { &mut self.elsewhere }.extend(entered);
+                self.term = if leads && !self.frame.front.is_transactional { seat.view.term(&self.topic) } else { None };
+                *self.stance.insert(stance)
+            }
+        };
+        fate(stance, self.partition, self.frame.front.is_transactional)
+    }
+
+    /// Waits until nothing must come before a batch that is for the broker. `front`: of its records.
+    async fn is_due(&mut self, front: &[u8]) -> Fate {
+        let place = self.place();
+        self.relay.wait_for_carried(&place, front).await;
+        let Some(term) = self.term.as_ref().filter(|_| (0..MASK).contains(&self.partition)) else { return Fate::Here };
+        match self.relay.seat().firsts.admit(&place, term, front).await {
+            Admitted::Passes => Fate::Here,
+            Admitted::IsFirst(first) => {
+                self.firsts.push(first);
+                Fate::Here
+            }
+            Admitted::Answered(error_code) => Fate::Refused(error_code),
+        }
+    }
+
+    /// The next batch is not for the broker.
+    fn set_aside(&mut self, fate: Fate, records: Option<Bytes>) {
+        let partition = self.place();
+        match fate {
+            Fate::Here => unreachable!("it is for the broker"),
+            Fate::Elsewhere => self.aside.elsewhere.push((partition, records)),
+            Fate::Refused(error_code) => {
+                // Who has a topic of elsewhere in a transaction has been told before.
+                if error_code == TOPIC_AUTHORIZATION_FAILED {
+                    self.relay.tell_refused(Refused::Copy, &format!("topic {}", partition.topic));
+                }
+                self.aside.refused.push_error(partition, error_code);
+            }
+        }
+    }
+
+    /// Walks to the first batch, of which nothing is passed on yet. Returns the length of its records; `None`: there is no batch.
+    async fn first(&mut self, from: &mut Source<'_>, walked: &mut Walked) -> Result<Option<usize>, WalkError> {
+        loop {
+            from.at_least(walked.at).await.map_err(MoveError::Reading)?;
+            match walked.walk.step(&from.bytes()[walked.at..], self).map_err(WalkError::Body)? {
+                Step::Records(len) => return Ok(Some(len)),
+                Step::Pass(len) => walked.at += len,
+                Step::Need(len) => from.at_least(walked.at + len).await.map_err(MoveError::Reading)?,
+                Step::Replace { .. } => unreachable!("nothing is changed on the way"),
+                Step::End => return Ok(None),
+            }
+        }
+    }
+
+    /// Holds a frame whole and sends the broker what is for it. Returns whether that was anything.
+    async fn split(&mut self, from: &mut Source<'_>, to: &mut Writer) -> Result<bool, Cause> {
+        let ProduceFrame { head, ref body, front } = *self.frame;
+        self.aside.reserved = Some(self.relay.seat().carrying.reserve(body.end).await);
+        let whole = timeout(in_time(body.end), from.whole(body.end)).await.map_err(|_| Cause::ClientError(too_slow()))?;
+        let bytes = Bytes::from(whole.map_err(Cause::ClientError)?);
+        let broken = || head.not_rewritten(RewriteError::Broken("topic_data"));
+        let mut here = Vec::new();
+        for (place, records) in produce::entries(&bytes.slice(body.start..), head.version).ok_or_else(broken)? {
+            self.topic(&place.topic);
+            self.partition(place.partition);
+            match self.fate().await {
+                Fate::Here => match self.is_due(records.as_deref().unwrap_or_default()).await {
+                    Fate::Here => here.push((place, records.map(|records| stamped(self.term.as_ref(), records)))),
+                    fate => self.set_aside(fate, records),
+                },
+                fate => self.set_aside(fate, records),
+            }
+        }
+        if here.is_empty() {
+            return Ok(false);
+        }
+        let for_broker = produce::body(here, front.acks, front.timeout_ms, head.version);
+        write_frame(to, &bytes[SIZE_LEN..body.start], &for_broker).await.map_err(Cause::BrokerError)?;
+        Ok(true)
+    }
+}
+
 /// How long the rest of a frame may take that has memory: others wait for that. Half a minute, and as long as 128 KiB/s take.
 fn in_time(len: usize) -> Duration {
     Duration::from_secs(30 + (len / (128 * 1024)) as u64)
@@ -446,11 +445,6 @@ fn records_of(bytes: &[u8], flexible: bool) -> Option<&[u8]> {
         let (len, records) = bytes.split_first_chunk()?;
         (i32::from_be_bytes(*len) >= 0).then_some(records)
     }
-}
-
-/// How many bytes the length in front of records has.
-fn records_at(bytes: &[u8], flexible: bool) -> usize {
-    if flexible { bytes.iter().take_while(|byte| **byte & 0x80 != 0).count() + 1 } else { size_of::<i32>() }
 }
 
 /// Whether a broker has answered a batch with 0.
