@@ -7,9 +7,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use kferry_config::{Mode, is_internal};
 use kferry_wire::decisions::{Owned, Topic, Wished};
+use kferry_wire::preflight::{Between, preflight};
 use uuid::Uuid;
 
-use super::preflight::{Between, preflight};
 use crate::proxy::Proxy;
 use crate::routes::RoutingTable;
 

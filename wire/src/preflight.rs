@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use kferry_config::{Mirror, Offsets};
-use kferry_wire::admin::configs::ConfigResource;
-use kferry_wire::admin::partitions::ActiveProducer;
-use kferry_wire::client::{Client, ClientError, TopicPartition, Topics};
-use kferry_wire::decisions::Topic;
-use kferry_wire::places::copies_as;
+
+use crate::admin::configs::ConfigResource;
+use crate::admin::partitions::ActiveProducer;
+use crate::client::{Answers, Client, ClientError, TopicPartition, Topics};
+use crate::decisions::Topic;
+use crate::places::copies_as;
 
 /// How many offsets of a partition the follower may lack: what the mirror copies while producers are held.
 const LAG: i64 = 10_000;
@@ -25,12 +26,14 @@ const OWN: i64 = 1 << 62;
 const TIMESTAMPS: &str = "message.timestamp.type";
 
 /// Each topic: what a move has to know of it, or why it cannot move, as a sentence that says what to do.
-pub(super) type Report = BTreeMap<Arc<str>, Result<Topic, String>>;
+pub type Report = BTreeMap<Arc<str>, Result<Topic, String>>;
 
 /// The cluster that leads, and the one that is to lead.
-#[derive(Clone, Copy)]
-pub(super) struct Between<'a> {
+#[derive(Debug, Clone, Copy)]
+pub struct Between<'a> {
+    /// Leads.
     pub from: &'a Client,
+    /// Is to lead.
     pub to: &'a Client,
 }
 
@@ -47,11 +50,11 @@ struct Seen {
     producers: Vec<ActiveProducer>,
 }
 
-/// Asks both clusters about topics.
+/// Asks both clusters about topics. `now`: in milliseconds since 1970.
 ///
 /// # Errors
 /// A cluster does not answer: nothing is known of any of them.
-pub(super) async fn preflight(
+pub async fn preflight(
     between: Between<'_>,
     mirrors: &[Arc<Mirror>],
     topics: &BTreeSet<Arc<str>>,
@@ -93,7 +96,7 @@ pub(super) async fn preflight(
         }
     }
     for partition in partitions {
-        let end = |ends: &kferry_wire::client::Answers<TopicPartition, i64>| match ends.get(&partition) {
+        let end = |ends: &Answers<TopicPartition, i64>| match ends.get(&partition) {
             Some(Ok(end)) => Ok(*end),
             Some(Err(error)) => Err(error.clone()),
             None => Ok(0),
