@@ -2,6 +2,9 @@
 //!
 //! Two clusters of three brokers, a proxy and a mirror that share the log of decisions on the new cluster. Groups stay where they are.
 
+#[path = "moves/by_hand.rs"]
+mod by_hand;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};

@@ -229,7 +229,7 @@ pub struct Move {
 
 impl Move {
     /// How many partitions are not closed.
-    fn unclosed(&self) -> usize {
+    pub fn unclosed(&self) -> usize {
         let closed = |name| self.closed.get(name).map_or(0, BTreeMap::len);
         self.topics.iter().map(|(name, topic)| topic.partitions as usize - closed(name)).sum()
     }

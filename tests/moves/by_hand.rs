@@ -1,0 +1,193 @@
+//! What an operator sees of moves, and does: `kferry decisions`, `status`, `move`.
+
+use std::path::PathBuf;
+
+use harness::kafka::Record;
+use harness::kferry::{Done, File};
+
+use super::*;
+
+/// The file with the route's home on a cluster, as an operator has it beside the one that the proxy has taken.
+fn file(stage: &Stage, home: &str) -> Result<File> {
+    let text = fs::read_to_string(stage.mirror().0.config())?;
+    let path = run::folder("by-hand")?.join("routes.toml");
+    fs::write(&path, text.replacen("cluster = \"legacy\"\nmode = \"relay\"", &format!("cluster = \"{home}\"\nmode = \"relay\""), 1))?;
+    Ok(File(path))
+}
+
+/// `kferry ... --json`.
+fn json(file: &File, arguments: &[&str]) -> Result<(Done, Value)> {
+    let done = file.kferry(&[arguments, &["--json"]].concat())?;
+    let json = done.json()?;
+    ensure!((json["ok"] == true) == (done.code == Some(0)), "{done:?}");
+    Ok((done, json))
+}
+
+fn row<'j>(json: &'j Value, list: &str, key: &str, name: &str) -> Result<&'j Value> {
+    let mut rows = json[list].as_array().context("a list")?.iter();
+    rows.find(|row| row[key] == name).with_context(|| format!("{list} has no {name}: {json:#}"))
+}
+
+#[test]
+fn an_operator_sees_what_moves_and_what_counts() -> Result<()> {
+    on_stage(|stage| {
+        let (soak, topic) = soak(stage, Client::Rdkafka, "seen")?;
+        let (soaks, topics) = ([soak], [topic.clone()]);
+        go_on(&soaks)?;
+        let (legacy, new) = (file(stage, "legacy")?, file(stage, "new")?);
+        let at_rest = |file: &File| stage.comes("all is where it is wished", || file.kferry(&["status"])?.ends_with(0).map(drop));
+        at_rest(&legacy)?;
+
+        // Another file, which no proxy has taken.
+        let (_, status) = json(&new, &["status"])?;
+        let route = row(&status, "routes", "route", "orders")?;
+        ensure!(route["wished"] == "new" && route["home"] == "legacy", "{status:#}");
+        ensure!(route["in_the_way"][0].as_str().is_some_and(|why| why.contains("have not taken this file")), "{status:#}");
+        let plan = new.kferry(&["move", "--dry-run"])?;
+        plan.ends_with(0)?.says("from legacy to new, for orders: ")?.says(&topic)?.says("the proxies wish it on legacy")?;
+        legacy.kferry(&["move", "--dry-run"])?.ends_with(0)?.says("nothing is to move")?;
+
+        stage.move_to("new", &topics)?;
+        go_on(&soaks)?;
+        at_rest(&new)?;
+        let (_, status) = json(&new, &["status"])?;
+        let led = row(&status, "topics", "topic", &topic)?;
+        ensure!(led["leader"] == "new" && led["follower"] == "legacy" && led["term"] == 2 && led["lag"].is_u64(), "{led:#}");
+        let receipt = &status["receipts"][0];
+        ensure!(receipt["outcome"] == "flipped" && receipt["to"] == "new", "{receipt:#}");
+        ensure!(receipt["topics"].as_array().is_some_and(|moved| moved.contains(&topic.as_str().into())), "{receipt:#}");
+        let proxy = &status["proxies"][0];
+        ensure!(proxy["says"] == "answers" && proxy["admin"] == format!("127.0.0.1:{}", stage.proxy.admin_port()), "{proxy:#}");
+
+        let (_, log) = json(&new, &["decisions"])?;
+        let records = log["records"].as_array().context("records")?;
+        ensure!(records.iter().enumerate().all(|(offset, record)| record["offset"] == offset), "offsets have gaps: {log:#}");
+        ensure!(stage.cluster("new").log_ends("__kferry.decisions")? == [records.len() as i64], "it does not end where its log does");
+        let is_flip = |record: &&Value| record["counts"] == true && record["asks"]["flip"]["topics"][&topic]["term"] == 2;
+        let flip = records.iter().find(is_flip).with_context(|| format!("no flip of {topic} counts: {log:#}"))?;
+        let (ends, leader) = (&flip["asks"]["flip"]["topics"][&topic]["ends"], &flip["asks"]["flip"]["topics"][&topic]["leader"]);
+        ensure!(leader == "new" && ends.as_array().is_some_and(|ends| ends.len() == PARTITIONS), "{flip:#}");
+        let lines = new.kferry(&["decisions"])?;
+        lines.ends_with(0)?.says(&format!("counts  proxy {}", proxy["name"].as_str().context("a name")?))?.says("asks to flip move")?;
+        ensure!(lines.text.lines().count() == records.len(), "a line for each of {} records: {}", records.len(), lines.text);
+
+        stage.move_to("legacy", &topics)?;
+        go_on(&soaks)?;
+        at_rest(&legacy)
+    })
+}
+
+#[test]
+fn an_operator_aborts_a_move_and_nothing_moves_before_another_edit() -> Result<()> {
+    on_stage(|stage| {
+        let (soak, topic) = soak(stage, Client::Rdkafka, "stopped")?;
+        let (soaks, topics) = ([soak], [topic]);
+        go_on(&soaks)?;
+        let new = file(stage, "new")?;
+        new.kferry(&["move", "abort"])?.ends_with(1)?.says("no move is open")?;
+        // Nobody closes anything.
+        stage.mirror().1.take();
+        stage.proxy.edit(&with_home(&stage.base, "new"))?;
+        stage.comes("a move is open", || {
+            ensure!(!stage.moves()?["open"].is_null(), "none is");
+            Ok(())
+        })?;
+        let (_, status) = json(&new, &["status"])?;
+        ensure!(status["open"]["to"] == "new" && status["open"]["not_closed"].as_u64() >= Some(PARTITIONS as u64), "{status:#}");
+        new.kferry(&["move", "abort", "--reason", "the mirror is away"])?.ends_with(0)?.says("is aborted")?;
+        let (_, status) = json(&new, &["status"])?;
+        ensure!(status["open"].is_null() && status["stopped"].is_u64(), "{status:#}");
+        let receipt = &status["receipts"][0];
+        ensure!(receipt["outcome"] == "aborted" && receipt["reason"] == "the mirror is away", "{receipt:#}");
+        ensure!(receipt["by"].as_str().is_some_and(|by| by.starts_with("operator ")), "{receipt:#}");
+        go_on(&soaks)?;
+        {
+            let mut mirror = stage.mirror();
+            let mirroring = mirror.0.start(&[])?;
+            mirror.1 = Some(mirroring);
+        }
+        // Longer than an abort of the proxies' own keeps it.
+        thread::sleep(Duration::from_secs(12));
+        ensure!(stage.moves()?["open"].is_null() && stage.moves()?["homes"]["orders"] == "legacy", "{:#}", stage.moves()?);
+        new.kferry(&["status"])?.ends_with(1)?.says("an operator has aborted move")?;
+        stage.move_to("legacy", &topics)?;
+        stage.move_to("new", &topics).context("after another edit")?;
+        go_on(&soaks)?;
+        stage.move_to("legacy", &topics)?;
+        go_on(&soaks)
+    })
+}
+
+#[test]
+fn a_proxy_is_forgotten_once_it_is_dead_and_not_before() -> Result<()> {
+    on_stage(|stage| {
+        let (soak, topic) = soak(stage, Client::Rdkafka, "forgotten")?;
+        let (soaks, topics) = ([soak], [topic]);
+        go_on(&soaks)?;
+        let legacy = file(stage, "legacy")?;
+        let [on_legacy, on_new] = &stage.clusters;
+        let base = Routes::new()?.kafka("legacy", on_legacy, Listener::Plaintext, None)?.kafka("new", on_new, Listener::Plaintext, None)?;
+        let other = Proxy::start(&with_home(&base, "legacy"))?;
+        let admin = format!("127.0.0.1:{}", other.admin_port());
+        let mut name = String::new();
+        let deadline = Instant::now() + LIMIT;
+        while name.is_empty() {
+            ensure!(Instant::now() < deadline, "the second proxy does not join:\n{}", other.log_text());
+            let (_, status) = json(&legacy, &["status"])?;
+            if let Ok(proxy) = row(&status, "proxies", "admin", &admin) {
+                ensure!(proxy["says"] == "answers", "{proxy:#}");
+                proxy["name"].as_str().context("a name")?.clone_into(&mut name);
+            }
+        }
+        for arguments in [&["move", "forget", &*name] as &[&str], &["move", "forget", &name, "--dead"]] {
+            legacy.kferry(arguments)?.ends_with(1)?.says("answers at its admin address: it lives")?;
+        }
+        legacy.kferry(&["move", "forget", "nobody:1"])?.ends_with(1)?.says("no proxy nobody:1 has joined; these have: ")?.says(&name)?;
+        // Killed, so that it says nothing more.
+        drop(other);
+        legacy.kferry(&["move", "forget", &name, "--dead"])?.ends_with(1)?.says("has said something in the log")?.says("try again in")?;
+        stage.proxy.edit(&with_home(&stage.base, "new"))?;
+        let new = file(stage, "new")?;
+        new.kferry(&["status"])?.ends_with(1)?.says(&format!("proxy {name} wants it on legacy"))?.says("kferry move forget")?;
+        let began = Instant::now();
+        new.kferry(&["move", "forget", &name])?.ends_with(0)?.says("that is waited for")?.says("is forgotten: record")?;
+        ensure!(began.elapsed() >= Duration::from_secs(30), "what it has sent may still have arrived: {:?}", began.elapsed());
+        stage.leads("new", &topics).context("without the dead one")?;
+        go_on(&soaks)?;
+        new.kferry(&["move", "forget", &name])?.ends_with(1)?.says("has joined; these have")?;
+        stage.move_to("legacy", &topics)?;
+        go_on(&soaks)
+    })
+}
+
+#[test]
+fn a_log_that_cannot_be_read_is_said_and_what_stands_before_is_shown() -> Result<()> {
+    on_stage(|stage| {
+        let legacy = stage.cluster("legacy");
+        let path: PathBuf = file(stage, "legacy")?.0;
+        let text = fs::read_to_string(&path)?;
+        let here = run::folder("by-hand")?.join("routes.toml");
+        fs::write(&here, text.replacen("[state]\ncluster = \"new\"", "[state]\ncluster = \"legacy\"", 1))?;
+        let file = File(here);
+        for command in [&["decisions"] as &[&str], &["status"], &["move", "--dry-run"], &["move", "abort"], &["move", "forget", "a:1"]] {
+            file.kferry(command)?.ends_with(1)?.says("cluster legacy has no topic __kferry.decisions")?;
+        }
+        legacy.create_topic("__kferry.decisions", 1, &[])?;
+        let write = |value: &str| legacy.produce("__kferry.decisions", &[Record::new("", value)]);
+        write(r#"{"v":1,"identity":{"log":"0123456789"}}"#)?;
+        write("hello")?;
+        file.kferry(&["decisions"])?.ends_with(0)?.says("counts  the log is 01234567")?.says("void    5 bytes (no kferry wrote it)")?;
+        write(r#"{"v":2,"elect":{}}"#)?;
+        let shown = file.kferry(&["decisions"])?;
+        shown
+            .ends_with(1)?
+            .says("counts  the log is 01234567")?
+            .says("the record at offset 2 of the log of decisions")?
+            .says("update this kferry")?;
+        file.kferry(&["status"])?.ends_with(1)?.says("update this kferry")?;
+        file.kferry(&["move", "abort"])?.ends_with(1)?.says("update this kferry")?;
+        fs::write(&file.0, text.replacen("[state]\ncluster = \"new\"\n", "", 1))?;
+        file.kferry(&["status"])?.ends_with(2)?.says("it has no [state]")?;
+        legacy.delete_topic("__kferry.decisions")
+    })
+}
