@@ -12,7 +12,7 @@ mod phases;
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::mpsc;
 use std::thread;
@@ -79,12 +79,11 @@ fn demo() -> Result<()> {
         app.goes_on(LIMIT)?;
         say(&format!("topic {:8}  {}", app.topic, app.client));
     }
-    println!(
-        "\n        {}\n        its log {}\n        the mirror's {}\n",
-        stage.file.display(),
-        stage.proxy.log_file().display(),
-        stage.mirror_log.display()
-    );
+    let shown = |path: &Path| path.strip_prefix(run::workspace()).unwrap_or(path).display().to_string();
+    println!("\n        the file      {}", shown(&stage.file));
+    println!("        logs          {}", shown(stage.proxy.log_file()));
+    println!("                      {}", shown(&stage.mirror_log));
+    println!("        who is where  http://127.0.0.1:{}/moves\n", stage.proxy.admin_port());
 
     let mut phases = stage.phases()?;
     for home in ["new", "legacy"] {
@@ -94,8 +93,8 @@ fn demo() -> Result<()> {
         watch_a_move(&stage, &apps, &mut phases)?;
     }
     if std::io::stdin().is_terminal() {
-        let edit = format!("edit cluster = \"legacy\" of the route shop in {}", stage.file.display());
-        println!("Everything still runs: {}, and watch; Enter ends it", style(edit).cyan());
+        let edit = style("edit the cluster of the route shop in that file, and watch").cyan().bold();
+        println!("Everything still runs: {edit}. Enter ends it\n");
         watch_edits(&stage, &apps, &mut phases)?;
     }
 
@@ -104,9 +103,7 @@ fn demo() -> Result<()> {
         records += stage.is_in_order(app)?;
     }
     let done = style("✔").green().bold();
-    println!(
-        "{done} {records} records were acknowledged. Each was read by its group once and in order, and is in the logs of both clusters once and in order"
-    );
+    println!("{done} {records} records: each was read once and in order by its group, and is in both logs, once and in order");
     Ok(())
 }
 
@@ -239,7 +236,7 @@ impl Stage {
     fn is_in_order(&self, app: App) -> Result<usize> {
         let topic = app.topic;
         let seen = app.stop(LIMIT)?;
-        let all = apps::receipt(&seen, i64::MIN, i64::MAX);
+        let all = apps::receipt(&seen, 0, now());
         ensure!(all.lost + all.twice + all.reordered == 0, "{topic}: {all:?}");
         self.comes(&format!("{topic} is copied"), |stage| {
             let (legacy, new) = (stage.legacy.log_ends(topic)?, stage.new.log_ends(topic)?);

@@ -198,15 +198,16 @@ pub(crate) fn receipt(seen: &Seen, from: i64, until: i64) -> Receipt {
     Receipt { records: acked.len(), lost, twice, reordered, acks, deliveries }
 }
 
-/// The longest time without an event on one of the partitions, of those that ended in a while, or not yet at its end.
+/// The longest time without an event on one of the partitions.
 fn longest(events: &[Event], from: i64, until: i64) -> i64 {
-    let mut longest = 0;
-    for partition in 0..PARTITIONS {
-        let times = events.iter().filter(|event| event.partition == partition && event.at < until).map(|event| event.at).chain([until]);
-        let times: Vec<_> = times.collect();
-        longest = times.windows(2).filter(|pair| pair[1] >= from).map(|pair| pair[1] - pair[0]).max().unwrap_or(until - from).max(longest);
-    }
-    longest
+    (0..PARTITIONS).map(|partition| longest_of(events, partition, from, until)).max().unwrap_or_default()
+}
+
+/// Of the times between two events those that ended in a while, and the one that goes on at its end.
+fn longest_of(events: &[Event], partition: i32, from: i64, until: i64) -> i64 {
+    let times = events.iter().filter(|event| event.partition == partition && event.at < until).map(|event| event.at).chain([until]);
+    let times: Vec<_> = times.collect();
+    times.windows(2).filter(|pair| pair[1] >= from).map(|pair| pair[1] - pair[0]).max().unwrap_or(until - from)
 }
 
 /// Something that goes on in a thread until it is told to stop.
@@ -346,4 +347,30 @@ fn take(line: &[u8], seen: &Shared, is_over: bool) -> Result<()> {
         seen.acked.push(event)
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn events(of_one_partition: &[(u64, i64)]) -> Vec<Event> {
+        of_one_partition.iter().map(|&(number, at)| Event { partition: 0, number, at }).collect()
+    }
+
+    #[test]
+    fn what_is_lost_doubled_reordered_or_late_is_in_the_receipt_of_its_time() {
+        let acked = events(&[(0, 10), (1, 20), (2, 60), (3, 70), (4, 110)]);
+        let read = events(&[(0, 15), (2, 25), (1, 65), (2, 75), (4, 115)]);
+        let seen = Seen { acked, read, errors: Vec::new() };
+        let counts = |from, until| {
+            let Receipt { records, lost, twice, reordered, .. } = receipt(&seen, from, until);
+            (records, lost, twice, reordered)
+        };
+        assert_eq!((counts(0, 50), counts(50, 100), counts(100, 150)), ((2, 0, 0, 0), (2, 1, 1, 1), (1, 0, 0, 0)));
+        // The other partitions have nothing at all.
+        assert_eq!(receipt(&seen, 50, 100).acks, 50);
+        assert_eq!([longest_of(&seen.acked, 0, 50, 100), longest_of(&seen.acked, 0, 100, 150)], [40, 40]);
+        assert_eq!(longest_of(&seen.acked, 0, 50, 200), 90, "also one that goes on");
+        assert!(seen.lacks(71) && !seen.lacks(70));
+    }
 }

@@ -1,10 +1,11 @@
 //! What happens in a move, as the log of decisions and the mirror's own log say it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use console::style;
 use harness::kafka::{Cluster, Listener};
 use jiff::Timestamp;
@@ -55,6 +56,8 @@ impl Phase {
 pub(crate) struct Phases {
     log: BaseConsumer,
     state: State,
+    /// Since when producers are held.
+    held: i64,
     /// The flip that the mirror has not followed yet, and when it was.
     flipped: Option<(Move, i64)>,
 }
@@ -68,7 +71,7 @@ impl Phases {
         let mut beginning = TopicPartitionList::new();
         beginning.add_partition_offset(TOPIC, 0, Offset::Beginning)?;
         log.assign(&beginning)?;
-        let mut phases = Self { log, state: State::default(), flipped: None };
+        let mut phases = Self { log, state: State::default(), held: 0, flipped: None };
         let (end, deadline) = (cluster.log_ends(TOPIC)?[0], Instant::now() + limit);
         while phases.state.end() < end {
             phases.read()?;
@@ -118,6 +121,7 @@ impl Phases {
             Request::Hold { topics, .. } => {
                 let partitions: u32 = topics.values().map(|topic| topic.partitions).sum();
                 let topics = topics.into_keys().collect::<Vec<_>>().join(", ");
+                self.held = at;
                 (Kind::Hold, format!("what is produced to {topics} ({partitions} partitions) waits at the proxy"))
             }
             Request::Holding { .. } => (Kind::Holding, "everything that was sent before is answered".to_owned()),
@@ -127,12 +131,12 @@ impl Phases {
                 if open.closed.values().map(|ends| ends.len()).sum::<usize>() < all {
                     return None;
                 }
-                (Kind::Closed, format!("the mirror: all {all} partitions end at the same offset on {} and {}", open.from, open.to))
+                (Kind::Closed, format!("the mirror: on {} and {} all {all} partitions end at the same offset", open.from, open.to))
             }
             Request::Flip { topics, .. } => {
                 let term = topics.values().map(|led| led.term).max()?;
                 let flipped = open?;
-                let text = format!("{} leads, in term {term}; what waited goes there", flipped.to);
+                let text = format!("{} leads, in term {term}: what waited goes there, {} ms after the hold", flipped.to, at - self.held);
                 self.flipped = Some((flipped, at));
                 (Kind::Flip, text)
             }
@@ -144,20 +148,17 @@ impl Phases {
 
 /// Whether the mirror copies all topics of a move the other way.
 fn turned(flipped: &Move, at: i64, mirror_log: &Path) -> Result<Option<Phase>> {
-    let mut turned = Vec::new();
+    let mut turned = BTreeMap::new();
     for line in fs::read_to_string(mirror_log)?.lines() {
         // The last one may just be under way.
         let Ok(line) = serde_json::from_str::<Value>(line) else { continue };
         if line["message"] == "another cluster leads the topic: it is copied the other way from here on" {
             let said: Timestamp = line["timestamp"].as_str().context("a timestamp")?.parse()?;
-            turned.push(said.as_millisecond());
+            turned.insert(line["topic"].to_string(), said.as_millisecond());
         }
     }
-    turned.retain(|said| *said >= at);
-    if turned.len() > flipped.topics.len() {
-        bail!("the mirror has turned more than {:?}", flipped.topics);
-    }
-    let text = format!("the mirror copies from {} to {}", flipped.to, flipped.from);
+    turned.retain(|_, said| *said >= at);
     let is_all = turned.len() == flipped.topics.len();
-    Ok(turned.into_iter().max().filter(|_| is_all).map(|at| Phase { kind: Kind::Turned, at, text }))
+    let text = format!("the mirror copies from {} to {}", flipped.to, flipped.from);
+    Ok(turned.into_values().max().filter(|_| is_all).map(|at| Phase { kind: Kind::Turned, at, text }))
 }
