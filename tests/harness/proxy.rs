@@ -323,6 +323,11 @@ impl Proxy {
         &self.config
     }
 
+    /// The file with its log.
+    pub fn log_file(&self) -> &Path {
+        &self.log
+    }
+
     /// The process id.
     pub fn id(&self) -> u32 {
         self.process.id()
