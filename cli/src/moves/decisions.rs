@@ -134,6 +134,8 @@ fn text(request: &Request) -> String {
             let until = if *until_edit { ", and nothing moves before the file is changed or touched" } else { "" };
             format!("{by} asks to abort move {id}{until}: {reason}")
         }
+        Request::Moved { to, by } => format!("{by} moves the log to {to}: nothing counts here from now on"),
+        Request::Came { from, by } => format!("the log has come from {from}, says {by}"),
     }
 }
 
