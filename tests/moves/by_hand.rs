@@ -148,7 +148,7 @@ fn a_proxy_is_forgotten_once_it_is_dead_and_not_before() -> Result<()> {
         legacy.kferry(&["move", "forget", &name, "--dead"])?.ends_with(1)?.says("has said something in the log")?.says("try again in")?;
         stage.proxy.edit(&with_home(&stage.base, "new"))?;
         let new = file(stage, "new")?;
-        new.kferry(&["status"])?.ends_with(1)?.says(&format!("proxy {name} wants it on legacy"))?.says("kferry move forget")?;
+        new.kferry(&["status"])?.ends_with(1)?.says(&format!("proxy {name}"))?.says("kferry move forget")?.says("nobody listens at")?;
         let began = Instant::now();
         new.kferry(&["move", "forget", &name])?.ends_with(0)?.says("that is waited for")?.says("is forgotten: record")?;
         ensure!(began.elapsed() >= Duration::from_secs(30), "what it has sent may still have arrived: {:?}", began.elapsed());
@@ -190,4 +190,77 @@ fn a_log_that_cannot_be_read_is_said_and_what_stands_before_is_shown() -> Result
         file.kferry(&["status"])?.ends_with(2)?.says("it has no [state]")?;
         legacy.delete_topic("__kferry.decisions")
     })
+}
+
+/// With clusters of its own: what the other tests follow stays where it is.
+#[test]
+fn a_log_moves_to_another_cluster_and_goes_on_there() -> Result<()> {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let builders = [("3.9.1", "legacy"), ("4.3.0", "new")].map(|(version, name)| Cluster::version(version).name(name).brokers(1));
+    let [legacy, new]: [Cluster; 2] =
+        Cluster::start_all(builders.into())?.try_into().map_err(|_| anyhow!("two clusters were asked for"))?;
+    let base = Routes::new()?.kafka("legacy", &legacy, Listener::Plaintext, None)?.kafka("new", &new, Listener::Plaintext, None)?;
+    let bind = format!("[admin]\nmirror_bind = \"127.0.0.1:{}\"\n", ports::take(1)?.start);
+    let (log, topic) = ("__kferry.decisions", "orders.a");
+    let text = |home: &str, state: &str| {
+        let text = with_home(&base, home).text().replacen("[admin]\n", &bind, 1);
+        text.replacen("[state]\ncluster = \"new\"", &format!("[state]\ncluster = \"{state}\""), 1)
+    };
+    legacy.create_topic(topic, PARTITIONS as i32, &[])?;
+    let config = run::folder("by-hand")?.join("routes.toml");
+    let at = |home: &str, state: &str| fs::write(&config, text(home, state));
+    let file = File(config.clone());
+    let leads = |home: &str| {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let status = file.kferry(&["status"])?;
+            if status.code == Some(0) {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "it is not on {home}:\n{}", status.text);
+            thread::sleep(Duration::from_millis(200));
+        }
+    };
+
+    at("legacy", "legacy")?;
+    let start = || -> Result<_> {
+        let proxy = Proxy::start_with(&base, &config, &[])?;
+        let mut mirror = Mirror::of(&fs::read_to_string(&config)?)?;
+        let mirroring = mirror.start(&[])?;
+        Ok((proxy, mirror, mirroring))
+    };
+    let running = start()?;
+    leads("legacy")?;
+    at("new", "legacy")?;
+    leads("new")?;
+    file.kferry(&["move", "log", "nowhere"])?.ends_with(1)?.says("the file has no cluster \"nowhere\"")?;
+    file.kferry(&["move", "log", "legacy"])?.ends_with(1)?.says("[state] names cluster legacy already")?;
+    file.kferry(&["move", "log", "new"])?.ends_with(0)?.says("has moved from legacy to new")?;
+    let (was, is) = (legacy.read_all(log)?, new.read_all(log)?);
+    let [values, copies] = [&was, &is].map(|records| records.iter().map(|record| record.value.clone()).collect::<Vec<_>>());
+    ensure!(values.len() == copies.len() && values.len() > 8, "{} records, copied {}", values.len(), copies.len());
+    ensure!(values[..values.len() - 1] == copies[..values.len() - 1], "the copy differs");
+    // It ends once, and who comes too late is told where it goes on.
+    file.kferry(&["move", "log", "new"])?.ends_with(0)?;
+    ensure!(new.log_ends(log)? == [copies.len() as i64], "it was written again");
+    file.kferry(&["status"])?.ends_with(1)?.says("has moved to cluster new: write cluster = \"new\" in [state]")?;
+    file.kferry(&["decisions"])?.ends_with(1)?.says("moves the log to new: nothing counts here from now on")?;
+
+    // Nothing moves before the restart, and everything after it.
+    at("legacy", "legacy")?;
+    thread::sleep(Duration::from_secs(8));
+    ensure!(running.0.log_text().contains("the log of decisions has moved to cluster new"), "{}", running.0.log_text());
+    ensure!(legacy.log_ends(log)? == [values.len() as i64] && new.log_ends(log)? == [copies.len() as i64], "something was written");
+    drop(running);
+    at("new", "new")?;
+    let _running = start()?;
+    leads("new")?;
+    at("legacy", "new")?;
+    leads("legacy")?;
+    let (_, status) = json(&file, &["status"])?;
+    let led = row(&status, "topics", "topic", topic)?;
+    ensure!(led["leader"] == "legacy" && led["term"] == 3, "it goes on where it was: {led:#}");
+    ensure!(legacy.log_ends(log)? == [values.len() as i64], "the old log was written");
+    file.kferry(&["decisions"])?.ends_with(0)?.says("the log has come from legacy")?;
+    Ok(())
 }

@@ -126,6 +126,7 @@ pub const ENDINGS: &[Endings] = &[
         "the proxy is forgotten",
         "it is not: it lives, or may live; there is no such proxy; or the log cannot be written",
     ),
+    endings("kferry move log", "the log has moved", "it has not, or not wholly: it says what to do"),
     endings("kferry-mirror", "stopped by SIGTERM or SIGINT", "it could not start: the admin port is taken. The log says what"),
     endings("kferry-mirror --once", "all is copied", "something is not copied, or a name is not there. The log says what")
         .lacking("all is copied but for what on_error left out"),

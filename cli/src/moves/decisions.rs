@@ -131,9 +131,11 @@ fn text(request: &Request) -> String {
         ),
         Request::Flip { id, by, topics } => format!("{} asks to flip move {id}: {}", shown(by), leads(topics)),
         Request::Abort { id, by, reason, until_edit } => {
-            let until = if *until_edit { ", and nothing moves before another file is taken" } else { "" };
+            let until = if *until_edit { ", and nothing moves before the file is changed or touched" } else { "" };
             format!("{by} asks to abort move {id}{until}: {reason}")
         }
+        Request::Moved { to, by } => format!("{by} moves the log to {to}: nothing counts here from now on"),
+        Request::Came { from, by } => format!("the log has come from {from}, says {by}"),
     }
 }
 
@@ -211,7 +213,7 @@ mod tests {
              4  2023-11-14T22:13:20.123Z  counts  proxy a:9092 (01234567) holds move 3\n     \
              5  2023-11-14T22:13:20.123Z  counts  mirror m has closed 2 partitions of move 3, as of 4: orders\n     \
              6  2023-11-14T22:13:20.123Z  counts  proxy a:9092 (01234567) asks to flip move 3: new leads orders (term 2)\n     \
-             7  2023-11-14T22:13:20.123Z  void    operator me@here asks to abort move 3, and nothing moves before another file is taken: \
+             7  2023-11-14T22:13:20.123Z  void    operator me@here asks to abort move 3, and nothing moves before the file is changed or touched: \
              a \u{fffd}[31mtest (move 3 is not open)\n     \
              8  2023-11-14T22:13:20.123Z  counts  proxy a:9092 (01234567) is forgotten, says operator me@here\n     \
              9  2023-11-14T22:13:20.123Z  void    proxy a:9092 (01234567) leaves (proxy a:9092 (0123456789abcdef) is gone: it left, was replaced or was \

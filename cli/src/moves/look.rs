@@ -3,22 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::future::join_all;
 use kferry_config::{Cluster, Config, Mode, is_internal};
 use kferry_mirror::partition::Phase;
 use kferry_wire::admin::groups::GroupFilter;
-use kferry_wire::client::{Client, ClientError, Topics};
-use kferry_wire::connection::ConnectOptions;
+use kferry_wire::client::{ClientError, Topics};
 use kferry_wire::decisions::{Joined, Member, Place, State};
 use kferry_wire::places::{Decisions, Exists, Led, Places, copies_as};
 use serde::{Deserialize, Serialize};
 
+use super::client;
 use crate::http::{self, NoAnswer, reachable};
-
-/// For all that a cluster is asked.
-const DEADLINE: Duration = Duration::from_secs(10);
 
 /// What a partition does that stands still.
 const STANDS: [Phase; 2] = [Phase::Failed, Phase::Diverged];
@@ -212,8 +208,7 @@ fn relayed(config: &Config) -> Vec<Arc<Cluster>> {
 }
 
 async fn there(cluster: &Arc<Cluster>, asks_groups: bool) -> Result<There, ClientError> {
-    let client = Client::new(cluster.clone(), ConnectOptions { client_id: "kferry-moves".to_owned(), ..ConnectOptions::default() });
-    let client = client.within(DEADLINE);
+    let client = client(cluster.clone());
     let groups = async { if asks_groups { client.list_groups(GroupFilter::default()).await } else { Ok(Vec::new()) } };
     let (metadata, groups) = tokio::try_join!(client.metadata(Topics::All), groups)?;
     let topics = metadata.topics.into_iter().filter(|topic| !topic.internal && !is_internal(&topic.name));

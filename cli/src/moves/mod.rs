@@ -6,11 +6,13 @@
 //! | [`decisions`] | `kferry decisions`: its records, which of them count, and why not |
 //! | [`status`] | `kferry status`: what is wished, what is so, and what is in the way |
 //! | [`order`] | `kferry move`: what would move; an abort; a proxy that is dead |
+//! | `relocate` | `kferry move log`: the log of decisions on another cluster |
 //! | `look` | what the clusters, the proxies and the mirror say of it |
 
 pub(crate) mod decisions;
 mod look;
 pub(crate) mod order;
+mod relocate;
 pub(crate) mod status;
 
 use std::collections::BTreeMap;
@@ -31,7 +33,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::check::{print_json, printable, read, refuse, to_stderr};
 use crate::labels::{Severity, labelled};
 
-/// How long the cluster of the log may take for one answer.
+/// How long a cluster may take for one answer.
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long the log may take to be read to its end.
@@ -86,6 +88,11 @@ fn cluster_of(config: &Config, path: &Path) -> Result<Arc<Cluster>, String> {
     })
 }
 
+/// A client of a cluster, with kferry's own login.
+fn client(cluster: Arc<Cluster>) -> Client {
+    Client::new(cluster, ConnectOptions { client_id: "kferry-moves".to_owned(), ..ConnectOptions::default() }).within(DEADLINE)
+}
+
 /// The log of decisions, as a command reads and writes it.
 struct DecisionLog {
     client: Client,
@@ -106,8 +113,7 @@ impl DecisionLog {
     /// # Errors
     /// A sentence for people; so it is with all functions here.
     async fn find(cluster: Arc<Cluster>) -> Result<Self, String> {
-        let client =
-            Client::new(cluster, ConnectOptions { client_id: "kferry-moves".to_owned(), ..ConnectOptions::default() }).within(DEADLINE);
+        let client = client(cluster);
         let found = Log::find(client.clone(), None).await.map_err(|error| told(&error, &client))?;
         let log = found.ok_or_else(|| {
             format!(
@@ -159,8 +165,11 @@ impl DecisionLog {
         Ok(())
     }
 
-    /// Whether it is one that kferry has begun.
+    /// Whether it is one that kferry has begun, and that goes on here.
     fn is_whole(&self) -> Result<(), String> {
+        if let Some(to) = self.state().moved() {
+            return Err(LogError::Moved { to: to.to_owned() }.to_string());
+        }
         check(0, self.state(), None).map_err(|refused| refused.to_string())
     }
 
@@ -173,8 +182,8 @@ impl DecisionLog {
         self.written.get(&offset).and_then(|at| Timestamp::from_millisecond(*at).ok())
     }
 
-    /// Writes a record, and waits until it is read back: only that says whether it counts.
-    async fn ask(&mut self, request: &Request) -> Result<ReadBack, String> {
+    /// Writes a record, and waits until it is read back: only that says whether it counts. `each` is given what is read meanwhile, and the record.
+    async fn ask(&mut self, request: &Request, mut each: impl FnMut(&ReadRecord)) -> Result<ReadBack, String> {
         let now = Timestamp::now().as_millisecond();
         let rules = self.state().rules();
         ask(&self.client, std::slice::from_ref(request), rules, now).await.map_err(|error| {
@@ -184,6 +193,7 @@ impl DecisionLog {
         while Instant::now() < until {
             let mut back = None;
             self.next(|record| {
+                each(record);
                 let is_it = record.value.as_deref().is_some_and(|value| decode(value).is_ok_and(|read| read.as_ref() == Some(request)));
                 if is_it && back.is_none() {
                     back = Some(ReadBack { offset: record.offset, verdict: record.verdict.clone() });

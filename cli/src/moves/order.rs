@@ -7,8 +7,6 @@ use std::time::Duration;
 use clap::Subcommand;
 use jiff::Timestamp;
 use kferry_config::{Cluster, Config};
-use kferry_wire::client::Client;
-use kferry_wire::connection::ConnectOptions;
 use kferry_wire::decisions::{LATE, Member, Outcome, Place, ReadRecord, Request, State, Verdict, decode};
 use kferry_wire::exit::{self, Exit};
 use kferry_wire::preflight::{Between, Rules, preflight};
@@ -16,12 +14,13 @@ use serde::Serialize;
 use tokio::time::sleep;
 
 use super::look::{self, Life};
+use super::relocate::{Relocate, relocate};
 use super::status::Report;
-use super::{DEADLINE, DecisionLog, FileArgs, failed, names, short};
+use super::{DecisionLog, FileArgs, client, failed, names, short};
 use crate::check::{count, print_json, printable, to_stderr, to_stdout};
 use crate::labels::{Severity, labelled};
 
-/// Live moves by hand: what would move, an abort, a proxy that is dead
+/// Live moves by hand: what would move, an abort, a proxy that is dead, the log of decisions on another cluster
 ///
 /// A move has no command: write another cluster in a route of routes.toml, on every proxy, and save.
 #[derive(clap::Args)]
@@ -40,11 +39,12 @@ pub(crate) struct Args {
 enum Order {
     Abort(Abort),
     Forget(Forget),
+    Log(Relocate),
 }
 
 /// Ends the open move: everybody goes on where they were
 ///
-/// No other move begins before a proxy takes another file. A move that is not aborted ends by itself: it flips, or the proxies give it up.
+/// No other move begins before the file is changed or touched. A move that is not aborted ends by itself: it flips, or the proxies give it up.
 #[derive(clap::Args)]
 #[command(after_help = exit::help(&["kferry move abort"]))]
 struct Abort {
@@ -88,6 +88,9 @@ pub(crate) fn run(args: &Args) -> Exit {
             let say = |sentence: &str| to_stderr(&labelled(Severity::Note, &printable(sentence)));
             with_file(&order.file, |_, cluster| told(runtime.block_on(forget(cluster, order, say)), order.file.json))
         }
+        Some(Order::Log(order)) => {
+            with_file(&order.file, |config, cluster| told(runtime.block_on(relocate(&config, cluster, order)), order.file.json))
+        }
     };
     runtime.shutdown_background();
     exit
@@ -102,11 +105,11 @@ fn with_file(file: &FileArgs, run: impl FnOnce(Config, Arc<Cluster>) -> Exit) ->
 
 /// A record that was written, and counts.
 #[derive(Debug, Serialize)]
-struct Done {
-    ok: bool,
+pub(super) struct Done {
+    pub(super) ok: bool,
     /// Its offset in the log.
-    offset: i64,
-    done: String,
+    pub(super) offset: i64,
+    pub(super) done: String,
 }
 
 /// `Err`: it was not done, and why.
@@ -216,10 +219,7 @@ async fn blocked(config: &Config, from: &str, to: &str, topics: &BTreeSet<Arc<st
     if topics.is_empty() {
         return Vec::new();
     }
-    let client = |name: &str| {
-        let options = ConnectOptions { client_id: "kferry-moves".to_owned(), ..ConnectOptions::default() };
-        config.cluster(name).map(|cluster| Client::new(cluster.clone(), options).within(DEADLINE))
-    };
+    let client = |name: &str| config.cluster(name).cloned().map(client);
     let all = |why: String| topics.iter().map(|topic| (topic.clone(), why.clone())).collect();
     let Some((from, to)) = client(from).zip(client(to)) else { return all(format!("cluster {from}, which leads it, is not in the file")) };
     let rules = Rules::of(&config.mirrors, config.routes.iter(), &from.cluster().name);
@@ -236,7 +236,7 @@ fn notes(config: &Config, state: &State, moves: &[Wanted]) -> Vec<String> {
         notes.push(format!("move {} is open: this waits for its end", open.id));
     }
     if let Some(id) = state.stopped() {
-        notes.push(format!("an operator has aborted move {id}: nothing moves before a proxy takes another file than it has"));
+        notes.push(format!("an operator has aborted move {id}: nothing moves before the file is changed or touched"));
     }
     for name in moves.iter().flat_map(|wanted| &wanted.routes).collect::<BTreeSet<_>>() {
         let Some(route) = config.routes.iter().find(|route| route.name == *name) else { continue };
@@ -256,12 +256,12 @@ async fn abort(cluster: Arc<Cluster>, reason: &str) -> Result<Done, String> {
     let mut log = DecisionLog::read(cluster).await?;
     let id = log.state().open().map(|open| open.id).ok_or("no move is open, so there is nothing to abort")?;
     let request = Request::Abort { id, by: operator(), reason: reason.to_owned(), until_edit: true };
-    let back = log.ask(&request).await?;
+    let back = log.ask(&request, |_| {}).await?;
     match back.verdict {
         Verdict::Counts => Ok(Done {
             ok: true,
             offset: back.offset,
-            done: format!("move {id} is aborted, and nothing moves before a proxy takes another file"),
+            done: format!("move {id} is aborted, and nothing moves before the file is changed or touched"),
         }),
         Verdict::Void(void) => {
             let receipt = log.state().receipts().find(|receipt| receipt.of.id == id);
@@ -309,7 +309,7 @@ async fn forget(cluster: Arc<Cluster>, order: &Forget, say: impl Fn(&str)) -> Re
             }
         }
     }
-    let back = log.ask(&Request::Forgotten { proxy: member.clone(), by: operator() }).await?;
+    let back = log.ask(&Request::Forgotten { proxy: member.clone(), by: operator() }, |_| {}).await?;
     match back.verdict {
         Verdict::Counts => Ok(Done { ok: true, offset: back.offset, done: format!("proxy {} is forgotten", shown(&member)) }),
         Verdict::Void(void) => Err(format!("it does not count: {void}")),
@@ -382,7 +382,7 @@ impl LastWords {
 }
 
 /// Who runs this command.
-fn operator() -> String {
+pub(super) fn operator() -> String {
     let user = ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok()).unwrap_or_else(|| "somebody".to_owned());
     format!("operator {user}@{}", rustix::system::uname().nodename().to_string_lossy())
 }

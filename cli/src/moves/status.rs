@@ -56,7 +56,7 @@ pub(super) struct Report {
     groups: Vec<Group>,
     proxies: Vec<Proxy>,
     open: Option<Open>,
-    /// The move that an operator aborted: no other one begins before a proxy takes another file.
+    /// The move that an operator aborted: no other one begins before the file is changed or touched.
     pub(super) stopped: Option<i64>,
     /// The last moves, the newest first.
     receipts: Vec<Receipt>,
@@ -376,8 +376,7 @@ fn waits(route: &str, state: &State, lives: &BTreeMap<Member, Life>, is_there: b
     }
     if let Some(id) = state.stopped() {
         return vec![format!(
-            "an operator has aborted move {id}, and nothing moves before a proxy takes another file: write the cluster on which it is, save, and then the other \
-             one again"
+            "an operator has aborted move {id}, and nothing moves before the file is changed or touched: touch it on one proxy to move after all"
         )];
     }
     let answers = lives.values().filter_map(|life| if let Life::Answers(moves) = life { Some(moves) } else { None });
