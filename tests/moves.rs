@@ -5,6 +5,8 @@
 
 #[path = "moves/brokers.rs"]
 mod brokers;
+#[path = "moves/by_hand.rs"]
+mod by_hand;
 #[path = "moves/decisions.rs"]
 mod decisions;
 #[path = "moves/edits.rs"]
@@ -19,9 +21,6 @@ mod proxies;
 mod random;
 #[path = "moves/there_and_back.rs"]
 mod there_and_back;
-
-#[path = "moves/by_hand.rs"]
-mod by_hand;
 
 use std::collections::BTreeMap;
 use std::fmt;

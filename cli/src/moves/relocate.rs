@@ -74,7 +74,8 @@ pub(super) async fn relocate(config: &Config, from: Arc<Cluster>, order: &Reloca
             return Err(format!("it does not count: {void}"));
         }
     }
-    records.extend(records.pop().map(|moved| came(&moved, &from.name)).transpose()?);
+    let moved = records.pop().map(|moved| came(&moved, &from.name)).transpose()?;
+    records.extend(moved);
     let end = bring(to, &records).await?;
     Ok(Done {
         ok: true,
