@@ -4,6 +4,8 @@
 //! log that the partition is closed: from then on it writes nothing to it in that direction. After the flip the partition is copied the other way; if the move
 //! is given up it goes on as before.
 
+mod groups;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +19,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
+pub(super) use self::groups::ToSettle;
+use self::groups::MovingGroups;
 use crate::messages;
 use crate::partition::{Leadership, Phase, Side};
 use crate::topics::TopicPlan;
@@ -49,6 +53,7 @@ pub(super) struct Moves {
     /// When it was last said of each partition that it is closed.
     said: HashMap<TopicPartition, Instant>,
     trouble: Option<String>,
+    groups: MovingGroups,
 }
 
 /// Where both logs of a partition end.
@@ -147,6 +152,7 @@ impl Moves {
             asking: JoinSet::new(),
             said: HashMap::new(),
             trouble: None,
+            groups: MovingGroups::new(),
         }
     }
 
@@ -227,6 +233,7 @@ impl Moves {
         if self.id != open {
             self.id = open;
             self.said.clear();
+            self.groups.forget();
             // What was found of another move is nothing.
             self.measuring = JoinSet::new();
         }

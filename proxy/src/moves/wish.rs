@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use kferry_config::{Mode, is_internal};
-use kferry_wire::decisions::{Owned, Topic, Wished};
+use kferry_wire::decisions::{Owned, OwnedGroup, Topic, Wished};
 use uuid::Uuid;
 
+use super::groups::owned_groups;
 use super::preflight::{Between, preflight};
 use crate::proxy::Proxy;
 use crate::routes::RoutingTable;
@@ -20,6 +21,8 @@ pub(super) struct Look {
     pub taken: Option<u64>,
     /// By route. One of which a cluster has not said what it has is not there.
     pub owns: BTreeMap<String, Vec<Owned>>,
+    /// The groups, likewise.
+    pub groups: BTreeMap<String, Vec<OwnedGroup>>,
     /// Whether something leads elsewhere than it is wished to.
     pub wants: bool,
 }
@@ -48,6 +51,11 @@ pub(super) async fn look(proxy: &Proxy) -> Look {
         let (route, home) = (routed.route, routed.home);
         let wished = &route.cluster;
         look.wants |= home.name != wished.name;
+        if let Some(view) = proxy.view(&table, routed).filter(|_| !route.owns_groups.is_empty()) {
+            let groups = owned_groups(proxy, &table, routed, &view).await;
+            look.wants |= groups.iter().any(|group| *group.lives != *wished.name);
+            look.groups.insert(route.name.to_string(), groups);
+        }
         if route.owns_topics.is_empty() {
             look.owns.insert(route.name.to_string(), Vec::new());
             continue;

@@ -83,6 +83,9 @@ fn send(job: &Job, producer: &BaseProducer<Tally>, tally: &Tally, stop: &AtomicB
 fn subscribe(job: &Job) -> Result<BaseConsumer> {
     let mut config = connection(&job.bootstrap_servers, &job.client_id, job.security.as_ref());
     config.set("group.id", &job.group_id).set("auto.offset.reset", "earliest");
+    if job.cooperative {
+        config.set("partition.assignment.strategy", "cooperative-sticky");
+    }
     let consumer: BaseConsumer = config.create()?;
     consumer.subscribe(&[&job.topic])?;
     Ok(consumer)

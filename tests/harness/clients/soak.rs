@@ -40,13 +40,15 @@ pub struct Job {
     pub timeout_ms: u64,
     /// None for PLAINTEXT.
     pub security: Option<Security>,
+    /// Whether the group uses the cooperative-sticky assignor, or the one that the library comes with.
+    pub cooperative: bool,
 }
 
 impl Job {
     /// 200 records a second, by PLAINTEXT, read by a group with the name of the client.
     pub fn plain(bootstrap_servers: String, client_id: String, topic: &str, partitions: usize, limit: Duration) -> Self {
         let (group_id, topic, timeout_ms) = (client_id.clone(), topic.to_owned(), limit.as_millis() as u64);
-        Self { bootstrap_servers, client_id, topic, group_id, partitions, records_per_second: 200, timeout_ms, security: None }
+        Self { bootstrap_servers, client_id, topic, group_id, partitions, records_per_second: 200, timeout_ms, security: None, cooperative: false }
     }
 }
 

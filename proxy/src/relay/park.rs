@@ -1,0 +1,335 @@
+//! Groups that are about to change their coordinator: their members are told to join again, and wait with that until it is decided where.
+//!
+//! ```text
+//!  Heartbeat ─▶ broker, and its answer says that the group rebalances ─▶ the member commits, and joins
+//!  JoinGroup ─▶ waits here; the proxy sends the heartbeats of the member ─┬ given up: to the broker, where nobody was thrown out
+//!                                                                        └ decided: NOT_COORDINATOR; the member leaves the old coordinator
+//!  OffsetCommit ─▶ broker; once all members of the group wait it waits, too
+//! ```
+//!
+//! At its new coordinator a member joins as a new one, under the id that it gets there: an error for its old id would cost it all that it owns.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use kafka_protocol::messages::{ApiKey, HeartbeatRequest, HeartbeatResponse, JoinGroupRequest, LeaveGroupRequest};
+use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
+use kferry_wire::api::{Api, By};
+use kferry_wire::frame::SIZE_LEN;
+use kferry_wire::stream::Writer;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until};
+
+use super::frames::send;
+use super::holds::{Entered, Holds};
+use super::request::{RequestHead, ResponsePlan};
+use super::{Due, FrameRelay, InFlight, Seat};
+use crate::ending::Cause;
+
+/// Kafka's `REBALANCE_IN_PROGRESS`
+const REBALANCE_IN_PROGRESS: i16 = 27;
+
+/// The version of the proxy's own Heartbeat and LeaveGroup: all brokers know it, and it has no tagged fields.
+const OWN_VERSION: i16 = 1;
+
+/// Between two heartbeats for a member that waits, at the most; otherwise a part of its session.
+const BEATS: Duration = Duration::from_secs(2);
+
+/// So many heartbeats in a session.
+const BEATS_IN_SESSION: u32 = 4;
+
+/// The groups of the move that is held.
+#[derive(Debug)]
+pub(crate) struct Parking {
+    /// What changes the committed offsets of groups: it waits once they are complete.
+    pub(crate) commits: Arc<Holds>,
+    /// Whether there is anything at all in `groups`.
+    is_used: AtomicBool,
+    groups: Mutex<Groups>,
+    /// Told when groups are let go, or somebody has come to wait.
+    changed: watch::Sender<()>,
+}
+
+#[derive(Debug, Default)]
+struct Groups {
+    held: HashMap<Arc<str>, Held>,
+    /// The ids that members of groups that have moved had before.
+    moved: HashMap<Arc<str>, HashSet<String>>,
+    /// Groups that have committed in transactions.
+    transactional: HashSet<String>,
+}
+
+/// A group that is held.
+#[derive(Debug, Default)]
+struct Held {
+    /// By member, the generation of its last heartbeat.
+    generations: HashMap<String, i32>,
+    /// By member, how many of its requests wait: one, unless it has come again.
+    parked: HashMap<String, usize>,
+}
+
+impl Default for Parking {
+    fn default() -> Self {
+        Self { commits: Arc::default(), is_used: AtomicBool::new(false), groups: Mutex::default(), changed: watch::Sender::new(()) }
+    }
+}
+
+impl Parking {
+    /// Holds these groups and no others.
+    pub(crate) fn hold<'a>(&self, groups: impl Iterator<Item = &'a String>) {
+        let mut all = self.lock();
+        let mut before = std::mem::take(&mut all.held);
+        all.held = groups.map(|group| before.remove_entry(group.as_str()).unwrap_or_else(|| (group.as_str().into(), Held::default()))).collect();
+        self.is_used.store(!(all.held.is_empty() && all.moved.is_empty()), Ordering::Relaxed);
+        drop(all);
+        self.changed.send_replace(());
+    }
+
+    /// The ids under which the members of groups that have moved were known before.
+    pub(crate) fn has_moved(&self, moved: HashMap<Arc<str>, HashSet<String>>) {
+        let mut all = self.lock();
+        all.moved = moved;
+        self.is_used.store(!(all.held.is_empty() && all.moved.is_empty()), Ordering::Relaxed);
+    }
+
+    /// The members that wait, by their groups.
+    pub(crate) fn parked(&self) -> BTreeMap<String, BTreeSet<String>> {
+        let all = self.lock();
+        let of = |held: &Held| held.parked.keys().filter(|member| !member.is_empty()).cloned().collect();
+        all.held.iter().map(|(group, held)| (group.to_string(), of(held))).collect()
+    }
+
+    /// Whether a group has committed in a transaction, since this process runs.
+    pub(crate) fn is_transactional(&self, group: &str) -> bool {
+        self.lock().transactional.contains(group)
+    }
+
+    /// Waits until somebody has come to wait, or groups are let go.
+    pub(crate) fn changed(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    fn is_used(&self) -> bool {
+        self.is_used.load(Ordering::Relaxed)
+    }
+
+    /// A member's heartbeat has come. Whether its group is held.
+    fn heard(&self, group: &str, member: &str, generation: i32) -> bool {
+        let mut all = self.lock();
+        let Some(held) = all.held.get_mut(group) else { return false };
+        held.generations.insert(member.to_owned(), generation);
+        true
+    }
+
+    /// A member waits from now on, if its group is held.
+    fn park(self: &Arc<Self>, group: &str, member: &str) -> Option<Parked> {
+        let mut all = self.lock();
+        let held = all.held.get_mut(group)?;
+        *held.parked.entry(member.to_owned()).or_default() += 1;
+        let generation = held.generations.get(member).copied();
+        drop(all);
+        self.changed.send_replace(());
+        Some(Parked { parking: self.clone(), group: group.to_owned(), member: member.to_owned(), generation })
+    }
+
+    fn is_held(&self, group: &str) -> bool {
+        self.lock().held.contains_key(group)
+    }
+
+    /// Whether a member that joins under this id had it at the coordinator before.
+    fn is_old(&self, group: &str, member: &str) -> bool {
+        self.lock().moved.get(group).is_some_and(|moved| moved.contains(member))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Groups> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A member waits, until this is dropped.
+struct Parked {
+    parking: Arc<Parking>,
+    group: String,
+    member: String,
+    generation: Option<i32>,
+}
+
+impl Drop for Parked {
+    fn drop(&mut self) {
+        let mut all = self.parking.lock();
+        let Some(held) = all.held.get_mut(self.group.as_str()) else { return };
+        if let Some(count) = held.parked.get_mut(&self.member) {
+            *count -= 1;
+            if *count == 0 {
+                held.parked.remove(&self.member);
+            }
+        }
+    }
+}
+
+/// What a request about a group is when it has waited.
+#[derive(Default)]
+pub(super) struct Gated {
+    /// Until it is answered.
+    pub entered: Option<Entered>,
+    /// What the client gets.
+    pub response: Option<ResponsePlan>,
+    /// The body that goes on instead.
+    pub body: Option<Vec<u8>>,
+}
+
+impl FrameRelay {
+    /// Waits as long as a request about groups has to.
+    pub(super) async fn gate(
+        &self,
+        head: RequestHead,
+        body: &[u8],
+        groups: &[String],
+        to: &mut Writer,
+        queue: &mpsc::Sender<InFlight>,
+    ) -> Result<Gated, Cause> {
+        let mut gated = Gated::default();
+        let (Some(seat), [group]) = (&self.terms.view, groups) else { return Ok(gated) };
+        match head.api.key {
+            ApiKey::AddOffsetsToTxn | ApiKey::TxnOffsetCommit if !seat.parking.is_transactional(group) => {
+                seat.parking.lock().transactional.insert(group.clone());
+                gated.entered = seat.parking.commits.enter(group, &[]).await;
+            }
+            ApiKey::OffsetCommit | ApiKey::AddOffsetsToTxn | ApiKey::TxnOffsetCommit | ApiKey::OffsetDelete => {
+                gated.entered = seat.parking.commits.enter(group, &[]).await;
+            }
+            ApiKey::Heartbeat if seat.parking.is_used() => {
+                let request: HeartbeatRequest = head.decode(&[], body)?;
+                if seat.parking.heard(group, &request.member_id, request.generation_id) {
+                    gated.response = Some(ResponsePlan::Rebalance);
+                }
+            }
+            ApiKey::JoinGroup if seat.parking.is_used() => gated.body = self.join(seat, head, body, to, queue).await?,
+            _ => {}
+        }
+        Ok(gated)
+    }
+
+    /// A member joins. The body that goes on instead, if any.
+    async fn join(
+        &self,
+        seat: &Seat,
+        head: RequestHead,
+        body: &[u8],
+        to: &mut Writer,
+        queue: &mpsc::Sender<InFlight>,
+    ) -> Result<Option<Vec<u8>>, Cause> {
+        let By::Group(fields) = head.api.by else { return Ok(None) };
+        let request: JoinGroupRequest = head.decode(fields, body)?;
+        let (group, member) = (request.group_id.as_str(), request.member_id.as_str());
+        let at = &*self.terms.world.cluster.name;
+        if let Some(parked) = seat.parking.park(group, member) {
+            let session = Duration::from_millis(u64::try_from(request.session_timeout_ms).unwrap_or_default());
+            self.wait_to_join(&parked, session / BEATS_IN_SESSION, to, queue).await?;
+            drop(parked);
+            if lives_elsewhere(seat, group, at) && !member.is_empty() {
+                let leave = LeaveGroupRequest::default().with_group_id(request.group_id.clone()).with_member_id(request.member_id.clone());
+                // It may have left, or was thrown out: then it is gone all the same.
+                self.ask_broker(ApiKey::LeaveGroup, &leave, to, queue).await?;
+            }
+            return Ok(None);
+        }
+        if seat.parking.is_old(group, member) && !lives_elsewhere(seat, group, at) {
+            return head.encode(&request.with_member_id(StrBytes::default())).map(Some);
+        }
+        Ok(None)
+    }
+
+    /// Waits until the group is let go, and keeps the member in it until then.
+    async fn wait_to_join(
+        &self,
+        parked: &Parked,
+        part_of_session: Duration,
+        to: &mut Writer,
+        queue: &mpsc::Sender<InFlight>,
+    ) -> Result<(), Cause> {
+        let mut changed = parked.parking.changed();
+        let mut beat = Instant::now();
+        while parked.parking.is_held(&parked.group) {
+            if let Some(generation) = parked.generation.filter(|_| Instant::now() >= beat) {
+                let (group, member) = (StrBytes::from_string(parked.group.clone()), StrBytes::from_string(parked.member.clone()));
+                let heartbeat = HeartbeatRequest::default().with_group_id(group.into()).with_member_id(member).with_generation_id(generation);
+                // Whatever it says, the member hears it when it joins.
+                self.ask_broker(ApiKey::Heartbeat, &heartbeat, to, queue).await?;
+                beat = Instant::now() + part_of_session.min(BEATS);
+            }
+            tokio::select! {
+                // It ends only with the process.
+                _ = changed.changed() => {}
+                () = sleep_until(beat), if parked.generation.is_some() => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks the broker of this connection for something of the proxy's own, between the requests of the client.
+    async fn ask_broker(&self, api: ApiKey, request: &impl Encodable, to: &mut Writer, queue: &mpsc::Sender<InFlight>) -> Result<Bytes, Cause> {
+        let client_id = self.terms.view.as_ref().map(|seat| &*seat.from.client_id).unwrap_or_default();
+        let head = RequestHead { api: Api::of(api as i16).expect("the table has it"), version: OWN_VERSION, correlation_id: 0 };
+        let body = head.encode(request)?;
+        let mut frame = vec![0; SIZE_LEN];
+        frame.extend((api as i16).to_be_bytes());
+        frame.extend(OWN_VERSION.to_be_bytes());
+        frame.extend(head.correlation_id.to_be_bytes());
+        frame.extend((client_id.len() as i16).to_be_bytes());
+        frame.extend(client_id.as_bytes());
+        frame.extend(body);
+        let size = (frame.len() - SIZE_LEN) as i32;
+        frame[..SIZE_LEN].copy_from_slice(&size.to_be_bytes());
+        let (response, responded) = oneshot::channel();
+        self.expect(queue, head, Some(Due::Own(response))).await?;
+        send(to, &frame).await.map_err(Cause::BrokerError)?;
+        responded.await.map_err(|_| Cause::BrokerClosed)
+    }
+}
+
+fn lives_elsewhere(seat: &Seat, group: &str, at: &str) -> bool {
+    let leaders = seat.view.leaders().load();
+    leaders.fixed_life(group).is_some_and(|number| **leaders.name(number) != *at)
+}
+
+/// The body of the answer to a heartbeat, to a member that is to join again. `None`: as it is.
+///
+/// # Errors
+/// [`Cause::WrongResponse`].
+pub(super) fn told_to_join(head: RequestHead, mut body: &[u8]) -> Result<Option<Vec<u8>>, Cause> {
+    let answer = HeartbeatResponse::decode(&mut body, head.version).map_err(|_| Cause::WrongResponse(head.api.key))?;
+    // Any other error has a reason of its own.
+    if answer.error_code == 0 { head.encode(&answer.with_error_code(REBALANCE_IN_PROGRESS)).map(Some) } else { Ok(None) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn members_wait_as_long_as_their_group_is_held() {
+        let parking = Arc::new(Parking::default());
+        assert!(parking.park("shop", "a").is_none() && !parking.is_used() && !parking.heard("shop", "a", 3));
+        parking.hold([&"shop".to_owned()].into_iter());
+        assert!(parking.heard("shop", "a", 3) && !parking.heard("other", "a", 3));
+        let (a, again, new) = (parking.park("shop", "a").unwrap(), parking.park("shop", "a").unwrap(), parking.park("shop", "").unwrap());
+        assert_eq!((a.generation, new.generation), (Some(3), None));
+        let parked = |parking: &Parking| parking.parked().remove("shop").map(|parked| parked.into_iter().collect::<Vec<_>>());
+        assert_eq!(parked(&parking), Some(vec!["a".to_owned()]));
+        drop(again);
+        // Another group joins the held ones: those that wait go on waiting.
+        parking.hold([&"shop".to_owned(), &"other".to_owned()].into_iter());
+        assert_eq!(parked(&parking), Some(vec!["a".to_owned()]));
+        drop(a);
+        assert_eq!(parked(&parking), Some(Vec::new()));
+        parking.hold([].into_iter());
+        assert!(!parking.is_held("shop"));
+        drop(new);
+        parking.has_moved([("shop".into(), ["a".to_owned()].into())].into());
+        assert!(parking.is_old("shop", "a") && !parking.is_old("shop", "b") && parking.is_used());
+    }
+}
