@@ -241,15 +241,16 @@ impl Follower {
     fn tell_decision(&self, open: Option<i64>) {
         let state = self.me.state();
         if let Some(open) = state.open() {
-            let (from, to, topics) = (&*open.from, &*open.to, open.topics.len());
-            tell!(messages::HOLD, id = open.id, from, to, topics, by = %open.by);
+            let (from, to, topics, groups) = (&*open.from, &*open.to, open.topics.len(), open.groups.len());
+            tell!(messages::HOLD, id = open.id, from, to, topics, groups, by = %open.by);
             return;
         }
         let Some(receipt) = state.receipts().next().filter(|receipt| Some(receipt.of.id) == open) else { return };
         let (id, from, to, topics) = (receipt.of.id, &*receipt.of.from, &*receipt.of.to, receipt.of.topics.len());
+        let groups = receipt.of.groups.len();
         match &receipt.outcome {
-            Outcome::Flipped(_) => tell!(messages::FLIP, id, from, to, topics),
-            Outcome::Aborted { by, reason } => tell!(messages::ABORT, id, from, to, topics, by, reason),
+            Outcome::Flipped(_) => tell!(messages::FLIP, id, from, to, topics, groups),
+            Outcome::Aborted { by, reason } => tell!(messages::ABORT, id, from, to, topics, groups, by, reason),
         }
     }
 
@@ -480,7 +481,7 @@ async fn written_past(client: Client, outcome: &BTreeMap<String, decisions::Led>
 /// Says that this process has left, once nothing of it can reach a broker any more.
 pub(crate) async fn leave(proxy: &Proxy, moves: &Moves, cluster: &Arc<Cluster>) {
     // Otherwise the next process at this place takes its place, and waits.
-    if moves.why_not().is_some() || !proxy.holds.is_empty() {
+    if moves.why_not().is_some() || !proxy.holds.is_empty() || !proxy.parking.commits.is_empty() {
         return;
     }
     let client = Client::new(cluster.clone(), own_options()).within(ASKING);

@@ -341,8 +341,8 @@ impl FrameRelay {
         due: Option<Due>,
     ) -> Result<(), Cause> {
         let groups = groups_of(head, body)?;
-        let Gated { mut entered, response, body: instead } = self.gate(head, body, &groups, to, queue).await?;
-        if let Some(refused) = self.refused(head, body, &groups)? {
+        let Gated { mut entered, response, body: instead, answer } = self.gate(head, body, &groups, to, queue).await?;
+        if let Some(refused) = self.refused(head, body, &groups)?.or(answer) {
             let own = ResponsePlan::Own(head.answer(&refused));
             return self.expect(queue, head, Some(Due::Client(own))).await;
         }

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use kafka_protocol::messages::{ApiKey, HeartbeatRequest, HeartbeatResponse, JoinGroupRequest, LeaveGroupRequest};
+use kafka_protocol::messages::{ApiKey, HeartbeatRequest, HeartbeatResponse, JoinGroupRequest, LeaveGroupRequest, OffsetCommitRequest};
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use kferry_wire::api::{Api, By};
 use kferry_wire::frame::SIZE_LEN;
@@ -26,11 +26,15 @@ use tokio::time::{Instant, sleep_until};
 use super::frames::send;
 use super::holds::{Entered, Holds};
 use super::request::{RequestHead, ResponsePlan};
+use super::view::refused_commit;
 use super::{Due, FrameRelay, InFlight, Seat};
 use crate::ending::Cause;
 
 /// Kafka's `REBALANCE_IN_PROGRESS`
 const REBALANCE_IN_PROGRESS: i16 = 27;
+
+/// Kafka's `COORDINATOR_LOAD_IN_PROGRESS`: a member that commits tries again later, and does nothing else.
+const COORDINATOR_LOAD_IN_PROGRESS: i16 = 14;
 
 /// The version of the proxy's own Heartbeat and LeaveGroup: all brokers know it, and it has no tagged fields.
 const OWN_VERSION: i16 = 1;
@@ -179,6 +183,8 @@ pub(super) struct Gated {
     pub response: Option<ResponsePlan>,
     /// The body that goes on instead.
     pub body: Option<Vec<u8>>,
+    /// The body of the proxy's own answer: nothing goes on.
+    pub answer: Option<Vec<u8>>,
 }
 
 impl FrameRelay {
@@ -200,11 +206,19 @@ impl FrameRelay {
             }
             ApiKey::OffsetCommit | ApiKey::AddOffsetsToTxn | ApiKey::TxnOffsetCommit | ApiKey::OffsetDelete => {
                 gated.entered = seat.parking.commits.enter(group, &[]).await;
+                if head.api.key == ApiKey::OffsetCommit && seat.parking.is_used() {
+                    let request: OffsetCommitRequest = head.decode(head.api.request, body)?;
+                    if self.is_to_join(seat, group, &request.member_id) {
+                        gated.answer = Some(refused_commit(head, body, COORDINATOR_LOAD_IN_PROGRESS)?);
+                    }
+                }
             }
             ApiKey::Heartbeat if seat.parking.is_used() => {
                 let request: HeartbeatRequest = head.decode(&[], body)?;
                 if seat.parking.heard(group, &request.member_id, request.generation_id) {
                     gated.response = Some(ResponsePlan::Rebalance);
+                } else if self.is_to_join(seat, group, &request.member_id) {
+                    gated.answer = Some(head.encode(&HeartbeatResponse::default().with_error_code(REBALANCE_IN_PROGRESS))?);
                 }
             }
             ApiKey::JoinGroup if seat.parking.is_used() => gated.body = self.join(seat, head, body, to, queue).await?,
@@ -237,10 +251,15 @@ impl FrameRelay {
             }
             return Ok(None);
         }
-        if seat.parking.is_old(group, member) && !lives_elsewhere(seat, group, at) {
+        if self.is_to_join(seat, group, member) {
             return head.encode(&request.with_member_id(StrBytes::default())).map(Some);
         }
         Ok(None)
+    }
+
+    /// Whether a member of a group that lives here now has still the id that it had before: it has to join first.
+    fn is_to_join(&self, seat: &Seat, group: &str, member: &str) -> bool {
+        seat.parking.is_old(group, member) && !lives_elsewhere(seat, group, &self.terms.world.cluster.name)
     }
 
     /// Waits until the group is let go, and keeps the member in it until then.
