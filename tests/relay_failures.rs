@@ -158,6 +158,7 @@ impl Running {
                     records_per_second: RECORDS_PER_SECOND,
                     timeout_ms: LIMIT.as_millis() as u64,
                     security,
+                    cooperative: false,
                 };
                 clients.push(Soak::start(client, &job)?);
             }

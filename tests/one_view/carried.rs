@@ -123,6 +123,7 @@ fn producers_go_on_when_their_topics_lead_elsewhere() -> Result<()> {
                     records_per_second: 200,
                     timeout_ms: LIMIT.as_millis() as u64,
                     security: None,
+                    cooperative: false,
                 },
             )
         });

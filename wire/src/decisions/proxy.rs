@@ -344,14 +344,12 @@ impl Proxy {
         if pauses || self.state.stopped().is_some() || known.unanswered || !self.is_settled(now) {
             return None;
         }
-        let mut plan = self.plan(known);
-        let mut next_groups = || {
-            let mut wanted = plan.groups.pop_first()?;
-            wanted.1.groups.retain(|group| !self.pauses(group, now));
-            wanted.1.groups = wanted.1.groups.into_iter().take(GROUPS).collect();
-            (!wanted.1.groups.is_empty()).then_some(wanted)
+        let Plan { mut moves, groups, .. } = self.plan(known);
+        let ready = |(clusters, wanted): ((String, String), Wanted)| {
+            let groups: BTreeSet<_> = wanted.groups.into_iter().filter(|group| !self.pauses(group, now)).take(GROUPS).collect();
+            (!groups.is_empty()).then_some((clusters, Wanted { groups, ..wanted }))
         };
-        let ((from, to), Wanted { routes, topics, groups }) = plan.moves.pop_first().or_else(&mut next_groups)?;
+        let ((from, to), Wanted { routes, topics, groups }) = moves.pop_first().or_else(|| groups.into_iter().find_map(ready))?;
         let after = self.state.last_decision();
         self.is_my_turn(Turn::Hold, now, turn).then(|| Request::Hold { by: self.me.clone(), after, from, to, routes, topics, groups })
     }
