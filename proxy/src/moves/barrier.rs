@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use kferry_wire::admin::groups::{GroupDescription, Placeholder};
+use kferry_wire::admin::groups::{GroupDescription, GroupType, Placeholder};
 use kferry_wire::client::Client;
 use tokio::time::{Instant, sleep};
 
@@ -42,7 +42,9 @@ impl Barrier {
     ) -> Result<Self, (Self, String)> {
         let several = expected.into_iter().filter(|(_, members)| *members > 1);
         let joining = several.filter_map(|(group, members)| {
-            let (protocol_type, protocol) = described.get(&group)?.protocol.clone();
+            // Members of the consumer protocol are given what others own when those have let go of it.
+            let description = described.get(&group).filter(|described| described.group_type == GroupType::Classic)?;
+            let (protocol_type, protocol) = description.protocol.clone();
             Some((Placeholder { group, protocol_type, protocol, session: SESSION }, members))
         });
         let joined = join_all(joining.map(async |(placeholder, members)| {

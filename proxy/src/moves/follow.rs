@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kferry_config::Cluster;
-use kferry_wire::admin::groups::{GroupDescription, Member};
+use kferry_wire::admin::groups::{GroupDescription, GroupType, Member};
 use kferry_wire::client::{Answers, Client, TopicPartition, Topics};
 use kferry_wire::decisions::{self, Flipped, Known, Log, LogError, Outcome, ReadRecord, Request, Serves, Settings, State, Update, Verdict, ask, check};
 use kferry_wire::places::{Decisions, Led};
@@ -385,7 +385,9 @@ impl Follower {
             let Some(known) = self.known.gathering.get_mut(&group) else { continue };
             let Ok(description) = answer else { continue };
             let name = |member: &Member| (member.member_id.clone(), format!("{} at {}", member.client_id, member.client_host));
-            known.members = Some(description.members.iter().map(name).collect());
+            // Who owns nothing, and gets nothing while it is held, has nothing to let go of.
+            let is_idle = |member: &&Member| description.group_type == GroupType::Consumer && !member.is_assigned;
+            known.members = Some(description.members.iter().filter(|member| !is_idle(member)).map(name).collect());
             self.described.insert(group, description);
         }
     }

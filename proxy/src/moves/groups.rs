@@ -89,9 +89,6 @@ fn judge(name: &str, seen: Seen<'_>, clusters: [&str; 2], mirrors: &[Arc<Mirror>
     let is_empty = |group: &ListedGroup| has_state(group, &["Empty", "Dead"]);
     match seen.here {
         Err(error) => return Err(format!("cluster {from} does not list its groups: {error}")),
-        Ok(Some(group)) if !is_empty(group) && is_type(group, "consumer") => {
-            return Err("its members use the consumer protocol (KIP-848), and such groups cannot move yet: set group.protocol=classic, or stop them".to_owned());
-        }
         Ok(Some(group)) if is_type(group, "share") => return Err("it is a share group, and those cannot move".to_owned()),
         Ok(Some(group)) if has_state(group, &["PreparingRebalance", "CompletingRebalance"]) => {
             return Err("it rebalances just now, and moves when that is over".to_owned());
@@ -153,17 +150,18 @@ mod tests {
     fn what_cannot_move_says_why() {
         let (stable, empty) = (listed("Stable", "Classic"), listed("Empty", "Classic"));
         let (new, rebalances) = (listed("Stable", "Consumer"), listed("PreparingRebalance", "Classic"));
+        let shares = listed("Stable", "Share");
         let offset = CommittedOffset { offset: 7, leader_epoch: None, metadata: String::new() };
         let of = |topic: &str| BTreeMap::from([(TopicPartition::new(topic, 0), offset.clone())]);
         let seen = |here, there| Seen { here: Ok(here), there: Some(there), committed: Ok(of("orders")), is_transactional: false };
         for clusters in [["legacy", "new"], ["new", "legacy"]] {
-            for (here, there) in [(Some(&stable), None), (Some(&empty), Some(&empty)), (None, None)] {
+            for (here, there) in [(Some(&stable), None), (Some(&new), None), (Some(&empty), Some(&empty)), (None, None)] {
                 judge("shop", seen(here, there), clusters, &mirrors()).unwrap();
             }
         }
         let cases: [(&str, Seen<'_>, &str); 6] = [
             ("other", seen(Some(&stable), None), "no mirror copies its offsets"),
-            ("shop", seen(Some(&new), None), "KIP-848"),
+            ("shop", seen(Some(&shares), None), "share group"),
             ("shop", seen(Some(&rebalances), None), "it rebalances just now"),
             ("shop", seen(Some(&stable), Some(&stable)), "it has members on new"),
             ("shop", Seen { is_transactional: true, ..seen(Some(&stable), None) }, "in transactions"),

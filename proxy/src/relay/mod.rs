@@ -77,7 +77,7 @@ use self::frames::{Source, send, write_frame};
 use self::holds::{Entered, Holds, LATE};
 use self::masks::Refused;
 use self::own_response::Advertised;
-use self::park::{Gated, Parking, told_to_join};
+use self::park::{Gated, Parking, told_to_join, unknown_there};
 use self::produce::{ProduceFrame, Produced};
 use self::request::{Decision, RequestHead, RequestPlan, ResponsePlan, Sees, decide};
 use self::response::{Found, LARGEST_LOGIN, asks_for};
@@ -528,6 +528,11 @@ impl FrameRelay {
         match api {
             ApiKey::ListGroups => return self.living_groups(head, body),
             ApiKey::EndTxn => return self.ended(head, body),
+            ApiKey::ConsumerGroupHeartbeat if self.terms.view.is_some() => {
+                if let Some(unknown) = unknown_there(body) {
+                    return Ok(Some(unknown));
+                }
+            }
             _ => {}
         }
         let rewritten = head.rewrite(head.api.response, body, &mut by)?;

@@ -8,6 +8,14 @@
 //! ```
 //!
 //! At its new coordinator a member joins as a new one, under the id that it gets there: an error for its old id would cost it all that it owns.
+//!
+//! Members of the consumer protocol (KIP-848) have no join. The answers to their heartbeats give them nothing to read any more, so that they commit and let
+//! go of what they own; it is the coordinator alone that thinks that they own it. Given up: they are told to look for their coordinator, say all of
+//! themselves, and are told all that they own. Decided: they are unknown at the new one, and join there.
+//!
+//! # References
+//! - `ConsumerHeartbeatRequestManager`, `rd_kafka_cgrp_consumer_group_heartbeat`: after NOT_COORDINATOR the next heartbeat says everything; GROUP_ID_NOT_FOUND
+//!   is fatal, UNKNOWN_MEMBER_ID begins anew
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +23,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use kafka_protocol::messages::{ApiKey, HeartbeatRequest, HeartbeatResponse, JoinGroupRequest, LeaveGroupRequest, OffsetCommitRequest};
+use kafka_protocol::messages::consumer_group_heartbeat_response::Assignment;
+use kafka_protocol::messages::{
+    ApiKey, ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, HeartbeatRequest, HeartbeatResponse, JoinGroupRequest,
+    LeaveGroupRequest, OffsetCommitRequest,
+};
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use kferry_wire::api::{Api, By};
 use kferry_wire::frame::SIZE_LEN;
@@ -35,6 +47,22 @@ const REBALANCE_IN_PROGRESS: i16 = 27;
 
 /// Kafka's `COORDINATOR_LOAD_IN_PROGRESS`: a member that commits tries again later, and does nothing else.
 const COORDINATOR_LOAD_IN_PROGRESS: i16 = 14;
+
+/// Kafka's `NOT_COORDINATOR`
+const NOT_COORDINATOR: i16 = 16;
+
+/// Kafka's `UNKNOWN_MEMBER_ID` and `GROUP_ID_NOT_FOUND`
+const UNKNOWN_MEMBER_ID: i16 = 25;
+const GROUP_ID_NOT_FOUND: i16 = 69;
+
+/// The epoch of a member of the consumer protocol that leaves.
+const LEAVES: i32 = -1;
+
+/// Where the answer to a heartbeat of the consumer protocol has its error: behind `throttle_time_ms`.
+const ERROR_CODE: std::ops::Range<usize> = 4..6;
+
+/// How soon a member of the consumer protocol is to be heard again while its group is held.
+const SOON: i32 = 500;
 
 /// The version of the proxy's own Heartbeat and LeaveGroup: all brokers know it, and it has no tagged fields.
 const OWN_VERSION: i16 = 1;
@@ -64,6 +92,10 @@ struct Groups {
     moved: HashMap<Arc<str>, HashSet<String>>,
     /// Groups that have committed in transactions.
     transactional: HashSet<String>,
+    /// Groups of the consumer protocol that were held: members keep their ids.
+    new_protocol: HashSet<String>,
+    /// Members of the consumer protocol that own nothing, of a group that was held and is not any more.
+    emptied: HashSet<(String, String)>,
 }
 
 /// A group that is held.
@@ -73,6 +105,8 @@ struct Held {
     generations: HashMap<String, i32>,
     /// By member, how many of its requests wait: one, unless it has come again.
     parked: HashMap<String, usize>,
+    /// Members of the consumer protocol that were told to own nothing, and whether they do.
+    emptied: HashMap<String, bool>,
 }
 
 impl Default for Parking {
@@ -87,7 +121,9 @@ impl Parking {
         let mut all = self.lock();
         let mut before = std::mem::take(&mut all.held);
         all.held = groups.map(|group| before.remove_entry(group.as_str()).unwrap_or_else(|| (group.as_str().into(), Held::default()))).collect();
-        self.is_used.store(!(all.held.is_empty() && all.moved.is_empty()), Ordering::Relaxed);
+        let let_go = before.into_iter().flat_map(|(group, held)| held.emptied.into_keys().map(move |member| (group.to_string(), member)));
+        all.emptied.extend(let_go);
+        self.is_used.store(!(all.held.is_empty() && all.moved.is_empty() && all.emptied.is_empty()), Ordering::Relaxed);
         drop(all);
         self.changed.send_replace(());
     }
@@ -96,13 +132,16 @@ impl Parking {
     pub(crate) fn has_moved(&self, moved: HashMap<Arc<str>, HashSet<String>>) {
         let mut all = self.lock();
         all.moved = moved;
-        self.is_used.store(!(all.held.is_empty() && all.moved.is_empty()), Ordering::Relaxed);
+        self.is_used.store(!(all.held.is_empty() && all.moved.is_empty() && all.emptied.is_empty()), Ordering::Relaxed);
     }
 
     /// The members that wait, by their groups.
     pub(crate) fn parked(&self) -> BTreeMap<String, BTreeSet<String>> {
         let all = self.lock();
-        let of = |held: &Held| held.parked.keys().filter(|member| !member.is_empty()).cloned().collect();
+        let of = |held: &Held| {
+            let emptied = held.emptied.iter().filter(|(_, is_empty)| **is_empty).map(|(member, _)| member);
+            held.parked.keys().filter(|member| !member.is_empty()).chain(emptied).cloned().collect()
+        };
         all.held.iter().map(|(group, held)| (group.to_string(), of(held))).collect()
     }
 
@@ -139,13 +178,30 @@ impl Parking {
         Some(Parked { parking: self.clone(), group: group.to_owned(), member: member.to_owned(), generation })
     }
 
+    /// A heartbeat of the consumer protocol has come, from a member that says whether it owns something, or that this is as it was. Whether its group is held.
+    fn heard_new(&self, group: &str, member: &str, owns: Option<bool>) -> bool {
+        let mut all = self.lock();
+        let Some(held) = all.held.get_mut(group) else { return false };
+        let is_empty = held.emptied.entry(member.to_owned()).or_default();
+        *is_empty = owns.map_or(*is_empty, |owns| !owns);
+        all.new_protocol.insert(group.to_owned());
+        true
+    }
+
+    /// Whether a member was told to own nothing, of a group that is not held any more: said once.
+    fn was_emptied(&self, group: &str, member: &str) -> bool {
+        let mut all = self.lock();
+        !all.emptied.is_empty() && all.emptied.remove(&(group.to_owned(), member.to_owned()))
+    }
+
     fn is_held(&self, group: &str) -> bool {
         self.lock().held.contains_key(group)
     }
 
     /// Whether a member that joins under this id had it at the coordinator before.
     fn is_old(&self, group: &str, member: &str) -> bool {
-        self.lock().moved.get(group).is_some_and(|moved| moved.contains(member))
+        let all = self.lock();
+        !all.new_protocol.contains(group) && all.moved.get(group).is_some_and(|moved| moved.contains(member))
     }
 
     fn lock(&self) -> MutexGuard<'_, Groups> {
@@ -222,6 +278,27 @@ impl FrameRelay {
                 }
             }
             ApiKey::JoinGroup if seat.parking.is_used() => gated.body = self.join(seat, head, body, to, queue).await?,
+            ApiKey::ConsumerGroupHeartbeat if seat.parking.is_used() => {
+                let request: ConsumerGroupHeartbeatRequest = head.decode(head.api.request, body)?;
+                let member = request.member_id.as_str();
+                // Who leaves, leaves.
+                if request.member_epoch < 0 {
+                    return Ok(gated);
+                }
+                let owns = request.topic_partitions.as_ref().map(|owned| !owned.is_empty());
+                if seat.parking.heard_new(group, member, owns) {
+                    gated.response = Some(ResponsePlan::Rebalance);
+                } else if seat.parking.was_emptied(group, member) {
+                    if lives_elsewhere(seat, group, &self.terms.world.cluster.name) {
+                        let leave = ConsumerGroupHeartbeatRequest::default().with_group_id(request.group_id.clone());
+                        let leave = leave.with_member_id(request.member_id.clone()).with_member_epoch(LEAVES).with_rebalance_timeout_ms(-1);
+                        let leave = leave.with_subscribed_topic_names(None).with_topic_partitions(None);
+                        self.ask_broker(ApiKey::ConsumerGroupHeartbeat, 0, &leave, to, queue).await?;
+                    }
+                    let answer = ConsumerGroupHeartbeatResponse::default().with_error_code(NOT_COORDINATOR);
+                    gated.answer = Some(head.encode(&answer)?);
+                }
+            }
             _ => {}
         }
         Ok(gated)
@@ -247,7 +324,7 @@ impl FrameRelay {
             if lives_elsewhere(seat, group, at) && !member.is_empty() {
                 let leave = LeaveGroupRequest::default().with_group_id(request.group_id.clone()).with_member_id(request.member_id.clone());
                 // It may have left, or was thrown out: then it is gone all the same.
-                self.ask_broker(ApiKey::LeaveGroup, &leave, to, queue).await?;
+                self.ask_broker(ApiKey::LeaveGroup, OWN_VERSION, &leave, to, queue).await?;
             }
             return Ok(None);
         }
@@ -277,7 +354,7 @@ impl FrameRelay {
                 let (group, member) = (StrBytes::from_string(parked.group.clone()), StrBytes::from_string(parked.member.clone()));
                 let heartbeat = HeartbeatRequest::default().with_group_id(group.into()).with_member_id(member).with_generation_id(generation);
                 // Whatever it says, the member hears it when it joins.
-                self.ask_broker(ApiKey::Heartbeat, &heartbeat, to, queue).await?;
+                self.ask_broker(ApiKey::Heartbeat, OWN_VERSION, &heartbeat, to, queue).await?;
                 beat = Instant::now() + part_of_session.min(BEATS);
             }
             tokio::select! {
@@ -290,16 +367,25 @@ impl FrameRelay {
     }
 
     /// Asks the broker of this connection for something of the proxy's own, between the requests of the client.
-    async fn ask_broker(&self, api: ApiKey, request: &impl Encodable, to: &mut Writer, queue: &mpsc::Sender<InFlight>) -> Result<Bytes, Cause> {
+    async fn ask_broker(
+        &self,
+        api: ApiKey,
+        version: i16,
+        request: &impl Encodable,
+        to: &mut Writer,
+        queue: &mpsc::Sender<InFlight>,
+    ) -> Result<Bytes, Cause> {
         let client_id = self.terms.view.as_ref().map(|seat| &*seat.from.client_id).unwrap_or_default();
-        let head = RequestHead { api: Api::of(api as i16).expect("the table has it"), version: OWN_VERSION, correlation_id: 0 };
+        let head = RequestHead { api: Api::of(api as i16).expect("the table has it"), version, correlation_id: 0 };
         let body = head.encode(request)?;
         let mut frame = vec![0; SIZE_LEN];
         frame.extend((api as i16).to_be_bytes());
-        frame.extend(OWN_VERSION.to_be_bytes());
+        frame.extend(version.to_be_bytes());
         frame.extend(head.correlation_id.to_be_bytes());
         frame.extend((client_id.len() as i16).to_be_bytes());
         frame.extend(client_id.as_bytes());
+        // No tagged fields.
+        frame.extend(head.api.is_flexible(version).then_some(0));
         frame.extend(body);
         let size = (frame.len() - SIZE_LEN) as i32;
         frame[..SIZE_LEN].copy_from_slice(&size.to_be_bytes());
@@ -315,14 +401,30 @@ fn lives_elsewhere(seat: &Seat, group: &str, at: &str) -> bool {
     leaders.fixed_life(group).is_some_and(|number| **leaders.name(number) != *at)
 }
 
-/// The body of the answer to a heartbeat, to a member that is to join again. `None`: as it is.
+/// The body of the answer to a heartbeat, to a member that is to join again, or to own nothing. `None`: as it is.
 ///
 /// # Errors
 /// [`Cause::WrongResponse`].
 pub(super) fn told_to_join(head: RequestHead, mut body: &[u8]) -> Result<Option<Vec<u8>>, Cause> {
-    let answer = HeartbeatResponse::decode(&mut body, head.version).map_err(|_| Cause::WrongResponse(head.api.key))?;
+    let wrong = |_| Cause::WrongResponse(head.api.key);
     // Any other error has a reason of its own.
+    if head.api.key == ApiKey::ConsumerGroupHeartbeat {
+        let answer = ConsumerGroupHeartbeatResponse::decode(&mut body, head.version).map_err(wrong)?;
+        let nothing = answer.clone().with_assignment(Some(Assignment::default())).with_heartbeat_interval_ms(SOON);
+        return if answer.error_code == 0 { head.encode(&nothing).map(Some) } else { Ok(None) };
+    }
+    let answer = HeartbeatResponse::decode(&mut body, head.version).map_err(wrong)?;
     if answer.error_code == 0 { head.encode(&answer.with_error_code(REBALANCE_IN_PROGRESS)).map(Some) } else { Ok(None) }
+}
+
+/// The body of the answer to a heartbeat of the consumer protocol, if the coordinator does not know the group: it has moved, and its members begin anew.
+pub(super) fn unknown_there(body: &[u8]) -> Option<Vec<u8>> {
+    let error_code = body.get(ERROR_CODE)?;
+    (error_code == GROUP_ID_NOT_FOUND.to_be_bytes()).then(|| {
+        let mut body = body.to_vec();
+        body[ERROR_CODE].copy_from_slice(&UNKNOWN_MEMBER_ID.to_be_bytes());
+        body
+    })
 }
 
 #[cfg(test)]
@@ -350,5 +452,29 @@ mod tests {
         drop(new);
         parking.has_moved([("shop".into(), ["a".to_owned()].into())].into());
         assert!(parking.is_old("shop", "a") && !parking.is_old("shop", "b") && parking.is_used());
+    }
+
+    #[test]
+    fn members_of_the_consumer_protocol_wait_when_they_own_nothing() {
+        let parking = Arc::new(Parking::default());
+        assert!(!parking.heard_new("shop", "a", Some(false)));
+        parking.hold([&"shop".to_owned()].into_iter());
+        assert!(parking.heard_new("shop", "a", Some(true)) && parking.heard_new("shop", "b", None));
+        assert!(parking.parked()["shop"].is_empty());
+        assert!(parking.heard_new("shop", "a", Some(false)) && parking.heard_new("shop", "a", None));
+        assert_eq!(parking.parked()["shop"].iter().collect::<Vec<_>>(), ["a"], "what has not changed is not said again");
+        assert!(!parking.was_emptied("shop", "a"));
+        parking.hold([].into_iter());
+        // Both were told, also the one that has not done it yet.
+        assert!(parking.is_used() && parking.was_emptied("shop", "a") && parking.was_emptied("shop", "b") && !parking.was_emptied("shop", "a"));
+        parking.has_moved([("shop".into(), ["a".to_owned()].into())].into());
+        assert!(!parking.is_old("shop", "a"), "they keep their ids");
+    }
+
+    #[test]
+    fn who_is_of_no_group_there_begins_anew() {
+        let body = |error_code: i16| [&[0; 4][..], &error_code.to_be_bytes(), &[1, 2]].concat();
+        assert_eq!(unknown_there(&body(GROUP_ID_NOT_FOUND)), Some(body(UNKNOWN_MEMBER_ID)));
+        assert_eq!((unknown_there(&body(0)), unknown_there(&[0; 3])), (None, None));
     }
 }

@@ -133,6 +133,8 @@ pub struct Member {
     pub client_id: String,
     /// Where it is connected from, with a slash in front.
     pub client_host: String,
+    /// Whether partitions are assigned to it. Of members of the consumer protocol only.
+    pub is_assigned: bool,
 }
 
 impl GroupDescription {
@@ -437,6 +439,7 @@ impl Client {
                 group_instance_id: member.instance_id.as_ref().map(ToString::to_string),
                 client_id: member.client_id.to_string(),
                 client_host: member.client_host.to_string(),
+                is_assigned: !(member.assignment.topic_partitions.is_empty() && member.target_assignment.topic_partitions.is_empty()),
             });
             let description = GroupDescription {
                 group_type: GroupType::Consumer,
@@ -464,6 +467,7 @@ impl Client {
                 group_instance_id: member.group_instance_id.as_ref().map(ToString::to_string),
                 client_id: member.client_id.to_string(),
                 client_host: member.client_host.to_string(),
+                is_assigned: false,
             });
             let description = GroupDescription {
                 group_type: GroupType::Classic,
