@@ -172,7 +172,7 @@ impl Comparing<'_> {
                 Kind::Fixed(4) | Kind::Partition => (&["int32"], false),
                 Kind::Fixed(8) => (&["int64"], false),
                 Kind::Text | Kind::TopicName | Kind::GroupId => (&["string"], false),
-                Kind::Records => (&["records"], false),
+                Kind::Records => (&["records", "bytes"], false),
                 Kind::FixedArray(4) | Kind::Partitions => (&["[]int32"], false),
                 Kind::FixedArray(8) => (&["[]int64"], false),
                 Kind::TextArray | Kind::GroupIds => (&["[]string"], false),

@@ -20,6 +20,7 @@ use crate::relay::brokers::Brokers;
 use crate::relay::carry::Carrying;
 use crate::relay::first::FirstBatches;
 use crate::relay::holds::Holds;
+use crate::relay::park::Parking;
 use crate::relay::senders::Senders;
 use crate::relay::splice::Pipes;
 use crate::relay::view::{Directory, Part, Parts, View, changes_of, security_of};
@@ -57,6 +58,8 @@ pub(crate) struct Proxy {
     pub carrying: Arc<Carrying>,
     /// Topics that are about to change their leader, and what is under way.
     pub holds: Arc<Holds>,
+    /// Groups that are about to change their coordinator, and who waits to join them.
+    pub parking: Arc<Parking>,
     /// Producers at clusters that lead topics since a decision.
     pub firsts: Arc<FirstBatches>,
     /// Relayed clients that see a view.
@@ -109,6 +112,7 @@ impl Proxy {
             pipes: Pipes::new(open_files.pipes),
             carrying,
             holds: Arc::default(),
+            parking: Arc::default(),
             firsts: Arc::default(),
             senders: Senders::default(),
             bursts: Bursts::new(CLOSED_LINES, Duration::from_secs(1)),

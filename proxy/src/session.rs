@@ -270,6 +270,7 @@ impl Session<'_> {
                 from: self.proxy.senders.of(&client_id, self.peer.ip().to_canonical()),
                 carrying: self.proxy.carrying.clone(),
                 holds: self.proxy.holds.clone(),
+                parking: self.proxy.parking.clone(),
                 firsts: self.proxy.firsts.clone(),
                 seen: self.summary.client.as_ref().map(|client| client.seen().clone()).unwrap_or_default(),
                 told: AtomicBool::new(false),

@@ -115,6 +115,13 @@ fn text(request: &Request) -> String {
         Request::Wish { proxy, taken, file, routes } => {
             format!("{} wishes {} (file {taken}, {})", shown(proxy), wishes(routes), short(file))
         }
+        Request::Hold { by, from, to, routes, topics, groups, .. } if topics.is_empty() && !groups.is_empty() => format!(
+            "{} asks to hold {} of {from} for {to}: {}; routes: {}",
+            shown(by),
+            count(groups.len(), "group"),
+            names(groups),
+            names(routes)
+        ),
         Request::Hold { by, from, to, routes, topics, .. } => format!(
             "{} asks to hold {} of {from} for {to}: {}; routes: {}",
             shown(by),
@@ -122,6 +129,15 @@ fn text(request: &Request) -> String {
             names(topics.keys()),
             names(routes)
         ),
+        Request::Parked { proxy, id, members } => {
+            let waiting: Vec<String> = members.iter().map(|(group, members)| format!("{group} ({})", members.len())).collect();
+            let waiting = if waiting.is_empty() { "nobody".to_owned() } else { names(&waiting) };
+            format!("{}: in move {id} wait to join there: {waiting}", shown(proxy))
+        }
+        Request::Without { id, by, groups } => {
+            let stays: Vec<String> = groups.iter().map(|(group, why)| format!("{group}: {why}")).collect();
+            format!("{by} leaves {} of move {id} where they live: {}", count(groups.len(), "group"), stays.join("; "))
+        }
         Request::Holding { proxy, id } => format!("{} holds move {id}", shown(proxy)),
         Request::Closed { id, as_of, by, ends } => format!(
             "mirror {} has closed {} of move {id}, as of {as_of}: {}",
@@ -129,7 +145,16 @@ fn text(request: &Request) -> String {
             count(ends.values().map(Vec::len).sum(), "partition"),
             names(ends.keys())
         ),
-        Request::Flip { id, by, topics } => format!("{} asks to flip move {id}: {}", shown(by), leads(topics)),
+        Request::Synced { id, as_of, by, groups } => format!(
+            "mirror {} has written the last offsets of {} of move {id}, as of {as_of}: {}",
+            short(by),
+            count(groups.len(), "group"),
+            names(groups)
+        ),
+        Request::Flip { id, by, topics, groups } if topics.is_empty() && !groups.is_empty() => {
+            format!("{} asks to flip move {id}: the groups {}", shown(by), names(groups))
+        }
+        Request::Flip { id, by, topics, .. } => format!("{} asks to flip move {id}: {}", shown(by), leads(topics)),
         Request::Abort { id, by, reason, until_edit } => {
             let until = if *until_edit { ", and nothing moves before the file is changed or touched" } else { "" };
             format!("{by} asks to abort move {id}{until}: {reason}")
@@ -194,10 +219,11 @@ mod tests {
                 to: "new".to_owned(),
                 routes: ["orders".to_owned()].into(),
                 topics,
+                groups: BTreeSet::new(),
             },
             Request::Holding { proxy: proxy.clone(), id: 3 },
             Request::Closed { id: 3, as_of: 4, by: "m".to_owned(), ends: [("orders".to_owned(), vec![(0, 7), (1, 9)])].into() },
-            Request::Flip { id: 3, by: proxy.clone(), topics: [("orders".to_owned(), led)].into() },
+            Request::Flip { id: 3, by: proxy.clone(), topics: [("orders".to_owned(), led)].into(), groups: BTreeSet::new() },
             Request::Abort { id: 3, by: "operator me@here".to_owned(), reason: "a \x1b[31mtest".to_owned(), until_edit: true },
             Request::Forgotten { proxy: proxy.clone(), by: "operator me@here".to_owned() },
             Request::Left { proxy },

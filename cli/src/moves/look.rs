@@ -233,7 +233,7 @@ fn judge(
     };
     let decisions = Decisions {
         topics: state.leaders().iter().map(|(topic, leader)| (topic.as_str().into(), led(leader))).collect(),
-        ..Decisions::default()
+        groups: state.lives().iter().map(|(group, life)| (group.as_str().into(), life.cluster.clone())).collect(),
     };
     let places = Places { mirrors: &config.mirrors, decisions: &decisions, clusters };
     let exists = |cluster: &Cluster, of: fn(&There) -> &BTreeSet<String>, name: &str| match known.get(&*cluster.name) {

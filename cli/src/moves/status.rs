@@ -98,11 +98,14 @@ struct Open {
     to: Arc<str>,
     routes: BTreeSet<String>,
     topics: BTreeSet<String>,
+    groups: BTreeSet<String>,
     since: Option<Timestamp>,
     open_ms: Option<i64>,
     not_holding: Vec<String>,
     partitions: usize,
     not_closed: usize,
+    /// Groups that have not got their last offsets on the other cluster.
+    not_synced: usize,
     waits_for: String,
 }
 
@@ -116,6 +119,9 @@ struct Receipt {
     to: Arc<str>,
     routes: BTreeSet<String>,
     topics: BTreeSet<String>,
+    groups: BTreeSet<String>,
+    /// Groups that stayed where they live, and why.
+    without: BTreeMap<String, String>,
     /// `flipped` or `aborted`.
     outcome: &'static str,
     by: String,
@@ -191,7 +197,7 @@ impl Report {
     ) -> Self {
         let Owned { topics, groups, no_mirror, errors } = owned;
         let relay = config.routes.iter().filter(|route| route.mode == Mode::Relay);
-        let routes: Vec<_> = relay.map(|route| Route::of(route, state, lives, &topics)).collect();
+        let routes: Vec<_> = relay.map(|route| Route::of(route, state, lives, &topics, &groups)).collect();
         let proxies = state.joined().iter().map(|(member, joined)| Proxy {
             name: member.name.clone(),
             incarnation: member.incarnation.clone(),
@@ -204,9 +210,14 @@ impl Report {
         let open = state.open().map(|open| Open::of(open, state, written(open.id), lives, config, now));
         let receipts = state.receipts().take(RECEIPTS).map(|receipt| Receipt::of(receipt, &written));
         let is_so = |topic: &Topic| routes.iter().any(|route| route.route == topic.route && *route.wished == *topic.leader);
+        let lives_so = |group: &Group| routes.iter().any(|route| route.route == group.route && *route.wished == *group.lives);
         let is_at_home = |route: &Route| route.home.as_ref() == Some(&route.wished) && route.in_the_way.is_empty();
         Self {
-            ok: errors.is_empty() && open.is_none() && routes.iter().all(is_at_home) && topics.iter().all(is_so),
+            ok: errors.is_empty()
+                && open.is_none()
+                && routes.iter().all(is_at_home)
+                && topics.iter().all(is_so)
+                && groups.iter().all(lives_so),
             cluster: config.state.as_ref().map(|state| state.cluster.name.clone()).unwrap_or_default(),
             log: state.identity().unwrap_or_default().to_owned(),
             records: state.end(),
@@ -350,11 +361,13 @@ fn says(life: Option<&Life>) -> String {
 }
 
 impl Route {
-    fn of(route: &kferry_config::Route, state: &State, lives: &BTreeMap<Member, Life>, topics: &[Topic]) -> Self {
+    fn of(route: &kferry_config::Route, state: &State, lives: &BTreeMap<Member, Life>, topics: &[Topic], groups: &[Group]) -> Self {
         let (name, wished) = (&*route.name, &route.cluster.name);
         let home = state.homes().get(name).cloned();
+        let groups = groups.iter().filter(|group| group.route == route.name);
         let mine = || topics.iter().filter(|topic| topic.route == route.name);
         let is_there = home.as_ref() == Some(wished) && mine().all(|topic| *topic.leader == **wished);
+        let is_there = is_there && groups.clone().all(|group| *group.lives == **wished);
         let mut in_the_way = Vec::new();
         match state.wished(name) {
             Err(why) => in_the_way.push(format!("{why}{}", way_out(&why))),
@@ -412,6 +425,7 @@ impl Open {
     fn of(open: &Move, state: &State, since: Option<Timestamp>, lives: &BTreeMap<Member, Life>, config: &Config, now: Timestamp) -> Self {
         let not_holding = not_holding(state, open);
         let (partitions, not_closed) = (open.topics.values().map(|topic| topic.partitions as usize).sum(), open.unclosed());
+        let not_synced = open.groups.len() - open.synced.len();
         let dead: Vec<String> = lives
             .iter()
             .filter(|(member, life)| !open.holding.contains(*member) && matches!(life, Life::Gone(_)))
@@ -423,10 +437,14 @@ impl Open {
             format!("the dead are waited for: `kferry move forget {}`", dead.join("`, `kferry move forget "))
         } else if is_late {
             "no proxy has ended it though its time is over: see whether the proxies reach the cluster of the log; `kferry move abort` gives it up".to_owned()
+        } else if !not_holding.is_empty() && open.is_of_groups() {
+            "the members of groups come to the join, each with its next heartbeat".to_owned()
         } else if !not_holding.is_empty() {
             "the proxies wait for what brokers have not answered yet".to_owned()
         } else if not_closed > 0 {
             "the mirror copies the rest: its /partitions says how far it is".to_owned()
+        } else if not_synced > 0 {
+            "the mirror writes the last offsets of groups: its log says what keeps it".to_owned()
         } else {
             "nothing: a proxy asks for the flip".to_owned()
         };
@@ -436,11 +454,13 @@ impl Open {
             to: open.to.clone(),
             routes: open.routes.clone(),
             topics: open.topics.keys().cloned().collect(),
+            groups: open.groups.clone(),
             since,
             open_ms,
             not_holding,
             partitions,
             not_closed,
+            not_synced,
             waits_for,
         }
     }
@@ -452,20 +472,28 @@ impl Open {
         } else {
             format!("do not hold yet: {}", names(&self.not_holding))
         };
+        let (what, left) = if self.topics.is_empty() && !self.groups.is_empty() {
+            (&self.groups, format!("{} of {} have not got their last offsets there", self.not_synced, count(self.groups.len(), "group")))
+        } else {
+            (&self.topics, format!("{} of {} not closed", self.not_closed, count(self.partitions, "partition")))
+        };
         let lines = format!(
-            "move {}{open}: {} from {} to {}, of {}: {}\n  {holding}\n  {} of {} not closed\n  it waits for: {}",
+            "move {}{open}: {} from {} to {}, of {}: {}\n  {holding}\n  {left}\n  it waits for: {}",
             self.id,
-            count(self.topics.len(), "topic"),
+            moved(&self.topics, &self.groups),
             self.from,
             self.to,
             names(&self.routes),
-            names(&self.topics),
-            self.not_closed,
-            count(self.partitions, "partition"),
+            names(what),
             self.waits_for
         );
         lines.lines().fold("\n".to_owned(), |text, line| text + &printable(line) + "\n")
     }
+}
+
+/// What a move moves, in numbers. One that moves nothing moves homes.
+fn moved(topics: &BTreeSet<String>, groups: &BTreeSet<String>) -> String {
+    if topics.is_empty() && !groups.is_empty() { count(groups.len(), "group") } else { count(topics.len(), "topic") }
 }
 
 fn seconds(ms: i64) -> String {
@@ -488,6 +516,8 @@ impl Receipt {
             to: receipt.of.to.clone(),
             routes: receipt.of.routes.clone(),
             topics: receipt.of.topics.keys().cloned().collect(),
+            groups: receipt.of.groups.clone(),
+            without: receipt.of.without.clone(),
             outcome,
             by,
             reason,
@@ -497,7 +527,10 @@ impl Receipt {
     fn text(&self) -> String {
         let at = self.at.map_or_else(|| "-".to_owned(), |at| format!("{at:.0}"));
         let took = self.took_ms.map_or_else(String::new, |ms| format!(" in {}", seconds(ms)));
-        let what = format!("{} from {} to {}, of {}", count(self.topics.len(), "topic"), self.from, self.to, names(&self.routes));
+        let mut what = format!("{} from {} to {}, of {}", moved(&self.topics, &self.groups), self.from, self.to, names(&self.routes));
+        if !self.without.is_empty() {
+            let _ = write!(what, ", without {}", names(self.without.keys()));
+        }
         match &self.reason {
             None => format!("{at}  move {}: {what}: flipped{took}", self.id),
             Some(reason) => format!("{at}  move {}: {what}: aborted{took} by {}: {reason}", self.id, self.by),

@@ -11,6 +11,7 @@
 //! - KIP-211, `OffsetExpirationConditionImpl`: an explicit retention time comes before `offsets.retention.minutes`, also while a group has members
 
 pub(crate) mod events;
+mod settle;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::RangeInclusive;
@@ -27,6 +28,7 @@ use serde::Serialize;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 
+pub use self::settle::{Settled, settle};
 use crate::partition::{Direction, NotCopied, Progress};
 use crate::shards::Owned;
 use crate::state::{Changes, GroupPartition, GroupStates, State, Written};
@@ -63,6 +65,10 @@ pub struct Work {
     pub topics: Vec<CopiedTopic>,
     /// What was kept of groups in the mirror's state.
     pub states: Arc<GroupStates>,
+    /// The direction of groups by decisions.
+    pub decided: HashMap<String, Direction>,
+    /// Groups that are about to change it: a pass leaves them alone.
+    pub moving: BTreeSet<String>,
     /// The shards of this process: the pass is about their groups. `None` is a look at all groups that writes nothing.
     pub owned: Option<Owned>,
 }
@@ -71,6 +77,16 @@ impl Work {
     /// Whether this process looks after a group.
     fn is_ours(&self, group: &str) -> bool {
         self.mirror.groups.matches(group) && self.owned.as_ref().is_none_or(|owned| owned.of_group(group).is_some())
+    }
+
+    /// From which cluster to which a group's offsets are copied; `None` is led by a cluster that is none of the mirror's.
+    fn direction(&self, group: &str) -> Option<Direction> {
+        self.decided.get(group).copied().or_else(|| self.states.direction(&self.mirror, group))
+    }
+
+    /// Whether the mirror's target leads any group's offsets.
+    fn has_turned(&self) -> bool {
+        self.decided.values().any(|direction| *direction == Direction::Backwards) || self.states.has_turned(&self.mirror)
     }
 
     /// Whether it may write for a group just now.
@@ -101,6 +117,9 @@ pub struct GroupReport {
     /// Why a cluster could not be asked, or the state not be kept; `None` is a pass without an error. `offsets` may lack some after an error, or be
     /// those of the pass before.
     pub error: Option<String>,
+    /// Whether something was sent that was not answered: it may be taken later.
+    #[serde(skip)]
+    pub is_unanswered: bool,
     /// Each offset, by group, topic and partition.
     #[serde(skip)]
     pub offsets: Vec<GroupOffset>,
@@ -261,7 +280,9 @@ pub async fn pass(work: Work, state: State, orders: Vec<PassOrder>) -> GroupPass
         match led.look().await {
             Ok((writes, offsets)) => {
                 report.offsets.extend(offsets);
-                report.written += led.write(writes, &state, &mut report.offsets).await;
+                let done = led.write(writes, &state, &mut report.offsets).await;
+                report.written += done.written;
+                report.is_unanswered |= done.is_unanswered;
             }
             Err(error) => report.error = Some(error.to_string()),
         }
@@ -342,14 +363,16 @@ enum OffsetDecision {
 impl<'w> LedGroups<'w> {
     /// The groups of each direction: those that the target leads only if there are any.
     fn in_each_direction(work: &'w Work, now: i64) -> impl Iterator<Item = Self> {
-        let has_turned = work.states.has_turned(&work.mirror);
+        let has_turned = work.has_turned();
         let directions = Direction::ALL.into_iter().filter(move |direction| has_turned || *direction == Direction::Forwards);
-        directions.map(move |direction| {
-            let (source, target) = (work.source.within(PATIENCE), work.target.within(PATIENCE));
-            let (leader, follower) = direction.leader_first(source, target);
-            let topics = work.topics.iter().map(|topic| (&**direction.leader_first(&topic.source, &topic.target).0, topic)).collect();
-            Self { work, leader, follower, direction, topics, now }
-        })
+        directions.map(move |direction| Self::new(work, direction, now))
+    }
+
+    fn new(work: &'w Work, direction: Direction, now: i64) -> Self {
+        let (source, target) = (work.source.within(PATIENCE), work.target.within(PATIENCE));
+        let (leader, follower) = direction.leader_first(source, target);
+        let topics = work.topics.iter().map(|topic| (&**direction.leader_first(&topic.source, &topic.target).0, topic)).collect();
+        Self { work, leader, follower, direction, topics, now }
     }
 
     /// Looks at both clusters: which offsets are to be written, and how the others are.
@@ -377,9 +400,9 @@ impl<'w> LedGroups<'w> {
 
     /// Whether a group's offsets are copied in this direction. Share groups (KIP-932) have none that could be.
     fn copies(&self, group: &ListedGroup) -> bool {
-        let direction = self.work.states.direction(&self.work.mirror, &group.group_id);
+        let name = &group.group_id;
         let shares = group.group_type.as_ref().is_some_and(|name| name.eq_ignore_ascii_case("share"));
-        direction == Some(self.direction) && !shares && self.work.is_ours(&group.group_id)
+        self.work.direction(name) == Some(self.direction) && !shares && self.work.is_ours(name) && !self.work.moving.contains(name)
     }
 
     /// What groups have committed in topics of the mirror, and the groups whose offsets cannot be read.
@@ -455,7 +478,10 @@ impl<'w> LedGroups<'w> {
             return leave(OffsetState::LivesOnTarget, format!("it has members on {follower}"));
         }
         let written = self.work.states.written(group, partition);
+        // What is where a group has lived before it was decided is from then.
+        let is_from_before = self.work.decided.contains_key(&**group);
         if let Some(there) = &candidate.there
+            && !is_from_before
             && !written.is_some_and(|written| written.is(there.offset))
         {
             let reason = format!(
@@ -511,8 +537,8 @@ impl<'w> LedGroups<'w> {
         }
     }
 
-    /// Keeps which offsets are going to be written, and writes them. Adds to `offsets` how each is then, and gives how many were written.
-    async fn write(&self, writes: Vec<(Candidate, i64)>, state: &State, offsets: &mut Vec<GroupOffset>) -> usize {
+    /// Keeps which offsets are going to be written, and writes them. Adds to `offsets` how each is then.
+    async fn write(&self, writes: Vec<(Candidate, i64)>, state: &State, offsets: &mut Vec<GroupOffset>) -> Commits {
         let kept: Changes = writes
             .iter()
             .map(|(candidate, offset)| {
@@ -523,7 +549,7 @@ impl<'w> LedGroups<'w> {
         if let Err(error) = state.keep_groups(&kept, |group| self.work.may_write(group)).await {
             let reason = format!("what is to be written cannot be kept: {error}");
             offsets.extend(writes.iter().map(|(candidate, _)| self.told(candidate, OffsetState::Refused, Some(reason.clone()))));
-            return 0;
+            return Commits::default();
         }
 
         let mut by_group: BTreeMap<Arc<str>, Vec<(Candidate, i64)>> = BTreeMap::new();
@@ -532,12 +558,12 @@ impl<'w> LedGroups<'w> {
         }
         let deadline = Instant::now() + COMMITS;
         let mut commits = stream::iter(by_group).map(|(group, writes)| self.commit(group, writes, deadline)).buffer_unordered(AT_ONCE);
-        let (mut written, mut undone) = (0, Changes::new());
+        let (mut done, mut undone) = (Commits::default(), Changes::new());
         while let Some(committed) = commits.next().await {
             for (mut candidate, result) in committed {
                 match result {
                     Ok(offset) => {
-                        written += 1;
+                        done.written += 1;
                         candidate.there = Some(CommittedOffset { offset, ..candidate.committed.clone() });
                         offsets.push(self.told(&candidate, OffsetState::InSync, None));
                     }
@@ -545,6 +571,8 @@ impl<'w> LedGroups<'w> {
                         if error.did_nothing {
                             let before = self.work.states.written(&candidate.key.group, &candidate.key.partition).cloned();
                             undone.insert(candidate.key.clone(), before);
+                        } else {
+                            done.is_unanswered = true;
                         }
                         offsets.push(self.told(&candidate, error.state, Some(error.reason)));
                     }
@@ -555,7 +583,7 @@ impl<'w> LedGroups<'w> {
         if let Err(error) = state.keep_groups(&undone, |group| self.work.may_write(group)).await {
             kferry_wire::tell!(crate::messages::REFUSALS_NOT_KEPT, mirror = &*self.work.mirror.name, %error);
         }
-        written
+        done
     }
 
     /// Commits offsets for one group, and says for each candidate which offset was written, or why none was.
@@ -636,6 +664,15 @@ impl<'w> LedGroups<'w> {
     }
 }
 
+/// What was written.
+#[derive(Debug, Default)]
+struct Commits {
+    /// How many offsets.
+    written: usize,
+    /// Whether something was sent that was not answered.
+    is_unanswered: bool,
+}
+
 /// Why a group's offset was not written.
 struct NotWritten {
     state: OffsetState,
@@ -668,7 +705,16 @@ mod tests {
         let mirror = Config::parse(text, Path::new("routes.toml")).unwrap().mirrors[0].clone();
         let client = |cluster: &Arc<_>| Client::new(Arc::clone(cluster), connect_options("m"));
         let (source, target) = (client(&mirror.source), client(&mirror.target));
-        Work { mirror, source, target, topics: Vec::new(), states: Arc::new(states), owned: None }
+        Work {
+            mirror,
+            source,
+            target,
+            topics: Vec::new(),
+            states: Arc::new(states),
+            decided: HashMap::new(),
+            moving: BTreeSet::new(),
+            owned: None,
+        }
     }
 
     fn committed(offset: i64, metadata: &str) -> CommittedOffset {

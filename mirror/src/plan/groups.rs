@@ -1,6 +1,6 @@
 //! What a mirror would do with groups, for `kferry plan`: the same look as that of a pass, and nothing is written.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use kferry_config::Mirror;
@@ -49,6 +49,8 @@ pub(super) async fn forecast<'p>(
         target: clients[1].clone(),
         topics: topics.collect(),
         states: state.map(State::groups).unwrap_or_default(),
+        decided: HashMap::new(),
+        moving: BTreeSet::new(),
         owned: None,
     };
     let mut groups: BTreeMap<Arc<str>, GroupForecast> = BTreeMap::new();

@@ -51,7 +51,7 @@ use self::decisions::{AfterHandback, End, FAILED, Failures, PASS, PassChange, TI
 use self::entry::{PartitionEntry, Resting};
 use self::lanes::{LaneKey, Lanes};
 use self::looks::Looks;
-use self::moves::{AfterFlip, Closing, Event, Found, Moves, News, after_flip};
+use self::moves::{AfterFlip, Closing, Event, Found, Moves, News, ToSettle, after_flip};
 use self::saving::save;
 use crate::clients;
 use crate::copy::events as copy_events;
@@ -60,7 +60,7 @@ use crate::copy::limits::{Limits, MEMORY, Rate};
 use crate::copy::on_error::{self, OnErrorDecision};
 use crate::copy::replicate::ReadyPartition;
 use crate::copy::settle::SettleContext;
-use crate::groups::{self, CopiedTopic, GroupPassResult, Work};
+use crate::groups::{self, CopiedTopic, GroupPassResult, Settled, Work};
 use crate::messages;
 use crate::named;
 use crate::overview::Overview;
@@ -183,8 +183,16 @@ struct TopicPasses {
 
 /// Passes over the groups, one at a time.
 struct GroupPasses {
-    running: JoinSet<GroupPassResult>,
+    running: JoinSet<GroupsDone>,
     next: Instant,
+}
+
+/// What was done for groups.
+enum GroupsDone {
+    /// A pass.
+    Passed(GroupPassResult),
+    /// The last offsets of groups that move.
+    Settled(Settled),
 }
 
 /// What is asked about transactions that hold up partitions.
@@ -330,7 +338,8 @@ impl Run {
                 Some(passed) = self.groups.running.join_next() => {
                     // One that was under way when shards went to another process is given up.
                     match passed {
-                        Ok(passed) => self.groups_passed(passed),
+                        Ok(GroupsDone::Passed(passed)) => self.groups_passed(passed),
+                        Ok(GroupsDone::Settled(settled)) => self.groups_settled(settled, Instant::now()),
                         Err(error) => assert!(error.is_cancelled(), "a pass over the groups does not panic"),
                     }
                     self.sync_groups(Instant::now());
@@ -467,6 +476,27 @@ impl Run {
         let closing = closing.collect();
         moves.measure(closing);
         moves.say_closed(now);
+        self.settle_groups(now);
+    }
+
+    /// Writes the last offsets of groups that move: nobody commits for them any more where they live. A pass that is under way comes to its end first.
+    fn settle_groups(&mut self, now: Instant) {
+        let Some(moves) = &mut self.moves else { return };
+        moves.say_settled(now);
+        if !self.groups.running.is_empty() || self.passes.plans.is_none() {
+            return;
+        }
+        if let Some(ToSettle { groups, direction, as_of }) = moves.to_settle(&self.shards.owned, now) {
+            let settled = groups::settle(self.groups_work(), self.state.clone(), direction, groups, as_of);
+            self.groups.running.spawn(async move { GroupsDone::Settled(settled.await) });
+        }
+    }
+
+    fn groups_settled(&mut self, settled: Settled, now: Instant) {
+        if let Some(moves) = &mut self.moves {
+            moves.settled(settled, now);
+        }
+        self.settle_groups(now);
     }
 
     /// What was measured of partitions that are to be closed.
@@ -1007,7 +1037,8 @@ impl Run {
         if self.mirror.groups.is_empty() {
             self.overview.groups.publish(&Arc::default(), orders);
         } else {
-            self.groups.running.spawn(groups::pass(self.groups_work(), self.state.clone(), orders));
+            let passed = groups::pass(self.groups_work(), self.state.clone(), orders);
+            self.groups.running.spawn(async move { GroupsDone::Passed(passed.await) });
         }
     }
 
@@ -1024,6 +1055,8 @@ impl Run {
             target: self.target.clone(),
             topics: topics.collect(),
             states: self.state.groups(),
+            decided: self.moves.as_ref().map(Moves::lives).unwrap_or_default(),
+            moving: self.moves.as_ref().map(Moves::moving_groups).unwrap_or_default(),
             owned: Some(self.shards.owned.clone()),
         }
     }
@@ -1036,7 +1069,10 @@ impl Run {
         Arc::new(live.filter(|live| live.agreed >= kept.agreed).unwrap_or(kept))
     }
 
-    fn groups_passed(&self, mut passed: GroupPassResult) {
+    fn groups_passed(&mut self, mut passed: GroupPassResult) {
+        if let Some(moves) = &mut self.moves {
+            moves.may_be_late(passed.report.is_unanswered, Instant::now());
+        }
         let before = self.overview.groups.report();
         if passed.report.error.is_some() && passed.report.offsets.is_empty() {
             passed.report.offsets.clone_from(&before.offsets);
@@ -1052,7 +1088,9 @@ impl Run {
         }
         self.begin_groups(Instant::now());
         while let Some(passed) = self.groups.running.join_next().await {
-            self.groups_passed(passed.expect("a pass over the groups does not panic"));
+            if let GroupsDone::Passed(passed) = passed.expect("a pass over the groups does not panic") {
+                self.groups_passed(passed);
+            }
         }
         let report = self.overview.groups.report();
         let mut left = report.left();

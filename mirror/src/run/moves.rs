@@ -4,6 +4,8 @@
 //! log that the partition is closed: from then on it writes nothing to it in that direction. After the flip the partition is copied the other way; if the move
 //! is given up it goes on as before.
 
+mod groups;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +19,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
+use self::groups::MovingGroups;
+pub(super) use self::groups::ToSettle;
 use crate::messages;
 use crate::partition::{Leadership, Phase, Side};
 use crate::state;
@@ -50,6 +54,7 @@ pub(super) struct Moves {
     /// When it was last said of each partition that it is closed.
     said: HashMap<TopicPartition, Instant>,
     trouble: Option<String>,
+    groups: MovingGroups,
 }
 
 /// Where both logs of a partition end.
@@ -155,6 +160,7 @@ impl Moves {
             asking: JoinSet::new(),
             said: HashMap::new(),
             trouble: None,
+            groups: MovingGroups::new(),
         }
     }
 
@@ -235,6 +241,7 @@ impl Moves {
         if self.id != open {
             self.id = open;
             self.said.clear();
+            self.groups.forget();
             // What was found of another move is nothing.
             self.measuring = JoinSet::new();
         }

@@ -1,15 +1,16 @@
 //! The loop: reads the log, does what it says, asks for what is next.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use kferry_config::Cluster;
-use kferry_wire::client::{Client, TopicPartition, Topics};
+use kferry_wire::admin::groups::{GroupDescription, GroupType, Member};
+use kferry_wire::client::{Answers, Client, TopicPartition, Topics};
 use kferry_wire::decisions::{
-    self, Known, LATE, Log, LogError, Outcome, Place, ReadRecord, Request, Serves, Settings, Update, Verdict, ask, check,
+    self, Flipped, Known, LATE, Log, LogError, Outcome, Place, ReadRecord, Request, Serves, Settings, State, Update, Verdict, ask, check,
 };
 use kferry_wire::places::{Decisions, Led};
 use kferry_wire::tell;
@@ -18,11 +19,18 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::barrier::Barrier;
 use super::wish::{Look, look, wish};
 use super::{Moves, Seen};
 use crate::identity::own_options;
 use crate::messages;
 use crate::proxy::Proxy;
+
+/// Between two questions who is in the groups that are held.
+const DESCRIBED: Duration = Duration::from_millis(200);
+
+/// How long the members of groups may take to come to the join: they are told at their next heartbeat, and come with their next poll.
+const GATHER: Duration = Duration::from_secs(10);
 
 /// How often it is looked at what is due.
 const TICK: Duration = Duration::from_millis(25);
@@ -51,6 +59,7 @@ const LOOKING: Duration = Duration::from_secs(10);
 /// Follows the log on `cluster`, as long as this process lives. `bound`: the addresses that the process has bound. `stop`: ends the process.
 pub(crate) async fn follow(proxy: Arc<Proxy>, moves: Arc<Moves>, cluster: Arc<Cluster>, bound: BTreeSet<String>, stop: CancellationToken) {
     proxy.holds.count();
+    proxy.parking.commits.count();
     let updates = loop {
         match Log::find_or_create(Client::new(cluster.clone(), own_options()).within(ASKING)).await {
             Ok(log) => break log.follow(),
@@ -61,7 +70,8 @@ pub(crate) async fn follow(proxy: Arc<Proxy>, moves: Arc<Moves>, cluster: Arc<Cl
         }
     };
     let admin = Some(proxy.routes.in_force().admin().bind.to_string());
-    let settings = Settings { hold: proxy.routes.in_force().hold(), stand_by: STAND_BY, late: LATE, retry: RETRY, again: AGAIN };
+    let settings =
+        Settings { hold: proxy.routes.in_force().hold(), gather: GATHER, stand_by: STAND_BY, late: LATE, retry: RETRY, again: AGAIN };
     let follower = Follower {
         me: decisions::Proxy::new(moves.me.clone(), Place::of_this_process(bound), admin, settings),
         began: Instant::now(),
@@ -77,6 +87,11 @@ pub(crate) async fn follow(proxy: Arc<Proxy>, moves: Arc<Moves>, cluster: Arc<Cl
         since: HashMap::new(),
         checking: JoinSet::new(),
         checked: None,
+        held_groups: BTreeSet::new(),
+        complete: BTreeSet::new(),
+        describing: JoinSet::new(),
+        next_description: Instant::now(),
+        described: HashMap::new(),
         proxy,
         moves,
     };
@@ -115,15 +130,27 @@ struct Follower {
     checking: JoinSet<Checked>,
     /// What came of that.
     checked: Option<Checked>,
+    /// The groups that are held.
+    held_groups: BTreeSet<String>,
+    /// Those of them of which all members wait to join.
+    complete: BTreeSet<String>,
+    /// The groups that are held are described; one question at a time.
+    describing: JoinSet<Answers<String, GroupDescription>>,
+    next_description: Instant,
+    described: HashMap<String, GroupDescription>,
 }
 
-/// A last look at the ends on the old leaders.
+/// A last look before a flip: at the ends on the old leaders, and that the new coordinators take members.
 #[derive(Debug)]
 struct Checked {
+    /// The move.
+    id: i64,
     /// What the flip decides.
-    outcome: BTreeMap<String, decisions::Led>,
+    outcome: Flipped,
     /// What is wrong.
     wrong: Option<String>,
+    /// Where members of groups wait for each other.
+    barrier: Option<Barrier>,
 }
 
 impl Follower {
@@ -156,7 +183,15 @@ impl Follower {
                     }
                 }
                 Some(Ok(looked)) = self.looking.join_next() => self.looked(looked),
-                Some(Ok(checked)) = self.checking.join_next() => self.checked = Some(checked),
+                Some(Ok(checked)) = self.checking.join_next() => {
+                    self.lift_barrier();
+                    let is_late = self.me.state().open().is_none_or(|open| open.id != checked.id);
+                    self.checked = Some(checked);
+                    if is_late {
+                        self.lift_barrier();
+                    }
+                }
+                Some(Ok(described)) = self.describing.join_next() => self.described(described),
                 () = &mut quiet, if is_waiting => {}
                 _ = ticks.tick() => {}
             }
@@ -187,6 +222,9 @@ impl Follower {
             if verdict == Verdict::Counts && self.me.state().last_decision() != decision {
                 self.since.insert(offset, timestamp);
                 self.tell_decision(open);
+                if self.me.state().open().is_none() {
+                    self.lift_barrier();
+                }
             }
         }
         if is_at_end {
@@ -204,15 +242,16 @@ impl Follower {
     fn tell_decision(&self, open: Option<i64>) {
         let state = self.me.state();
         if let Some(open) = state.open() {
-            let (from, to, topics) = (&*open.from, &*open.to, open.topics.len());
-            tell!(messages::HOLD, id = open.id, from, to, topics, by = %open.by);
+            let (from, to, topics, groups) = (&*open.from, &*open.to, open.topics.len(), open.groups.len());
+            tell!(messages::HOLD, id = open.id, from, to, topics, groups, by = %open.by);
             return;
         }
         let Some(receipt) = state.receipts().next().filter(|receipt| Some(receipt.of.id) == open) else { return };
         let (id, from, to, topics) = (receipt.of.id, &*receipt.of.from, &*receipt.of.to, receipt.of.topics.len());
+        let groups = receipt.of.groups.len();
         match &receipt.outcome {
-            Outcome::Flipped(_) => tell!(messages::FLIP, id, from, to, topics),
-            Outcome::Aborted { by, reason } => tell!(messages::ABORT, id, from, to, topics, by, reason),
+            Outcome::Flipped(_) => tell!(messages::FLIP, id, from, to, topics, groups),
+            Outcome::Aborted { by, reason } => tell!(messages::ABORT, id, from, to, topics, groups, by, reason),
         }
     }
 
@@ -228,13 +267,21 @@ impl Follower {
                 since: self.since.get(&leader.since).copied().unwrap_or_default(),
             };
             let topics = state.leaders().iter().map(|(topic, leader)| (topic.as_str().into(), led(leader))).collect();
+            let groups = state.lives().iter().map(|(group, life)| (group.as_str().into(), life.cluster.clone())).collect();
             let homes = state.homes().iter().map(|(route, home)| (route.as_str().into(), home.clone())).collect();
-            self.proxy.decided(&Arc::new(Decisions { topics, groups: HashMap::new() }), homes);
+            self.proxy.decided(&Arc::new(Decisions { topics, groups }), homes);
+            self.proxy.parking.has_moved(moved(state));
         }
         let holds = self.me.holds();
         if self.held != holds.map(|open| open.id) {
             self.held = holds.map(|open| open.id);
             self.proxy.holds.hold(holds.into_iter().flat_map(|open| open.topics.keys()).map(|topic| topic.as_str().into()));
+        }
+        let groups = holds.map(|open| open.groups.clone()).unwrap_or_default();
+        if self.held_groups != groups {
+            self.held_groups = groups;
+            self.proxy.parking.hold(self.held_groups.iter());
+            self.next_description = Instant::now();
         }
         if self.me.serves() == Serves::Yes {
             self.moves.is_in();
@@ -250,6 +297,7 @@ impl Follower {
             let (digest, routes) = wish(&self.proxy.routes.in_force());
             self.me.take(digest, routes);
             self.known.owns.clear();
+            self.known.groups.clear();
             self.next_look = Instant::now();
         }
     }
@@ -269,6 +317,7 @@ impl Follower {
         self.next_look = Instant::now() + if wants { LOOKS.0 } else { LOOKS.1 };
         if looked.taken == self.taken {
             self.known.owns = looked.owns;
+            self.known.groups = looked.groups;
         }
         let plan = self.me.plan(&self.known);
         for (route, why) in &plan.waits {
@@ -281,8 +330,9 @@ impl Follower {
 
     /// Asks for what is next, if anything.
     fn act(&mut self) {
+        self.gather();
         let holds = &self.proxy.holds;
-        self.known.is_open = !holds.is_quiet();
+        self.known.is_open = !holds.is_quiet() || !self.proxy.parking.commits.is_quiet();
         self.known.unanswered = self.held.is_none() && holds.are_late();
         if self.is_flip_checked() && self.asking.is_empty() && self.is_at_end {
             let now = self.now();
@@ -303,15 +353,74 @@ impl Follower {
         }
     }
 
+    /// Looks at who waits to join the groups that are held. Of those that are complete no commit passes any more.
+    fn gather(&mut self) {
+        self.known.gathering.retain(|group, _| self.held_groups.contains(group));
+        for (group, parked) in self.proxy.parking.parked() {
+            self.known.gathering.entry(group).or_default().parked = parked;
+        }
+        let from = self.me.state().open().map(|open| open.from.clone());
+        if let Some(client) = from.filter(|_| !self.held_groups.is_empty()).and_then(|from| self.proxy.own_client(&from))
+            && self.describing.is_empty()
+            && Instant::now() >= self.next_description
+        {
+            let groups: Vec<String> = self.held_groups.iter().cloned().collect();
+            self.describing.spawn(async move {
+                let groups: Vec<&str> = groups.iter().map(String::as_str).collect();
+                client.within(ASKING).describe_groups(&groups).await
+            });
+        }
+        let missing = self.me.missing(&self.known);
+        let is_complete = |group: &&String| self.me.has_said() || !missing.contains_key(*group);
+        let complete: BTreeSet<String> = self.held_groups.iter().filter(is_complete).cloned().collect();
+        if self.complete != complete {
+            self.proxy.parking.commits.hold(complete.iter().map(|group| group.as_str().into()));
+            self.complete = complete;
+        }
+    }
+
+    /// Who is in the groups that are held.
+    fn described(&mut self, described: Answers<String, GroupDescription>) {
+        self.next_description = Instant::now() + DESCRIBED;
+        for (group, answer) in described {
+            let Some(known) = self.known.gathering.get_mut(&group) else { continue };
+            let Ok(description) = answer else { continue };
+            let name = |member: &Member| (member.member_id.clone(), format!("{} at {}", member.client_id, member.client_host));
+            // Who owns nothing, and gets nothing while it is held, has nothing to let go of.
+            let is_idle = |member: &&Member| description.group_type == GroupType::Consumer && !member.is_assigned;
+            known.members = Some(description.members.iter().filter(|member| !is_idle(member)).map(name).collect());
+            self.described.insert(group, description);
+        }
+    }
+
+    /// Members of groups wait for each other no longer than they have to, or, if their move was given up, not at all.
+    fn lift_barrier(&mut self) {
+        let Some(Checked { id, barrier: Some(barrier), .. }) = self.checked.take() else { return };
+        let state = self.me.state();
+        let is_flipped = state.receipts().any(|receipt| receipt.of.id == id && matches!(receipt.outcome, Outcome::Flipped(_)));
+        tokio::spawn(barrier.lift(is_flipped));
+    }
+
     /// Whether the ends on the old leaders were looked at a last time, if a flip could be asked for; otherwise they are looked at now.
     fn is_flip_checked(&mut self) -> bool {
         let Some((open, outcome)) = self.me.state().open().zip(self.me.state().outcome().ok()) else { return true };
         let is_checked = self.checked.as_ref().is_some_and(|checked| checked.outcome == outcome);
         if !is_checked && self.checking.is_empty() {
-            let client = self.proxy.own_client(&open.from);
+            let clients = [&open.from, &open.to].map(|cluster| self.proxy.own_client(cluster));
+            let expected = outcome.groups.iter().map(|group| (group.clone(), open.parked(group).count())).collect();
+            let (id, described) = (open.id, self.described.clone());
+            self.lift_barrier();
             self.checking.spawn(async move {
-                let wrong = written_past(client, &outcome).await;
-                Checked { outcome, wrong }
+                let [Some(from), Some(to)] = clients else {
+                    return Checked { id, outcome, wrong: Some("a cluster of it has left the file".to_owned()), barrier: None };
+                };
+                if let Some(wrong) = written_past(from, &outcome.topics).await {
+                    return Checked { id, outcome, wrong: Some(wrong), barrier: None };
+                }
+                match Barrier::set(to, expected, &described).await {
+                    Ok(barrier) => Checked { id, outcome, wrong: None, barrier: Some(barrier) },
+                    Err((barrier, wrong)) => Checked { id, outcome, wrong: Some(wrong), barrier: Some(barrier) },
+                }
             });
         }
         is_checked
@@ -319,8 +428,10 @@ impl Follower {
 
     fn abort_what_was_written_past(&mut self) -> Option<Request> {
         let id = self.me.state().open()?.id;
-        let checked = self.checked.take_if(|checked| checked.wrong.is_some())?;
-        Some(Request::Abort { id, by: self.moves.me.name.clone(), reason: checked.wrong?, until_edit: false })
+        let reason = self.checked.as_ref()?.wrong.clone()?;
+        self.lift_barrier();
+        self.checked = None;
+        Some(Request::Abort { id, by: self.moves.me.name.clone(), reason, until_edit: false })
     }
 
     fn ask(&mut self, request: Request) {
@@ -332,10 +443,21 @@ impl Follower {
     }
 }
 
+/// The ids under which the members of groups that have moved were known before.
+fn moved(state: &State) -> HashMap<Arc<str>, HashSet<String>> {
+    let mut moved: HashMap<Arc<str>, HashSet<String>> = HashMap::new();
+    for receipt in state.receipts() {
+        let Outcome::Flipped(Flipped { groups, .. }) = &receipt.outcome else { continue };
+        for group in groups.iter().filter(|group| state.lives().get(*group).is_some_and(|life| life.since == receipt.at)) {
+            moved.entry(group.as_str().into()).or_default().extend(receipt.of.parked(group).cloned());
+        }
+    }
+    moved
+}
+
 /// Whether somebody has written to the old leader since the mirror has measured its ends, or has added partitions: who is not held, because it does not
 /// come by a proxy.
-async fn written_past(client: Option<Client>, outcome: &BTreeMap<String, decisions::Led>) -> Option<String> {
-    let Some(client) = client else { return Some("the cluster that leads has left the file".to_owned()) };
+async fn written_past(client: Client, outcome: &BTreeMap<String, decisions::Led>) -> Option<String> {
     let partition = |topic: &str, index: usize| TopicPartition::new(topic, index as i32);
     let partitions: Vec<_> = outcome.iter().flat_map(|(topic, led)| (0..led.ends.len()).map(|index| partition(topic, index))).collect();
     let names: Vec<&str> = outcome.keys().map(String::as_str).collect();
@@ -375,7 +497,7 @@ async fn written_past(client: Option<Client>, outcome: &BTreeMap<String, decisio
 /// Says that this process has left, once nothing of it can reach a broker any more.
 pub(crate) async fn leave(proxy: &Proxy, moves: &Moves, cluster: &Arc<Cluster>) {
     // Otherwise the next process at this place takes its place, and waits.
-    if moves.why_not().is_some() || !proxy.holds.is_empty() {
+    if moves.why_not().is_some() || !proxy.holds.is_empty() || !proxy.parking.commits.is_empty() {
         return;
     }
     let client = Client::new(cluster.clone(), own_options()).within(ASKING);

@@ -13,8 +13,12 @@
 //! | `mod` | what the process knows of the log, for everybody to see |
 //! | `follow` | the loop: reads the log, does what it says, asks for what is next |
 //! | `wish` | what the file wants, and what its routes own |
+//! | `groups` | which groups a route owns, and whether they can move |
+//! | `barrier` | the members of a group join at its new coordinator together |
 
+mod barrier;
 mod follow;
+mod groups;
 mod wish;
 
 use std::collections::BTreeMap;
@@ -119,8 +123,9 @@ impl Moves {
         let wished: BTreeMap<_, _> = wish.iter().flat_map(|wish| &wish.routes).map(|(route, wished)| (route, &wished.home)).collect();
         let open = state.open().map(|open| {
             let holding: Vec<_> = open.holding.iter().map(|member| &member.name).collect();
-            json!({ "id": open.id, "from": &*open.from, "to": &*open.to, "topics": open.topics.keys().collect::<Vec<_>>(), "holding": holding })
+            json!({ "id": open.id, "from": &*open.from, "to": &*open.to, "topics": open.topics.keys().collect::<Vec<_>>(), "groups": open.groups, "holding": holding })
         });
+        let lives: BTreeMap<_, _> = state.lives().iter().map(|(group, life)| (group, &life.cluster)).collect();
         let leaders: BTreeMap<_, _> =
             state.leaders().iter().map(|(topic, led)| (topic, json!({ "cluster": &*led.cluster, "term": led.term }))).collect();
         json!({
@@ -130,6 +135,7 @@ impl Moves {
             "wished": wished,
             "homes": state.homes(),
             "leaders": leaders,
+            "groups": lives,
             "waits": plan.waits,
             "open": open,
         })

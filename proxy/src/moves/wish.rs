@@ -7,10 +7,11 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use kferry_config::{Mode, is_internal};
 use kferry_wire::client::Client;
-use kferry_wire::decisions::{Owned, Topic, Wished};
+use kferry_wire::decisions::{Owned, OwnedGroup, Topic, Wished};
 use kferry_wire::preflight::{Between, Report, Rules, lost_rights, preflight};
 use uuid::Uuid;
 
+use super::groups::owned_groups;
 use crate::proxy::Proxy;
 use crate::relay::view::View;
 use crate::routes::{Routed, RoutingTable};
@@ -22,6 +23,8 @@ pub(super) struct Look {
     pub taken: Option<u64>,
     /// By route. One of which a cluster has not said what it has is not there.
     pub owns: BTreeMap<String, Vec<Owned>>,
+    /// The groups, likewise.
+    pub groups: BTreeMap<String, Vec<OwnedGroup>>,
     /// Whether something leads elsewhere than it is wished to.
     pub wants: bool,
 }
@@ -58,6 +61,11 @@ pub(super) async fn look(proxy: &Proxy) -> Look {
     for (routed, view) in relayed(proxy, &table) {
         let (route, wished) = (routed.route, &routed.route.cluster.name);
         look.wants |= routed.home.name != *wished;
+        if let Some(view) = view.as_ref().filter(|_| !route.owns_groups.is_empty()) {
+            let groups = owned_groups(proxy, &table, routed, view).await;
+            look.wants |= groups.iter().any(|group| *group.lives != **wished);
+            look.groups.insert(route.name.to_string(), groups);
+        }
         let Some(view) = view.filter(|_| !route.owns_topics.is_empty()) else {
             look.owns.insert(route.name.to_string(), Vec::new());
             continue;

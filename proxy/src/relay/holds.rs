@@ -151,6 +151,11 @@ impl Entered {
     pub(super) fn answered(&mut self) {
         self.is_sent = false;
     }
+
+    /// The same, and that was all.
+    pub(super) fn ended(mut self) {
+        self.answered();
+    }
 }
 
 impl Drop for Entered {

@@ -24,6 +24,7 @@
 //! | `carry` | batches on their way to a leader on another cluster |
 //! | `first` | the first batch of each producer at a cluster that leads since a decision |
 //! | `holds` | topics that are about to change their leader: what waits for that, and what is under way |
+//! | `park` | groups that are about to change their coordinator: who waits to join |
 //! | `senders` | clients, with all of their connections |
 //! | `brokers` | virtual brokers: under which node id, host and port a client knows a real one |
 //! | `topic_ids` | under which id a client knows a topic |
@@ -38,6 +39,7 @@ pub(crate) mod holds;
 pub(crate) mod login;
 pub(crate) mod masks;
 pub(crate) mod own_response;
+pub(crate) mod park;
 mod produce;
 mod request;
 mod response;
@@ -73,9 +75,10 @@ use self::brokers::{Streamed, ToBroker, ToClient, World};
 use self::carry::Carrying;
 use self::first::FirstBatches;
 use self::frames::{Source, send, write_frame};
-use self::holds::Holds;
+use self::holds::{Entered, Holds};
 use self::masks::Refused;
 use self::own_response::Advertised;
+use self::park::{Gated, Parking, told_to_join, unknown_there};
 use self::produce::{ProduceFrame, Produced};
 use self::request::{Decision, RequestHead, RequestPlan, ResponsePlan, Sees, decide};
 use self::response::{Found, LARGEST_LOGIN, asks_for};
@@ -94,8 +97,8 @@ const IN_FLIGHT: usize = 1024;
 /// Kafka's `INVALID_TXN_STATE`
 const INVALID_TXN_STATE: i16 = 48;
 
-/// Bytes of the largest response to a login of the proxy's own; such responses have a few hundred.
-const LOGIN: usize = 1024 * 1024;
+/// Bytes of the largest response to a request of the proxy's own; such responses have a few hundred.
+const OWN_RESPONSE: usize = 1024 * 1024;
 
 /// What is known of a relayed connection when it begins.
 #[derive(Debug)]
@@ -135,6 +138,8 @@ pub(crate) struct Seat {
     pub carrying: Arc<Carrying>,
     /// Which topics are held.
     pub holds: Arc<Holds>,
+    /// Which groups are held.
+    pub parking: Arc<Parking>,
     /// Which producers have begun where a topic leads since a decision.
     pub firsts: Arc<FirstBatches>,
     /// Why it was refused what it should not have asked for is told once.
@@ -179,6 +184,8 @@ impl Counters {
 struct InFlight {
     head: RequestHead,
     due: Due,
+    /// What it changes a group by, until it is answered.
+    entered: Option<Entered>,
 }
 
 /// For whom a response is.
@@ -189,8 +196,8 @@ enum Due {
     Asked(oneshot::Receiver<Result<Vec<u8>, Cause>>),
     /// For the client, from the leaders of what it has produced to. With `acks=0` the client waits for none.
     Produced { told: oneshot::Receiver<Produced>, is_answered: bool },
-    /// For a login of the proxy's own: the broker's frame, without its size.
-    Login(oneshot::Sender<Bytes>),
+    /// For the proxy itself: the broker's frame, without its size.
+    Own(oneshot::Sender<Bytes>),
 }
 
 impl FrameRelay {
@@ -252,9 +259,9 @@ impl FrameRelay {
     /// Reads what the broker still answers when the client is gone.
     async fn last_answers(&self, from: &mut Source<'_>, in_flight: &mut mpsc::Receiver<InFlight>) -> Result<(), Cause> {
         from.rest().await.map_err(Cause::BrokerError)?;
-        while let Ok(InFlight { head, due }) = in_flight.try_recv() {
+        while let Ok(InFlight { head, due, entered }) = in_flight.try_recv() {
             match due {
-                Due::Client(ResponsePlan::Pass | ResponsePlan::Walk | ResponsePlan::Rewrite) | Due::Login(_) => {
+                Due::Client(ResponsePlan::Pass | ResponsePlan::Walk | ResponsePlan::Rewrite | ResponsePlan::Rebalance) | Due::Own(_) => {
                     let frame_len = next_response(from, head).await?;
                     from.skip(frame_len).await.map_err(Cause::BrokerError)?;
                 }
@@ -267,6 +274,7 @@ impl FrameRelay {
                 // A login of the old kind has no length in front; nobody produces before it is over.
                 Due::Client(ResponsePlan::Bare) => return Ok(()),
             }
+            entered.into_iter().for_each(Entered::ended);
         }
         Ok(())
     }
@@ -293,11 +301,8 @@ impl FrameRelay {
                 RequestPlan::Rewrite | RequestPlan::Judge => {
                     let frame = from.whole(frame_len).await.map_err(client)?;
                     let (front, body) = frame.split_at(body_at);
-                    if request == RequestPlan::Judge
-                        && let Some(refused) = self.refused(head, body)?
-                    {
-                        let own = ResponsePlan::Own(head.answer(&refused));
-                        self.expect(&queue, head, Some(Due::Client(own))).await?;
+                    if request == RequestPlan::Judge {
+                        Box::pin(self.judge(head, front, body, &mut to, &queue, due)).await?;
                         continue;
                     }
                     let rewritten = self.for_broker(head, body).await?;
@@ -326,12 +331,47 @@ impl FrameRelay {
         }
     }
 
+    /// A request about groups, or the end of a transaction: it waits as long as its group is about to move, and then goes where that lives.
+    async fn judge(
+        &self,
+        head: RequestHead,
+        front: &[u8],
+        body: &[u8],
+        to: &mut Writer,
+        queue: &mpsc::Sender<InFlight>,
+        due: Option<Due>,
+    ) -> Result<(), Cause> {
+        let groups = groups_of(head, body)?;
+        let Gated { mut entered, response, body: instead, answer } = self.gate(head, body, &groups, to, queue).await?;
+        if let Some(refused) = self.refused(head, body, &groups)?.or(answer) {
+            let own = ResponsePlan::Own(head.answer(&refused));
+            return self.expect(queue, head, Some(Due::Client(own))).await;
+        }
+        let body = instead.as_deref().unwrap_or(body);
+        let rewritten = self.for_broker(head, body).await?;
+        if let Some(entered) = &mut entered {
+            entered.sent();
+        }
+        self.expect_of(queue, head, response.map(Due::Client).or(due), entered).await?;
+        write_frame(to, &front[SIZE_LEN..], rewritten.as_deref().unwrap_or(body)).await.map_err(Cause::BrokerError)
+    }
+
     /// A response is to come, if there will be one.
     async fn expect(&self, queue: &mpsc::Sender<InFlight>, head: RequestHead, due: Option<Due>) -> Result<(), Cause> {
+        self.expect_of(queue, head, due, None).await
+    }
+
+    async fn expect_of(
+        &self,
+        queue: &mpsc::Sender<InFlight>,
+        head: RequestHead,
+        due: Option<Due>,
+        entered: Option<Entered>,
+    ) -> Result<(), Cause> {
         let Some(due) = due else { return Ok(()) };
         self.counters.in_flight.fetch_add(1, Ordering::Relaxed);
         // Closed only when the responses have ended, and then so does whoever sends requests.
-        queue.send(InFlight { head, due }).await.map_err(|_| Cause::BrokerClosed)
+        queue.send(InFlight { head, due, entered }).await.map_err(|_| Cause::BrokerClosed)
     }
 
     /// A new login in the middle of the connection (KIP-368), before the client's next request and behind those in flight. As Kafka's own client does
@@ -346,7 +386,7 @@ impl FrameRelay {
             let api = Api::of(header.api_key).expect("the table has SASL");
             let head = RequestHead { api, version: header.api_version, correlation_id };
             let (response, responded) = oneshot::channel();
-            self.expect(queue, head, Some(Due::Login(response))).await?;
+            self.expect(queue, head, Some(Due::Own(response))).await?;
             send(to, &frame).await.map_err(Cause::BrokerError)?;
             // Behind a request that waits at the broker it takes as long as that one.
             let response = responded.await.map_err(|_| Cause::BrokerClosed)?;
@@ -402,7 +442,7 @@ impl FrameRelay {
                 // More came than the last response: it is the response to a request that is in the queue, or to none.
                 queue.try_recv().ok()
             };
-            let Some(InFlight { head, due }) = next else {
+            let Some(InFlight { head, due, entered }) = next else {
                 // The client has closed its side and has all of its responses.
                 return if queue.is_closed() {
                     Ok(())
@@ -417,14 +457,14 @@ impl FrameRelay {
                     let frame = answer.await.unwrap_or(Err(Cause::BrokerClosed))?;
                     send(&mut to, &frame).await.map_err(Cause::ClientError)?;
                 }
-                Due::Login(login) => {
+                Due::Own(own) => {
                     let frame_len = next_response(from, head).await?;
-                    if frame_len > LOGIN {
+                    if frame_len > OWN_RESPONSE {
                         return Err(Cause::WrongResponse(head.api.key));
                     }
                     let frame = Bytes::from(from.whole(frame_len).await.map_err(broker)?);
                     // Whoever waits for it goes away only with the connection.
-                    let _ = login.send(frame.slice(SIZE_LEN..));
+                    let _ = own.send(frame.slice(SIZE_LEN..));
                 }
                 Due::Client(ResponsePlan::Pass) => {
                     let frame_len = next_response(from, head).await?;
@@ -464,7 +504,15 @@ impl FrameRelay {
                     let rewritten = self.for_client(head, body).await?;
                     write_frame(&mut to, &front[SIZE_LEN..], rewritten.as_deref().unwrap_or(body)).await.map_err(Cause::ClientError)?;
                 }
+                Due::Client(ResponsePlan::Rebalance) => {
+                    let frame_len = next_response(from, head).await?;
+                    let frame = from.whole(frame_len).await.map_err(broker)?;
+                    let (front, body) = frame.split_at(response::body_at(&frame, head)?);
+                    let rewritten = told_to_join(head, body)?;
+                    write_frame(&mut to, &front[SIZE_LEN..], rewritten.as_deref().unwrap_or(body)).await.map_err(Cause::ClientError)?;
+                }
             }
+            entered.into_iter().for_each(Entered::ended);
             self.counters.in_flight.fetch_sub(1, Ordering::Relaxed);
         }
     }
@@ -487,6 +535,11 @@ impl FrameRelay {
         match api {
             ApiKey::ListGroups => return self.living_groups(head, body),
             ApiKey::EndTxn => return self.ended(head, body),
+            ApiKey::ConsumerGroupHeartbeat if self.terms.view.is_some() => {
+                if let Some(unknown) = unknown_there(body) {
+                    return Ok(Some(unknown));
+                }
+            }
             _ => {}
         }
         let rewritten = head.rewrite(head.api.response, body, &mut by)?;
@@ -536,20 +589,19 @@ impl FrameRelay {
     }
 
     /// The body of the answer to a request about groups of which one lives elsewhere.
-    fn refused(&self, head: RequestHead, body: &[u8]) -> Result<Option<Vec<u8>>, Cause> {
+    fn refused(&self, head: RequestHead, body: &[u8], groups: &[String]) -> Result<Option<Vec<u8>>, Cause> {
         let Some(seat) = &self.terms.view else { return Ok(None) };
         if head.api.key == ApiKey::EndTxn {
             let request: EndTxnRequest = head.decode(&[], body)?;
             seat.aborts.store(seat.refused.load(Ordering::Relaxed) && !request.committed, Ordering::Relaxed);
             return Ok(None);
         }
-        let groups = groups_of(head, body)?;
         if matches!(head.api.key, ApiKey::JoinGroup | ApiKey::ConsumerGroupHeartbeat) {
-            for group in &groups {
+            for group in groups {
                 seat.seen.joined(group);
             }
         }
-        let refused = refusal(&seat.view.leaders().load(), &self.terms.world.cluster.name, &groups, head, body)?;
+        let refused = refusal(&seat.view.leaders().load(), &self.terms.world.cluster.name, groups, head, body)?;
         if refused.is_some() && head.api.key == ApiKey::AddOffsetsToTxn {
             self.tell_refused(Refused::Transaction, "group");
         }

@@ -98,6 +98,8 @@ pub(super) enum ResponsePlan {
     Rewrite,
     /// The broker's as it streams, with other errors.
     Walk,
+    /// The broker's, and where that is without an error it says that the group rebalances.
+    Rebalance,
     /// The broker's, as it is: a size and bytes, without a header.
     Bare,
     /// The proxy's own, a whole frame.

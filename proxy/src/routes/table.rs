@@ -193,6 +193,11 @@ impl RoutingTable {
         self.wish.config.routes.iter()
     }
 
+    /// The route that owns a group.
+    pub(crate) fn owner_of_group(&self, group: &str) -> Option<&Arc<Route>> {
+        self.wish.config.owner_of_group(group)
+    }
+
     /// The route that owns a topic.
     pub(crate) fn owner_of_topic(&self, topic: &str) -> Option<&Arc<Route>> {
         self.wish.config.owner_of_topic(topic)

@@ -90,6 +90,9 @@ fn with(config: &mut ClientConfig, settings: &[(&str, &str)]) {
 fn subscribe(job: &Job) -> Result<BaseConsumer> {
     let mut config = connection(&job.bootstrap_servers, &job.client_id, job.security.as_ref());
     config.set("group.id", &job.group_id).set("auto.offset.reset", "earliest");
+    if job.cooperative {
+        config.set("partition.assignment.strategy", "cooperative-sticky");
+    }
     with(&mut config, job.settings[1]);
     let consumer: BaseConsumer = config.create()?;
     consumer.subscribe(&[&job.topic])?;

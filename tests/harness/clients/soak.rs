@@ -43,6 +43,8 @@ pub struct Job {
     /// More settings of librdkafka's producer, and of its consumers; the other libraries take none.
     #[serde(skip)]
     pub settings: [&'static [(&'static str, &'static str)]; 2],
+    /// Whether the group uses the cooperative-sticky assignor, or the one that the library comes with.
+    pub cooperative: bool,
 }
 
 impl Job {
@@ -59,6 +61,7 @@ impl Job {
             timeout_ms,
             security: None,
             settings: [&[]; 2],
+            cooperative: false,
         }
     }
 }

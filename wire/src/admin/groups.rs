@@ -8,12 +8,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::join_all;
 use kafka_protocol::error::ResponseError;
+use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use kafka_protocol::messages::{
-    ApiKey, ConsumerGroupDescribeRequest, DescribeGroupsRequest, GroupId, ListGroupsRequest, OffsetCommitRequest, OffsetFetchRequest,
+    ApiKey, ConsumerGroupDescribeRequest, DescribeGroupsRequest, GroupId, JoinGroupRequest, LeaveGroupRequest, ListGroupsRequest,
+    OffsetCommitRequest, OffsetFetchRequest,
 };
 use kafka_protocol::protocol::{Request, StrBytes, VersionRange};
 
@@ -40,7 +43,13 @@ const DESCRIBE_GROUPS: VersionRange = VersionRange { min: 0, max: 6 };
 /// Those with authorized operations (KIP-430) in which a group that does not exist, or is of another type, is one that is dead: from version 6
 /// on (KIP-1043) it is an error, without them.
 const DESCRIBE_GROUPS_OF_ANY_TYPE: VersionRange = VersionRange { min: 3, max: 5 };
+/// From 4 on a member gets its id before it is one.
+const JOIN_GROUP: VersionRange = VersionRange { min: 2, max: 5 };
+const LEAVE_GROUP: VersionRange = VersionRange { min: 0, max: 2 };
 const CONSUMER_GROUP_DESCRIBE: VersionRange = VersionRange { min: 0, max: 1 };
+
+/// A consumer's subscription, version 0: no topics, no user data.
+const NO_SUBSCRIPTION: &[u8] = &[0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff];
 
 /// Groups in one request.
 const GROUPS_PER_REQUEST: usize = 500;
@@ -85,8 +94,23 @@ pub struct GroupDescription {
     pub group_type: GroupType,
     /// `Stable`, `Empty`, `Dead`, `PreparingRebalance`, …
     pub state: String,
+    /// Of a classic group: what kind of members it has (`consumer`, `connect`), and the protocol that they have agreed on. Empty where there is none.
+    pub protocol: (String, String),
     /// Who is in it.
     pub members: Vec<Member>,
+}
+
+/// How a member joins of which nobody expects that it reads anything.
+#[derive(Debug, Clone)]
+pub struct Placeholder {
+    /// `group.id`
+    pub group: String,
+    /// `consumer`, `connect`, …
+    pub protocol_type: String,
+    /// The protocol that all members know.
+    pub protocol: String,
+    /// How long it is a member without a word of it.
+    pub session: Duration,
 }
 
 /// A group's protocol.
@@ -109,6 +133,8 @@ pub struct Member {
     pub client_id: String,
     /// Where it is connected from, with a slash in front.
     pub client_host: String,
+    /// Whether partitions are assigned to it. Of members of the consumer protocol only.
+    pub is_assigned: bool,
 }
 
 impl GroupDescription {
@@ -322,6 +348,54 @@ impl Client {
         .await
     }
 
+    /// Joins a group, and says under which id. Whoever joins after that waits until this one has left.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn join_group(&self, placeholder: &Placeholder) -> Result<String, ClientError> {
+        let group = &placeholder.group;
+        let session = i32::try_from(placeholder.session.as_millis()).unwrap_or(i32::MAX);
+        let join = |connection: Arc<Connection>| async move {
+            let mut member = String::new();
+            loop {
+                let is_consumer = placeholder.protocol_type == "consumer";
+                let metadata = Bytes::from_static(if is_consumer { NO_SUBSCRIPTION } else { &[] });
+                let protocol = JoinGroupRequestProtocol::default().with_name(text(&placeholder.protocol)).with_metadata(metadata);
+                let request = JoinGroupRequest::default()
+                    .with_group_id(GroupId(text(group)))
+                    .with_session_timeout_ms(session)
+                    .with_rebalance_timeout_ms(session)
+                    .with_member_id(text(&member))
+                    .with_protocol_type(text(&placeholder.protocol_type))
+                    .with_protocols(vec![protocol]);
+                let (asked, answer) = self.send(&connection, JOIN_GROUP, |_| request).await?;
+                let is_named = answer.error_code == ResponseError::MemberIdRequired.code() && member.is_empty();
+                member = answer.member_id.to_string();
+                if !is_named {
+                    asked.check(&Subject::group(group), answer.error_code, None)?;
+                    return Ok(member);
+                }
+            }
+        };
+        self.ask_coordinator(CoordinatorKind::Group, group, Resend::IfRefused, join).await
+    }
+
+    /// Takes a member out of a group. One that is none any more is out of it.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn leave_group(&self, group: &str, member: &str) -> Result<(), ClientError> {
+        let leave = |connection: Arc<Connection>| async move {
+            let request = LeaveGroupRequest::default().with_group_id(GroupId(text(group))).with_member_id(text(member));
+            let (asked, answer) = self.send(&connection, LEAVE_GROUP, |_| request).await?;
+            match asked.check(&Subject::group(group), answer.error_code, None) {
+                Err(error) if error.code() == Some(ResponseError::UnknownMemberId) => Ok(()),
+                left => left,
+            }
+        };
+        self.ask_coordinator(CoordinatorKind::Group, group, Resend::Always, leave).await
+    }
+
     /// Groups of both protocols, with their members. One that does not exist is `Dead`.
     pub async fn describe_groups(&self, groups: &[&str]) -> Answers<String, GroupDescription> {
         let asked = groups.iter().map(|group| ((*group).to_owned(), ())).collect();
@@ -365,9 +439,14 @@ impl Client {
                 group_instance_id: member.instance_id.as_ref().map(ToString::to_string),
                 client_id: member.client_id.to_string(),
                 client_host: member.client_host.to_string(),
+                is_assigned: !(member.assignment.topic_partitions.is_empty() && member.target_assignment.topic_partitions.is_empty()),
             });
-            let description =
-                GroupDescription { group_type: GroupType::Consumer, state: group.group_state.to_string(), members: members.collect() };
+            let description = GroupDescription {
+                group_type: GroupType::Consumer,
+                state: group.group_state.to_string(),
+                protocol: Default::default(),
+                members: members.collect(),
+            };
             (group.group_id.to_string(), checked.map(|()| description))
         });
         Ok(described.collect())
@@ -388,9 +467,14 @@ impl Client {
                 group_instance_id: member.group_instance_id.as_ref().map(ToString::to_string),
                 client_id: member.client_id.to_string(),
                 client_host: member.client_host.to_string(),
+                is_assigned: false,
             });
-            let description =
-                GroupDescription { group_type: GroupType::Classic, state: group.group_state.to_string(), members: members.collect() };
+            let description = GroupDescription {
+                group_type: GroupType::Classic,
+                state: group.group_state.to_string(),
+                protocol: (group.protocol_type.to_string(), group.protocol_data.to_string()),
+                members: members.collect(),
+            };
             let described = match checked {
                 Ok(()) => Ok(description),
                 // From version 6 on; before, it was a group without an error that is dead.

@@ -153,7 +153,7 @@ pub const APIS: &[Api] = &[
     rewritten(ApiKey::OffsetCommit, 0, 9, schema::OFFSET_COMMIT_REQUEST, &[]).by(By::Group(schema::GROUP)).because(TOPIC_IDS),
     rewritten(ApiKey::OffsetFetch, 0, 9, &[], schema::OFFSET_FETCH_RESPONSE).by(By::Group(schema::OFFSET_FETCH_GROUPS)).because(TOPIC_IDS),
     rewritten(ApiKey::FindCoordinator, 0, 6, schema::FIND_COORDINATOR_REQUEST, schema::FIND_COORDINATOR_RESPONSE).by(By::View),
-    carried(ApiKey::JoinGroup, 0, 9).by(By::Group(schema::GROUP)),
+    carried(ApiKey::JoinGroup, 0, 9).by(By::Group(schema::JOIN_GROUP)),
     carried(ApiKey::Heartbeat, 0, 4).by(By::Group(schema::GROUP)),
     carried(ApiKey::LeaveGroup, 0, 5).by(By::Group(schema::GROUP)),
     carried(ApiKey::SyncGroup, 0, 5).by(By::Group(schema::GROUP)),

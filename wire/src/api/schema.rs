@@ -10,7 +10,7 @@ pub enum Kind {
     Fixed(usize),
     /// A string, nullable or not; compact in flexible versions.
     Text,
-    /// Batches of records, nullable, of any length; compact in flexible versions. They pass without being looked at.
+    /// Batches of records or other bytes, nullable, of any length; compact in flexible versions. They pass without being looked at.
     Records,
     /// An array of so many bytes each.
     FixedArray(usize),
@@ -460,6 +460,15 @@ pub(super) const ALTER_CONFIGS_RESPONSE: &[Field] = &[
 
 /// Where the ids of groups are in the requests about them. These are not for the rows: most of the requests pass as they are.
 pub(super) const GROUP: &[Field] = &[all("group_id", GroupId)];
+pub(super) const JOIN_GROUP: &[Field] = &[
+    all("group_id", GroupId),
+    all("session_timeout_ms", INT32),
+    since(1, "rebalance_timeout_ms", INT32),
+    all("member_id", Text),
+    since(5, "group_instance_id", Text),
+    all("protocol_type", Text),
+    all("protocols", Array(&[all("name", Text), all("metadata", Records)])),
+];
 pub(super) const GROUPS: &[Field] = &[all("groups", GroupIds)];
 pub(super) const GROUPS_NAMES: &[Field] = &[all("groups_names", GroupIds)];
 pub(super) const GROUP_IDS: &[Field] = &[all("group_ids", GroupIds)];

@@ -6,16 +6,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::{Member, Move, Place, RULES, Request, State, Topic, Unknown, Verdict, Wish, Wished};
+use super::{Flipped, Member, Move, Place, RULES, Request, State, Topic, Unknown, Verdict, Void, Wish, Wished};
 
 /// An aborted move is tried again after [`Settings::retry`], which doubles with each abort this many times.
 const DOUBLINGS: u32 = 4;
+
+/// How many groups one move has at the most: more of them move one after the other.
+const GROUPS: usize = 500;
 
 /// How long things take.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
     /// How long a move may hold before it is aborted.
     pub hold: Duration,
+    /// How long the members of groups may take to come to the join, before `hold` begins: those groups that are not complete then stay.
+    pub gather: Duration,
     /// How much longer each proxy waits than the one whose name comes before its own, before it asks for what any of them may ask for.
     pub stand_by: Duration,
     /// How long what was sent may still arrive at a broker after its sender is gone: 30 s.
@@ -39,12 +44,36 @@ pub struct Owned {
     pub blocked: Option<String>,
 }
 
+/// A group that a route of the file owns.
+#[derive(Debug, Clone)]
+pub struct OwnedGroup {
+    /// Its name.
+    pub name: String,
+    /// The cluster on which it lives if nothing was decided of it.
+    pub lives: String,
+    /// Why it cannot move now, as [`Owned::blocked`].
+    pub blocked: Option<String>,
+}
+
+/// What a proxy knows of a group of the open move.
+#[derive(Debug, Clone, Default)]
+pub struct Gathering {
+    /// Its members, as the coordinator where it lives has told last, with a name for operators. `None`: it has not told.
+    pub members: Option<BTreeMap<String, String>>,
+    /// Those that wait here to join.
+    pub parked: BTreeSet<String>,
+}
+
 /// What a proxy knows of itself and of the clusters.
 #[derive(Debug, Clone, Default)]
 pub struct Known {
     /// What each route of the file owns. A route that is not here was not looked at yet: nothing moves before.
     pub owns: BTreeMap<String, Vec<Owned>>,
-    /// Whether something of this process that belongs to a topic of the open move is at a broker, or on its way there.
+    /// The groups that each route of the file owns, as far as clusters have told.
+    pub groups: BTreeMap<String, Vec<OwnedGroup>>,
+    /// What is known of the groups of the open move.
+    pub gathering: BTreeMap<String, Gathering>,
+    /// Whether something of this process that belongs to a topic or a group of the open move is at a broker, or on its way there.
     pub is_open: bool,
     /// Whether a connection to a broker broke, less than [`Settings::late`] ago, with a Produce that was not answered.
     pub unanswered: bool,
@@ -70,6 +99,8 @@ pub struct Wanted {
     pub routes: BTreeSet<String>,
     /// The topics.
     pub topics: BTreeMap<String, Topic>,
+    /// The groups.
+    pub groups: BTreeSet<String>,
 }
 
 /// What the files want and the log does not say yet.
@@ -77,7 +108,9 @@ pub struct Wanted {
 pub struct Plan {
     /// What can move, by the clusters from and to which it moves.
     pub moves: BTreeMap<(String, String), Wanted>,
-    /// Why a route does not move, by its name.
+    /// The groups that can move, likewise: after all that, by themselves.
+    pub groups: BTreeMap<(String, String), Wanted>,
+    /// Why a route, or a group of it, does not move, by the route's name.
     pub waits: BTreeMap<String, Vec<String>>,
 }
 
@@ -98,6 +131,7 @@ enum Turn {
     Hold,
     Flip,
     Abort,
+    Without,
 }
 
 /// A proxy, as far as the log of decisions is concerned.
@@ -111,6 +145,8 @@ pub struct Proxy {
     file: Option<Wish>,
     joined: Option<Duration>,
     aborted: Option<Duration>,
+    /// How often each group was left where it lives, and since when.
+    left: BTreeMap<String, (u32, Duration)>,
     held: Option<Held>,
     /// The record that was last asked for, and when.
     asked: Option<(Request, Duration)>,
@@ -122,7 +158,8 @@ impl Proxy {
     /// One that has read nothing. `me` is an incarnation that was never used.
     pub fn new(me: Member, place: Place, admin: Option<String>, settings: Settings) -> Self {
         let state = State::default();
-        Self { me, place, admin, settings, state, file: None, joined: None, aborted: None, held: None, asked: None, turn: None }
+        let (left, file, joined, aborted, held, asked, turn) = (BTreeMap::new(), None, None, None, None, None, None);
+        Self { me, place, admin, settings, state, file, joined, aborted, left, held, asked, turn }
     }
 
     /// It takes a file: the one that it starts with, or one that was put in its place, or touched, while it runs. `digest` is that of all `routes`.
@@ -157,6 +194,11 @@ impl Proxy {
         if self.joined.is_none() && self.state.joined().contains_key(&self.me) {
             self.joined = Some(now);
         }
+        for (group, stays) in self.state.stays() {
+            if self.left.get(group).is_none_or(|(times, _)| *times != stays.times) {
+                self.left.insert(group.clone(), (stays.times, now));
+            }
+        }
         match self.state.open() {
             None => self.held = None,
             Some(open) if self.held.as_ref().is_some_and(|held| held.id == open.id) => {}
@@ -186,6 +228,11 @@ impl Proxy {
     /// The move whose topics it holds now: it sends nothing of them to any broker.
     pub fn holds(&self) -> Option<&Move> {
         self.state.open().filter(|_| !self.held.as_ref().is_some_and(|held| held.let_go))
+    }
+
+    /// Whether it has asked for `holding`: from then on only the log says how the move ends.
+    pub fn has_said(&self) -> bool {
+        self.held.as_ref().is_some_and(|held| held.said)
     }
 
     /// The record with which it leaves: after its last relayed connection, and [`Settings::late`] after any unanswered Produce.
@@ -231,7 +278,9 @@ impl Proxy {
 
     /// A move is open.
     fn go_on(&mut self, known: &Known, now: Duration, turn: Option<(Turn, i64, Duration)>) -> Option<Request> {
-        let is_late = self.held.as_ref().is_some_and(|held| now >= held.since + self.settings.hold);
+        let gather = if self.state.open()?.is_of_groups() { self.settings.gather } else { Duration::ZERO };
+        let is_after = |time: Duration| self.held.as_ref().is_some_and(|held| now >= held.since + time);
+        let (is_late, is_gathered) = (is_after(gather + self.settings.hold), is_after(gather));
         if let Some(held) = self.held.as_mut().filter(|held| is_late && !held.said) {
             held.let_go = true;
         }
@@ -241,8 +290,9 @@ impl Proxy {
         if held.let_go {
             return Some(abort(format!("proxy {} could not hold: something of it was open after {:?}", self.me.name, self.settings.hold)));
         }
-        if let Ok(topics) = self.state.outcome() {
-            return self.is_my_turn(Turn::Flip, now, turn).then(|| Request::Flip { id, by: self.me.clone(), topics });
+        let outcome = self.state.outcome();
+        if let Ok(Flipped { topics, groups }) = outcome {
+            return self.is_my_turn(Turn::Flip, now, turn).then(|| Request::Flip { id, by: self.me.clone(), topics, groups });
         }
         if let Some(why) = &known.broken {
             return Some(abort(why.clone()));
@@ -253,16 +303,44 @@ impl Proxy {
                 self.me.name, open.to
             )));
         }
-        if is_late {
-            let why = match self.state.outcome() {
-                Err(void) => format!("{void}, after {:?}", self.settings.hold),
-                Ok(_) => String::new(),
-            };
+        let why = match outcome {
+            Err(void @ Void::NothingLeft(_)) => Some(void.to_string()),
+            Err(void) if is_late => Some(format!("{void}, after {:?}", gather + self.settings.hold)),
+            _ => None,
+        };
+        if let Some(why) = why {
             let request = abort(why);
             return self.is_my_turn(Turn::Abort, now, turn).then_some(request);
         }
+        let parked: BTreeMap<_, _> = known.gathering.iter().map(|(group, known)| (group.clone(), known.parked.clone())).collect();
+        let parked: BTreeMap<_, _> =
+            parked.into_iter().filter(|(group, parked)| open.groups.contains(group) && !parked.is_empty()).collect();
+        if open.parked.get(&self.me).unwrap_or(&BTreeMap::new()) != &parked {
+            return Some(Request::Parked { proxy: self.me.clone(), id, members: parked });
+        }
+        let missing = self.missing(known);
+        if !missing.is_empty() {
+            let request = Request::Without { id, by: self.me.name.clone(), groups: missing };
+            return (is_gathered && self.is_my_turn(Turn::Without, now, turn)).then_some(request);
+        }
         let is_quiet = !known.is_open && !known.unanswered && self.is_settled(now);
         (is_quiet && !open.holding.contains(&self.me)).then(|| Request::Holding { proxy: self.me.clone(), id })
+    }
+
+    /// The groups of the open move of which not all members wait to join, and why not. All others are complete: nothing of them may go to a broker any more
+    /// that changes what is committed.
+    pub fn missing(&self, known: &Known) -> BTreeMap<String, String> {
+        let Some(open) = self.state.open() else { return BTreeMap::new() };
+        let why = |group: &String| {
+            let Some(members) = known.gathering.get(group).and_then(|known| known.members.as_ref()) else {
+                return Some(format!("its coordinator on {} does not say who is in it", open.from));
+            };
+            let parked: BTreeSet<_> = open.parked(group).collect();
+            let missing: Vec<_> = members.iter().filter(|(id, _)| !parked.contains(id)).map(|(_, name)| name.as_str()).collect();
+            (!missing.is_empty())
+                .then(|| format!("{} of its {} members did not come to the join: {}", missing.len(), members.len(), missing.join(", ")))
+        };
+        open.groups.iter().filter_map(|group| Some((group.clone(), why(group)?))).collect()
     }
 
     /// No move is open.
@@ -272,9 +350,22 @@ impl Proxy {
         if pauses || self.state.stopped().is_some() || known.unanswered || !self.is_settled(now) {
             return None;
         }
-        let ((from, to), Wanted { routes, topics }) = self.plan(known).moves.pop_first()?;
+        let Plan { mut moves, groups, .. } = self.plan(known);
+        let ready = |(clusters, wanted): ((String, String), Wanted)| {
+            let groups: BTreeSet<_> = wanted.groups.into_iter().filter(|group| !self.pauses(group, now)).take(GROUPS).collect();
+            (!groups.is_empty()).then_some((clusters, Wanted { groups, ..wanted }))
+        };
+        let ((from, to), Wanted { routes, topics, groups }) = moves.pop_first().or_else(|| groups.into_iter().find_map(ready))?;
         let after = self.state.last_decision();
-        self.is_my_turn(Turn::Hold, now, turn).then(|| Request::Hold { by: self.me.clone(), after, from, to, routes, topics })
+        self.is_my_turn(Turn::Hold, now, turn).then(|| Request::Hold { by: self.me.clone(), after, from, to, routes, topics, groups })
+    }
+
+    /// Whether a group that was left where it lives is to be left in peace for a while.
+    fn pauses(&self, group: &str, now: Duration) -> bool {
+        let is_left = self.state.stays().contains_key(group);
+        self.left
+            .get(group)
+            .is_some_and(|(times, at)| is_left && now < *at + self.settings.retry * (1 << times.saturating_sub(1).min(DOUBLINGS)))
     }
 
     /// Whether what another process sent from this place cannot arrive any more.
@@ -311,6 +402,21 @@ impl Proxy {
                     continue;
                 }
             };
+            for group in known.groups.get(route).into_iter().flatten() {
+                let lives = self.state.lives().get(&group.name).map_or(group.lives.as_str(), |life| &life.cluster);
+                if lives == wished.home {
+                    continue;
+                }
+                let stays = self.state.stays().get(&group.name).map(|stays| format!("group {}: {}", group.name, stays.why));
+                if let Some(why) = group.blocked.clone().or(stays) {
+                    plan.waits.entry(route.clone()).or_default().push(why);
+                }
+                if group.blocked.is_none() {
+                    let wanted = plan.groups.entry((lives.to_owned(), wished.home.clone())).or_default();
+                    wanted.routes.insert(route.clone());
+                    wanted.groups.insert(group.name.clone());
+                }
+            }
             let Some(owns) = known.owns.get(route) else {
                 all_known = false;
                 continue;
@@ -320,7 +426,7 @@ impl Proxy {
             let moving: Vec<_> = owns.iter().map(|owned| (leader(owned), owned)).filter(|(leader, _)| *leader != wished.home).collect();
             let blocked: Vec<_> = moving.iter().filter_map(|(_, owned)| owned.blocked.clone()).collect();
             if !blocked.is_empty() {
-                plan.waits.insert(route.clone(), blocked);
+                plan.waits.entry(route.clone()).or_default().extend(blocked);
                 continue;
             }
             let home = self.state.homes().get(route).map(ToString::to_string).filter(|home| *home != wished.home);

@@ -127,6 +127,28 @@ pub enum Request {
         routes: BTreeSet<String>,
         /// The topics, by name.
         topics: BTreeMap<String, Topic>,
+        /// The groups. They change no home: their clients may stay where their topics are.
+        groups: BTreeSet<String>,
+    },
+    /// These members of groups wait at a proxy to join: they have been told to, and go on where the outcome says.
+    Parked {
+        /// Which.
+        proxy: Member,
+        /// The move's id.
+        #[serde(rename = "move")]
+        id: i64,
+        /// Their ids, by group: all that wait there, in the place of what it said before.
+        members: BTreeMap<String, BTreeSet<String>>,
+    },
+    /// Some groups of a move stay where they live, the others go on.
+    Without {
+        /// The move's id.
+        #[serde(rename = "move")]
+        id: i64,
+        /// Who says so: a proxy's name, or which process of the mirror.
+        by: String,
+        /// Why each stays, as a sentence.
+        groups: BTreeMap<String, String>,
     },
     /// A proxy holds, nothing of it is open, and it waits for the outcome, however long.
     Holding {
@@ -148,6 +170,18 @@ pub enum Request {
         /// By topic, the partitions with the ends.
         ends: BTreeMap<String, Vec<(u32, i64)>>,
     },
+    /// The committed offsets of these groups on `to` are those on `from`, and the mirror writes no more of them in this direction.
+    Synced {
+        /// The move's id.
+        #[serde(rename = "move")]
+        id: i64,
+        /// The offset of the last record of this log that the mirror had read when it began to look at them.
+        as_of: i64,
+        /// Which process of the mirror.
+        by: String,
+        /// Which groups.
+        groups: BTreeSet<String>,
+    },
     /// The other cluster leads.
     Flip {
         /// The move's id.
@@ -157,6 +191,8 @@ pub enum Request {
         by: Member,
         /// What it decides of each topic: just what follows from the records before, for those who look only here.
         topics: BTreeMap<String, Led>,
+        /// The groups that live there from here on: the same.
+        groups: BTreeSet<String>,
     },
     /// Everybody goes on where they were.
     Abort {

@@ -94,6 +94,19 @@ pub enum Void {
     /// It has moved 262,143 times.
     #[error("topic {0} has had its last term: it cannot move any more")]
     LastTerm(String),
+    /// The author had the group wrong.
+    #[error("group {group} lives on {lives}, not on {from}")]
+    LivesElsewhere {
+        /// Which.
+        group: String,
+        /// Where it lives.
+        lives: String,
+        /// The cluster that the record names.
+        from: String,
+    },
+    /// The move does not have it.
+    #[error("group {0} is not of this move")]
+    OtherGroup(String),
     /// It came twice.
     #[error("proxy {0} is holding already")]
     HoldingBefore(Member),
@@ -119,9 +132,19 @@ pub enum Void {
     /// The mirror has more to say.
     #[error("{0} partitions are not closed")]
     NotClosed(usize),
+    /// The mirror has more to say.
+    #[error("{0} groups have not got their last offsets on the other cluster")]
+    NotSynced(usize),
+    /// All of its groups stay where they live.
+    #[error("nothing is left of it: {0}")]
+    NothingLeft(String),
     /// Its author knows another rule.
     #[error("it decides something else than what follows from the records before it")]
     OtherOutcome,
+}
+
+fn whys(groups: &BTreeMap<String, String>) -> String {
+    groups.iter().map(|(group, why)| format!("group {group}: {why}")).collect::<Vec<_>>().join("; ")
 }
 
 fn names(members: &[Member]) -> String {
@@ -207,6 +230,17 @@ pub struct Leader {
     pub ids: BTreeMap<String, String>,
 }
 
+/// Where a group lives, by a decision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Life {
+    /// The cluster.
+    pub cluster: Arc<str>,
+    /// The cluster on which it lived before.
+    pub before: Arc<str>,
+    /// The offset of the flip.
+    pub since: i64,
+}
+
 /// The move that is open.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Move {
@@ -228,6 +262,14 @@ pub struct Move {
     pub quiet_since: Option<i64>,
     /// By topic and partition, the ends of what is closed.
     pub closed: BTreeMap<String, BTreeMap<u32, i64>>,
+    /// The groups, but for those that stay.
+    pub groups: BTreeSet<String>,
+    /// The groups that stay, and why.
+    pub without: BTreeMap<String, String>,
+    /// By proxy and group, the members that wait there to join.
+    pub parked: BTreeMap<Member, BTreeMap<String, BTreeSet<String>>>,
+    /// The groups whose offsets are on both clusters.
+    pub synced: BTreeSet<String>,
 }
 
 impl Move {
@@ -235,6 +277,21 @@ impl Move {
     pub fn unclosed(&self) -> usize {
         let closed = |name| self.closed.get(name).map_or(0, BTreeMap::len);
         self.topics.iter().map(|(name, topic)| topic.partitions as usize - closed(name)).sum()
+    }
+
+    /// The members of a group that wait to join, at whichever proxy.
+    pub fn parked<'a>(&'a self, group: &str) -> impl Iterator<Item = &'a String> {
+        self.parked.values().filter_map(move |parked| parked.get(group)).flatten()
+    }
+
+    /// Whether it has groups, or had some.
+    pub fn is_of_groups(&self) -> bool {
+        !(self.groups.is_empty() && self.without.is_empty())
+    }
+
+    /// Whether nothing is left to move: its groups stay.
+    fn is_empty(&self) -> bool {
+        !self.without.is_empty() && self.groups.is_empty() && self.topics.is_empty()
     }
 }
 
@@ -253,7 +310,7 @@ pub struct Receipt {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// The other cluster leads.
-    Flipped(BTreeMap<String, Led>),
+    Flipped(Flipped),
     /// Everybody went on where they were.
     Aborted {
         /// Who asked for it.
@@ -261,6 +318,24 @@ pub enum Outcome {
         /// Why.
         reason: String,
     },
+}
+
+/// What a flip decides.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Flipped {
+    /// Of each topic.
+    pub topics: BTreeMap<String, Led>,
+    /// The groups that live on the other cluster.
+    pub groups: BTreeSet<String>,
+}
+
+/// A group that a move has left where it lives, and that has not moved since.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stays {
+    /// Why.
+    pub why: String,
+    /// How many moves have left it, since a file was taken that was another one.
+    pub times: u32,
 }
 
 /// What the log says, up to one point of it.
@@ -277,6 +352,8 @@ pub struct State {
     current: Option<String>,
     homes: BTreeMap<String, Arc<str>>,
     leaders: BTreeMap<String, Leader>,
+    lives: BTreeMap<String, Life>,
+    stays: BTreeMap<String, Stays>,
     last_decision: i64,
     open: Option<Move>,
     /// The move that an operator aborted, until another file is taken, or the same one is touched.
@@ -340,8 +417,9 @@ impl State {
             Request::Wish { proxy, taken, file, routes } => {
                 self.wish(proxy, Wish { taken: *taken, file: file.clone(), routes: routes.clone() })
             }
-            Request::Hold { by, after, from, to, routes, topics } => {
-                self.may_hold(by, *after, from, to, routes, topics)?;
+            Request::Hold { by, after, from, to, routes, topics, groups } => {
+                self.may_hold(by, *after, [from, to], routes, topics)?;
+                self.may_hold_groups(from, groups)?;
                 self.last_decision = offset;
                 // All proxies agree on it here; another one that a slow proxy took since the author did is older.
                 self.current = self.joined.get(by).and_then(|joined| joined.wish.as_ref()).map(|wish| wish.file.clone());
@@ -355,27 +433,40 @@ impl State {
                     holding: BTreeSet::new(),
                     quiet_since: None,
                     closed: BTreeMap::new(),
+                    groups: groups.clone(),
+                    without: BTreeMap::new(),
+                    parked: BTreeMap::new(),
+                    synced: BTreeSet::new(),
                 });
                 Ok(())
             }
+            Request::Parked { proxy, id, members } => {
+                self.member(proxy)?;
+                self.opened(*id)?.parked.insert(proxy.clone(), members.clone());
+                Ok(())
+            }
+            Request::Without { id, by: _, groups } => self.leave_out(*id, groups),
             Request::Holding { proxy, id } => {
                 self.member(proxy)?;
                 let newly = self.opened(*id)?.holding.insert(proxy.clone());
                 if newly { Ok(()) } else { Err(Void::HoldingBefore(proxy.clone())) }
             }
             Request::Closed { id, as_of, by: _, ends } => self.close(*id, *as_of, ends),
-            Request::Flip { id, by, topics } => {
+            Request::Synced { id, as_of, by: _, groups } => self.sync(*id, *as_of, groups),
+            Request::Flip { id, by, topics, groups } => {
                 self.member(by)?;
                 self.opened(*id)?;
-                if self.outcome()? != *topics {
+                let outcome = self.outcome()?;
+                if outcome.topics != *topics || outcome.groups != *groups {
                     return Err(Void::OtherOutcome);
                 }
-                self.flip(offset, topics);
+                self.flip(offset, outcome);
                 Ok(())
             }
             Request::Abort { id, by, reason, until_edit } => {
-                self.opened(*id)?;
-                self.aborts = self.aborts.saturating_add(1);
+                // Groups that stay are counted one by one.
+                let is_failed = !self.opened(*id)?.is_empty();
+                self.aborts = self.aborts.saturating_add(u32::from(is_failed));
                 self.stopped = until_edit.then_some(*id);
                 self.ended(offset, Outcome::Aborted { by: by.clone(), reason: reason.clone() });
                 Ok(())
@@ -428,6 +519,7 @@ impl State {
         self.gone.insert(proxy.clone());
         if let Some(open) = &mut self.open {
             open.holding.remove(proxy);
+            open.parked.remove(proxy);
         }
     }
 
@@ -448,6 +540,7 @@ impl State {
             self.current = Some(wish.file.clone());
             self.stopped = None;
             self.aborts = 0;
+            self.stays.clear();
         }
         joined.wish = Some(wish);
         Ok(())
@@ -457,8 +550,7 @@ impl State {
         &self,
         by: &Member,
         after: i64,
-        from: &str,
-        to: &str,
+        [from, to]: [&str; 2],
         routes: &BTreeSet<String>,
         topics: &BTreeMap<String, Topic>,
     ) -> Result<(), Void> {
@@ -494,6 +586,46 @@ impl State {
         Ok(())
     }
 
+    fn may_hold_groups(&self, from: &str, groups: &BTreeSet<String>) -> Result<(), Void> {
+        for group in groups {
+            if let Some(life) = self.lives.get(group).filter(|life| *life.cluster != *from) {
+                return Err(Void::LivesElsewhere { group: group.clone(), lives: life.cluster.to_string(), from: from.to_owned() });
+            }
+        }
+        Ok(())
+    }
+
+    fn leave_out(&mut self, id: i64, groups: &BTreeMap<String, String>) -> Result<(), Void> {
+        let open = self.opened(id)?;
+        let unknown = groups.keys().find(|group| !open.groups.contains(*group) && !open.without.contains_key(*group));
+        if let Some(unknown) = unknown {
+            return Err(Void::OtherGroup(unknown.clone()));
+        }
+        for (group, why) in groups {
+            open.synced.remove(group);
+            if open.groups.remove(group) {
+                open.without.insert(group.clone(), why.clone());
+            }
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self, id: i64, as_of: i64, groups: &BTreeSet<String>) -> Result<(), Void> {
+        self.opened(id)?;
+        let quiet_since = self.quiet_since()?;
+        if as_of < quiet_since {
+            return Err(Void::MeasuredEarly { as_of, quiet_since });
+        }
+        let open = self.opened(id)?;
+        match groups.iter().find(|group| !open.groups.contains(*group)) {
+            Some(other) => Err(Void::OtherGroup(other.clone())),
+            None => {
+                open.synced.extend(groups.iter().cloned());
+                Ok(())
+            }
+        }
+    }
+
     fn close(&mut self, id: i64, as_of: i64, ends: &BTreeMap<String, Vec<(u32, i64)>>) -> Result<(), Void> {
         self.opened(id)?;
         let quiet_since = self.quiet_since()?;
@@ -513,26 +645,37 @@ impl State {
         Ok(())
     }
 
-    fn flip(&mut self, offset: i64, topics: &BTreeMap<String, Led>) {
+    fn flip(&mut self, offset: i64, outcome: Flipped) {
         let Some(open) = &self.open else { return };
-        for (name, led) in topics {
+        for group in &outcome.groups {
+            let life = Life { cluster: open.to.clone(), before: open.from.clone(), since: offset };
+            self.lives.insert(group.clone(), life);
+            self.stays.remove(group);
+        }
+        for (name, led) in &outcome.topics {
             let ids = open.topics.get(name).map(|topic| topic.ids.clone()).unwrap_or_default();
             let leader =
                 Leader { cluster: open.to.clone(), before: open.from.clone(), term: led.term, since: offset, ends: led.ends.clone(), ids };
             self.leaders.insert(name.clone(), leader);
         }
-        for route in &open.routes {
+        // Groups move by themselves: clients may be at home where their topics are.
+        let routes = open.routes.iter().filter(|_| !open.is_of_groups());
+        for route in routes {
             // A route whose home is on a third cluster moves it with what leads there.
             if let Some(home) = self.homes.get_mut(route).filter(|home| **home == open.from) {
                 *home = open.to.clone();
             }
         }
         self.aborts = 0;
-        self.ended(offset, Outcome::Flipped(topics.clone()));
+        self.ended(offset, Outcome::Flipped(outcome));
     }
 
     fn ended(&mut self, offset: i64, outcome: Outcome) {
         let Some(of) = self.open.take() else { return };
+        for (group, why) in &of.without {
+            let times = self.stays.get(group).map_or(1, |stays| stays.times.saturating_add(1));
+            self.stays.insert(group.clone(), Stays { why: why.clone(), times });
+        }
         self.last_decision = offset;
         self.receipts.truncate(RECEIPTS - 1);
         self.receipts.push_front(Receipt { of, at: offset, outcome });
@@ -545,6 +688,7 @@ impl State {
         } else {
             open.quiet_since = None;
             open.closed.clear();
+            open.synced.clear();
         }
     }
 
@@ -575,20 +719,28 @@ impl State {
     /// What a flip of the open move decides now.
     ///
     /// # Errors
-    /// [`Void`]: why it would not count. No move is open, a proxy is not holding, or a partition is not closed.
-    pub fn outcome(&self) -> Result<BTreeMap<String, Led>, Void> {
+    /// [`Void`]: why it would not count. No move is open, a proxy is not holding, a partition is not closed, or a group not synced.
+    pub fn outcome(&self) -> Result<Flipped, Void> {
         let open = self.open.as_ref().ok_or(Void::NotOpen(self.last_decision))?;
+        if open.is_empty() {
+            return Err(Void::NothingLeft(whys(&open.without)));
+        }
         self.quiet_since()?;
         match open.unclosed() {
             0 => {}
             some => return Err(Void::NotClosed(some)),
+        }
+        match open.groups.len() - open.synced.len() {
+            0 => {}
+            some => return Err(Void::NotSynced(some)),
         }
         let led = |name: &String| Led {
             leader: open.to.to_string(),
             term: self.term(name) + 1,
             ends: open.closed.get(name).map(|ends| ends.values().copied().collect()).unwrap_or_default(),
         };
-        Ok(open.topics.keys().map(|name| (name.clone(), led(name))).collect())
+        let topics = open.topics.keys().map(|name| (name.clone(), led(name))).collect();
+        Ok(Flipped { topics, groups: open.groups.clone() })
     }
 
     /// What every proxy that has joined wants for a route, with one that wants it, if they agree and no wish is of an old file.
@@ -658,6 +810,16 @@ impl State {
     /// The topics whose leader was decided. All others lead in term 1 where [`crate::places`] says.
     pub fn leaders(&self) -> &BTreeMap<String, Leader> {
         &self.leaders
+    }
+
+    /// The groups whose cluster was decided. All others live where [`crate::places`] says.
+    pub fn lives(&self) -> &BTreeMap<String, Life> {
+        &self.lives
+    }
+
+    /// The groups that the last move of them has left where they live, and why.
+    pub fn stays(&self) -> &BTreeMap<String, Stays> {
+        &self.stays
     }
 
     /// The term of a topic: 1 if nothing was ever decided of it.

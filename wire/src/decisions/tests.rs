@@ -1,4 +1,6 @@
-use std::collections::BTreeMap;
+mod groups;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use proptest::collection::vec;
@@ -42,6 +44,7 @@ fn hold_of(by: &Member, after: i64, from: &str, to: &str, topics: &[(&str, u32)]
         to: to.to_owned(),
         routes: ["orders".to_owned()].into(),
         topics: topics.iter().map(topic).collect(),
+        groups: BTreeSet::new(),
     }
 }
 
@@ -63,7 +66,7 @@ fn closed(id: i64, as_of: i64) -> Request {
 
 fn flip_of(by: &Member, id: i64, leader: &str, term: i32, ends: &[i64]) -> Request {
     let led = Led { leader: leader.to_owned(), term, ends: ends.to_vec() };
-    Request::Flip { id, by: by.clone(), topics: [("orders".to_owned(), led)].into() }
+    Request::Flip { id, by: by.clone(), topics: [("orders".to_owned(), led)].into(), groups: BTreeSet::new() }
 }
 
 fn flip(by: &Member, id: i64) -> Request {
@@ -117,7 +120,7 @@ fn a_move_flips_when_everybody_holds_and_everything_is_closed() {
 fn a_route_that_owns_nothing_moves_its_home_alone() {
     let a = member("a", "1");
     let log = [identity(), joined(&a, "a"), wish(&a, 0, "old"), wish(&a, 1, "new"), hold_of(&a, 0, "old", "new", &[]), holding(&a, 4)];
-    let flip = Request::Flip { id: 4, by: a, topics: BTreeMap::new() };
+    let flip = Request::Flip { id: 4, by: a, topics: BTreeMap::new(), groups: BTreeSet::new() };
     let (state, verdict) = last_of(&after(log.into(), [flip]));
     assert_eq!((verdict, &*state.homes()["orders"]), (Verdict::Counts, "new"));
 }
@@ -527,7 +530,7 @@ fn fitting(state: &State, request: Request) -> Request {
         Request::Holding { proxy, .. } => holding(&proxy, id),
         Request::Closed { .. } => closed_of(id, state.end() - 1, &[(0, 5)]),
         Request::Flip { by, id: named, .. } => match state.outcome() {
-            Ok(topics) => Request::Flip { id, by, topics },
+            Ok(Flipped { topics, groups }) => Request::Flip { id, by, topics, groups },
             Err(_) => flip_of(&by, named, "new", 2, &[5]),
         },
         other => other,
@@ -592,6 +595,7 @@ fn option_of_copy() -> impl Strategy<Value = Option<usize>> {
 
 const SETTINGS: Settings = Settings {
     hold: Duration::from_secs(3),
+    gather: Duration::from_secs(10),
     stand_by: Duration::from_millis(500),
     late: Duration::from_secs(30),
     retry: Duration::from_secs(10),
@@ -829,14 +833,7 @@ fn a_log_that_has_moved_takes_nothing_more_and_goes_on_from_its_copy() {
 
 #[test]
 fn a_proxy_asks_for_nothing_in_a_log_that_has_moved() {
-    let settings = Settings {
-        hold: Duration::from_secs(3),
-        stand_by: Duration::from_secs(1),
-        late: LATE,
-        retry: Duration::from_secs(5),
-        again: Duration::from_secs(2),
-    };
-    let mut proxy = Proxy::new(member("a", "1"), place("host"), None, settings);
+    let mut proxy = Proxy::new(member("a", "1"), place("host"), None, SETTINGS);
     let now = Duration::from_secs(60);
     proxy.apply(0, &identity(), now);
     assert!(proxy.next(&Known::default(), now).is_some());

@@ -121,7 +121,7 @@ impl World {
     pub(crate) fn new(seed: u64, mutation: Option<Mutation>, is_told: bool) -> Self {
         let mut rng = Rng::new(seed);
         let late = if mutation == Some(Mutation::ThirtySeconds) { 0 } else { LATE };
-        let settings = Settings { hold: ms(2_000), stand_by: ms(150), late: ms(late), retry: ms(700), again: ms(800) };
+        let settings = Settings { hold: ms(2_000), gather: ms(3_000), stand_by: ms(150), late: ms(late), retry: ms(700), again: ms(800) };
         let owned = |name: &str| {
             let topic = Topic { partitions: 1, ids: BTreeMap::new() };
             Owned { name: name.to_owned(), leader: CLUSTERS[0].to_owned(), topic, blocked: None }
@@ -354,6 +354,9 @@ impl World {
                 | Request::Holding { id: named, .. }
                 | Request::Closed { id: named, .. }
                 | Request::Flip { id: named, .. }
+                | Request::Parked { id: named, .. }
+                | Request::Without { id: named, .. }
+                | Request::Synced { id: named, .. }
                 | Request::Abort { id: named, .. } => *named = last,
                 _ => {}
             }

@@ -83,15 +83,7 @@ fn refused(groups: &[String], head: RequestHead, body: &[u8]) -> Result<Vec<u8>,
             let described = |id| DescribedConsumerGroup::default().with_group_id(id).with_error_code(NOT_COORDINATOR);
             head.encode(&ConsumerGroupDescribeResponse::default().with_groups(ids().map(described).collect()))
         }
-        ApiKey::OffsetCommit => {
-            let request: OffsetCommitRequest = head.decode(head.api.request, body)?;
-            let topics = request.topics.into_iter().map(|topic| {
-                let partitions = topic.partitions.iter().map(|partition| partition.partition_index);
-                let refused = |index| OffsetCommitResponsePartition::default().with_partition_index(index).with_error_code(NOT_COORDINATOR);
-                OffsetCommitResponseTopic::default().with_name(topic.name).with_partitions(partitions.map(refused).collect())
-            });
-            head.encode(&OffsetCommitResponse::default().with_topics(topics.collect()))
-        }
+        ApiKey::OffsetCommit => refused_commit(head, body, NOT_COORDINATOR),
         ApiKey::TxnOffsetCommit => {
             let request: TxnOffsetCommitRequest = head.decode(head.api.request, body)?;
             let topics = request.topics.into_iter().map(|topic| {
@@ -123,6 +115,20 @@ fn refused(groups: &[String], head: RequestHead, body: &[u8]) -> Result<Vec<u8>,
         }
         other => unreachable!("{other:?} is no request about groups"),
     }
+}
+
+/// The body of an answer to OffsetCommit: nothing is committed, for this reason.
+///
+/// # Errors
+/// [`Cause::NotRewritten`]: the request is no valid message.
+pub(in crate::relay) fn refused_commit(head: RequestHead, body: &[u8], error_code: i16) -> Result<Vec<u8>, Cause> {
+    let request: OffsetCommitRequest = head.decode(head.api.request, body)?;
+    let topics = request.topics.into_iter().map(|topic| {
+        let partitions = topic.partitions.iter().map(|partition| partition.partition_index);
+        let refused = |index| OffsetCommitResponsePartition::default().with_partition_index(index).with_error_code(error_code);
+        OffsetCommitResponseTopic::default().with_name(topic.name).with_partitions(partitions.map(refused).collect())
+    });
+    head.encode(&OffsetCommitResponse::default().with_topics(topics.collect()))
 }
 
 /// The body of an answer to ListGroups without the groups that live on another cluster than `at`: what a broker has of them is a mirror's.

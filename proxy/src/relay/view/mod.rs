@@ -50,7 +50,7 @@ use tokio::time::timeout;
 
 pub(crate) use self::directory::Directory;
 use self::directory::PATIENCE;
-pub(super) use self::groups::{groups_of, keep_living, refusal};
+pub(super) use self::groups::{groups_of, keep_living, refusal, refused_commit};
 pub(crate) use self::leaders::Leaders;
 
 use self::doubts::Asked;

@@ -1,0 +1,484 @@
+//! Groups that are about to change their coordinator: their members are told to join again, and wait with that until it is decided where.
+//!
+//! ```text
+//!  Heartbeat ─▶ broker, and its answer says that the group rebalances ─▶ the member commits, and joins
+//!  JoinGroup ─▶ waits here; the proxy sends the heartbeats of the member ─┬ given up: to the broker, where nobody was thrown out
+//!                                                                        └ decided: NOT_COORDINATOR; the member leaves the old coordinator
+//!  OffsetCommit ─▶ broker; once all members of the group wait it waits, too
+//! ```
+//!
+//! At its new coordinator a member joins as a new one, under the id that it gets there: an error for its old id would cost it all that it owns.
+//!
+//! Members of the consumer protocol (KIP-848) have no join. The answers to their heartbeats give them nothing to read any more, so that they commit and let
+//! go of what they own; it is the coordinator alone that thinks that they own it. Given up: they are told to look for their coordinator, say all of
+//! themselves, and are told all that they own. Decided: they are unknown at the new one, and join there.
+//!
+//! # References
+//! - `ConsumerHeartbeatRequestManager`, `rd_kafka_cgrp_consumer_group_heartbeat`: after NOT_COORDINATOR the next heartbeat says everything; GROUP_ID_NOT_FOUND
+//!   is fatal, UNKNOWN_MEMBER_ID begins anew
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use kafka_protocol::messages::consumer_group_heartbeat_response::Assignment;
+use kafka_protocol::messages::{
+    ApiKey, ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, HeartbeatRequest, HeartbeatResponse, JoinGroupRequest,
+    LeaveGroupRequest, OffsetCommitRequest,
+};
+use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
+use kferry_wire::api::{Api, By};
+use kferry_wire::frame::SIZE_LEN;
+use kferry_wire::stream::Writer;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until};
+
+use super::frames::send;
+use super::holds::{Entered, Holds};
+use super::request::{RequestHead, ResponsePlan};
+use super::view::refused_commit;
+use super::{Due, FrameRelay, InFlight, Seat};
+use crate::ending::Cause;
+
+/// Kafka's `REBALANCE_IN_PROGRESS`
+const REBALANCE_IN_PROGRESS: i16 = 27;
+
+/// Kafka's `COORDINATOR_LOAD_IN_PROGRESS`: a member that commits tries again later, and does nothing else.
+const COORDINATOR_LOAD_IN_PROGRESS: i16 = 14;
+
+/// Kafka's `NOT_COORDINATOR`
+const NOT_COORDINATOR: i16 = 16;
+
+/// Kafka's `UNKNOWN_MEMBER_ID` and `GROUP_ID_NOT_FOUND`
+const UNKNOWN_MEMBER_ID: i16 = 25;
+const GROUP_ID_NOT_FOUND: i16 = 69;
+
+/// The epoch of a member of the consumer protocol that leaves.
+const LEAVES: i32 = -1;
+
+/// Where the answer to a heartbeat of the consumer protocol has its error: behind `throttle_time_ms`.
+const ERROR_CODE: std::ops::Range<usize> = 4..6;
+
+/// How soon a member of the consumer protocol is to be heard again while its group is held.
+const SOON: i32 = 500;
+
+/// The version of the proxy's own Heartbeat and LeaveGroup: all brokers know it, and it has no tagged fields.
+const OWN_VERSION: i16 = 1;
+
+/// Between two heartbeats for a member that waits, at the most; otherwise a part of its session.
+const BEATS: Duration = Duration::from_secs(2);
+
+/// So many heartbeats in a session.
+const BEATS_IN_SESSION: u32 = 4;
+
+/// The groups of the move that is held.
+#[derive(Debug)]
+pub(crate) struct Parking {
+    /// What changes the committed offsets of groups: it waits once they are complete.
+    pub(crate) commits: Arc<Holds>,
+    /// Whether there is anything at all in `groups`.
+    is_used: AtomicBool,
+    groups: Mutex<Groups>,
+    /// Told when groups are let go, or somebody has come to wait.
+    changed: watch::Sender<()>,
+}
+
+#[derive(Debug, Default)]
+struct Groups {
+    held: HashMap<Arc<str>, Held>,
+    /// The ids that members of groups that have moved had before.
+    moved: HashMap<Arc<str>, HashSet<String>>,
+    /// Groups that have committed in transactions.
+    transactional: HashSet<String>,
+    /// Groups of the consumer protocol that were held: members keep their ids.
+    new_protocol: HashSet<String>,
+    /// Members of the consumer protocol that own nothing, of a group that was held and is not any more.
+    emptied: HashSet<(String, String)>,
+}
+
+/// A group that is held.
+#[derive(Debug, Default)]
+struct Held {
+    /// By member, the generation of its last heartbeat.
+    generations: HashMap<String, i32>,
+    /// By member, how many of its requests wait: one, unless it has come again.
+    parked: HashMap<String, usize>,
+    /// Members of the consumer protocol that were told to own nothing, and whether they do.
+    emptied: HashMap<String, bool>,
+}
+
+impl Default for Parking {
+    fn default() -> Self {
+        Self { commits: Arc::default(), is_used: AtomicBool::new(false), groups: Mutex::default(), changed: watch::Sender::new(()) }
+    }
+}
+
+impl Parking {
+    /// Holds these groups and no others.
+    pub(crate) fn hold<'a>(&self, groups: impl Iterator<Item = &'a String>) {
+        let mut all = self.lock();
+        let mut before = std::mem::take(&mut all.held);
+        all.held =
+            groups.map(|group| before.remove_entry(group.as_str()).unwrap_or_else(|| (group.as_str().into(), Held::default()))).collect();
+        let let_go = before.into_iter().flat_map(|(group, held)| held.emptied.into_keys().map(move |member| (group.to_string(), member)));
+        all.emptied.extend(let_go);
+        self.is_used.store(!(all.held.is_empty() && all.moved.is_empty() && all.emptied.is_empty()), Ordering::Relaxed);
+        drop(all);
+        self.changed.send_replace(());
+    }
+
+    /// The ids under which the members of groups that have moved were known before.
+    pub(crate) fn has_moved(&self, moved: HashMap<Arc<str>, HashSet<String>>) {
+        let mut all = self.lock();
+        all.moved = moved;
+        self.is_used.store(!(all.held.is_empty() && all.moved.is_empty() && all.emptied.is_empty()), Ordering::Relaxed);
+    }
+
+    /// The members that wait, by their groups.
+    pub(crate) fn parked(&self) -> BTreeMap<String, BTreeSet<String>> {
+        let all = self.lock();
+        let of = |held: &Held| {
+            let emptied = held.emptied.iter().filter(|(_, is_empty)| **is_empty).map(|(member, _)| member);
+            held.parked.keys().filter(|member| !member.is_empty()).chain(emptied).cloned().collect()
+        };
+        all.held.iter().map(|(group, held)| (group.to_string(), of(held))).collect()
+    }
+
+    /// Whether a group has committed in a transaction, since this process runs.
+    pub(crate) fn is_transactional(&self, group: &str) -> bool {
+        self.lock().transactional.contains(group)
+    }
+
+    /// Waits until somebody has come to wait, or groups are let go.
+    pub(crate) fn changed(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    fn is_used(&self) -> bool {
+        self.is_used.load(Ordering::Relaxed)
+    }
+
+    /// A member's heartbeat has come. Whether its group is held.
+    fn heard(&self, group: &str, member: &str, generation: i32) -> bool {
+        let mut all = self.lock();
+        let Some(held) = all.held.get_mut(group) else { return false };
+        held.generations.insert(member.to_owned(), generation);
+        true
+    }
+
+    /// A member waits from now on, if its group is held.
+    fn park(self: &Arc<Self>, group: &str, member: &str) -> Option<Parked> {
+        let mut all = self.lock();
+        let held = all.held.get_mut(group)?;
+        *held.parked.entry(member.to_owned()).or_default() += 1;
+        let generation = held.generations.get(member).copied();
+        drop(all);
+        self.changed.send_replace(());
+        Some(Parked { parking: self.clone(), group: group.to_owned(), member: member.to_owned(), generation })
+    }
+
+    /// A heartbeat of the consumer protocol has come, from a member that says whether it owns something, or that this is as it was. Whether its group is held.
+    fn heard_new(&self, group: &str, member: &str, owns: Option<bool>) -> bool {
+        let mut all = self.lock();
+        let Some(held) = all.held.get_mut(group) else { return false };
+        let is_empty = held.emptied.entry(member.to_owned()).or_default();
+        *is_empty = owns.map_or(*is_empty, |owns| !owns);
+        all.new_protocol.insert(group.to_owned());
+        true
+    }
+
+    /// Whether a member was told to own nothing, of a group that is not held any more: said once.
+    fn was_emptied(&self, group: &str, member: &str) -> bool {
+        let mut all = self.lock();
+        !all.emptied.is_empty() && all.emptied.remove(&(group.to_owned(), member.to_owned()))
+    }
+
+    fn is_held(&self, group: &str) -> bool {
+        self.lock().held.contains_key(group)
+    }
+
+    /// Whether a member that joins under this id had it at the coordinator before.
+    fn is_old(&self, group: &str, member: &str) -> bool {
+        let all = self.lock();
+        !all.new_protocol.contains(group) && all.moved.get(group).is_some_and(|moved| moved.contains(member))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Groups> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A member waits, until this is dropped.
+struct Parked {
+    parking: Arc<Parking>,
+    group: String,
+    member: String,
+    generation: Option<i32>,
+}
+
+impl Drop for Parked {
+    fn drop(&mut self) {
+        let mut all = self.parking.lock();
+        let Some(held) = all.held.get_mut(self.group.as_str()) else { return };
+        if let Some(count) = held.parked.get_mut(&self.member) {
+            *count -= 1;
+            if *count == 0 {
+                held.parked.remove(&self.member);
+            }
+        }
+    }
+}
+
+/// What a request about a group is when it has waited.
+#[derive(Default)]
+pub(super) struct Gated {
+    /// Until it is answered.
+    pub entered: Option<Entered>,
+    /// What the client gets.
+    pub response: Option<ResponsePlan>,
+    /// The body that goes on instead.
+    pub body: Option<Vec<u8>>,
+    /// The body of the proxy's own answer: nothing goes on.
+    pub answer: Option<Vec<u8>>,
+}
+
+impl FrameRelay {
+    /// Waits as long as a request about groups has to.
+    pub(super) async fn gate(
+        &self,
+        head: RequestHead,
+        body: &[u8],
+        groups: &[String],
+        to: &mut Writer,
+        queue: &mpsc::Sender<InFlight>,
+    ) -> Result<Gated, Cause> {
+        let mut gated = Gated::default();
+        let (Some(seat), [group]) = (&self.terms.view, groups) else { return Ok(gated) };
+        match head.api.key {
+            ApiKey::AddOffsetsToTxn | ApiKey::TxnOffsetCommit if !seat.parking.is_transactional(group) => {
+                seat.parking.lock().transactional.insert(group.clone());
+                gated.entered = seat.parking.commits.enter(group, &[]).await;
+            }
+            ApiKey::OffsetCommit | ApiKey::AddOffsetsToTxn | ApiKey::TxnOffsetCommit | ApiKey::OffsetDelete => {
+                gated.entered = seat.parking.commits.enter(group, &[]).await;
+                if head.api.key == ApiKey::OffsetCommit && seat.parking.is_used() {
+                    let request: OffsetCommitRequest = head.decode(head.api.request, body)?;
+                    if self.is_to_join(seat, group, &request.member_id) {
+                        gated.answer = Some(refused_commit(head, body, COORDINATOR_LOAD_IN_PROGRESS)?);
+                    }
+                }
+            }
+            ApiKey::Heartbeat if seat.parking.is_used() => {
+                let request: HeartbeatRequest = head.decode(&[], body)?;
+                if seat.parking.heard(group, &request.member_id, request.generation_id) {
+                    gated.response = Some(ResponsePlan::Rebalance);
+                } else if self.is_to_join(seat, group, &request.member_id) {
+                    gated.answer = Some(head.encode(&HeartbeatResponse::default().with_error_code(REBALANCE_IN_PROGRESS))?);
+                }
+            }
+            ApiKey::JoinGroup if seat.parking.is_used() => gated.body = self.join(seat, head, body, to, queue).await?,
+            ApiKey::ConsumerGroupHeartbeat if seat.parking.is_used() => {
+                let request: ConsumerGroupHeartbeatRequest = head.decode(head.api.request, body)?;
+                let member = request.member_id.as_str();
+                // Who leaves, leaves.
+                if request.member_epoch < 0 {
+                    return Ok(gated);
+                }
+                let owns = request.topic_partitions.as_ref().map(|owned| !owned.is_empty());
+                if seat.parking.heard_new(group, member, owns) {
+                    gated.response = Some(ResponsePlan::Rebalance);
+                } else if seat.parking.was_emptied(group, member) {
+                    if lives_elsewhere(seat, group, &self.terms.world.cluster.name) {
+                        let leave = ConsumerGroupHeartbeatRequest::default().with_group_id(request.group_id.clone());
+                        let leave = leave.with_member_id(request.member_id.clone()).with_member_epoch(LEAVES).with_rebalance_timeout_ms(-1);
+                        let leave = leave.with_subscribed_topic_names(None).with_topic_partitions(None);
+                        self.ask_broker(ApiKey::ConsumerGroupHeartbeat, 0, &leave, to, queue).await?;
+                    }
+                    let answer = ConsumerGroupHeartbeatResponse::default().with_error_code(NOT_COORDINATOR);
+                    gated.answer = Some(head.encode(&answer)?);
+                }
+            }
+            _ => {}
+        }
+        Ok(gated)
+    }
+
+    /// A member joins. The body that goes on instead, if any.
+    async fn join(
+        &self,
+        seat: &Seat,
+        head: RequestHead,
+        body: &[u8],
+        to: &mut Writer,
+        queue: &mpsc::Sender<InFlight>,
+    ) -> Result<Option<Vec<u8>>, Cause> {
+        let By::Group(fields) = head.api.by else { return Ok(None) };
+        let request: JoinGroupRequest = head.decode(fields, body)?;
+        let (group, member) = (request.group_id.as_str(), request.member_id.as_str());
+        let at = &*self.terms.world.cluster.name;
+        if let Some(parked) = seat.parking.park(group, member) {
+            let session = Duration::from_millis(u64::try_from(request.session_timeout_ms).unwrap_or_default());
+            self.wait_to_join(&parked, session / BEATS_IN_SESSION, to, queue).await?;
+            drop(parked);
+            if lives_elsewhere(seat, group, at) && !member.is_empty() {
+                let leave = LeaveGroupRequest::default().with_group_id(request.group_id.clone()).with_member_id(request.member_id.clone());
+                // It may have left, or was thrown out: then it is gone all the same.
+                self.ask_broker(ApiKey::LeaveGroup, OWN_VERSION, &leave, to, queue).await?;
+            }
+            return Ok(None);
+        }
+        if self.is_to_join(seat, group, member) {
+            return head.encode(&request.with_member_id(StrBytes::default())).map(Some);
+        }
+        Ok(None)
+    }
+
+    /// Whether a member of a group that lives here now has still the id that it had before: it has to join first.
+    fn is_to_join(&self, seat: &Seat, group: &str, member: &str) -> bool {
+        seat.parking.is_old(group, member) && !lives_elsewhere(seat, group, &self.terms.world.cluster.name)
+    }
+
+    /// Waits until the group is let go, and keeps the member in it until then.
+    async fn wait_to_join(
+        &self,
+        parked: &Parked,
+        part_of_session: Duration,
+        to: &mut Writer,
+        queue: &mpsc::Sender<InFlight>,
+    ) -> Result<(), Cause> {
+        let mut changed = parked.parking.changed();
+        let mut beat = Instant::now();
+        while parked.parking.is_held(&parked.group) {
+            if let Some(generation) = parked.generation.filter(|_| Instant::now() >= beat) {
+                let (group, member) = (StrBytes::from_string(parked.group.clone()), StrBytes::from_string(parked.member.clone()));
+                let heartbeat =
+                    HeartbeatRequest::default().with_group_id(group.into()).with_member_id(member).with_generation_id(generation);
+                // Whatever it says, the member hears it when it joins.
+                self.ask_broker(ApiKey::Heartbeat, OWN_VERSION, &heartbeat, to, queue).await?;
+                beat = Instant::now() + part_of_session.min(BEATS);
+            }
+            tokio::select! {
+                // It ends only with the process.
+                _ = changed.changed() => {}
+                () = sleep_until(beat), if parked.generation.is_some() => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks the broker of this connection for something of the proxy's own, between the requests of the client.
+    async fn ask_broker(
+        &self,
+        api: ApiKey,
+        version: i16,
+        request: &impl Encodable,
+        to: &mut Writer,
+        queue: &mpsc::Sender<InFlight>,
+    ) -> Result<Bytes, Cause> {
+        let client_id = self.terms.view.as_ref().map(|seat| &*seat.from.client_id).unwrap_or_default();
+        let head = RequestHead { api: Api::of(api as i16).expect("the table has it"), version, correlation_id: 0 };
+        let body = head.encode(request)?;
+        let mut frame = vec![0; SIZE_LEN];
+        frame.extend((api as i16).to_be_bytes());
+        frame.extend(version.to_be_bytes());
+        frame.extend(head.correlation_id.to_be_bytes());
+        frame.extend((client_id.len() as i16).to_be_bytes());
+        frame.extend(client_id.as_bytes());
+        // No tagged fields.
+        frame.extend(head.api.is_flexible(version).then_some(0));
+        frame.extend(body);
+        let size = (frame.len() - SIZE_LEN) as i32;
+        frame[..SIZE_LEN].copy_from_slice(&size.to_be_bytes());
+        let (response, responded) = oneshot::channel();
+        self.expect(queue, head, Some(Due::Own(response))).await?;
+        send(to, &frame).await.map_err(Cause::BrokerError)?;
+        responded.await.map_err(|_| Cause::BrokerClosed)
+    }
+}
+
+fn lives_elsewhere(seat: &Seat, group: &str, at: &str) -> bool {
+    let leaders = seat.view.leaders().load();
+    leaders.fixed_life(group).is_some_and(|number| **leaders.name(number) != *at)
+}
+
+/// The body of the answer to a heartbeat, to a member that is to join again, or to own nothing. `None`: as it is.
+///
+/// # Errors
+/// [`Cause::WrongResponse`].
+pub(super) fn told_to_join(head: RequestHead, mut body: &[u8]) -> Result<Option<Vec<u8>>, Cause> {
+    let wrong = |_| Cause::WrongResponse(head.api.key);
+    // Any other error has a reason of its own.
+    if head.api.key == ApiKey::ConsumerGroupHeartbeat {
+        let answer = ConsumerGroupHeartbeatResponse::decode(&mut body, head.version).map_err(wrong)?;
+        let nothing = answer.clone().with_assignment(Some(Assignment::default())).with_heartbeat_interval_ms(SOON);
+        return if answer.error_code == 0 { head.encode(&nothing).map(Some) } else { Ok(None) };
+    }
+    let answer = HeartbeatResponse::decode(&mut body, head.version).map_err(wrong)?;
+    if answer.error_code == 0 { head.encode(&answer.with_error_code(REBALANCE_IN_PROGRESS)).map(Some) } else { Ok(None) }
+}
+
+/// The body of the answer to a heartbeat of the consumer protocol, if the coordinator does not know the group: it has moved, and its members begin anew.
+pub(super) fn unknown_there(body: &[u8]) -> Option<Vec<u8>> {
+    let error_code = body.get(ERROR_CODE)?;
+    (error_code == GROUP_ID_NOT_FOUND.to_be_bytes()).then(|| {
+        let mut body = body.to_vec();
+        body[ERROR_CODE].copy_from_slice(&UNKNOWN_MEMBER_ID.to_be_bytes());
+        body
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn members_wait_as_long_as_their_group_is_held() {
+        let parking = Arc::new(Parking::default());
+        assert!(parking.park("shop", "a").is_none() && !parking.is_used() && !parking.heard("shop", "a", 3));
+        parking.hold([&"shop".to_owned()].into_iter());
+        assert!(parking.heard("shop", "a", 3) && !parking.heard("other", "a", 3));
+        let (a, again, new) = (parking.park("shop", "a").unwrap(), parking.park("shop", "a").unwrap(), parking.park("shop", "").unwrap());
+        assert_eq!((a.generation, new.generation), (Some(3), None));
+        let parked = |parking: &Parking| parking.parked().remove("shop").map(|parked| parked.into_iter().collect::<Vec<_>>());
+        assert_eq!(parked(&parking), Some(vec!["a".to_owned()]));
+        drop(again);
+        // Another group joins the held ones: those that wait go on waiting.
+        parking.hold([&"shop".to_owned(), &"other".to_owned()].into_iter());
+        assert_eq!(parked(&parking), Some(vec!["a".to_owned()]));
+        drop(a);
+        assert_eq!(parked(&parking), Some(Vec::new()));
+        parking.hold([].into_iter());
+        assert!(!parking.is_held("shop"));
+        drop(new);
+        parking.has_moved([("shop".into(), ["a".to_owned()].into())].into());
+        assert!(parking.is_old("shop", "a") && !parking.is_old("shop", "b") && parking.is_used());
+    }
+
+    #[test]
+    fn members_of_the_consumer_protocol_wait_when_they_own_nothing() {
+        let parking = Arc::new(Parking::default());
+        assert!(!parking.heard_new("shop", "a", Some(false)));
+        parking.hold([&"shop".to_owned()].into_iter());
+        assert!(parking.heard_new("shop", "a", Some(true)) && parking.heard_new("shop", "b", None));
+        assert!(parking.parked()["shop"].is_empty());
+        assert!(parking.heard_new("shop", "a", Some(false)) && parking.heard_new("shop", "a", None));
+        assert_eq!(parking.parked()["shop"].iter().collect::<Vec<_>>(), ["a"], "what has not changed is not said again");
+        assert!(!parking.was_emptied("shop", "a"));
+        parking.hold([].into_iter());
+        // Both were told, also the one that has not done it yet.
+        assert!(
+            parking.is_used() && parking.was_emptied("shop", "a") && parking.was_emptied("shop", "b") && !parking.was_emptied("shop", "a")
+        );
+        parking.has_moved([("shop".into(), ["a".to_owned()].into())].into());
+        assert!(!parking.is_old("shop", "a"), "they keep their ids");
+    }
+
+    #[test]
+    fn who_is_of_no_group_there_begins_anew() {
+        let body = |error_code: i16| [&[0; 4][..], &error_code.to_be_bytes(), &[1, 2]].concat();
+        assert_eq!(unknown_there(&body(GROUP_ID_NOT_FOUND)), Some(body(UNKNOWN_MEMBER_ID)));
+        assert_eq!((unknown_there(&body(0)), unknown_there(&[0; 3])), (None, None));
+    }
+}
