@@ -8,7 +8,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kferry_config::Cluster;
 use kferry_wire::client::{Client, TopicPartition, Topics};
-use kferry_wire::decisions::{self, Known, Log, LogError, Outcome, ReadRecord, Request, Serves, Settings, Update, Verdict, ask, check};
+use kferry_wire::decisions::{
+    self, Known, LATE, Log, LogError, Outcome, Place, ReadRecord, Request, Serves, Settings, Update, Verdict, ask, check,
+};
 use kferry_wire::places::{Decisions, Led};
 use kferry_wire::tell;
 use tokio::sync::mpsc;
@@ -16,13 +18,11 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::place::place;
 use super::wish::{Look, look, wish};
 use super::{Moves, Seen};
 use crate::identity::own_options;
 use crate::messages;
 use crate::proxy::Proxy;
-use crate::relay::holds::LATE;
 
 /// How often it is looked at what is due.
 const TICK: Duration = Duration::from_millis(25);
@@ -63,7 +63,7 @@ pub(crate) async fn follow(proxy: Arc<Proxy>, moves: Arc<Moves>, cluster: Arc<Cl
     let admin = Some(proxy.routes.in_force().admin().bind.to_string());
     let settings = Settings { hold: proxy.routes.in_force().hold(), stand_by: STAND_BY, late: LATE, retry: RETRY, again: AGAIN };
     let follower = Follower {
-        me: decisions::Proxy::new(moves.me.clone(), place(bound), admin, settings),
+        me: decisions::Proxy::new(moves.me.clone(), Place::of_this_process(bound), admin, settings),
         began: Instant::now(),
         client: Client::new(cluster, own_options()).within(ASKING),
         asking: JoinSet::new(),

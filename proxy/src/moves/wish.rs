@@ -5,12 +5,12 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use kferry_config::{Mode, Route, is_internal};
+use kferry_config::{Mode, is_internal};
 use kferry_wire::client::Client;
 use kferry_wire::decisions::{Owned, Topic, Wished};
+use kferry_wire::preflight::{Between, Report, Rules, lost_rights, preflight};
 use uuid::Uuid;
 
-use super::preflight::{Between, Report, Rules, lost_rights, preflight};
 use crate::proxy::Proxy;
 use crate::relay::view::View;
 use crate::routes::{Routed, RoutingTable};
@@ -112,8 +112,7 @@ async fn asked(
     let [Some(from), Some(to)] = clients else {
         return Err(format!("no mirror connects cluster {leader} with cluster {wished}: write one in routes.toml"));
     };
-    let is_unheld = |route: &&Arc<Route>| route.mode == Mode::Bootstrap && route.cluster.name == *leader && !route.stopped;
-    let rules = Rules { mirrors: table.mirrors(), bootstrap: table.wished().find(is_unheld).map(|route| &*route.name) };
+    let rules = Rules::of(table.mirrors(), table.wished(), leader);
     let now = Timestamp::now().as_millisecond();
     let mut report = preflight(Between { from: &from, to: &to }, rules, topics, now).await.map_err(|error| error.to_string())?;
     // Any route may use a topic, not only its owner.
