@@ -11,7 +11,7 @@ FUZZ_SECONDS ?= 8
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: ## two real Kafka clusters, the proxy, the mirror, real clients; a route is edited while you watch
+demo: ## two real Kafka clusters, the proxy, the mirror, real clients; a route is edited, and topics move while you watch
 	@scripts/need demo
 	@cargo build --quiet --locked --profile demo -p kferry-proxy -p kferry-mirror -p kferry-tests --bin kferry-proxy --bin kferry-mirror --bin demo
 	@"$${CARGO_TARGET_DIR:-target}/demo/demo"

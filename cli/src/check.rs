@@ -21,8 +21,8 @@ use std::borrow::Borrow;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use kferry_config::Config;
 use kferry_config::diagnostic::{self, Diagnostic, Invalid, Severity};
+use kferry_config::{Config, Mode, Route};
 use kferry_wire::exit::{self, Exit};
 use serde::Serialize;
 
@@ -59,6 +59,8 @@ struct Report {
     warnings: Vec<Place>,
     /// What an edit of the file can do to clients that produce.
     split: Option<String>,
+    /// What it does to those that stay connected.
+    live: Option<String>,
     /// What this machine does not have of what the file asks for. kferry-proxy may run on another.
     machine: Vec<String>,
     brokers: Option<Brokers>,
@@ -112,6 +114,7 @@ pub(crate) fn run(args: &Args) -> Exit {
         errors: Vec::new(),
         warnings: Place::all(&text, &config.warnings),
         split: split(&config),
+        live: live(&config),
         machine: machine::lacks(&config),
         brokers,
         clients,
@@ -184,7 +187,7 @@ fn print(path: &Path, text: &str, config: &Config, report: &Report, colour: bool
     for sentence in report.brokers.iter().flat_map(|brokers| &brokers.warnings).chain(&report.machine) {
         to_stderr(&labelled(Labelled::Warning, &printable(sentence)));
     }
-    if let Some(sentence) = &report.split {
+    for sentence in report.split.iter().chain(&report.live) {
         to_stderr(&labelled(Labelled::Note, &printable(sentence)));
     }
     for sentence in report.brokers.iter().flat_map(|brokers| &brokers.errors) {
@@ -206,18 +209,33 @@ pub(crate) fn print_json(report: &impl Serialize) {
     to_stdout(&(json + "\n"));
 }
 
-/// The clients of a route in bootstrap mode are not moved together: each instance goes over when it next connects. While that lasts,
-/// one that produces writes to both clusters.
+/// Whether clients of a route stay connected while its cluster is edited, and what the route owns moves under them.
+pub(crate) fn moves_live(config: &Config, route: &Route) -> bool {
+    config.state.is_some() && route.mode == Mode::Relay
+}
+
+/// The clients of other routes are not moved together: each instance goes over when it next connects. While that lasts, one that produces writes to both
+/// clusters.
 fn split(config: &Config) -> Option<String> {
-    let routes: Vec<&str> = config.routes.iter().map(|route| &*route.name).collect();
-    if config.clusters.len() < 2 || routes.is_empty() {
-        return None;
-    }
+    let routes = names(config, |route| !moves_live(config, route))?;
     Some(format!(
         "an edit of a route moves its clients one by one, each when it next connects: until then, the instances of a client that \
-         produces write to both clusters. Stop its producers before you change its cluster and start them after it. Routes: {}",
-        listed(&routes)
+         produces write to both clusters. Stop its producers before you change its cluster and start them after it. Routes: {routes}"
     ))
+}
+
+fn live(config: &Config) -> Option<String> {
+    let routes = names(config, |route| moves_live(config, route))?;
+    Some(format!(
+        "when the cluster of a relay route is edited its clients stay connected, and the topics that it owns move under them; `kferry move --dry-run` \
+         says before what would move. Routes: {routes}"
+    ))
+}
+
+/// The routes of which something holds. With one cluster there is none to move to.
+fn names(config: &Config, holds: impl Fn(&Route) -> bool) -> Option<String> {
+    let routes: Vec<&str> = config.routes.iter().filter(|route| holds(route)).map(|route| &*route.name).collect();
+    (config.clusters.len() > 1 && !routes.is_empty()).then(|| listed(&routes))
 }
 
 pub(crate) fn count(number: usize, noun: &str) -> String {
@@ -286,6 +304,32 @@ mod tests {
         assert!(text.contains("Stop its producers before") && text.ends_with("Routes: orders, billing"), "{text}");
         let text = split(&two_clusters(&["a", "b", "c", "d", "e", "f", "g"].map(|name| (name, "new")))).unwrap();
         assert!(text.ends_with("a, b, c, d, e and 2 more"), "{text}");
+    }
+
+    #[test]
+    fn what_moves_live_is_told_apart() {
+        let text = r#"
+            clusters.legacy = { id = 1, bootstrap_servers = "legacy:9092", node_ids = "1-3", broker_ports = "9200-9202" }
+            clusters.new = { id = 2, bootstrap_servers = "new:9092", node_ids = "1-3", broker_ports = "9203-9205" }
+            state.cluster = "new"
+            [[listeners]]
+            name = "clients"
+            bind = "0.0.0.0:9092"
+            advertised_host = "kafka"
+            [[routes]]
+            name = "orders"
+            client_id = "orders-*"
+            cluster = "legacy"
+            mode = "relay"
+            [[routes]]
+            name = "all"
+            client_id = "*"
+            cluster = "legacy"
+        "#;
+        let config = config(text);
+        assert!(split(&config).unwrap().ends_with("Routes: all"));
+        assert!(live(&config).unwrap().ends_with("Routes: orders"));
+        assert_eq!(live(&two_clusters(&[("orders", "new")])), None);
     }
 
     #[test]

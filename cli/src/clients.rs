@@ -24,6 +24,7 @@ pub(crate) struct Row {
     pub(crate) software_version: Option<String>,
     pub(crate) address: IpAddr,
     pub(crate) tls_subject: Option<String>,
+    pub(crate) route: Option<String>,
     pub(crate) cluster: Option<String>,
     /// Not there from a proxy that is older; so are the others with a default.
     #[serde(default)]

@@ -226,14 +226,14 @@ fn judge(topic: &str, seen: Seen, clusters: [&str; 2], rules: Rules<'_>, now: i6
             if writes {
                 return Err(format!(
                     "producer {producer_id} writes to it past the relay, and nobody could hold what it writes: give it kferry-proxy as \
-                     bootstrap.servers, on a route with mode = \"relay\", or stop it"
+                     bootstrap.servers, on a route with mode = \"relay\", or stop it, and wait for five minutes"
                 ));
             }
-            // It may be one that writes once a day.
+            // It may be one that writes once a day. How long ago is not in the sentence: it is told again when it changes.
             if let Some(route) = rules.bootstrap {
-                let minutes = (now - last_timestamp) / 60_000;
                 return Err(format!(
-                    "producer {producer_id} has written to it past the relay, {minutes} minutes ago, and may be a client of route {route}, which nobody could hold: give \
+                    "producer {producer_id} has written to it past the relay (`kafka-transactions.sh describe-producers` says when), and may be a client of \
+                     route {route}, which nobody could hold: give \
                      that route mode = \"relay\", or `stopped = true` if none of its clients produces any more, or wait until cluster {from} has \
                      forgotten that producer"
                 ));

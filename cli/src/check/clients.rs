@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use kferry_config::{Application, Config, default_of};
 use serde::Serialize;
 
-use super::{count, printable};
+use super::{count, moves_live, printable};
 use crate::clients::{Answer, Row};
 use crate::http::reachable;
 
@@ -171,7 +171,9 @@ impl Move {
     fn of(config: &Config, row: &Row) -> Option<Self> {
         let route = config.route(&row.client_id, row.address, row.tls_subject.as_deref());
         let to = route.map(|route| route.cluster.name.to_string());
-        if to == row.cluster {
+        // Where it is at home decides the log of decisions, and no connection.
+        let stays = route.is_some_and(|route| row.route.as_deref() == Some(&*route.name) && moves_live(config, route));
+        if to == row.cluster || stays {
             return None;
         }
         Some(Self { client: row.client(), from: row.cluster.clone(), to, route: route.map(|route| route.name.to_string()) })
@@ -249,6 +251,7 @@ mod tests {
             software_version: None,
             address: IpAddr::from([10, 0, 0, n]),
             tls_subject: None,
+            route: None,
             cluster: Some("legacy".to_owned()),
             stays_with_dead_brokers: false,
             topics_produced: BTreeSet::new(),

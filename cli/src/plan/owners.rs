@@ -265,6 +265,7 @@ mod tests {
              [[routes]]\nname = \"rest\"\nclient_id = \"*\"\ncluster = \"legacy\"\nmode = \"relay\"\n";
         let config = Config::parse(file, Path::new("routes.toml")).unwrap();
         let row = |client_id: &str, topics: &[&str], groups: &[&str]| Row {
+            route: None,
             client_id: client_id.to_owned(),
             software_name: None,
             software_version: None,
