@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use kferry_wire::decisions::{Led, Member, ReadRecord, Request, Topic, Wished, decode};
+use kferry_wire::decisions::{Led, Member, ReadRecord, Request, Topic, Waited, Wished, decode};
 use kferry_wire::exit::{self, Exit};
 use serde::Serialize;
 use serde_json::Value;
@@ -155,6 +155,9 @@ fn text(request: &Request) -> String {
             format!("{} asks to flip move {id}: the groups {}", shown(by), names(groups))
         }
         Request::Flip { id, by, topics, .. } => format!("{} asks to flip move {id}: {}", shown(by), leads(topics)),
+        Request::Waited { proxy, id, waited: Waited { requests, longest_ms } } => {
+            format!("{}: {requests} Produce requests waited for the outcome of move {id}, {longest_ms} ms at the most", shown(proxy))
+        }
         Request::Abort { id, by, reason, until_edit } => {
             let until = if *until_edit { ", and nothing moves before the file is changed or touched" } else { "" };
             format!("{by} asks to abort move {id}{until}: {reason}")

@@ -9,7 +9,7 @@ use std::time::Duration;
 use indicatif::HumanCount;
 use jiff::Timestamp;
 use kferry_config::{Config, Mode};
-use kferry_wire::decisions::{Disagreement, Member, Move, Outcome, State};
+use kferry_wire::decisions::{Disagreement, Member, Move, Outcome, State, Waited};
 use kferry_wire::exit::{self, Exit};
 use serde::Serialize;
 
@@ -120,6 +120,8 @@ struct Receipt {
     routes: BTreeSet<String>,
     topics: BTreeSet<String>,
     groups: BTreeSet<String>,
+    /// How many Produce requests waited, at all proxies that have said so, and the longest time, in ms.
+    waited: Waited,
     /// Groups that stayed where they live, and why.
     without: BTreeMap<String, String>,
     /// `flipped` or `aborted`.
@@ -517,6 +519,10 @@ impl Receipt {
             routes: receipt.of.routes.clone(),
             topics: receipt.of.topics.keys().cloned().collect(),
             groups: receipt.of.groups.clone(),
+            waited: receipt.waited.values().fold(Waited::default(), |all, at| Waited {
+                requests: all.requests + at.requests,
+                longest_ms: all.longest_ms.max(at.longest_ms),
+            }),
             without: receipt.of.without.clone(),
             outcome,
             by,
@@ -532,7 +538,10 @@ impl Receipt {
             let _ = write!(what, ", without {}", names(self.without.keys()));
         }
         match &self.reason {
-            None => format!("{at}  move {}: {what}: flipped{took}", self.id),
+            None => {
+                let Waited { requests, longest_ms } = self.waited;
+                format!("{at}  move {}: {what}: flipped{took}; {requests} Produce requests waited, {longest_ms} ms at the most", self.id)
+            }
             Some(reason) => format!("{at}  move {}: {what}: aborted{took} by {}: {reason}", self.id, self.by),
         }
     }

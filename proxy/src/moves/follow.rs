@@ -83,6 +83,7 @@ pub(crate) async fn follow(proxy: Arc<Proxy>, moves: Arc<Moves>, cluster: Arc<Cl
         taken: None,
         is_at_end: false,
         held: None,
+        held_last: None,
         applied: None,
         since: HashMap::new(),
         checking: JoinSet::new(),
@@ -122,6 +123,8 @@ struct Follower {
     is_at_end: bool,
     /// The move that is held.
     held: Option<i64>,
+    /// The move that was held last.
+    held_last: Option<i64>,
     /// The last decision that was applied.
     applied: Option<i64>,
     /// When flips were asked for, by their offsets.
@@ -275,6 +278,7 @@ impl Follower {
         let holds = self.me.holds();
         if self.held != holds.map(|open| open.id) {
             self.held = holds.map(|open| open.id);
+            self.held_last = self.held.or(self.held_last);
             self.proxy.holds.hold(holds.into_iter().flat_map(|open| open.topics.keys()).map(|topic| topic.as_str().into()));
         }
         let groups = holds.map(|open| open.groups.clone()).unwrap_or_default();
@@ -333,6 +337,7 @@ impl Follower {
         self.gather();
         let holds = &self.proxy.holds;
         self.known.is_open = !holds.is_quiet() || !self.proxy.parking.commits.is_quiet();
+        self.known.waited = self.held_last.filter(|_| self.held.is_none()).zip(holds.waited());
         self.known.unanswered = self.held.is_none() && holds.are_late();
         if self.is_flip_checked() && self.asking.is_empty() && self.is_at_end {
             let now = self.now();

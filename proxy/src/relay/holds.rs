@@ -9,10 +9,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use kferry_wire::decisions::LATE;
+use kferry_wire::decisions::{LATE, Waited};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 /// Which topics are held, and which have requests under way.
 #[derive(Debug)]
@@ -31,6 +31,9 @@ struct Topics {
     changes: u64,
     /// How many requests were sent and never answered.
     late: usize,
+    /// How many requests wait, and what has waited since topics were held last.
+    waiting: usize,
+    waited: Waited,
     /// How many requests are in each.
     entered: HashMap<Arc<str>, usize>,
 }
@@ -53,6 +56,7 @@ impl Holds {
             return None;
         }
         let mut changed = self.changed.subscribe();
+        let mut waits = None;
         loop {
             {
                 let mut topics = self.lock();
@@ -65,6 +69,10 @@ impl Holds {
                     *topics.entered.entry(topic.clone()).or_default() += 1;
                     return Some(Entered { holds: self.clone(), topic, is_sent: false });
                 }
+                waits.get_or_insert_with(|| {
+                    topics.waiting += 1;
+                    Waits { holds: self, since: Instant::now() }
+                });
             }
             // It ends only with the process.
             let _ = changed.changed().await;
@@ -75,9 +83,18 @@ impl Holds {
     pub(crate) fn hold(&self, topics: impl IntoIterator<Item = Arc<str>>) {
         let mut held = self.lock();
         held.held = topics.into_iter().collect();
+        if !held.held.is_empty() {
+            held.waited = Waited::default();
+        }
         held.changes += u64::from(held.held.is_empty());
         drop(held);
         self.changed.send_replace(());
+    }
+
+    /// What has waited since topics were held last, once nothing waits any more.
+    pub(crate) fn waited(&self) -> Option<Waited> {
+        let topics = self.lock();
+        (topics.waiting == 0).then_some(topics.waited)
     }
 
     /// How often topics were let go.
@@ -130,6 +147,22 @@ impl Holds {
 
     fn lock(&self) -> MutexGuard<'_, Topics> {
         self.topics.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A request waits for a topic, until this is dropped.
+struct Waits<'a> {
+    holds: &'a Holds,
+    since: Instant,
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        let longest_ms = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let mut topics = self.holds.lock();
+        topics.waiting -= 1;
+        topics.waited.requests += 1;
+        topics.waited.longest_ms = topics.waited.longest_ms.max(longest_ms);
     }
 }
 
@@ -204,7 +237,9 @@ mod tests {
         assert!(soon(&mut waits).await.is_none());
         assert!(soon(holds.enter("payments", &[])).await.is_some());
         holds.hold([]);
+        assert_eq!(holds.waited(), None);
         let entered = soon(waits).await.unwrap();
+        assert_eq!(holds.waited().map(|waited| waited.requests), Some(1));
         holds.hold(["orders".into()]);
         assert!(soon(holds.quiet()).await.is_none());
         drop(entered);
@@ -235,7 +270,7 @@ mod tests {
         answered.answered();
         holds.hold(["orders".into()]);
         drop((lost, answered));
-        let waited = tokio::time::Instant::now();
+        let waited = Instant::now();
         holds.quiet().await;
         assert_eq!(waited.elapsed().as_secs(), LATE.as_secs());
     }

@@ -30,7 +30,7 @@ use std::time::Duration;
 pub use closing::{Measured, NotYet, closing, copies_from};
 pub use log::{Log, LogError, ReadRecord, TOPIC, Update, ask};
 pub use proxy::{Gathering, Known, Owned, OwnedGroup, Plan, Proxy, Serves, Settings, Wanted};
-pub use record::{Led, MAX_BYTES, Member, Place, RULES, Request, Topic, Unknown, Unwritable, Wished, decode, encode};
+pub use record::{Led, MAX_BYTES, Member, Place, RULES, Request, Topic, Unknown, Unwritable, Waited, Wished, decode, encode};
 pub use state::{Disagreement, Flipped, Joined, LAST_TERM, Leader, Life, Move, Outcome, Receipt, State, Stays, Verdict, Void, Wish};
 pub use witness::{Refused, Witness, check};
 

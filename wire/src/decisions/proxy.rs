@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::{Flipped, Member, Move, Place, RULES, Request, State, Topic, Unknown, Verdict, Void, Wish, Wished};
+use super::{Flipped, Member, Move, Place, RULES, Request, State, Topic, Unknown, Verdict, Void, Waited, Wish, Wished};
 
 /// An aborted move is tried again after [`Settings::retry`], which doubles with each abort this many times.
 const DOUBLINGS: u32 = 4;
@@ -77,6 +77,8 @@ pub struct Known {
     pub is_open: bool,
     /// Whether a connection to a broker broke, less than [`Settings::late`] ago, with a Produce that was not answered.
     pub unanswered: bool,
+    /// What waited here for the outcome of the last move, by the move's id, once all of that has gone on.
+    pub waited: Option<(i64, Waited)>,
     /// Why the open move cannot come to its end.
     pub broken: Option<String>,
 }
@@ -272,6 +274,10 @@ impl Proxy {
         if said.is_none_or(|said| said.taken < file.taken) {
             let Wish { taken, file, routes } = file.clone();
             return Some(Request::Wish { proxy: self.me.clone(), taken, file, routes });
+        }
+        let has_receipt = |id| self.state.receipts().any(|receipt| receipt.of.id == id && !receipt.waited.contains_key(&self.me));
+        if let Some((id, waited)) = known.waited.filter(|(id, _)| has_receipt(*id)) {
+            return Some(Request::Waited { proxy: self.me.clone(), id, waited });
         }
         if self.state.open().is_some() { self.go_on(known, now, turn) } else { self.begin(known, now, turn) }
     }

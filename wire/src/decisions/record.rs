@@ -70,6 +70,16 @@ pub struct Led {
     pub ends: Vec<i64>,
 }
 
+/// What waited at a proxy for the outcome of a move.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Waited {
+    /// How many Produce requests.
+    pub requests: u64,
+    /// The one that waited longest, in milliseconds.
+    pub longest_ms: u64,
+}
+
 /// What a record asks for. Which of them count is decided by [`State::apply`](super::State::apply).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
@@ -193,6 +203,16 @@ pub enum Request {
         topics: BTreeMap<String, Led>,
         /// The groups that live there from here on: the same.
         groups: BTreeSet<String>,
+    },
+    /// What waited at a proxy for the outcome of a move has gone on: for the receipt.
+    Waited {
+        /// Which.
+        proxy: Member,
+        /// The move's id.
+        #[serde(rename = "move")]
+        id: i64,
+        /// What waited.
+        waited: Waited,
     },
     /// Everybody goes on where they were.
     Abort {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use super::record::{self, Led, Member, Place, Request, Topic, Unknown, Wished};
+use super::record::{self, Led, Member, Place, Request, Topic, Unknown, Waited, Wished};
 
 /// How many receipts are kept.
 const RECEIPTS: usize = 100;
@@ -138,6 +138,12 @@ pub enum Void {
     /// All of its groups stay where they live.
     #[error("nothing is left of it: {0}")]
     NothingLeft(String),
+    /// It is not over, was never begun, or is long gone.
+    #[error("no receipt of move {0} is kept")]
+    NoReceipt(i64),
+    /// It came twice.
+    #[error("proxy {0} has said before what waited")]
+    WaitedBefore(Member),
     /// Its author knows another rule.
     #[error("it decides something else than what follows from the records before it")]
     OtherOutcome,
@@ -304,6 +310,8 @@ pub struct Receipt {
     pub at: i64,
     /// What came of it.
     pub outcome: Outcome,
+    /// What waited, by proxy: each says it when all of that has gone on.
+    pub waited: BTreeMap<Member, Waited>,
 }
 
 /// What came of a move.
@@ -462,6 +470,17 @@ impl State {
                 }
                 self.flip(offset, outcome);
                 Ok(())
+            }
+            Request::Waited { proxy, id, waited } => {
+                self.member(proxy)?;
+                let receipt = self.receipts.iter_mut().find(|receipt| receipt.of.id == *id).ok_or(Void::NoReceipt(*id))?;
+                match receipt.waited.insert(proxy.clone(), *waited) {
+                    None => Ok(()),
+                    Some(before) => {
+                        receipt.waited.insert(proxy.clone(), before);
+                        Err(Void::WaitedBefore(proxy.clone()))
+                    }
+                }
             }
             Request::Abort { id, by, reason, until_edit } => {
                 // Groups that stay are counted one by one.
@@ -678,7 +697,7 @@ impl State {
         }
         self.last_decision = offset;
         self.receipts.truncate(RECEIPTS - 1);
-        self.receipts.push_front(Receipt { of, at: offset, outcome });
+        self.receipts.push_front(Receipt { of, at: offset, outcome, waited: BTreeMap::new() });
     }
 
     fn see_who_holds(&mut self, offset: i64) {

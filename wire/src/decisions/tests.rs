@@ -342,6 +342,33 @@ fn the_file_that_all_proxies_shared_when_a_move_began_is_the_one_that_is_not_old
 }
 
 #[test]
+fn each_proxy_says_once_what_waited_for_a_move_that_is_over() {
+    let (a, b, c) = (member("a", "1"), member("b", "1"), member("c", "1"));
+    let waited = |proxy: &Member, id, requests| Request::Waited { proxy: proxy.clone(), id, waited: Waited { requests, longest_ms: 80 } };
+    let over = || after(agreed(&a, &b), [hold(&a, 0), abort(7, false)]);
+    let (state, verdict) = last_of(&after(over(), [waited(&b, 7, 3), waited(&b, 7, 4)]));
+    assert_eq!(verdict, Verdict::Void(Void::WaitedBefore(b.clone())));
+    let receipt = state.receipts().next().unwrap();
+    assert_eq!(receipt.waited, [(b.clone(), Waited { requests: 3, longest_ms: 80 })].into());
+    for (log, void) in [
+        (after(over(), [waited(&c, 7, 3)]), Void::NotJoined(c.clone())),
+        (after(over(), [waited(&a, 6, 3)]), Void::NoReceipt(6)),
+        (after(agreed(&a, &b), [hold(&a, 0), waited(&a, 7, 3)]), Void::NoReceipt(7)),
+    ] {
+        assert_eq!(last_of(&log).1, Verdict::Void(void));
+    }
+    // A proxy that knows asks for it, before it begins another move.
+    let mut proxy = Proxy::new(a.clone(), place("a"), None, SETTINGS);
+    for (offset, request) in (0..).zip(over()) {
+        proxy.apply(offset, &request, ms(0));
+    }
+    let known = Known { waited: Some((7, Waited { requests: 2, longest_ms: 80 })), ..known() };
+    proxy.take("new".to_owned(), BTreeMap::new());
+    let asked: Vec<_> = (0..3).filter_map(|n| proxy.next(&known, ms(n))).collect();
+    assert!(asked.contains(&waited(&a, 7, 2)), "{asked:?}");
+}
+
+#[test]
 fn an_operators_abort_holds_until_another_file_is_taken() {
     let (a, b) = (member("a", "1"), member("b", "1"));
     let stopped = || after(agreed(&a, &b), [hold(&a, 0), abort(7, true)]);
