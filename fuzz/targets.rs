@@ -19,7 +19,7 @@ use kferry_config::{Config, HostPort, Sasl, SaslMechanism, Secret, Security};
 use kferry_wire::api::{
     self, Api, FETCH_RESPONSE, Field, Kind, MAX_TEXT, PRODUCE_REQUEST, Rewrite, RewriteError, Step, Unmapped, Uuid, Walk,
 };
-use kferry_wire::batch::{self, Codec, Entry, Record, Sequence};
+use kferry_wire::batch::{self, BatchError, Codec, Entry, Record, Sequence, stamp};
 use kferry_wire::cluster::ClusterInfo;
 use kferry_wire::connection::{ConnectOptions, Connection};
 use kferry_wire::frame::{self, FrameError, SIZE_LEN, read_frame};
@@ -275,6 +275,29 @@ pub(crate) fn view(bytes: &[u8]) {
         // What is shown of a topic, and why one is refused, has some hundred bytes. The shortest name has one.
         assert!(len <= 512 * body.len() + 4096, "{len} bytes for {}", body.len());
     }
+}
+
+/// The front of a batch on its way to a topic in some term, which is the input's first byte: nothing changes but the producer id, and the CRC by as much. So what was
+/// intact is intact, and what was damaged is so by the same bits.
+pub(crate) fn stamp(bytes: &[u8]) {
+    let Some((term, records)) = bytes.split_first() else { return };
+    let Some((front, rest)) = records.split_first_chunk::<{ Sequence::FRONT }>() else { return };
+    let (term, mut stamped) = (i32::from(*term), *front);
+    let changed = stamp::stamp(&mut stamped, term);
+    assert_eq!(changed, stamped != *front);
+    if !changed {
+        return;
+    }
+    let [before, after] = [front, &stamped].map(|front| Sequence::peek(front).expect("only an idempotent producer's is stamped"));
+    assert_eq!(Some(after.producer_id), stamp::stamped(before.producer_id, term));
+    assert_eq!(stamp::unstamped(after.producer_id), Some((before.producer_id, term)));
+    assert_eq!(Sequence { producer_id: before.producer_id, ..after }, before);
+    let damage = |records: Bytes| match batch::split(records).next()?.ok()?.check() {
+        Ok(()) => Some(0),
+        Err(BatchError::Checksum { stored, computed, .. }) => Some(stored ^ computed),
+        Err(error) => panic!("{error}"),
+    };
+    assert_eq!(damage([&stamped[..], rest].concat().into()), damage(Bytes::copy_from_slice(records)));
 }
 
 /// What a Fetch answer has for a partition: batches and messages of any age.

@@ -78,6 +78,11 @@ fn batch() -> Result<()> {
     fuzz("batch", targets::batch)
 }
 
+#[test]
+fn stamp() -> Result<()> {
+    fuzz("stamp", targets::stamp)
+}
+
 fn fuzz(name: &str, target: fn(&[u8])) -> Result<()> {
     // The order of a folder is anybody's guess.
     let mut seeds: Vec<_> = seeds(name)?.into_iter().map(|(_, seed)| seed).collect();

@@ -5,21 +5,10 @@ use std::fs::File;
 use std::io::Read as _;
 use std::net::IpAddr;
 use std::path::Path;
-use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::{Request, header};
-use hyper_util::rt::TokioIo;
 use serde::Deserialize;
-use tokio::net::TcpStream;
-use tokio::time::timeout;
 
-/// A proxy answers from memory.
-const DEADLINE: Duration = Duration::from_secs(5);
-
-/// A proxy keeps 10,000 rows at most, most of them of less than 2 KiB.
-const MAX_BODY: usize = 32 * 1024 * 1024;
+use crate::http::{self, MAX_BODY};
 
 /// What a proxy answers, as far as it is read.
 #[derive(Debug, Deserialize)]
@@ -53,8 +42,8 @@ impl Answer {
     /// # Errors
     /// Why there is no answer, for people.
     pub(crate) async fn ask(admin: &str) -> Result<Self, String> {
-        let answer = timeout(DEADLINE, get(admin)).await.unwrap_or_else(|_elapsed| Err(format!("no answer within {DEADLINE:?}")));
-        Self::read(&answer?)
+        let answer = http::get(admin, "/clients").await.map_err(|error| error.to_string())?;
+        Self::read(&answer)
     }
 
     /// From `http://HOST:PORT`, or from a file with the answer.
@@ -88,22 +77,6 @@ impl Answer {
     fn read(text: &[u8]) -> Result<Self, String> {
         serde_json::from_slice(text).map_err(|error| format!("its answer is not /clients of a proxy: {error}"))
     }
-}
-
-async fn get(admin: &str) -> Result<Bytes, String> {
-    let stream = TcpStream::connect(admin).await.map_err(|error| error.to_string())?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
-    // Ends with `sender`; what goes wrong on it fails the request too.
-    let connection = tokio::spawn(connection);
-    let request = Request::get("/clients").header(header::HOST, admin).body(Empty::<Bytes>::new());
-    let request = request.map_err(|error| error.to_string())?;
-    let answer = sender.send_request(request).await.map_err(|error| error.to_string())?;
-    if !answer.status().is_success() {
-        return Err(format!("it answers {}", answer.status()));
-    }
-    let body = Limited::new(answer.into_body(), MAX_BODY).collect().await.map_err(|error| error.to_string())?;
-    connection.abort();
-    Ok(body.to_bytes())
 }
 
 #[cfg(test)]

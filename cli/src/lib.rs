@@ -12,6 +12,8 @@
 //! | [`secrets`] | passwords of users that are to be created |
 //! | [`finish`] | `kferry finish`: the end of a mirror |
 //! | [`dlt`] | `kferry dlt`: dead letters, listed, shown, replayed |
+//! | [`moves`] | `kferry decisions`, `status`, `move`: live moves |
+//! | [`http`] | asks admin addresses |
 //! | [`labels`] | sentences for standard error, with what they are in front |
 //! | [`mirrors`] | the mirrors that a command is about |
 
@@ -23,9 +25,11 @@ mod check;
 mod clients;
 mod dlt;
 mod finish;
+mod http;
 mod init;
 mod labels;
 mod mirrors;
+mod moves;
 mod offsets;
 mod plan;
 mod secrets;
@@ -54,6 +58,9 @@ enum Command {
     Acls(acls::Args),
     Finish(finish::Args),
     Dlt(dlt::Args),
+    Decisions(moves::decisions::Args),
+    Status(moves::status::Args),
+    Move(moves::order::Args),
 }
 
 /// What `kferry` takes, for its man pages and completions.
@@ -76,6 +83,9 @@ pub fn run() -> ExitCode {
         Command::Acls(args) => acls::run(&args),
         Command::Finish(args) => finish::run(&args),
         Command::Dlt(args) => dlt::run(&args),
+        Command::Decisions(args) => moves::decisions::run(&args),
+        Command::Status(args) => moves::status::run(&args),
+        Command::Move(args) => moves::order::run(&args),
     };
     ended.into()
 }
@@ -100,12 +110,11 @@ mod tests {
 
     /// The commands that end by themselves, by their full names.
     fn commands(command: &clap::Command, name: &str, found: &mut Vec<(String, String)>) {
-        let mut inner = command.get_subcommands().peekable();
-        if inner.peek().is_none() {
+        if !command.is_subcommand_required_set() {
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             found.push((name.to_owned(), help));
         }
-        for inner in inner {
+        for inner in command.get_subcommands() {
             commands(inner, &format!("{name} {}", inner.get_name()), found);
         }
     }

@@ -391,14 +391,19 @@ impl Cluster {
     /// Runs a class of Kafka's jars with a `main`, such as `org.apache.kafka.tools.ProducerPerformance`, and returns what it printed.
     /// A JVM takes a second or two; what [`Cluster`] can do itself takes milliseconds.
     pub fn tool(&self, class: &str, args: &[&str]) -> Result<String> {
-        let mut command = Command::new(process::require("java", "see `jars`")?);
-        command.args(["-Xmx256m", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]).args(self.quick_start());
-        command.arg("-cp").arg(self.jars.join("*")).arg(class).args(args);
         let log = tempfile::Builder::new().prefix("tool-").tempfile_in(&self.folder)?;
-        let status = Process::spawn(class, &command, log.path())?.wait(LIMIT)?;
+        let status = self.start_tool(class, args, log.path())?.wait(LIMIT)?;
         let printed = fs::read_to_string(log.path())?;
         ensure!(status.success(), "{class} {} ended with {status}:\n{printed}", args.join(" "));
         Ok(printed)
+    }
+
+    /// The same, but returns at once; what it prints goes to the file `output`.
+    pub fn start_tool(&self, class: &str, args: &[&str], output: &Path) -> Result<Process> {
+        let mut command = Command::new(process::require("java", "see `jars`")?);
+        command.args(["-Xmx256m", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]).args(self.quick_start());
+        command.arg("-cp").arg(self.jars.join("*")).arg(class).args(args);
+        Process::spawn(class, &command, output)
     }
 
     fn node(&self, id: i32) -> Result<&Node> {

@@ -113,6 +113,20 @@ pub const ENDINGS: &[Endings] = &[
     endings("kferry dlt list", "all is read", "something could not be read, or a name is not there"),
     endings("kferry dlt show", "all is read", "something could not be read, or a name is not there"),
     endings("kferry dlt replay", "nothing is left to replay", "something is, or failed; a name is not there, or nobody said yes"),
+    endings("kferry decisions", "all is read", "the log cannot be read, or has a record that this kferry does not know"),
+    endings(
+        "kferry status",
+        "what is wished is so, and nothing is in the way",
+        "something is not where it is wished, or in the way; a move is open; or the log, or a cluster, cannot be read",
+    ),
+    endings("kferry move", "nothing is in the way of what the file wishes", "something is, or a cluster does not answer"),
+    endings("kferry move abort", "the move is aborted", "no move is open, or it had ended before"),
+    endings(
+        "kferry move forget",
+        "the proxy is forgotten",
+        "it is not: it lives, or may live; there is no such proxy; or the log cannot be written",
+    ),
+    endings("kferry move log", "the log has moved", "it has not, or not wholly: it says what to do"),
     endings("kferry-mirror", "stopped by SIGTERM or SIGINT", "it could not start: the admin port is taken. The log says what"),
     endings("kferry-mirror --once", "all is copied", "something is not copied, or a name is not there. The log says what")
         .lacking("all is copied but for what on_error left out"),

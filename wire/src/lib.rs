@@ -18,6 +18,7 @@
 //! | [`admin`] | what can be asked of a cluster and changed in it |
 //! | [`log`] | a partition as a consumer reads it, and records appended to it |
 //! | [`places`] | where a topic leads and where a group lives |
+//! | [`preflight`] | whether a topic can move |
 //! | [`decisions`] | the log of decisions: its records, which of them count, what a proxy and a mirror do next |
 //! | `operators` | the admin address of the programs that have one (a feature) |
 //! | [`files`] | files that are read without anybody else waiting for them |
@@ -45,6 +46,7 @@ pub mod messages;
 #[cfg(feature = "operators")]
 pub mod operators;
 pub mod places;
+pub mod preflight;
 pub mod proxy_header;
 mod reader;
 pub mod security;

@@ -1,13 +1,14 @@
 //! Which clients the running proxy has seen, and which of them this file would send to another cluster.
 
 use std::collections::HashSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::IpAddr;
 
 use kferry_config::{Application, Config, default_of};
 use serde::Serialize;
 
 use super::{count, printable};
 use crate::clients::{Answer, Row};
+use crate::http::reachable;
 
 /// Lines for people; `--json` has them all.
 const SHOWN: usize = 30;
@@ -203,16 +204,6 @@ impl Split {
         let other_to = other_to.as_ref().map_or_else(|| "is refused".to_owned(), |cluster| format!("goes to {cluster}"));
         format!("{} goes to {to}, and {other} {other_to}: {advice}", client.text())
     }
-}
-
-/// A proxy that binds to all addresses is asked on this machine.
-fn reachable(bind: SocketAddr) -> SocketAddr {
-    let ip = match bind.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, bind.port())
 }
 
 #[cfg(test)]

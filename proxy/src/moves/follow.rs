@@ -9,7 +9,9 @@ use jiff::Timestamp;
 use kferry_config::Cluster;
 use kferry_wire::admin::groups::{GroupDescription, GroupType, Member};
 use kferry_wire::client::{Answers, Client, TopicPartition, Topics};
-use kferry_wire::decisions::{self, Flipped, Known, Log, LogError, Outcome, ReadRecord, Request, Serves, Settings, State, Update, Verdict, ask, check};
+use kferry_wire::decisions::{
+    self, Flipped, Known, LATE, Log, LogError, Outcome, Place, ReadRecord, Request, Serves, Settings, State, Update, Verdict, ask, check,
+};
 use kferry_wire::places::{Decisions, Led};
 use kferry_wire::tell;
 use tokio::sync::mpsc;
@@ -18,13 +20,11 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::barrier::Barrier;
-use super::place::place;
 use super::wish::{Look, look, wish};
 use super::{Moves, Seen};
 use crate::identity::own_options;
 use crate::messages;
 use crate::proxy::Proxy;
-use crate::relay::holds::LATE;
 
 /// Between two questions who is in the groups that are held.
 const DESCRIBED: Duration = Duration::from_millis(200);
@@ -72,7 +72,7 @@ pub(crate) async fn follow(proxy: Arc<Proxy>, moves: Arc<Moves>, cluster: Arc<Cl
     let admin = Some(proxy.routes.in_force().admin().bind.to_string());
     let settings = Settings { hold: proxy.routes.in_force().hold(), gather: GATHER, stand_by: STAND_BY, late: LATE, retry: RETRY, again: AGAIN };
     let follower = Follower {
-        me: decisions::Proxy::new(moves.me.clone(), place(bound), admin, settings),
+        me: decisions::Proxy::new(moves.me.clone(), Place::of_this_process(bound), admin, settings),
         began: Instant::now(),
         client: Client::new(cluster, own_options()).within(ASKING),
         asking: JoinSet::new(),

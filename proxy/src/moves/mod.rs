@@ -13,16 +13,12 @@
 //! | `mod` | what the process knows of the log, for everybody to see |
 //! | `follow` | the loop: reads the log, does what it says, asks for what is next |
 //! | `wish` | what the file wants, and what its routes own |
-//! | `preflight` | whether a topic can move |
 //! | `groups` | which groups a route owns, and whether they can move |
 //! | `barrier` | the members of a group join at its new coordinator together |
-//! | `place` | where this process runs |
 
 mod barrier;
 mod follow;
 mod groups;
-mod place;
-mod preflight;
 mod wish;
 
 use std::collections::BTreeMap;
@@ -134,6 +130,7 @@ impl Moves {
             state.leaders().iter().map(|(topic, led)| (topic, json!({ "cluster": &*led.cluster, "term": led.term }))).collect();
         json!({
             "proxy": self.me.name,
+            "incarnation": self.me.incarnation,
             "not_joined": self.why_not(),
             "wished": wished,
             "homes": state.homes(),

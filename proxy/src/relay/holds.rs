@@ -8,15 +8,11 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
+use kferry_wire::decisions::LATE;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::sleep;
-
-/// How long what was sent to a broker, whose connection broke before it had answered, may still be appended: the request may wait in the broker's queue
-/// when its sender has gone.
-pub(crate) const LATE: Duration = Duration::from_secs(30);
 
 /// Which topics are held, and which have requests under way.
 #[derive(Debug)]
@@ -183,6 +179,7 @@ impl Drop for Entered {
 mod tests {
     use std::future::Future;
     use std::pin::pin;
+    use std::time::Duration;
 
     use tokio::time::timeout;
 

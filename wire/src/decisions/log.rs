@@ -52,6 +52,14 @@ pub enum LogError {
     /// It is not the log that it should be.
     #[error(transparent)]
     Refused(#[from] Refused),
+    /// An operator has moved it.
+    #[error(
+        "the log of decisions has moved to cluster {to}: write cluster = \"{to}\" in [state], and restart; until then nothing moves here"
+    )]
+    Moved {
+        /// The cluster that has it.
+        to: String,
+    },
     /// A record that this program does not know.
     #[error("the record at offset {offset} of the log of decisions: {source}")]
     Unknown {
@@ -68,7 +76,7 @@ impl LogError {
         match self {
             Self::Read(error) => error.is_retriable(),
             Self::Client(error) | Self::Append(AppendError::Client(error)) => error.is_retriable(),
-            Self::Append(_) | Self::Unwritable(_) | Self::Refused(_) | Self::Unknown { .. } => false,
+            Self::Append(_) | Self::Unwritable(_) | Self::Refused(_) | Self::Moved { .. } | Self::Unknown { .. } => false,
         }
     }
 }
@@ -166,17 +174,21 @@ impl Log {
 
     /// Whether everything was read that it had when it was asked last.
     pub fn is_at_end(&self) -> bool {
-        self.unknown.is_none() && self.high_watermark.is_some_and(|end| self.follower.at() >= end)
+        let is_read = self.high_watermark.is_some_and(|end| self.follower.at() >= end);
+        self.state.moved().is_some() || self.unknown.is_none() && is_read
     }
 
     /// Waits for records, at the most for as long as `wait`, and takes them in. The first time that the end is reached the log is held against what is known
     /// of it.
     ///
     /// # Errors
-    /// [`LogError`]; [`LogError::Unknown`] after what stands before that record was returned. After a [retriable](LogError::is_retriable) one it may be asked again; after another one this program must not take part any more.
+    /// [`LogError`]; [`LogError::Unknown`] and [`LogError::Moved`] after what stands before that record was returned. After a [retriable](LogError::is_retriable) one it may be asked again; after another one this program must not take part any more.
     pub async fn next(&mut self, wait: Duration) -> Result<Vec<ReadRecord>, LogError> {
         if let Some((offset, source)) = self.unknown.clone() {
             return Err(LogError::Unknown { offset, source });
+        }
+        if let Some(to) = self.state.moved() {
+            return Err(LogError::Moved { to: to.to_owned() });
         }
         let followed = self.follower.next(wait).await?;
         if followed.log_start_offset > 0 && self.high_watermark.is_none() {
@@ -184,6 +196,10 @@ impl Log {
         }
         let mut read = Vec::with_capacity(followed.records.len());
         for Record { offset, timestamp, value, .. } in followed.records {
+            if self.state.moved().is_some() {
+                // Nothing counts there, and a witness of it would know of more records than the log has where it goes on.
+                break;
+            }
             match self.state.read(offset, value.as_deref()) {
                 Ok(verdict) => read.push(ReadRecord { offset, timestamp, value, verdict }),
                 Err(source) => {
@@ -217,7 +233,8 @@ impl Log {
                         }
                         Update::Read { records, state: state.clone(), is_at_end: self.is_at_end() }
                     }
-                    Err(error) if error.is_retriable() => Update::Trouble(error),
+                    // Who goes on here is still one of those for whom moves wait in the log that goes on elsewhere.
+                    Err(error) if error.is_retriable() || matches!(error, LogError::Moved { .. }) => Update::Trouble(error),
                     Err(error) => Update::Over(error),
                 };
                 let (is_trouble, is_over) = (matches!(update, Update::Trouble(_)), matches!(update, Update::Over(_)));

@@ -10,12 +10,14 @@
 //! | `witness` | whether a log is the one that it should be |
 //! | `proxy` | what a proxy does next |
 //! | `log` | the topic: how it is created, followed and written |
+//! | `place` | where this process runs |
 //! | `closing` | from where the mirror copies, and when it may say that a partition is closed |
 //!
 //! Nothing here reads a clock, waits, or asks anybody: the simulator in `tests/moves_simulator.rs` runs it as it runs for real.
 
 mod closing;
 mod log;
+mod place;
 mod proxy;
 mod record;
 mod state;
@@ -23,9 +25,15 @@ mod state;
 mod tests;
 mod witness;
 
+use std::time::Duration;
+
 pub use closing::{Measured, NotYet, closing, copies_from};
 pub use log::{Log, LogError, ReadRecord, TOPIC, Update, ask};
 pub use proxy::{Gathering, Known, Owned, OwnedGroup, Plan, Proxy, Serves, Settings, Wanted};
 pub use record::{Led, MAX_BYTES, Member, Place, RULES, Request, Topic, Unknown, Unwritable, Wished, decode, encode};
 pub use state::{Disagreement, Flipped, Joined, LAST_TERM, Leader, Life, Move, Outcome, Receipt, State, Stays, Verdict, Void, Wish};
 pub use witness::{Refused, Witness, check};
+
+/// How long what was sent to a broker, whose connection broke before it had answered, may still be appended: the request may wait in the broker's queue
+/// when its sender has gone.
+pub const LATE: Duration = Duration::from_secs(30);

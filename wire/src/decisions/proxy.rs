@@ -255,6 +255,10 @@ impl Proxy {
     }
 
     fn wants(&mut self, known: &Known, now: Duration, turn: Option<(Turn, i64, Duration)>) -> Option<Request> {
+        if self.state.moved().is_some() {
+            // The log goes on elsewhere, and nothing counts here.
+            return None;
+        }
         match self.serves() {
             Serves::Cut => return None,
             Serves::NotYet => {

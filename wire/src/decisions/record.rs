@@ -206,6 +206,20 @@ pub enum Request {
         /// Whether no move begins until a proxy has taken another file: an operator's word.
         until_edit: bool,
     },
+    /// An operator moves the log to another cluster: in this one nothing counts from here on.
+    Moved {
+        /// The cluster that has the log.
+        to: String,
+        /// Who says so.
+        by: String,
+    },
+    /// The log has come from another cluster: what stands before is a copy, and there `moved` stands in this place. It changes nothing.
+    Came {
+        /// The cluster that had the log.
+        from: String,
+        /// Who says so.
+        by: String,
+    },
 }
 
 /// A record that this program does not know: it may not take part, because it cannot tell what counts from there on.

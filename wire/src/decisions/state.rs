@@ -32,6 +32,9 @@ pub enum Void {
     /// The first record says which log this is.
     #[error("the log's first record is not its identity: it was not begun by kferry, or its beginning is lost")]
     NoIdentity,
+    /// What was decided since stands there.
+    #[error("the log has moved to cluster {0}: nothing counts in this one any more")]
+    Moved(String),
     /// Two proxies have begun the log at the same time, or the record came twice.
     #[error("the log has its identity already")]
     SecondIdentity,
@@ -271,7 +274,7 @@ pub struct Move {
 
 impl Move {
     /// How many partitions are not closed.
-    fn unclosed(&self) -> usize {
+    pub fn unclosed(&self) -> usize {
         let closed = |name| self.closed.get(name).map_or(0, BTreeMap::len);
         self.topics.iter().map(|(name, topic)| topic.partitions as usize - closed(name)).sum()
     }
@@ -357,6 +360,8 @@ pub struct State {
     stopped: Option<i64>,
     aborts: u32,
     receipts: VecDeque<Receipt>,
+    /// The cluster to which the log has moved.
+    moved: Option<String>,
 }
 
 impl State {
@@ -396,6 +401,9 @@ impl State {
         }
         if self.identity.is_none() {
             return Err(Void::NoIdentity);
+        }
+        if let Some(to) = &self.moved {
+            return Err(Void::Moved(to.clone()));
         }
         match request {
             Request::Identity { .. } => Err(Void::SecondIdentity),
@@ -461,6 +469,19 @@ impl State {
                 self.aborts = self.aborts.saturating_add(u32::from(is_failed));
                 self.stopped = until_edit.then_some(*id);
                 self.ended(offset, Outcome::Aborted { by: by.clone(), reason: reason.clone() });
+                Ok(())
+            }
+            Request::Moved { to, by: _ } => self.move_to(to),
+            Request::Came { .. } => Ok(()),
+        }
+    }
+
+    fn move_to(&mut self, to: &str) -> Result<(), Void> {
+        match &self.open {
+            // Who holds waits for its outcome here.
+            Some(open) => Err(Void::OtherMove(open.id)),
+            None => {
+                self.moved = Some(to.to_owned());
                 Ok(())
             }
         }
@@ -759,6 +780,11 @@ impl State {
     /// Which log this is.
     pub fn identity(&self) -> Option<&str> {
         self.identity.as_deref()
+    }
+
+    /// The cluster to which the log has moved: nothing counts in this one any more.
+    pub fn moved(&self) -> Option<&str> {
+        self.moved.as_deref()
     }
 
     /// The version of the rules that applies: the lowest one of all proxies that have joined. Records are written under it.

@@ -801,3 +801,49 @@ fn what_cannot_move_says_so_and_what_can_moves_together() {
     b.apply(end, &wish(&member("a", "1"), 2, "old"), ms(0));
     assert_eq!(said(&b, &known()), ["proxy a wants it on old, proxy b on new"]);
 }
+
+#[test]
+fn a_log_that_has_moved_takes_nothing_more_and_goes_on_from_its_copy() {
+    let (a, by) = (member("a", "1"), "operator".to_owned());
+    let moved = Request::Moved { to: "there".to_owned(), by: by.clone() };
+    let came = Request::Came { from: "here".to_owned(), by };
+    let begun = [identity(), joined(&a, "host"), wish(&a, 0, "old"), wish(&a, 1, "new")];
+    let mut here = State::default();
+    for (offset, request) in (0..).zip(&begun) {
+        assert_eq!(here.apply(offset, request), Verdict::Counts);
+    }
+    let mut there = here.clone();
+    // Who holds waits for the outcome where the move began.
+    let mut open = here.clone();
+    assert_eq!(open.apply(4, &hold(&a, 0)), Verdict::Counts);
+    assert_eq!(open.apply(5, &moved), Verdict::Void(Void::OtherMove(4)));
+    assert_eq!(open.moved(), None);
+
+    assert_eq!((here.apply(4, &moved), here.moved()), (Verdict::Counts, Some("there")));
+    for request in [hold(&a, 0), left(&a), wish(&a, 2, "old"), moved, identity()] {
+        let end = here.end();
+        let verdict = here.apply(end, &request);
+        assert!(matches!(verdict, Verdict::Void(Void::Moved(_) | Void::SecondIdentity)), "{request:?}: {verdict:?}");
+    }
+    // The copy says the same as the log did, at the same offset, and goes on: the proxies of both are those for whom a move waits.
+    assert_eq!((there.apply(4, &came), there.moved()), (Verdict::Counts, None));
+    assert_eq!((there.end(), there.joined()), (5, here.joined()));
+    assert_eq!(there.apply(5, &hold(&a, 0)), Verdict::Counts);
+}
+
+#[test]
+fn a_proxy_asks_for_nothing_in_a_log_that_has_moved() {
+    let settings = Settings {
+        hold: Duration::from_secs(3),
+        stand_by: Duration::from_secs(1),
+        late: LATE,
+        retry: Duration::from_secs(5),
+        again: Duration::from_secs(2),
+    };
+    let mut proxy = Proxy::new(member("a", "1"), place("host"), None, settings);
+    let now = Duration::from_secs(60);
+    proxy.apply(0, &identity(), now);
+    assert!(proxy.next(&Known::default(), now).is_some());
+    proxy.apply(1, &Request::Moved { to: "there".to_owned(), by: "operator".to_owned() }, now);
+    assert_eq!(proxy.next(&Known::default(), now * 2), None);
+}

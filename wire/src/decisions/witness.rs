@@ -42,7 +42,7 @@ pub enum Refused {
     )]
     Empty(Witness),
     /// The file names another cluster than before.
-    #[error("the log of decisions is {found}, but it was {} before: correct the cluster in [state], or move the log there with the command for it", .known.log)]
+    #[error("the log of decisions is {found}, but it was {} before: correct the cluster in [state], or move the log there with `kferry move log`", .known.log)]
     Other {
         /// What is known.
         known: Witness,

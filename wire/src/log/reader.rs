@@ -323,6 +323,15 @@ impl ReadError {
             Self::Request(_) | Self::Batch { .. } => false,
         }
     }
+
+    /// Whether an ACL is missing.
+    pub fn is_authorization(&self) -> bool {
+        match self {
+            Self::Client(error) => error.is_authorization(),
+            Self::Kafka { error, .. } => *error == ResponseError::TopicAuthorizationFailed,
+            _ => false,
+        }
+    }
 }
 
 #[cfg(test)]

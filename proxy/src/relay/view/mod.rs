@@ -131,6 +131,11 @@ pub(crate) fn changes_of(cluster: &Cluster, security: Security) -> Client {
 }
 
 impl Parts {
+    /// That of a cluster.
+    pub(crate) fn part(&self, cluster: &str) -> Option<&Part> {
+        self.clusters.iter().find(|part| *part.cluster.name == *cluster)
+    }
+
     fn leaders(&self, settled: Settled) -> Leaders {
         Leaders::new(self.named(), self.mirrors.clone(), self.names(), self.decisions.clone(), settled)
     }
@@ -172,8 +177,7 @@ impl View {
     pub(super) fn term(&self, topic: &str) -> Option<Term> {
         let led = self.leaders.load().decided(topic)?.clone();
         let parts = self.parts.load();
-        let client =
-            |cluster: &str| parts.clusters.iter().find(|part| *part.cluster.name == *cluster).map(|part| part.own.client().clone());
+        let client = |cluster: &str| parts.part(cluster).map(|part| part.own.client().clone());
         Some(Term { new_leader: client(&led.cluster), old_leader: client(&led.before), led })
     }
 

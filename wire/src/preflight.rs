@@ -3,12 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use kferry_config::{Mirror, Offsets};
-use kferry_wire::admin::configs::ConfigResource;
-use kferry_wire::admin::partitions::ActiveProducer;
-use kferry_wire::client::{Client, ClientError, TopicPartition, Topics};
-use kferry_wire::decisions::Topic;
-use kferry_wire::places::copies_as;
+use kafka_protocol::ResponseError;
+use kferry_config::{Mirror, Mode, Offsets, Route};
+
+use crate::admin::acls::{Operation, Operations};
+use crate::admin::configs::ConfigResource;
+use crate::admin::partitions::ActiveProducer;
+use crate::client::{Answers, Client, ClientError, TopicPartition, Topics};
+use crate::decisions::Topic;
+use crate::places::copies_as;
 
 /// How many offsets of a partition the follower may lack: what the mirror copies while producers are held.
 const LAG: i64 = 10_000;
@@ -25,12 +28,14 @@ const OWN: i64 = 1 << 62;
 const TIMESTAMPS: &str = "message.timestamp.type";
 
 /// Each topic: what a move has to know of it, or why it cannot move, as a sentence that says what to do.
-pub(super) type Report = BTreeMap<Arc<str>, Result<Topic, String>>;
+pub type Report = BTreeMap<Arc<str>, Result<Topic, String>>;
 
 /// The cluster that leads, and the one that is to lead.
-#[derive(Clone, Copy)]
-pub(super) struct Between<'a> {
+#[derive(Debug, Clone, Copy)]
+pub struct Between<'a> {
+    /// Leads.
     pub from: &'a Client,
+    /// Is to lead.
     pub to: &'a Client,
 }
 
@@ -47,16 +52,27 @@ struct Seen {
     producers: Vec<ActiveProducer>,
 }
 
-/// Asks both clusters about topics.
+/// What the file says of them.
+#[derive(Clone, Copy)]
+pub struct Rules<'a> {
+    mirrors: &'a [Arc<Mirror>],
+    /// A route whose clients are with the brokers of the cluster that leads by themselves, and of which nobody has said that they do not produce.
+    bootstrap: Option<&'a str>,
+}
+
+impl<'a> Rules<'a> {
+    /// For topics that lead on `leader`, by all routes of the file.
+    pub fn of(mirrors: &'a [Arc<Mirror>], mut routes: impl Iterator<Item = &'a Arc<Route>>, leader: &str) -> Self {
+        let is_unheld = |route: &&Arc<Route>| route.mode == Mode::Bootstrap && *route.cluster.name == *leader && !route.stopped;
+        Self { mirrors, bootstrap: routes.find(is_unheld).map(|route| &*route.name) }
+    }
+}
+
+/// Asks both clusters about topics. `now`: in milliseconds since 1970.
 ///
 /// # Errors
 /// A cluster does not answer: nothing is known of any of them.
-pub(super) async fn preflight(
-    between: Between<'_>,
-    mirrors: &[Arc<Mirror>],
-    topics: &BTreeSet<Arc<str>>,
-    now: i64,
-) -> Result<Report, ClientError> {
+pub async fn preflight(between: Between<'_>, rules: Rules<'_>, topics: &BTreeSet<Arc<str>>, now: i64) -> Result<Report, ClientError> {
     let Between { from, to } = between;
     let names: Vec<&str> = topics.iter().map(|topic| &**topic).collect();
     let (of_from, of_to) = tokio::try_join!(from.metadata(Topics::Named(&names)), to.metadata(Topics::Named(&names)))?;
@@ -93,7 +109,7 @@ pub(super) async fn preflight(
         }
     }
     for partition in partitions {
-        let end = |ends: &kferry_wire::client::Answers<TopicPartition, i64>| match ends.get(&partition) {
+        let end = |ends: &Answers<TopicPartition, i64>| match ends.get(&partition) {
             Some(Ok(end)) => Ok(*end),
             Some(Err(error)) => Err(error.clone()),
             None => Ok(0),
@@ -110,17 +126,55 @@ pub(super) async fn preflight(
         }
     }
     let [from, to] = [from, to].map(|client| &*client.cluster().name);
-    Ok(seen.into_iter().map(|(topic, seen)| (topic.clone(), judge(&topic, seen, [from, to], mirrors, now))).collect())
+    Ok(seen.into_iter().map(|(topic, seen)| (topic.clone(), judge(&topic, seen, [from, to], rules, now))).collect())
+}
+
+/// What the clients of a route may do with topics where these lead, and may not where they are to lead: asked with the route's own login.
+///
+/// # Errors
+/// A cluster does not answer.
+pub async fn lost_rights(
+    route: &str,
+    between: Between<'_>,
+    topics: &BTreeSet<Arc<str>>,
+) -> Result<BTreeMap<Arc<str>, String>, ClientError> {
+    let Between { from, to } = between;
+    let names: Vec<&str> = topics.iter().map(|topic| &**topic).collect();
+    let (here, there) = tokio::join!(from.topic_authorized_operations(&names), to.topic_authorized_operations(&names));
+    let mut lost = BTreeMap::new();
+    for topic in topics {
+        let [here, there] = [&here, &there].map(|answers| match answers.get(topic) {
+            Some(Err(error)) if error.code() != Some(ResponseError::TopicAuthorizationFailed) => Err(error.clone()),
+            Some(Ok(operations)) => Ok(Some(*operations)),
+            _ => Ok(None),
+        });
+        if let Some(operations) = less(here?, there?) {
+            let [from, to] = [from, to].map(|client| &*client.cluster().name);
+            lost.insert(
+                topic.clone(),
+                format!("clients of route {route} may {operations} it on {from}, and not on {to}: allow that to the route's login there"),
+            );
+        }
+    }
+    Ok(lost)
+}
+
+/// What a client can do with a topic here and not there. `None`: the topic is not even shown.
+fn less(here: Option<Operations>, there: Option<Operations>) -> Option<String> {
+    let may = |of: Option<Operations>, operation| of.is_some_and(|of| of.contains(operation));
+    let lost = [Operation::Read, Operation::Write].into_iter().filter(|operation| may(here, *operation) && !may(there, *operation));
+    let lost: Vec<_> = lost.map(|operation| operation.to_string().to_uppercase()).collect();
+    (!lost.is_empty()).then(|| lost.join(" and "))
 }
 
 /// Whether a topic can move.
-fn judge(topic: &str, seen: Seen, clusters: [&str; 2], mirrors: &[Arc<Mirror>], now: i64) -> Result<Topic, String> {
+fn judge(topic: &str, seen: Seen, clusters: [&str; 2], rules: Rules<'_>, now: i64) -> Result<Topic, String> {
     let [from, to] = clusters;
     let connects = |mirror: &&Arc<Mirror>| {
         let ends = [&*mirror.source.name, &*mirror.target.name];
         ends == [from, to] || ends == [to, from]
     };
-    let Some(mirror) = mirrors.iter().filter(connects).find(|mirror| mirror.topics.matches(topic)) else {
+    let Some(mirror) = rules.mirrors.iter().filter(connects).find(|mirror| mirror.topics.matches(topic)) else {
         return Err(format!("no mirror copies it between {from} and {to}: name it in `topics` of one"));
     };
     if !copies_as(mirror, topic) || mirror.offsets != Offsets::Preserve {
@@ -168,11 +222,22 @@ fn judge(topic: &str, seen: Seen, clusters: [&str; 2], mirrors: &[Arc<Mirror>], 
                 "producer {producer_id} writes transactions to it, and those cannot move yet: stop it, or drop the topic from the route"
             ));
         }
-        if producer_id < OWN && producer_id & TAG == 0 && writes {
-            return Err(format!(
-                "producer {producer_id} writes to it past the relay, and nobody could hold what it writes: give it kferry-proxy as bootstrap.servers, \
-                 on a route with mode = \"relay\", or stop it"
-            ));
+        if producer_id < OWN && producer_id & TAG == 0 {
+            if writes {
+                return Err(format!(
+                    "producer {producer_id} writes to it past the relay, and nobody could hold what it writes: give it kferry-proxy as \
+                     bootstrap.servers, on a route with mode = \"relay\", or stop it"
+                ));
+            }
+            // It may be one that writes once a day.
+            if let Some(route) = rules.bootstrap {
+                let minutes = (now - last_timestamp) / 60_000;
+                return Err(format!(
+                    "producer {producer_id} has written to it past the relay, {minutes} minutes ago, and may be a client of route {route}, which nobody could hold: give \
+                     that route mode = \"relay\", or `stopped = true` if none of its clients produces any more, or wait until cluster {from} has \
+                     forgotten that producer"
+                ));
+            }
         }
     }
     let ids = clusters.into_iter().zip(seen.ids).filter_map(|(cluster, id)| Some((cluster.to_owned(), id?))).collect();
@@ -203,6 +268,10 @@ mod tests {
         Config::parse(FILE, Path::new("routes.toml")).unwrap().mirrors
     }
 
+    fn judged(topic: &str, seen: Seen, clusters: [&str; 2], bootstrap: Option<&str>) -> Result<Topic, String> {
+        judge(topic, seen, clusters, Rules { mirrors: &mirrors(), bootstrap }, NOW)
+    }
+
     fn fine() -> Seen {
         Seen {
             partitions: [Some(2); 2],
@@ -227,7 +296,7 @@ mod tests {
     #[test]
     fn what_can_move_says_so_in_either_direction() {
         for clusters in [["legacy", "new"], ["new", "legacy"]] {
-            let topic = judge("orders", fine(), clusters, &mirrors(), NOW).unwrap();
+            let topic = judged("orders", fine(), clusters, Some("others")).unwrap();
             assert_eq!((topic.partitions, topic.ids), (2, BTreeMap::from([(clusters[1].to_owned(), "b".to_owned())])));
         }
     }
@@ -254,12 +323,32 @@ mod tests {
             ("orders", with(&|seen| seen.producers[0] = producer(7)), "producer 7 writes to it past the relay"),
         ];
         for (topic, seen, why) in cases {
-            let said = judge(topic, seen, ["legacy", "new"], &mirrors(), NOW).unwrap_err();
+            let said = judged(topic, seen, ["legacy", "new"], None).unwrap_err();
             assert!(said.contains(why), "{topic}: {said}");
         }
         // Those that wrote long ago may have been stopped.
         for stopped in [ago(producer(7)), ago(ActiveProducer { coordinator_epoch: 3, ..producer(1 << 40 | 7) })] {
-            judge("orders", with(&|seen| seen.producers[0] = stopped), ["legacy", "new"], &mirrors(), NOW).unwrap();
+            judged("orders", with(&|seen| seen.producers[0] = stopped), ["legacy", "new"], None).unwrap();
+        }
+        // Unless some route has clients that nobody sees.
+        let said = judged("orders", with(&|seen| seen.producers[0] = ago(producer(7))), ["legacy", "new"], Some("others")).unwrap_err();
+        assert!(said.contains("client of route others") && said.contains("5 minutes ago"), "{said}");
+    }
+
+    #[test]
+    fn who_can_do_less_there_is_told_what() {
+        let of = |bits: i32| Some(Operations::from_bits(bits));
+        let (read, write, describe) = (1 << 3, 1 << 4, 1 << 8);
+        for (here, there, lost) in [
+            (of(read | write | describe), of(read | write), None),
+            (of(read | write), of(read | describe), Some("WRITE")),
+            (of(read | write), None, Some("READ and WRITE")),
+            (of(read), of(describe), Some("READ")),
+            // It uses the topic neither here nor there.
+            (of(describe), None, None),
+            (None, None, None),
+        ] {
+            assert_eq!(less(here, there).as_deref(), lost, "{here:?} {there:?}");
         }
     }
 }

@@ -1,0 +1,392 @@
+//! `kferry move`: what would move; an abort; a proxy that is dead. A move begins with an edit of the file, so there is no command for that.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Subcommand;
+use jiff::Timestamp;
+use kferry_config::{Cluster, Config};
+use kferry_wire::decisions::{LATE, Member, Outcome, Place, ReadRecord, Request, State, Verdict, decode};
+use kferry_wire::exit::{self, Exit};
+use kferry_wire::preflight::{Between, Rules, preflight};
+use serde::Serialize;
+use tokio::time::sleep;
+
+use super::look::{self, Life};
+use super::relocate::{Relocate, relocate};
+use super::status::Report;
+use super::{DecisionLog, FileArgs, client, failed, names, short};
+use crate::check::{count, print_json, printable, to_stderr, to_stdout};
+use crate::labels::{Severity, labelled};
+
+/// Live moves by hand: what would move, an abort, a proxy that is dead, the log of decisions on another cluster
+///
+/// A move has no command: write another cluster in a route of routes.toml, on every proxy, and save.
+#[derive(clap::Args)]
+#[command(after_help = exit::help(&["kferry move"]), args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    order: Option<Order>,
+    #[command(flatten)]
+    file: FileArgs,
+    /// Says what would move if all proxies took this file now, and what is in the way. Changes nothing
+    #[arg(long, required = true)]
+    dry_run: bool,
+}
+
+#[derive(Subcommand)]
+enum Order {
+    Abort(Abort),
+    Forget(Forget),
+    Log(Relocate),
+}
+
+/// Ends the open move: everybody goes on where they were
+///
+/// No other move begins before the file is changed or touched. A move that is not aborted ends by itself: it flips, or the proxies give it up.
+#[derive(clap::Args)]
+#[command(after_help = exit::help(&["kferry move abort"]))]
+struct Abort {
+    #[command(flatten)]
+    file: FileArgs,
+    /// Why, for those who read the log
+    #[arg(long, value_name = "SENTENCE", default_value = "no reason was given")]
+    reason: String,
+}
+
+/// Says that a proxy is dead, so that moves do not wait for it
+///
+/// A proxy that was killed and does not come back keeps all moves waiting. Once it is forgotten they go on without it: topics change their leader, whatever
+/// it does. A proxy that lives, but does not reach the log of decisions, would not hear of that. It would go on writing what its clients produce to the old
+/// leader, where nobody reads it any more: records that were acknowledged would be lost, and the partitions diverge. And what a process has sent may still
+/// arrive at a broker 30 s after its end.
+///
+/// So this is refused while the proxy answers at its admin address. If its process has run on this machine and is gone the command waits 30 s, looks again,
+/// and forgets it. Of another machine nobody can tell that from here: there it takes --dead.
+#[derive(clap::Args)]
+#[command(after_help = exit::help(&["kferry move forget"]))]
+struct Forget {
+    #[command(flatten)]
+    file: FileArgs,
+    /// The proxy by its name, as `kferry status` shows it; NAME@INCARNATION where several have that name
+    #[arg(value_name = "PROXY")]
+    proxy: String,
+    /// Vouches that its process, or its whole machine, is gone for 30 s at least
+    #[arg(long)]
+    dead: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Exit {
+    let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
+    let exit = match &args.order {
+        None => with_file(&args.file, |config, cluster| runtime.block_on(dry_run(&config, cluster, args.file.json))),
+        Some(Order::Abort(order)) => {
+            with_file(&order.file, |_, cluster| told(runtime.block_on(abort(cluster, &order.reason)), order.file.json))
+        }
+        Some(Order::Forget(order)) => {
+            let say = |sentence: &str| to_stderr(&labelled(Severity::Note, &printable(sentence)));
+            with_file(&order.file, |_, cluster| told(runtime.block_on(forget(cluster, order, say)), order.file.json))
+        }
+        Some(Order::Log(order)) => {
+            with_file(&order.file, |config, cluster| told(runtime.block_on(relocate(&config, cluster, order)), order.file.json))
+        }
+    };
+    runtime.shutdown_background();
+    exit
+}
+
+fn with_file(file: &FileArgs, run: impl FnOnce(Config, Arc<Cluster>) -> Exit) -> Exit {
+    match file.read() {
+        Ok((config, cluster)) => run(config, cluster),
+        Err(refused) => refused,
+    }
+}
+
+/// A record that was written, and counts.
+#[derive(Debug, Serialize)]
+pub(super) struct Done {
+    pub(super) ok: bool,
+    /// Its offset in the log.
+    pub(super) offset: i64,
+    pub(super) done: String,
+}
+
+/// `Err`: it was not done, and why.
+fn told(done: Result<Done, String>, json: bool) -> Exit {
+    match done {
+        Ok(done) if json => print_json(&done),
+        Ok(done) => to_stdout(&(printable(&format!("{}: record {} of the log of decisions", done.done, done.offset)) + "\n")),
+        Err(why) => return failed(json, &why),
+    }
+    Exit::Done
+}
+
+/// What the file wants to move between two clusters.
+#[derive(Debug, Serialize)]
+struct Wanted {
+    from: String,
+    to: Arc<str>,
+    routes: BTreeSet<Arc<str>>,
+    topics: BTreeSet<Arc<str>>,
+}
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Plan {
+    /// Nothing is in the way.
+    ok: bool,
+    moves: Vec<Wanted>,
+    /// By route.
+    in_the_way: BTreeMap<Arc<str>, Vec<String>>,
+    /// What is to be done before it begins.
+    notes: Vec<String>,
+    errors: Vec<String>,
+}
+
+async fn dry_run(config: &Config, cluster: Arc<Cluster>, json: bool) -> Exit {
+    let log = match DecisionLog::read(cluster).await {
+        Ok(log) => log,
+        Err(why) => return failed(json, &why),
+    };
+    let plan = Plan::of(config, &log).await;
+    if json {
+        print_json(&plan);
+    } else {
+        to_stdout(&plan.text());
+        plan.notes.iter().for_each(|note| to_stderr(&labelled(Severity::Note, &printable(note))));
+        plan.errors.iter().for_each(|error| to_stderr(&labelled(Severity::Error, &printable(error))));
+    }
+    Exit::done(plan.ok)
+}
+
+impl Plan {
+    /// What the file wants, by what is so. A route moves whole: if one of its topics cannot, none of them does.
+    async fn of(config: &Config, log: &DecisionLog) -> Self {
+        let report = Report::look(config, log).await;
+        let mut moves: BTreeMap<(String, Arc<str>), (BTreeSet<Arc<str>>, BTreeSet<Arc<str>>)> = BTreeMap::new();
+        for route in &report.routes {
+            if let Some(home) = route.home.as_ref().filter(|home| **home != route.wished) {
+                moves.entry((home.to_string(), route.wished.clone())).or_default().0.insert(route.route.clone());
+            }
+            for topic in report.topics.iter().filter(|topic| topic.route == route.route && *topic.leader != *route.wished) {
+                let (routes, topics) = moves.entry((topic.leader.clone(), route.wished.clone())).or_default();
+                routes.insert(route.route.clone());
+                topics.insert(topic.topic.as_str().into());
+            }
+        }
+        let mut in_the_way: BTreeMap<Arc<str>, Vec<String>> = BTreeMap::new();
+        for ((from, to), (_, topics)) in &moves {
+            for (topic, why) in blocked(config, from, to, topics).await {
+                let owner = report.topics.iter().find(|owned| *owned.topic == *topic).map(|owned| owned.route.clone());
+                in_the_way.entry(owner.unwrap_or_default()).or_default().push(format!("topic {topic}: {why}"));
+            }
+        }
+        let moves: Vec<_> = moves.into_iter().map(|((from, to), (routes, topics))| Wanted { from, to, routes, topics }).collect();
+        let notes = if moves.is_empty() { Vec::new() } else { notes(config, log.state(), &moves) };
+        Self { ok: in_the_way.is_empty() && report.errors.is_empty(), moves, in_the_way, notes, errors: report.errors }
+    }
+
+    fn text(&self) -> String {
+        if self.moves.is_empty() {
+            return "nothing is to move: everything is where this file wishes it\n".to_owned();
+        }
+        let mut out = String::new();
+        for Wanted { from, to, routes, topics } in &self.moves {
+            let routes: Vec<String> = routes.iter().map(ToString::to_string).collect();
+            let topics: Vec<String> = topics.iter().map(ToString::to_string).collect();
+            let what = if topics.is_empty() {
+                "no topic, the home alone".to_owned()
+            } else {
+                format!("{}: {}", count(topics.len(), "topic"), names(&topics))
+            };
+            out += &(printable(&format!("from {from} to {to}, for {}: {what}", names(&routes))) + "\n");
+        }
+        if !self.in_the_way.is_empty() {
+            out += "\nin the way\n";
+        }
+        for (route, why) in &self.in_the_way {
+            for why in why {
+                out += &format!("  route {route}: {}\n", printable(why));
+            }
+        }
+        out
+    }
+}
+
+/// The topics that cannot move now, and why not.
+async fn blocked(config: &Config, from: &str, to: &str, topics: &BTreeSet<Arc<str>>) -> Vec<(Arc<str>, String)> {
+    if topics.is_empty() {
+        return Vec::new();
+    }
+    let client = |name: &str| config.cluster(name).cloned().map(client);
+    let all = |why: String| topics.iter().map(|topic| (topic.clone(), why.clone())).collect();
+    let Some((from, to)) = client(from).zip(client(to)) else { return all(format!("cluster {from}, which leads it, is not in the file")) };
+    let rules = Rules::of(&config.mirrors, config.routes.iter(), &from.cluster().name);
+    match preflight(Between { from: &from, to: &to }, rules, topics, Timestamp::now().as_millisecond()).await {
+        Ok(report) => report.into_iter().filter_map(|(topic, found)| Some((topic, found.err()?))).collect(),
+        Err(error) => all(error.to_string()),
+    }
+}
+
+/// What is to be done before what is wanted begins.
+fn notes(config: &Config, state: &State, moves: &[Wanted]) -> Vec<String> {
+    let mut notes = Vec::new();
+    if let Some(open) = state.open() {
+        notes.push(format!("move {} is open: this waits for its end", open.id));
+    }
+    if let Some(id) = state.stopped() {
+        notes.push(format!("an operator has aborted move {id}: nothing moves before the file is changed or touched"));
+    }
+    for name in moves.iter().flat_map(|wanted| &wanted.routes).collect::<BTreeSet<_>>() {
+        let Some(route) = config.routes.iter().find(|route| route.name == *name) else { continue };
+        match state.wished(name) {
+            Ok((_, wished)) if wished.home == *route.cluster.name => {}
+            Ok((_, wished)) => {
+                notes
+                    .push(format!("route {name}: the proxies wish it on {}: it begins when all of them have taken this file", wished.home));
+            }
+            Err(why) => notes.push(format!("route {name}: {why}{}", super::status::way_out(&why))),
+        }
+    }
+    notes
+}
+
+async fn abort(cluster: Arc<Cluster>, reason: &str) -> Result<Done, String> {
+    let mut log = DecisionLog::read(cluster).await?;
+    let id = log.state().open().map(|open| open.id).ok_or("no move is open, so there is nothing to abort")?;
+    let request = Request::Abort { id, by: operator(), reason: reason.to_owned(), until_edit: true };
+    let back = log.ask(&request, |_| {}).await?;
+    match back.verdict {
+        Verdict::Counts => Ok(Done {
+            ok: true,
+            offset: back.offset,
+            done: format!("move {id} is aborted, and nothing moves before the file is changed or touched"),
+        }),
+        Verdict::Void(void) => {
+            let receipt = log.state().receipts().find(|receipt| receipt.of.id == id);
+            Err(match receipt.map(|receipt| &receipt.outcome) {
+                Some(Outcome::Flipped(_)) => {
+                    format!("too late: move {id} has flipped before; to go back, write the other cluster in the route")
+                }
+                Some(Outcome::Aborted { by, reason }) => format!("move {id} was aborted before, by {by}: {reason}"),
+                None => format!("it does not count: {void}"),
+            })
+        }
+    }
+}
+
+async fn forget(cluster: Arc<Cluster>, order: &Forget, say: impl Fn(&str)) -> Result<Done, String> {
+    let mut log = DecisionLog::find(cluster).await?;
+    let mut last = LastWords::default();
+    log.catch_up(|record| last.read(record)).await?;
+    log.is_whole()?;
+    let here = Place::of_this_process(BTreeSet::new());
+    let member = find(log.state(), &order.proxy)?;
+    let life = async |log: &DecisionLog| match log.state().joined().get(&member) {
+        Some(joined) => Ok(look::proxy(&member, joined, &here).await),
+        None => Err(format!("proxy {} is gone: it has left, or was replaced or forgotten", shown(&member))),
+    };
+    match life(&log).await? {
+        Life::Answers(_) => return Err(lives(&member)),
+        _ if order.dead => last.is_silent(&member, Timestamp::now())?,
+        Life::Unknown(why) => {
+            return Err(format!(
+                "whether proxy {} lives is not known from here: {why}. If its process or its whole machine is gone for {LATE:?}, say so with --dead",
+                shown(&member)
+            ));
+        }
+        Life::Gone(why) => {
+            say(&format!("proxy {} has ended: {why}. What it has sent may still arrive for {LATE:?}: that is waited for", shown(&member)));
+            let before = last.of(&member);
+            sleep(LATE).await;
+            log.catch_up(|record| last.read(record)).await?;
+            if last.of(&member) != before {
+                return Err(format!("proxy {} has said something in the log meanwhile: it lives", shown(&member)));
+            }
+            if !matches!(life(&log).await?, Life::Gone(_)) {
+                return Err(lives(&member));
+            }
+        }
+    }
+    let back = log.ask(&Request::Forgotten { proxy: member.clone(), by: operator() }, |_| {}).await?;
+    match back.verdict {
+        Verdict::Counts => Ok(Done { ok: true, offset: back.offset, done: format!("proxy {} is forgotten", shown(&member)) }),
+        Verdict::Void(void) => Err(format!("it does not count: {void}")),
+    }
+}
+
+fn lives(member: &Member) -> String {
+    format!("proxy {} answers at its admin address: it lives. Stop it with SIGTERM, and it says itself that it has left", shown(member))
+}
+
+fn shown(member: &Member) -> String {
+    format!("{} ({})", member.name, short(&member.incarnation))
+}
+
+/// The proxy of that name: `NAME`, or `NAME@INCARNATION`, of which the beginning is enough.
+fn find(state: &State, proxy: &str) -> Result<Member, String> {
+    let (name, incarnation) = proxy.split_once('@').unwrap_or((proxy, ""));
+    let is_it = |member: &&Member| member.name == name && member.incarnation.starts_with(incarnation);
+    let found: Vec<&Member> = state.joined().keys().filter(is_it).collect();
+    match found[..] {
+        [member] => Ok(member.clone()),
+        [] if state.joined().is_empty() => Err("no proxy has joined".to_owned()),
+        [] => {
+            let all: Vec<String> = state.joined().keys().map(|member| format!("{}@{}", member.name, short(&member.incarnation))).collect();
+            Err(format!("no proxy {proxy} has joined; these have: {}", names(&all)))
+        }
+        _ => {
+            let several: Vec<String> = found.iter().map(|member| format!("{}@{}", member.name, short(&member.incarnation))).collect();
+            Err(format!("several proxies have that name: say which one: {}", several.join(", ")))
+        }
+    }
+}
+
+/// When each proxy has said something last.
+#[derive(Debug, Default)]
+struct LastWords(BTreeMap<Member, (i64, i64)>);
+
+impl LastWords {
+    fn read(&mut self, record: &ReadRecord) {
+        let request = record.value.as_deref().and_then(|value| decode(value).ok().flatten());
+        let by = match request {
+            Some(
+                Request::Joined { proxy, .. }
+                | Request::Wish { proxy, .. }
+                | Request::Parked { proxy, .. }
+                | Request::Holding { proxy, .. }
+                | Request::Left { proxy },
+            ) => proxy,
+            Some(Request::Hold { by, .. } | Request::Flip { by, .. }) => by,
+            _ => return,
+        };
+        self.0.insert(by, (record.offset, record.timestamp));
+    }
+
+    /// The offset of its last record.
+    fn of(&self, member: &Member) -> Option<i64> {
+        self.0.get(member).map(|(offset, _)| *offset)
+    }
+
+    /// Whether it has said nothing for so long that all that it has sent has arrived, by its own clock. One that is ahead says nothing.
+    fn is_silent(&self, member: &Member, now: Timestamp) -> Result<(), String> {
+        let Some((offset, at)) = self.0.get(member) else { return Ok(()) };
+        let ago = u64::try_from(now.as_millisecond() - at).map(Duration::from_millis);
+        match ago.map(|ago| LATE.checked_sub(ago)) {
+            Ok(Some(left)) if !left.is_zero() => Err(format!(
+                "proxy {} has said something in the log {} s ago (record {offset}), and what it has sent may still arrive for {LATE:?}: try again in {} s",
+                shown(member),
+                (LATE - left).as_secs(),
+                left.as_secs() + 1
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Who runs this command.
+pub(super) fn operator() -> String {
+    let user = ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok()).unwrap_or_else(|| "somebody".to_owned());
+    format!("operator {user}@{}", rustix::system::uname().nodename().to_string_lossy())
+}

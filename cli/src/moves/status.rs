@@ -1,0 +1,506 @@
+//! `kferry status`: what is wished, what is so, and what is in the way.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::io::IsTerminal as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use indicatif::HumanCount;
+use jiff::Timestamp;
+use kferry_config::{Config, Mode};
+use kferry_wire::decisions::{Disagreement, Member, Move, Outcome, State};
+use kferry_wire::exit::{self, Exit};
+use serde::Serialize;
+
+use super::look::{self, Group, Life, Owned, Topic};
+use super::{DecisionLog, FileArgs, failed, names, not_holding, short};
+use crate::check::{count, print_json, printable, table, to_stderr, to_stdout};
+use crate::labels::{Severity, labelled};
+
+/// Between two looks with `--watch`.
+const WATCH: Duration = Duration::from_secs(2);
+
+/// Rows of topics and groups that are where they are wished; those that are not are all shown.
+const SHOWN: usize = 50;
+
+/// Receipts that are shown.
+const RECEIPTS: usize = 5;
+
+/// Says for each relay route what is wished, what is so, and what is in the way; which proxies there are, and the last moves
+///
+/// It reads the log of decisions, and asks the clusters, and the admin addresses of the proxies and the mirror where they can be reached from here.
+#[derive(clap::Args)]
+#[command(after_help = exit::help(&["kferry status"]))]
+pub(crate) struct Args {
+    #[command(flatten)]
+    file: FileArgs,
+    /// Looks again every two seconds, until it is stopped
+    #[arg(long)]
+    watch: bool,
+}
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    /// What is wished is so, and nothing is in the way.
+    ok: bool,
+    /// The cluster that has the log of decisions.
+    cluster: Arc<str>,
+    /// Which log this is.
+    log: String,
+    /// How many records it has.
+    records: i64,
+    pub(super) routes: Vec<Route>,
+    pub(super) topics: Vec<Topic>,
+    groups: Vec<Group>,
+    proxies: Vec<Proxy>,
+    open: Option<Open>,
+    /// The move that an operator aborted: no other one begins before the file is changed or touched.
+    pub(super) stopped: Option<i64>,
+    /// The last moves, the newest first.
+    receipts: Vec<Receipt>,
+    /// Why the mirror has not answered.
+    no_mirror: Option<String>,
+    /// What could not be looked at.
+    pub(super) errors: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Route {
+    pub(super) route: Arc<str>,
+    /// By the file.
+    pub(super) wished: Arc<str>,
+    /// The home in force. `null`: the log does not know the route yet.
+    pub(super) home: Option<Arc<str>>,
+    pub(super) in_the_way: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Proxy {
+    name: String,
+    incarnation: String,
+    /// Its admin address.
+    admin: Option<String>,
+    joined: Option<Timestamp>,
+    /// The digest of the file that it has taken last.
+    file: Option<String>,
+    /// Whether it holds the open move.
+    holds: bool,
+    /// Whether it answers at its admin address, or why nobody knows.
+    says: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Open {
+    id: i64,
+    from: Arc<str>,
+    to: Arc<str>,
+    routes: BTreeSet<String>,
+    topics: BTreeSet<String>,
+    since: Option<Timestamp>,
+    open_ms: Option<i64>,
+    not_holding: Vec<String>,
+    partitions: usize,
+    not_closed: usize,
+    waits_for: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Receipt {
+    id: i64,
+    at: Option<Timestamp>,
+    /// From `hold` to the end.
+    took_ms: Option<i64>,
+    from: Arc<str>,
+    to: Arc<str>,
+    routes: BTreeSet<String>,
+    topics: BTreeSet<String>,
+    /// `flipped` or `aborted`.
+    outcome: &'static str,
+    by: String,
+    /// Why it was aborted.
+    reason: Option<String>,
+}
+
+pub(crate) fn run(args: &Args) -> Exit {
+    let (config, cluster) = match args.file.read() {
+        Ok(read) => read,
+        Err(refused) => return refused,
+    };
+    let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
+    let exit = runtime.block_on(async {
+        let mut log = None;
+        loop {
+            let exit = match look_once(&config, &cluster, &mut log).await {
+                Ok(report) => show(&report, args),
+                Err(error) => failed(args.file.json, &error),
+            };
+            if !args.watch {
+                return exit;
+            }
+            tokio::time::sleep(WATCH).await;
+        }
+    });
+    runtime.shutdown_background();
+    exit
+}
+
+async fn look_once(config: &Config, cluster: &Arc<kferry_config::Cluster>, log: &mut Option<DecisionLog>) -> Result<Report, String> {
+    // What could not be followed is read anew.
+    let mut read = match log.take() {
+        Some(read) => read,
+        None => DecisionLog::find(cluster.clone()).await?,
+    };
+    read.catch_up(|_| {}).await?;
+    read.is_whole()?;
+    let report = Report::look(config, &read).await;
+    *log = Some(read);
+    Ok(report)
+}
+
+fn show(report: &Report, args: &Args) -> Exit {
+    if args.file.json {
+        print_json(report);
+    } else {
+        // A screen is written anew, a file goes on.
+        let begin = if args.watch && std::io::stdout().is_terminal() { "\x1b[H\x1b[2J" } else { "" };
+        to_stdout(&format!("{begin}{}", report.text(Timestamp::now())));
+        for error in &report.errors {
+            to_stderr(&labelled(Severity::Error, &printable(error)));
+        }
+    }
+    Exit::done(report.ok)
+}
+
+impl Report {
+    /// Asks everybody.
+    pub(super) async fn look(config: &Config, log: &DecisionLog) -> Self {
+        let (lives, owned) = tokio::join!(look::proxies(log.state()), look::owned(config, log.state()));
+        Self::of(config, log.state(), |offset| log.written(offset), &lives, owned, Timestamp::now())
+    }
+
+    /// What follows from what they say. `written`: when a record was written.
+    fn of(
+        config: &Config,
+        state: &State,
+        written: impl Fn(i64) -> Option<Timestamp>,
+        lives: &BTreeMap<Member, Life>,
+        owned: Owned,
+        now: Timestamp,
+    ) -> Self {
+        let Owned { topics, groups, no_mirror, errors } = owned;
+        let relay = config.routes.iter().filter(|route| route.mode == Mode::Relay);
+        let routes: Vec<_> = relay.map(|route| Route::of(route, state, lives, &topics)).collect();
+        let proxies = state.joined().iter().map(|(member, joined)| Proxy {
+            name: member.name.clone(),
+            incarnation: member.incarnation.clone(),
+            admin: joined.admin.clone(),
+            joined: written(joined.at),
+            file: joined.wish.as_ref().map(|wish| wish.file.clone()),
+            holds: state.open().is_some_and(|open| open.holding.contains(member)),
+            says: says(lives.get(member)),
+        });
+        let open = state.open().map(|open| Open::of(open, state, written(open.id), lives, config, now));
+        let receipts = state.receipts().take(RECEIPTS).map(|receipt| Receipt::of(receipt, &written));
+        let is_so = |topic: &Topic| routes.iter().any(|route| route.route == topic.route && *route.wished == *topic.leader);
+        let is_at_home = |route: &Route| route.home.as_ref() == Some(&route.wished) && route.in_the_way.is_empty();
+        Self {
+            ok: errors.is_empty() && open.is_none() && routes.iter().all(is_at_home) && topics.iter().all(is_so),
+            cluster: config.state.as_ref().map(|state| state.cluster.name.clone()).unwrap_or_default(),
+            log: state.identity().unwrap_or_default().to_owned(),
+            records: state.end(),
+            proxies: proxies.collect(),
+            open,
+            stopped: state.stopped(),
+            receipts: receipts.collect(),
+            routes,
+            topics,
+            groups,
+            no_mirror,
+            errors,
+        }
+    }
+
+    /// Whether a topic leads where it is wished.
+    pub(super) fn is_there(&self, topic: &Topic) -> bool {
+        self.routes.iter().any(|route| route.route == topic.route && *route.wished == *topic.leader)
+    }
+
+    fn text(&self, now: Timestamp) -> String {
+        let mut out = format!("log of decisions: on {}, {} records\n", self.cluster, HumanCount(self.records.unsigned_abs()));
+        out.push_str(&self.routes_text());
+        out.push_str(&self.topics_text());
+        out.push_str(&self.groups_text());
+        out.push_str(&self.proxies_text(now));
+        if let Some(why) = &self.no_mirror {
+            let _ = writeln!(out, "\nnote: the lag is not known: {}", printable(why));
+        }
+        if let Some(open) = &self.open {
+            out.push_str(&open.text());
+        }
+        if !self.receipts.is_empty() {
+            out.push_str("\nlast moves\n");
+            for receipt in &self.receipts {
+                let _ = writeln!(out, "  {}", printable(&receipt.text()));
+            }
+        }
+        out
+    }
+
+    fn routes_text(&self) -> String {
+        let mut rows = vec![["ROUTE", "WISHED", "HOME", "TOPICS THERE", "GROUPS"].map(str::to_owned).to_vec()];
+        let mut in_the_way = String::new();
+        for route in &self.routes {
+            let topics: Vec<_> = self.topics.iter().filter(|topic| topic.route == route.route).collect();
+            let there = topics.iter().filter(|topic| *topic.leader == *route.wished).count();
+            let groups = self.groups.iter().filter(|group| group.route == route.route).count();
+            rows.push(vec![
+                printable(&route.route),
+                route.wished.to_string(),
+                route.home.as_ref().map_or("-", |home| home).to_owned(),
+                format!("{there} of {}", topics.len()),
+                groups.to_string(),
+            ]);
+            for why in &route.in_the_way {
+                let _ = writeln!(in_the_way, "  route {}: {}", route.route, printable(why));
+            }
+        }
+        let in_the_way = if in_the_way.is_empty() { in_the_way } else { format!("\nin the way\n{in_the_way}") };
+        format!("\n{}{in_the_way}", table(&rows))
+    }
+
+    fn topics_text(&self) -> String {
+        let mut rows = vec![["TOPIC", "ROUTE", "LEADER", "TERM", "FOLLOWER", "LAG"].map(str::to_owned).to_vec()];
+        let (mut shown, mut left) = (0, 0);
+        for topic in &self.topics {
+            if self.is_there(topic) && topic.lag.unwrap_or_default() == 0 {
+                shown += 1;
+                if shown > SHOWN {
+                    left += 1;
+                    continue;
+                }
+            }
+            rows.push(vec![
+                printable(&topic.topic),
+                printable(&topic.route),
+                topic.leader.clone(),
+                topic.term.to_string(),
+                topic.follower.as_ref().map_or("-", |follower| follower).to_owned(),
+                topic.lag.map_or_else(|| "-".to_owned(), |lag| HumanCount(lag).to_string()),
+            ]);
+        }
+        more(rows, left, "topics that lead where they are wished")
+    }
+
+    fn groups_text(&self) -> String {
+        let mut rows = vec![["GROUP", "ROUTE", "LIVES ON"].map(str::to_owned).to_vec()];
+        let groups = self.groups.iter().take(SHOWN);
+        rows.extend(groups.map(|group| vec![printable(&group.group), printable(&group.route), group.lives.clone()]));
+        more(rows, self.groups.len().saturating_sub(SHOWN), "groups")
+    }
+
+    fn proxies_text(&self, now: Timestamp) -> String {
+        let mut rows = vec![["PROXY", "INCARNATION", "JOINED", "FILE", "HOLDS", "ADMIN", ""].map(str::to_owned).to_vec()];
+        rows.extend(self.proxies.iter().map(|proxy| {
+            let holds = if proxy.holds { "yes" } else { "-" };
+            vec![
+                printable(&proxy.name),
+                printable(short(&proxy.incarnation)),
+                proxy.joined.map_or_else(|| "-".to_owned(), |joined| format!("{} ago", ago(now, joined))),
+                printable(proxy.file.as_deref().map_or("-", short)),
+                holds.to_owned(),
+                printable(proxy.admin.as_deref().unwrap_or("-")),
+                printable(&proxy.says),
+            ]
+        }));
+        more(rows, 0, "")
+    }
+}
+
+/// A table, if it has rows.
+fn more(rows: Vec<Vec<String>>, left: usize, what: &str) -> String {
+    if rows.len() < 2 {
+        return String::new();
+    }
+    let left = if left > 0 { format!("and {left} more {what} (--json lists them all)\n") } else { String::new() };
+    format!("\n{}{left}", table(&rows))
+}
+
+/// How long ago something was, in its largest unit.
+fn ago(now: Timestamp, then: Timestamp) -> String {
+    let seconds = now.duration_since(then).as_secs().max(0);
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+fn says(life: Option<&Life>) -> String {
+    match life {
+        Some(Life::Answers(moves)) => match &moves.not_joined {
+            None => "answers".to_owned(),
+            Some(why) => format!("answers, and has trouble: {why}"),
+        },
+        Some(Life::Gone(why) | Life::Unknown(why)) => why.clone(),
+        None => "was not asked".to_owned(),
+    }
+}
+
+impl Route {
+    fn of(route: &kferry_config::Route, state: &State, lives: &BTreeMap<Member, Life>, topics: &[Topic]) -> Self {
+        let (name, wished) = (&*route.name, &route.cluster.name);
+        let home = state.homes().get(name).cloned();
+        let mine = || topics.iter().filter(|topic| topic.route == route.name);
+        let is_there = home.as_ref() == Some(wished) && mine().all(|topic| *topic.leader == **wished);
+        let mut in_the_way = Vec::new();
+        match state.wished(name) {
+            Err(why) => in_the_way.push(format!("{why}{}", way_out(&why))),
+            Ok((_, agreed)) if agreed.home != **wished => in_the_way.push(format!(
+                "the proxies wish it on {}: they have not taken this file, which says {wished}; put it in its place on every proxy",
+                agreed.home
+            )),
+            Ok(_) => in_the_way.extend(waits(name, state, lives, is_there)),
+        }
+        in_the_way.extend(mine().flat_map(|topic| &topic.trouble).cloned());
+        Self { route: route.name.clone(), wished: wished.clone(), home, in_the_way }
+    }
+}
+
+/// What is in the way of a route on which all proxies agree.
+fn waits(route: &str, state: &State, lives: &BTreeMap<Member, Life>, is_there: bool) -> Vec<String> {
+    if is_there {
+        return Vec::new();
+    }
+    if let Some(id) = state.stopped() {
+        return vec![format!(
+            "an operator has aborted move {id}, and nothing moves before the file is changed or touched: touch it on one proxy to move after all"
+        )];
+    }
+    let answers = lives.values().filter_map(|life| if let Life::Answers(moves) = life { Some(moves) } else { None });
+    // Several say the same.
+    let said: BTreeSet<&String> = answers.clone().filter_map(|moves| moves.waits.get(route)).flatten().collect();
+    let mut waits: Vec<String> = said.into_iter().cloned().collect();
+    if state.open().is_none() && answers.clone().next().is_none() {
+        waits.push("no proxy answers at its admin address, so that it is not known here what is in the way: their logs say it".to_owned());
+    }
+    let aborted = state.receipts().next().filter(|receipt| state.aborts() > 0 && receipt.of.routes.contains(route));
+    if let Some(Outcome::Aborted { reason, .. }) = aborted.map(|receipt| &receipt.outcome) {
+        waits.push(format!("{} given up, and it is tried again; the last because {reason}", count_moves(state.aborts())));
+    }
+    waits
+}
+
+fn count_moves(number: u32) -> String {
+    if number == 1 { "a move was".to_owned() } else { format!("{number} moves were") }
+}
+
+/// What to do where proxies do not agree, if the reason does not say it.
+pub(super) fn way_out(why: &Disagreement) -> &'static str {
+    match why {
+        Disagreement::Nobody => ": start kferry-proxy with this file",
+        Disagreement::Missing(_) | Disagreement::Differs { .. } => {
+            ": give all of them the same file; if a proxy is dead and will not come back, `kferry move forget`"
+        }
+        Disagreement::Stale(_) => "",
+    }
+}
+
+impl Open {
+    fn of(open: &Move, state: &State, since: Option<Timestamp>, lives: &BTreeMap<Member, Life>, config: &Config, now: Timestamp) -> Self {
+        let not_holding = not_holding(state, open);
+        let (partitions, not_closed) = (open.topics.values().map(|topic| topic.partitions as usize).sum(), open.unclosed());
+        let dead: Vec<String> = lives
+            .iter()
+            .filter(|(member, life)| !open.holding.contains(*member) && matches!(life, Life::Gone(_)))
+            .map(|(member, _)| member.name.clone())
+            .collect();
+        let open_ms = since.map(|since| i64::try_from(now.duration_since(since).as_millis()).unwrap_or(i64::MAX));
+        let is_late = open_ms.is_some_and(|open| u128::from(open.unsigned_abs()) > 2 * config.moves.hold.as_millis());
+        let waits_for = if !dead.is_empty() {
+            format!("the dead are waited for: `kferry move forget {}`", dead.join("`, `kferry move forget "))
+        } else if is_late {
+            "no proxy has ended it though its time is over: see whether the proxies reach the cluster of the log; `kferry move abort` gives it up".to_owned()
+        } else if !not_holding.is_empty() {
+            "the proxies wait for what brokers have not answered yet".to_owned()
+        } else if not_closed > 0 {
+            "the mirror copies the rest: its /partitions says how far it is".to_owned()
+        } else {
+            "nothing: a proxy asks for the flip".to_owned()
+        };
+        Self {
+            id: open.id,
+            from: open.from.clone(),
+            to: open.to.clone(),
+            routes: open.routes.clone(),
+            topics: open.topics.keys().cloned().collect(),
+            since,
+            open_ms,
+            not_holding,
+            partitions,
+            not_closed,
+            waits_for,
+        }
+    }
+
+    fn text(&self) -> String {
+        let open = self.open_ms.map_or_else(String::new, |ms| format!(", open for {}", seconds(ms)));
+        let holding = if self.not_holding.is_empty() {
+            "all proxies hold".to_owned()
+        } else {
+            format!("do not hold yet: {}", names(&self.not_holding))
+        };
+        let lines = format!(
+            "move {}{open}: {} from {} to {}, of {}: {}\n  {holding}\n  {} of {} not closed\n  it waits for: {}",
+            self.id,
+            count(self.topics.len(), "topic"),
+            self.from,
+            self.to,
+            names(&self.routes),
+            names(&self.topics),
+            self.not_closed,
+            count(self.partitions, "partition"),
+            self.waits_for
+        );
+        lines.lines().fold("\n".to_owned(), |text, line| text + &printable(line) + "\n")
+    }
+}
+
+fn seconds(ms: i64) -> String {
+    format!("{:.1} s", ms as f64 / 1000.0)
+}
+
+impl Receipt {
+    fn of(receipt: &kferry_wire::decisions::Receipt, written: impl Fn(i64) -> Option<Timestamp>) -> Self {
+        let (began, at) = (written(receipt.of.id), written(receipt.at));
+        let took = began.zip(at).map(|(began, at)| at.as_millisecond() - began.as_millisecond());
+        let (outcome, by, reason) = match &receipt.outcome {
+            Outcome::Flipped(_) => ("flipped", receipt.of.by.name.clone(), None),
+            Outcome::Aborted { by, reason } => ("aborted", by.clone(), Some(reason.clone())),
+        };
+        Self {
+            id: receipt.of.id,
+            at,
+            took_ms: took,
+            from: receipt.of.from.clone(),
+            to: receipt.of.to.clone(),
+            routes: receipt.of.routes.clone(),
+            topics: receipt.of.topics.keys().cloned().collect(),
+            outcome,
+            by,
+            reason,
+        }
+    }
+
+    fn text(&self) -> String {
+        let at = self.at.map_or_else(|| "-".to_owned(), |at| format!("{at:.0}"));
+        let took = self.took_ms.map_or_else(String::new, |ms| format!(" in {}", seconds(ms)));
+        let what = format!("{} from {} to {}, of {}", count(self.topics.len(), "topic"), self.from, self.to, names(&self.routes));
+        match &self.reason {
+            None => format!("{at}  move {}: {what}: flipped{took}", self.id),
+            Some(reason) => format!("{at}  move {}: {what}: aborted{took} by {}: {reason}", self.id, self.by),
+        }
+    }
+}
