@@ -42,6 +42,9 @@ pub struct Job {
     pub security: Option<Security>,
     /// Whether the group uses the cooperative-sticky assignor, or the one that the library comes with.
     pub cooperative: bool,
+    /// `group.protocol` of librdkafka and Java 4, if not their own default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group_protocol: Option<&'static str>,
     /// More settings of librdkafka's producer, and of its consumers; the other libraries take none.
     #[serde(skip)]
     pub settings: [&'static [(&'static str, &'static str)]; 2],
@@ -61,6 +64,7 @@ impl Job {
             timeout_ms,
             security: None,
             cooperative: false,
+            group_protocol: None,
             settings: [&[]; 2],
         }
     }
