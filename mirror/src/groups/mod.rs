@@ -705,7 +705,16 @@ mod tests {
         let mirror = Config::parse(text, Path::new("routes.toml")).unwrap().mirrors[0].clone();
         let client = |cluster: &Arc<_>| Client::new(Arc::clone(cluster), connect_options("m"));
         let (source, target) = (client(&mirror.source), client(&mirror.target));
-        Work { mirror, source, target, topics: Vec::new(), states: Arc::new(states), decided: HashMap::new(), moving: BTreeSet::new(), owned: None }
+        Work {
+            mirror,
+            source,
+            target,
+            topics: Vec::new(),
+            states: Arc::new(states),
+            decided: HashMap::new(),
+            moving: BTreeSet::new(),
+            owned: None,
+        }
     }
 
     fn committed(offset: i64, metadata: &str) -> CommittedOffset {

@@ -115,7 +115,10 @@ impl LedGroups<'_> {
         let mut writes = Vec::new();
         for (partition, committed) in committed {
             let Some(topic) = self.topics.get(&*partition.topic).filter(|topic| topic.source == topic.target) else {
-                return Err(Left::Stays(format!("it has committed offsets of topic {}, which is not copied under its name", partition.topic)));
+                return Err(Left::Stays(format!(
+                    "it has committed offsets of topic {}, which is not copied under its name",
+                    partition.topic
+                )));
             };
             let key = GroupPartition { group: name.clone(), partition: TopicPartition::new(topic.source.clone(), partition.partition) };
             let there = there.remove(&partition);

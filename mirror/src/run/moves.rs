@@ -19,8 +19,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-pub(super) use self::groups::ToSettle;
 use self::groups::MovingGroups;
+pub(super) use self::groups::ToSettle;
 use crate::messages;
 use crate::partition::{Leadership, Phase, Side};
 use crate::state;

@@ -70,7 +70,8 @@ pub(crate) async fn follow(proxy: Arc<Proxy>, moves: Arc<Moves>, cluster: Arc<Cl
         }
     };
     let admin = Some(proxy.routes.in_force().admin().bind.to_string());
-    let settings = Settings { hold: proxy.routes.in_force().hold(), gather: GATHER, stand_by: STAND_BY, late: LATE, retry: RETRY, again: AGAIN };
+    let settings =
+        Settings { hold: proxy.routes.in_force().hold(), gather: GATHER, stand_by: STAND_BY, late: LATE, retry: RETRY, again: AGAIN };
     let follower = Follower {
         me: decisions::Proxy::new(moves.me.clone(), Place::of_this_process(bound), admin, settings),
         began: Instant::now(),

@@ -361,7 +361,13 @@ impl FrameRelay {
         self.expect_of(queue, head, due, None).await
     }
 
-    async fn expect_of(&self, queue: &mpsc::Sender<InFlight>, head: RequestHead, due: Option<Due>, entered: Option<Entered>) -> Result<(), Cause> {
+    async fn expect_of(
+        &self,
+        queue: &mpsc::Sender<InFlight>,
+        head: RequestHead,
+        due: Option<Due>,
+        entered: Option<Entered>,
+    ) -> Result<(), Cause> {
         let Some(due) = due else { return Ok(()) };
         self.counters.in_flight.fetch_add(1, Ordering::Relaxed);
         // Closed only when the responses have ended, and then so does whoever sends requests.

@@ -127,7 +127,8 @@ impl Parking {
     pub(crate) fn hold<'a>(&self, groups: impl Iterator<Item = &'a String>) {
         let mut all = self.lock();
         let mut before = std::mem::take(&mut all.held);
-        all.held = groups.map(|group| before.remove_entry(group.as_str()).unwrap_or_else(|| (group.as_str().into(), Held::default()))).collect();
+        all.held =
+            groups.map(|group| before.remove_entry(group.as_str()).unwrap_or_else(|| (group.as_str().into(), Held::default()))).collect();
         let let_go = before.into_iter().flat_map(|(group, held)| held.emptied.into_keys().map(move |member| (group.to_string(), member)));
         all.emptied.extend(let_go);
         self.is_used.store(!(all.held.is_empty() && all.moved.is_empty() && all.emptied.is_empty()), Ordering::Relaxed);
@@ -374,7 +375,8 @@ impl FrameRelay {
         while parked.parking.is_held(&parked.group) {
             if let Some(generation) = parked.generation.filter(|_| Instant::now() >= beat) {
                 let (group, member) = (StrBytes::from_string(parked.group.clone()), StrBytes::from_string(parked.member.clone()));
-                let heartbeat = HeartbeatRequest::default().with_group_id(group.into()).with_member_id(member).with_generation_id(generation);
+                let heartbeat =
+                    HeartbeatRequest::default().with_group_id(group.into()).with_member_id(member).with_generation_id(generation);
                 // Whatever it says, the member hears it when it joins.
                 self.ask_broker(ApiKey::Heartbeat, OWN_VERSION, &heartbeat, to, queue).await?;
                 beat = Instant::now() + part_of_session.min(BEATS);
@@ -488,7 +490,9 @@ mod tests {
         assert!(!parking.was_emptied("shop", "a"));
         parking.hold([].into_iter());
         // Both were told, also the one that has not done it yet.
-        assert!(parking.is_used() && parking.was_emptied("shop", "a") && parking.was_emptied("shop", "b") && !parking.was_emptied("shop", "a"));
+        assert!(
+            parking.is_used() && parking.was_emptied("shop", "a") && parking.was_emptied("shop", "b") && !parking.was_emptied("shop", "a")
+        );
         parking.has_moved([("shop".into(), ["a".to_owned()].into())].into());
         assert!(!parking.is_old("shop", "a"), "they keep their ids");
     }

@@ -313,7 +313,8 @@ impl Proxy {
             return self.is_my_turn(Turn::Abort, now, turn).then_some(request);
         }
         let parked: BTreeMap<_, _> = known.gathering.iter().map(|(group, known)| (group.clone(), known.parked.clone())).collect();
-        let parked: BTreeMap<_, _> = parked.into_iter().filter(|(group, parked)| open.groups.contains(group) && !parked.is_empty()).collect();
+        let parked: BTreeMap<_, _> =
+            parked.into_iter().filter(|(group, parked)| open.groups.contains(group) && !parked.is_empty()).collect();
         if open.parked.get(&self.me).unwrap_or(&BTreeMap::new()) != &parked {
             return Some(Request::Parked { proxy: self.me.clone(), id, members: parked });
         }
@@ -336,7 +337,8 @@ impl Proxy {
             };
             let parked: BTreeSet<_> = open.parked(group).collect();
             let missing: Vec<_> = members.iter().filter(|(id, _)| !parked.contains(id)).map(|(_, name)| name.as_str()).collect();
-            (!missing.is_empty()).then(|| format!("{} of its {} members did not come to the join: {}", missing.len(), members.len(), missing.join(", ")))
+            (!missing.is_empty())
+                .then(|| format!("{} of its {} members did not come to the join: {}", missing.len(), members.len(), missing.join(", ")))
         };
         open.groups.iter().filter_map(|group| Some((group.clone(), why(group)?))).collect()
     }
@@ -361,7 +363,9 @@ impl Proxy {
     /// Whether a group that was left where it lives is to be left in peace for a while.
     fn pauses(&self, group: &str, now: Duration) -> bool {
         let is_left = self.state.stays().contains_key(group);
-        self.left.get(group).is_some_and(|(times, at)| is_left && now < *at + self.settings.retry * (1 << times.saturating_sub(1).min(DOUBLINGS)))
+        self.left
+            .get(group)
+            .is_some_and(|(times, at)| is_left && now < *at + self.settings.retry * (1 << times.saturating_sub(1).min(DOUBLINGS)))
     }
 
     /// Whether what another process sent from this place cannot arrive any more.

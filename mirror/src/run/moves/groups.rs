@@ -93,7 +93,10 @@ impl Moves {
         self.groups.since.get_or_insert(now);
         if now < self.groups.late {
             let why = "a commit of the mirror may be under way: a broker has not answered, less than 30 s ago";
-            self.settled(Settled { as_of, not_yet: groups.into_iter().map(|group| (group, why.to_owned())).collect(), ..Settled::default() }, now);
+            self.settled(
+                Settled { as_of, not_yet: groups.into_iter().map(|group| (group, why.to_owned())).collect(), ..Settled::default() },
+                now,
+            );
             return None;
         }
         Some(ToSettle { groups, direction, as_of, started: self.groups.started })
@@ -136,7 +139,9 @@ impl Moves {
             return;
         }
         let (mut synced, mut stays, mut first) = (BTreeSet::new(), BTreeMap::new(), i64::MAX);
-        for (group, (found, as_of)) in self.groups.found.iter().filter(|(group, (_, as_of))| open.groups.contains(*group) && *as_of >= quiet_since) {
+        for (group, (found, as_of)) in
+            self.groups.found.iter().filter(|(group, (_, as_of))| open.groups.contains(*group) && *as_of >= quiet_since)
+        {
             match found {
                 Found::Synced if !open.synced.contains(group) => {
                     synced.insert(group.clone());
