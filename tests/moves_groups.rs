@@ -28,14 +28,23 @@ const MOVES: usize = 2;
 /// Records of each partition between two moves.
 const GOES_ON: u64 = 30;
 
-/// Libraries, and whether their groups are cooperative by a setting. Java and librdkafka come with eager assignors, franz-go with a cooperative one.
-const CLIENTS: [(Client, bool); 6] = [
-    (Client::Rdkafka, false),
-    (Client::Rdkafka, true),
-    (Client::Java4, false),
-    (Client::Java4, true),
-    (Client::Java28, false),
-    (Client::FranzGo, false),
+/// How the members of a group share the partitions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shares {
+    /// As the library does by itself: Java and librdkafka are eager, franz-go is cooperative.
+    ByDefault,
+    Cooperatively,
+    /// By the consumer protocol (KIP-848), which the brokers must know.
+    ByTheBrokers,
+}
+
+const CLIENTS: [(Client, Shares); 6] = [
+    (Client::Rdkafka, Shares::ByDefault),
+    (Client::Rdkafka, Shares::Cooperatively),
+    (Client::Java4, Shares::ByDefault),
+    (Client::Java4, Shares::Cooperatively),
+    (Client::Java28, Shares::ByDefault),
+    (Client::FranzGo, Shares::ByDefault),
 ];
 
 const MIRRORS: &str = r#"
@@ -62,8 +71,8 @@ struct Stage {
 }
 
 impl Stage {
-    fn set() -> Result<Self> {
-        let builders = [("3.9.1", "legacy"), ("4.3.0", "new")]
+    fn set(legacy: &str) -> Result<Self> {
+        let builders = [(legacy, "legacy"), ("4.3.0", "new")]
             .map(|(version, name)| Cluster::version(version).name(name).set("group.initial.rebalance.delay.ms", "0"));
         let clusters: [Cluster; 2] = Cluster::start_all(builders.into())?.try_into().map_err(|_| anyhow!("two clusters were asked for"))?;
         let [legacy, new] = &clusters;
@@ -142,11 +151,24 @@ fn go_on(soaks: &[Soak]) -> Result<()> {
 
 #[test]
 fn groups_move_there_and_back_while_clients_read() -> Result<()> {
-    let stage = Stage::set()?;
+    there_and_back("3.9.1", &CLIENTS)
+}
+
+#[test]
+fn groups_of_the_consumer_protocol_move_there_and_back() -> Result<()> {
+    there_and_back("4.3.0", &[(Client::Rdkafka, Shares::ByTheBrokers), (Client::Java4, Shares::ByTheBrokers)])
+}
+
+fn there_and_back(legacy: &str, clients: &[(Client, Shares)]) -> Result<()> {
+    let stage = Stage::set(legacy)?;
     let (mut soaks, mut groups) = (Vec::new(), Vec::new());
     let only = std::env::var("CLIENTS").ok();
-    for (client, cooperative) in CLIENTS {
-        let name = format!("{}{}", client.name(), if cooperative { "-cooperative" } else { "" });
+    for &(client, shares) in clients {
+        let name = match shares {
+            Shares::ByDefault => client.name().to_owned(),
+            Shares::Cooperatively => format!("{}-cooperative", client.name()),
+            Shares::ByTheBrokers => format!("{}-consumer", client.name()),
+        };
         if only.as_ref().is_some_and(|only| !only.split(',').any(|only| only == name)) {
             continue;
         }
@@ -154,7 +176,8 @@ fn groups_move_there_and_back_while_clients_read() -> Result<()> {
         stage.copied_topic(&topic)?;
         let job = soak::Job::plain(stage.proxy.bootstrap_servers(), format!("orders-{name}"), &topic, PARTITIONS, LIMIT);
         groups.push(job.group_id.clone());
-        soaks.push(Soak::start(client, &soak::Job { cooperative, ..job })?);
+        let group_protocol = (shares == Shares::ByTheBrokers).then_some("consumer");
+        soaks.push(Soak::start(client, &soak::Job { cooperative: shares == Shares::Cooperatively, group_protocol, ..job })?);
     }
     // A group without members, whose offsets are all that there is of it.
     stage.copied_topic("orders.nobody")?;
@@ -188,7 +211,8 @@ fn groups_move_there_and_back_while_clients_read() -> Result<()> {
                 }
                 let [here, there] = [home, old].map(|cluster| stage.cluster(cluster).group(group));
                 let (here, there) = (here?, there?);
-                if here.client_ids.len() != 2 || !there.client_ids.is_empty() {
+                let is_classic = !group.ends_with("-consumer");
+                if is_classic && here.client_ids.len() != 2 || !there.client_ids.is_empty() {
                     wrong.push(format!("group {group} after move {n} to {home}: on {home} {here:?}, on {old} {there:?}"));
                 }
             }

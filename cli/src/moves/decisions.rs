@@ -115,28 +115,30 @@ fn text(request: &Request) -> String {
         Request::Wish { proxy, taken, file, routes } => {
             format!("{} wishes {} (file {taken}, {})", shown(proxy), wishes(routes), short(file))
         }
-        Request::Hold { by, from, to, routes, topics, groups, .. } if topics.is_empty() && !groups.is_empty() => format!(
-            "{} asks to hold {} of {from} for {to}: {}; routes: {}",
-            shown(by),
-            count(groups.len(), "group"),
-            names(groups),
-            names(routes)
-        ),
-        Request::Hold { by, from, to, routes, topics, .. } => format!(
+        Request::Hold { by, from, to, routes, topics, groups, .. } if groups.is_empty() => format!(
             "{} asks to hold {} of {from} for {to}: {}; routes: {}",
             shown(by),
             partitions(topics),
             names(topics.keys()),
             names(routes)
         ),
+        Request::Hold { by, from, to, routes, groups, .. } => format!(
+            "{} asks to hold {} of {from} for {to}: {}; routes: {}",
+            shown(by),
+            count(groups.len(), "group"),
+            names(groups),
+            names(routes)
+        ),
         Request::Parked { proxy, id, members } => {
-            let waiting: Vec<String> = members.iter().map(|(group, members)| format!("{group} ({})", members.len())).collect();
-            let waiting = if waiting.is_empty() { "nobody".to_owned() } else { names(&waiting) };
-            format!("{}: in move {id} wait to join there: {waiting}", shown(proxy))
+            let waiting = members.values().map(BTreeSet::len).sum();
+            format!("{} has {} of move {id} waiting to join: {}", shown(proxy), count(waiting, "member"), names(members.keys()))
         }
         Request::Without { id, by, groups } => {
-            let stays: Vec<String> = groups.iter().map(|(group, why)| format!("{group}: {why}")).collect();
-            format!("{by} leaves {} of move {id} where they live: {}", count(groups.len(), "group"), stays.join("; "))
+            let all: Vec<String> = groups.iter().map(|(group, why)| format!("{group} ({why})")).collect();
+            format!("{by} leaves {} of move {id} where they live: {}", count(groups.len(), "group"), names(&all))
+        }
+        Request::Synced { id, as_of, by, groups } => {
+            format!("{by} has written the offsets of {} of move {id}, as of {as_of}: {}", count(groups.len(), "group"), names(groups))
         }
         Request::Holding { proxy, id } => format!("{} holds move {id}", shown(proxy)),
         Request::Closed { id, as_of, by, ends } => format!(
@@ -145,16 +147,10 @@ fn text(request: &Request) -> String {
             count(ends.values().map(Vec::len).sum(), "partition"),
             names(ends.keys())
         ),
-        Request::Synced { id, as_of, by, groups } => format!(
-            "mirror {} has written the last offsets of {} of move {id}, as of {as_of}: {}",
-            short(by),
-            count(groups.len(), "group"),
-            names(groups)
-        ),
-        Request::Flip { id, by, topics, groups } if topics.is_empty() && !groups.is_empty() => {
-            format!("{} asks to flip move {id}: the groups {}", shown(by), names(groups))
+        Request::Flip { id, by, topics, groups } if groups.is_empty() => format!("{} asks to flip move {id}: {}", shown(by), leads(topics)),
+        Request::Flip { id, by, groups, .. } => {
+            format!("{} asks to flip move {id}: {} live there: {}", shown(by), count(groups.len(), "group"), names(groups))
         }
-        Request::Flip { id, by, topics, .. } => format!("{} asks to flip move {id}: {}", shown(by), leads(topics)),
         Request::Waited { proxy, id, waited: Waited { requests, longest_ms } } => {
             format!("{}: {requests} Produce requests waited for the outcome of move {id}, {longest_ms} ms at the most", shown(proxy))
         }

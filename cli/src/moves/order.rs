@@ -352,7 +352,11 @@ impl LastWords {
         let request = record.value.as_deref().and_then(|value| decode(value).ok().flatten());
         let by = match request {
             Some(
-                Request::Joined { proxy, .. } | Request::Wish { proxy, .. } | Request::Holding { proxy, .. } | Request::Left { proxy },
+                Request::Joined { proxy, .. }
+                | Request::Wish { proxy, .. }
+                | Request::Parked { proxy, .. }
+                | Request::Holding { proxy, .. }
+                | Request::Left { proxy },
             ) => proxy,
             Some(Request::Hold { by, .. } | Request::Flip { by, .. }) => by,
             _ => return,

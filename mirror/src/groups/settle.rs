@@ -6,6 +6,7 @@ use std::sync::Arc;
 use kafka_protocol::ResponseError;
 use kferry_wire::admin::groups::{CommittedOffset, GroupFilter};
 use kferry_wire::client::{ClientError, TopicPartition};
+use kferry_wire::decisions::LATE;
 
 use super::{Candidate, LedGroups, OffsetState, Work, has_members};
 use crate::partition::Direction;
@@ -29,8 +30,8 @@ pub struct Settled {
 /// A group's committed offsets on both clusters.
 type Offsets = BTreeMap<TopicPartition, CommittedOffset>;
 
-/// Writes the last offsets of groups in one direction.
-pub async fn settle(work: Work, state: State, direction: Direction, groups: BTreeSet<String>, as_of: i64) -> Settled {
+/// Writes the last offsets of groups in one direction. `started`: when this process did; what one before it has written a moment before may come late.
+pub async fn settle(work: Work, state: State, direction: Direction, groups: BTreeSet<String>, [as_of, started]: [i64; 2]) -> Settled {
     let led = LedGroups::new(&work, direction, jiff::Timestamp::now().as_millisecond());
     let mut settled = Settled { as_of, ..Settled::default() };
     let names: Vec<&str> = groups.iter().map(String::as_str).collect();
@@ -49,7 +50,15 @@ pub async fn settle(work: Work, state: State, direction: Direction, groups: BTre
     };
     let (mut committed, mut there) = (committed, there);
     let mut writes = Vec::new();
+    let is_late = |group: &String| {
+        let written = work.states.last_written(group).filter(|at| *at < started);
+        written.is_some_and(|at| led.now - at < LATE.as_millis() as i64)
+    };
     for group in &groups {
+        if is_late(group) {
+            settled.not_yet.insert(group.clone(), "another process of the mirror has written offsets for it less than 30 s ago".to_owned());
+            continue;
+        }
         let committed = committed.remove(group).unwrap_or_else(|| Ok(BTreeMap::new()));
         let there = there.remove(group).unwrap_or_else(|| Ok(BTreeMap::new()));
         match led.last_offsets(group, committed, there, live.contains(group)) {

@@ -486,8 +486,8 @@ impl Run {
         if !self.groups.running.is_empty() || self.passes.plans.is_none() {
             return;
         }
-        if let Some(ToSettle { groups, direction, as_of }) = moves.to_settle(&self.shards.owned, now) {
-            let settled = groups::settle(self.groups_work(), self.state.clone(), direction, groups, as_of);
+        if let Some(ToSettle { groups, direction, as_of, started }) = moves.to_settle(&self.shards.owned, now) {
+            let settled = groups::settle(self.groups_work(), self.state.clone(), direction, groups, [as_of, started]);
             self.groups.running.spawn(async move { GroupsDone::Settled(settled.await) });
         }
     }

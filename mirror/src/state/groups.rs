@@ -76,6 +76,11 @@ impl GroupStates {
         self.written.get(group)?.get(partition)
     }
 
+    /// When the mirror wrote an offset of a group last, in ms since the epoch.
+    pub fn last_written(&self, group: &str) -> Option<i64> {
+        self.written.get(group)?.values().map(|written| written.at).max()
+    }
+
     /// All offsets that the mirror wrote last, with group and partition.
     pub fn all(&self) -> impl Iterator<Item = (&Arc<str>, &TopicPartition, &Written)> {
         self.written.iter().flat_map(|(group, written)| written.iter().map(move |(partition, written)| (group, partition, written)))

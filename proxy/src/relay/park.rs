@@ -26,7 +26,7 @@ use bytes::Bytes;
 use kafka_protocol::messages::consumer_group_heartbeat_response::Assignment;
 use kafka_protocol::messages::{
     ApiKey, ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, HeartbeatRequest, HeartbeatResponse, JoinGroupRequest,
-    LeaveGroupRequest, OffsetCommitRequest,
+    JoinGroupResponse, LeaveGroupRequest, OffsetCommitRequest,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use kferry_wire::api::{Api, By};
@@ -57,6 +57,13 @@ const GROUP_ID_NOT_FOUND: i16 = 69;
 
 /// The epoch of a member of the consumer protocol that leaves.
 const LEAVES: i32 = -1;
+
+/// Kafka's `MEMBER_ID_REQUIRED`: the answer has the id under which a new member is to join. From this version of JoinGroup on.
+const MEMBER_ID_REQUIRED: i16 = 79;
+const NAMES_FIRST: i16 = 4;
+
+/// Bytes of a response's correlation id.
+const CORRELATION_ID: usize = 4;
 
 /// Where the answer to a heartbeat of the consumer protocol has its error: behind `throttle_time_ms`.
 const ERROR_CODE: std::ops::Range<usize> = 4..6;
@@ -278,7 +285,7 @@ impl FrameRelay {
                     gated.answer = Some(head.encode(&HeartbeatResponse::default().with_error_code(REBALANCE_IN_PROGRESS))?);
                 }
             }
-            ApiKey::JoinGroup if seat.parking.is_used() => gated.body = self.join(seat, head, body, to, queue).await?,
+            ApiKey::JoinGroup if seat.parking.is_used() => self.join(seat, head, body, to, queue, &mut gated).await?,
             ApiKey::ConsumerGroupHeartbeat if seat.parking.is_used() => {
                 let request: ConsumerGroupHeartbeatRequest = head.decode(head.api.request, body)?;
                 let member = request.member_id.as_str();
@@ -305,7 +312,7 @@ impl FrameRelay {
         Ok(gated)
     }
 
-    /// A member joins. The body that goes on instead, if any.
+    /// A member joins: it waits where its group is held, and where it has moved to it joins as a new one.
     async fn join(
         &self,
         seat: &Seat,
@@ -313,26 +320,41 @@ impl FrameRelay {
         body: &[u8],
         to: &mut Writer,
         queue: &mpsc::Sender<InFlight>,
-    ) -> Result<Option<Vec<u8>>, Cause> {
-        let By::Group(fields) = head.api.by else { return Ok(None) };
+        gated: &mut Gated,
+    ) -> Result<(), Cause> {
+        let By::Group(fields) = head.api.by else { return Ok(()) };
         let request: JoinGroupRequest = head.decode(fields, body)?;
         let (group, member) = (request.group_id.as_str(), request.member_id.as_str());
-        let at = &*self.terms.world.cluster.name;
         if let Some(parked) = seat.parking.park(group, member) {
             let session = Duration::from_millis(u64::try_from(request.session_timeout_ms).unwrap_or_default());
             self.wait_to_join(&parked, session / BEATS_IN_SESSION, to, queue).await?;
             drop(parked);
-            if lives_elsewhere(seat, group, at) && !member.is_empty() {
+            if lives_elsewhere(seat, group, &self.terms.world.cluster.name) && !member.is_empty() {
                 let leave = LeaveGroupRequest::default().with_group_id(request.group_id.clone()).with_member_id(request.member_id.clone());
                 // It may have left, or was thrown out: then it is gone all the same.
                 self.ask_broker(ApiKey::LeaveGroup, OWN_VERSION, &leave, to, queue).await?;
             }
-            return Ok(None);
+            return Ok(());
         }
-        if self.is_to_join(seat, group, member) {
-            return head.encode(&request.with_member_id(StrBytes::default())).map(Some);
+        if !self.is_to_join(seat, group, member) {
+            return Ok(());
         }
-        Ok(None)
+        let request = request.with_member_id(StrBytes::default());
+        if head.version < NAMES_FIRST || request.group_instance_id.is_some() {
+            gated.body = Some(head.encode(&request)?);
+            return Ok(());
+        }
+        // A member that is told by the coordinator to come again under a new id gives up what it owns (librdkafka, cooperative): so the proxy asks for the id.
+        let frame = self.ask_broker(ApiKey::JoinGroup, head.version, &request, to, queue).await?;
+        let body_at = CORRELATION_ID + usize::from(head.api.key.response_header_version(head.version) >= 1);
+        let mut named = frame.get(body_at..).unwrap_or_default();
+        let named = JoinGroupResponse::decode(&mut named, head.version).map_err(|_| Cause::WrongResponse(head.api.key))?;
+        if named.error_code == MEMBER_ID_REQUIRED {
+            gated.body = Some(head.encode(&request.with_member_id(named.member_id))?);
+        } else {
+            gated.answer = Some(head.encode(&named)?);
+        }
+        Ok(())
     }
 
     /// Whether a member of a group that lives here now has still the id that it had before: it has to join first.

@@ -93,6 +93,9 @@ fn subscribe(job: &Job) -> Result<BaseConsumer> {
     if job.cooperative {
         config.set("partition.assignment.strategy", "cooperative-sticky");
     }
+    if let Some(protocol) = job.group_protocol {
+        config.set("group.protocol", protocol);
+    }
     with(&mut config, job.settings[1]);
     let consumer: BaseConsumer = config.create()?;
     consumer.subscribe(&[&job.topic])?;

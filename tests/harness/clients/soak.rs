@@ -40,11 +40,14 @@ pub struct Job {
     pub timeout_ms: u64,
     /// None for PLAINTEXT.
     pub security: Option<Security>,
+    /// Whether the group uses the cooperative-sticky assignor, or the one that the library comes with.
+    pub cooperative: bool,
+    /// `group.protocol` of librdkafka and Java 4, if not their own default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group_protocol: Option<&'static str>,
     /// More settings of librdkafka's producer, and of its consumers; the other libraries take none.
     #[serde(skip)]
     pub settings: [&'static [(&'static str, &'static str)]; 2],
-    /// Whether the group uses the cooperative-sticky assignor, or the one that the library comes with.
-    pub cooperative: bool,
 }
 
 impl Job {
@@ -60,8 +63,9 @@ impl Job {
             records_per_second: 200,
             timeout_ms,
             security: None,
-            settings: [&[]; 2],
             cooperative: false,
+            group_protocol: None,
+            settings: [&[]; 2],
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
-use kferry_wire::decisions::{LogError, Request, ask};
+use kferry_wire::decisions::{LATE, LogError, Request, ask};
 use kferry_wire::tell;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -18,8 +18,6 @@ use crate::shards::Owned;
 const PAUSE: Duration = Duration::from_millis(50);
 /// How long that is tried: then the group stays where it lives.
 const PATIENCE: Duration = Duration::from_millis(1500);
-/// How long a commit that was sent and not answered may still be taken.
-const LATE: Duration = Duration::from_secs(30);
 
 /// What this process knows of the groups of the open move.
 pub(super) struct MovingGroups {
@@ -31,7 +29,9 @@ pub(super) struct MovingGroups {
     since: Option<Instant>,
     /// When that was said last.
     said: Option<Instant>,
-    /// Until when something may be written that was sent, and not answered, before: by this process, or by one before it.
+    /// When this process has started, in ms since the epoch.
+    started: i64,
+    /// Until when something may be written that this process has sent, and that was not answered.
     late: Instant,
     asking: JoinSet<Result<(), LogError>>,
 }
@@ -47,12 +47,14 @@ pub(in crate::run) struct ToSettle {
     pub(in crate::run) groups: BTreeSet<String>,
     pub(in crate::run) direction: Direction,
     pub(in crate::run) as_of: i64,
+    pub(in crate::run) started: i64,
 }
 
 impl MovingGroups {
     pub(super) fn new() -> Self {
         let now = Instant::now();
-        Self { found: BTreeMap::new(), next: now, since: None, said: None, late: now + LATE, asking: JoinSet::new() }
+        let started = jiff::Timestamp::now().as_millisecond();
+        Self { found: BTreeMap::new(), next: now, since: None, said: None, started, late: now, asking: JoinSet::new() }
     }
 
     /// Another move is open, or none.
@@ -90,14 +92,14 @@ impl Moves {
         }
         self.groups.since.get_or_insert(now);
         if now < self.groups.late {
-            let why = "a commit of the mirror may be under way: its process has started, or a broker has not answered, less than 30 s ago";
+            let why = "a commit of the mirror may be under way: a broker has not answered, less than 30 s ago";
             self.settled(
                 Settled { as_of, not_yet: groups.into_iter().map(|group| (group, why.to_owned())).collect(), ..Settled::default() },
                 now,
             );
             return None;
         }
-        Some(ToSettle { groups, direction, as_of })
+        Some(ToSettle { groups, direction, as_of, started: self.groups.started })
     }
 
     /// What came of it.
