@@ -332,7 +332,7 @@ mod tests {
         }
         // Unless some route has clients that nobody sees.
         let said = judged("orders", with(&|seen| seen.producers[0] = ago(producer(7))), ["legacy", "new"], Some("others")).unwrap_err();
-        assert!(said.contains("client of route others") && said.contains("5 minutes ago"), "{said}");
+        assert!(said.contains("client of route others"), "{said}");
     }
 
     #[test]
