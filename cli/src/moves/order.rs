@@ -254,7 +254,11 @@ fn notes(config: &Config, state: &State, moves: &[Wanted]) -> Vec<String> {
 
 async fn abort(cluster: Arc<Cluster>, reason: &str) -> Result<Done, String> {
     let mut log = DecisionLog::read(cluster).await?;
-    let id = log.state().open().map(|open| open.id).ok_or("no move is open, so there is nothing to abort")?;
+    let id = log
+        .state()
+        .open()
+        .map(|open| open.id)
+        .ok_or("no move is open. One that was given up is tried again: to keep it from that, revert the edit")?;
     let request = Request::Abort { id, by: operator(), reason: reason.to_owned(), until_edit: true };
     let back = log.ask(&request, |_| {}).await?;
     match back.verdict {

@@ -211,15 +211,8 @@ impl Report {
         });
         let open = state.open().map(|open| Open::of(open, state, written(open.id), lives, config, now));
         let receipts = state.receipts().take(RECEIPTS).map(|receipt| Receipt::of(receipt, &written));
-        let is_so = |topic: &Topic| routes.iter().any(|route| route.route == topic.route && *route.wished == *topic.leader);
-        let lives_so = |group: &Group| routes.iter().any(|route| route.route == group.route && *route.wished == *group.lives);
-        let is_at_home = |route: &Route| route.home.as_ref() == Some(&route.wished) && route.in_the_way.is_empty();
-        Self {
-            ok: errors.is_empty()
-                && open.is_none()
-                && routes.iter().all(is_at_home)
-                && topics.iter().all(is_so)
-                && groups.iter().all(lives_so),
+        let report = Self {
+            ok: false,
             cluster: config.state.as_ref().map(|state| state.cluster.name.clone()).unwrap_or_default(),
             log: state.identity().unwrap_or_default().to_owned(),
             records: state.end(),
@@ -232,7 +225,16 @@ impl Report {
             groups,
             no_mirror,
             errors,
-        }
+        };
+        Self { ok: report.is_ok(), ..report }
+    }
+
+    fn is_ok(&self) -> bool {
+        let is_at_home = |route: &Route| route.home.as_ref() == Some(&route.wished) && route.in_the_way.is_empty();
+        let lives_so = |group: &Group| self.routes.iter().any(|route| route.route == group.route && *route.wished == *group.lives);
+        let is_so =
+            self.routes.iter().all(is_at_home) && self.topics.iter().all(|topic| self.is_there(topic)) && self.groups.iter().all(lives_so);
+        self.errors.is_empty() && self.open.is_none() && is_so
     }
 
     /// Whether a topic leads where it is wished.
@@ -544,5 +546,153 @@ impl Receipt {
             }
             Some(reason) => format!("{at}  move {}: {what}: aborted{took} by {}: {reason}", self.id, self.by),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use kferry_wire::decisions::{Flipped, Place, Request, Topic as Moving, Verdict, Wished};
+
+    use super::*;
+
+    const FILE: &str = r#"
+        clusters.legacy = { id = 1, bootstrap_servers = "legacy:9092", node_ids = "1", broker_ports = "9200" }
+        clusters.new = { id = 2, bootstrap_servers = "new:9092", node_ids = "1", broker_ports = "9300" }
+        state = { cluster = "new" }
+        [[listeners]]
+        name = "plain"
+        bind = "127.0.0.1:9092"
+        [[routes]]
+        name = "orders"
+        client_id = "*"
+        cluster = "new"
+        mode = "relay"
+        topics = ["orders"]
+        [[mirrors]]
+        name = "over"
+        source = "legacy"
+        target = "new"
+        topics = ["orders"]
+    "#;
+
+    fn member(name: &str) -> Member {
+        Member { name: name.to_owned(), incarnation: format!("{name}-0123456789") }
+    }
+
+    fn wish(name: &str, taken: u32, home: &str) -> Request {
+        let wished = Wished { home: home.to_owned(), owns: String::new() };
+        Request::Wish { proxy: member(name), taken, file: home.to_owned(), routes: [("orders".to_owned(), wished)].into() }
+    }
+
+    /// Two proxies that were started with the route at home on legacy, and what came then.
+    fn state(then: Vec<Request>) -> State {
+        let join = |name: &str| Request::Joined {
+            proxy: member(name),
+            rules: 1,
+            place: Place { boot: name.to_owned(), ..Place::default() },
+            admin: None,
+        };
+        let begun = vec![Request::Identity { log: "L".to_owned() }, join("a"), join("b"), wish("a", 0, "legacy"), wish("b", 0, "legacy")];
+        let mut state = State::default();
+        for (offset, request) in (0..).zip(begun.into_iter().chain(then)) {
+            assert_eq!(state.apply(offset, &request), Verdict::Counts, "{request:?}");
+        }
+        state
+    }
+
+    fn hold() -> Request {
+        let topics = [("orders".to_owned(), Moving { partitions: 4, ..Moving::default() })].into();
+        let (from, to) = ("legacy".to_owned(), "new".to_owned());
+        Request::Hold { by: member("a"), after: 0, from, to, routes: ["orders".to_owned()].into(), topics, groups: BTreeSet::new() }
+    }
+
+    /// A record was written each second.
+    fn report(state: &State, leader: &str, lives: &BTreeMap<Member, Life>) -> Report {
+        let config = Config::parse(FILE, Path::new("routes.toml")).unwrap();
+        let topic = Topic {
+            topic: "orders".to_owned(),
+            route: "orders".into(),
+            leader: leader.to_owned(),
+            term: 1,
+            follower: Some("new".into()),
+            lag: Some(1234),
+            trouble: Vec::new(),
+        };
+        let owned = Owned { topics: vec![topic], ..Owned::default() };
+        let second = |second: i64| Timestamp::from_second(1_700_000_000 + second).unwrap();
+        Report::of(&config, state, |offset| Some(second(offset)), lives, owned, second(20))
+    }
+
+    fn in_the_way(state: &State) -> String {
+        report(state, "legacy", &BTreeMap::new()).routes.remove(0).in_the_way.join("; ")
+    }
+
+    #[test]
+    fn an_open_move_says_who_is_waited_for() {
+        let holding = Request::Holding { proxy: member("a"), id: 7 };
+        let state = state(vec![wish("a", 1, "new"), wish("b", 1, "new"), hold(), holding]);
+        let lives = [(member("b"), Life::Gone("nobody listens".to_owned()))].into();
+        let report = report(&state, "legacy", &lives);
+        assert!(!report.ok);
+        let text = report.text(Timestamp::from_second(1_700_000_020).unwrap());
+        for line in [
+            "orders  new     legacy  0 of 1        0\n",
+            "orders  orders  legacy  1     new       1,234\n",
+            "b      b-012345     18 s ago  new   -      -      nobody listens\n",
+            "move 7, open for 13.0 s: 1 topic from legacy to new, of orders: orders\n  do not hold yet: b\n  4 of 4 partitions not closed\n",
+            "  it waits for: the dead are waited for: `kferry move forget b`\n",
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_in_the_way_says_what_to_do() {
+        let abort = |until_edit| Request::Abort { id: 7, by: "a".to_owned(), reason: "the mirror is away".to_owned(), until_edit };
+        let taken = || vec![wish("a", 1, "new"), wish("b", 1, "new")];
+        let with = |more: Vec<Request>| state(taken().into_iter().chain(more).collect());
+        for (state, says) in [
+            (state(Vec::new()), "the proxies wish it on legacy: they have not taken this file, which says new"),
+            (
+                state(vec![wish("a", 1, "new")]),
+                "give all of them the same file; if a proxy is dead and will not come back, `kferry move forget`",
+            ),
+            (with(Vec::new()), "no proxy answers at its admin address"),
+            (with(vec![hold(), abort(true)]), "an operator has aborted move 7, and nothing moves before the file is changed or touched"),
+            (with(vec![hold(), abort(false)]), "a move was given up, and it is tried again; the last because the mirror is away"),
+        ] {
+            let said = in_the_way(&state);
+            assert!(said.contains(says), "{says}: {said}");
+        }
+    }
+
+    #[test]
+    fn all_is_well_where_all_is_as_the_file_wishes() {
+        let flipped = |home: &str| {
+            let mut state = state(vec![wish("a", 1, "new"), wish("b", 1, "new"), hold()]);
+            let rest = ["a", "b"].map(|name| Request::Holding { proxy: member(name), id: 7 });
+            let closed = Request::Closed {
+                id: 7,
+                as_of: 9,
+                by: "m".to_owned(),
+                ends: [("orders".to_owned(), (0..4).map(|at| (at, 9)).collect())].into(),
+            };
+            for (offset, request) in (8..).zip(rest.into_iter().chain([closed])) {
+                assert_eq!(state.apply(offset, &request), Verdict::Counts);
+            }
+            let Flipped { topics, groups } = state.outcome().unwrap();
+            assert_eq!(state.apply(11, &Request::Flip { id: 7, by: member("a"), topics, groups }), Verdict::Counts);
+            report(&state, home, &BTreeMap::new())
+        };
+        let report = flipped("new");
+        assert!(report.ok, "{report:#?}");
+        assert!(
+            report
+                .text(Timestamp::UNIX_EPOCH)
+                .contains("move 7: 1 topic from legacy to new, of orders: flipped in 4.0 s; 0 Produce requests waited, 0 ms at the most\n")
+        );
+        assert!(!flipped("legacy").ok);
     }
 }

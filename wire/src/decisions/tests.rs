@@ -438,7 +438,7 @@ fn records_look_as_the_documents_say() {
         (closed(7, 9), r#"{"v":1,"closed":{"move":7,"as_of":9,"by":"mirror","ends":{"orders":[[0,7],[1,9]]}}}"#),
         (
             flip(&a, 7),
-            r#"{"v":1,"flip":{"move":7,"by":{"name":"a","incarnation":"1"},"topics":{"orders":{"leader":"new","term":2,"ends":[7,9]}}}}"#,
+            r#"{"v":1,"flip":{"move":7,"by":{"name":"a","incarnation":"1"},"topics":{"orders":{"leader":"new","term":2,"ends":[7,9]}},"groups":[]}}"#,
         ),
     ];
     for (request, json) in cases {
