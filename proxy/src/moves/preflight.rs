@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use kafka_protocol::ResponseError;
 use kferry_config::{Mirror, Offsets};
+use kferry_wire::admin::acls::{Operation, Operations};
 use kferry_wire::admin::configs::ConfigResource;
 use kferry_wire::admin::partitions::ActiveProducer;
 use kferry_wire::client::{Client, ClientError, TopicPartition, Topics};
@@ -47,13 +49,21 @@ struct Seen {
     producers: Vec<ActiveProducer>,
 }
 
+/// What the file says of them.
+#[derive(Clone, Copy)]
+pub(super) struct Rules<'a> {
+    pub mirrors: &'a [Arc<Mirror>],
+    /// A route whose clients are with the brokers of the cluster that leads by themselves, and of which nobody has said that they do not produce.
+    pub bootstrap: Option<&'a str>,
+}
+
 /// Asks both clusters about topics.
 ///
 /// # Errors
 /// A cluster does not answer: nothing is known of any of them.
 pub(super) async fn preflight(
     between: Between<'_>,
-    mirrors: &[Arc<Mirror>],
+    rules: Rules<'_>,
     topics: &BTreeSet<Arc<str>>,
     now: i64,
 ) -> Result<Report, ClientError> {
@@ -110,17 +120,55 @@ pub(super) async fn preflight(
         }
     }
     let [from, to] = [from, to].map(|client| &*client.cluster().name);
-    Ok(seen.into_iter().map(|(topic, seen)| (topic.clone(), judge(&topic, seen, [from, to], mirrors, now))).collect())
+    Ok(seen.into_iter().map(|(topic, seen)| (topic.clone(), judge(&topic, seen, [from, to], rules, now))).collect())
+}
+
+/// What the clients of a route may do with topics where these lead, and may not where they are to lead: asked with the route's own login.
+///
+/// # Errors
+/// A cluster does not answer.
+pub(super) async fn lost_rights(
+    route: &str,
+    between: Between<'_>,
+    topics: &BTreeSet<Arc<str>>,
+) -> Result<BTreeMap<Arc<str>, String>, ClientError> {
+    let Between { from, to } = between;
+    let names: Vec<&str> = topics.iter().map(|topic| &**topic).collect();
+    let (here, there) = tokio::join!(from.topic_authorized_operations(&names), to.topic_authorized_operations(&names));
+    let mut lost = BTreeMap::new();
+    for topic in topics {
+        let [here, there] = [&here, &there].map(|answers| match answers.get(topic) {
+            Some(Err(error)) if error.code() != Some(ResponseError::TopicAuthorizationFailed) => Err(error.clone()),
+            Some(Ok(operations)) => Ok(Some(*operations)),
+            _ => Ok(None),
+        });
+        if let Some(operations) = less(here?, there?) {
+            let [from, to] = [from, to].map(|client| &*client.cluster().name);
+            lost.insert(
+                topic.clone(),
+                format!("clients of route {route} may {operations} it on {from}, and not on {to}: allow that to the route's login there"),
+            );
+        }
+    }
+    Ok(lost)
+}
+
+/// What a client can do with a topic here and not there. `None`: the topic is not even shown.
+fn less(here: Option<Operations>, there: Option<Operations>) -> Option<String> {
+    let may = |of: Option<Operations>, operation| of.is_some_and(|of| of.contains(operation));
+    let lost = [Operation::Read, Operation::Write].into_iter().filter(|operation| may(here, *operation) && !may(there, *operation));
+    let lost: Vec<_> = lost.map(|operation| operation.to_string().to_uppercase()).collect();
+    (!lost.is_empty()).then(|| lost.join(" and "))
 }
 
 /// Whether a topic can move.
-fn judge(topic: &str, seen: Seen, clusters: [&str; 2], mirrors: &[Arc<Mirror>], now: i64) -> Result<Topic, String> {
+fn judge(topic: &str, seen: Seen, clusters: [&str; 2], rules: Rules<'_>, now: i64) -> Result<Topic, String> {
     let [from, to] = clusters;
     let connects = |mirror: &&Arc<Mirror>| {
         let ends = [&*mirror.source.name, &*mirror.target.name];
         ends == [from, to] || ends == [to, from]
     };
-    let Some(mirror) = mirrors.iter().filter(connects).find(|mirror| mirror.topics.matches(topic)) else {
+    let Some(mirror) = rules.mirrors.iter().filter(connects).find(|mirror| mirror.topics.matches(topic)) else {
         return Err(format!("no mirror copies it between {from} and {to}: name it in `topics` of one"));
     };
     if !copies_as(mirror, topic) || mirror.offsets != Offsets::Preserve {
@@ -168,11 +216,22 @@ fn judge(topic: &str, seen: Seen, clusters: [&str; 2], mirrors: &[Arc<Mirror>], 
                 "producer {producer_id} writes transactions to it, and those cannot move yet: stop it, or drop the topic from the route"
             ));
         }
-        if producer_id < OWN && producer_id & TAG == 0 && writes {
-            return Err(format!(
-                "producer {producer_id} writes to it past the relay, and nobody could hold what it writes: give it kferry-proxy as bootstrap.servers, \
-                 on a route with mode = \"relay\", or stop it"
-            ));
+        if producer_id < OWN && producer_id & TAG == 0 {
+            if writes {
+                return Err(format!(
+                    "producer {producer_id} writes to it past the relay, and nobody could hold what it writes: give it kferry-proxy as \
+                     bootstrap.servers, on a route with mode = \"relay\", or stop it"
+                ));
+            }
+            // It may be one that writes once a day.
+            if let Some(route) = rules.bootstrap {
+                let at = jiff::Timestamp::from_millisecond(last_timestamp).map_or_else(|_| "once".to_owned(), |at| format!("at {at}"));
+                return Err(format!(
+                    "producer {producer_id} has written to it past the relay, {at}, and may be a client of route {route}, which nobody could hold: give \
+                     that route mode = \"relay\", or `stopped = true` if none of its clients produces any more, or wait until cluster {from} has \
+                     forgotten that producer"
+                ));
+            }
         }
     }
     let ids = clusters.into_iter().zip(seen.ids).filter_map(|(cluster, id)| Some((cluster.to_owned(), id?))).collect();
@@ -203,6 +262,10 @@ mod tests {
         Config::parse(FILE, Path::new("routes.toml")).unwrap().mirrors
     }
 
+    fn judged(topic: &str, seen: Seen, clusters: [&str; 2], bootstrap: Option<&str>) -> Result<Topic, String> {
+        judge(topic, seen, clusters, Rules { mirrors: &mirrors(), bootstrap }, NOW)
+    }
+
     fn fine() -> Seen {
         Seen {
             partitions: [Some(2); 2],
@@ -227,7 +290,7 @@ mod tests {
     #[test]
     fn what_can_move_says_so_in_either_direction() {
         for clusters in [["legacy", "new"], ["new", "legacy"]] {
-            let topic = judge("orders", fine(), clusters, &mirrors(), NOW).unwrap();
+            let topic = judged("orders", fine(), clusters, Some("others")).unwrap();
             assert_eq!((topic.partitions, topic.ids), (2, BTreeMap::from([(clusters[1].to_owned(), "b".to_owned())])));
         }
     }
@@ -254,12 +317,32 @@ mod tests {
             ("orders", with(&|seen| seen.producers[0] = producer(7)), "producer 7 writes to it past the relay"),
         ];
         for (topic, seen, why) in cases {
-            let said = judge(topic, seen, ["legacy", "new"], &mirrors(), NOW).unwrap_err();
+            let said = judged(topic, seen, ["legacy", "new"], None).unwrap_err();
             assert!(said.contains(why), "{topic}: {said}");
         }
         // Those that wrote long ago may have been stopped.
         for stopped in [ago(producer(7)), ago(ActiveProducer { coordinator_epoch: 3, ..producer(1 << 40 | 7) })] {
-            judge("orders", with(&|seen| seen.producers[0] = stopped), ["legacy", "new"], &mirrors(), NOW).unwrap();
+            judged("orders", with(&|seen| seen.producers[0] = stopped), ["legacy", "new"], None).unwrap();
+        }
+        // Unless some route has clients that nobody sees.
+        let said = judged("orders", with(&|seen| seen.producers[0] = ago(producer(7))), ["legacy", "new"], Some("others")).unwrap_err();
+        assert!(said.contains("client of route others") && said.contains("1970-01-12T13:41:39.999Z"), "{said}");
+    }
+
+    #[test]
+    fn who_can_do_less_there_is_told_what() {
+        let of = |bits: i32| Some(Operations::from_bits(bits));
+        let (read, write, describe) = (1 << 3, 1 << 4, 1 << 8);
+        for (here, there, lost) in [
+            (of(read | write | describe), of(read | write), None),
+            (of(read | write), of(read | describe), Some("WRITE")),
+            (of(read | write), None, Some("READ and WRITE")),
+            (of(read), of(describe), Some("READ")),
+            // It uses the topic neither here nor there.
+            (of(describe), None, None),
+            (None, None, None),
+        ] {
+            assert_eq!(less(here, there).as_deref(), lost, "{here:?} {there:?}");
         }
     }
 }

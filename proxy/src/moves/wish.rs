@@ -5,13 +5,15 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use kferry_config::{Mode, is_internal};
+use kferry_config::{Mode, Route, is_internal};
+use kferry_wire::client::Client;
 use kferry_wire::decisions::{Owned, Topic, Wished};
 use uuid::Uuid;
 
-use super::preflight::{Between, preflight};
+use super::preflight::{Between, Report, Rules, lost_rights, preflight};
 use crate::proxy::Proxy;
-use crate::routes::RoutingTable;
+use crate::relay::view::View;
+use crate::routes::{Routed, RoutingTable};
 
 /// What was seen of what routes own.
 #[derive(Debug, Default)]
@@ -40,19 +42,23 @@ fn digest(text: &str) -> String {
     Uuid::new_v5(&Uuid::NAMESPACE_OID, text.as_bytes()).simple().to_string()
 }
 
+/// Topics that are to move between the same two clusters.
+struct Moving {
+    /// kferry's login there, or the route's where the file gives kferry none. `None`: the clients of the route do not see that cluster.
+    clients: [Option<Client>; 2],
+    /// By name, with the route that owns it.
+    topics: BTreeMap<Arc<str>, String>,
+}
+
 /// Looks at what each route owns, and whether that can move where it is wished.
 pub(super) async fn look(proxy: &Proxy) -> Look {
     let table = proxy.routes.in_force();
     let mut look = Look::default();
-    for routed in table.routed().filter(|routed| routed.route.mode == Mode::Relay) {
-        let (route, home) = (routed.route, routed.home);
-        let wished = &route.cluster;
-        look.wants |= home.name != wished.name;
-        if route.owns_topics.is_empty() {
-            look.owns.insert(route.name.to_string(), Vec::new());
-            continue;
-        }
-        let Some(view) = proxy.view(&table, routed) else {
+    let mut moving: BTreeMap<[Arc<str>; 2], Moving> = BTreeMap::new();
+    for (routed, view) in relayed(proxy, &table) {
+        let (route, wished) = (routed.route, &routed.route.cluster.name);
+        look.wants |= routed.home.name != *wished;
+        let Some(view) = view.filter(|_| !route.owns_topics.is_empty()) else {
             look.owns.insert(route.name.to_string(), Vec::new());
             continue;
         };
@@ -61,35 +67,68 @@ pub(super) async fn look(proxy: &Proxy) -> Look {
         let names: BTreeSet<&Arc<str>> = listings.iter().flat_map(|listing| listing.names.iter()).collect();
         let is_owned = |name: &&&Arc<str>| !is_internal(name) && table.owner_of_topic(name).is_some_and(|owner| owner.name == route.name);
         let mut owns = Vec::new();
-        let mut moving: BTreeMap<Arc<str>, BTreeSet<Arc<str>>> = BTreeMap::new();
         for name in names.iter().filter(is_owned) {
             let leader = leaders.name(leaders.leader(name));
-            if *leader == wished.name {
+            if leader == wished {
                 owns.push(Owned { name: name.to_string(), leader: leader.to_string(), topic: Topic::default(), blocked: None });
             } else {
-                moving.entry(leader.clone()).or_default().insert((*name).clone());
-            }
-        }
-        look.wants |= !moving.is_empty();
-        let client = |name: &str| parts.clusters.iter().find(|part| *part.cluster.name == *name).map(|part| part.own.client().clone());
-        let to = client(&wished.name);
-        let now = Timestamp::now().as_millisecond();
-        for (leader, topics) in moving {
-            let clusters = client(&leader).zip(to.as_ref());
-            let report = match &clusters {
-                Some((from, to)) => preflight(Between { from, to }, table.mirrors(), &topics, now).await.map_err(|error| error.to_string()),
-                None => Err(format!("no mirror connects cluster {leader} with cluster {}: write one in routes.toml", wished.name)),
-            };
-            for name in topics {
-                let found = match &report {
-                    Ok(report) => report.get(&name).cloned().unwrap_or_else(|| Err("nothing is known of it".to_owned())),
-                    Err(why) => Err(why.clone()),
-                };
-                let blocked = found.as_ref().err().map(|why| format!("topic {name}: {why}"));
-                owns.push(Owned { name: name.to_string(), leader: leader.to_string(), topic: found.unwrap_or_default(), blocked });
+                let client = |name| parts.part(name).map(|part| part.own.client().clone());
+                let new = || Moving { clients: [client(leader), client(wished)], topics: BTreeMap::new() };
+                let moving = moving.entry([leader.clone(), wished.clone()]).or_insert_with(new);
+                moving.topics.insert((*name).clone(), route.name.to_string());
             }
         }
         look.owns.insert(route.name.to_string(), owns);
     }
+    look.wants |= !moving.is_empty();
+    for (clusters, Moving { clients, topics }) in moving {
+        let names = topics.keys().cloned().collect();
+        let report = asked(proxy, &table, &clusters, clients, &names).await;
+        for (name, route) in topics {
+            let found = match &report {
+                Ok(report) => report.get(&name).cloned().unwrap_or_else(|| Err("nothing is known of it".to_owned())),
+                Err(why) => Err(why.clone()),
+            };
+            let blocked = found.as_ref().err().map(|why| format!("topic {name}: {why}"));
+            let owned = Owned { name: name.to_string(), leader: clusters[0].to_string(), topic: found.unwrap_or_default(), blocked };
+            look.owns.entry(route).or_default().push(owned);
+        }
+    }
     look
+}
+
+fn relayed<'a>(proxy: &'a Proxy, table: &'a Arc<RoutingTable>) -> impl Iterator<Item = (Routed<'a>, Option<Arc<View>>)> {
+    table.routed().filter(|routed| routed.route.mode == Mode::Relay).map(|routed| (routed, proxy.view(table, routed)))
+}
+
+/// Whether topics can move between two clusters. An error is about all of them.
+async fn asked(
+    proxy: &Proxy,
+    table: &Arc<RoutingTable>,
+    [leader, wished]: &[Arc<str>; 2],
+    clients: [Option<Client>; 2],
+    topics: &BTreeSet<Arc<str>>,
+) -> Result<Report, String> {
+    let [Some(from), Some(to)] = clients else {
+        return Err(format!("no mirror connects cluster {leader} with cluster {wished}: write one in routes.toml"));
+    };
+    let is_unheld = |route: &&Arc<Route>| route.mode == Mode::Bootstrap && route.cluster.name == *leader && !route.stopped;
+    let rules = Rules { mirrors: table.mirrors(), bootstrap: table.wished().find(is_unheld).map(|route| &*route.name) };
+    let now = Timestamp::now().as_millisecond();
+    let mut report = preflight(Between { from: &from, to: &to }, rules, topics, now).await.map_err(|error| error.to_string())?;
+    // Any route may use a topic, not only its owner.
+    for (routed, view) in relayed(proxy, table) {
+        let Some(parts) = view.map(|view| view.parts()) else { continue };
+        let [Some(from), Some(to)] = [leader, wished].map(|cluster| parts.part(cluster)) else { continue };
+        // Without a login of its own a route may do what kferry may.
+        if [from, to].iter().all(|part| Arc::ptr_eq(&part.own, &part.shown)) {
+            continue;
+        }
+        let between = Between { from: from.shown.client(), to: to.shown.client() };
+        let lost = lost_rights(&routed.route.name, between, topics).await.map_err(|error| error.to_string())?;
+        for (topic, why) in lost {
+            report.entry(topic).and_modify(|found| *found = found.clone().and(Err(why)));
+        }
+    }
+    Ok(report)
 }

@@ -469,7 +469,7 @@ impl Lines {
         let (parts, leaders) = (self.view.parts(), self.view.leaders().load_full());
         let part = |topic: &str| {
             let cluster = leaders.name(leaders.leader_to_records(topic));
-            parts.clusters.iter().find(|part| part.cluster.name == *cluster)
+            parts.part(cluster)
         };
         let to_be_asked: Vec<Arc<Directory>> = entries
             .iter()
@@ -502,8 +502,7 @@ impl Lines {
 
     /// `None`: the cluster has left the view.
     fn client_of(&self, cluster: &str) -> Option<kferry_wire::client::Client> {
-        let parts = self.view.parts();
-        parts.clusters.iter().find(|part| *part.cluster.name == *cluster).map(|part| part.shown.client().clone())
+        self.view.parts().part(cluster).map(|part| part.shown.client().clone())
     }
 
     /// Opens what is not open.

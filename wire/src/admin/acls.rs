@@ -187,7 +187,7 @@ pub struct Operations(i32);
 
 impl Operations {
     /// A bit for each operation's number (KIP-430).
-    pub(crate) fn read(bits: i32) -> Self {
+    pub fn from_bits(bits: i32) -> Self {
         // This is for "not asked".
         Self(if bits == i32::MIN { 0 } else { bits })
     }
@@ -265,10 +265,10 @@ mod tests {
 
     #[test]
     fn operations_are_bits() {
-        let read_and_describe = Operations::read(1 << 3 | 1 << 8);
+        let read_and_describe = Operations::from_bits(1 << 3 | 1 << 8);
         assert!(read_and_describe.contains(Operation::Read) && read_and_describe.contains(Operation::Describe));
         assert!(!read_and_describe.contains(Operation::Write));
-        for nothing in [Operations::read(i32::MIN), Operations::read(0)] {
+        for nothing in [Operations::from_bits(i32::MIN), Operations::from_bits(0)] {
             assert!(!(-128..=127).any(|code| nothing.contains(Operation::from(code))));
         }
     }

@@ -48,7 +48,7 @@ impl Client {
                 cluster_id: answer.cluster_id.to_string(),
                 brokers,
                 controller: (answer.controller_id.0 >= 0).then_some(answer.controller_id.0),
-                authorized_operations: Operations::read(answer.cluster_authorized_operations),
+                authorized_operations: Operations::from_bits(answer.cluster_authorized_operations),
             })
         })
         .await

@@ -314,7 +314,7 @@ impl Client {
                 let (asked, answer) = self.send(&connection, DESCRIBE_GROUPS_OF_ANY_TYPE, |_| request).await?;
                 allowed.extend(answer.groups.iter().map(|group| {
                     let checked = asked.check(&Subject::group(&group.group_id), group.error_code, group.error_message.as_ref());
-                    (group.group_id.to_string(), checked.map(|()| Operations::read(group.authorized_operations)))
+                    (group.group_id.to_string(), checked.map(|()| Operations::from_bits(group.authorized_operations)))
                 }));
             }
             Ok(allowed)

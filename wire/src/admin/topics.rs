@@ -146,7 +146,7 @@ impl Client {
             let results = answer.topics.iter().filter_map(|topic| {
                 let name = topic.name.as_ref()?;
                 let checked = asked.check(&Subject::topic(name), topic.error_code, None);
-                Some((Arc::from(name.as_str()), checked.map(|()| Operations::read(topic.topic_authorized_operations))))
+                Some((Arc::from(name.as_str()), checked.map(|()| Operations::from_bits(topic.topic_authorized_operations))))
             });
             Ok(results.collect())
         })
