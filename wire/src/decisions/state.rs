@@ -114,8 +114,18 @@ pub enum Void {
         partition: u32,
     },
     /// The mirror has more to say.
-    #[error("{0} partitions are not closed")]
-    NotClosed(usize),
+    #[error(
+        "{count} partitions are not closed, partition {partition} of topic {topic} is the first: the mirror does not run or lags, or somebody writes to it \
+         past the relay"
+    )]
+    NotClosed {
+        /// How many.
+        count: usize,
+        /// The topic of the first one.
+        topic: String,
+        /// Its number.
+        partition: u32,
+    },
     /// Its author knows another rule.
     #[error("it decides something else than what follows from the records before it")]
     OtherOutcome,
@@ -228,10 +238,14 @@ pub struct Move {
 }
 
 impl Move {
-    /// How many partitions are not closed.
-    fn unclosed(&self) -> usize {
-        let closed = |name| self.closed.get(name).map_or(0, BTreeMap::len);
-        self.topics.iter().map(|(name, topic)| topic.partitions as usize - closed(name)).sum()
+    /// Every partition is closed.
+    fn is_closed(&self) -> Result<(), Void> {
+        let closed = |name| self.closed.get(name);
+        let open = |(name, topic): (&String, &Topic)| topic.partitions as usize - closed(name).map_or(0, BTreeMap::len);
+        let Some((name, _)) = self.topics.iter().find(|topic| open(*topic) > 0) else { return Ok(()) };
+        let partition = (0..).find(|partition| closed(name).is_none_or(|closed| !closed.contains_key(partition)));
+        let (topic, partition) = (name.clone(), partition.unwrap_or_default());
+        Err(Void::NotClosed { count: self.topics.iter().map(open).sum(), topic, partition })
     }
 }
 
@@ -558,10 +572,7 @@ impl State {
     pub fn outcome(&self) -> Result<BTreeMap<String, Led>, Void> {
         let open = self.open.as_ref().ok_or(Void::NotOpen(self.last_decision))?;
         self.quiet_since()?;
-        match open.unclosed() {
-            0 => {}
-            some => return Err(Void::NotClosed(some)),
-        }
+        open.is_closed()?;
         let led = |name: &String| Led {
             leader: open.to.to_string(),
             term: self.term(name) + 1,
