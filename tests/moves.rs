@@ -45,6 +45,9 @@ use self::decisions::{Decisions, Phase};
 /// How long something may take, on a loaded machine. What was killed may still send for 30 s, and a move that is given up is tried again later and later.
 const LIMIT: Duration = Duration::from_mins(3);
 
+/// How long what a killed proxy has sent may still arrive.
+const LATE: Duration = Duration::from_secs(30);
+
 /// Of each topic.
 const PARTITIONS: usize = 4;
 
@@ -87,7 +90,6 @@ impl Stage {
         let mut mirror = Mirror::of(&text)?;
         let mirroring = mirror.start(&[])?;
         let decisions = Decisions::follow(Side::New.of(&clusters))?;
-        decisions.says("that the proxy has joined", LIMIT, |state| (!state.joined().is_empty()).then_some(()))?;
         Ok(Self { clusters, files, proxies, mirror, mirroring, decisions })
     }
 
@@ -97,14 +99,25 @@ impl Stage {
 
     /// Starts or stops the second proxy.
     fn has_proxies(&mut self, count: usize) -> Result<()> {
-        if let Some(mut second) = (self.proxies.len() > count).then(|| self.proxies.pop()).flatten() {
-            second.stop()?;
-        }
         if self.proxies.len() < count {
-            let file = with_home(&self.files[1], Side::Legacy);
-            self.proxies.push(Proxy::start(&file)?);
+            self.proxies.push(Proxy::start(&with_home(&self.files[1], Side::Legacy))?);
         }
-        self.decisions.says(&format!("that there are {count} proxies"), LIMIT, |state| (state.joined().len() == count).then_some(()))
+        while self.proxies.len() > count {
+            let second = &mut self.proxies[1];
+            second.stop()?;
+            if self.have_joined(count, Duration::from_secs(2)).is_ok() {
+                self.proxies.pop();
+            } else {
+                // What the one before it had sent could still arrive, and so it did not say that it leaves.
+                second.start_again()?;
+                thread::sleep(LATE);
+            }
+        }
+        self.have_joined(count, LIMIT)
+    }
+
+    fn have_joined(&self, count: usize, limit: Duration) -> Result<()> {
+        self.decisions.says(&format!("that {count} proxies have joined"), limit, |state| (state.joined().len() == count).then_some(()))
     }
 
     /// What a proxy shows of moves.
@@ -241,7 +254,7 @@ impl Stage {
 }
 
 fn with_home(base: &Routes, home: Side) -> Routes {
-    base.clone().relay("orders", "orders-*", home.name(), "topics = [\"orders.*\"]\n").section(MIRRORS)
+    base.clone().limit("drain_timeout_ms", 2_000).relay("orders", "orders-*", home.name(), "topics = [\"orders.*\"]\n").section(MIRRORS)
 }
 
 /// A client that runs.
@@ -293,8 +306,9 @@ fn on_stage(test: impl FnOnce(&mut Stage) -> Result<()>) -> Result<()> {
         None => Stage::set()?,
     };
     // What a test leaves that has failed is for nobody.
-    let set = stage.insert(set);
+    let (set, began) = (stage.insert(set), Instant::now());
     let tested = test(set);
+    println!("{} took {:.0?}", thread::current().name().unwrap_or_default(), began.elapsed());
     let panicked = set.proxies.iter().any(|proxy| proxy.log_text().contains("panicked at"));
     if panicked || tested.is_err() {
         let logs = set.logs()?;

@@ -1,14 +1,16 @@
 //! A proxy fails, or has another file than the other one.
 
+use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use harness::clients::Client;
 use harness::stage::Side;
+use kferry_wire::decisions::State;
 
 use crate::decisions::Phase;
-use crate::{Going, LIMIT, Stage, Strikes, go_on, on_stage, with_home};
+use crate::{Going, LATE, LIMIT, Stage, Strikes, go_on, on_stage, with_home};
 
 /// How long it is waited for what must not happen.
 const NOTHING: Duration = Duration::from_secs(3);
@@ -43,7 +45,7 @@ fn nothing_moves_before_all_proxies_wish_it_and_an_old_file_orders_nothing() -> 
         for (home, first) in [(Side::New, 0), (Side::Legacy, 1)] {
             let (after, other) = (stage.decisions.state()?.last_decision(), 1 - first);
             stage.edit_one(first, home)?;
-            nothing_moves(stage, first, after, &format!("proxy {} wants it on {}", name(stage, other)?, home.other().name()))?;
+            nothing_moves(stage, first, after, &format!("proxy {} on {}", name(stage, other)?, home.other().name()))?;
             go_on(&going).context("while the files differ")?;
             stage.edit_one(other, home)?;
             let took = stage.leads(home, &going)?;
@@ -52,40 +54,51 @@ fn nothing_moves_before_all_proxies_wish_it_and_an_old_file_orders_nothing() -> 
         }
         let seen = going.iter().map(|going| going.soak.seen()).find(|seen| !seen.errors.is_empty() || seen.again > 0);
         ensure!(seen.is_none(), "{seen:?}");
+        let [one, two] = going;
+        stage.ends(vec![two], false)?;
         // The second one is away while its file is put back to what it was.
         let after = stage.decisions.state()?.last_decision();
-        let old = with_home(&stage.files[1], Side::New);
-        let config = stage.proxies[1].config().to_owned();
-        std::fs::write(&config, old.text())?;
-        stage.proxies[1].kill();
+        stage.proxies[1].stop()?;
+        fs::write(stage.proxies[1].config(), with_home(&stage.files[1], Side::New).text())?;
         stage.proxies[1].start_again()?;
+        stage.have_joined(2, LIMIT)?;
         nothing_moves(stage, 1, after, "has started with a file that had been replaced before")?;
+        let going = [one];
         go_on(&going).context("with an old file")?;
         stage.edit_one(1, Side::Legacy)?;
         stage.leads(Side::Legacy, &going)?;
         ensure!(stage.decisions.state()?.last_decision() == after, "something was decided");
-        stage.ends(going.into(), true).map(drop)
+        stage.ends(going.into(), false).map(drop)
     })
 }
 
 #[test]
-fn proxies_that_are_killed_in_any_phase_of_a_move_and_run_again() -> Result<()> {
+fn proxies_that_are_killed_during_a_move_and_run_again() -> Result<()> {
     on_stage(|stage| {
         let going = two(stage, "proxy-killed")?;
         let mut strikes = Strikes::default();
         // The first one by name asks for what is next; the other one stands by.
-        for (home, blows) in [(Side::New, [(0, Phase::Held), (1, Phase::Held)]), (Side::Legacy, [(1, Phase::Closed), (0, Phase::Flipped)])]
-        {
+        for (home, blows) in [(Side::New, &[(1, Phase::Held)][..]), (Side::Legacy, &[(0, Phase::Closed), (1, Phase::Flipped)])] {
             let after = stage.edit(home)?;
+            let (began, mut hit) = (Instant::now(), Phase::Before);
             for (proxy, phase) in blows {
-                stage.decisions.is_at(phase, after)?;
-                stage.proxies[proxy].kill();
-                strikes.count("proxy killed", Phase::of(&stage.decisions.state()?, after));
+                stage.decisions.is_at(*phase, after)?;
+                stage.proxies[*proxy].kill();
+                hit = Phase::of(&stage.decisions.state()?, after);
+                strikes.count("proxy killed", hit);
             }
-            for proxy in &mut stage.proxies {
-                proxy.start_again()?;
+            for (proxy, _) in blows {
+                stage.proxies[*proxy].start_again()?;
+            }
+            if home == Side::New {
+                // One that ends in good order has nothing under way; the one before it may have, and the next one waits for that, too.
+                let joined = |state: &State| state.joined().values().any(|joined| joined.replaces).then_some(());
+                stage.decisions.says("that a proxy has taken the place of another", LIMIT, joined)?;
+                stage.proxies[1].stop()?;
+                stage.proxies[1].start_again()?;
             }
             let took = stage.leads(home, &going).with_context(|| format!("killed at {blows:?}"))?;
+            ensure!(hit == Phase::Flipped || began.elapsed() > LATE, "it has not waited for what was sent: {:?}", began.elapsed());
             go_on(&going).with_context(|| format!("killed at {blows:?}"))?;
             println!("proxies were killed at {blows:?}: {took:.2?} until {home:?} leads");
         }

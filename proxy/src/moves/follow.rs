@@ -502,7 +502,7 @@ async fn written_past(client: Client, outcome: &BTreeMap<String, decisions::Led>
 /// Says that this process has left, once nothing of it can reach a broker any more.
 pub(crate) async fn leave(proxy: &Proxy, moves: &Moves, cluster: &Arc<Cluster>) {
     // Otherwise the next process at this place takes its place, and waits.
-    if moves.why_not().is_some() || !proxy.holds.is_empty() || !proxy.parking.commits.is_empty() {
+    if moves.why_not().is_some() || !proxy.holds.is_empty() || !proxy.parking.commits.is_empty() || !moves.is_settled() {
         return;
     }
     let client = Client::new(cluster.clone(), own_options()).within(ASKING);

@@ -22,9 +22,10 @@ mod groups;
 mod wish;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
 
-use kferry_wire::decisions::{Member, Plan, State, Wish};
+use kferry_wire::decisions::{LATE, Member, Plan, State, Wish};
 use kferry_wire::tell;
 use serde_json::json;
 use tokio::sync::watch;
@@ -41,6 +42,8 @@ pub(crate) struct Moves {
     me: Member,
     /// Whether the process takes part, or why not.
     part: watch::Sender<Part>,
+    /// Since when it does.
+    since: OnceLock<Instant>,
     seen: Mutex<Seen>,
     /// What was told last.
     trouble: Mutex<Option<String>>,
@@ -73,7 +76,7 @@ impl Moves {
         let name = format!("{host}:{}", table.listeners().first().map_or(0, |listener| listener.bind.port()));
         let me = Member { name, incarnation: uuid::Uuid::new_v4().to_string() };
         let part = watch::Sender::new(Part::NotYet("it was not read yet".to_owned()));
-        Self { me, part, seen: Mutex::default(), trouble: Mutex::default() }
+        Self { me, part, since: OnceLock::new(), seen: Mutex::default(), trouble: Mutex::default() }
     }
 
     /// Waits until the process takes part.
@@ -86,8 +89,15 @@ impl Moves {
     fn is_in(&self) {
         let joins = |part: &mut Part| std::mem::replace(part, Part::Takes) != Part::Takes;
         if self.part.send_if_modified(joins) {
+            self.since.get_or_init(Instant::now);
             tell!(messages::JOINED, proxy = %self.me);
         }
+    }
+
+    /// Whether what another process sent from this place cannot arrive any more: until then no process that follows this one may begin as if it could not.
+    fn is_settled(&self) -> bool {
+        let replaces = self.lock().state.joined().get(&self.me).is_some_and(|joined| joined.replaces);
+        !replaces || self.since.get().is_some_and(|since| since.elapsed() >= LATE)
     }
 
     /// It has not, for this reason.

@@ -130,8 +130,18 @@ pub enum Void {
         partition: u32,
     },
     /// The mirror has more to say.
-    #[error("{0} partitions are not closed")]
-    NotClosed(usize),
+    #[error(
+        "{count} partitions are not closed, partition {partition} of topic {topic} is the first: the mirror does not run or lags, or somebody writes to it \
+         past the relay"
+    )]
+    NotClosed {
+        /// How many.
+        count: usize,
+        /// The topic of the first one.
+        topic: String,
+        /// Its number.
+        partition: u32,
+    },
     /// The mirror has more to say.
     #[error("{0} groups have not got their last offsets on the other cluster")]
     NotSynced(usize),
@@ -283,6 +293,14 @@ impl Move {
     pub fn unclosed(&self) -> usize {
         let closed = |name| self.closed.get(name).map_or(0, BTreeMap::len);
         self.topics.iter().map(|(name, topic)| topic.partitions as usize - closed(name)).sum()
+    }
+
+    /// Whether every partition is closed.
+    fn is_closed(&self) -> Result<(), Void> {
+        let mut all = self.topics.iter().flat_map(|(name, topic)| (0..topic.partitions).map(move |partition| (name, partition)));
+        let is_open = |(name, partition): &(&String, u32)| self.closed.get(*name).is_none_or(|closed| !closed.contains_key(partition));
+        all.find(is_open)
+            .map_or(Ok(()), |(topic, partition)| Err(Void::NotClosed { count: self.unclosed(), topic: topic.clone(), partition }))
     }
 
     /// The members of a group that wait to join, at whichever proxy.
@@ -745,10 +763,7 @@ impl State {
             return Err(Void::NothingLeft(whys(&open.without)));
         }
         self.quiet_since()?;
-        match open.unclosed() {
-            0 => {}
-            some => return Err(Void::NotClosed(some)),
-        }
+        open.is_closed()?;
         match open.groups.len() - open.synced.len() {
             0 => {}
             some => return Err(Void::NotSynced(some)),

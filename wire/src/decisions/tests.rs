@@ -250,7 +250,11 @@ fn what_does_not_count_says_why() {
         ("closed what is not open", after(moved(), [closed(7, 9)]), "move 7 is not open"),
         ("closed what it does not have", after(quiet(), [closed_of(7, 9, &[(2, 1)])]), "partition 2 of topic orders is not of this move"),
         ("closed below zero", after(quiet(), [closed_of(7, 9, &[(1, -1)])]), "partition 1 of topic orders is not of this move"),
-        ("flip before all is closed", after(quiet(), [closed_of(7, 9, &[(0, 7)]), flip(&a, 7)]), "1 partitions are not closed"),
+        (
+            "flip before all is closed",
+            after(quiet(), [closed_of(7, 9, &[(0, 7)]), flip(&a, 7)]),
+            "1 partitions are not closed, partition 1 of topic orders is the first",
+        ),
         ("flip before all hold", after(held(), [holding(&a, 7), flip(&a, 7)]), "not every proxy holds: b not"),
         ("flip twice", after(moved(), [flip(&b, 7)]), "move 7 is not open"),
         ("flip after the abort", after(shut(), [abort(7, false), flip(&a, 7)]), "move 7 is not open"),
@@ -269,7 +273,7 @@ fn what_does_not_count_says_why() {
         (
             "a proxy joins between, and holds: what was measured before does not count",
             after(shut(), [joined(&c, "c"), holding(&c, 7), flip(&a, 7)]),
-            "2 partitions are not closed",
+            "2 partitions are not closed, partition",
         ),
         (
             "a proxy joins between, and what was measured before comes late",
@@ -424,7 +428,8 @@ fn records_that_are_not_known_make_a_reader_refuse_and_garbage_does_not() {
         agreed(&a, &b),
         [hold_of(&a, 0, "old", "new", &[("orders", u32::MAX)]), holding(&a, 7), holding(&b, 7), closed(7, 9), flip(&a, 7)],
     );
-    assert_eq!(last_of(&huge).1, Verdict::Void(Void::NotClosed(u32::MAX as usize - 2)));
+    let void = Void::NotClosed { count: u32::MAX as usize - 2, topic: "orders".to_owned(), partition: 2 };
+    assert_eq!(last_of(&huge).1, Verdict::Void(void));
     let too_large = Request::Abort { id: 1, by: String::new(), reason: "x".repeat(MAX_BYTES), until_edit: false };
     assert!(matches!(encode(&too_large, RULES), Err(Unwritable::Large(_))));
 }
