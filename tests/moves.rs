@@ -103,13 +103,12 @@ impl Stage {
             self.proxies.push(Proxy::start(&with_home(&self.files[1], Side::Legacy))?);
         }
         while self.proxies.len() > count {
-            let second = &mut self.proxies[1];
-            second.stop()?;
+            self.proxies[1].stop()?;
             if self.have_joined(count, Duration::from_secs(2)).is_ok() {
                 self.proxies.pop();
             } else {
                 // What the one before it had sent could still arrive, and so it did not say that it leaves.
-                second.start_again()?;
+                self.proxies[1].start_again()?;
                 thread::sleep(LATE);
             }
         }
