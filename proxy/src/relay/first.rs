@@ -1,6 +1,7 @@
 //! The first batch of each producer at a cluster that leads since a decision: [`judge`] says whether it is the one that is due; here the leaders are asked for what that
 //! needs to know, once for each partition and term, by whichever connection comes first.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,7 +14,7 @@ use kferry_wire::client::{Client, TopicPartition};
 use kferry_wire::log::first_batch::{ASK_AGAIN, Flipped, Missing, Producers, Verdict, WATCHED, judge};
 use kferry_wire::places::Led;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::debug;
 
 use super::masks::NOT_LEADER_OR_FOLLOWER;
@@ -26,7 +27,10 @@ const ANSWER: Duration = Duration::from_secs(1);
 
 /// What the proxy knows of producers at leaders that have changed.
 #[derive(Debug, Default)]
-pub(crate) struct FirstBatches(Mutex<HashMap<TopicPartition, Arc<Watched>>>);
+pub(crate) struct FirstBatches(Arc<Mutex<Partitions>>);
+
+/// Those whose topics have changed their leader within [`WATCHED`].
+type Partitions = HashMap<TopicPartition, Arc<Watched>>;
 
 /// A partition, in one term.
 #[derive(Debug)]
@@ -130,7 +134,7 @@ impl FirstBatches {
     pub(super) async fn admit(&self, partition: &TopicPartition, term: &Term, front: &[u8]) -> Admitted {
         let since = term.since();
         let Some(batch) = Sequences::peek(front).filter(|_| since < WATCHED) else { return Admitted::Passes };
-        let watched = self.watched(partition, term.led.term);
+        let watched = self.watched(partition, term.led.term, WATCHED - since);
         let began = Instant::now();
         loop {
             let changed = watched.changed.notified();
@@ -179,8 +183,9 @@ impl FirstBatches {
         }
     }
 
-    fn watched(&self, partition: &TopicPartition, term: i32) -> Arc<Watched> {
-        let mut partitions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    /// What is known of a partition in a term, which is watched for `left`.
+    fn watched(&self, partition: &TopicPartition, term: i32, left: Duration) -> Arc<Watched> {
+        let mut partitions = lock(&self.0);
         if let Some(watched) = partitions.get(partition).filter(|watched| watched.term == term) {
             return watched.clone();
         }
@@ -188,8 +193,21 @@ impl FirstBatches {
         let watched = Arc::new(Watched { term, known, changed, asking });
         // What is known of the term before is forgotten.
         partitions.insert(partition.clone(), watched.clone());
+        let (partitions, partition) = (self.0.clone(), partition.clone());
+        tokio::spawn(async move {
+            sleep(left).await;
+            if let Entry::Occupied(last) = lock(&partitions).entry(partition)
+                && last.get().term == term
+            {
+                last.remove();
+            }
+        });
         watched
     }
+}
+
+fn lock(partitions: &Mutex<Partitions>) -> MutexGuard<'_, Partitions> {
+    partitions.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Watched {
@@ -237,5 +255,22 @@ impl Watched {
 
     fn lock(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_leaders_know_is_forgotten_when_it_is_watched_no_more() {
+        let (firsts, orders) = (FirstBatches::default(), TopicPartition::new("orders", 0));
+        firsts.watched(&orders, 2, Duration::from_secs(10));
+        let watched = firsts.watched(&orders, 3, Duration::from_secs(20));
+        sleep(Duration::from_secs(15)).await;
+        // The term before had its end; this one has not.
+        assert!(Arc::ptr_eq(&watched, &firsts.watched(&orders, 3, Duration::from_secs(5))));
+        sleep(Duration::from_secs(6)).await;
+        assert!(lock(&firsts.0).is_empty());
     }
 }
