@@ -17,8 +17,11 @@ use kferry_wire::admin::partitions::{OffsetAndTimestamp, Position, TxnMarker};
 use kferry_wire::admin::quotas::QuotaEntity;
 use kferry_wire::admin::topics::{NewPartitions, NewTopic};
 use kferry_wire::admin::users::{MIN_ITERATIONS, SaltedPassword, ScramAlteration, ScramMechanism};
+use kferry_wire::batch::stamp::{stamped, unstamped};
+use kferry_wire::batch::{self, Codec, Sequence};
 use kferry_wire::client::{Answers, Client, ClientError, CoordinatorKind, TopicPartition, Topics};
 use kferry_wire::connection::ConnectOptions;
+use kferry_wire::log::produce;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
@@ -269,6 +272,17 @@ async fn logs(cluster: &Cluster, client: &Client) -> Result<()> {
     assert_eq!((producer.producer_epoch, producer.last_sequence, producer.coordinator_epoch), (0, -1, 5), "{producers:?}");
     assert_eq!(producer.current_txn_start_offset, None);
     assert!(of(ours + 1).is_some(), "{producers:?}");
+
+    // An idempotent producer's id in the third term of a topic, as whoever judges first batches asks for it.
+    let (id, term) = (1 << 40 | 7, 3);
+    let sequence = Sequence { producer_id: stamped(id, term).context("it has a stamp")?, producer_epoch: 1, base_sequence: 41 };
+    let record = |offset| batch::Record { offset, timestamp: TIME, key: None, value: Some("v".into()), headers: Vec::new() };
+    let batch = batch::encode(&[record(0), record(1)], Codec::None, sequence)?;
+    let appended = produce::only(produce::send(&client.leader_of(&orders(3)).await?, [(orders(3), batch)], 10_000).await?);
+    assert_eq!(appended.map(|partition| (partition.error_code, partition.base_offset)), Some((0, 10)));
+    let producers = client.describe_producers("orders", 3).await?;
+    let told = producers.iter().find(|told| unstamped(told.producer_id) == Some((id, term))).context("the stamped one")?;
+    assert_eq!((told.producer_epoch, told.last_sequence), (1, 42));
     Ok(())
 }
 
