@@ -40,6 +40,9 @@ pub(super) struct Moves {
     mirror: Arc<Mirror>,
     /// Writes to the log; reading has a client of its own.
     client: Client,
+    /// The mirror's source and target, for what a move waits for. A broker answers one request of a connection after the other: a question would wait behind what
+    /// is written for groups and kept in the mirror's state, for all in-sync replicas.
+    asked: [Client; 2],
     updates: mpsc::Receiver<Update>,
     /// What the log says; `None` before it was read to its end.
     state: Option<Arc<State>>,
@@ -148,9 +151,11 @@ impl Moves {
                 }
             }
         });
+        let (source, target) = crate::clients(&mirror);
         Self {
             mirror,
             client: writer,
+            asked: [source, target].map(|client| client.within(ASKING)),
             updates,
             state: None,
             heard: watch::Sender::new(0),
@@ -307,7 +312,7 @@ impl Moves {
     /// Measures, unless that is being done.
     pub(super) fn measure(&mut self, partitions: Vec<Closing>) {
         if let Some(state) = self.state.clone().filter(|_| self.measuring.is_empty() && !partitions.is_empty()) {
-            self.measuring.spawn(measure(state, partitions));
+            self.measuring.spawn(measure(state, self.asked.clone(), partitions));
         }
     }
 
@@ -389,8 +394,8 @@ pub(crate) fn leadership(state: &State, mirror: &Mirror, topic: &str) -> Option<
     Some(Leadership { leader: leader.cluster.to_string(), term: leader.term })
 }
 
-async fn measure(state: Arc<State>, partitions: Vec<Closing>) -> Vec<Found> {
-    match try_measure(&state, &partitions).await {
+async fn measure(state: Arc<State>, asked: [Client; 2], partitions: Vec<Closing>) -> Vec<Found> {
+    match try_measure(&state, &asked, &partitions).await {
         Ok(found) => found,
         Err(error) => {
             tracing::debug!(%error, "the ends of partitions are not known");
@@ -400,10 +405,10 @@ async fn measure(state: Arc<State>, partitions: Vec<Closing>) -> Vec<Found> {
     }
 }
 
-async fn try_measure(state: &State, partitions: &[Closing]) -> Result<Vec<Found>, ClientError> {
+async fn try_measure(state: &State, [source, target]: &[Client; 2], partitions: &[Closing]) -> Result<Vec<Found>, ClientError> {
     let Some(first) = partitions.first() else { return Ok(Vec::new()) };
     // All of one move are led by the same cluster.
-    let (leader, follower) = (&first.leader.client, &first.follower.client);
+    let (leader, follower) = if *first.leader.cluster() == source.cluster().name { (source, target) } else { (target, source) };
     let as_of = state.end() - 1;
     let of_leader: Vec<_> = partitions.iter().map(|closing| closing.leader.partition(closing.partition.partition)).collect();
     let frozen: Vec<_> = partitions.iter().filter(|closing| closing.is_frozen).collect();
