@@ -278,7 +278,7 @@ async fn logs(cluster: &Cluster, client: &Client) -> Result<()> {
     let sequence = Sequence { producer_id: stamped(id, term).context("it has a stamp")?, producer_epoch: 1, base_sequence: 41 };
     let record = |offset| batch::Record { offset, timestamp: TIME, key: None, value: Some("v".into()), headers: Vec::new() };
     let batch = batch::encode(&[record(0), record(1)], Codec::None, sequence)?;
-    let appended = produce::only(produce::send(&client.leader_of(&orders(3)).await?, [(orders(3), batch)], 10_000).await?);
+    let appended = produce::only(produce::send(&*client.leader_of(&orders(3)).await?, [(orders(3), batch)], 10_000).await?);
     assert_eq!(appended.map(|partition| (partition.error_code, partition.base_offset)), Some((0, 10)));
     let producers = client.describe_producers("orders", 3).await?;
     let told = producers.iter().find(|told| unstamped(told.producer_id) == Some((id, term))).context("the stamped one")?;

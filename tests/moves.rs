@@ -164,8 +164,8 @@ impl Stage {
     }
 
     fn logs(&self) -> Result<String> {
-        let proxies: String = self.proxies.iter().map(|proxy| format!("a proxy:\n{}", proxy.log_text())).collect();
-        Ok(format!("{proxies}the mirror:\n{}", self.mirror.logs()?))
+        let proxies: Vec<_> = self.proxies.iter().map(|proxy| format!("a proxy:\n{}", proxy.log_text())).collect();
+        Ok(format!("{}the mirror:\n{}", proxies.concat(), self.mirror.logs()?))
     }
 
     fn mirror_runs(&mut self) -> Result<()> {

@@ -181,16 +181,16 @@ impl Seen {
 
 pub(crate) fn receipt(seen: &Seen, from: i64, until: i64) -> Receipt {
     let is_in = |event: &Event| (from..until).contains(&event.at);
-    let (mut read, mut last) = (HashSet::new(), BTreeMap::new());
+    let (mut read, mut ends) = (HashSet::new(), BTreeMap::new());
     let (mut twice, mut reordered) = (0, 0);
     for event in &seen.read {
-        let last = last.entry(event.partition).or_insert(event.number);
+        let end = ends.entry(event.partition).or_insert(event.number);
         if !read.insert(event.id()) {
             twice += usize::from(is_in(event));
-        } else if event.number < *last {
+        } else if event.number < *end {
             reordered += usize::from(is_in(event));
         }
-        *last = event.number.max(*last);
+        *end = event.number.max(*end);
     }
     let acked: Vec<_> = seen.acked.iter().filter(|event| is_in(event)).collect();
     let lost = acked.iter().filter(|event| !read.contains(&event.id())).count();
@@ -342,9 +342,9 @@ fn take(line: &[u8], seen: &Shared, is_over: bool) -> Result<()> {
     let event = Event { partition: partition as i32, number, at };
     let mut seen = seen.lock();
     if name == "record_data" {
-        seen.read.push(event)
+        seen.read.push(event);
     } else {
-        seen.acked.push(event)
+        seen.acked.push(event);
     }
     Ok(())
 }

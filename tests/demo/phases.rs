@@ -128,7 +128,7 @@ impl Phases {
             Request::Closed { .. } => {
                 let open = self.state.open()?;
                 let all: usize = open.topics.values().map(|topic| topic.partitions as usize).sum();
-                if open.closed.values().map(|ends| ends.len()).sum::<usize>() < all {
+                if open.closed.values().map(BTreeMap::len).sum::<usize>() < all {
                     return None;
                 }
                 (Kind::Closed, format!("the mirror: on {} and {} all {all} partitions end at the same offset", open.from, open.to))

@@ -92,6 +92,7 @@ pub(super) struct Partitions {
 }
 
 #[derive(Debug, Deserialize)]
+#[expect(clippy::struct_field_names, reason = "as the JSON has them")]
 struct Partition {
     topic: String,
     partition: i32,
@@ -145,6 +146,7 @@ struct There {
 
 /// A topic that a route owns.
 #[derive(Debug, Serialize)]
+#[expect(clippy::struct_field_names, reason = "as the JSON has them")]
 pub(super) struct Topic {
     pub(super) topic: String,
     pub(super) route: Arc<str>,
@@ -160,6 +162,7 @@ pub(super) struct Topic {
 
 /// A group that a route owns.
 #[derive(Debug, Serialize)]
+#[expect(clippy::struct_field_names, reason = "as the JSON has them")]
 pub(super) struct Group {
     pub(super) group: String,
     pub(super) route: Arc<str>,

@@ -1,6 +1,7 @@
 //! `kferry move`: what would move; an abort; a proxy that is dead. A move begins with an edit of the file, so there is no command for that.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -105,6 +106,7 @@ fn with_file(file: &FileArgs, run: impl FnOnce(Config, Arc<Cluster>) -> Exit) ->
 
 /// A record that was written, and counts.
 #[derive(Debug, Serialize)]
+#[expect(clippy::struct_field_names, reason = "as the JSON has them")]
 pub(super) struct Done {
     pub(super) ok: bool,
     /// Its offset in the log.
@@ -164,7 +166,7 @@ impl Plan {
     /// What the file wants, by what is so. A route moves whole: if one of its topics cannot, none of them does.
     async fn of(config: &Config, log: &DecisionLog) -> Self {
         let report = Report::look(config, log).await;
-        let mut moves: BTreeMap<(String, Arc<str>), (BTreeSet<Arc<str>>, BTreeSet<Arc<str>>)> = BTreeMap::new();
+        let mut moves: BTreeMap<(String, Arc<str>), (BTreeSet<_>, BTreeSet<_>)> = BTreeMap::new();
         for route in &report.routes {
             if let Some(home) = route.home.as_ref().filter(|home| **home != route.wished) {
                 moves.entry((home.to_string(), route.wished.clone())).or_default().0.insert(route.route.clone());
@@ -207,7 +209,7 @@ impl Plan {
         }
         for (route, why) in &self.in_the_way {
             for why in why {
-                out += &format!("  route {route}: {}\n", printable(why));
+                let _ = writeln!(out, "  route {route}: {}", printable(why));
             }
         }
         out
@@ -381,7 +383,7 @@ impl LastWords {
             Ok(Some(left)) if !left.is_zero() => Err(format!(
                 "proxy {} has said something in the log {} s ago (record {offset}), and what it has sent may still arrive for {LATE:?}: try again in {} s",
                 shown(member),
-                (LATE - left).as_secs(),
+                LATE.saturating_sub(left).as_secs(),
                 left.as_secs() + 1
             )),
             _ => Ok(()),

@@ -67,6 +67,7 @@ pub(super) struct Report {
 }
 
 #[derive(Debug, Serialize)]
+#[expect(clippy::struct_field_names, reason = "as the JSON has them")]
 pub(super) struct Route {
     pub(super) route: Arc<str>,
     /// By the file.
@@ -92,6 +93,7 @@ struct Proxy {
 }
 
 #[derive(Debug, Serialize)]
+#[expect(clippy::struct_field_names, reason = "as the JSON has them")]
 struct Open {
     id: i64,
     from: Arc<str>,
@@ -305,14 +307,14 @@ impl Report {
                 topic.lag.map_or_else(|| "-".to_owned(), |lag| HumanCount(lag).to_string()),
             ]);
         }
-        more(rows, left, "topics that lead where they are wished")
+        more(&rows, left, "topics that lead where they are wished")
     }
 
     fn groups_text(&self) -> String {
         let mut rows = vec![["GROUP", "ROUTE", "LIVES ON"].map(str::to_owned).to_vec()];
         let groups = self.groups.iter().take(SHOWN);
         rows.extend(groups.map(|group| vec![printable(&group.group), printable(&group.route), group.lives.clone()]));
-        more(rows, self.groups.len().saturating_sub(SHOWN), "groups")
+        more(&rows, self.groups.len().saturating_sub(SHOWN), "groups")
     }
 
     fn proxies_text(&self, now: Timestamp) -> String {
@@ -329,17 +331,17 @@ impl Report {
                 printable(&proxy.says),
             ]
         }));
-        more(rows, 0, "")
+        more(&rows, 0, "")
     }
 }
 
 /// A table, if it has rows.
-fn more(rows: Vec<Vec<String>>, left: usize, what: &str) -> String {
+fn more(rows: &[Vec<String>], left: usize, what: &str) -> String {
     if rows.len() < 2 {
         return String::new();
     }
     let left = if left > 0 { format!("and {left} more {what} (--json lists them all)\n") } else { String::new() };
-    format!("\n{}{left}", table(&rows))
+    format!("\n{}{left}", table(rows))
 }
 
 /// How long ago something was, in its largest unit.

@@ -486,7 +486,7 @@ impl Run {
         if !self.groups.running.is_empty() || self.passes.plans.is_none() {
             return;
         }
-        if let Some(ToSettle { groups, direction, as_of, started }) = moves.to_settle(&self.shards.owned, now) {
+        if let Some(ToSettle { groups, direction, as_of, started }) = moves.take_unsettled(&self.shards.owned, now) {
             let settled = groups::settle(self.groups_work(), self.state.clone(), direction, groups, [as_of, started]);
             self.groups.running.spawn(async move { GroupsDone::Settled(settled.await) });
         }

@@ -50,7 +50,11 @@ pub(super) async fn owned_groups(proxy: &Proxy, table: &RoutingTable, routed: Ro
         for name in names {
             let group = Seen {
                 here: listed[lives].as_ref().map(|listed| listed.get(&name)),
-                there: number(to).and_then(|to| listed[to].as_ref().ok()).map(|listed| listed.get(&name)),
+                there: match number(to).map(|to| listed[to].as_ref()) {
+                    Some(Ok(listed)) => Ok(listed.get(&name)),
+                    Some(Err(error)) => Err(error.to_string()),
+                    None => Err("no mirror connects it".to_owned()),
+                },
                 committed: committed.remove(&name).unwrap_or_else(|| Ok(BTreeMap::new())),
                 is_transactional: proxy.parking.is_transactional(&name),
             };
@@ -65,8 +69,8 @@ pub(super) async fn owned_groups(proxy: &Proxy, table: &RoutingTable, routed: Ro
 struct Seen<'a> {
     /// Where it lives; `None`: it is not listed there.
     here: Result<Option<&'a ListedGroup>, &'a ClientError>,
-    /// Where it is to live. `None`: that cluster does not tell.
-    there: Option<Option<&'a ListedGroup>>,
+    /// Where it is to live.
+    there: Result<Option<&'a ListedGroup>, String>,
     committed: Result<BTreeMap<TopicPartition, CommittedOffset>, ClientError>,
     /// Whether it commits in transactions.
     is_transactional: bool,
@@ -96,11 +100,11 @@ fn judge(name: &str, seen: Seen<'_>, clusters: [&str; 2], mirrors: &[Arc<Mirror>
         Ok(_) => {}
     }
     match seen.there {
-        None => return Err(format!("cluster {to} does not list its groups")),
-        Some(Some(group)) if !is_empty(group) => {
+        Err(error) => return Err(format!("cluster {to} does not list its groups: {error}")),
+        Ok(Some(group)) if !is_empty(group) => {
             return Err(format!("it has members on {to}, too: those must come by the proxy, or be stopped"));
         }
-        Some(_) => {}
+        Ok(_) => {}
     }
     if seen.is_transactional {
         return Err("it commits in transactions, and such groups cannot move yet: stop it, or drop it from the route".to_owned());
@@ -153,7 +157,7 @@ mod tests {
         let shares = listed("Stable", "Share");
         let offset = CommittedOffset { offset: 7, leader_epoch: None, metadata: String::new() };
         let of = |topic: &str| BTreeMap::from([(TopicPartition::new(topic, 0), offset.clone())]);
-        let seen = |here, there| Seen { here: Ok(here), there: Some(there), committed: Ok(of("orders")), is_transactional: false };
+        let seen = |here, there| Seen { here: Ok(here), there: Ok(there), committed: Ok(of("orders")), is_transactional: false };
         for clusters in [["legacy", "new"], ["new", "legacy"]] {
             for (here, there) in [(Some(&stable), None), (Some(&new), None), (Some(&empty), Some(&empty)), (None, None)] {
                 judge("shop", seen(here, there), clusters, &mirrors()).unwrap();

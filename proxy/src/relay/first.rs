@@ -134,7 +134,7 @@ impl FirstBatches {
     pub(super) async fn admit(&self, partition: &TopicPartition, term: &Term, front: &[u8]) -> Admitted {
         let since = term.since();
         let Some(batch) = Sequences::peek(front).filter(|_| since < WATCHED) else { return Admitted::Passes };
-        let watched = self.watched(partition, term.led.term, WATCHED - since);
+        let watched = self.watched(partition, term.led.term, WATCHED.saturating_sub(since));
         let began = Instant::now();
         loop {
             let changed = watched.changed.notified();

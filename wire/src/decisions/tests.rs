@@ -866,7 +866,7 @@ fn a_log_that_has_moved_takes_nothing_more_and_goes_on_from_its_copy() {
 #[test]
 fn a_proxy_asks_for_nothing_in_a_log_that_has_moved() {
     let mut proxy = Proxy::new(member("a", "1"), place("host"), None, SETTINGS);
-    let now = Duration::from_secs(60);
+    let now = Duration::from_mins(1);
     proxy.apply(0, &identity(), now);
     assert!(proxy.next(&Known::default(), now).is_some());
     proxy.apply(1, &Request::Moved { to: "there".to_owned(), by: "operator".to_owned() }, now);

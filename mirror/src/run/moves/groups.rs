@@ -78,7 +78,7 @@ impl Moves {
     }
 
     /// Which of them are to be settled by this process, if it is time for that.
-    pub(in crate::run) fn to_settle(&mut self, owned: &Owned, now: Instant) -> Option<ToSettle> {
+    pub(in crate::run) fn take_unsettled(&mut self, owned: &Owned, now: Instant) -> Option<ToSettle> {
         let (state, open) = self.state.as_ref().zip(self.open())?;
         let quiet_since = state.quiet_since().ok()?;
         let is_ours = |group: &&String| owned.of_group(group).is_some_and(|shard| shard.may_write());
