@@ -109,7 +109,7 @@ impl Stage {
             } else {
                 // What the one before it had sent could still arrive, and so it did not say that it leaves.
                 self.proxies[1].start_again()?;
-                thread::sleep(LATE);
+                thread::sleep(LATE + Duration::from_secs(5));
             }
         }
         self.have_joined(count, LIMIT)

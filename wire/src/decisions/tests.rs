@@ -253,7 +253,8 @@ fn what_does_not_count_says_why() {
         (
             "flip before all is closed",
             after(quiet(), [closed_of(7, 9, &[(0, 7)]), flip(&a, 7)]),
-            "1 partitions are not closed, partition 1 of topic orders is the first",
+            "1 partitions are not closed, partition 1 of topic orders is the first: the mirror does not run or lags, or somebody writes to it past \
+             the relay",
         ),
         ("flip before all hold", after(held(), [holding(&a, 7), flip(&a, 7)]), "not every proxy holds: b not"),
         ("flip twice", after(moved(), [flip(&b, 7)]), "move 7 is not open"),
@@ -273,7 +274,8 @@ fn what_does_not_count_says_why() {
         (
             "a proxy joins between, and holds: what was measured before does not count",
             after(shut(), [joined(&c, "c"), holding(&c, 7), flip(&a, 7)]),
-            "2 partitions are not closed, partition",
+            "2 partitions are not closed, partition 0 of topic orders is the first: the mirror does not run or lags, or somebody writes to it past \
+             the relay",
         ),
         (
             "a proxy joins between, and what was measured before comes late",
