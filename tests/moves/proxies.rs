@@ -45,7 +45,11 @@ fn nothing_moves_before_all_proxies_wish_it_and_an_old_file_orders_nothing() -> 
         for (home, first) in [(Side::New, 0), (Side::Legacy, 1)] {
             let (after, other) = (stage.decisions.state()?.last_decision(), 1 - first);
             stage.edit_one(first, home)?;
-            nothing_moves(stage, first, after, &format!("proxy {} on {}", name(stage, other)?, home.other().name()))?;
+            let mut wishes = [(name(stage, first)?, home), (name(stage, other)?, home.other())];
+            wishes.sort_by(|one, other| one.0.cmp(&other.0));
+            let [(one, one_home), (two, two_home)] = wishes;
+            let why = format!("proxy {one} wants it on {}, proxy {two} on {}", one_home.name(), two_home.name());
+            nothing_moves(stage, first, after, &why)?;
             go_on(&going).context("while the files differ")?;
             stage.edit_one(other, home)?;
             let took = stage.leads(home, &going)?;
@@ -62,7 +66,7 @@ fn nothing_moves_before_all_proxies_wish_it_and_an_old_file_orders_nothing() -> 
         fs::write(stage.proxies[1].config(), with_home(&stage.files[1], Side::New).text())?;
         stage.proxies[1].start_again()?;
         stage.have_joined(2, LIMIT)?;
-        nothing_moves(stage, 1, after, "has started with a file that had been replaced before")?;
+        nothing_moves(stage, 1, after, "still has the file with which it has started")?;
         let going = [one];
         go_on(&going).context("with an old file")?;
         stage.edit_one(1, Side::Legacy)?;
