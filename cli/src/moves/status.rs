@@ -503,7 +503,7 @@ fn moved(topics: &BTreeSet<String>, groups: &BTreeSet<String>) -> String {
 }
 
 fn seconds(ms: i64) -> String {
-    format!("{:.1} s", ms as f64 / 1000.0)
+    if ms < 1000 { format!("{ms} ms") } else { format!("{:.1} s", ms as f64 / 1000.0) }
 }
 
 impl Receipt {
