@@ -4,8 +4,8 @@
 //! both logs were known to be equal, who leads, and that they have diverged.
 //!
 //! Keys and values are JSON. A partition's key is `{"topic":"orders","partition":0}`, by the topic's name on the mirror's source, that of
-//! one of its segments has the `source` offset too. What is known of the log of decisions is under `{"log":"__kferry.decisions"}`. What is kept of groups
-//! is in `groups`. All that is about a partition is in one partition of the topic: those are the shards that several processes share.
+//! one of its segments has the `source` offset too, and a topic's leader is under `{"topic":"orders"}`. What is known of the log of decisions is
+//! under `{"log":"__kferry.decisions"}`. What is kept of groups is in `groups`. All that is about a partition is in one partition of the topic: those are the shards that several processes share.
 
 mod groups;
 
@@ -75,11 +75,12 @@ impl PartitionState {
     }
 }
 
-/// The key of a record about a partition, or a segment of one.
+/// The key of a record about a topic: its leader, one of its partitions, or a segment of one.
 #[derive(Serialize, Deserialize)]
 struct TopicKey<'a> {
     topic: std::borrow::Cow<'a, str>,
-    partition: i32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    partition: Option<i32>,
     /// The first offset of a segment on the source; `None` is the partition itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     source: Option<i64>,
@@ -87,7 +88,7 @@ struct TopicKey<'a> {
 
 impl<'a> TopicKey<'a> {
     fn of(partition: &'a TopicPartition) -> Self {
-        Self { topic: (&*partition.topic).into(), partition: partition.partition, source: None }
+        Self { topic: (&*partition.topic).into(), partition: Some(partition.partition), source: None }
     }
 }
 
@@ -142,6 +143,8 @@ struct Content {
     partitions: HashMap<TopicPartition, PartitionState>,
     /// The segments of each partition: their first offsets on the target by those on the source.
     segments: HashMap<TopicPartition, BTreeMap<i64, i64>>,
+    /// Which cluster leads a topic, by the topic's name on the mirror's source: an operator's word, where there is no log of decisions.
+    leaders: HashMap<Arc<str>, Leadership>,
     witness: Option<Witness>,
     groups: Arc<GroupStates>,
 }
@@ -239,8 +242,12 @@ impl State {
     /// Which cluster leads a topic, as far as somebody knows who does not read the log of decisions: what was kept of the topic's first partition says so.
     /// `None` is the mirror's source, in term 1.
     pub fn leader(&self, topic: &str) -> Option<Leadership> {
-        let kept = self.partition(&TopicPartition::new(topic, 0)).filter(|kept| kept.term > 1)?;
-        Some(Leadership { leader: kept.leader, term: kept.term })
+        let content = self.content();
+        let kept = || {
+            let kept = content.partitions.get(&TopicPartition::new(topic, 0)).filter(|kept| kept.term > 1)?;
+            Some(Leadership { leader: kept.leader.clone(), term: kept.term })
+        };
+        content.leaders.get(topic).cloned().or_else(kept)
     }
 
     /// What was known of the log of decisions when that was last kept.
@@ -394,12 +401,14 @@ impl State {
 }
 
 impl Content {
-    /// Takes in a record about a partition; without a value it is a tombstone.
+    /// Takes in a record about a topic; without a value it is a tombstone.
     fn take(&mut self, key: &TopicKey<'_>, value: Option<&[u8]>) -> Result<(), serde_json::Error> {
-        let partition = TopicPartition::new(key.topic.as_ref(), key.partition);
-        match key.source {
-            None => put(&mut self.partitions, partition, take_value(value)?),
-            Some(source) => {
+        let topic: Arc<str> = key.topic.as_ref().into();
+        let partition = key.partition.map(|partition| TopicPartition::new(topic.clone(), partition));
+        match (partition, key.source) {
+            (None, _) => Leadership::follow(&mut self.leaders, topic, take_value(value)?),
+            (Some(partition), None) => put(&mut self.partitions, partition, take_value(value)?),
+            (Some(partition), Some(source)) => {
                 let segment: Option<SegmentValue> = take_value(value)?;
                 let segments = self.segments.entry(partition).or_default();
                 match segment {
