@@ -55,6 +55,22 @@ const SHORT: usize = 8;
 /// Names in one sentence.
 const NAMED: usize = 5;
 
+/// A record that was written, and counts.
+#[derive(Debug, Serialize)]
+#[expect(clippy::struct_field_names, reason = "as the JSON has them")]
+struct Done {
+    ok: bool,
+    /// Its offset in the log.
+    offset: i64,
+    done: String,
+}
+
+/// Who runs this command.
+fn operator() -> String {
+    let user = ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok()).unwrap_or_else(|| "somebody".to_owned());
+    format!("operator {user}@{}", rustix::system::uname().nodename().to_string_lossy())
+}
+
 /// What every command about moves takes.
 #[derive(clap::Args)]
 pub(crate) struct FileArgs {

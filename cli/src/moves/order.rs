@@ -17,7 +17,7 @@ use tokio::time::sleep;
 use super::look::{self, Life};
 use super::relocate::{Relocate, relocate};
 use super::status::Report;
-use super::{DecisionLog, FileArgs, client, failed, names, short};
+use super::{DecisionLog, Done, FileArgs, client, failed, names, operator, short};
 use crate::check::{count, print_json, printable, to_stderr, to_stdout};
 use crate::labels::{Severity, labelled};
 
@@ -102,16 +102,6 @@ fn with_file(file: &FileArgs, run: impl FnOnce(Config, Arc<Cluster>) -> Exit) ->
         Ok((config, cluster)) => run(config, cluster),
         Err(refused) => refused,
     }
-}
-
-/// A record that was written, and counts.
-#[derive(Debug, Serialize)]
-#[expect(clippy::struct_field_names, reason = "as the JSON has them")]
-pub(super) struct Done {
-    pub(super) ok: bool,
-    /// Its offset in the log.
-    pub(super) offset: i64,
-    pub(super) done: String,
 }
 
 /// `Err`: it was not done, and why.
@@ -389,10 +379,4 @@ impl LastWords {
             _ => Ok(()),
         }
     }
-}
-
-/// Who runs this command.
-pub(super) fn operator() -> String {
-    let user = ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok()).unwrap_or_else(|| "somebody".to_owned());
-    format!("operator {user}@{}", rustix::system::uname().nodename().to_string_lossy())
 }

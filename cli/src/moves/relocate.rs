@@ -18,8 +18,7 @@ use kferry_wire::decisions::{Log, ReadRecord, Request, TOPIC, Verdict, decode, e
 use kferry_wire::exit;
 use kferry_wire::log::append;
 
-use super::order::{Done, operator};
-use super::{DecisionLog, FileArgs, client, told};
+use super::{DecisionLog, Done, FileArgs, client, operator, told};
 
 /// About how many bytes of records are written at once: less than a topic takes by default.
 const BATCH: usize = 512 << 10;

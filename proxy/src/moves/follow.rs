@@ -435,7 +435,6 @@ impl Follower {
         let id = self.me.state().open()?.id;
         let reason = self.checked.as_ref()?.wrong.clone()?;
         self.lift_barrier();
-        self.checked = None;
         Some(Request::Abort { id, by: self.moves.me.name.clone(), reason, until_edit: false })
     }
 
