@@ -234,8 +234,9 @@ impl Lane {
             progress.map.follower(progress.direction, progress.agreed).map_or(0, |follower| follower - progress.agreed)
         };
         let copying = Copying { job, cutter, shift, queue, queued: 0, in_flight: 0, proven: false, filling: false, handback: None };
-        self.partitions.insert(partition, copying);
+        self.partitions.insert(partition.clone(), copying);
         self.newest = Some(Instant::now());
+        events::on_lane(&self.partitions[&partition].job);
     }
 
     /// Fetches as much as there is room for, if no Fetch is under way.
@@ -648,6 +649,9 @@ impl Copying {
             progress.follower_log_start_offset = progress.follower_log_start_offset.max(log_start_offset);
             progress.bytes += data.bytes.len() as u64;
             progress.records += data.count as u64;
+        }
+        if !self.proven {
+            events::first_copied(&self.job, data.offset);
         }
         self.proven = true;
         self.job.status.agree(data.offset + i64::from(data.count));

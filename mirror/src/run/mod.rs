@@ -472,6 +472,13 @@ impl Run {
     /// What was measured of partitions that are to be closed.
     fn measured(&mut self, found: Vec<Found>, now: Instant) {
         let Some(moves) = &mut self.moves else { return };
+        let count = |what: fn(&Found) -> bool| found.iter().filter(|found| what(found)).count();
+        tracing::debug!(
+            found = found.len(),
+            at_end = count(|found| matches!(found, Found::AtEnd(_))),
+            closed = count(|found| matches!(found, Found::Closed(..))),
+            "ends were measured"
+        );
         let mut again = Vec::new();
         for found in found {
             match found {

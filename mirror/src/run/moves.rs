@@ -292,6 +292,8 @@ impl Moves {
     /// Measures, unless that is being done.
     pub(super) fn measure(&mut self, partitions: Vec<Closing>) {
         if let Some(state) = self.state.clone().filter(|_| self.measuring.is_empty() && !partitions.is_empty()) {
+            let frozen = partitions.iter().filter(|partition| partition.is_frozen).count();
+            tracing::debug!(partitions = partitions.len(), frozen, "ends are measured");
             self.measuring.spawn(measure(state, partitions));
         }
     }

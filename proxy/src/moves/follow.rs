@@ -156,8 +156,11 @@ impl Follower {
                     }
                 }
                 Some(Ok(looked)) = self.looking.join_next() => self.looked(looked),
-                Some(Ok(checked)) = self.checking.join_next() => self.checked = Some(checked),
-                () = &mut quiet, if is_waiting => {}
+                Some(Ok(checked)) = self.checking.join_next() => {
+                    tracing::debug!(wrong = checked.wrong, "the ends were looked at a last time");
+                    self.checked = Some(checked);
+                }
+                () = &mut quiet, if is_waiting => tracing::debug!("nothing is open any more"),
                 _ = ticks.tick() => {}
             }
             if self.me.serves() == Serves::Cut {

@@ -113,6 +113,11 @@ pub enum Update {
     Over(LogError),
 }
 
+/// The beginning of a record, for the debug log.
+fn head(value: &[u8]) -> std::borrow::Cow<'_, str> {
+    String::from_utf8_lossy(&value[..value.len().min(48)])
+}
+
 /// The partition of the log.
 fn partition() -> TopicPartition {
     TopicPartition::new(TOPIC, 0)
@@ -180,6 +185,7 @@ impl Log {
         let mut read = Vec::with_capacity(followed.records.len());
         for Record { offset, timestamp, value, .. } in followed.records {
             let verdict = self.state.read(offset, value.as_deref()).map_err(|source| LogError::Unknown { offset, source })?;
+            tracing::debug!(offset, timestamp, record = ?value.as_deref().map(head), counts = verdict == Verdict::Counts, "the log of decisions has");
             read.push(ReadRecord { offset, timestamp, value, verdict });
         }
         self.high_watermark = Some(followed.high_watermark);
@@ -231,10 +237,13 @@ impl Log {
 pub async fn ask(client: &Client, requests: &[Request], rules: u32, timestamp: i64) -> Result<(), LogError> {
     let mut records = Vec::with_capacity(requests.len());
     for request in requests {
-        let value = Some(encode(request, rules)?.into());
+        let value: Option<bytes::Bytes> = Some(encode(request, rules)?.into());
+        tracing::debug!(record = ?value.as_deref().map(head), "the log of decisions is asked for");
         records.push(Record { offset: 0, timestamp, key: None, value, headers: Vec::new() });
     }
-    Ok(append(client, &partition(), records, || true).await?)
+    append(client, &partition(), records, || true).await?;
+    tracing::debug!("the log of decisions has taken it");
+    Ok(())
 }
 
 async fn create(client: &Client) -> Result<(), LogError> {
