@@ -11,7 +11,7 @@ use std::time::Duration;
 use kferry_config::{Cluster, Mirror};
 use kferry_wire::admin::partitions::Position;
 use kferry_wire::client::{Client, ClientError, TopicPartition};
-use kferry_wire::decisions::{Leader, Log, LogError, Measured, Move, Request, State, Update, ask, closing};
+use kferry_wire::decisions::{Leader, Log, LogError, Measured, Move, Refused, Request, State, Update, Witness, ask, closing};
 use kferry_wire::tell;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::messages;
 use crate::partition::{Leadership, Phase, Side};
+use crate::state;
 use crate::topics::TopicPlan;
 
 /// Between two looks at partitions that are to be closed.
@@ -105,33 +106,40 @@ pub(super) enum News {
 
 impl Moves {
     /// Follows the log on `cluster`.
-    pub(super) fn follow(mirror: Arc<Mirror>, cluster: &Arc<Cluster>) -> Self {
+    pub(super) fn follow(mirror: Arc<Mirror>, cluster: &Arc<Cluster>, kept: state::State) -> Self {
         let client = || Client::new(cluster.clone(), crate::connect_options(&mirror.name)).within(ASKING);
         let (reader, writer) = (client(), client());
         let (tell, updates) = mpsc::channel(16);
         tokio::spawn(async move {
             let log = loop {
-                match Log::find(reader.clone(), None).await {
-                    Ok(Some(log)) => break log,
+                let known = kept.witness();
+                let update = match (Log::find(reader.clone(), known.clone()).await, known) {
+                    (Ok(Some(log)), _) => break log,
+                    // A broker that has just started may not know the topic yet.
+                    (Ok(None), Some(known)) => Update::Trouble(Refused::Empty(known).into()),
                     // Nobody has decided anything yet.
-                    Ok(None) => {
-                        let update = Update::Read { records: Vec::new(), state: Arc::default(), is_at_end: true };
-                        if tell.send(update).await.is_err() {
-                            return;
-                        }
-                    }
-                    Err(error) => {
-                        if tell.send(Update::Trouble(error)).await.is_err() {
-                            return;
-                        }
-                    }
+                    (Ok(None), None) => Update::Read { records: Vec::new(), state: Arc::default(), is_at_end: true },
+                    (Err(error), _) => Update::Trouble(error),
+                };
+                if tell.send(update).await.is_err() {
+                    return;
                 }
                 sleep(PAUSE).await;
             };
             let mut updates = log.follow();
             while let Some(update) = updates.recv().await {
+                let seen = match &update {
+                    Update::Read { state, is_at_end: true, .. } => Witness::of(state),
+                    _ => None,
+                };
                 if tell.send(update).await.is_err() {
                     return;
+                }
+                if let Some(seen) = seen
+                    && let Err(error) = kept.keep_witness(seen).await
+                {
+                    // It is tried again with what comes next, in half a second.
+                    tracing::debug!(%error, "what is known of the log of decisions is not kept");
                 }
             }
         });

@@ -4,8 +4,8 @@
 //! both logs were known to be equal, who leads, and that they have diverged.
 //!
 //! Keys and values are JSON. A partition's key is `{"topic":"orders","partition":0}`, by the topic's name on the mirror's source, that of
-//! one of its segments has the `source` offset too, and a topic's leader is under `{"topic":"orders"}`. What is kept of groups is in
-//! `groups`. All that is about a partition is in one partition of the topic: those are the shards that several processes share.
+//! one of its segments has the `source` offset too. What is known of the log of decisions is under `{"log":"__kferry.decisions"}`. What is kept of groups
+//! is in `groups`. All that is about a partition is in one partition of the topic: those are the shards that several processes share.
 
 mod groups;
 
@@ -18,6 +18,7 @@ use futures_util::future::{join_all, try_join_all};
 use kferry_config::{Mirror, Offsets};
 use kferry_wire::batch::Record;
 use kferry_wire::client::{Client, ClientError, TopicPartition, Topics};
+use kferry_wire::decisions::{self, Witness};
 use kferry_wire::log::{AppendError, ReadError, append, read_on};
 use serde::{Deserialize, Serialize};
 
@@ -74,12 +75,11 @@ impl PartitionState {
     }
 }
 
-/// The key of a record about a topic: its leader, one of its partitions, or a segment of one.
+/// The key of a record about a partition, or a segment of one.
 #[derive(Serialize, Deserialize)]
 struct TopicKey<'a> {
     topic: std::borrow::Cow<'a, str>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    partition: Option<i32>,
+    partition: i32,
     /// The first offset of a segment on the source; `None` is the partition itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     source: Option<i64>,
@@ -87,8 +87,14 @@ struct TopicKey<'a> {
 
 impl<'a> TopicKey<'a> {
     fn of(partition: &'a TopicPartition) -> Self {
-        Self { topic: (&*partition.topic).into(), partition: Some(partition.partition), source: None }
+        Self { topic: (&*partition.topic).into(), partition: partition.partition, source: None }
     }
+}
+
+/// The key of what is known of the log of decisions.
+#[derive(Serialize, Deserialize)]
+struct LogKey<'a> {
+    log: std::borrow::Cow<'a, str>,
 }
 
 /// The value of a segment's record; its key has the segment's first offset on the source.
@@ -136,8 +142,7 @@ struct Content {
     partitions: HashMap<TopicPartition, PartitionState>,
     /// The segments of each partition: their first offsets on the target by those on the source.
     segments: HashMap<TopicPartition, BTreeMap<i64, i64>>,
-    /// Which cluster leads a topic, by the topic's name on the mirror's source.
-    leaders: HashMap<Arc<str>, Leadership>,
+    witness: Option<Witness>,
     groups: Arc<GroupStates>,
 }
 
@@ -216,6 +221,8 @@ impl State {
             Arc::make_mut(&mut content.groups).take(key, value)
         } else if let Ok(key) = serde_json::from_slice::<TopicKey<'_>>(key) {
             content.take(&key, value)
+        } else if serde_json::from_slice::<LogKey<'_>>(key).is_ok() {
+            take_value(value).map(|witness| content.witness = witness)
         } else {
             return kferry_wire::tell!(crate::messages::UNKNOWN_KEY, topic = &*self.topic, offset = record.offset);
         };
@@ -229,15 +236,31 @@ impl State {
         self.content().partitions.get(partition).cloned()
     }
 
-    /// Which cluster leads a topic; `None` is the mirror's source, in term 1. Where a log of decisions says that, what was kept of the topic's first partition
-    /// has it for those who do not read the log.
+    /// Which cluster leads a topic, as far as somebody knows who does not read the log of decisions: what was kept of the topic's first partition says so.
+    /// `None` is the mirror's source, in term 1.
     pub fn leader(&self, topic: &str) -> Option<Leadership> {
-        let content = self.content();
-        let kept = || {
-            let kept = content.partitions.get(&TopicPartition::new(topic, 0)).filter(|kept| kept.term > 1)?;
-            Some(Leadership { leader: kept.leader.clone(), term: kept.term })
-        };
-        content.leaders.get(topic).cloned().or_else(kept)
+        let kept = self.partition(&TopicPartition::new(topic, 0)).filter(|kept| kept.term > 1)?;
+        Some(Leadership { leader: kept.leader, term: kept.term })
+    }
+
+    /// What was known of the log of decisions when that was last kept.
+    pub fn witness(&self) -> Option<Witness> {
+        self.content().witness.clone()
+    }
+
+    /// Keeps what is known of the log of decisions, if it is another log than before, or knows a later term.
+    ///
+    /// # Errors
+    /// [`AppendError`]: it is not kept, or it is not known whether it is.
+    pub(crate) async fn keep_witness(&self, seen: Witness) -> Result<(), AppendError> {
+        const SHARD: i32 = 0;
+        if self.witness().is_some_and(|kept| kept.log == seen.log && kept.term >= seen.term) {
+            return Ok(());
+        }
+        let _turn = self.positions[SHARD as usize].lock().await;
+        self.append(SHARD, vec![record(&LogKey { log: decisions::TOPIC.into() }, Some(json(&seen)))], &|| true).await?;
+        self.content().witness = Some(seen);
+        Ok(())
     }
 
     /// The segments of a partition's offset map that were kept, in order; none where offsets are the same.
@@ -371,13 +394,12 @@ impl State {
 }
 
 impl Content {
-    /// Takes in a record about a topic; without a value it is a tombstone.
+    /// Takes in a record about a partition; without a value it is a tombstone.
     fn take(&mut self, key: &TopicKey<'_>, value: Option<&[u8]>) -> Result<(), serde_json::Error> {
-        let topic: Arc<str> = key.topic.as_ref().into();
-        let partition = key.partition.map(|partition| TopicPartition::new(topic.clone(), partition));
-        match (partition, key.source) {
-            (Some(partition), None) => put(&mut self.partitions, partition, take_value(value)?),
-            (Some(partition), Some(source)) => {
+        let partition = TopicPartition::new(key.topic.as_ref(), key.partition);
+        match key.source {
+            None => put(&mut self.partitions, partition, take_value(value)?),
+            Some(source) => {
                 let segment: Option<SegmentValue> = take_value(value)?;
                 let segments = self.segments.entry(partition).or_default();
                 match segment {
@@ -385,7 +407,6 @@ impl Content {
                     None => drop(segments.remove(&source)),
                 }
             }
-            (None, _) => Leadership::follow(&mut self.leaders, topic, take_value(value)?),
         }
         Ok(())
     }

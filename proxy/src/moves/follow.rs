@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kferry_config::Cluster;
-use kferry_wire::client::{Client, TopicPartition};
+use kferry_wire::client::{Client, TopicPartition, Topics};
 use kferry_wire::decisions::{self, Known, Log, LogError, Outcome, ReadRecord, Request, Serves, Settings, Update, Verdict, ask, check};
 use kferry_wire::places::{Decisions, Led};
 use kferry_wire::tell;
@@ -335,14 +335,27 @@ impl Follower {
     }
 }
 
-/// Whether somebody has written to the old leader since the mirror has measured its ends: who is not held, because it does not come by a proxy.
+/// Whether somebody has written to the old leader since the mirror has measured its ends, or has added partitions: who is not held, because it does not
+/// come by a proxy.
 async fn written_past(client: Option<Client>, outcome: &BTreeMap<String, decisions::Led>) -> Option<String> {
     let Some(client) = client else { return Some("the cluster that leads has left the file".to_owned()) };
     let partition = |topic: &str, index: usize| TopicPartition::new(topic, index as i32);
     let partitions: Vec<_> = outcome.iter().flat_map(|(topic, led)| (0..led.ends.len()).map(|index| partition(topic, index))).collect();
-    let asked = timeout(LOOKING, client.log_ends(&partitions)).await;
-    let Ok(ends) = asked else { return Some(format!("cluster {} does not say where its logs end", client.cluster().name)) };
+    let names: Vec<&str> = outcome.keys().map(String::as_str).collect();
+    let asked = timeout(LOOKING, async { tokio::join!(client.log_ends(&partitions), client.metadata(Topics::Named(&names))) }).await;
+    let Ok((ends, metadata)) = asked else { return Some(format!("cluster {} does not say where its logs end", client.cluster().name)) };
+    let metadata = match metadata {
+        Ok(metadata) => metadata,
+        Err(error) => return Some(error.to_string()),
+    };
     for (topic, led) in outcome {
+        let has = metadata.topic(topic).map_or(0, |topic| topic.partitions.len());
+        if has != led.ends.len() {
+            return Some(format!(
+                "topic {topic} had {} partitions, and has {has} now: wait until the mirror has added them",
+                led.ends.len()
+            ));
+        }
         for (index, agreed) in led.ends.iter().enumerate() {
             match ends.get(&partition(topic, index)) {
                 Some(Ok(end)) if end == agreed => {}

@@ -60,7 +60,8 @@ impl Now {
 pub(super) struct Masking {
     api: ApiKey,
     now: Now,
-    /// No transaction begins in these: its markers would come after the last record that is copied.
+    /// No transaction begins in these: its markers would come after the last record that is copied. Nor are records deleted that the mirror would not
+    /// delete.
     holds: Option<Arc<Holds>>,
     /// Partitions of the topic that came last must not.
     masks: bool,
@@ -68,7 +69,7 @@ pub(super) struct Masking {
 
 impl Masking {
     pub(super) fn new(place: Option<&Place>, api: ApiKey) -> Self {
-        let holds = place.filter(|_| api == ApiKey::AddPartitionsToTxn).map(|place| place.holds.clone());
+        let holds = place.filter(|_| matches!(api, ApiKey::AddPartitionsToTxn | ApiKey::DeleteRecords)).map(|place| place.holds.clone());
         Self { api, now: Now::of(place), holds, masks: false }
     }
 }

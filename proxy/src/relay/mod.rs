@@ -521,13 +521,13 @@ impl FrameRelay {
     /// Has the view answer a request, beside what the broker is asked meanwhile.
     fn ask_view(&self, head: RequestHead, body: Vec<u8>) -> oneshot::Receiver<Result<Vec<u8>, Cause>> {
         let Seat { view, door, from, holds, .. } = self.terms.view.as_ref().expect("only who sees a view asks one");
-        let (view, door, (answer, answered)) = (view.clone(), door.clone(), oneshot::channel());
+        let (view, door, holds, (answer, answered)) = (view.clone(), door.clone(), holds.clone(), oneshot::channel());
         let tells_leaders = (head.api.key == ApiKey::Metadata).then(|| (from.clone(), holds.changes()));
         tokio::spawn(async move {
             if let Some((from, changes)) = tells_leaders {
                 from.caught_up(changes).await;
             }
-            let body = view.answer(head, &body, &door).await;
+            let body = view.answer(head, &body, &door, &holds).await;
             // A client that is gone needs none.
             let _ = answer.send(body.map(|body| head.answer(&body)));
         });

@@ -93,6 +93,8 @@ pub struct Log {
     /// The offset behind the last record, when that was asked for last; `None` before that.
     high_watermark: Option<i64>,
     known: Option<Witness>,
+    /// A record that is not known stands behind those that were read last.
+    unknown: Option<(i64, Unknown)>,
 }
 
 /// What following the log has brought.
@@ -137,7 +139,7 @@ impl Log {
             None => {}
         }
         let follower = Follower::new(client, partition(), 0, MAX_BYTES);
-        Ok(Some(Self { follower, state: State::default(), high_watermark: None, known }))
+        Ok(Some(Self { follower, state: State::default(), high_watermark: None, known, unknown: None }))
     }
 
     /// Finds the log, and creates its topic where there is none. Whoever finds it empty begins it, with its identity; of two that do, the first counts.
@@ -169,24 +171,35 @@ impl Log {
 
     /// Whether everything was read that it had when it was asked last.
     pub fn is_at_end(&self) -> bool {
-        self.high_watermark.is_some_and(|end| self.follower.at() >= end)
+        self.unknown.is_none() && self.high_watermark.is_some_and(|end| self.follower.at() >= end)
     }
 
     /// Waits for records, at the most for as long as `wait`, and takes them in. The first time that the end is reached the log is held against what is known
     /// of it.
     ///
     /// # Errors
-    /// [`LogError`]. After a [retriable](LogError::is_retriable) one it may be asked again; after another one this program must not take part any more.
+    /// [`LogError`]; [`LogError::Unknown`] after what stands before that record was returned. After a [retriable](LogError::is_retriable) one it may be asked again; after another one this program must not take part any more.
     pub async fn next(&mut self, wait: Duration) -> Result<Vec<ReadRecord>, LogError> {
+        if let Some((offset, source)) = self.unknown.clone() {
+            return Err(LogError::Unknown { offset, source });
+        }
         let followed = self.follower.next(wait).await?;
         if followed.log_start_offset > 0 && self.high_watermark.is_none() {
             return Err(Refused::Truncated(followed.log_start_offset).into());
         }
         let mut read = Vec::with_capacity(followed.records.len());
         for Record { offset, timestamp, value, .. } in followed.records {
-            let verdict = self.state.read(offset, value.as_deref()).map_err(|source| LogError::Unknown { offset, source })?;
-            tracing::debug!(offset, timestamp, record = ?value.as_deref().map(head), counts = verdict == Verdict::Counts, "the log of decisions has");
-            read.push(ReadRecord { offset, timestamp, value, verdict });
+            match self.state.read(offset, value.as_deref()) {
+                Ok(verdict) => {
+                    let counts = verdict == Verdict::Counts;
+                    tracing::debug!(offset, timestamp, counts, record = ?value.as_deref().map(head), "the log of decisions has");
+                    read.push(ReadRecord { offset, timestamp, value, verdict });
+                }
+                Err(source) => {
+                    self.unknown = Some((offset, source));
+                    return Ok(read);
+                }
+            }
         }
         self.high_watermark = Some(followed.high_watermark);
         if self.is_at_end()

@@ -65,7 +65,7 @@ pub enum Void {
         last: i64,
     },
     /// An operator has aborted a move.
-    #[error("an operator has aborted move {0}: no move begins before a proxy takes another file")]
+    #[error("an operator has aborted move {0}: no move begins before the file is changed or touched")]
     Stopped(i64),
     /// A move of nothing.
     #[error("a move needs a route, two clusters, and partitions in each topic")]
@@ -147,7 +147,10 @@ pub enum Disagreement {
         other_home: String,
     },
     /// A restart with an old file orders nothing.
-    #[error("proxy {} has started with a file that had been replaced before: change the file, or touch it, while the proxy runs", .0.name)]
+    #[error(
+        "proxy {} still has the file with which it has started, and another one was taken since: wait until the newer file has reached it, or touch the file \
+         there while it runs", .0.name
+    )]
     Stale(Member),
 }
 
@@ -273,7 +276,7 @@ pub struct State {
     leaders: BTreeMap<String, Leader>,
     last_decision: i64,
     open: Option<Move>,
-    /// The move that an operator aborted, until another file is taken.
+    /// The move that an operator aborted, until another file is taken, or the same one is touched.
     stopped: Option<i64>,
     aborts: u32,
     receipts: VecDeque<Receipt>,
@@ -414,11 +417,13 @@ impl State {
             return Err(Void::OlderFile { proxy: proxy.clone() });
         }
         let is_new = self.files.insert(wish.file.clone());
+        // To touch a file is somebody's word as to change it is; but not that it reaches another proxy.
+        let is_touched = joined.wish.as_ref().is_some_and(|last| last.file == wish.file);
         for (route, wished) in &wish.routes {
             // A route that the log has never seen is at home where its first file says: nobody moves.
             self.homes.entry(route.clone()).or_insert_with(|| wished.home.as_str().into());
         }
-        if (is_new || wish.taken > 0) && self.current.as_ref() != Some(&wish.file) {
+        if is_touched || (is_new || wish.taken > 0) && self.current.as_ref() != Some(&wish.file) {
             self.current = Some(wish.file.clone());
             self.stopped = None;
             self.aborts = 0;

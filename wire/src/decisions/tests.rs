@@ -194,7 +194,7 @@ fn what_does_not_count_says_why() {
         (
             "hold after an operator's abort",
             after(held(), [abort(7, true), hold(&a, 8)]),
-            "an operator has aborted move 7: no move begins before a proxy takes another file",
+            "an operator has aborted move 7: no move begins before the file is changed or touched",
         ),
         (
             "no cluster",
@@ -225,7 +225,8 @@ fn what_does_not_count_says_why() {
         (
             "a restart with an old file",
             after(one("old"), [wish(&a, 1, "new"), joined(&a2, "a"), wish(&a2, 0, "old"), hold_of(&a2, 0, "new", "old", &[])]),
-            "route orders: proxy a has started with a file that had been replaced before: change the file, or touch it, while the proxy runs",
+            "route orders: proxy a still has the file with which it has started, and another one was taken since: wait until the newer file has reached it, or \
+             touch the file there while it runs",
         ),
         ("holding nothing", after(log(), [holding(&a, 7)]), "move 7 is not open"),
         ("holding what is over", after(moved(), [holding(&a, 7)]), "move 7 is not open"),
@@ -342,7 +343,9 @@ fn an_operators_abort_holds_until_another_file_is_taken() {
     let (a, b) = (member("a", "1"), member("b", "1"));
     let stopped = || after(agreed(&a, &b), [hold(&a, 0), abort(7, true)]);
     assert_eq!(last_of(&stopped()).0.stopped(), Some(7));
-    assert_eq!(last_of(&after(stopped(), [wish(&b, 2, "new")])).0.stopped(), Some(7), "the same file reaches another proxy");
+    assert_eq!(last_of(&after(stopped(), [wish(&b, 2, "new")])).0.stopped(), None, "it is touched");
+    let c = member("c", "1");
+    assert_eq!(last_of(&after(stopped(), [joined(&c, "c"), wish(&c, 0, "new")])).0.stopped(), Some(7), "another proxy starts with it");
     let (state, verdict) = last_of(&after(stopped(), [wish(&a, 2, "old"), wish(&a, 3, "new"), hold(&b, 8)]));
     assert_eq!((verdict, state.stopped(), state.aborts()), (Verdict::Counts, None, 0));
 }

@@ -1,10 +1,12 @@
 //! Whether a log of decisions is the one that it should be. A log that was lost and begun anew, or restored from an old copy, would let a cluster that
 //! follows be written: whoever has seen more of it refuses it.
 
+use serde::{Deserialize, Serialize};
+
 use super::State;
 
-/// What is known of the log from before: the mirrors keep it in their state.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What is known of the log from before: the mirrors keep it in their state, anew with each flip.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Witness {
     /// The log's identity.
     pub log: String,

@@ -35,6 +35,7 @@ use super::leaders::{Leaders, Stance};
 use super::{Broker, Door, Parts, View};
 use crate::ending::Cause;
 use crate::relay::brokers::real_node_id;
+use crate::relay::holds::Holds;
 use crate::relay::request::RequestHead;
 
 /// Kafka's `TOPIC_ALREADY_EXISTS`
@@ -56,9 +57,9 @@ type Place = Result<To, StrBytes>;
 /// The things of a request by whom they are for, and the outcomes of those that are refused.
 type Split<R> = (BTreeMap<To, Vec<<R as Several>::Thing>>, Vec<<R as Several>::Outcome>);
 
-pub(super) async fn answer(view: &View, head: RequestHead, body: &[u8], door: &Door) -> Result<Vec<u8>, Cause> {
+pub(super) async fn answer(view: &View, head: RequestHead, body: &[u8], door: &Door, holds: &Holds) -> Result<Vec<u8>, Cause> {
     let (parts, leaders) = view.fresh().await;
-    let asking = Asking { parts: &parts, leaders: &leaders, head, door };
+    let asking = Asking { parts: &parts, leaders: &leaders, holds, head, door };
     match head.api.key {
         ApiKey::CreateTopics => asking.answer::<CreateTopicsRequest>(body).await,
         ApiKey::DeleteTopics => asking.answer::<DeleteTopicsRequest>(body).await,
@@ -74,8 +75,15 @@ pub(super) async fn answer(view: &View, head: RequestHead, body: &[u8], door: &D
 
 /// What becomes of a request, of which nobody is asked: how many parts it has, and the answer to those that are refused.
 #[cfg(any(test, feature = "fuzzing"))]
-pub(super) fn refused(parts: &Parts, leaders: &Leaders, head: RequestHead, body: &[u8], door: &Door) -> Result<(usize, Vec<u8>), Cause> {
-    let asking = Asking { parts, leaders, head, door };
+pub(super) fn refused(
+    parts: &Parts,
+    leaders: &Leaders,
+    holds: &Holds,
+    head: RequestHead,
+    body: &[u8],
+    door: &Door,
+) -> Result<(usize, Vec<u8>), Cause> {
+    let asking = Asking { parts, leaders, holds, head, door };
     match head.api.key {
         ApiKey::CreateTopics => asking.refuse::<CreateTopicsRequest>(body),
         ApiKey::DeleteTopics => asking.refuse::<DeleteTopicsRequest>(body),
@@ -107,6 +115,7 @@ trait Several: Request<Response: Default> + Clone {
 struct Asking<'a> {
     parts: &'a Parts,
     leaders: &'a Leaders,
+    holds: &'a Holds,
     head: RequestHead,
     door: &'a Door,
 }
@@ -164,10 +173,13 @@ impl Asking<'_> {
         part.ask(&part.changes, to, self.head.version, &request, self.door).await
     }
 
-    /// Topics are made and changed at home.
+    /// Topics are made and changed at home, but not while they move: both clusters have agreed on what they are.
     fn at_home(&self, topic: &str) -> Place {
         let home = &self.parts.home().cluster.name;
         let why = match self.leaders.stance(topic, 0) {
+            Stance::Leads if self.holds.are_held(topic) => {
+                format!("kferry: the topic {topic} moves to another cluster just now: try again in a few seconds")
+            }
             Stance::Leads => return Ok((0, Broker::Controller)),
             Stance::Follows(leader) => {
                 let leader = self.leaders.name(leader);
@@ -379,12 +391,14 @@ mod tests {
         StrBytes::from_string(text.to_owned())
     }
 
-    /// In each version that a view answers: the number of parts, and what is refused. Home is `new`.
+    /// In each version that a view answers: the number of parts, and what is refused. Home is `new`, and `moving` is held.
     fn each<R: Request + Encodable, A: Decodable>(
         request: impl Fn(i16) -> R,
         outcomes: impl Fn(A) -> Vec<Refused>,
     ) -> Vec<(i16, usize, Vec<Refused>)> {
         let (parts, leaders) = parts("new", Some(&["orders", "logs"]), Some(&["orders", "payments"]));
+        let holds = Holds::default();
+        holds.hold(["moving".into()]);
         let api = Api::of(R::KEY).unwrap();
         let (min, max) = api.versions().unwrap();
         let heads = (min.max(R::VERSIONS.min)..=max.min(R::VERSIONS.max)).map(|version| RequestHead { api, version, correlation_id: 0 });
@@ -393,7 +407,7 @@ mod tests {
             .map(|head| {
                 let mut body = Vec::new();
                 request(head.version).encode(&mut body, head.version).unwrap();
-                let (placed, answer) = refused(&parts, &leaders, head, &body, &door()).unwrap();
+                let (placed, answer) = refused(&parts, &leaders, &holds, head, &body, &door()).unwrap();
                 (head.version, placed, outcomes(A::decode(&mut answer.as_slice(), head.version).unwrap()))
             })
             .collect()
@@ -429,6 +443,23 @@ mod tests {
                 assert_eq!((placed, names), (1, vec![("orders", error), ("logs", error)]), "v{version}");
                 assert!(refused.iter().all(|(_, _, message)| names_legacy(message.as_ref())), "v{version}: {refused:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_topic_that_moves_is_not_changed() {
+        let grow = |_| {
+            let topic = |name: &str| CreatePartitionsTopic::default().with_name(TopicName(text(name))).with_count(9);
+            CreatePartitionsRequest::default().with_topics(["moving", "payments"].map(topic).into())
+        };
+        let grown = each(grow, |answer: CreatePartitionsResponse| {
+            answer.results.into_iter().map(|topic| (topic.name.to_string(), topic.error_code, topic.error_message)).collect()
+        });
+        assert!(!grown.is_empty());
+        for (version, placed, refused) in grown {
+            let [(name, code, Some(message))] = &refused[..] else { panic!("v{version}: {refused:?}") };
+            assert_eq!((placed, name.as_str(), *code), (1, "moving", POLICY_VIOLATION), "v{version}");
+            assert!(message.contains("try again"), "v{version}: {message}");
         }
     }
 

@@ -10,6 +10,7 @@ use tokio::runtime::{Builder, Runtime};
 use super::leaders::Leaders;
 use super::{Door, Parts, View, changes, fixed, groups_of, refusal};
 use crate::ending::Cause;
+use crate::relay::holds::Holds;
 use crate::relay::request::RequestHead;
 
 /// A view that nobody is asked for: no cluster answers just now.
@@ -18,6 +19,7 @@ struct Fixed {
     view: View,
     parts: Arc<Parts>,
     leaders: Leaders,
+    holds: Holds,
     door: Door,
 }
 
@@ -29,7 +31,7 @@ impl Fixed {
         }
         let view = View::new(parts);
         let runtime = Builder::new_current_thread().enable_time().build().expect("a runtime can be made");
-        Self { runtime, parts: view.parts(), view, leaders, door: fixed::door() }
+        Self { runtime, parts: view.parts(), view, leaders, holds: Holds::default(), door: fixed::door() }
     }
 
     fn answer(&self, head: RequestHead, body: &[u8]) -> Result<Option<Vec<u8>>, Cause> {
@@ -41,9 +43,9 @@ impl Fixed {
                 | ApiKey::DescribeTransactions
                 | ApiKey::ListPartitionReassignments,
                 _,
-            ) => self.runtime.block_on(self.view.answer(head, body, &self.door)).map(Some),
+            ) => self.runtime.block_on(self.view.answer(head, body, &self.door, &self.holds)).map(Some),
             (_, By::View) if head.is_for_view() => {
-                changes::refused(&self.parts, &self.leaders, head, body, &self.door).map(|(_, answer)| Some(answer))
+                changes::refused(&self.parts, &self.leaders, &self.holds, head, body, &self.door).map(|(_, answer)| Some(answer))
             }
             (_, By::Group(_)) => {
                 let groups = groups_of(head, body)?;

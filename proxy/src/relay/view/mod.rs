@@ -57,6 +57,7 @@ use self::doubts::Asked;
 use self::leaders::Settled;
 use super::brokers::{Brokers, ToBroker, ToClient, World};
 use super::first::Term;
+use super::holds::Holds;
 use super::request::RequestHead;
 use crate::ending::Cause;
 use crate::identity::{ClusterIdentity, own_options};
@@ -245,18 +246,19 @@ impl View {
         self.leaders.rcu(|now| self.parts().leaders(certain(now.settled())));
     }
 
-    /// Answers a request that is for the view, or for home. `body`: of the request, as it came from the client. Returns the body of the answer.
+    /// Answers a request that is for the view, or for home. `body`: of the request, as it came from the client. `holds`: topics
+    /// that nobody changes now. Returns the body of the answer.
     ///
     /// # Errors
     /// [`Cause`]: there is no answer, and the connection ends.
-    pub(super) async fn answer(&self, head: RequestHead, body: &[u8], door: &Door) -> Result<Vec<u8>, Cause> {
+    pub(super) async fn answer(&self, head: RequestHead, body: &[u8], door: &Door, holds: &Holds) -> Result<Vec<u8>, Cause> {
         match (head.api.key, head.api.by) {
             (ApiKey::Metadata, _) => metadata::metadata(self, head, body, door).await,
             (ApiKey::DescribeCluster, _) => metadata::describe_cluster(self, head, body, door).await,
             (ApiKey::FindCoordinator, _) => coordinators::find_coordinator(self, head, body, door).await,
             (ApiKey::DescribeTransactions, _) => transactions::describe(self, head, body).await,
             (ApiKey::ListPartitionReassignments, _) => reassignments::list(self, head, body, door).await,
-            (_, By::View) if head.is_for_view() => changes::answer(self, head, body, door).await,
+            (_, By::View) if head.is_for_view() => changes::answer(self, head, body, door, holds).await,
             _ => {
                 let parts = self.parts();
                 parts.home().pass(&parts.home().changes, Broker::Controller, head, body, door).await
