@@ -258,7 +258,9 @@ impl Follower {
     }
 
     fn look(&mut self) {
-        if self.looking.is_empty() && Instant::now() >= self.next_look && self.me.serves() == Serves::Yes {
+        // While a move is open nothing else begins.
+        let may_begin = self.me.serves() == Serves::Yes && self.me.state().open().is_none();
+        if self.looking.is_empty() && Instant::now() >= self.next_look && may_begin {
             let (proxy, taken) = (self.proxy.clone(), self.taken);
             self.looking.spawn(async move {
                 let looked = timeout(LOOKING, look(&proxy)).await;

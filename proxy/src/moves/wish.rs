@@ -1,11 +1,13 @@
 //! What the file of this process wants, and what its routes own by what the clusters have.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use jiff::Timestamp;
 use kferry_config::{Mode, is_internal};
+use kferry_wire::client::Client;
 use kferry_wire::decisions::{Owned, Topic, Wished};
 use uuid::Uuid;
 
@@ -40,56 +42,73 @@ fn digest(text: &str) -> String {
     Uuid::new_v5(&Uuid::NAMESPACE_OID, text.as_bytes()).simple().to_string()
 }
 
+/// Topics that one cluster leads and another one is to lead, each with its route.
+struct Moving {
+    /// Both clusters; `None`: no mirror connects them.
+    clusters: Option<(Client, Client)>,
+    topics: BTreeMap<Arc<str>, Arc<str>>,
+}
+
 /// Looks at what each route owns, and whether that can move where it is wished.
 pub(super) async fn look(proxy: &Proxy) -> Look {
     let table = proxy.routes.in_force();
     let mut look = Look::default();
+    let mut owners: HashMap<Arc<str>, Option<Arc<str>>> = HashMap::new();
+    // Of all routes at once; but a route may have to ask with its own login.
+    let mut moving: BTreeMap<_, Moving> = BTreeMap::new();
     for routed in table.routed().filter(|routed| routed.route.mode == Mode::Relay) {
         let (route, home) = (routed.route, routed.home);
-        let wished = &route.cluster;
-        look.wants |= home.name != wished.name;
-        if route.owns_topics.is_empty() {
-            look.owns.insert(route.name.to_string(), Vec::new());
-            continue;
-        }
-        let Some(view) = proxy.view(&table, routed) else {
+        let wished = &route.cluster.name;
+        look.wants |= home.name != *wished;
+        let view = if route.owns_topics.is_empty() { None } else { proxy.view(&table, routed) };
+        let Some(view) = view else {
             look.owns.insert(route.name.to_string(), Vec::new());
             continue;
         };
         let (parts, leaders) = view.fresh().await;
         let Some(listings) = parts.clusters.iter().map(|part| part.own.last()).collect::<Option<Vec<_>>>() else { continue };
         let names: BTreeSet<&Arc<str>> = listings.iter().flat_map(|listing| listing.names.iter()).collect();
-        let is_owned = |name: &&&Arc<str>| !is_internal(name) && table.owner_of_topic(name).is_some_and(|owner| owner.name == route.name);
+        let own = |name: &str| parts.clusters.iter().find(|part| *part.cluster.name == *name).map(|part| &part.own);
         let mut owns = Vec::new();
-        let mut moving: BTreeMap<Arc<str>, BTreeSet<Arc<str>>> = BTreeMap::new();
-        for name in names.iter().filter(is_owned) {
+        for name in names.into_iter().filter(|name| !is_internal(name)) {
+            let find = || table.owner_of_topic(name).map(|owner| owner.name.clone());
+            if owners.entry(name.clone()).or_insert_with(find).as_ref() != Some(&route.name) {
+                continue;
+            }
             let leader = leaders.name(leaders.leader(name));
-            if *leader == wished.name {
+            if leader == wished {
                 owns.push(Owned { name: name.to_string(), leader: leader.to_string(), topic: Topic::default(), blocked: None });
-            } else {
-                moving.entry(leader.clone()).or_default().insert((*name).clone());
+                continue;
             }
-        }
-        look.wants |= !moving.is_empty();
-        let client = |name: &str| parts.clusters.iter().find(|part| *part.cluster.name == *name).map(|part| part.own.client().clone());
-        let to = client(&wished.name);
-        let now = Timestamp::now().as_millisecond();
-        for (leader, topics) in moving {
-            let clusters = client(&leader).zip(to.as_ref());
-            let report = match &clusters {
-                Some((from, to)) => preflight(Between { from, to }, table.mirrors(), &topics, now).await.map_err(|error| error.to_string()),
-                None => Err(format!("no mirror connects cluster {leader} with cluster {}: write one in routes.toml", wished.name)),
-            };
-            for name in topics {
-                let found = match &report {
-                    Ok(report) => report.get(&name).cloned().unwrap_or_else(|| Err("nothing is known of it".to_owned())),
-                    Err(why) => Err(why.clone()),
-                };
-                let blocked = found.as_ref().err().map(|why| format!("topic {name}: {why}"));
-                owns.push(Owned { name: name.to_string(), leader: leader.to_string(), topic: found.unwrap_or_default(), blocked });
-            }
+            let (from, to) = (own(leader), own(wished));
+            let moving = moving.entry((leader.clone(), wished.clone(), from.map(Arc::as_ptr), to.map(Arc::as_ptr)));
+            let clusters = || from.zip(to).map(|(from, to)| (from.client().clone(), to.client().clone()));
+            let moving = moving.or_insert_with(|| Moving { clusters: clusters(), topics: BTreeMap::new() });
+            moving.topics.insert(name.clone(), route.name.clone());
         }
         look.owns.insert(route.name.to_string(), owns);
+    }
+    look.wants |= !moving.is_empty();
+    let now = Timestamp::now().as_millisecond();
+    let mirrors = table.mirrors();
+    let reports = moving.into_iter().map(|((leader, wished, ..), Moving { clusters, topics })| async move {
+        let names = topics.keys().cloned().collect();
+        let report = match &clusters {
+            Some((from, to)) => preflight(Between { from, to }, mirrors, &names, now).await.map_err(|error| error.to_string()),
+            None => Err(format!("no mirror connects cluster {leader} with cluster {wished}: write one in routes.toml")),
+        };
+        (leader, topics, report)
+    });
+    for (leader, topics, report) in join_all(reports).await {
+        for (name, route) in topics {
+            let found = match &report {
+                Ok(report) => report.get(&name).cloned().unwrap_or_else(|| Err("nothing is known of it".to_owned())),
+                Err(why) => Err(why.clone()),
+            };
+            let blocked = found.as_ref().err().map(|why| format!("topic {name}: {why}"));
+            let owned = Owned { name: name.to_string(), leader: leader.to_string(), topic: found.unwrap_or_default(), blocked };
+            look.owns.entry(route.to_string()).or_default().push(owned);
+        }
     }
     look
 }
