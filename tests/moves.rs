@@ -1,45 +1,60 @@
-//! Live moves: the file is edited, and topics change their leader while producers and consumers run; it is edited back, and they come back.
+//! Live moves: the file is edited, and topics change their leader while producers and consumers run; it is edited back, and they come back, whatever fails
+//! meanwhile.
 //!
-//! Two clusters of three brokers, a proxy and a mirror that share the log of decisions on the new cluster. Groups stay where they are.
+//! Two clusters of three brokers, one or two proxies and a mirror that share the log of decisions on the new cluster. Groups stay where they are.
+
+#[path = "moves/brokers.rs"]
+mod brokers;
+#[path = "moves/decisions.rs"]
+mod decisions;
+#[path = "moves/edits.rs"]
+mod edits;
+#[path = "moves/mirrors.rs"]
+mod mirrors;
+#[path = "moves/past.rs"]
+mod past;
+#[path = "moves/proxies.rs"]
+mod proxies;
+#[path = "moves/random.rs"]
+mod random;
+#[path = "moves/there_and_back.rs"]
+mod there_and_back;
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, ensure};
 use harness::clients::Client;
 use harness::clients::soak::{self, Soak};
-use harness::kafka::{Cluster, Listener};
+use harness::kafka::Cluster;
 use harness::mirror::Mirror;
+use harness::ports;
 use harness::process::Process;
 use harness::proxy::{Proxy, Routes};
-use harness::scenario::identical;
-use harness::{ports, run};
-use jiff::Timestamp;
+use harness::scenario::{comes, identical};
+use harness::stage::{self, Side};
 use serde_json::Value;
 
-/// How long something may take, on a loaded machine.
-const LIMIT: Duration = Duration::from_mins(2);
+use self::decisions::{Decisions, Phase};
+
+/// How long something may take, on a loaded machine. What was killed may still send for 30 s, and a move that is given up is tried again later and later.
+const LIMIT: Duration = Duration::from_mins(3);
 
 /// Of each topic.
 const PARTITIONS: usize = 4;
 
-/// Moves each way, of each client.
-const MOVES: usize = 2;
-
 /// Records of each partition between two moves.
 const GOES_ON: u64 = 30;
-
-const CLIENTS: [Client; 4] = [Client::Rdkafka, Client::Java4, Client::Java28, Client::FranzGo];
 
 const MIRRORS: &str = r#"
 [state]
 cluster = "new"
 
 [moves]
-hold_ms = 10000
+hold_ms = 5000
 
 [[mirrors]]
 name = "over"
@@ -49,236 +64,240 @@ topics_regex = ["orders.*"]
 groups_regex = ["orders-.*"]
 "#;
 
-/// What all tests share. It ends with the program.
+/// What all tests share, one after the other: they edit one file.
 struct Stage {
     clusters: [Cluster; 2],
-    base: Routes,
-    proxy: Proxy,
-    mirror: Mutex<(Mirror, Option<Process>)>,
+    /// What the files of the first and of the second proxy say, without the route.
+    files: [Routes; 2],
+    proxies: Vec<Proxy>,
+    mirror: Mirror,
+    mirroring: Process,
+    decisions: Decisions,
 }
 
 impl Stage {
     fn set() -> Result<Self> {
-        let builders = [("3.9.1", "legacy"), ("4.3.0", "new")].map(|(version, name)| {
-            let cluster = Cluster::version(version).name(name).brokers(3).set("min.insync.replicas", "2");
-            // A busy machine is no reason to lose a broker that nobody has killed, or to elect controllers over and over.
-            let cluster = cluster.set("broker.session.timeout.ms", "8000").set("group.initial.rebalance.delay.ms", "0");
-            cluster.set("controller.quorum.fetch.timeout.ms", "6000").set("controller.quorum.election.timeout.ms", "2000")
-        });
-        let clusters: [Cluster; 2] = Cluster::start_all(builders.into())?.try_into().map_err(|_| anyhow!("two clusters were asked for"))?;
-        let [legacy, new] = &clusters;
-        let base = Routes::new()?.kafka("legacy", legacy, Listener::Plaintext, None)?.kafka("new", new, Listener::Plaintext, None)?;
-        let routes = with_home(&base, "legacy");
-        let admin = ports::take(1)?;
-        let text = routes.text().replacen("[admin]\n", &format!("[admin]\nmirror_bind = \"127.0.0.1:{}\"\n", admin.start), 1);
-        let config = run::folder("moves")?.join("routes.toml");
-        fs::write(&config, &text)?;
-        let proxy = Proxy::start_with(&routes, &config, &[])?;
+        let clusters = stage::clusters(&[("group.initial.rebalance.delay.ms", "0")])?;
+        let files = [stage::routes(&clusters)?, stage::routes(&clusters)?];
+        let routes = with_home(&files[0], Side::Legacy);
+        let (config, text) = stage::shared(&routes, ports::take(1)?.start)?;
+        let proxies = vec![Proxy::start_with(&routes, &config, &[])?];
         let mut mirror = Mirror::of(&text)?;
         let mirroring = mirror.start(&[])?;
-        Ok(Self { clusters, base, proxy, mirror: Mutex::new((mirror, Some(mirroring))) })
+        let decisions = Decisions::follow(Side::New.of(&clusters))?;
+        decisions.says("that the proxy has joined", LIMIT, |state| (!state.joined().is_empty()).then_some(()))?;
+        Ok(Self { clusters, files, proxies, mirror, mirroring, decisions })
     }
 
-    fn mirror(&self) -> MutexGuard<'_, (Mirror, Option<Process>)> {
-        self.mirror.lock().unwrap_or_else(PoisonError::into_inner)
+    fn cluster(&self, side: Side) -> &Cluster {
+        side.of(&self.clusters)
     }
 
-    fn mirror_says(&self) -> Result<String> {
-        self.mirror().0.logs()
+    /// Starts or stops the second proxy.
+    fn has_proxies(&mut self, count: usize) -> Result<()> {
+        if let Some(mut second) = (self.proxies.len() > count).then(|| self.proxies.pop()).flatten() {
+            second.stop()?;
+        }
+        if self.proxies.len() < count {
+            let file = with_home(&self.files[1], Side::Legacy);
+            self.proxies.push(Proxy::start(&file)?);
+        }
+        self.decisions.says(&format!("that there are {count} proxies"), LIMIT, |state| (state.joined().len() == count).then_some(()))
     }
 
-    fn cluster(&self, name: &str) -> &Cluster {
-        let [legacy, new] = &self.clusters;
-        if name == "legacy" { legacy } else { new }
-    }
-
-    /// What the proxy shows of moves.
-    fn moves(&self) -> Result<Value> {
-        let answer = self.proxy.get("/moves")?;
+    /// What a proxy shows of moves.
+    fn moves(&self, proxy: usize) -> Result<Value> {
+        let answer = self.proxies[proxy].get("/moves")?;
         serde_json::from_str(&answer.body).context(answer.body)
     }
 
-    /// Edits the file, and waits until what the route owns leads there. Returns how long that took.
-    fn move_to(&self, home: &str, topics: &[String]) -> Result<Duration> {
-        self.proxy.edit(&with_home(&self.base, home))?;
-        self.leads(home, topics)
+    /// Edits all files. Returns the last decision before that.
+    fn edit(&self, home: Side) -> Result<i64> {
+        let after = self.decisions.state()?.last_decision();
+        (0..self.proxies.len()).try_for_each(|proxy| self.edit_one(proxy, home))?;
+        Ok(after)
     }
 
-    fn leads(&self, home: &str, topics: &[String]) -> Result<Duration> {
+    fn edit_one(&self, proxy: usize, home: Side) -> Result<()> {
+        self.proxies[proxy].edit(&with_home(&self.files[proxy], home))
+    }
+
+    /// Edits the files, and waits until what the route owns leads there. Returns how long that took.
+    fn move_to(&self, home: Side, going: &[Going]) -> Result<Duration> {
+        self.edit(home)?;
+        self.leads(home, going)
+    }
+
+    /// Waits until all topics lead there, no move is open, and no proxy holds.
+    fn leads(&self, home: Side, going: &[Going]) -> Result<Duration> {
         let began = Instant::now();
-        let leads = |moves: &Value| {
-            let led = topics
-                .iter()
-                .all(|topic| moves["leaders"][topic]["cluster"] == home || home == "legacy" && moves["leaders"][topic].is_null());
-            led && moves["homes"]["orders"] == home && moves["open"].is_null()
+        let name = home.name();
+        let is_led = |moves: &Value, topic: &str| match &moves["leaders"][topic]["cluster"] {
+            Value::Null => home == Side::Legacy,
+            leader => leader == name,
         };
         loop {
-            let moves = self.moves()?;
-            if leads(&moves) {
+            let all = (0..self.proxies.len()).map(|proxy| self.moves(proxy)).collect::<Result<Vec<_>>>()?;
+            let is_there = |moves: &Value| {
+                going.iter().all(|going| is_led(moves, &going.topic)) && moves["homes"]["orders"] == name && moves["open"].is_null()
+            };
+            if all.iter().all(is_there) {
                 return Ok(began.elapsed());
             }
-            ensure!(
-                began.elapsed() < LIMIT,
-                "nothing has moved to {home}: {moves:#}\nthe proxy:\n{}\nthe mirror:\n{}",
-                self.proxy.log_text(),
-                self.mirror_says()?
-            );
+            ensure!(began.elapsed() < LIMIT, "nothing has moved to {name}: {all:#?}\n{}", self.logs()?);
             thread::sleep(Duration::from_millis(20));
         }
     }
 
-    /// How long the last move held, by the proxy's log.
-    fn held(&self) -> Result<Duration> {
-        let log = self.proxy.log()?;
-        let at = |message: &str| -> Result<Timestamp> {
-            let line = log.iter().rfind(|line| line["message"] == message).with_context(|| format!("no line says {message:?}"))?;
-            Ok(line["timestamp"].as_str().context("a timestamp")?.parse()?)
-        };
-        let held = at("a move: the other cluster leads")? - at("a move: what is produced to its topics waits")?;
-        Ok(held.try_into()?)
+    fn logs(&self) -> Result<String> {
+        let proxies: String = self.proxies.iter().map(|proxy| format!("a proxy:\n{}", proxy.log_text())).collect();
+        Ok(format!("{proxies}the mirror:\n{}", self.mirror.logs()?))
+    }
+
+    fn mirror_runs(&mut self) -> Result<()> {
+        self.mirroring = self.mirror.start(&[])?;
+        Ok(())
     }
 
     fn comes(&self, what: &str, look: impl Fn() -> Result<()>) -> Result<()> {
-        let deadline = Instant::now() + 2 * LIMIT;
-        loop {
-            match look() {
-                Ok(()) => return Ok(()),
-                Err(error) if Instant::now() > deadline => {
-                    return Err(error.context(format!("waited until {what}; the mirror says\n{}", self.mirror_says()?)));
-                }
-                Err(_) => thread::sleep(Duration::from_millis(50)),
-            }
+        comes(LIMIT, &self.mirror, look).with_context(|| format!("waited until {what}"))
+    }
+
+    /// A topic that is copied.
+    fn create(&self, topic: &str) -> Result<()> {
+        self.cluster(Side::Legacy).create_topic(topic, PARTITIONS as i32, &[])?;
+        self.comes(&format!("there is a copy of {topic}"), || self.cluster(Side::New).log_ends(topic).map(drop))
+    }
+
+    /// A client that comes by a proxy, produces to and reads from a topic of its own, which is copied.
+    fn going(&self, proxy: usize, client: Client, name: &str) -> Result<Going> {
+        self.going_with(proxy, client, name, [&[]; 2])
+    }
+
+    /// A producer without idempotence, with one request at a time: what is sent again stays in order.
+    fn plain(&self, proxy: usize, name: &str) -> Result<Going> {
+        const PLAIN: &[(&str, &str)] = &[("enable.idempotence", "false"), ("max.in.flight.requests.per.connection", "1")];
+        self.going_with(proxy, Client::Rdkafka, name, [PLAIN, &[]])
+    }
+
+    /// Of librdkafka: the settings of the producer and of the consumers.
+    fn going_with(
+        &self,
+        proxy: usize,
+        client: Client,
+        name: &str,
+        settings: [&'static [(&'static str, &'static str)]; 2],
+    ) -> Result<Going> {
+        let topic = format!("orders.{name}");
+        self.create(&topic)?;
+        let client_id = format!("orders-{name}");
+        let job = soak::Job::plain(self.proxies[proxy].bootstrap_servers(), client_id, &topic, PARTITIONS, LIMIT);
+        Ok(Going { soak: Soak::start(client, &soak::Job { settings, ..job })?, topic, is_plain: !settings[0].is_empty() })
+    }
+
+    /// Stops the clients. Each record is in both logs and was read, in order; once, unless `strikes` say that a plain producer may have had to send it again.
+    fn ends(&self, going: Vec<Going>, strikes: bool) -> Result<Figures> {
+        let mut figures = Figures::default();
+        for Going { soak, topic, is_plain } in going {
+            let seen = soak.seen();
+            ensure!(seen.errors.is_empty(), "{}: {seen:?}", soak.name());
+            let acked = soak.stop()?.acked;
+            self.is_copied(&topic)?;
+            let doubled = self.in_order(&topic, &acked)?;
+            ensure!(doubled == 0 || strikes && is_plain, "{topic}: {doubled} records came twice");
+            figures.records += acked.iter().sum::<u64>();
+            figures.doubled += doubled;
         }
+        println!("{figures}");
+        Ok(figures)
+    }
+
+    /// Both logs are the same.
+    fn is_copied(&self, topic: &str) -> Result<()> {
+        let (legacy, new) = (self.cluster(Side::Legacy), self.cluster(Side::New));
+        self.comes(&format!("{topic} is copied"), || {
+            let (legacy, new) = (legacy.log_ends(topic)?, new.log_ends(topic)?);
+            ensure!(legacy == new, "{topic} ends at {legacy:?} on legacy, at {new:?} on new");
+            Ok(())
+        })?;
+        identical(legacy, new, topic)
+    }
+
+    /// Every number is in the log, in order. Returns how many came again.
+    fn in_order(&self, topic: &str, acked: &[u64]) -> Result<u64> {
+        let (mut next, mut doubled) = (vec![0; acked.len()], 0);
+        for record in self.cluster(Side::New).read_all(topic)? {
+            let (partition, number) = (record.partition, str::from_utf8(&record.value.context("a value")?)?.parse::<u64>()?);
+            let next = &mut next[partition as usize];
+            ensure!(number <= *next, "{topic}-{partition}: {number} comes where {next} should");
+            doubled += u64::from(number < *next);
+            *next = (*next).max(number + 1);
+        }
+        ensure!(next == acked, "{topic}: {acked:?} acknowledged, in the log {next:?}");
+        Ok(doubled)
     }
 }
 
-fn with_home(base: &Routes, home: &str) -> Routes {
-    base.clone().relay("orders", "orders-*", home, "topics = [\"orders.*\"]\n").section(MIRRORS)
+fn with_home(base: &Routes, home: Side) -> Routes {
+    base.clone().relay("orders", "orders-*", home.name(), "topics = [\"orders.*\"]\n").section(MIRRORS)
 }
 
-static STAGE: OnceLock<Result<Stage, String>> = OnceLock::new();
-/// One test at a time: they edit one file.
-static TURN: Mutex<()> = Mutex::new(());
-
-fn on_stage(test: impl FnOnce(&'static Stage) -> Result<()>) -> Result<()> {
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let stage = STAGE.get_or_init(|| Stage::set().map_err(|error| format!("{error:#}"))).as_ref().map_err(|error| anyhow!("{error}"))?;
-    test(stage)?;
-    let log = stage.proxy.log_text();
-    ensure!(!log.contains("panicked at"), "kferry-proxy panicked:\n{log}");
-    Ok(())
+/// A client that runs.
+struct Going {
+    soak: Soak,
+    topic: String,
+    is_plain: bool,
 }
 
 /// Every partition of every client: records are acknowledged and read.
-fn go_on(soaks: &[Soak]) -> Result<()> {
-    soak::go_on(soaks, PARTITIONS, GOES_ON, LIMIT)
+fn go_on(going: &[Going]) -> Result<()> {
+    soak::go_on(going.iter().map(|going| &going.soak), PARTITIONS, GOES_ON, LIMIT)
 }
 
-/// All of a client's records are in both logs, once and in order.
-fn in_order(stage: &Stage, topic: &str, acked: &[u64]) -> Result<()> {
-    stage.comes(&format!("{topic} is copied"), || {
-        let (legacy, new) = (stage.cluster("legacy").log_ends(topic)?, stage.cluster("new").log_ends(topic)?);
-        ensure!(legacy == new, "{topic} ends at {legacy:?} on legacy, at {new:?} on new");
-        Ok(())
-    })?;
-    identical(stage.cluster("legacy"), stage.cluster("new"), topic)?;
-    let mut log = BTreeMap::<usize, Vec<u64>>::new();
-    for record in stage.cluster("new").read_all(topic)? {
-        log.entry(record.partition as usize).or_default().push(str::from_utf8(&record.value.context("a value")?)?.parse()?);
+/// What came of it.
+#[derive(Debug, Default)]
+struct Figures {
+    records: u64,
+    doubled: u64,
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(to, "{} records: 0 lost, 0 out of order, {} sent again by plain producers", self.records, self.doubled)
     }
-    for (partition, acked) in acked.iter().enumerate() {
-        let numbers = log.remove(&partition).unwrap_or_default();
-        ensure!(numbers.iter().copied().eq(0..*acked), "{topic}-{partition}: {acked} acknowledged, in the log {numbers:?}");
+}
+
+/// What was struck, in which phase of a move, and how often.
+#[derive(Debug, Default)]
+struct Strikes(BTreeMap<(&'static str, Phase), usize>);
+
+impl Strikes {
+    fn count(&mut self, what: &'static str, phase: Phase) {
+        *self.0.entry((what, phase)).or_default() += 1;
     }
-    Ok(())
 }
 
-/// A client that produces to and reads from a topic of its own, which is copied.
-fn soak(stage: &Stage, client: Client, name: &str) -> Result<(Soak, String)> {
-    let topic = format!("orders.{name}");
-    stage.cluster("legacy").create_topic(&topic, PARTITIONS as i32, &[])?;
-    stage.comes(&format!("there is a copy of {topic}"), || stage.cluster("new").log_ends(&topic).map(drop))?;
-    let client_id = format!("orders-{name}");
-    let job = soak::Job::plain(stage.proxy.bootstrap_servers(), client_id, &topic, PARTITIONS, LIMIT);
-    Ok((Soak::start(client, &job)?, topic))
+impl fmt::Display for Strikes {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|((what, phase), count)| writeln!(to, "  {what}, {phase:?}: {count}"))
+    }
 }
 
-#[test]
-fn a_move_that_the_mirror_does_not_follow_is_given_up_and_comes_when_it_does() -> Result<()> {
-    on_stage(|stage| {
-        let (soak, topic) = soak(stage, Client::Rdkafka, "given-up")?;
-        let (soaks, topics) = ([soak], [topic]);
-        go_on(&soaks)?;
-        // Killed: nobody else of the mirror's processes is there to say anything.
-        stage.mirror().1.take();
-        stage.proxy.edit(&with_home(&stage.base, "new"))?;
-        stage.comes("the move is given up", || {
-            ensure!(stage.proxy.log_text().contains("a move was given up"), "it is not");
-            Ok(())
-        })?;
-        ensure!(stage.moves()?["leaders"][&topics[0]].is_null(), "it has moved: {}", stage.moves()?);
-        go_on(&soaks).context("after the move was given up")?;
-        {
-            let mut mirror = stage.mirror();
-            let mirroring = mirror.0.start(&[])?;
-            mirror.1 = Some(mirroring);
-        }
-        stage.leads("new", &topics).context("once the mirror runs again")?;
-        go_on(&soaks)?;
-        stage.move_to("legacy", &topics)?;
-        go_on(&soaks)?;
-        let ([soak], [topic]) = (soaks, topics);
-        let seen = soak.seen();
-        println!(
-            "{}: {:.2?} without acknowledgements, {:.2?} without reads",
-            soak.name(),
-            seen.longest_ack_pause,
-            seen.longest_consume_pause
-        );
-        ensure!(seen.errors.is_empty() && seen.again == 0, "{seen:?}");
-        in_order(stage, &topic, &soak.stop()?.acked)
-    })
-}
-
-#[test]
-fn topics_move_there_and_back_while_clients_run() -> Result<()> {
-    on_stage(|stage| {
-        let (mut soaks, mut topics) = (Vec::new(), Vec::new());
-        for client in CLIENTS {
-            let (soak, topic) = soak(stage, client, client.name())?;
-            soaks.push(soak);
-            topics.push(topic);
-        }
-        go_on(&soaks)?;
-        // How long each stands still without a move.
-        for soak in &soaks {
-            soak.seen();
-        }
-        go_on(&soaks)?;
-        let still: Vec<_> = soaks.iter().map(Soak::seen).collect();
-        for n in 0..MOVES {
-            for home in ["new", "legacy"] {
-                let took = stage.move_to(home, &topics).with_context(|| format!("move {n} to {home}"))?;
-                go_on(&soaks).with_context(|| format!("after move {n} to {home}"))?;
-                println!("move {n} to {home}: {took:.2?} after the edit, held for {:.2?}", stage.held()?);
-                for (soak, still) in soaks.iter().zip(&still) {
-                    let seen = soak.seen();
-                    println!(
-                        "  {}: {:.2?} without acknowledgements ({:.2?} without a move), {:.2?} without reads ({:.2?})",
-                        soak.name(),
-                        seen.longest_ack_pause,
-                        still.longest_ack_pause,
-                        seen.longest_consume_pause,
-                        still.longest_consume_pause
-                    );
-                    ensure!(seen.errors.is_empty() && seen.again == 0, "{}: {seen:?}", soak.name());
-                }
-            }
-        }
-        for (soak, topic) in soaks.into_iter().zip(&topics) {
-            let counts = soak.stop()?;
-            in_order(stage, topic, &counts.acked)?;
-        }
-        Ok(())
-    })
+fn on_stage(test: impl FnOnce(&mut Stage) -> Result<()>) -> Result<()> {
+    static STAGE: Mutex<Option<Stage>> = Mutex::new(None);
+    let mut stage = STAGE.lock().unwrap_or_else(PoisonError::into_inner);
+    let set = match stage.take() {
+        Some(set) => set,
+        None => Stage::set()?,
+    };
+    // What a test leaves that has failed is for nobody.
+    let set = stage.insert(set);
+    let tested = test(set);
+    let panicked = set.proxies.iter().any(|proxy| proxy.log_text().contains("panicked at"));
+    if panicked || tested.is_err() {
+        let logs = set.logs()?;
+        *stage = None;
+        ensure!(!panicked, "kferry-proxy panicked:\n{logs}");
+    }
+    tested
 }

@@ -32,17 +32,17 @@ mod versions;
 mod writes;
 
 use std::sync::{Mutex, OnceLock, PoisonError, RwLock};
-use std::time::{Duration, Instant};
-use std::{fs, thread};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use harness::kafka::{Cluster, Listener};
 use harness::mirror::Mirror;
+use harness::ports;
 use harness::process::Process;
 use harness::proxy::{Proxy, Routes};
 use harness::raw::{Raw, ask, until};
-use harness::scenario::identical;
-use harness::{ports, run};
+use harness::scenario::{comes, identical};
+use harness::stage::{self, Side};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::metadata_response::MetadataResponseTopic;
 use kafka_protocol::messages::{GroupId, MetadataRequest, MetadataResponse, TopicName};
@@ -97,42 +97,30 @@ match = '(.*)'
 to = 'renamed.$1'
 ";
 
-/// A cluster, as the leader of a topic or as the home of a client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Side {
-    Legacy,
-    New,
+/// What clients, topics and groups are called, by where they are.
+trait Names {
+    /// The `client.id` of a client whose home it is.
+    fn client(self, what: &str) -> String;
+
+    /// A topic that leads there and is copied to the other one.
+    fn leads(self, what: &str) -> String;
+
+    /// A group that lives there, and whose offsets are copied to the other one.
+    fn lives(self, what: &str) -> String;
+
+    /// The mirror that copies from there.
+    fn mirror(self) -> &'static str;
 }
 
-impl Side {
-    const BOTH: [Self; 2] = [Self::Legacy, Self::New];
-
-    /// In the file.
-    fn name(self) -> &'static str {
-        match self {
-            Self::Legacy => "legacy",
-            Self::New => "new",
-        }
-    }
-
-    fn other(self) -> Self {
-        match self {
-            Self::Legacy => Self::New,
-            Self::New => Self::Legacy,
-        }
-    }
-
-    /// The `client.id` of a client whose home it is.
+impl Names for Side {
     fn client(self, what: &str) -> String {
         format!("at-{}-{what}", self.name())
     }
 
-    /// A topic that leads there and is copied to the other one.
     fn leads(self, what: &str) -> String {
         format!("{}.{what}", self.mirror())
     }
 
-    /// A group that lives there, and whose offsets are copied to the other one.
     fn lives(self, what: &str) -> String {
         format!("{}-{what}", self.mirror())
     }
@@ -156,32 +144,18 @@ struct Stage {
 }
 
 /// Both clusters, the routes for both homes, and the mirrors.
-fn routes([legacy, new]: &[Cluster; 2]) -> Result<Routes> {
-    Ok(Routes::new()?
-        .kafka("legacy", legacy, Listener::Plaintext, None)?
-        .kafka("new", new, Listener::Plaintext, None)?
-        .relay("at-legacy", "at-legacy-*", "legacy", "")
-        .relay("at-new", "at-new-*", "new", "")
-        .section(MIRRORS))
+fn routes(clusters: &[Cluster; 2]) -> Result<Routes> {
+    let routes = stage::routes(clusters)?.relay("at-legacy", "at-legacy-*", "legacy", "").relay("at-new", "at-new-*", "new", "");
+    Ok(routes.section(MIRRORS))
 }
 
 impl Stage {
     fn set() -> Result<Self> {
-        let builders = [("3.9.1", Side::Legacy), ("4.3.0", Side::New)].map(|(version, side)| {
-            // Brokers that create a topic when somebody asks for it: a question at the wrong one would be seen.
-            let cluster = Cluster::version(version).name(side.name()).brokers(3).set("auto.create.topics.enable", "true");
-            // A busy machine is no reason to lose a broker that nobody has killed.
-            let cluster = cluster.set("min.insync.replicas", "2").set("broker.session.timeout.ms", "8000");
-            // Nor is it one to elect controllers over and over: beside compilers a cluster got to epoch 95 within two minutes.
-            cluster.set("controller.quorum.fetch.timeout.ms", "6000").set("controller.quorum.election.timeout.ms", "2000")
-        });
-        let clusters: [Cluster; 2] = Cluster::start_all(builders.into())?.try_into().map_err(|_| anyhow!("two clusters were asked for"))?;
+        // Brokers that create a topic when somebody asks for it: a question at the wrong one would be seen.
+        let clusters = stage::clusters(&[("auto.create.topics.enable", "true")])?;
         let routes = routes(&clusters)?;
-        // One file for the proxy and the mirrors.
         let admin = ports::take(2)?;
-        let text = routes.text().replacen("[admin]\n", &format!("[admin]\nmirror_bind = \"127.0.0.1:{}\"\n", admin.start), 1);
-        let config = run::folder("shared")?.join("routes.toml");
-        fs::write(&config, &text)?;
+        let (config, text) = stage::shared(&routes, admin.start)?;
         let proxy = Proxy::start_with(&routes, &config, &[])?;
         let mut mirror = Mirror::of(&text)?;
         let mirroring = mirror.start(&["--mirror", "orders", "--mirror", "payments"])?;
@@ -191,11 +165,7 @@ impl Stage {
     }
 
     fn cluster(&self, side: Side) -> &Cluster {
-        let [legacy, new] = &self.clusters;
-        match side {
-            Side::Legacy => legacy,
-            Side::New => new,
-        }
+        side.of(&self.clusters)
     }
 
     /// The node id under which clients know a broker, and its port.
@@ -262,20 +232,7 @@ impl Stage {
 
     /// Waits until there is nothing wrong any more.
     fn comes<T>(&self, what: &str, look: impl Fn() -> Result<T>) -> Result<T> {
-        let deadline = Instant::now() + COPIED;
-        loop {
-            match look() {
-                Ok(found) => return Ok(found),
-                Err(error) if Instant::now() > deadline => {
-                    return Err(error.context(format!(
-                        "waited {} s until {what}; the mirror says\n{}",
-                        COPIED.as_secs(),
-                        self.mirror.logs()?
-                    )));
-                }
-                Err(_) => thread::sleep(Duration::from_millis(50)),
-            }
-        }
+        comes(COPIED, &self.mirror, look).with_context(|| format!("waited until {what}"))
     }
 
     /// Waits until the offsets of a group are on the other cluster, too: its mirror may not have found the group's topics yet.

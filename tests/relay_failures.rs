@@ -149,16 +149,8 @@ impl Running {
             for (name, (bootstrap_servers, security)) in [("plain", plain), ("secure", secure)] {
                 let client_id = format!("{name}-{}", client.name());
                 cluster.create_topic(&client_id, PARTITIONS as i32, &[])?;
-                let job = Job {
-                    bootstrap_servers,
-                    topic: client_id.clone(),
-                    group_id: client_id.clone(),
-                    client_id,
-                    partitions: PARTITIONS,
-                    records_per_second: RECORDS_PER_SECOND,
-                    timeout_ms: LIMIT.as_millis() as u64,
-                    security,
-                };
+                let job = Job::plain(bootstrap_servers, client_id.clone(), &client_id, PARTITIONS, LIMIT);
+                let job = Job { records_per_second: RECORDS_PER_SECOND, security, ..job };
                 clients.push(Soak::start(client, &job)?);
             }
         }

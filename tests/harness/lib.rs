@@ -5,6 +5,7 @@
 //! - [`proxy`]: the real `kferry-proxy`, its file and its admin address.
 //! - [`mirror`]: the real `kferry-mirror`. [`scenario`]: what its tests share. [`chaos`]: load that never ends, and the comparison afterwards.
 //!   [`translated`]: what one says that translates offsets, beside a look at every record. [`kferry`]: the real `kferry`.
+//! - [`stage`]: two clusters, the old one and the new one, that one file connects.
 //! - [`systems`]: what is built on Kafka: Connect, Streams, MirrorMaker 2, and what user interfaces ask.
 //! - [`pki`]: the certificate authority of a run.
 //! - [`exported`]: whether `/metrics` is what the programs say that it is; each look of a test at it is held to that.
@@ -32,5 +33,6 @@ pub mod proxy;
 pub mod raw;
 pub mod run;
 pub mod scenario;
+pub mod stage;
 pub mod systems;
 pub mod translated;

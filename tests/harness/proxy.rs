@@ -247,6 +247,12 @@ impl Proxy {
     }
 
     fn ready(mut self) -> Result<Self> {
+        self.is_ready()?;
+        Ok(self)
+    }
+
+    /// Waits until it is.
+    fn is_ready(&mut self) -> Result<()> {
         let deadline = Instant::now() + LIMIT;
         // Refused until the admin address is open, which is after the listeners.
         while !self.get("/readyz").is_ok_and(|answer| answer.status == 200) {
@@ -256,7 +262,28 @@ impl Proxy {
             ensure!(Instant::now() < deadline, "kferry-proxy is not ready after {LIMIT:?}:\n{}", self.log_text());
             std::thread::sleep(Duration::from_millis(5));
         }
-        Ok(self)
+        Ok(())
+    }
+
+    /// SIGKILL; returns when it is gone.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// A new process in the place of one that is gone: the same file, ports and log. Returns when it is ready.
+    pub fn start_again(&mut self) -> Result<()> {
+        self.process = spawn(Command::new(executable("kferry-proxy")?), &self.config, &[], &self.log)?;
+        self.is_ready()
+    }
+
+    /// SIGSTOP: its connections stay open and the kernel accepts new ones for it, but nothing answers.
+    pub fn freeze(&mut self) -> Result<()> {
+        self.process.freeze()
+    }
+
+    /// SIGCONT.
+    pub fn thaw(&mut self) -> Result<()> {
+        self.process.thaw()
     }
 
     /// As [`Proxy::start_with`], but returns as soon as its process runs: for what is to be measured from there.

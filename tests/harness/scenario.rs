@@ -96,15 +96,17 @@ pub fn stops(mirror: &mut Mirror, words: &[&str]) -> Result<()> {
 }
 
 /// Waits until `look` finds nothing wrong any more.
-pub fn comes(limit: Duration, mirror: &Mirror, look: impl Fn() -> Result<()>) -> Result<()> {
+pub fn comes<T>(limit: Duration, mirror: &Mirror, look: impl Fn() -> Result<T>) -> Result<T> {
     let deadline = Instant::now() + limit;
-    while let Err(error) = look() {
-        if Instant::now() > deadline {
-            return Err(error.context(format!("{} s later; {}", limit.as_secs(), mirror.logs()?)));
+    loop {
+        match look() {
+            Ok(found) => return Ok(found),
+            Err(error) if Instant::now() > deadline => {
+                return Err(error.context(format!("{} s later; the mirror says\n{}", limit.as_secs(), mirror.logs()?)));
+            }
+            Err(_) => thread::sleep(Duration::from_millis(50)),
         }
-        thread::sleep(Duration::from_millis(100));
     }
-    Ok(())
 }
 
 /// Whether one line of the mirror's log has all of these words.

@@ -14,7 +14,7 @@ use kafka_protocol::protocol::StrBytes;
 use rdkafka::Message as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 
-use crate::{LIMIT, NOT_LEADER_OR_FOLLOWER, Side, calm, topic_name};
+use crate::{LIMIT, NOT_LEADER_OR_FOLLOWER, Names, Side, calm, topic_name};
 
 /// Error, high watermark, and whether there are records.
 fn fetch(client: &mut Raw, version: i16, client_id: &str, topic: &str, offset: i64) -> Result<(i16, i64, bool)> {

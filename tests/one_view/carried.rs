@@ -15,7 +15,7 @@ use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
 use crate::writes::{batch_of, outcomes, produce, producer_id};
-use crate::{LIMIT, NOT_LEADER_OR_FOLLOWER, Side, Stage, alone, calm, routes};
+use crate::{LIMIT, NOT_LEADER_OR_FOLLOWER, Names, Side, Stage, alone, calm, routes};
 
 /// Kafka's `REQUEST_TIMED_OUT`
 const REQUEST_TIMED_OUT: i16 = 7;
@@ -112,19 +112,9 @@ fn producers_go_on_when_their_topics_lead_elsewhere() -> Result<()> {
             stage.cluster(side).create_topic(topic, 2, &[])?;
         }
         let soaks = CLIENTS.map(|client| {
-            Soak::start(
-                client,
-                &soak::Job {
-                    bootstrap_servers: proxy.bootstrap_servers(),
-                    client_id: Side::New.client(&format!("led-{}", client.name())),
-                    topic: format!("led.{}", client.name()),
-                    group_id: format!("led-{}", client.name()),
-                    partitions: 2,
-                    records_per_second: 200,
-                    timeout_ms: LIMIT.as_millis() as u64,
-                    security: None,
-                },
-            )
+            let client_id = Side::New.client(&format!("led-{}", client.name()));
+            let job = soak::Job::plain(proxy.bootstrap_servers(), client_id, &format!("led.{}", client.name()), 2, LIMIT);
+            Soak::start(client, &soak::Job { group_id: format!("led-{}", client.name()), ..job })
         });
         let soaks = soaks.into_iter().collect::<Result<Vec<_>>>()?;
         let acked = |soaks: &[Soak]| soaks.iter().map(|soak| Ok(soak.counts()?.acked)).collect::<Result<Vec<_>>>();

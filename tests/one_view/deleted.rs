@@ -13,7 +13,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Message as _, Offset, TopicPartitionList};
 
 use crate::writes::{batch_of, outcomes, produce};
-use crate::{LIMIT, Side, Stage, calm};
+use crate::{LIMIT, Names, Side, Stage, calm};
 
 /// Kafka's `TOPIC_AUTHORIZATION_FAILED`
 const TOPIC_AUTHORIZATION_FAILED: i16 = 29;

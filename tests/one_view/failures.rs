@@ -16,7 +16,7 @@ use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::{Offset, TopicPartitionList};
 
-use crate::{GROUP, LEADER_NOT_AVAILABLE, LIMIT, Side, Stage, alone, metadata, named, shown, text};
+use crate::{GROUP, LEADER_NOT_AVAILABLE, LIMIT, Names, Side, Stage, alone, metadata, named, shown, text};
 
 /// Kafka's `COORDINATOR_NOT_AVAILABLE`
 const COORDINATOR_NOT_AVAILABLE: i16 = 15;

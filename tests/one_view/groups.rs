@@ -14,7 +14,7 @@ use kafka_protocol::messages::{
     OffsetCommitRequest, OffsetFetchRequest, SyncGroupRequest,
 };
 
-use crate::{GROUP, Side, Stage, calm, group_id, text, topic_name};
+use crate::{GROUP, Names, Side, Stage, calm, group_id, text, topic_name};
 
 /// Kafka's errors, as its protocol guide has them.
 const NOT_COORDINATOR: i16 = 16;

@@ -14,7 +14,7 @@ use kafka_protocol::messages::CreateTopicsRequest;
 use kafka_protocol::messages::create_topics_request::CreatableTopic;
 use kafka_protocol::messages::metadata_response::{MetadataResponsePartition, MetadataResponseTopic};
 
-use crate::{MIRRORS, Side, metadata, port_of, topic_name};
+use crate::{MIRRORS, Names, Side, metadata, port_of, topic_name};
 
 const TOPICS: usize = 1_100;
 const PARTITIONS: i32 = 12;

@@ -13,7 +13,7 @@ use rdkafka::Message as _;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
-use crate::{LIMIT, Side, Stage, calm};
+use crate::{LIMIT, Names, Side, Stage, calm};
 
 /// The clients of the matrix.
 const CLIENTS: [Client; 9] = [

@@ -24,7 +24,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 use serde_json::{Value, json};
 
-use crate::{GROUP, LEADER_NOT_AVAILABLE, Shown, Side, Stage, calm, metadata, named, routes, shown, text, topic_name};
+use crate::{GROUP, LEADER_NOT_AVAILABLE, Names, Shown, Side, Stage, calm, metadata, named, routes, shown, text, topic_name};
 
 /// Kafka's errors, as its protocol guide has them.
 const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;

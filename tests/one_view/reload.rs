@@ -9,7 +9,7 @@ use harness::kafka::Listener;
 use harness::proxy::{Proxy, Routes};
 
 use crate::failures::{PARTITIONS, go_on};
-use crate::{LIMIT, MIRRORS, Side, calm};
+use crate::{LIMIT, MIRRORS, Names, Side, calm};
 
 #[test]
 fn an_edit_under_load_loses_doubles_and_reorders_nothing() -> Result<()> {

@@ -10,7 +10,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, Message as _};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 
-use crate::{Side, Stage};
+use crate::{Names, Side, Stage};
 
 /// What was acknowledged, and the errors of the rest.
 #[derive(Debug, Clone, Default)]

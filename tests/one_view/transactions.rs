@@ -13,7 +13,7 @@ use kafka_protocol::messages::{
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
-use crate::{LIMIT, Side, Stage, TRANSACTION, calm, group_id, text, topic_name};
+use crate::{LIMIT, Names, Side, Stage, TRANSACTION, calm, group_id, text, topic_name};
 
 /// A transaction as its coordinator has it: its state, and its partitions.
 fn transaction(stage: &Stage, side: Side, id: &str) -> Result<(String, BTreeSet<(String, i32)>)> {

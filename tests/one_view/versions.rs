@@ -11,7 +11,7 @@ use harness::raw::{Forward, Raw};
 use kafka_protocol::messages::ApiKey;
 
 use crate::behind::advertised;
-use crate::{Side, Stage, calm, matrix};
+use crate::{Names, Side, Stage, calm, matrix};
 
 const RECORDS: u32 = 200;
 

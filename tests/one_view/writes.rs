@@ -19,7 +19,7 @@ use kafka_protocol::messages::{
 };
 use kferry_wire::batch::{self, Codec, Sequence};
 
-use crate::{NOT_LEADER_OR_FOLLOWER, Side, Stage, calm, topic_name};
+use crate::{NOT_LEADER_OR_FOLLOWER, Names, Side, Stage, calm, topic_name};
 
 /// A batch of one record. With a producer's id and a sequence it is idempotent.
 pub(crate) fn batch_of(value: &str, id: Option<(i64, i32)>) -> Result<Bytes> {

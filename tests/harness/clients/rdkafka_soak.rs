@@ -6,11 +6,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
-use rdkafka::ClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message as _};
 use rdkafka::producer::{BaseProducer, BaseRecord, ProducerContext};
+use rdkafka::{ClientConfig, ClientContext};
 
 use super::rdkafka::connection;
 use super::soak::{Counts, Job, Line, REPORT};
@@ -25,6 +25,7 @@ pub(super) fn soak(job: &Job, limit: Duration, stop: &AtomicBool, report: &(dyn 
     let mut config = connection(&job.bootstrap_servers, &job.client_id, job.security.as_ref());
     // acks=all is librdkafka's own default, idempotence is not.
     config.set("enable.idempotence", "true");
+    with(&mut config, job.settings[0]);
     let producer: BaseProducer<Tally> = config.create_with_context(tally.clone())?;
 
     let all_read = AtomicBool::new(false);
@@ -80,9 +81,16 @@ fn send(job: &Job, producer: &BaseProducer<Tally>, tally: &Tally, stop: &AtomicB
     Ok(sent)
 }
 
+fn with(config: &mut ClientConfig, settings: &[(&str, &str)]) {
+    for (key, value) in settings {
+        config.set(*key, *value);
+    }
+}
+
 fn subscribe(job: &Job) -> Result<BaseConsumer> {
     let mut config = connection(&job.bootstrap_servers, &job.client_id, job.security.as_ref());
     config.set("group.id", &job.group_id).set("auto.offset.reset", "earliest");
+    with(&mut config, job.settings[1]);
     let consumer: BaseConsumer = config.create()?;
     consumer.subscribe(&[&job.topic])?;
     Ok(consumer)

@@ -40,13 +40,26 @@ pub struct Job {
     pub timeout_ms: u64,
     /// None for PLAINTEXT.
     pub security: Option<Security>,
+    /// More settings of librdkafka's producer, and of its consumers; the other libraries take none.
+    #[serde(skip)]
+    pub settings: [&'static [(&'static str, &'static str)]; 2],
 }
 
 impl Job {
     /// 200 records a second, by PLAINTEXT, read by a group with the name of the client.
     pub fn plain(bootstrap_servers: String, client_id: String, topic: &str, partitions: usize, limit: Duration) -> Self {
         let (group_id, topic, timeout_ms) = (client_id.clone(), topic.to_owned(), limit.as_millis() as u64);
-        Self { bootstrap_servers, client_id, topic, group_id, partitions, records_per_second: 200, timeout_ms, security: None }
+        Self {
+            bootstrap_servers,
+            client_id,
+            topic,
+            group_id,
+            partitions,
+            records_per_second: 200,
+            timeout_ms,
+            security: None,
+            settings: [&[]; 2],
+        }
     }
 }
 
@@ -140,6 +153,7 @@ impl Soak {
         let observed = Arc::new(Mutex::new(Observed::default()));
         let (reported_to, limit) = (observed.clone(), Duration::from_millis(job.timeout_ms));
         let (stop, ended) = match soak_program(client)? {
+            Some(_) if job.settings != [&[]; 2] => bail!("{} takes no settings of librdkafka", client.name()),
             Some(program) => start_driver(client, program, job, reported_to)?,
             None => {
                 let (flag, job) = (Arc::new(AtomicBool::new(false)), job.clone());

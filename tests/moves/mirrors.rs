@@ -1,0 +1,55 @@
+//! The mirror fails.
+
+use anyhow::{Context as _, Result, ensure};
+use harness::clients::Client;
+use harness::stage::Side;
+
+use crate::decisions::Phase;
+use crate::{Strikes, go_on, on_stage};
+
+#[test]
+fn a_move_that_the_mirror_does_not_follow_is_given_up_and_comes_when_it_does() -> Result<()> {
+    on_stage(|stage| {
+        stage.has_proxies(1)?;
+        let going = [stage.going(0, Client::Rdkafka, "given-up")?];
+        go_on(&going)?;
+        // Nobody else of the mirror's processes is there to say anything.
+        stage.mirroring.terminate(crate::LIMIT)?;
+        let after = stage.edit(Side::New)?;
+        let why = stage.decisions.is_given_up(after)?;
+        ensure!(why.contains("not closed"), "{why}");
+        go_on(&going).context("after the move was given up")?;
+        stage.mirror_runs()?;
+        stage.leads(Side::New, &going).context("once the mirror runs again")?;
+        go_on(&going)?;
+        stage.move_to(Side::Legacy, &going)?;
+        go_on(&going)?;
+        let seen = going[0].soak.seen();
+        println!("{:.2?} without acknowledgements, {:.2?} without reads", seen.longest_ack_pause, seen.longest_consume_pause);
+        ensure!(seen.errors.is_empty() && seen.again == 0, "{seen:?}");
+        stage.ends(going.into(), false).map(drop)
+    })
+}
+
+#[test]
+fn a_mirror_that_is_killed_in_any_phase_of_a_move_and_runs_again() -> Result<()> {
+    on_stage(|stage| {
+        stage.has_proxies(1)?;
+        let going = [stage.going(0, Client::Rdkafka, "mirror-killed")?, stage.plain(0, "mirror-killed-plain")?];
+        go_on(&going)?;
+        let mut strikes = Strikes::default();
+        let phases = [Phase::Held, Phase::AllHold, Phase::Closed, Phase::Flipped];
+        for (phase, home) in phases.into_iter().zip([Side::New, Side::Legacy].into_iter().cycle()) {
+            let after = stage.edit(home)?;
+            stage.decisions.is_at(phase, after)?;
+            stage.mirroring.kill();
+            strikes.count("mirror killed", Phase::of(&stage.decisions.state()?, after));
+            stage.mirror_runs()?;
+            let took = stage.leads(home, &going).with_context(|| format!("killed at {phase:?}"))?;
+            go_on(&going).with_context(|| format!("killed at {phase:?}"))?;
+            println!("the mirror was killed at {phase:?}: {took:.2?} until {home:?} leads");
+        }
+        println!("{strikes}");
+        stage.ends(going.into(), false).map(drop)
+    })
+}

@@ -1,0 +1,122 @@
+//! A proxy fails, or has another file than the other one.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use harness::clients::Client;
+use harness::stage::Side;
+
+use crate::decisions::Phase;
+use crate::{Going, LIMIT, Stage, Strikes, go_on, on_stage, with_home};
+
+/// How long it is waited for what must not happen.
+const NOTHING: Duration = Duration::from_secs(3);
+
+/// An idempotent client and a plain one, each at a proxy of its own.
+fn two(stage: &mut Stage, name: &str) -> Result<[Going; 2]> {
+    stage.has_proxies(2)?;
+    let going = [stage.going(0, Client::Rdkafka, name)?, stage.plain(1, &format!("{name}-plain"))?];
+    go_on(&going)?;
+    Ok(going)
+}
+
+/// Nothing is decided, and this proxy says why.
+fn nothing_moves(stage: &Stage, proxy: usize, after: i64, why: &str) -> Result<()> {
+    thread::sleep(NOTHING);
+    let last = stage.decisions.state()?.last_decision();
+    ensure!(last == after, "something was decided at {last}");
+    let said = stage.moves(proxy)?["waits"]["orders"].to_string();
+    ensure!(said.contains(why), "it does not say {why:?}: {said}");
+    Ok(())
+}
+
+/// The name of a proxy in the log.
+fn name(stage: &Stage, proxy: usize) -> Result<String> {
+    Ok(stage.moves(proxy)?["proxy"].as_str().context("a proxy has a name")?.to_owned())
+}
+
+#[test]
+fn nothing_moves_before_all_proxies_wish_it_and_an_old_file_orders_nothing() -> Result<()> {
+    on_stage(|stage| {
+        let going = two(stage, "two-proxies")?;
+        for (home, first) in [(Side::New, 0), (Side::Legacy, 1)] {
+            let (after, other) = (stage.decisions.state()?.last_decision(), 1 - first);
+            stage.edit_one(first, home)?;
+            nothing_moves(stage, first, after, &format!("proxy {} wants it on {}", name(stage, other)?, home.other().name()))?;
+            go_on(&going).context("while the files differ")?;
+            stage.edit_one(other, home)?;
+            let took = stage.leads(home, &going)?;
+            println!("{home:?} leads {took:.2?} after the second proxy has the file");
+            go_on(&going)?;
+        }
+        let seen = going.iter().map(|going| going.soak.seen()).find(|seen| !seen.errors.is_empty() || seen.again > 0);
+        ensure!(seen.is_none(), "{seen:?}");
+        // The second one is away while its file is put back to what it was.
+        let after = stage.decisions.state()?.last_decision();
+        let old = with_home(&stage.files[1], Side::New);
+        let config = stage.proxies[1].config().to_owned();
+        std::fs::write(&config, old.text())?;
+        stage.proxies[1].kill();
+        stage.proxies[1].start_again()?;
+        nothing_moves(stage, 1, after, "has started with a file that had been replaced before")?;
+        go_on(&going).context("with an old file")?;
+        stage.edit_one(1, Side::Legacy)?;
+        stage.leads(Side::Legacy, &going)?;
+        ensure!(stage.decisions.state()?.last_decision() == after, "something was decided");
+        stage.ends(going.into(), true).map(drop)
+    })
+}
+
+#[test]
+fn proxies_that_are_killed_in_any_phase_of_a_move_and_run_again() -> Result<()> {
+    on_stage(|stage| {
+        let going = two(stage, "proxy-killed")?;
+        let mut strikes = Strikes::default();
+        // The first one by name asks for what is next; the other one stands by.
+        for (home, blows) in [(Side::New, [(0, Phase::Held), (1, Phase::Held)]), (Side::Legacy, [(1, Phase::Closed), (0, Phase::Flipped)])]
+        {
+            let after = stage.edit(home)?;
+            for (proxy, phase) in blows {
+                stage.decisions.is_at(phase, after)?;
+                stage.proxies[proxy].kill();
+                strikes.count("proxy killed", Phase::of(&stage.decisions.state()?, after));
+            }
+            for proxy in &mut stage.proxies {
+                proxy.start_again()?;
+            }
+            let took = stage.leads(home, &going).with_context(|| format!("killed at {blows:?}"))?;
+            go_on(&going).with_context(|| format!("killed at {blows:?}"))?;
+            println!("proxies were killed at {blows:?}: {took:.2?} until {home:?} leads");
+        }
+        println!("{strikes}");
+        stage.ends(going.into(), true).map(drop)
+    })
+}
+
+#[test]
+fn a_proxy_that_stands_still_during_a_move() -> Result<()> {
+    on_stage(|stage| {
+        let going = two(stage, "proxy-frozen")?;
+        let mut strikes = Strikes::default();
+        for (home, phase) in [(Side::New, Phase::Held), (Side::Legacy, Phase::AllHold)] {
+            let after = stage.edit(home)?;
+            stage.decisions.is_at(phase, after)?;
+            stage.proxies[0].freeze()?;
+            strikes.count("proxy frozen", Phase::of(&stage.decisions.state()?, after));
+            // Whoever waits for the outcome waits for the other one to ask for it; whoever does not hold is not waited for longer than `hold_ms`.
+            let began = Instant::now();
+            stage
+                .decisions
+                .says("that no move is open", LIMIT, |state| (state.last_decision() > after && state.open().is_none()).then_some(()))?;
+            go_on(&going[1..]).context("at the proxy that runs")?;
+            thread::sleep(Duration::from_secs(7).saturating_sub(began.elapsed()));
+            stage.proxies[0].thaw()?;
+            let took = stage.leads(home, &going).with_context(|| format!("frozen at {phase:?}"))?;
+            go_on(&going).with_context(|| format!("frozen at {phase:?}"))?;
+            println!("a proxy was frozen at {phase:?}: {took:.2?} until {home:?} leads");
+        }
+        println!("{strikes}");
+        stage.ends(going.into(), true).map(drop)
+    })
+}
