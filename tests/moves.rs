@@ -9,6 +9,8 @@ mod brokers;
 mod decisions;
 #[path = "moves/edits.rs"]
 mod edits;
+#[path = "moves/many.rs"]
+mod many;
 #[path = "moves/mirrors.rs"]
 mod mirrors;
 #[path = "moves/past.rs"]

@@ -41,6 +41,7 @@ use std::time::Duration;
 
 use kferry_config::{self as config, Mirror};
 use kferry_wire::client::{Client, ClientError, TopicPartition, Topics};
+use kferry_wire::decisions::NotYet;
 use kferry_wire::tell;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout_at};
@@ -51,7 +52,7 @@ use self::decisions::{AfterHandback, End, FAILED, Failures, PASS, PassChange, TI
 use self::entry::{PartitionEntry, Resting};
 use self::lanes::{LaneKey, Lanes};
 use self::looks::{Looks, Turned, begin_term};
-use self::moves::{AfterFlip, Closing, Event, Found, Moves, News, after_flip};
+use self::moves::{AfterFlip, Closing, Event, Found, Measurement, Moves, News, after_flip};
 use self::saving::save;
 use crate::clients;
 use crate::copy::events as copy_events;
@@ -520,9 +521,13 @@ impl Run {
                     }
                 }
                 Found::NotYet(partition, leader_end, why) => {
-                    tracing::debug!(%partition, why, "a partition is not closed yet");
-                    // It goes on.
-                    if moves.thaw(&partition, leader_end) {
+                    tracing::debug!(%partition, %why, "a partition is not closed yet");
+                    let differs = matches!(why, NotYet::Foreign { .. } | NotYet::Diverged { .. });
+                    if differs && let Some(entry) = self.entries.get(&partition).filter(|entry| !entry.stop.is_cancelled()) {
+                        entry.stop.cancel();
+                        moves.freeze(partition, Measurement::NONE);
+                    } else if moves.thaw(&partition, leader_end) {
+                        // It goes on, after a look at both logs.
                         self.entries.remove(&partition);
                         again = true;
                     }
@@ -533,7 +538,6 @@ impl Run {
         if again {
             self.take_in_all(now);
         }
-        self.close(now);
     }
 
     /// What the group of the mirror's processes does with the shards.

@@ -14,7 +14,7 @@ use std::time::Duration;
 use kferry_config::{Cluster, Mirror};
 use kferry_wire::admin::partitions::Position;
 use kferry_wire::client::{Answers, Client, TopicPartition};
-use kferry_wire::decisions::{Leader, Log, LogError, Measured, Move, Refused, Request, State, Update, Witness, ask, closing as closing_at};
+use kferry_wire::decisions::{Leader, Log, LogError, Measured, Move, NotYet, Refused, Request, State, Update, Witness, ask, closing as closing_at};
 use kferry_wire::tell;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -71,13 +71,18 @@ pub(super) struct Measurement {
     as_of: i64,
 }
 
+impl Measurement {
+    /// Off its lane it is to be measured anew.
+    pub(super) const NONE: Self = Self { end: -1, as_of: -1 };
+}
+
 /// What is known of the ends of a partition.
 #[derive(Debug)]
 pub(super) enum Found {
     /// It is closed, once it is off its lane and nothing was copied since.
     Closed(TopicPartition, Measurement),
     /// It is not: where the leader ends, and why.
-    NotYet(TopicPartition, i64, String),
+    NotYet(TopicPartition, i64, NotYet),
 }
 
 /// A partition that is to be closed.
@@ -260,11 +265,6 @@ impl Moves {
         }
     }
 
-    /// The topics of an open move, once all proxies hold: these are to be closed.
-    pub(super) fn closes(&self, topic: &str) -> bool {
-        self.is_closing() && self.open().is_some_and(|open| open.topics.contains_key(topic))
-    }
-
     /// Whether something is to be closed.
     pub(super) fn is_closing(&self) -> bool {
         self.open().is_some_and(|open| open.quiet_since.is_some())
@@ -438,7 +438,7 @@ async fn measure(state: &State, (leader, follower): (&Client, &Client), partitio
         let measured = Measured { as_of, leader_end, last_stable_offset, follower_end, written_end, unanswered };
         found.push(match closing_at(state, &partition.topic, partition.partition.cast_unsigned(), measured) {
             Ok(end) => Found::Closed(partition, Measurement { end, as_of }),
-            Err(why) => Found::NotYet(partition, leader_end, why.to_string()),
+            Err(why) => Found::NotYet(partition, leader_end, why),
         });
     }
     found

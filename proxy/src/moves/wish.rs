@@ -81,7 +81,8 @@ pub(super) async fn look(proxy: &Proxy) -> Look {
                 continue;
             }
             let (from, to) = (own(leader), own(wished));
-            let moving = moving.entry((leader.clone(), wished.clone(), from.map(Arc::as_ptr), to.map(Arc::as_ptr)));
+            let asked = [from, to].map(|own| own.map(|own| Arc::as_ptr(own).addr()));
+            let moving = moving.entry((leader.clone(), wished.clone(), asked));
             let clusters = || from.zip(to).map(|(from, to)| (from.client().clone(), to.client().clone()));
             let moving = moving.or_insert_with(|| Moving { clusters: clusters(), topics: BTreeMap::new() });
             moving.topics.insert(name.clone(), route.name.clone());

@@ -279,7 +279,7 @@ pub struct State {
     /// The move that an operator aborted, until another file is taken, or the same one is touched.
     stopped: Option<i64>,
     aborts: u32,
-    receipts: VecDeque<Receipt>,
+    receipts: VecDeque<Arc<Receipt>>,
 }
 
 impl State {
@@ -514,7 +514,7 @@ impl State {
         let Some(of) = self.open.take() else { return };
         self.last_decision = offset;
         self.receipts.truncate(RECEIPTS - 1);
-        self.receipts.push_front(Receipt { of, at: offset, outcome });
+        self.receipts.push_front(Receipt { of, at: offset, outcome }.into());
     }
 
     fn see_who_holds(&mut self, offset: i64) {
@@ -666,6 +666,6 @@ impl State {
 
     /// How the last 100 moves ended, the newest first.
     pub fn receipts(&self) -> impl Iterator<Item = &Receipt> {
-        self.receipts.iter()
+        self.receipts.iter().map(|receipt| &**receipt)
     }
 }
