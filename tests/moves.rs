@@ -11,6 +11,8 @@ mod by_hand;
 mod decisions;
 #[path = "moves/edits.rs"]
 mod edits;
+#[path = "moves/many.rs"]
+mod many;
 #[path = "moves/mirrors.rs"]
 mod mirrors;
 #[path = "moves/past.rs"]

@@ -116,7 +116,7 @@ impl Mirror {
         self.runs += 1;
         let mut command = Command::new(executable("kferry-mirror")?);
         command.arg("--config").arg(self.config()).args(&self.arguments).args(arguments);
-        command.env("RUST_LOG", "info,kferry_mirror=debug");
+        command.env("RUST_LOG", "info,kferry_mirror=debug,kferry_wire::decisions=debug");
         Process::spawn("kferry-mirror", &command, &self.log())
     }
 

@@ -501,7 +501,7 @@ fn spawn(mut command: Command, config: &Path, arguments: &[&str], log: &Path) ->
     if !arguments.contains(&"--log-format") {
         command.args(["--log-format", "json"]);
     }
-    command.args(arguments).env("RUST_LOG", "info,kferry_proxy=debug").env_remove("KFERRY_CONFIG");
+    command.args(arguments).env("RUST_LOG", "info,kferry_proxy=debug,kferry_wire::decisions=debug").env_remove("KFERRY_CONFIG");
     Process::spawn("kferry-proxy", &command, log)
 }
 

@@ -54,7 +54,10 @@ fn an_operator_sees_what_moves_and_what_counts() -> Result<()> {
         ensure!(route["wished"] == "new" && route["home"] == "legacy", "{status:#}");
         ensure!(route["in_the_way"][0].as_str().is_some_and(|why| why.contains("have not taken this file")), "{status:#}");
         let plan = new.kferry(&["move", "--dry-run"])?;
-        plan.ends_with(0)?.says("from legacy to new, for orders: ")?.says(&topic)?.says("the proxies wish it on legacy")?;
+        plan.ends_with(0)?.says("from legacy to new, for orders: ")?.says("the proxies wish it on legacy")?;
+        let (_, plan) = json(&new, &["move", "--dry-run"])?;
+        let moved = plan["moves"][0]["topics"].as_array().context("topics")?;
+        ensure!(plan["moves"][0]["to"] == "new" && moved.contains(&topic.as_str().into()), "{plan:#}");
         legacy.kferry(&["move", "--dry-run"])?.ends_with(0)?.says("nothing is to move")?;
 
         stage.move_to(Side::New, &going)?;

@@ -8,7 +8,7 @@ use crate::decisions::Phase;
 use crate::{Strikes, go_on, on_stage};
 
 #[test]
-fn a_move_that_the_mirror_does_not_follow_is_given_up_and_comes_when_it_does() -> Result<()> {
+fn what_the_mirror_does_not_copy_does_not_move_until_it_does() -> Result<()> {
     on_stage(|stage| {
         stage.has_proxies(1)?;
         let going = [stage.going(0, Client::Rdkafka, "given-up")?];
@@ -16,9 +16,15 @@ fn a_move_that_the_mirror_does_not_follow_is_given_up_and_comes_when_it_does() -
         // Nobody else of the mirror's processes is there to say anything.
         stage.mirroring.terminate(crate::LIMIT)?;
         let after = stage.edit(Side::New)?;
-        let why = stage.decisions.is_given_up(after)?;
-        ensure!(why.contains("the mirror does not run"), "{why}");
-        go_on(&going).context("after the move was given up")?;
+        stage.comes("it is told that the copy lags", || {
+            let moves = stage.moves(0)?;
+            let why = moves["waits"]["orders"][0].as_str().unwrap_or_default();
+            ensure!(why.contains("lags"), "{moves:#}");
+            Ok(())
+        })?;
+        go_on(&going).context("while the mirror is away")?;
+        let decided = stage.decisions.state()?.last_decision();
+        ensure!(decided == after, "something was decided at {decided}");
         stage.mirror_runs()?;
         stage.leads(Side::New, &going).context("once the mirror runs again")?;
         go_on(&going)?;

@@ -137,8 +137,10 @@ public final class Operator {
     private Object transact(String id, List<String> topics) throws Exception {
         var producer = producers.get(id);
         if (producer == null) {
+            // A commit whose partitions are refused waits until the sender's poll is over, which is this time at the latest.
             producer = new KafkaProducer<>(
-                    Map.of("bootstrap.servers", servers, "client.id", clientId, "transactional.id", id), new StringSerializer(), new StringSerializer());
+                    Map.of("bootstrap.servers", servers, "client.id", clientId, "transactional.id", id, "request.timeout.ms", 3000),
+                    new StringSerializer(), new StringSerializer());
             producers.put(id, producer);
             producer.initTransactions();
         }

@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use kafka_protocol::ResponseError;
 use kferry_config::{Mirror, Mode, Offsets, Route};
+use tokio::time::{Instant, sleep};
 
 use crate::admin::acls::{Operation, Operations};
 use crate::admin::configs::ConfigResource;
@@ -13,8 +15,12 @@ use crate::client::{Answers, Client, ClientError, TopicPartition, Topics};
 use crate::decisions::Topic;
 use crate::places::copies_as;
 
-/// How many offsets of a partition the follower may lack: what the mirror copies while producers are held.
-const LAG: i64 = 10_000;
+/// How long the follower may take to get to where the leader ends: what the mirror copies while producers are held. If it does not the mirror stands still, or
+/// has too much to do yet.
+const LAG: Duration = Duration::from_secs(1);
+
+/// Between two looks at where the follower is.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// How long ago a producer's last batch may be for the producer to count as one that still writes, in ms.
 const WRITES: i64 = 5 * 60 * 1000;
@@ -38,6 +44,9 @@ pub struct Between<'a> {
     /// Is to lead.
     pub to: &'a Client,
 }
+
+/// Where logs end.
+type Ends = Answers<TopicPartition, i64>;
 
 /// What the clusters say of one topic: the one that leads, and the one that is to lead.
 #[derive(Debug, Default)]
@@ -91,13 +100,15 @@ pub async fn preflight(between: Between<'_>, rules: Rules<'_>, topics: &BTreeSet
     }
     let resources: Vec<_> = topics.iter().map(|topic| ConfigResource::Topic(topic.clone())).collect();
     let keys = Some(&[TIMESTAMPS][..]);
-    let (configs_from, configs_to, ends_from, ends_to, producers) = tokio::join!(
+    let (configs_from, configs_to, ends_to, producers) = tokio::join!(
         from.describe_configs(&resources, keys),
         to.describe_configs(&resources, keys),
-        from.log_ends(&partitions),
         to.log_ends(&partitions),
         from.producers_of(&partitions),
     );
+    // In this order: a follower that is longer has something else.
+    let ends_from = from.log_ends(&partitions).await;
+    let ends_to = follow(to, &ends_from, ends_to).await;
     for (at, configs) in [configs_from, configs_to].into_iter().enumerate() {
         for (resource, entries) in configs {
             let ConfigResource::Topic(topic) = resource else { continue };
@@ -109,7 +120,7 @@ pub async fn preflight(between: Between<'_>, rules: Rules<'_>, topics: &BTreeSet
         }
     }
     for partition in partitions {
-        let end = |ends: &Answers<TopicPartition, i64>| match ends.get(&partition) {
+        let end = |ends: &Ends| match ends.get(&partition) {
             Some(Ok(end)) => Ok(*end),
             Some(Err(error)) => Err(error.clone()),
             None => Ok(0),
@@ -167,6 +178,29 @@ fn less(here: Option<Operations>, there: Option<Operations>) -> Option<String> {
     (!lost.is_empty()).then(|| lost.join(" and "))
 }
 
+/// Where the follower ends, once it has got to where the leader ended, or has had [`LAG`] for that.
+async fn follow(follower: &Client, leader_ends: &Ends, mut ends: Ends) -> Ends {
+    let deadline = Instant::now() + LAG;
+    loop {
+        let lags = |(partition, end): (&TopicPartition, &Result<i64, _>)| match (leader_ends.get(partition), end) {
+            (Some(Ok(leader_end)), Ok(end)) if end < leader_end => Some((partition.clone(), *leader_end)),
+            _ => None,
+        };
+        let lagging: BTreeMap<_, _> = ends.iter().filter_map(lags).collect();
+        if lagging.is_empty() || Instant::now() >= deadline {
+            return ends;
+        }
+        sleep(LOOK).await;
+        let asked: Vec<_> = lagging.keys().cloned().collect();
+        let answers = follower.log_ends(&asked).await.into_iter();
+        // What has come to both since is no matter.
+        ends.extend(answers.map(|(partition, end)| {
+            let end = end.map(|end| lagging.get(&partition).map_or(end, |leader_end| end.min(*leader_end)));
+            (partition, end)
+        }));
+    }
+}
+
 /// Whether a topic can move.
 fn judge(topic: &str, seen: Seen, clusters: [&str; 2], rules: Rules<'_>, now: i64) -> Result<Topic, String> {
     let [from, to] = clusters;
@@ -207,13 +241,6 @@ fn judge(topic: &str, seen: Seen, clusters: [&str; 2], rules: Rules<'_>, now: i6
     if let Some((partition, [_, _])) = seen.ends.iter().enumerate().find(|(_, [leader, follower])| follower > leader) {
         return Err(format!("partition {partition} is longer on {to} than on {from}: it has diverged; `kferry verify` shows where"));
     }
-    if let Some((partition, [leader, follower])) = seen.ends.iter().enumerate().find(|(_, [leader, follower])| leader - follower > LAG) {
-        return Err(format!(
-            "partition {partition} lags by {} offsets: wait for mirror {}, or look why it does not get on",
-            leader - follower,
-            mirror.name
-        ));
-    }
     for producer in &seen.producers {
         let ActiveProducer { producer_id, coordinator_epoch, current_txn_start_offset, last_timestamp, .. } = *producer;
         let writes = last_timestamp > now - WRITES;
@@ -239,6 +266,13 @@ fn judge(topic: &str, seen: Seen, clusters: [&str; 2], rules: Rules<'_>, now: i6
                 ));
             }
         }
+    }
+    if let Some((partition, [leader, follower])) = seen.ends.iter().enumerate().find(|(_, [leader, follower])| follower < leader) {
+        return Err(format!(
+            "partition {partition} lags: the copy lacks {} offsets, and did not get there within {LAG:?}; wait for mirror {}, or look whether it runs",
+            leader - follower,
+            mirror.name
+        ));
     }
     let ids = clusters.into_iter().zip(seen.ids).filter_map(|(cluster, id)| Some((cluster.to_owned(), id?))).collect();
     Ok(Topic { partitions: here as u32, ids })
@@ -277,7 +311,7 @@ mod tests {
             partitions: [Some(2); 2],
             ids: [None, Some("b".to_owned())],
             timestamps: [(); 2].map(|()| Some("CreateTime".to_owned())),
-            ends: vec![[7, 7], [20, 10]],
+            ends: vec![[7, 7], [20, 20]],
             producers: vec![producer(1 << 40 | 7), producer(OWN | 1)],
         }
     }
@@ -318,7 +352,7 @@ mod tests {
             ("orders", with(&|seen| seen.timestamps[1] = Some("LogAppendTime".to_owned())), "LogAppendTime on new"),
             ("orders", with(&|seen| seen.timestamps[0] = None), "legacy does not say its message.timestamp.type"),
             ("orders", with(&|seen| seen.ends[1] = [10, 11]), "partition 1 is longer on new"),
-            ("orders", with(&|seen| seen.ends[0] = [LAG + 9, 8]), "partition 0 lags by 10001 offsets"),
+            ("orders", with(&|seen| seen.ends[0] = [9, 8]), "partition 0 lags: the copy lacks 1 offsets"),
             ("orders", with(&|seen| seen.producers[0].current_txn_start_offset = Some(3)), "writes transactions"),
             ("orders", with(&|seen| seen.producers[0] = producer(7)), "producer 7 writes to it past the relay"),
         ];

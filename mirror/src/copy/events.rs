@@ -22,6 +22,16 @@ pub(crate) fn copied(job: &PartitionJob, data: &Data) {
     counter!(BATCHES, "mirror" => job.mirror.clone(), "path" => data.path.label()).increment(1);
 }
 
+/// The first batch since the partition's logs were looked at was copied.
+pub(crate) fn first_copied(job: &PartitionJob, offset: i64) {
+    debug!(mirror = &*job.mirror, partition = %job.topic_partition(), term = job.term, offset, "the first batch is copied");
+}
+
+/// A lane has the partition.
+pub(crate) fn on_lane(job: &PartitionJob) {
+    debug!(mirror = &*job.mirror, partition = %job.topic_partition(), term = job.term, "copies");
+}
+
 /// Offsets without a record were filled with markers.
 pub(crate) fn filled(job: &PartitionJob, offsets: i64) {
     counter!(MARKERS, "mirror" => job.mirror.clone()).increment(offsets as u64);
@@ -42,7 +52,7 @@ pub(crate) fn handed_back(job: &PartitionJob, phase: Phase, reason: Option<&str>
             None => failed(job, reason),
         },
         (Phase::Diverged, Some(reason)) => diverged(job, reason),
-        _ => {}
+        _ => debug!(mirror = &*job.mirror, partition = %job.topic_partition(), term = job.term, "is off its lane"),
     }
 }
 

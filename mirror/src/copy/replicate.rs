@@ -33,12 +33,12 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::cut::{Cutter, Data, Hole, Piece};
+use super::cut::{Cutter, Data, Hole, Piece, next_sequence};
 use super::decisions::{self, AfterFetchError, AfterProduce, OverHole};
 use super::job::PartitionJob;
 use super::limits::Limits;
 use super::{events, holes};
-use crate::partition::{Handback, Refusal, Segment};
+use crate::partition::{Handback, Phase, Refusal, Segment};
 
 /// The most Produce requests of a lane that are sent and not answered. A broker handles those of a connection one after the other, so more would only
 /// wait.
@@ -67,6 +67,17 @@ pub(crate) struct ReadyPartition {
     pub(crate) cutter: Cutter,
     /// The hole that goes before everything that is cut: a batch that cannot be read and was left out.
     pub(crate) first: Option<Piece>,
+}
+
+impl ReadyPartition {
+    /// The beginning of a term, where both logs end.
+    pub(crate) fn begins_term(job: PartitionJob, at: i64, coalesce: bool) -> Self {
+        job.status.lock().goal.get_or_insert(at);
+        job.status.agree(at);
+        job.status.phase(Phase::Copying, None);
+        let cutter = Cutter::new(at, job.producer_id(), next_sequence(0, at)).coalesce(coalesce, job.max_message_bytes);
+        Self { job, cutter, first: None }
+    }
 }
 
 /// What is copied from one broker of the leading cluster to one of the following.
@@ -204,7 +215,13 @@ impl Lane {
             () = self.stop.cancelled() => return false,
             () = self.wake.notified() => {}
             ready = self.incoming.recv() => match ready {
-                Some(ready) => self.take(ready),
+                Some(ready) => {
+                    self.take(ready);
+                    // Those that come with it are asked for in the same Fetch.
+                    while let Ok(ready) = self.incoming.try_recv() {
+                        self.take(ready);
+                    }
+                }
                 None => return false,
             },
             Some(produced) = self.produces.next() => self.produced(produced),
@@ -234,8 +251,9 @@ impl Lane {
             progress.map.follower(progress.direction, progress.agreed).map_or(0, |follower| follower - progress.agreed)
         };
         let copying = Copying { job, cutter, shift, queue, queued: 0, in_flight: 0, proven: false, filling: false, handback: None };
-        self.partitions.insert(partition, copying);
+        self.partitions.insert(partition.clone(), copying);
         self.newest = Some(Instant::now());
+        events::on_lane(&self.partitions[&partition].job);
     }
 
     /// Fetches as much as there is room for, if no Fetch is under way.
@@ -648,6 +666,9 @@ impl Copying {
             progress.follower_log_start_offset = progress.follower_log_start_offset.max(log_start_offset);
             progress.bytes += data.bytes.len() as u64;
             progress.records += data.count as u64;
+        }
+        if !self.proven {
+            events::first_copied(&self.job, data.offset);
         }
         self.proven = true;
         self.job.status.agree(data.offset + i64::from(data.count));

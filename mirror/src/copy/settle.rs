@@ -75,8 +75,6 @@ pub(crate) struct SettleContext {
     pub(crate) offsets: Offsets,
     /// Whether both logs are to be compared from their beginning: `--accept` names the partition.
     pub(crate) from_start: bool,
-    /// Where this process has closed the partition in the term before, if that is where this term begins.
-    pub(crate) closed_at: Option<i64>,
 }
 
 /// Looks at both logs of a partition, pads the follower where it has to be, and says from where to copy.
@@ -86,12 +84,7 @@ pub(crate) struct SettleContext {
 pub(crate) async fn settle(job: PartitionJob, context: SettleContext) -> Result<ReadyPartition, (PartitionJob, Handback)> {
     // Of padding that is under way then, each batch lands where it belongs or not at all.
     let looked = tokio::select! {
-        looked = async {
-            match begin_term(&job, &context).await {
-                Some(cutter) => Ok(cutter),
-                None => look(&job, &context).await,
-            }
-        } => looked,
+        looked = look(&job, &context) => looked,
         () = job.stop.cancelled() => Err(Handback::Cancelled),
     };
     // An offset says something only of the topic that it is of.
@@ -108,21 +101,6 @@ pub(crate) async fn settle(job: PartitionJob, context: SettleContext) -> Result<
         }
         Err(handback) => Err((job, handback)),
     }
-}
-
-/// The beginning of a term right after this process has closed the partition in the term before: both logs are equal up to there, so that nothing has to
-/// be compared. `None`: both logs have to be looked at, because the follower does not end there any more, or its cluster does not answer.
-async fn begin_term(job: &PartitionJob, context: &SettleContext) -> Option<Cutter> {
-    let at = context.closed_at?;
-    // A broker takes any first sequence of a producer id, and so would not refuse what is copied behind something that came late.
-    let end = log_end(&job.follower, job.partition).await.ok()?;
-    if end != at || !job.shard.may_write() {
-        return None;
-    }
-    job.status.lock().goal.get_or_insert(at);
-    job.status.agree(at);
-    let cutter = Cutter::new(at, job.producer_id(), next_sequence(0, at));
-    Some(cutter.coalesce(context.coalesce, job.max_message_bytes))
 }
 
 /// The look itself: everything but what becomes of the job.

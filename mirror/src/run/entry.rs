@@ -37,8 +37,6 @@ pub(super) struct PartitionEntry {
     pub(super) follower: Side,
     /// Whether both logs are to be compared from their beginning: `--accept` names the partition.
     pub(super) from_start: bool,
-    /// Where this process has closed the partition in the term before, which is the first offset of this one: until its first look.
-    pub(super) closed_at: Option<i64>,
     pub(super) failures: Failures,
     /// The job, while nobody works on the partition.
     pub(super) rest: Option<Resting>,

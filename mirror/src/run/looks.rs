@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures_util::future::join_all;
+use kferry_wire::client::Client;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -19,6 +21,10 @@ const OF_ALL: usize = 64;
 
 /// What a look ends with: the partition, ready for the lane of its two brokers, or handed back.
 pub(super) type Looked = Result<(ReadyPartition, LaneKey), (PartitionJob, Handback)>;
+
+/// What the beginning of a term right after this process has closed the partition ends with: the partition, ready for the lane of its two brokers, or to be
+/// looked at.
+pub(super) type Turned = Result<(ReadyPartition, LaneKey), PartitionJob>;
 
 pub(super) struct Looks {
     permits: Arc<Permits>,
@@ -69,6 +75,24 @@ impl Looks {
     pub(super) async fn end(&mut self) {
         self.running.shutdown().await;
     }
+}
+
+/// Begins the term of partitions that this process has closed just where it begins: both logs are equal up to there, so that nothing has to be compared. The
+/// followers are asked once more where they end, all at once: a broker takes any first sequence of a producer id, and so would not refuse what is copied
+/// behind something that came late.
+pub(super) async fn begin_term(jobs: Vec<PartitionJob>, follower: Client, coalesce: bool) -> Vec<Turned> {
+    let partitions: Vec<_> = jobs.iter().map(|job| job.follower.partition(job.partition)).collect();
+    let ends = follower.log_ends(&partitions).await;
+    let turned = jobs.into_iter().zip(&partitions).map(|(job, partition)| {
+        let end = ends.get(partition).and_then(|end| end.as_ref().ok()).copied();
+        async move {
+            // Somebody else may have written, or lost, records.
+            let begins = job.begins.filter(|begins| end == Some(*begins) && job.shard.may_write() && !job.stop.is_cancelled());
+            let Some((begins, lane)) = begins.zip(lane_of(&job).await.ok()) else { return Err(job) };
+            Ok((ReadyPartition::begins_term(job, begins, coalesce), lane))
+        }
+    });
+    join_all(turned).await
 }
 
 /// Which brokers lead a partition on both sides just now.

@@ -41,6 +41,7 @@ use std::time::Duration;
 
 use kferry_config::{self as config, Mirror};
 use kferry_wire::client::{Client, ClientError, TopicPartition, Topics};
+use kferry_wire::decisions::NotYet;
 use kferry_wire::tell;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout_at};
@@ -50,8 +51,8 @@ pub use self::decisions::is_stuck;
 use self::decisions::{AfterHandback, End, FAILED, Failures, PASS, PassChange, TICK, after_handback, pass_change, until_next_pass};
 use self::entry::{PartitionEntry, Resting};
 use self::lanes::{LaneKey, Lanes};
-use self::looks::Looks;
-use self::moves::{AfterFlip, Closing, Event, Found, Moves, News, ToSettle, after_flip};
+use self::looks::{Looks, Turned, begin_term};
+use self::moves::{AfterFlip, Closing, Event, Found, Measurement, Moves, News, ToSettle, after_flip};
 use self::saving::save;
 use crate::clients;
 use crate::copy::events as copy_events;
@@ -124,6 +125,8 @@ pub struct Run {
     groups: GroupPasses,
     entries: HashMap<TopicPartition, PartitionEntry>,
     looks: Looks,
+    /// Partitions that a flip has turned, and that this process has closed where the new term begins.
+    turning: JoinSet<Vec<Turned>>,
     lanes: Lanes,
     transactions: Transactions,
     /// What the log of decisions says; `None` without `[state]`.
@@ -293,6 +296,7 @@ impl Run {
             groups: GroupPasses { running: JoinSet::new(), next: now },
             entries: HashMap::new(),
             looks: Looks::new(),
+            turning: JoinSet::new(),
             lanes: Lanes::new(limits),
             transactions: Transactions { running: JoinSet::new(), were_unstable: HashSet::new() },
             refusals: JoinSet::new(),
@@ -315,6 +319,14 @@ impl Run {
                     Ok((ready, lane)) => self.give_to_lane(ready, &lane, Instant::now()),
                     Err((job, handback)) => self.handed_back(job, handback, Instant::now()),
                 },
+                Some(turned) = self.turning.join_next() => {
+                    for turned in turned.expect("the beginning of a term does not panic") {
+                        match turned {
+                            Ok((ready, lane)) => self.give_to_lane(ready, &lane, Instant::now()),
+                            Err(job) => self.left_out(job, Ok(()), Instant::now()),
+                        }
+                    }
+                }
                 Some(refused) = self.refusals.join_next() => {
                     let (job, result) = refused.expect("it does not panic");
                     self.left_out(job, result, Instant::now());
@@ -411,12 +423,20 @@ impl Run {
         for plan in plans.iter().filter(|plan| !self.is_current(plan)) {
             turned.extend(self.passes.turned.get(&plan.topic).filter(|turned| self.is_current(turned)).cloned());
         }
+        let mut begin = Vec::new();
         for plan in &turned {
             let (mut handed_on, mut others) = (0, 0);
             for partition in (0..plan.partitions).map(|partition| TopicPartition::new(plan.topic.clone(), partition)) {
                 match self.turn_one(plan, &partition, now) {
-                    Some(AfterFlip::HandOn) => handed_on += 1,
-                    Some(AfterFlip::Look | AfterFlip::Wait) => others += 1,
+                    Some(AfterFlip::HandOn) => {
+                        begin.extend(self.entries.get_mut(&partition).and_then(|entry| entry.take_due(now)));
+                        handed_on += 1;
+                    }
+                    Some(AfterFlip::Look) => {
+                        self.look(&partition, now);
+                        others += 1;
+                    }
+                    Some(AfterFlip::Wait) => others += 1,
                     None => {}
                 }
             }
@@ -430,52 +450,69 @@ impl Run {
                 looked_at = others
             );
         }
+        // All of one flip are followed by the same cluster.
+        if let Some(follower) = self.moves.as_ref().zip(begin.first()).map(|(moves, first)| moves.asked_to_begin(&first.follower)) {
+            self.turning.spawn(begin_term(begin, follower, self.options.coalesce));
+        }
         let by_name: HashMap<_, _> = turned.into_iter().map(|plan| (plan.topic.clone(), plan)).collect();
         self.passes.plans = Some(plans.iter().map(|plan| by_name.get(&plan.topic).unwrap_or(plan).clone()).collect());
         self.passes.turned.retain(|topic, _| !by_name.contains_key(topic));
     }
 
-    /// One partition of a flip, if it is this process's.
+    /// One partition of a flip, if it is this process's: it is taken in anew, unless it has to wait.
     fn turn_one(&mut self, plan: &TopicPlan, partition: &TopicPartition, now: Instant) -> Option<AfterFlip> {
         let moves = self.moves.as_ref()?;
         let shard = self.shards.owned.of(partition).filter(|shard| shard.may_write())?.clone();
         let before = self.entries.get(partition);
         let present = before.map(|before| (before.status.lock().phase, before.rest.is_some() && Arc::ptr_eq(&before.shard, &shard)));
         let begins = moves.begins(plan, partition.partition);
-        let after = after_flip(present, moves.closed_at(partition), begins);
+        let closed_at = before.zip(moves.frozen_at(partition)).map(|(before, at)| (before.status.lock().agreed, at.end));
+        let after = after_flip(present, closed_at.filter(|(agreed, end)| agreed == end).map(|(_, end)| end), begins);
         if after == AfterFlip::Wait {
             return Some(after);
         }
-        let skipped = before.map(|before| before.status.lock().skipped.clone());
+        let before = before.map(|before| (before.was_compacted, before.status.lock().clone()));
         let mut entry = self.entry(plan, partition, shard, now);
-        entry.closed_at = begins.filter(|_| after == AfterFlip::HandOn);
-        if let Some(skipped) = skipped {
-            entry.status.lock().skipped = skipped;
+        if let Some((was_compacted, progress)) = before {
+            // It may not be kept yet.
+            entry.was_compacted |= was_compacted;
+            let mut now = entry.status.lock();
+            (now.skipped, now.only_padding) = (progress.skipped, progress.only_padding);
         }
         self.overview.change(|rows| drop(rows.insert(partition.clone(), entry.status.clone())));
         self.entries.insert(partition.clone(), entry);
-        self.look(partition, now);
         Some(after)
     }
 
     /// Looks at the partitions of a move that are to be closed.
     fn close(&mut self, now: Instant) {
-        let Some(moves) = self.moves.as_mut().filter(|moves| moves.is_closing()) else { return };
-        let closing = self.entries.iter().filter(|(partition, entry)| {
-            let is_frozen = moves.is_frozen(partition);
-            let is_good = entry.status.lock().phase != Phase::Diverged;
-            is_good && moves.closes(&partition.topic) && !moves.is_closed(partition) && (!is_frozen || entry.rest.is_some())
-        });
-        let closing = closing.map(|(partition, entry)| Closing {
-            partition: partition.clone(),
-            leader: entry.leader.clone(),
-            follower: entry.follower.clone(),
-            agreed: entry.status.lock().agreed,
-            is_frozen: moves.is_frozen(partition),
-        });
-        let closing = closing.collect();
+        let Some(moves) = self.moves.as_mut().filter(|moves| moves.is_open()) else { return };
+        let (mut closing, mut closed, mut all_rest) = (Vec::new(), Vec::new(), true);
+        for (partition, entry) in self.entries.iter().filter(|(partition, _)| moves.moves(&partition.topic)) {
+            let (phase, agreed) = {
+                let progress = entry.status.lock();
+                (progress.phase, progress.agreed)
+            };
+            let frozen_at = moves.frozen_at(partition);
+            match frozen_at {
+                _ if phase == Phase::Diverged => {}
+                Some(_) if entry.rest.is_none() => all_rest = false,
+                Some(measured) if measured.end == agreed && moves.is_quiet_at(measured) => closed.push((partition.clone(), measured)),
+                None if !moves.may_be_at_end(partition, agreed) => {}
+                Some(_) | None => closing.push(Closing {
+                    partition: partition.clone(),
+                    leader: entry.leader.clone(),
+                    follower: entry.follower.clone(),
+                    agreed,
+                    is_frozen: frozen_at.is_some(),
+                }),
+            }
+        }
         moves.measure(closing);
-        moves.say_closed(now);
+        // Those that come off their lanes in a moment are said in the same record.
+        if all_rest {
+            moves.say_closed(closed, now);
+        }
         self.settle_groups(now);
     }
 
@@ -502,37 +539,35 @@ impl Run {
     /// What was measured of partitions that are to be closed.
     fn measured(&mut self, found: Vec<Found>, now: Instant) {
         let Some(moves) = &mut self.moves else { return };
-        let mut again = Vec::new();
+        let closed = found.iter().filter(|found| matches!(found, Found::Closed(..))).count();
+        tracing::debug!(partitions = found.len(), closed, "ends were measured");
+        let mut again = false;
         for found in found {
             match found {
-                // Unless the move is over by now.
-                Found::AtEnd(partition) if !moves.closes(&partition.topic) => {}
-                Found::AtEnd(partition) => {
+                Found::Closed(partition, measured) => {
                     if let Some(entry) = self.entries.get(&partition) {
                         entry.stop.cancel();
-                        moves.freeze(partition);
+                        moves.freeze(partition, measured);
                     }
                 }
-                Found::Closed(partition, measured) => moves.closed(&partition, measured),
-                Found::NotYet(partition, why) => {
-                    tracing::debug!(%partition, why, "a partition is not closed yet");
-                    moves.thaw(&partition);
-                    again.push(partition);
+                Found::NotYet(partition, leader_end, why) => {
+                    tracing::debug!(%partition, %why, "a partition is not closed yet");
+                    let differs = matches!(why, NotYet::Foreign { .. } | NotYet::Diverged { .. });
+                    if differs && let Some(entry) = self.entries.get(&partition).filter(|entry| !entry.stop.is_cancelled()) {
+                        entry.stop.cancel();
+                        moves.freeze(partition, Measurement::NONE);
+                    } else if moves.thaw(&partition, leader_end) {
+                        // It goes on, after a look at both logs.
+                        self.entries.remove(&partition);
+                        again = true;
+                    }
                 }
             }
         }
         self.lanes.wake();
-        // At the flip what is known of them was kept: then they are taken in anew.
-        if self.saving.running.is_empty() {
-            self.saving.running.spawn(save(&self.entries, &self.state, Shard::may_write));
-        } else {
-            self.saving.next = now;
-        }
-        for partition in again {
-            self.entries.remove(&partition);
+        if again {
             self.take_in_all(now);
         }
-        self.close(now);
     }
 
     /// What the group of the mirror's processes does with the shards.
@@ -848,7 +883,6 @@ impl Run {
             leader,
             follower,
             from_start: is_accepted,
-            closed_at: None,
             failures: Failures::NONE,
             rest: Some(Resting { job, again }),
         }
@@ -883,7 +917,6 @@ impl Run {
             coalesce: self.options.coalesce,
             offsets: self.mirror.offsets,
             from_start: entry.from_start,
-            closed_at: entry.closed_at.take(),
         };
         self.looks.begin(job, context);
     }
@@ -1142,6 +1175,7 @@ impl Run {
     async fn end(mut self) -> Outcome {
         let now = Instant::now();
         self.looks.end().await;
+        self.turning.shutdown().await;
         self.passes.running.shutdown().await;
         self.refusals.shutdown().await;
         self.groups.running.shutdown().await;

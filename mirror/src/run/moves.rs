@@ -1,8 +1,11 @@
 //! What the log of decisions says of this mirror's topics: who leads them, and which are about to change that.
 //!
-//! When every proxy holds what goes to the topics of a move, the mirror copies the rest, takes each partition off its lane, measures both logs, and says in the
+//! When every proxy holds what goes to the topics of a move, the mirror copies the rest, measures both logs, takes each partition off its lane, and says in the
 //! log that the partition is closed: from then on it writes nothing to it in that direction. After the flip the partition is copied the other way; if the move
 //! is given up it goes on as before.
+//!
+//! What a move waits for is asked over connections of its own: a broker answers one request of a connection after the other, and what is kept in the mirror's
+//! state, or written for groups, waits for all in-sync replicas.
 
 mod groups;
 
@@ -12,8 +15,8 @@ use std::time::Duration;
 
 use kferry_config::{Cluster, Mirror};
 use kferry_wire::admin::partitions::Position;
-use kferry_wire::client::{Client, ClientError, TopicPartition};
-use kferry_wire::decisions::{Leader, Log, LogError, Measured, Move, Refused, Request, State, Update, Witness, ask, closing};
+use kferry_wire::client::{Answers, Client, TopicPartition};
+use kferry_wire::decisions::{Leader, Log, LogError, Measured, Move, NotYet, Refused, Request, State, Update, Witness, ask, closing as closing_at};
 use kferry_wire::tell;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -26,12 +29,14 @@ use crate::partition::{Leadership, Phase, Side};
 use crate::state;
 use crate::topics::TopicPlan;
 
-/// Between two looks at partitions that are to be closed.
-pub(super) const LOOK: Duration = Duration::from_millis(15);
+/// Between two looks at which partitions are to be closed. A look asks nobody: only what the copy has reached is measured.
+pub(super) const LOOK: Duration = Duration::from_millis(5);
 /// How long a record of the mirror's may take to be read back, until it is asked for again; whichever is second says the same.
 const AGAIN: Duration = Duration::from_secs(1);
-/// How long it may take to be written.
+/// How long it may take to be written, and ends to be measured.
 const ASKING: Duration = Duration::from_secs(5);
+/// How long the followers of a new term may take to say where they end, until their partitions are looked at one by one.
+const BEGINNING: Duration = Duration::from_secs(1);
 /// Between two attempts to find a log that is not there yet.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -40,18 +45,21 @@ pub(super) struct Moves {
     mirror: Arc<Mirror>,
     /// Writes to the log; reading has a client of its own.
     client: Client,
-    /// The mirror's source and target, for what a move waits for. A broker answers one request of a connection after the other: a question would wait behind what
-    /// is written for groups and kept in the mirror's state, for all in-sync replicas.
-    asked: [Client; 2],
     updates: mpsc::Receiver<Update>,
     /// What the log says; `None` before it was read to its end.
     state: Option<Arc<State>>,
     /// Counts what was heard of the log, for whoever must have heard of it since some moment.
     heard: watch::Sender<u64>,
+    /// The mirror's source and target, for what a move waits for.
+    asked: [Client; 2],
     /// The move whose partitions are being closed.
     id: Option<i64>,
-    /// Of its partitions those that were taken off their lanes, and where each ends, once that was measured.
-    frozen: HashMap<TopicPartition, Option<Measurement>>,
+    /// Whether anything of it was measured. The first time is when the proxies are asked to hold: then connections are made, and leaders found.
+    has_looked: bool,
+    /// Of its partitions those that are off their lanes, or on their way from there, and where each ends.
+    frozen: HashMap<TopicPartition, Measurement>,
+    /// Where the leaders of the others ended when that was measured: until the copy is there it is not measured again.
+    ends: HashMap<TopicPartition, i64>,
     measuring: JoinSet<Vec<Found>>,
     asking: JoinSet<Result<(), LogError>>,
     /// When it was last said of each partition that it is closed.
@@ -63,20 +71,23 @@ pub(super) struct Moves {
 /// Where both logs of a partition end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Measurement {
-    end: i64,
+    pub(super) end: i64,
     /// The offset of the last record of the log of decisions that was read before.
     as_of: i64,
+}
+
+impl Measurement {
+    /// Off its lane it is to be measured anew.
+    pub(super) const NONE: Self = Self { end: -1, as_of: -1 };
 }
 
 /// What is known of the ends of a partition.
 #[derive(Debug)]
 pub(super) enum Found {
-    /// The leader ends where the copy does: it is to be taken off its lane.
-    AtEnd(TopicPartition),
-    /// It is closed.
+    /// It is closed, once it is off its lane and nothing was copied since.
     Closed(TopicPartition, Measurement),
-    /// Taken off its lane too early: it is to go on, and why.
-    NotYet(TopicPartition, String),
+    /// It is not: where the leader ends, and why.
+    NotYet(TopicPartition, i64, NotYet),
 }
 
 /// A partition that is to be closed.
@@ -155,12 +166,14 @@ impl Moves {
         Self {
             mirror,
             client: writer,
-            asked: [source, target].map(|client| client.within(ASKING)),
             updates,
             state: None,
             heard: watch::Sender::new(0),
+            asked: [source, target].map(|client| client.within(ASKING)),
             id: None,
+            has_looked: false,
             frozen: HashMap::new(),
+            ends: HashMap::new(),
             measuring: JoinSet::new(),
             asking: JoinSet::new(),
             said: HashMap::new(),
@@ -245,6 +258,8 @@ impl Moves {
         let is_over = self.id.is_some() && self.id != open;
         if self.id != open {
             self.id = open;
+            self.has_looked = false;
+            self.ends.clear();
             self.said.clear();
             self.groups.forget();
             // What was found of another move is nothing.
@@ -257,26 +272,29 @@ impl Moves {
         }
     }
 
-    /// The topics of an open move, once all proxies hold: these are to be closed.
-    pub(super) fn closes(&self, topic: &str) -> bool {
-        self.is_closing() && self.open().is_some_and(|open| open.topics.contains_key(topic))
-    }
-
     /// Whether something is to be closed.
     pub(super) fn is_closing(&self) -> bool {
         self.open().is_some_and(|open| open.quiet_since.is_some())
     }
 
-    /// Whether a partition was taken off its lane, for a move.
-    pub(super) fn is_frozen(&self, partition: &TopicPartition) -> bool {
-        self.frozen.contains_key(partition)
+    /// Whether something may have to be closed soon.
+    pub(super) fn is_open(&self) -> bool {
+        self.open().is_some()
     }
 
-    /// Whether its end was measured, since all proxies hold.
-    pub(super) fn is_closed(&self, partition: &TopicPartition) -> bool {
-        let quiet_since = self.state.as_ref().and_then(|state| state.quiet_since().ok());
-        let measured = self.frozen.get(partition).copied().flatten();
-        measured.zip(quiet_since).is_some_and(|(measured, since)| measured.as_of >= since)
+    /// Whether a topic is of the open move.
+    pub(super) fn moves(&self, topic: &str) -> bool {
+        self.open().is_some_and(|open| open.topics.contains_key(topic))
+    }
+
+    /// Whether this was measured since all proxies hold.
+    pub(super) fn is_quiet_at(&self, measured: Measurement) -> bool {
+        self.state.as_ref().and_then(|state| state.quiet_since().ok()).is_some_and(|since| measured.as_of >= since)
+    }
+
+    /// Whether the copy of a partition that is on its lane may have reached the leader's end.
+    pub(super) fn may_be_at_end(&self, partition: &TopicPartition, agreed: i64) -> bool {
+        self.ends.get(partition).is_none_or(|end| agreed >= *end)
     }
 
     /// Whether the log has it as closed, whoever said so: nothing is written to it before the outcome.
@@ -285,17 +303,19 @@ impl Moves {
         open.closed.get(&*partition.topic).is_some_and(|closed| closed.contains_key(&partition.partition.cast_unsigned()))
     }
 
-    /// Where this process has closed a partition.
-    pub(super) fn closed_at(&self, partition: &TopicPartition) -> Option<i64> {
-        self.frozen.get(partition).copied().flatten().map(|measured| measured.end)
+    /// Where a partition was measured that was taken off its lane.
+    pub(super) fn frozen_at(&self, partition: &TopicPartition) -> Option<Measurement> {
+        self.frozen.get(partition).copied()
     }
 
-    pub(super) fn freeze(&mut self, partition: TopicPartition) {
-        self.frozen.entry(partition).or_default();
+    pub(super) fn freeze(&mut self, partition: TopicPartition, measured: Measurement) {
+        self.frozen.insert(partition, measured);
     }
 
-    pub(super) fn thaw(&mut self, partition: &TopicPartition) {
-        self.frozen.remove(partition);
+    /// One that is not closed: whether it was frozen.
+    pub(super) fn thaw(&mut self, partition: &TopicPartition, leader_end: i64) -> bool {
+        self.ends.insert(partition.clone(), leader_end);
+        self.frozen.remove(partition).is_some()
     }
 
     /// Those that were frozen, which are none any more.
@@ -303,21 +323,32 @@ impl Moves {
         self.frozen.drain().map(|(partition, _)| partition).collect()
     }
 
-    pub(super) fn closed(&mut self, partition: &TopicPartition, measured: Measurement) {
-        if let Some(closed) = self.frozen.get_mut(partition) {
-            *closed = Some(measured);
-        }
+    /// The client for what a move waits for, on the cluster of this side.
+    fn asked(&self, side: &Side) -> Client {
+        let [source, target] = &self.asked;
+        if *side.cluster() == source.cluster().name { source } else { target }.clone()
     }
 
-    /// Measures, unless that is being done.
+    /// The same, for where the followers of a new term end.
+    pub(super) fn asked_to_begin(&self, side: &Side) -> Client {
+        self.asked(side).within(BEGINNING)
+    }
+
+    /// Measures, unless that is being done, or it is too early and was done.
     pub(super) fn measure(&mut self, partitions: Vec<Closing>) {
-        if let Some(state) = self.state.clone().filter(|_| self.measuring.is_empty() && !partitions.is_empty()) {
-            self.measuring.spawn(measure(state, self.asked.clone(), partitions));
+        let (Some(state), Some(first)) = (self.state.clone(), partitions.first()) else { return };
+        if !self.measuring.is_empty() || self.has_looked && !self.is_closing() {
+            return;
         }
+        self.has_looked = true;
+        tracing::debug!(partitions = partitions.len(), "ends are measured");
+        // All of one move are led by the same cluster.
+        let (leader, follower) = (self.asked(&first.leader), self.asked(&first.follower));
+        self.measuring.spawn(async move { measure(&state, (&leader, &follower), partitions).await });
     }
 
     /// Says which partitions are closed, as long as the log does not have that.
-    pub(super) fn say_closed(&mut self, now: Instant) {
+    pub(super) fn say_closed(&mut self, closed: Vec<(TopicPartition, Measurement)>, now: Instant) {
         while let Some(asked) = self.asking.try_join_next() {
             if let Ok(Err(error)) = asked {
                 tell!(messages::LOG_TROUBLE, mirror = &*self.mirror.name, %error);
@@ -329,28 +360,23 @@ impl Moves {
             return;
         }
         let (id, rules, client, mut saying) = (open.id, state.rules(), self.client.clone(), Vec::new());
-        let (mut ends, mut as_of): (BTreeMap<String, Vec<(u32, i64)>>, _) = (BTreeMap::new(), state.end() - 1);
-        for (partition, measured) in &self.frozen {
-            let Some(Measurement { end, as_of: of }) = *measured else { continue };
-            // What was measured before all proxies held is measured again.
-            if !self.is_closed(partition) {
-                continue;
-            }
+        let (mut ends, mut first): (BTreeMap<String, Vec<(u32, i64)>>, _) = (BTreeMap::new(), state.end() - 1);
+        for (partition, Measurement { end, as_of }) in closed {
             let index = partition.partition.cast_unsigned();
             let said = open.closed.get(&*partition.topic).and_then(|closed| closed.get(&index));
             // What was said a moment ago is on its way.
-            let is_due = self.said.get(partition).is_none_or(|at| now >= *at + AGAIN);
-            if said != Some(&end) && is_due && open.topics.contains_key(&*partition.topic) {
-                saying.push(partition.clone());
+            let is_due = self.said.get(&partition).is_none_or(|at| now >= *at + AGAIN);
+            if said != Some(&end) && is_due {
                 ends.entry(partition.topic.to_string()).or_default().push((index, end));
-                as_of = as_of.min(of);
+                first = first.min(as_of);
+                saying.push(partition);
             }
         }
         if ends.is_empty() {
             return;
         }
         self.said.extend(saying.into_iter().map(|partition| (partition, now)));
-        let request = Request::Closed { id, as_of, by: format!("mirror {}", self.mirror.name), ends };
+        let request = Request::Closed { id, as_of: first, by: format!("mirror {}", self.mirror.name), ends };
         self.asking.spawn(async move {
             let timestamp = jiff::Timestamp::now().as_millisecond();
             ask(&client, &[request], rules, timestamp).await
@@ -394,53 +420,40 @@ pub(crate) fn leadership(state: &State, mirror: &Mirror, topic: &str) -> Option<
     Some(Leadership { leader: leader.cluster.to_string(), term: leader.term })
 }
 
-async fn measure(state: Arc<State>, asked: [Client; 2], partitions: Vec<Closing>) -> Vec<Found> {
-    match try_measure(&state, &asked, &partitions).await {
-        Ok(found) => found,
-        Err(error) => {
-            tracing::debug!(%error, "the ends of partitions are not known");
-            // It is tried again.
-            Vec::new()
-        }
-    }
-}
-
-async fn try_measure(state: &State, [source, target]: &[Client; 2], partitions: &[Closing]) -> Result<Vec<Found>, ClientError> {
-    let Some(first) = partitions.first() else { return Ok(Vec::new()) };
-    // All of one move are led by the same cluster.
-    let (leader, follower) = if *first.leader.cluster() == source.cluster().name { (source, target) } else { (target, source) };
+/// Measures both logs of partitions. Of those that a cluster says nothing of nothing is found: they are measured again.
+async fn measure(state: &State, (leader, follower): (&Client, &Client), partitions: Vec<Closing>) -> Vec<Found> {
     let as_of = state.end() - 1;
     let of_leader: Vec<_> = partitions.iter().map(|closing| closing.leader.partition(closing.partition.partition)).collect();
-    let frozen: Vec<_> = partitions.iter().filter(|closing| closing.is_frozen).collect();
-    let of_follower: Vec<_> = frozen.iter().map(|closing| closing.follower.partition(closing.partition.partition)).collect();
-    let of_frozen: Vec<_> = frozen.iter().map(|closing| closing.leader.partition(closing.partition.partition)).collect();
-    let (mut ends, mut stable, mut copies) =
-        tokio::join!(leader.log_ends(&of_leader), leader.list_offsets(&of_frozen, Position::LastStable), follower.log_ends(&of_follower),);
+    let of_follower: Vec<_> = partitions.iter().map(|closing| closing.follower.partition(closing.partition.partition)).collect();
+    let (ends, stable, copies) =
+        tokio::join!(leader.log_ends(&of_leader), leader.list_offsets(&of_leader, Position::LastStable), follower.log_ends(&of_follower));
     let mut found = Vec::new();
-    for closing in partitions {
-        let (leader, follower) =
-            (closing.leader.partition(closing.partition.partition), closing.follower.partition(closing.partition.partition));
-        let Some(leader_end) = ends.remove(&leader).transpose()? else { continue };
-        if !closing.is_frozen {
-            if closing.agreed >= leader_end {
-                found.push(Found::AtEnd(closing.partition.clone()));
-            }
-            continue;
-        }
-        let (Some(last_stable_offset), Some(follower_end)) = (stable.remove(&leader).transpose()?, copies.remove(&follower).transpose()?)
-        else {
-            continue;
-        };
+    for (closing, (on_leader, on_follower)) in partitions.into_iter().zip(of_leader.iter().zip(&of_follower)) {
+        let Closing { partition, agreed, is_frozen, .. } = closing;
+        let (leader_end, last_stable_offset, follower_end) =
+            match (answered(&ends, on_leader), answered(&stable, on_leader), answered(&copies, on_follower)) {
+                (Ok(end), Ok(stable), Ok(copy)) => (end, stable, copy),
+                (Err(error), ..) | (_, Err(error), _) | (.., Err(error)) => {
+                    tracing::debug!(%partition, error, "the ends of a partition are not known");
+                    continue;
+                }
+            };
+        // On its lane nothing can be unanswered of a copy that had reached the end before that was asked for: there was nothing more to send.
+        let unanswered = !is_frozen && agreed < leader_end;
         // Each write was acknowledged at the offset that it was meant for.
-        let written_end = Some(closing.agreed);
-        let measured = Measured { as_of, leader_end, last_stable_offset, follower_end, written_end, unanswered: false };
-        let partition = closing.partition.clone();
-        found.push(match self::closing(state, &partition.topic, partition.partition.cast_unsigned(), measured) {
+        let written_end = Some(agreed);
+        let measured = Measured { as_of, leader_end, last_stable_offset, follower_end, written_end, unanswered };
+        found.push(match closing_at(state, &partition.topic, partition.partition.cast_unsigned(), measured) {
             Ok(end) => Found::Closed(partition, Measurement { end, as_of }),
-            Err(why) => Found::NotYet(partition, why.to_string()),
+            Err(why) => Found::NotYet(partition, leader_end, why),
         });
     }
-    Ok(found)
+    found
+}
+
+fn answered(answers: &Answers<TopicPartition, i64>, partition: &TopicPartition) -> Result<i64, String> {
+    let answer = answers.get(partition).ok_or("no answer")?;
+    answer.as_ref().copied().map_err(ToString::to_string)
 }
 
 #[cfg(test)]

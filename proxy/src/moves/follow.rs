@@ -187,6 +187,7 @@ impl Follower {
                 }
                 Some(Ok(looked)) = self.looking.join_next() => self.looked(looked),
                 Some(Ok(checked)) = self.checking.join_next() => {
+                    tracing::debug!(wrong = checked.wrong, "the ends were looked at a last time");
                     self.lift_barrier();
                     let is_late = self.me.state().open().is_none_or(|open| open.id != checked.id);
                     self.checked = Some(checked);
@@ -195,7 +196,7 @@ impl Follower {
                     }
                 }
                 Some(Ok(described)) = self.describing.join_next() => self.described(described),
-                () = &mut quiet, if is_waiting => {}
+                () = &mut quiet, if is_waiting => tracing::debug!("nothing is open any more"),
                 _ = ticks.tick() => {}
             }
             if self.me.serves() == Serves::Cut {
@@ -307,7 +308,9 @@ impl Follower {
     }
 
     fn look(&mut self) {
-        if self.looking.is_empty() && Instant::now() >= self.next_look && self.me.serves() == Serves::Yes {
+        // While a move is open nothing else begins.
+        let may_begin = self.me.serves() == Serves::Yes && self.me.state().open().is_none();
+        if self.looking.is_empty() && Instant::now() >= self.next_look && may_begin {
             let (proxy, taken) = (self.proxy.clone(), self.taken);
             self.looking.spawn(async move {
                 let looked = timeout(LOOKING, look(&proxy)).await;

@@ -1,9 +1,10 @@
 //! What the file of this process wants, and what its routes own by what the clusters have.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use jiff::Timestamp;
 use kferry_config::{Mode, is_internal};
 use kferry_wire::client::Client;
@@ -50,13 +51,15 @@ struct Moving {
     /// kferry's login there, or the route's where the file gives kferry none. `None`: the clients of the route do not see that cluster.
     clients: [Option<Client>; 2],
     /// By name, with the route that owns it.
-    topics: BTreeMap<Arc<str>, String>,
+    topics: BTreeMap<Arc<str>, Arc<str>>,
 }
 
 /// Looks at what each route owns, and whether that can move where it is wished.
 pub(super) async fn look(proxy: &Proxy) -> Look {
     let table = proxy.routes.in_force();
     let mut look = Look::default();
+    // Many routes are owners: each topic is held against all of them once.
+    let mut owners: HashMap<Arc<str>, Option<Arc<str>>> = HashMap::new();
     let mut moving: BTreeMap<[Arc<str>; 2], Moving> = BTreeMap::new();
     for (routed, view) in relayed(proxy, &table) {
         let (route, wished) = (routed.route, &routed.route.cluster.name);
@@ -73,25 +76,34 @@ pub(super) async fn look(proxy: &Proxy) -> Look {
         let (parts, leaders) = view.fresh().await;
         let Some(listings) = parts.clusters.iter().map(|part| part.own.last()).collect::<Option<Vec<_>>>() else { continue };
         let names: BTreeSet<&Arc<str>> = listings.iter().flat_map(|listing| listing.names.iter()).collect();
-        let is_owned = |name: &&&Arc<str>| !is_internal(name) && table.owner_of_topic(name).is_some_and(|owner| owner.name == route.name);
         let mut owns = Vec::new();
-        for name in names.iter().filter(is_owned) {
+        for name in names.into_iter().filter(|name| !is_internal(name)) {
+            let find = || table.owner_of_topic(name).map(|owner| owner.name.clone());
+            if owners.entry(name.clone()).or_insert_with(find).as_ref() != Some(&route.name) {
+                continue;
+            }
             let leader = leaders.name(leaders.leader(name));
             if leader == wished {
                 owns.push(Owned { name: name.to_string(), leader: leader.to_string(), topic: Topic::default(), blocked: None });
-            } else {
-                let client = |name| parts.part(name).map(|part| part.own.client().clone());
-                let new = || Moving { clients: [client(leader), client(wished)], topics: BTreeMap::new() };
-                let moving = moving.entry([leader.clone(), wished.clone()]).or_insert_with(new);
-                moving.topics.insert((*name).clone(), route.name.to_string());
+                continue;
             }
+            let client = |cluster| parts.part(cluster).map(|part| part.own.client().clone());
+            let new = || Moving { clients: [client(leader), client(wished)], topics: BTreeMap::new() };
+            let moving = moving.entry([leader.clone(), wished.clone()]).or_insert_with(new);
+            moving.topics.insert(name.clone(), route.name.clone());
         }
         look.owns.insert(route.name.to_string(), owns);
     }
     look.wants |= !moving.is_empty();
-    for (clusters, Moving { clients, topics }) in moving {
-        let names = topics.keys().cloned().collect();
-        let report = asked(proxy, &table, &clusters, clients, &names).await;
+    let reports = moving.into_iter().map(|(clusters, Moving { clients, topics })| {
+        let table = &table;
+        async move {
+            let names = topics.keys().cloned().collect();
+            let report = asked(proxy, table, &clusters, clients, &names).await;
+            (clusters, topics, report)
+        }
+    });
+    for (clusters, topics, report) in join_all(reports).await {
         for (name, route) in topics {
             let found = match &report {
                 Ok(report) => report.get(&name).cloned().unwrap_or_else(|| Err("nothing is known of it".to_owned())),
@@ -99,7 +111,7 @@ pub(super) async fn look(proxy: &Proxy) -> Look {
             };
             let blocked = found.as_ref().err().map(|why| format!("topic {name}: {why}"));
             let owned = Owned { name: name.to_string(), leader: clusters[0].to_string(), topic: found.unwrap_or_default(), blocked };
-            look.owns.entry(route).or_default().push(owned);
+            look.owns.entry(route.to_string()).or_default().push(owned);
         }
     }
     look

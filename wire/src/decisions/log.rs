@@ -123,6 +123,11 @@ pub enum Update {
     Over(LogError),
 }
 
+/// The beginning of a record, for the debug log.
+fn head(value: &[u8]) -> std::borrow::Cow<'_, str> {
+    String::from_utf8_lossy(&value[..value.len().min(48)])
+}
+
 /// The partition of the log.
 fn partition() -> TopicPartition {
     TopicPartition::new(TOPIC, 0)
@@ -201,7 +206,11 @@ impl Log {
                 break;
             }
             match self.state.read(offset, value.as_deref()) {
-                Ok(verdict) => read.push(ReadRecord { offset, timestamp, value, verdict }),
+                Ok(verdict) => {
+                    let counts = verdict == Verdict::Counts;
+                    tracing::debug!(offset, timestamp, counts, record = ?value.as_deref().map(head), "the log of decisions has");
+                    read.push(ReadRecord { offset, timestamp, value, verdict });
+                }
                 Err(source) => {
                     self.unknown = Some((offset, source));
                     return Ok(read);
@@ -258,10 +267,13 @@ impl Log {
 pub async fn ask(client: &Client, requests: &[Request], rules: u32, timestamp: i64) -> Result<(), LogError> {
     let mut records = Vec::with_capacity(requests.len());
     for request in requests {
-        let value = Some(encode(request, rules)?.into());
+        let value: Option<bytes::Bytes> = Some(encode(request, rules)?.into());
+        tracing::debug!(record = ?value.as_deref().map(head), "the log of decisions is asked for");
         records.push(Record { offset: 0, timestamp, key: None, value, headers: Vec::new() });
     }
-    Ok(append(client, &partition(), records, || true).await?)
+    append(client, &partition(), records, || true).await?;
+    tracing::debug!("the log of decisions has taken it");
+    Ok(())
 }
 
 async fn create(client: &Client) -> Result<(), LogError> {

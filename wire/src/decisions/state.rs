@@ -385,7 +385,7 @@ pub struct State {
     /// The move that an operator aborted, until another file is taken, or the same one is touched.
     stopped: Option<i64>,
     aborts: u32,
-    receipts: VecDeque<Receipt>,
+    receipts: VecDeque<Arc<Receipt>>,
     /// The cluster to which the log has moved.
     moved: Option<String>,
 }
@@ -492,13 +492,11 @@ impl State {
             Request::Waited { proxy, id, waited } => {
                 self.member(proxy)?;
                 let receipt = self.receipts.iter_mut().find(|receipt| receipt.of.id == *id).ok_or(Void::NoReceipt(*id))?;
-                match receipt.waited.insert(proxy.clone(), *waited) {
-                    None => Ok(()),
-                    Some(before) => {
-                        receipt.waited.insert(proxy.clone(), before);
-                        Err(Void::WaitedBefore(proxy.clone()))
-                    }
+                if receipt.waited.contains_key(proxy) {
+                    return Err(Void::WaitedBefore(proxy.clone()));
                 }
+                Arc::make_mut(receipt).waited.insert(proxy.clone(), *waited);
+                Ok(())
             }
             Request::Abort { id, by, reason, until_edit } => {
                 // Groups that stay are counted one by one.
@@ -715,7 +713,7 @@ impl State {
         }
         self.last_decision = offset;
         self.receipts.truncate(RECEIPTS - 1);
-        self.receipts.push_front(Receipt { of, at: offset, outcome, waited: BTreeMap::new() });
+        self.receipts.push_front(Arc::new(Receipt { of, at: offset, outcome, waited: BTreeMap::new() }));
     }
 
     fn see_who_holds(&mut self, offset: i64) {
@@ -888,6 +886,6 @@ impl State {
 
     /// How the last 100 moves ended, the newest first.
     pub fn receipts(&self) -> impl Iterator<Item = &Receipt> {
-        self.receipts.iter()
+        self.receipts.iter().map(|receipt| &**receipt)
     }
 }
