@@ -3,6 +3,8 @@
 //!
 //! Two clusters of three brokers, one or two proxies and a mirror that share the log of decisions on the new cluster. Groups stay where they are.
 
+#[path = "moves/born.rs"]
+mod born;
 #[path = "moves/brokers.rs"]
 mod brokers;
 #[path = "moves/by_hand.rs"]

@@ -3,7 +3,7 @@
 //! Every record of both logs is read, up to the follower's end. What one side has deleted or compacted by its own clock, what `on_error` left
 //! out and what is not copied yet is told, and is no difference. Works while the mirror runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::IsTerminal;
 use std::sync::Arc;
@@ -203,7 +203,7 @@ impl MirrorReport {
         let (mut on_source, mut on_target) = tokio::try_join!(Cluster::look(&source), Cluster::look(&target))?;
         let state = State::open(target.clone(), mirror, false).await?;
         let leader = |topic: &str| state.as_ref().and_then(|state| state.leader(topic));
-        let mut plans = topics::plan(mirror, &mut on_source, &mut on_target, leader).await?;
+        let mut plans = topics::plan(mirror, &mut on_source, &mut on_target, leader, BTreeSet::new()).await?;
         self.topics = plans.iter().map(|plan| plan.topic.clone()).collect();
         plans.retain(|plan| only.is_empty() || only.iter().any(|topic| **topic == *plan.topic));
         if only.is_empty() {

@@ -3,7 +3,7 @@
 //! While it is mirrored a topic has settings that only a copy needs: `compression.type=producer`, `message.timestamp.type=CreateTime` and no bounds for
 //! timestamps. They would stay for ever, and applications that produce to the target would get another topic than they had on the source.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -68,8 +68,14 @@ impl Finish {
         if members > 0 {
             self.errors.push(format!("{members} kferry-mirror of this mirror run: stop them first, or they would set all of it again"));
         }
-        let plans =
-            topics::plan(mirror, &mut on_source, &mut on_target, |topic| state.as_ref().and_then(|state| state.leader(topic))).await?;
+        let plans = topics::plan(
+            mirror,
+            &mut on_source,
+            &mut on_target,
+            |topic| state.as_ref().and_then(|state| state.leader(topic)),
+            BTreeSet::new(),
+        )
+        .await?;
         let mut copies = Vec::new();
         for plan in &plans {
             // Nothing can be copied to a topic whose broker stamps the records: that is how one is left.

@@ -20,6 +20,7 @@ kferry_wire::messages! {
 
         // Topics.
         INFO DONE_ON_FOLLOWER = "done on the follower";
+        INFO BORN = "topics were born on the target: they lead there, and are copied the other way once every proxy knows that";
         WARN SETTING_REFUSED = "the follower refuses a setting; its topic is created without it";
         WARN ONE_REPLICA = "created with one replica, which is the default.replication.factor of its cluster";
         WARN TOPICS_UNKNOWN = "the clusters' topics cannot be looked at; it is tried again";

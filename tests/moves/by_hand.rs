@@ -94,8 +94,10 @@ fn an_operator_sees_what_moves_and_what_counts() -> Result<()> {
 fn an_operator_aborts_a_move_and_nothing_moves_before_another_edit() -> Result<()> {
     on_stage(|stage| {
         stage.has_proxies(1)?;
-        let going = [stage.going(0, Client::Rdkafka, "stopped")?];
-        go_on(&going)?;
+        // Nobody produces meanwhile: what a mirror that is away does not copy would not even begin to move.
+        let before = stage.going(0, Client::Rdkafka, "stopped")?;
+        go_on(std::slice::from_ref(&before))?;
+        stage.ends(vec![before], false)?;
         let new = file(stage, "new")?;
         new.kferry(&["move", "abort"])?.ends_with(1)?.says("no move is open")?;
         // Nobody closes anything.
@@ -113,8 +115,9 @@ fn an_operator_aborts_a_move_and_nothing_moves_before_another_edit() -> Result<(
         let receipt = &status["receipts"][0];
         ensure!(receipt["outcome"] == "aborted" && receipt["reason"] == "the mirror is away", "{receipt:#}");
         ensure!(receipt["by"].as_str().is_some_and(|by| by.starts_with("operator ")), "{receipt:#}");
-        go_on(&going)?;
         stage.mirror_runs()?;
+        let going = [stage.going(0, Client::Rdkafka, "stopped-and-goes-on")?];
+        go_on(&going)?;
         // Longer than an abort of the proxies' own keeps it.
         thread::sleep(Duration::from_secs(12));
         ensure!(stage.moves(0)?["open"].is_null() && stage.moves(0)?["homes"]["orders"] == "legacy", "{:#}", stage.moves(0)?);

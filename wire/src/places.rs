@@ -30,9 +30,9 @@ pub struct Decisions {
 pub struct Led {
     /// The cluster's name.
     pub cluster: Arc<str>,
-    /// Since which term: 2 and more.
+    /// Since which term. 1: it was born there.
     pub term: i32,
-    /// Where it led before.
+    /// Where it led before; in term 1 who follows.
     pub before: Arc<str>,
     /// When it was decided, in milliseconds since 1970, by the clock of the proxy that asked for it.
     pub since: i64,

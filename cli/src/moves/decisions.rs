@@ -142,8 +142,7 @@ fn text(request: &Request) -> String {
         }
         Request::Holding { proxy, id } => format!("{} holds move {id}", shown(proxy)),
         Request::Closed { id, as_of, by, ends } => format!(
-            "mirror {} has closed {} of move {id}, as of {as_of}: {}",
-            short(by),
+            "{by} has closed {} of move {id}, as of {as_of}: {}",
             count(ends.values().map(Vec::len).sum(), "partition"),
             names(ends.keys())
         ),
@@ -158,6 +157,12 @@ fn text(request: &Request) -> String {
             let until = if *until_edit { ", and nothing moves before the file is changed or touched" } else { "" };
             format!("{by} asks to abort move {id}{until}: {reason}")
         }
+        Request::Born { by, leader, follower, topics } => format!(
+            "{by}: born on {leader}, which leads, and {follower} follows: {}: {}",
+            count(topics.len(), "topic"),
+            names(topics.keys())
+        ),
+        Request::Knows { proxy, born } => format!("{} goes by what was born at {born}", shown(proxy)),
         Request::Moved { to, by } => format!("{by} moves the log to {to}: nothing counts here from now on"),
         Request::Came { from, by } => format!("the log has come from {from}, says {by}"),
     }
@@ -221,9 +226,16 @@ mod tests {
                 groups: BTreeSet::new(),
             },
             Request::Holding { proxy: proxy.clone(), id: 3 },
-            Request::Closed { id: 3, as_of: 4, by: "m".to_owned(), ends: [("orders".to_owned(), vec![(0, 7), (1, 9)])].into() },
+            Request::Closed { id: 3, as_of: 4, by: "mirror m".to_owned(), ends: [("orders".to_owned(), vec![(0, 7), (1, 9)])].into() },
             Request::Flip { id: 3, by: proxy.clone(), topics: [("orders".to_owned(), led)].into(), groups: BTreeSet::new() },
             Request::Abort { id: 3, by: "operator me@here".to_owned(), reason: "a \x1b[31mtest".to_owned(), until_edit: true },
+            Request::Born {
+                by: "mirror m".to_owned(),
+                leader: "new".to_owned(),
+                follower: "legacy".to_owned(),
+                topics: [("orders-2".to_owned(), None)].into(),
+            },
+            Request::Knows { proxy: proxy.clone(), born: 8 },
             Request::Forgotten { proxy: proxy.clone(), by: "operator me@here".to_owned() },
             Request::Left { proxy },
         ];
@@ -240,8 +252,10 @@ mod tests {
              6  2023-11-14T22:13:20.123Z  counts  proxy a:9092 (01234567) asks to flip move 3: new leads orders (term 2)\n     \
              7  2023-11-14T22:13:20.123Z  void    operator me@here asks to abort move 3, and nothing moves before the file is changed or touched: \
              a \u{fffd}[31mtest (move 3 is not open)\n     \
-             8  2023-11-14T22:13:20.123Z  counts  proxy a:9092 (01234567) is forgotten, says operator me@here\n     \
-             9  2023-11-14T22:13:20.123Z  void    proxy a:9092 (01234567) leaves (proxy a:9092 (0123456789abcdef) is gone: it left, was replaced or was \
+             8  2023-11-14T22:13:20.123Z  counts  mirror m: born on new, which leads, and legacy follows: 1 topic: orders-2\n     \
+             9  2023-11-14T22:13:20.123Z  counts  proxy a:9092 (01234567) goes by what was born at 8\n    \
+             10  2023-11-14T22:13:20.123Z  counts  proxy a:9092 (01234567) is forgotten, says operator me@here\n    \
+             11  2023-11-14T22:13:20.123Z  void    proxy a:9092 (01234567) leaves (proxy a:9092 (0123456789abcdef) is gone: it left, was replaced or was \
              forgotten; it can only join as a new incarnation)\n"
         );
     }

@@ -171,7 +171,7 @@ impl MirrorPlan {
             Err(error) => return Err(error),
         };
         let leader = |topic: &str| state.as_ref().and_then(|state| state.leader(topic));
-        let plans = topics::plan(mirror, &mut source, &mut target, leader).await?;
+        let plans = topics::plan(mirror, &mut source, &mut target, leader, BTreeSet::new()).await?;
         let (on_source, on_target) = (partitions(&plans, &source, |plan| &plan.topic), partitions(&plans, &target, |plan| &plan.target));
         let logs = tokio::join!(Logs::ask(&clients[0], &on_source), Logs::ask(&clients[1], &on_target));
         let logs = [logs.0, logs.1];

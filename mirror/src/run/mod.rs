@@ -69,6 +69,7 @@ use crate::own_topics::state_topic;
 use crate::partition::{Handback, NotCopied, Phase, Progress, Refusal, Shard, Status};
 use crate::shards::{Change, HANDED_OVER, Handover, Member, Owned};
 use crate::state::{State, StateError};
+use crate::topics::born::Copies;
 use crate::topics::pass::{FollowerStart, LogStart, Pass, TopicPassResult, is_accepted, sides};
 use crate::topics::{Action, Cluster, SettingChange, TopicPlan};
 use crate::transactions::{self, Whose};
@@ -164,6 +165,8 @@ struct TopicPasses {
     plans: Option<Arc<[TopicPlan]>>,
     /// The plans of topics that may move as they will be then, by the last pass.
     turned: HashMap<Arc<str>, TopicPlan>,
+    /// Topics that only the target has, and that are copies.
+    copies: Copies,
     /// The last pass found nothing left to create.
     complete: bool,
     /// Partitions that `--accept` names, once what was kept of them is forgotten.
@@ -283,6 +286,7 @@ impl Run {
                 clusters: None,
                 plans: None,
                 turned: HashMap::new(),
+                copies: Copies::new(),
                 complete: false,
                 forgotten: HashSet::new(),
                 refused: BTreeMap::new(),
@@ -674,6 +678,7 @@ impl Run {
             unsettable: self.passes.unsettable.clone(),
             stricter_from: self.passes.stricter_from.clone(),
             decisions: self.moves.as_ref().and_then(|moves| moves.state().cloned()),
+            copies: self.passes.copies.clone(),
         };
         self.passes.running.spawn(pass.run());
     }
@@ -711,6 +716,10 @@ impl Run {
             self.passes.complete = passed.complete;
             self.passes.plans = Some(passed.plans.into());
             self.passes.turned = passed.turned;
+            self.passes.copies = passed.only_on_target.copies;
+            if let Some(moves) = &mut self.moves {
+                moves.say_born(passed.only_on_target.born);
+            }
             self.passes.forgotten.extend(passed.forgotten);
             let unseen = self.unseen().map(|(topic, why)| (topic.into(), why));
             let plans = self.passes.plans.clone();

@@ -16,7 +16,9 @@ use std::time::Duration;
 use kferry_config::{Cluster, Mirror};
 use kferry_wire::admin::partitions::Position;
 use kferry_wire::client::{Answers, Client, TopicPartition};
-use kferry_wire::decisions::{Leader, Log, LogError, Measured, Move, NotYet, Refused, Request, State, Update, Witness, ask, closing as closing_at};
+use kferry_wire::decisions::{
+    Leader, Log, LogError, Measured, Move, NotYet, Refused, Request, State, Update, Witness, ask, closing as closing_at,
+};
 use kferry_wire::tell;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -347,6 +349,24 @@ impl Moves {
         self.measuring.spawn(async move { measure(&state, (&leader, &follower), partitions).await });
     }
 
+    /// Says which topics were born on the mirror's target. What is not read back by the next pass is said again.
+    pub(super) fn say_born(&mut self, topics: BTreeMap<String, Option<String>>) {
+        let Some(state) = self.state.as_ref().filter(|state| state.open().is_none() && !topics.is_empty()) else { return };
+        if !self.asking.is_empty() {
+            return;
+        }
+        let names: Vec<_> = topics.keys().map(String::as_str).collect();
+        let (leader, follower) = (self.mirror.target.name.to_string(), self.mirror.source.name.to_string());
+        tell!(messages::BORN, mirror = &*self.mirror.name, topics = names.join(", "), leader, follower);
+        let request = Request::Born { by: format!("mirror {}", self.mirror.name), leader, follower, topics };
+        self.ask(request, state.rules());
+    }
+
+    fn ask(&mut self, request: Request, rules: u32) {
+        let client = self.client.clone();
+        self.asking.spawn(async move { ask(&client, &[request], rules, jiff::Timestamp::now().as_millisecond()).await });
+    }
+
     /// Says which partitions are closed, as long as the log does not have that.
     pub(super) fn say_closed(&mut self, closed: Vec<(TopicPartition, Measurement)>, now: Instant) {
         while let Some(asked) = self.asking.try_join_next() {
@@ -359,7 +379,7 @@ impl Moves {
         if !self.asking.is_empty() {
             return;
         }
-        let (id, rules, client, mut saying) = (open.id, state.rules(), self.client.clone(), Vec::new());
+        let (id, rules, mut saying) = (open.id, state.rules(), Vec::new());
         let (mut ends, mut first): (BTreeMap<String, Vec<(u32, i64)>>, _) = (BTreeMap::new(), state.end() - 1);
         for (partition, Measurement { end, as_of }) in closed {
             let index = partition.partition.cast_unsigned();
@@ -377,10 +397,7 @@ impl Moves {
         }
         self.said.extend(saying.into_iter().map(|partition| (partition, now)));
         let request = Request::Closed { id, as_of: first, by: format!("mirror {}", self.mirror.name), ends };
-        self.asking.spawn(async move {
-            let timestamp = jiff::Timestamp::now().as_millisecond();
-            ask(&client, &[request], rules, timestamp).await
-        });
+        self.ask(request, rules);
     }
 }
 

@@ -244,7 +244,8 @@ impl State {
     pub fn leader(&self, topic: &str) -> Option<Leadership> {
         let content = self.content();
         let kept = || {
-            let kept = content.partitions.get(&TopicPartition::new(topic, 0)).filter(|kept| kept.term > 1)?;
+            let is_decided = |kept: &&PartitionState| kept.term > 1 || *kept.leader == *self.client.cluster().name;
+            let kept = content.partitions.get(&TopicPartition::new(topic, 0)).filter(is_decided)?;
             Some(Leadership { leader: kept.leader.clone(), term: kept.term })
         };
         content.leaders.get(topic).cloned().or_else(kept)

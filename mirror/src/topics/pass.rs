@@ -3,7 +3,7 @@
 //! It is a task of its own, so a cluster that is slow to answer holds up nothing that is being copied. What is about a whole topic is done by the
 //! process that has the shard of its partition 0.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use kferry_wire::decisions;
 use kferry_wire::tell;
 use tokio::time::{Instant, sleep};
 
+use super::born::{self, Copies};
 use super::collide::{self, SourceTopics};
 use super::plan::{self, Action, Cluster, SettingChange, TopicPlan};
 use crate::connect_options;
@@ -69,6 +70,8 @@ pub(crate) struct Pass {
     pub(crate) stricter_from: HashMap<Arc<str>, BTreeMap<TopicPartition, i64>>,
     /// What was decided, where there is a log of decisions.
     pub(crate) decisions: Option<Arc<decisions::State>>,
+    /// Topics that only the target has, and of which an earlier pass has found that they are copies.
+    pub(crate) copies: Copies,
 }
 
 /// What a pass has found and done.
@@ -91,6 +94,8 @@ pub(crate) struct TopicPassResult {
     pub(crate) complete: bool,
     /// Partitions that `--accept` names, of which this pass has forgotten what was kept.
     pub(crate) forgotten: Vec<TopicPartition>,
+    /// What was found out about topics that only the target has; of this process, and where there is a log of decisions.
+    pub(crate) only_on_target: born::Found,
 }
 
 /// Whether `--accept` names a partition, or its topic.
@@ -152,7 +157,7 @@ impl Pass {
             }
         };
         self.state.refresh().await?;
-        let mut plans = plan::plan(&self.mirror, &mut source, &mut target, |topic| self.leader(topic)).await?;
+        let mut plans = plan::plan(&self.mirror, &mut source, &mut target, |topic| self.leader(topic), self.led_on_target()).await?;
         self.refuse_collisions(&mut plans, &source).await;
         let (pass, mut work) = (&self, Vec::new());
         for plan in &plans {
@@ -183,7 +188,25 @@ impl Pass {
         let may_move = plans.iter().filter(|_| self.decisions.is_some());
         let turned = may_move.filter_map(|plan| Some((plan.topic.clone(), plan::turned(&self.mirror, &source, &target, plan)?)));
         let turned = turned.collect();
-        Ok(TopicPassResult { clusters: (source, target), plans, turned, refused, unset, unsettable, stricter_from, complete, forgotten })
+        let only_on_target = self.only_on_target(&source, &target, &plans).await;
+        let clusters = (source, target);
+        Ok(TopicPassResult { clusters, plans, turned, refused, unset, unsettable, stricter_from, complete, forgotten, only_on_target })
+    }
+
+    /// The topics that the target leads, and of which every proxy knows that: whoever did not would take a copy on the source for the leader.
+    fn led_on_target(&self) -> BTreeSet<Arc<str>> {
+        let Some(decisions) = &self.decisions else { return BTreeSet::new() };
+        let leads = |name: &&String| self.leader(name).is_some_and(|led| led.leader == *self.mirror.target.name);
+        decisions.leaders().keys().filter(leads).filter(|name| decisions.all_know(name)).map(|name| name.as_str().into()).collect()
+    }
+
+    /// Looks into topics that only the target has. Where offsets are translated nothing is copied the other way.
+    async fn only_on_target(&self, source: &Cluster, target: &Cluster, plans: &[TopicPlan]) -> born::Found {
+        let decisions = self.decisions.as_ref().filter(|decisions| decisions.end() > 0 && self.mirror.offsets == Offsets::Preserve);
+        let Some(decisions) = decisions else { return born::Found::default() };
+        let owned = |name: &str| self.owned.of(&TopicPartition::new(name, 0)).is_some_and(|shard| shard.may_write());
+        let is_open = |name: &str| !decisions.leaders().contains_key(name) && owned(name);
+        born::find(&self.mirror, &self.mirrors, (source, target), plans, is_open, &self.copies).await
     }
 
     /// Who leads a topic, if it was ever decided.

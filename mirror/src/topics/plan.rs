@@ -13,6 +13,7 @@ use kferry_config::{Mirror, NamingError, OnError, dead_letter_topic, no_room_for
 use kferry_wire::admin::configs::{ConfigChange, ConfigEntry, ConfigResource, ConfigSource};
 use kferry_wire::admin::topics::{NewPartitions, NewTopic};
 use kferry_wire::client::{Client, ClientError, Metadata, Topic, TopicPartition, Topics};
+use kferry_wire::places::copies_as;
 use serde::Serialize;
 
 use crate::partition::{Direction, Leadership, Progress};
@@ -257,7 +258,8 @@ impl Cluster {
 }
 
 /// The topics that a mirror selects, in the order of their names on its source. Asks both clusters for the settings of topics that it needs. `leaders`
-/// gives who leads a topic; `None` is the source, in term 1.
+/// gives who leads a topic; `None` is the source, in term 1. `led_on_target`: topics that the target leads, and that may be copied also if the source does not
+/// have them.
 ///
 /// # Errors
 /// [`ClientError`] of one of the clusters.
@@ -266,14 +268,17 @@ pub async fn plan(
     source: &mut Cluster,
     target: &mut Cluster,
     leaders: impl Fn(&str) -> Option<Leadership>,
+    led_on_target: BTreeSet<Arc<str>>,
 ) -> Result<Vec<TopicPlan>, ClientError> {
     let selected = |topic: &&Topic| topic.error.is_none() && !topic.internal && mirror.topics.matches(&topic.name);
-    let names: Vec<_> = source.metadata.topics.iter().filter(selected).map(|topic| topic.name.clone()).collect();
+    let mut names = led_on_target;
+    names.retain(|name| target.topic(name).filter(selected).is_some() && copies_as(mirror, name));
+    names.extend(source.metadata.topics.iter().filter(selected).map(|topic| topic.name.clone()));
     let mut targets: BTreeMap<Arc<str>, Result<Arc<str>, NamingError>> = BTreeMap::new();
     for name in &names {
         targets.insert(name.clone(), mirror.naming.target(name).map(|name| name.as_ref().into()));
     }
-    source.ask_configs(&names.iter().cloned().collect()).await?;
+    source.ask_configs(&names).await?;
     let on_target: BTreeSet<_> = targets.values().filter_map(|name| name.as_ref().ok().cloned()).collect();
     target.ask_configs(&on_target).await?;
     if target.configs.is_empty()

@@ -31,7 +31,7 @@ pub use closing::{Measured, NotYet, closing, copies_from};
 pub use log::{Log, LogError, ReadRecord, TOPIC, Update, ask};
 pub use proxy::{Gathering, Known, Owned, OwnedGroup, Plan, Proxy, Serves, Settings, Wanted};
 pub use record::{Led, MAX_BYTES, Member, Place, RULES, Request, Topic, Unknown, Unwritable, Waited, Wished, decode, encode};
-pub use state::{Disagreement, Flipped, Joined, LAST_TERM, Leader, Life, Move, Outcome, Receipt, State, Stays, Verdict, Void, Wish};
+pub use state::{Birth, Disagreement, Flipped, Joined, LAST_TERM, Leader, Life, Move, Outcome, Receipt, State, Stays, Verdict, Void, Wish};
 pub use witness::{Refused, Witness, check};
 
 /// How long what was sent to a broker, whose connection broke before it had answered, may still be appended: the request may wait in the broker's queue

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::{Flipped, Member, Move, Place, RULES, Request, State, Topic, Unknown, Verdict, Void, Waited, Wish, Wished};
+use super::{Birth, Flipped, Member, Move, Place, RULES, Request, State, Topic, Unknown, Verdict, Void, Waited, Wish, Wished};
 
 /// An aborted move is tried again after [`Settings::retry`], which doubles with each abort this many times.
 const DOUBLINGS: u32 = 4;
@@ -274,6 +274,10 @@ impl Proxy {
         if said.is_none_or(|said| said.taken < file.taken) {
             let Wish { taken, file, routes } = file.clone();
             return Some(Request::Wish { proxy: self.me.clone(), taken, file, routes });
+        }
+        let unknown = |(offset, birth): (&i64, &Birth)| (!birth.known.contains(&self.me)).then_some(*offset);
+        if let Some(born) = self.state.births().iter().find_map(unknown) {
+            return Some(Request::Knows { proxy: self.me.clone(), born });
         }
         let has_receipt = |id| self.state.receipts().any(|receipt| receipt.of.id == id && !receipt.waited.contains_key(&self.me));
         if let Some((id, waited)) = known.waited.filter(|(id, _)| has_receipt(*id)) {

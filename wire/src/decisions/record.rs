@@ -226,6 +226,25 @@ pub enum Request {
         /// Whether no move begins until a proxy has taken another file: an operator's word.
         until_edit: bool,
     },
+    /// Topics that a mirror would copy were born on its target: they lead there, in term 1, and it copies them the other way, once every proxy knows that. One
+    /// that did not would take the copy for the leader.
+    Born {
+        /// Which process of the mirror.
+        by: String,
+        /// The mirror's target.
+        leader: String,
+        /// The mirror's source.
+        follower: String,
+        /// The topics, by name, each with its id on the leader, where that has ids.
+        topics: BTreeMap<String, Option<String>>,
+    },
+    /// A proxy has read a `born`, and goes by it.
+    Knows {
+        /// Which.
+        proxy: Member,
+        /// The offset of the `born`.
+        born: i64,
+    },
     /// An operator moves the log to another cluster: in this one nothing counts from here on.
     Moved {
         /// The cluster that has the log.

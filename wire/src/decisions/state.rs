@@ -91,6 +91,17 @@ pub enum Void {
         /// The cluster that the record names.
         from: String,
     },
+    /// Somebody was first: two processes of the mirror, or the topic had moved before it was deleted.
+    #[error("that topic {0} is led was decided before")]
+    LedBefore(String),
+    /// The record came twice, or its `born` did not count.
+    #[error("proxy {proxy} has said before that it knows {born}, or nothing waits for that")]
+    KnownBefore {
+        /// Which.
+        proxy: Member,
+        /// The offset that it names.
+        born: i64,
+    },
     /// It has moved 262,143 times.
     #[error("topic {0} has had its last term: it cannot move any more")]
     LastTerm(String),
@@ -234,13 +245,13 @@ pub struct Wish {
 pub struct Leader {
     /// The cluster.
     pub cluster: Arc<str>,
-    /// The cluster that led before.
+    /// The cluster that led before; of a topic that was born on a mirror's target, the source.
     pub before: Arc<str>,
-    /// Since this term.
+    /// Since this term: 1 where it was born.
     pub term: i32,
-    /// The offset of the flip.
+    /// The offset of the flip, or of the `born`.
     pub since: i64,
-    /// The first offset of the term on each partition.
+    /// The first offset of the term on each partition; of the first term nobody says it.
     pub ends: Vec<i64>,
     /// The topic's id on each cluster, by the cluster's name.
     pub ids: BTreeMap<String, String>,
@@ -364,6 +375,15 @@ pub struct Stays {
     pub times: u32,
 }
 
+/// Topics that were born on a mirror's target, until every proxy knows that.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Birth {
+    /// The topics.
+    pub topics: BTreeSet<String>,
+    /// The proxies that know.
+    pub known: BTreeSet<Member>,
+}
+
 /// What the log says, up to one point of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct State {
@@ -386,6 +406,8 @@ pub struct State {
     stopped: Option<i64>,
     aborts: u32,
     receipts: VecDeque<Arc<Receipt>>,
+    /// The topics of each `born` that not every proxy knows, and who does.
+    births: BTreeMap<i64, Birth>,
     /// The cluster to which the log has moved.
     moved: Option<String>,
 }
@@ -415,6 +437,8 @@ impl State {
         match self.decide(offset, request) {
             Ok(()) => {
                 self.see_who_holds(offset);
+                let joined = &self.joined;
+                self.births.retain(|_, birth| joined.keys().any(|member| !birth.known.contains(member)));
                 Verdict::Counts
             }
             Err(void) => Verdict::Void(void),
@@ -506,9 +530,35 @@ impl State {
                 self.ended(offset, Outcome::Aborted { by: by.clone(), reason: reason.clone() });
                 Ok(())
             }
+            Request::Born { by: _, leader, follower, topics } => self.born(offset, leader, follower, topics),
+            Request::Knows { proxy, born } => {
+                self.member(proxy)?;
+                let newly = self.births.get_mut(born).is_some_and(|birth| birth.known.insert(proxy.clone()));
+                if newly { Ok(()) } else { Err(Void::KnownBefore { proxy: proxy.clone(), born: *born }) }
+            }
             Request::Moved { to, by: _ } => self.move_to(to),
             Request::Came { .. } => Ok(()),
         }
+    }
+
+    fn born(&mut self, offset: i64, leader: &str, follower: &str, topics: &BTreeMap<String, Option<String>>) -> Result<(), Void> {
+        if let Some(open) = &self.open {
+            return Err(Void::OtherMove(open.id));
+        }
+        if leader == follower || topics.is_empty() {
+            return Err(Void::Empty);
+        }
+        if let Some(topic) = topics.keys().find(|topic| self.leaders.contains_key(*topic)) {
+            return Err(Void::LedBefore(topic.clone()));
+        }
+        for (topic, id) in topics {
+            let ids = id.iter().map(|id| (leader.to_owned(), id.clone())).collect();
+            let led = Leader { cluster: leader.into(), before: follower.into(), term: 1, since: offset, ends: Vec::new(), ids };
+            self.leaders.insert(topic.clone(), led);
+        }
+        self.last_decision = offset;
+        self.births.insert(offset, Birth { topics: topics.keys().cloned().collect(), known: BTreeSet::new() });
+        Ok(())
     }
 
     fn move_to(&mut self, to: &str) -> Result<(), Void> {
@@ -854,6 +904,16 @@ impl State {
         &self.stays
     }
 
+    /// The topics of each `born` that not every proxy knows yet, by its offset.
+    pub fn births(&self) -> &BTreeMap<i64, Birth> {
+        &self.births
+    }
+
+    /// Whether every proxy knows where a topic was born, if that was decided: from then on there may be a copy of it.
+    pub fn all_know(&self, topic: &str) -> bool {
+        !self.births.values().any(|birth| birth.topics.contains(topic))
+    }
+
     /// The term of a topic: 1 if nothing was ever decided of it.
     pub fn term(&self, topic: &str) -> i32 {
         self.leaders.get(topic).map_or(1, |leader| leader.term)
@@ -869,7 +929,7 @@ impl State {
         self.open.as_ref()
     }
 
-    /// The offset of the last `hold`, `flip` or `abort` that counts; 0, which is the identity's, if there is none.
+    /// The offset of the last `hold`, `flip`, `abort` or `born` that counts; 0, which is the identity's, if there is none.
     pub fn last_decision(&self) -> i64 {
         self.last_decision
     }

@@ -874,3 +874,63 @@ fn a_proxy_asks_for_nothing_in_a_log_that_has_moved() {
     proxy.apply(1, &Request::Moved { to: "there".to_owned(), by: "operator".to_owned() }, now);
     assert_eq!(proxy.next(&Known::default(), now * 2), None);
 }
+
+#[test]
+fn what_was_born_on_a_target_may_be_copied_once_every_proxy_knows() {
+    let (a, b) = (member("a", "1"), member("b", "1"));
+    let born = |topics: &[&str]| {
+        let topics = topics.iter().map(|topic| ((*topic).to_owned(), None)).collect();
+        Request::Born { by: "mirror".to_owned(), leader: "new".to_owned(), follower: "old".to_owned(), topics }
+    };
+    let knows = |proxy: &Member, born: i64| Request::Knows { proxy: proxy.clone(), born };
+    let read = |requests: &[Request]| {
+        let mut state = State::default();
+        let verdicts: Vec<_> = (0..).zip(requests).map(|(offset, request)| state.apply(offset, request)).collect();
+        (state, verdicts.last().cloned().unwrap())
+    };
+    let begun = || vec![identity(), joined(&a, "one"), joined(&b, "two")];
+    let after = |more: &[Request]| read(&[&begun()[..], more].concat());
+
+    let (state, verdict) = after(&[born(&["x", "y"])]);
+    assert_eq!((verdict, state.last_decision(), state.all_know("x"), state.all_know("z")), (Verdict::Counts, 3, false, true));
+    let leader = &state.leaders()["x"];
+    assert_eq!((&*leader.cluster, &*leader.before, leader.term, leader.since), ("new", "old", 1, 3));
+    assert!(!after(&[born(&["x"]), knows(&a, 3)]).0.all_know("x"), "one of two");
+    assert!(after(&[born(&["x"]), knows(&a, 3), knows(&b, 3)]).0.all_know("x"));
+    assert!(after(&[born(&["x"]), knows(&a, 3), left(&b)]).0.all_know("x"), "who has left does not serve");
+    // Who joins has read the log before.
+    assert!(!after(&[born(&["x"]), knows(&a, 3), joined(&member("c", "1"), "three"), knows(&b, 3)]).0.all_know("x"));
+    assert!(after(&[born(&["x"]), knows(&a, 3), knows(&b, 3), joined(&member("c", "1"), "three")]).0.all_know("x"));
+    assert!(read(&[identity(), born(&["x"])]).0.all_know("x"), "there is no proxy");
+
+    let before = Void::KnownBefore { proxy: a.clone(), born: 3 };
+    assert_eq!(after(&[born(&["x"]), knows(&a, 3), knows(&a, 3)]).1, Verdict::Void(before.clone()));
+    assert_eq!(after(&[knows(&a, 3)]).1, Verdict::Void(before));
+    assert_eq!(after(&[born(&["x"]), knows(&member("c", "1"), 3)]).1, Verdict::Void(Void::NotJoined(member("c", "1"))));
+    assert_eq!(after(&[born(&["x"]), born(&["y", "x"])]).1, Verdict::Void(Void::LedBefore("x".to_owned())));
+    assert_eq!(after(&[born(&[])]).1, Verdict::Void(Void::Empty));
+    let moving = [wish(&a, 0, "old"), wish(&b, 0, "old"), wish(&a, 1, "new"), wish(&b, 1, "new"), hold(&a, 0), born(&["x"])];
+    assert_eq!(after(&moving).1, Verdict::Void(Void::OtherMove(7)));
+    // It moves as any other, from where it was born.
+    let from_there = [born(&["orders"]), wish(&a, 0, "old"), wish(&b, 0, "old"), wish(&a, 1, "new"), wish(&b, 1, "new"), hold(&a, 3)];
+    assert!(matches!(after(&from_there).1, Verdict::Void(Void::LedElsewhere { .. })), "{:?}", after(&from_there).1);
+}
+
+#[test]
+fn a_proxy_says_that_it_knows_what_was_born() {
+    let me = member("a", "1");
+    let mut proxy = Proxy::new(me.clone(), place("host"), None, SETTINGS);
+    let now = Duration::from_mins(1);
+    proxy.take("old".to_owned(), BTreeMap::new());
+    let topics = [("x".to_owned(), None)].into();
+    let born = Request::Born { by: "mirror".to_owned(), leader: "new".to_owned(), follower: "old".to_owned(), topics };
+    for (offset, request) in (0..).zip([identity(), joined(&me, "host"), born]) {
+        proxy.apply(offset, &request, now);
+    }
+    assert!(matches!(proxy.next(&Known::default(), now), Some(Request::Wish { .. })));
+    proxy.apply(3, &Request::Wish { proxy: me.clone(), taken: 0, file: "old".to_owned(), routes: BTreeMap::new() }, now);
+    let knows = Request::Knows { proxy: me, born: 2 };
+    assert_eq!(proxy.next(&Known::default(), now), Some(knows.clone()));
+    proxy.apply(4, &knows, now);
+    assert_eq!(proxy.next(&Known::default(), now * 2), None);
+}

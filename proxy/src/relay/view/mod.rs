@@ -173,9 +173,9 @@ impl View {
         self.work_out(Settled::clone);
     }
 
-    /// The term of a topic that leads somewhere by a decision, and who can be asked about it.
+    /// The term of a topic that another cluster led before, and who can be asked about it.
     pub(super) fn term(&self, topic: &str) -> Option<Term> {
-        let led = self.leaders.load().decided(topic)?.clone();
+        let led = self.leaders.load().decided(topic).filter(|led| led.term > 1)?.clone();
         let parts = self.parts.load();
         let client = |cluster: &str| parts.part(cluster).map(|part| part.own.client().clone());
         Some(Term { new_leader: client(&led.cluster), old_leader: client(&led.before), led })
