@@ -58,6 +58,8 @@ pub(super) struct Report {
     open: Option<Open>,
     /// The move that an operator aborted: no other one begins before the file is changed or touched.
     pub(super) stopped: Option<i64>,
+    /// Topics that were born on a mirror's target, and are not copied before every proxy knows that.
+    born: Vec<Born>,
     /// The last moves, the newest first.
     receipts: Vec<Receipt>,
     /// Why the mirror has not answered.
@@ -109,6 +111,13 @@ struct Open {
     /// Groups that have not got their last offsets on the other cluster.
     not_synced: usize,
     waits_for: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Born {
+    topics: BTreeSet<String>,
+    /// The proxies that are waited for.
+    not_known_by: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -212,6 +221,10 @@ impl Report {
             says: says(lives.get(member)),
         });
         let open = state.open().map(|open| Open::of(open, state, written(open.id), lives, config, now));
+        let born = state.births().values().map(|birth| Born {
+            topics: birth.topics.clone(),
+            not_known_by: state.joined().keys().filter(|member| !birth.known.contains(*member)).map(|member| member.name.clone()).collect(),
+        });
         let receipts = state.receipts().take(RECEIPTS).map(|receipt| Receipt::of(receipt, &written));
         let report = Self {
             ok: false,
@@ -221,6 +234,7 @@ impl Report {
             proxies: proxies.collect(),
             open,
             stopped: state.stopped(),
+            born: born.collect(),
             receipts: receipts.collect(),
             routes,
             topics,
@@ -252,6 +266,10 @@ impl Report {
         out.push_str(&self.proxies_text(now));
         if let Some(why) = &self.no_mirror {
             let _ = writeln!(out, "\nnote: the lag is not known: {}", printable(why));
+        }
+        for Born { topics, not_known_by } in &self.born {
+            let (topics, proxies) = (printable(&names(topics)), printable(&not_known_by.join(", ")));
+            let _ = writeln!(out, "\nnote: born on the target of their mirror, and not copied before proxy {proxies} knows that: {topics}");
         }
         if let Some(open) = &self.open {
             out.push_str(&open.text());
