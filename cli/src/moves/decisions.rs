@@ -129,9 +129,11 @@ fn text(request: &Request) -> String {
             names(groups),
             names(routes)
         ),
-        Request::Parked { proxy, id, members } => {
-            let waiting = members.values().map(BTreeSet::len).sum();
-            format!("{} has {} of move {id} waiting to join: {}", shown(proxy), count(waiting, "member"), names(members.keys()))
+        Request::Parked { proxy, id, members, heard } => {
+            let [heard_count, waiting] = [heard, members].map(|of| of.values().map(BTreeSet::len).sum());
+            let groups: BTreeSet<_> = heard.keys().chain(members.keys()).collect();
+            let heard = count(heard_count, "member");
+            format!("{} has heard {heard} of move {id}, and {waiting} wait to join: {}", shown(proxy), names(groups))
         }
         Request::Without { id, by, groups } => {
             let all: Vec<String> = groups.iter().map(|(group, why)| format!("{group} ({why})")).collect();

@@ -10,7 +10,7 @@ use kferry_config::Cluster;
 use kferry_wire::admin::groups::{GroupDescription, GroupType, Member};
 use kferry_wire::client::{Answers, Client, TopicPartition, Topics};
 use kferry_wire::decisions::{
-    self, Flipped, Known, LATE, Log, LogError, Outcome, Place, ReadRecord, Request, Serves, Settings, State, Update, Verdict, ask, check,
+    self, Flipped, Gathering, Known, LATE, Log, LogError, Outcome, Place, ReadRecord, Request, Serves, Settings, State, Update, Verdict, ask, check,
 };
 use kferry_wire::places::{Decisions, Led};
 use kferry_wire::tell;
@@ -25,11 +25,13 @@ use super::{Moves, Seen};
 use crate::identity::own_options;
 use crate::messages;
 use crate::proxy::Proxy;
+use crate::relay::park::Come;
 
 /// Between two questions who is in the groups that are held.
 const DESCRIBED: Duration = Duration::from_millis(200);
 
-/// How long the members of groups may take to come to the join: they are told at their next heartbeat, and come with their next poll.
+/// How long the members of groups may take until each was heard, and again until they join, if none of them has told how long it may be away: they are told
+/// at a heartbeat, and come with their next poll.
 const GATHER: Duration = Duration::from_secs(10);
 
 /// How often it is looked at what is due.
@@ -364,9 +366,13 @@ impl Follower {
     /// Looks at who waits to join the groups that are held. Of those that are complete no commit passes any more.
     fn gather(&mut self) {
         self.known.gathering.retain(|group, _| self.held_groups.contains(group));
-        for (group, parked) in self.proxy.parking.parked() {
-            self.known.gathering.entry(group).or_default().parked = parked;
+        for (group, Come { heard, parked, patience }) in self.proxy.parking.come() {
+            let members = self.known.gathering.remove(&group).and_then(|known| known.members);
+            self.known.gathering.insert(group, Gathering { members, heard, parked, patience });
         }
+        let now = self.now();
+        let is_called = !self.held_groups.is_empty() && self.me.calls(&self.known, now);
+        self.proxy.parking.call(is_called);
         let from = self.me.state().open().map(|open| open.from.clone());
         if let Some(client) = from.filter(|_| !self.held_groups.is_empty()).and_then(|from| self.proxy.own_client(&from))
             && self.describing.is_empty()
@@ -379,7 +385,7 @@ impl Follower {
             });
         }
         let missing = self.me.missing(&self.known);
-        let is_complete = |group: &&String| self.me.has_said() || !missing.contains_key(*group);
+        let is_complete = |group: &&String| self.me.has_said() || is_called && !missing.contains_key(*group);
         let complete: BTreeSet<String> = self.held_groups.iter().filter(is_complete).cloned().collect();
         if self.complete != complete {
             self.proxy.parking.commits.hold(complete.iter().map(|group| group.as_str().into()));

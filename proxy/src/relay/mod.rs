@@ -78,7 +78,7 @@ use self::frames::{Source, send, write_frame};
 use self::holds::{Entered, Holds};
 use self::masks::Refused;
 use self::own_response::Advertised;
-use self::park::{Gated, Parking, told_to_join, unknown_there};
+use self::park::{Gated, Parking, unknown_there};
 use self::produce::{ProduceFrame, Produced};
 use self::request::{Decision, RequestHead, RequestPlan, ResponsePlan, Sees, decide};
 use self::response::{Found, LARGEST_LOGIN, asks_for};
@@ -261,7 +261,7 @@ impl FrameRelay {
         from.rest().await.map_err(Cause::BrokerError)?;
         while let Ok(InFlight { head, due, entered }) = in_flight.try_recv() {
             match due {
-                Due::Client(ResponsePlan::Pass | ResponsePlan::Walk | ResponsePlan::Rewrite | ResponsePlan::Rebalance) | Due::Own(_) => {
+                Due::Client(ResponsePlan::Pass | ResponsePlan::Walk | ResponsePlan::Rewrite | ResponsePlan::Heard { .. }) | Due::Own(_) => {
                     let frame_len = next_response(from, head).await?;
                     from.skip(frame_len).await.map_err(Cause::BrokerError)?;
                 }
@@ -504,11 +504,11 @@ impl FrameRelay {
                     let rewritten = self.for_client(head, body).await?;
                     write_frame(&mut to, &front[SIZE_LEN..], rewritten.as_deref().unwrap_or(body)).await.map_err(Cause::ClientError)?;
                 }
-                Due::Client(ResponsePlan::Rebalance) => {
+                Due::Client(ResponsePlan::Heard { group, member }) => {
                     let frame_len = next_response(from, head).await?;
                     let frame = from.whole(frame_len).await.map_err(broker)?;
                     let (front, body) = frame.split_at(response::body_at(&frame, head)?);
-                    let rewritten = told_to_join(head, body)?;
+                    let rewritten = self.told(head, &group, &member, body).await?;
                     write_frame(&mut to, &front[SIZE_LEN..], rewritten.as_deref().unwrap_or(body)).await.map_err(Cause::ClientError)?;
                 }
             }

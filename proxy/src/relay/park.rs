@@ -1,7 +1,7 @@
 //! Groups that are about to change their coordinator: their members are told to join again, and wait with that until it is decided where.
 //!
 //! ```text
-//!  Heartbeat ─▶ broker, and its answer says that the group rebalances ─▶ the member commits, and joins
+//!  Heartbeat ─▶ broker, and its answer waits until all members have been heard: then it says that the group rebalances ─▶ the member commits, and joins
 //!  JoinGroup ─▶ waits here; the proxy sends the heartbeats of the member ─┬ given up: to the broker, where nobody was thrown out
 //!                                                                        └ decided: NOT_COORDINATOR; the member leaves the old coordinator
 //!  OffsetCommit ─▶ broker; once all members of the group wait it waits, too
@@ -9,15 +9,17 @@
 //!
 //! At its new coordinator a member joins as a new one, under the id that it gets there: an error for its old id would cost it all that it owns.
 //!
-//! Members of the consumer protocol (KIP-848) have no join. The answers to their heartbeats give them nothing to read any more, so that they commit and let
-//! go of what they own; it is the coordinator alone that thinks that they own it. Given up: they are told to look for their coordinator, say all of
+//! So members of a group stop reading at the same time, and none does for the sake of one that does not come by a proxy.
+//!
+//! Members of the consumer protocol (KIP-848) have no join. They are asked to be heard more often, and once all have been, the answers to their heartbeats
+//! give them nothing to read any more, so that they commit and let go of what they own; it is the coordinator alone that thinks that they own it. Given up: they are told to look for their coordinator, say all of
 //! themselves, and are told all that they own. Decided: they are unknown at the new one, and join there.
 //!
 //! # References
 //! - `ConsumerHeartbeatRequestManager`, `rd_kafka_cgrp_consumer_group_heartbeat`: after NOT_COORDINATOR the next heartbeat says everything; GROUP_ID_NOT_FOUND
 //!   is fatal, UNKNOWN_MEMBER_ID begins anew
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -33,7 +35,7 @@ use kferry_wire::api::{Api, By};
 use kferry_wire::frame::SIZE_LEN;
 use kferry_wire::stream::Writer;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::frames::send;
 use super::holds::{Entered, Holds};
@@ -68,8 +70,17 @@ const CORRELATION_ID: usize = 4;
 /// Where the answer to a heartbeat of the consumer protocol has its error: behind `throttle_time_ms`.
 const ERROR_CODE: std::ops::Range<usize> = 4..6;
 
-/// How soon a member of the consumer protocol is to be heard again while its group is held.
-const SOON: i32 = 500;
+/// How soon a member of the consumer protocol is to be heard again while its group is held, in milliseconds, and how long after it was let go: members
+/// share the partitions anew, by their heartbeats.
+const SOON: i32 = 250;
+const SETTLES: Duration = Duration::from_secs(15);
+
+/// How long a heartbeat, or its answer, waits for the other members of the group: half of the shortest session that brokers allow.
+const WITH_OTHERS: Duration = Duration::from_secs(3);
+
+/// Such a part of what a member may be away for its group waits for the others at the most, and no longer than this.
+const PART: u32 = 2;
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The version of the proxy's own Heartbeat and LeaveGroup: all brokers know it, and it has no tagged fields.
 const OWN_VERSION: i16 = 1;
@@ -95,6 +106,8 @@ pub(crate) struct Parking {
 #[derive(Debug, Default)]
 struct Groups {
     held: HashMap<Arc<str>, Held>,
+    /// Whether the members of those are called to join, because all of them have been heard.
+    called: bool,
     /// The ids that members of groups that have moved had before.
     moved: HashMap<Arc<str>, HashSet<String>>,
     /// Groups that have committed in transactions.
@@ -103,17 +116,45 @@ struct Groups {
     new_protocol: HashSet<String>,
     /// Members of the consumer protocol that own nothing, of a group that was held and is not any more.
     emptied: HashSet<(String, String)>,
+    /// Groups of the consumer protocol that were held, and until when their members are to be heard more often.
+    settling: HashMap<Arc<str>, Instant>,
 }
 
 /// A group that is held.
 #[derive(Debug, Default)]
 struct Held {
+    /// Members that were heard.
+    heard: BTreeSet<String>,
     /// By member, the generation of its last heartbeat.
     generations: HashMap<String, i32>,
+    /// How long the others may take to come to the join, by those that wait.
+    patience: Option<Duration>,
     /// By member, how many of its requests wait: one, unless it has come again.
     parked: HashMap<String, usize>,
     /// Members of the consumer protocol that were told to own nothing, and whether they do.
     emptied: HashMap<String, bool>,
+}
+
+/// Who has come of a group that is held.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Come {
+    /// Who was heard.
+    pub(crate) heard: BTreeSet<String>,
+    /// Who waits.
+    pub(crate) parked: BTreeSet<String>,
+    /// How long the others may take, by those that wait.
+    pub(crate) patience: Option<Duration>,
+}
+
+/// What a member of a group that is held is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    /// Nothing: it is not held.
+    Nothing,
+    /// To be heard soon again.
+    Soon,
+    /// To join, or to own nothing.
+    ToJoin,
 }
 
 impl Default for Parking {
@@ -129,26 +170,42 @@ impl Parking {
         let mut before = std::mem::take(&mut all.held);
         all.held =
             groups.map(|group| before.remove_entry(group.as_str()).unwrap_or_else(|| (group.as_str().into(), Held::default()))).collect();
+        let until = Instant::now() + SETTLES;
+        let of_new_protocol = before.keys().filter(|group| all.new_protocol.contains(&***group)).map(|group| (group.clone(), until));
+        let of_new_protocol: Vec<_> = of_new_protocol.collect();
+        all.settling.retain(|_, until| *until > Instant::now());
+        all.settling.extend(of_new_protocol);
+        all.called &= !all.held.is_empty();
         let let_go = before.into_iter().flat_map(|(group, held)| held.emptied.into_keys().map(move |member| (group.to_string(), member)));
         all.emptied.extend(let_go);
-        self.is_used.store(!(all.held.is_empty() && all.moved.is_empty() && all.emptied.is_empty()), Ordering::Relaxed);
+        self.is_used.store(all.are_used(), Ordering::Relaxed);
         drop(all);
         self.changed.send_replace(());
+    }
+
+    /// Calls the members of the held groups to join, or does not yet.
+    pub(crate) fn call(&self, is_called: bool) {
+        let mut all = self.lock();
+        if std::mem::replace(&mut all.called, is_called) != is_called {
+            drop(all);
+            self.changed.send_replace(());
+        }
     }
 
     /// The ids under which the members of groups that have moved were known before.
     pub(crate) fn has_moved(&self, moved: HashMap<Arc<str>, HashSet<String>>) {
         let mut all = self.lock();
         all.moved = moved;
-        self.is_used.store(!(all.held.is_empty() && all.moved.is_empty() && all.emptied.is_empty()), Ordering::Relaxed);
+        self.is_used.store(all.are_used(), Ordering::Relaxed);
     }
 
-    /// The members that wait, by their groups.
-    pub(crate) fn parked(&self) -> BTreeMap<String, BTreeSet<String>> {
+    /// The members that have come, by their groups.
+    pub(crate) fn come(&self) -> HashMap<String, Come> {
         let all = self.lock();
         let of = |held: &Held| {
             let emptied = held.emptied.iter().filter(|(_, is_empty)| **is_empty).map(|(member, _)| member);
-            held.parked.keys().filter(|member| !member.is_empty()).chain(emptied).cloned().collect()
+            let parked = held.parked.keys().filter(|member| !member.is_empty()).chain(emptied).cloned().collect();
+            Come { heard: held.heard.clone(), parked, patience: held.patience }
         };
         all.held.iter().map(|(group, held)| (group.to_string(), of(held))).collect()
     }
@@ -172,13 +229,19 @@ impl Parking {
         let mut all = self.lock();
         let Some(held) = all.held.get_mut(group) else { return false };
         held.generations.insert(member.to_owned(), generation);
+        if held.heard.insert(member.to_owned()) {
+            drop(all);
+            self.changed.send_replace(());
+        }
         true
     }
 
-    /// A member waits from now on, if its group is held.
-    fn park(self: &Arc<Self>, group: &str, member: &str) -> Option<Parked> {
+    /// A member waits from now on, if its group is held. `away`: how long it may be away by itself.
+    fn park(self: &Arc<Self>, group: &str, member: &str, away: Duration) -> Option<Parked> {
         let mut all = self.lock();
         let held = all.held.get_mut(group)?;
+        let patience = (away / PART).min(PATIENCE);
+        held.patience = Some(held.patience.map_or(patience, |other| other.min(patience)));
         *held.parked.entry(member.to_owned()).or_default() += 1;
         let generation = held.generations.get(member).copied();
         drop(all);
@@ -190,10 +253,51 @@ impl Parking {
     fn heard_new(&self, group: &str, member: &str, owns: Option<bool>) -> bool {
         let mut all = self.lock();
         let Some(held) = all.held.get_mut(group) else { return false };
-        let is_empty = held.emptied.entry(member.to_owned()).or_default();
-        *is_empty = owns.map_or(*is_empty, |owns| !owns);
+        let mut has_changed = held.heard.insert(member.to_owned());
+        if let Some((is_empty, owns)) = held.emptied.get_mut(member).zip(owns) {
+            *is_empty = !owns;
+            has_changed = true;
+        }
         all.new_protocol.insert(group.to_owned());
+        drop(all);
+        if has_changed {
+            self.changed.send_replace(());
+        }
         true
+    }
+
+    /// What a member is told that was heard. One of the consumer protocol is to own nothing from now on.
+    fn tell(&self, group: &str, member: &str, api: ApiKey) -> Told {
+        let mut all = self.lock();
+        let Groups { held, called, settling, .. } = &mut *all;
+        match held.get_mut(group) {
+            Some(held) if *called => {
+                if api == ApiKey::ConsumerGroupHeartbeat {
+                    held.emptied.entry(member.to_owned()).or_default();
+                }
+                Told::ToJoin
+            }
+            Some(_) => Told::Soon,
+            None if settling.get(group).is_some_and(|until| *until > Instant::now()) => Told::Soon,
+            None => Told::Nothing,
+        }
+    }
+
+    /// Whether a member owns nothing, as it was told to, and its group is held.
+    fn is_emptied(&self, group: &str, member: &str) -> bool {
+        self.lock().held.get(group).is_some_and(|held| held.emptied.get(member) == Some(&true))
+    }
+
+    /// Returns once `is_so` is not any more, or `limit` is over.
+    async fn wait_while(&self, limit: Duration, is_so: impl Fn(&Self) -> bool) {
+        let mut changed = self.changed();
+        let waiting = async {
+            while is_so(self) {
+                // It ends only with the process.
+                let _ = changed.changed().await;
+            }
+        };
+        let _ = timeout(limit, waiting).await;
     }
 
     /// Whether a member was told to own nothing, of a group that is not held any more: said once.
@@ -214,6 +318,12 @@ impl Parking {
 
     fn lock(&self) -> MutexGuard<'_, Groups> {
         self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Groups {
+    fn are_used(&self) -> bool {
+        !(self.held.is_empty() && self.moved.is_empty() && self.emptied.is_empty() && self.settling.is_empty())
     }
 }
 
@@ -280,7 +390,7 @@ impl FrameRelay {
             ApiKey::Heartbeat if seat.parking.is_used() => {
                 let request: HeartbeatRequest = head.decode(&[], body)?;
                 if seat.parking.heard(group, &request.member_id, request.generation_id) {
-                    gated.response = Some(ResponsePlan::Rebalance);
+                    gated.response = Some(ResponsePlan::Heard { group: group.clone(), member: request.member_id.to_string() });
                 } else if self.is_to_join(seat, group, &request.member_id) {
                     gated.answer = Some(head.encode(&HeartbeatResponse::default().with_error_code(REBALANCE_IN_PROGRESS))?);
                 }
@@ -294,8 +404,15 @@ impl FrameRelay {
                     return Ok(gated);
                 }
                 let owns = request.topic_partitions.as_ref().map(|owned| !owned.is_empty());
-                if seat.parking.heard_new(group, member, owns) {
-                    gated.response = Some(ResponsePlan::Rebalance);
+                tracing::debug!(group, member, epoch = request.member_epoch, ?owns, at = &*self.terms.world.cluster.name, "heartbeat");
+                let mut is_held = seat.parking.heard_new(group, member, owns);
+                if seat.parking.is_emptied(group, member) {
+                    seat.parking.wait_while(WITH_OTHERS, |parking| parking.is_held(group)).await;
+                    is_held = seat.parking.is_held(group);
+                }
+                let heard = ResponsePlan::Heard { group: group.clone(), member: member.to_owned() };
+                if is_held {
+                    gated.response = Some(heard);
                 } else if seat.parking.was_emptied(group, member) {
                     if lives_elsewhere(seat, group, &self.terms.world.cluster.name) {
                         let leave = ConsumerGroupHeartbeatRequest::default().with_group_id(request.group_id.clone());
@@ -305,11 +422,31 @@ impl FrameRelay {
                     }
                     let answer = ConsumerGroupHeartbeatResponse::default().with_error_code(NOT_COORDINATOR);
                     gated.answer = Some(head.encode(&answer)?);
+                } else {
+                    gated.response = Some(heard);
                 }
             }
             _ => {}
         }
         Ok(gated)
+    }
+
+    /// The body of the answer to the heartbeat of a member that was heard. `None`: as it is.
+    pub(super) async fn told(&self, head: RequestHead, group: &str, member: &str, body: &[u8]) -> Result<Option<Vec<u8>>, Cause> {
+        let Some(seat) = &self.terms.view else { return Ok(None) };
+        if head.api.key == ApiKey::Heartbeat {
+            seat.parking.wait_while(WITH_OTHERS, |parking| parking.tell(group, member, head.api.key) == Told::Soon).await;
+        }
+        let told = seat.parking.tell(group, member, head.api.key);
+        tracing::debug!(group, member, ?told, api = ?head.api.key, "a member is told");
+        if head.api.key == ApiKey::Heartbeat {
+            return if told == Told::ToJoin { told_to_join(head, body) } else { Ok(None) };
+        }
+        let rewritten = if told == Told::ToJoin { told_to_own_nothing(head, body)? } else { self.for_client(head, body).await? };
+        if told == Told::Nothing {
+            return Ok(rewritten);
+        }
+        told_to_be_heard(head, rewritten.as_deref().unwrap_or(body)).map(Some)
     }
 
     /// A member joins: it waits where its group is held, and where it has moved to it joins as a new one.
@@ -325,8 +462,11 @@ impl FrameRelay {
         let By::Group(fields) = head.api.by else { return Ok(()) };
         let request: JoinGroupRequest = head.decode(fields, body)?;
         let (group, member) = (request.group_id.as_str(), request.member_id.as_str());
-        if let Some(parked) = seat.parking.park(group, member) {
-            let session = Duration::from_millis(u64::try_from(request.session_timeout_ms).unwrap_or_default());
+        let [session, rebalance] =
+            [request.session_timeout_ms, request.rebalance_timeout_ms].map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or_default()));
+        // Before version 1 the session is all that there is.
+        let away = if rebalance.is_zero() { session } else { session.min(rebalance) };
+        if let Some(parked) = seat.parking.park(group, member, away) {
             self.wait_to_join(&parked, session / BEATS_IN_SESSION, to, queue).await?;
             drop(parked);
             if lives_elsewhere(seat, group, &self.terms.world.cluster.name) && !member.is_empty() {
@@ -425,20 +565,23 @@ fn lives_elsewhere(seat: &Seat, group: &str, at: &str) -> bool {
     leaders.fixed_life(group).is_some_and(|number| **leaders.name(number) != *at)
 }
 
-/// The body of the answer to a heartbeat, to a member that is to join again, or to own nothing. `None`: as it is.
-///
-/// # Errors
-/// [`Cause::WrongResponse`].
-pub(super) fn told_to_join(head: RequestHead, mut body: &[u8]) -> Result<Option<Vec<u8>>, Cause> {
-    let wrong = |_| Cause::WrongResponse(head.api.key);
-    // Any other error has a reason of its own.
-    if head.api.key == ApiKey::ConsumerGroupHeartbeat {
-        let answer = ConsumerGroupHeartbeatResponse::decode(&mut body, head.version).map_err(wrong)?;
-        let nothing = answer.clone().with_assignment(Some(Assignment::default())).with_heartbeat_interval_ms(SOON);
-        return if answer.error_code == 0 { head.encode(&nothing).map(Some) } else { Ok(None) };
-    }
-    let answer = HeartbeatResponse::decode(&mut body, head.version).map_err(wrong)?;
+/// The body of the answer to a heartbeat, to a member that is to join again. `None`: as it is, for any other error has a reason of its own.
+fn told_to_join(head: RequestHead, mut body: &[u8]) -> Result<Option<Vec<u8>>, Cause> {
+    let answer = HeartbeatResponse::decode(&mut body, head.version).map_err(|_| Cause::WrongResponse(head.api.key))?;
     if answer.error_code == 0 { head.encode(&answer.with_error_code(REBALANCE_IN_PROGRESS)).map(Some) } else { Ok(None) }
+}
+
+/// The same, to a member of the consumer protocol that is to own nothing.
+fn told_to_own_nothing(head: RequestHead, mut body: &[u8]) -> Result<Option<Vec<u8>>, Cause> {
+    let answer = ConsumerGroupHeartbeatResponse::decode(&mut body, head.version).map_err(|_| Cause::WrongResponse(head.api.key))?;
+    if answer.error_code == 0 { head.encode(&answer.with_assignment(Some(Assignment::default()))).map(Some) } else { Ok(None) }
+}
+
+/// The same, to one that is to be heard soon again.
+fn told_to_be_heard(head: RequestHead, mut body: &[u8]) -> Result<Vec<u8>, Cause> {
+    let answer = ConsumerGroupHeartbeatResponse::decode(&mut body, head.version).map_err(|_| Cause::WrongResponse(head.api.key))?;
+    let soon = answer.heartbeat_interval_ms.min(SOON);
+    head.encode(&answer.with_heartbeat_interval_ms(soon))
 }
 
 /// The body of the answer to a heartbeat of the consumer protocol, if the coordinator does not know the group: it has moved, and its members begin anew.
@@ -455,15 +598,22 @@ pub(super) fn unknown_there(body: &[u8]) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
 
+    const AWAY: Duration = Duration::from_secs(6);
+
     #[tokio::test]
     async fn members_wait_as_long_as_their_group_is_held() {
         let parking = Arc::new(Parking::default());
-        assert!(parking.park("shop", "a").is_none() && !parking.is_used() && !parking.heard("shop", "a", 3));
+        assert!(parking.park("shop", "a", AWAY).is_none() && !parking.is_used() && !parking.heard("shop", "a", 3));
         parking.hold([&"shop".to_owned()].into_iter());
         assert!(parking.heard("shop", "a", 3) && !parking.heard("other", "a", 3));
-        let (a, again, new) = (parking.park("shop", "a").unwrap(), parking.park("shop", "a").unwrap(), parking.park("shop", "").unwrap());
+        let park = |member| parking.park("shop", member, AWAY).unwrap();
+        let (a, again, new) = (park("a"), park("a"), park(""));
         assert_eq!((a.generation, new.generation), (Some(3), None));
-        let parked = |parking: &Parking| parking.parked().remove("shop").map(|parked| parked.into_iter().collect::<Vec<_>>());
+        assert_eq!(parking.come()["shop"].patience, Some(AWAY / 2), "a group of short sessions waits less for those that do not come");
+        assert_eq!(parking.tell("shop", "a", ApiKey::Heartbeat), Told::Soon, "not all have been heard");
+        parking.call(true);
+        assert_eq!(parking.tell("shop", "a", ApiKey::Heartbeat), Told::ToJoin);
+        let parked = |parking: &Parking| parking.come().remove("shop").map(|come| come.parked.into_iter().collect::<Vec<_>>());
         assert_eq!(parked(&parking), Some(vec!["a".to_owned()]));
         drop(again);
         // Another group joins the held ones: those that wait go on waiting.
@@ -483,12 +633,17 @@ mod tests {
         let parking = Arc::new(Parking::default());
         assert!(!parking.heard_new("shop", "a", Some(false)));
         parking.hold([&"shop".to_owned()].into_iter());
+        let api = ApiKey::ConsumerGroupHeartbeat;
         assert!(parking.heard_new("shop", "a", Some(true)) && parking.heard_new("shop", "b", None));
-        assert!(parking.parked()["shop"].is_empty());
+        assert_eq!((parking.tell("shop", "a", api), parking.come()["shop"].heard.len()), (Told::Soon, 2));
+        parking.call(true);
+        assert_eq!([parking.tell("shop", "a", api), parking.tell("shop", "b", api)], [Told::ToJoin; 2]);
+        assert!(parking.heard_new("shop", "a", None) && parking.come()["shop"].parked.is_empty());
         assert!(parking.heard_new("shop", "a", Some(false)) && parking.heard_new("shop", "a", None));
-        assert_eq!(parking.parked()["shop"].iter().collect::<Vec<_>>(), ["a"], "what has not changed is not said again");
-        assert!(!parking.was_emptied("shop", "a"));
+        assert_eq!(parking.come()["shop"].parked.iter().collect::<Vec<_>>(), ["a"], "what has not changed is not said again");
+        assert!(!parking.was_emptied("shop", "a") && parking.is_emptied("shop", "a") && !parking.is_emptied("shop", "b"));
         parking.hold([].into_iter());
+        assert_eq!((parking.tell("shop", "a", api), parking.tell("other", "a", api)), (Told::Soon, Told::Nothing));
         // Both were told, also the one that has not done it yet.
         assert!(
             parking.is_used() && parking.was_emptied("shop", "a") && parking.was_emptied("shop", "b") && !parking.was_emptied("shop", "a")

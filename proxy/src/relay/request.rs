@@ -98,8 +98,13 @@ pub(super) enum ResponsePlan {
     Rewrite,
     /// The broker's as it streams, with other errors.
     Walk,
-    /// The broker's, and where that is without an error it says that the group rebalances.
-    Rebalance,
+    /// The broker's, to the heartbeat of a member of a group that may be held: it is told what to do.
+    Heard {
+        /// The group.
+        group: String,
+        /// The member's id.
+        member: String,
+    },
     /// The broker's, as it is: a size and bytes, without a header.
     Bare,
     /// The proxy's own, a whole frame.

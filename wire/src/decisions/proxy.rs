@@ -19,7 +19,8 @@ const GROUPS: usize = 500;
 pub struct Settings {
     /// How long a move may hold before it is aborted.
     pub hold: Duration,
-    /// How long the members of groups may take to come to the join, before `hold` begins: those groups that are not complete then stay.
+    /// How long the members of groups may take at the most until all of them were heard, and again until all wait to join, before `hold` begins: those
+    /// groups that are not complete then stay.
     pub gather: Duration,
     /// How much longer each proxy waits than the one whose name comes before its own, before it asks for what any of them may ask for.
     pub stand_by: Duration,
@@ -60,8 +61,12 @@ pub struct OwnedGroup {
 pub struct Gathering {
     /// Its members, as the coordinator where it lives has told last, with a name for operators. `None`: it has not told.
     pub members: Option<BTreeMap<String, String>>,
+    /// Those that were heard here since the hold.
+    pub heard: BTreeSet<String>,
     /// Those that wait here to join.
     pub parked: BTreeSet<String>,
+    /// How long they may take to come to the join, as far as one that waits here has told.
+    pub patience: Option<Duration>,
 }
 
 /// What a proxy knows of itself and of the clusters.
@@ -125,6 +130,10 @@ struct Held {
     said: bool,
     /// Whether it has let go. It never holds this move again.
     let_go: bool,
+    /// Since when all members of its groups have been heard: from then on they are called to the join.
+    called: Option<Duration>,
+    /// Since when all of them wait to join.
+    gathered: Option<Duration>,
 }
 
 /// What several proxies may ask for.
@@ -204,7 +213,9 @@ impl Proxy {
         match self.state.open() {
             None => self.held = None,
             Some(open) if self.held.as_ref().is_some_and(|held| held.id == open.id) => {}
-            Some(open) => self.held = Some(Held { id: open.id, since: now, said: false, let_go: false }),
+            Some(open) => {
+                self.held = Some(Held { id: open.id, since: now, said: false, let_go: false, called: None, gathered: None });
+            }
         }
     }
 
@@ -235,6 +246,17 @@ impl Proxy {
     /// Whether it has asked for `holding`: from then on only the log says how the move ends.
     pub fn has_said(&self) -> bool {
         self.held.as_ref().is_some_and(|held| held.said)
+    }
+
+    /// Whether the members of the open move's groups are called to the join: once all of them have been heard. So all stop reading at the same time, and
+    /// nobody does for the sake of one that does not come by a proxy.
+    pub fn calls(&mut self, known: &Known, now: Duration) -> bool {
+        let is_heard = self.unheard(known).is_empty();
+        let Some(held) = &mut self.held else { return false };
+        if is_heard {
+            held.called.get_or_insert(now);
+        }
+        held.called.is_some()
     }
 
     /// The record with which it leaves: after its last relayed connection, and [`Settings::late`] after any unanswered Produce.
@@ -288,9 +310,15 @@ impl Proxy {
 
     /// A move is open.
     fn go_on(&mut self, known: &Known, now: Duration, turn: Option<(Turn, i64, Duration)>) -> Option<Request> {
-        let gather = if self.state.open()?.is_of_groups() { self.settings.gather } else { Duration::ZERO };
-        let is_after = |time: Duration| self.held.as_ref().is_some_and(|held| now >= held.since + time);
-        let (is_late, is_gathered) = (is_after(gather + self.settings.hold), is_after(gather));
+        let is_called = self.calls(known, now);
+        let missing = self.missing(known);
+        let gather = if self.state.open()?.is_of_groups() { 2 * self.settings.gather } else { Duration::ZERO };
+        let held = self.held.as_mut()?;
+        if is_called && missing.is_empty() {
+            held.gathered.get_or_insert(now);
+        }
+        let began = held.gathered.unwrap_or(now).min(held.since + gather);
+        let is_late = now >= began + self.settings.hold;
         if let Some(held) = self.held.as_mut().filter(|held| is_late && !held.said) {
             held.let_go = true;
         }
@@ -315,23 +343,36 @@ impl Proxy {
         }
         let why = match outcome {
             Err(void @ Void::NothingLeft(_)) => Some(void.to_string()),
-            Err(void) if is_late => Some(format!("{void}, after {:?}", gather + self.settings.hold)),
+            Err(void) if is_late => Some(format!("{void}, after {:?}", self.settings.hold)),
             _ => None,
         };
         if let Some(why) = why {
             let request = abort(why);
             return self.is_my_turn(Turn::Abort, now, turn).then_some(request);
         }
-        let parked: BTreeMap<_, _> = known.gathering.iter().map(|(group, known)| (group.clone(), known.parked.clone())).collect();
-        let parked: BTreeMap<_, _> =
-            parked.into_iter().filter(|(group, parked)| open.groups.contains(group) && !parked.is_empty()).collect();
-        if open.parked.get(&self.me).unwrap_or(&BTreeMap::new()) != &parked {
-            return Some(Request::Parked { proxy: self.me.clone(), id, members: parked });
+        let of_groups = |of: fn(&Gathering) -> &BTreeSet<String>| -> BTreeMap<String, BTreeSet<String>> {
+            let all = known.gathering.iter().map(|(group, known)| (group, of(known)));
+            all.filter(|(group, some)| open.groups.contains(*group) && !some.is_empty()).map(|(group, some)| (group.clone(), some.clone())).collect()
+        };
+        let (members, heard) = (of_groups(|known| &known.parked), of_groups(|known| &known.heard));
+        let none = BTreeMap::new();
+        if [&open.parked, &open.heard].map(|said| said.get(&self.me).unwrap_or(&none)) != [&members, &heard] {
+            return Some(Request::Parked { proxy: self.me.clone(), id, members, heard });
         }
-        let missing = self.missing(known);
+        let left = match held.called {
+            None if now >= held.since + self.settings.gather => self.unheard(known),
+            None => return None,
+            Some(called) => {
+                let patience = |group: &String| known.gathering.get(group).and_then(|known| known.patience).unwrap_or(self.settings.gather);
+                missing.iter().filter(|(group, _)| now >= called + patience(group)).map(|(group, why)| (group.clone(), why.clone())).collect()
+            }
+        };
+        if !left.is_empty() {
+            let request = Request::Without { id, by: self.me.name.clone(), groups: left };
+            return self.is_my_turn(Turn::Without, now, turn).then_some(request);
+        }
         if !missing.is_empty() {
-            let request = Request::Without { id, by: self.me.name.clone(), groups: missing };
-            return (is_gathered && self.is_my_turn(Turn::Without, now, turn)).then_some(request);
+            return None;
         }
         let is_quiet = !known.is_open && !known.unanswered && self.is_settled(now);
         (is_quiet && !open.holding.contains(&self.me)).then(|| Request::Holding { proxy: self.me.clone(), id })
@@ -340,15 +381,24 @@ impl Proxy {
     /// The groups of the open move of which not all members wait to join, and why not. All others are complete: nothing of them may go to a broker any more
     /// that changes what is committed.
     pub fn missing(&self, known: &Known) -> BTreeMap<String, String> {
+        self.without(known, "come to the join", |open, group| open.parked(group).cloned().collect())
+    }
+
+    /// The groups of the open move of which not all members have been heard, and why not.
+    fn unheard(&self, known: &Known) -> BTreeMap<String, String> {
+        self.without(known, "send a heartbeat by a proxy", |open, group| open.heard(group).chain(open.parked(group)).cloned().collect())
+    }
+
+    /// The groups of the open move of which not all members have come.
+    fn without(&self, known: &Known, did: &str, came: fn(&Move, &str) -> BTreeSet<String>) -> BTreeMap<String, String> {
         let Some(open) = self.state.open() else { return BTreeMap::new() };
         let why = |group: &String| {
             let Some(members) = known.gathering.get(group).and_then(|known| known.members.as_ref()) else {
                 return Some(format!("its coordinator on {} does not say who is in it", open.from));
             };
-            let parked: BTreeSet<_> = open.parked(group).collect();
-            let missing: Vec<_> = members.iter().filter(|(id, _)| !parked.contains(id)).map(|(_, name)| name.as_str()).collect();
-            (!missing.is_empty())
-                .then(|| format!("{} of its {} members did not come to the join: {}", missing.len(), members.len(), missing.join(", ")))
+            let came = came(open, group);
+            let missing: Vec<_> = members.iter().filter(|(id, _)| !came.contains(*id)).map(|(_, name)| name.as_str()).collect();
+            (!missing.is_empty()).then(|| format!("{} of its {} members did not {did}: {}", missing.len(), members.len(), missing.join(", ")))
         };
         open.groups.iter().filter_map(|group| Some((group.clone(), why(group)?))).collect()
     }

@@ -140,15 +140,18 @@ pub enum Request {
         /// The groups. They change no home: their clients may stay where their topics are.
         groups: BTreeSet<String>,
     },
-    /// These members of groups wait at a proxy to join: they have been told to, and go on where the outcome says.
+    /// These members of groups have come by a proxy: those that it has heard, and of them those that wait there to join, and go on where the outcome says.
     Parked {
         /// Which.
         proxy: Member,
         /// The move's id.
         #[serde(rename = "move")]
         id: i64,
-        /// Their ids, by group: all that wait there, in the place of what it said before.
+        /// The ids of those that wait, by group: all of them, in the place of what it said before.
         members: BTreeMap<String, BTreeSet<String>>,
+        /// The ids of those that it has heard since the hold, likewise.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        heard: BTreeMap<String, BTreeSet<String>>,
     },
     /// Some groups of a move stay where they live, the others go on.
     Without {

@@ -293,6 +293,8 @@ pub struct Move {
     pub groups: BTreeSet<String>,
     /// The groups that stay, and why.
     pub without: BTreeMap<String, String>,
+    /// By proxy and group, the members that it has heard since the hold.
+    pub heard: BTreeMap<Member, BTreeMap<String, BTreeSet<String>>>,
     /// By proxy and group, the members that wait there to join.
     pub parked: BTreeMap<Member, BTreeMap<String, BTreeSet<String>>>,
     /// The groups whose offsets are on both clusters.
@@ -312,6 +314,11 @@ impl Move {
         let is_open = |(name, partition): &(&String, u32)| self.closed.get(*name).is_none_or(|closed| !closed.contains_key(partition));
         all.find(is_open)
             .map_or(Ok(()), |(topic, partition)| Err(Void::NotClosed { count: self.unclosed(), topic: topic.clone(), partition }))
+    }
+
+    /// The members of a group that were heard, at whichever proxy.
+    pub fn heard<'a>(&'a self, group: &str) -> impl Iterator<Item = &'a String> {
+        self.heard.values().filter_map(move |heard| heard.get(group)).flatten()
     }
 
     /// The members of a group that wait to join, at whichever proxy.
@@ -485,14 +492,17 @@ impl State {
                     closed: BTreeMap::new(),
                     groups: groups.clone(),
                     without: BTreeMap::new(),
+                    heard: BTreeMap::new(),
                     parked: BTreeMap::new(),
                     synced: BTreeSet::new(),
                 });
                 Ok(())
             }
-            Request::Parked { proxy, id, members } => {
+            Request::Parked { proxy, id, members, heard } => {
                 self.member(proxy)?;
-                self.opened(*id)?.parked.insert(proxy.clone(), members.clone());
+                let open = self.opened(*id)?;
+                open.parked.insert(proxy.clone(), members.clone());
+                open.heard.insert(proxy.clone(), heard.clone());
                 Ok(())
             }
             Request::Without { id, by: _, groups } => self.leave_out(*id, groups),
@@ -604,6 +614,7 @@ impl State {
         self.gone.insert(proxy.clone());
         if let Some(open) = &mut self.open {
             open.holding.remove(proxy);
+            open.heard.remove(proxy);
             open.parked.remove(proxy);
         }
     }

@@ -12,7 +12,7 @@ fn hold_groups(by: &Member, after: i64, from: &str, to: &str, groups: &[&str]) -
 }
 
 fn parked(proxy: &Member, id: i64, group: &str, members: &[&str]) -> Request {
-    Request::Parked { proxy: proxy.clone(), id, members: [(group.to_owned(), names(members))].into() }
+    Request::Parked { proxy: proxy.clone(), id, members: [(group.to_owned(), names(members))].into(), heard: BTreeMap::new() }
 }
 
 fn without(id: i64, group: &str) -> Request {
@@ -92,7 +92,7 @@ fn wants_group() -> Known {
 
 fn gathering(members: Option<&[&str]>, parked: &[&str]) -> BTreeMap<String, Gathering> {
     let members = members.map(|members| members.iter().map(|id| ((*id).to_owned(), format!("app {id}"))).collect());
-    [("shop".to_owned(), Gathering { members, parked: names(parked) })].into()
+    [("shop".to_owned(), Gathering { members, parked: names(parked), ..Gathering::default() })].into()
 }
 
 #[test]
@@ -121,12 +121,31 @@ fn a_proxy_holds_when_all_members_wait_wherever_they_do() {
     assert_eq!(a.next(&with(gathering(Some(&["m1", "m2"]), &["m1"])), ms(20)), Some(parked(&me, 7, "shop", &["m1"])));
     a.apply(end, &parked(&me, 7, "shop", &["m1"]), ms(30));
     let one = with(gathering(Some(&["m1", "m2"]), &["m1"]));
-    assert_eq!((a.next(&one, ms(40)), a.missing(&one).len()), (None, 1));
-    a.apply(end + 1, &parked(&other, 7, "shop", &["m2"]), ms(50));
+    assert_eq!((a.next(&one, ms(40)), a.missing(&one).len(), a.calls(&one, ms(40))), (None, 1, false));
+    // Nobody stops for the sake of one that has not been heard.
+    let Request::Parked { proxy, id, members: heard, .. } = parked(&other, 7, "shop", &["m2"]) else { unreachable!() };
+    a.apply(end + 1, &Request::Parked { proxy, id, members: BTreeMap::new(), heard }, ms(43));
+    assert!(a.calls(&one, ms(45)) && !a.missing(&one).is_empty() && a.next(&one, ms(46)).is_none());
+    a.apply(end + 2, &parked(&other, 7, "shop", &["m2"]), ms(50));
     assert!(a.missing(&one).is_empty());
     let open = Known { is_open: true, ..one.clone() };
     assert_eq!((a.next(&open, ms(60)), a.has_said()), (None, false), "a commit is under way");
     assert_eq!((a.next(&one, ms(70)), a.has_said()), (Some(holding(&me, 7)), true));
+}
+
+#[test]
+fn a_group_waits_for_a_member_as_long_as_the_others_may_be_away() {
+    let me = member("a", "1");
+    let (mut a, _, end) = both([hold_groups(&me, 0, "old", "new", &["shop"])]);
+    let mut gathering = gathering(Some(&["m1", "m2"]), &["m1"]);
+    let shop = gathering.get_mut("shop").unwrap();
+    (shop.heard, shop.patience) = (names(&["m1", "m2"]), Some(ms(3_000)));
+    let known = Known { gathering, ..wants_group() };
+    let Some(come @ Request::Parked { .. }) = a.next(&known, ms(1_000)) else { panic!("it says who has come") };
+    a.apply(end, &come, ms(1_010));
+    assert_eq!((a.next(&known, ms(1_020)), a.next(&known, ms(4_019))), (None, None));
+    let Some(Request::Without { groups, .. }) = a.next(&known, ms(4_020)) else { panic!("it waits on") };
+    assert_eq!(groups["shop"], "1 of its 2 members did not come to the join: app m2");
 }
 
 #[test]
@@ -137,7 +156,7 @@ fn a_member_that_does_not_come_is_named_and_its_group_stays_for_a_while() {
     assert_eq!(a.next(&late, ms(9_999)), None);
     let Some(request @ Request::Without { .. }) = a.next(&late, ms(10_000)) else { panic!("it waits on") };
     let Request::Without { groups, .. } = &request else { unreachable!() };
-    assert_eq!(groups["shop"], "2 of its 2 members did not come to the join: app m1, app m2");
+    assert_eq!(groups["shop"], "2 of its 2 members did not send a heartbeat by a proxy: app m1, app m2");
     a.apply(end, &request, ms(10_010));
     // What the route owns is not known, so that its home does not move first.
     let left = Known { owns: BTreeMap::new(), gathering: BTreeMap::new(), ..late };
