@@ -51,7 +51,8 @@ fn a_thousand_partitions_move_at_once() -> Result<()> {
     let port = port.rsplit(':').next().context("a port")?.parse()?;
     let name = |route, n| StrBytes::from_string(topic(route, n)).into();
     for route in 0..ROUTES {
-        let new = (0..TOPICS).map(|n| CreatableTopic::default().with_name(name(route, n)).with_num_partitions(1).with_replication_factor(1));
+        let new =
+            (0..TOPICS).map(|n| CreatableTopic::default().with_name(name(route, n)).with_num_partitions(1).with_replication_factor(1));
         let request = CreateTopicsRequest::default().with_topics(new.collect()).with_timeout_ms(60_000);
         let answer = ask(&mut Raw::connect(port)?, 5, "direct", &request)?;
         ensure!(answer.topics.iter().all(|topic| topic.error_code == 0), "{answer:?}");

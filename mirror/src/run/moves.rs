@@ -16,7 +16,9 @@ use std::time::Duration;
 use kferry_config::{Cluster, Mirror};
 use kferry_wire::admin::partitions::Position;
 use kferry_wire::client::{Answers, Client, TopicPartition};
-use kferry_wire::decisions::{Leader, Log, LogError, Measured, Move, NotYet, Refused, Request, State, Update, Witness, ask, closing as closing_at};
+use kferry_wire::decisions::{
+    Leader, Log, LogError, Measured, Move, NotYet, Refused, Request, State, Update, Witness, ask, closing as closing_at,
+};
 use kferry_wire::tell;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
