@@ -249,7 +249,10 @@ impl Stage {
         for record in self.cluster(Side::New).read_all(topic)? {
             let seen = &mut seen[record.partition as usize];
             let number = str::from_utf8(&record.value.context("a value")?)?.parse::<u64>()?;
-            numbers.reordered += u64::from(seen.last().is_some_and(|last| number < *last) && !seen.contains(&number));
+            if let Some(last) = seen.last().filter(|last| number < **last && !seen.contains(&number)) {
+                println!("{topic}-{}: {number} comes behind {last}", record.partition);
+                numbers.reordered += 1;
+            }
             numbers.doubled += u64::from(!seen.insert(number));
         }
         numbers.lost = seen.iter().zip(acked).map(|(seen, acked)| (0..*acked).filter(|number| !seen.contains(number)).count() as u64).sum();

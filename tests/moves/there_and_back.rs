@@ -27,6 +27,12 @@ const STILL: usize = 10;
 /// At the same time in the matrix, so that what is measured is not that the machine is busy.
 const AT_ONCE: usize = 2;
 
+/// How much longer than without a move no record may be acknowledged, in most moves.
+const ACKS: Duration = Duration::from_millis(250);
+
+/// The same of deliveries.
+const DELIVERIES: Duration = Duration::from_millis(500);
+
 /// What the last move took.
 pub(crate) struct Took {
     /// From the hold to the flip, by a proxy's log.
@@ -112,7 +118,7 @@ fn matrix() -> Result<()> {
             }
         }
         let wrong: Vec<_> = rows.iter().filter(|row| !row.is_right()).map(|row| row.kind.to_string()).collect();
-        ensure!(wrong.is_empty(), "lost, doubled, reordered, read again, failed or stood still: {wrong:?}");
+        ensure!(wrong.is_empty(), "lost, doubled, reordered, read again, failed, or stood still for too long: {wrong:?}");
         Ok(())
     })
 }
@@ -148,6 +154,8 @@ struct Row {
     kind: Kind,
     still: Seen,
     moving: Vec<Seen>,
+    /// From the hold to the flip, of each move.
+    held: Vec<Duration>,
     log: Numbers,
     records: u64,
     /// It did not go on, or did not end.
@@ -155,8 +163,8 @@ struct Row {
 }
 
 impl Row {
-    const HEAD: &str = "| client | moves | records | lost | doubled | reordered | read again | errors | acks: own gap, median of moves, longest | deliveries |\n\
-                        |---|---|---|---|---|---|---|---|---|---|";
+    const HEAD: &str = "| client | moves | records | lost | doubled | reordered | read again | errors | held: median, longest | gap of acks: own, median of moves, longest | of deliveries |\n\
+                        |---|---|---|---|---|---|---|---|---|---|---|";
 
     fn errors(&self) -> BTreeMap<&str, usize> {
         let mut errors = BTreeMap::new();
@@ -172,16 +180,31 @@ impl Row {
 
     fn is_right(&self) -> bool {
         let Numbers { lost, doubled, reordered } = self.log;
-        lost + doubled + reordered + self.again() == 0 && self.errors().is_empty() && self.failure.is_none()
+        lost + doubled + reordered + self.again() == 0 && self.errors().is_empty() && self.failure.is_none() && !self.is_slow()
     }
 
-    /// Without a move, in half of all moves at most, in all moves at most.
-    fn gaps(&self, gap: impl Fn(&Seen) -> Duration) -> String {
-        let mut gaps: Vec<_> = self.moving.iter().map(&gap).collect();
-        gaps.sort();
-        let at = |n: usize| gaps.get(n).copied().unwrap_or_default().as_millis();
-        format!("{}, {}, {} ms", gap(&self.still).as_millis(), at(gaps.len() / 2), at(gaps.len().saturating_sub(1)))
+    /// Whether in most moves it stands still for longer than it may: a single one may have met a machine that was busy.
+    fn is_slow(&self) -> bool {
+        let exceeds =
+            |gap: fn(&Seen) -> Duration, limit| median_and_longest(self.moving.iter().map(gap).collect()).0 > gap(&self.still) + limit;
+        exceeds(|seen| seen.longest_ack_pause, ACKS) || exceeds(|seen| seen.longest_consume_pause, DELIVERIES)
     }
+
+    /// Without a move, then in moves.
+    fn gaps(&self, gap: fn(&Seen) -> Duration) -> String {
+        format!("{}, {}", gap(&self.still).as_millis(), in_ms(self.moving.iter().map(gap).collect()))
+    }
+}
+
+fn median_and_longest(mut times: Vec<Duration>) -> (Duration, Duration) {
+    times.sort();
+    let median = times.get(times.len() / 2).copied();
+    (median.unwrap_or_default(), times.last().copied().unwrap_or_default())
+}
+
+fn in_ms(times: Vec<Duration>) -> String {
+    let (median, longest) = median_and_longest(times);
+    format!("{}, {} ms", median.as_millis(), longest.as_millis())
 }
 
 impl fmt::Display for Row {
@@ -190,8 +213,8 @@ impl fmt::Display for Row {
         let (again, errors) = (self.again(), self.errors());
         let (acks, reads) = (self.gaps(|seen| seen.longest_ack_pause), self.gaps(|seen| seen.longest_consume_pause));
         let count = errors.values().sum::<usize>();
-        let moves = moving.len();
-        write!(to, "| {kind} | {moves} | {records} | {lost} | {doubled} | {reordered} | {again} | {count} | {acks} | {reads} |")?;
+        let (moves, held) = (moving.len(), in_ms(self.held.clone()));
+        write!(to, "| {kind} | {moves} | {records} | {lost} | {doubled} | {reordered} | {again} | {count} | {held} | {acks} | {reads} |")?;
         let notices: BTreeMap<_, _> = moving.iter().flat_map(|seen| &seen.notices).collect();
         if !errors.is_empty() || !notices.is_empty() {
             write!(to, "\n  errors {errors:?}, notices {notices:?}")?;
@@ -214,9 +237,10 @@ fn there_and_back(stage: &Stage, kinds: &[Kind], moves: u64) -> Result<Vec<Row>>
     (0..STILL).try_for_each(|_| go_on(&going))?;
     let still: Vec<_> = going.iter().map(|going| going.soak.seen()).collect();
     let mut moving = vec![Vec::new(); going.len()];
-    let mut failure = None;
+    let (mut held, mut failure) = (Vec::new(), None);
     for home in (0..moves).flat_map(|_| [Side::New, Side::Legacy]) {
         stage.move_to(home, &going)?;
+        held.push(Took::by(&stage.proxies[0], &stage.mirror)?.held);
         failure = go_on(&going).err();
         for (moving, going) in moving.iter_mut().zip(&going) {
             moving.push(going.soak.seen());
@@ -229,7 +253,8 @@ fn there_and_back(stage: &Stage, kinds: &[Kind], moves: u64) -> Result<Vec<Row>>
     let failure = failure.map(|failure| format!("{failure:#}"));
     let rows = kinds.iter().zip(going).zip(still.into_iter().zip(moving));
     rows.map(|((kind, going), (still, moving))| {
-        ended(stage, Row { kind: *kind, still, moving, log: Numbers::default(), records: 0, failure: failure.clone() }, going)
+        let row = Row { kind: *kind, still, moving, held: held.clone(), log: Numbers::default(), records: 0, failure: failure.clone() };
+        ended(stage, row, going)
     })
     .collect()
 }

@@ -40,18 +40,22 @@ export function count({ partition, message }) {
   progress.consumed[partition] = number + 1;
 }
 
+// One send after the other, each with all that is due by then: kafkajs puts each send into a request of its own, and does not keep several in order.
 async function produce(producer) {
   const start = performance.now();
   for (let all = 0; !stopped; await sleep(1)) {
+    const messages = [];
     for (; all < ((performance.now() - start) / 1000) * job.records_per_second; all += 1) {
       const partition = all % job.partitions;
-      const messages = [{ partition, value: `${sent[partition]}` }];
+      messages.push({ partition, value: `${sent[partition]}` });
       sent[partition] += 1;
-      // Not awaited: the next one does not wait for it.
-      producer.send({ topic: job.topic, messages }).then(
-        () => (progress.acked[partition] += 1),
-        (failed) => error("producing", failed),
-      );
+    }
+    if (messages.length === 0) continue;
+    try {
+      await producer.send({ topic: job.topic, messages });
+      for (const { partition } of messages) progress.acked[partition] += 1;
+    } catch (failed) {
+      error("producing", failed);
     }
   }
 }
