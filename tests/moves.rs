@@ -26,7 +26,7 @@ mod random;
 #[path = "moves/there_and_back.rs"]
 mod there_and_back;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -189,28 +189,24 @@ impl Stage {
 
     /// A client that comes by a proxy, produces to and reads from a topic of its own, which is copied.
     fn going(&self, proxy: usize, client: Client, name: &str) -> Result<Going> {
-        self.going_with(proxy, client, name, [&[]; 2])
+        self.going_with(proxy, client, name, |_| ())
     }
 
     /// A producer without idempotence, with one request at a time: what is sent again stays in order.
     fn plain(&self, proxy: usize, name: &str) -> Result<Going> {
-        const PLAIN: &[(&str, &str)] = &[("enable.idempotence", "false"), ("max.in.flight.requests.per.connection", "1")];
-        self.going_with(proxy, Client::Rdkafka, name, [PLAIN, &[]])
+        self.going_with(proxy, Client::Rdkafka, name, |job| {
+            job.idempotent = false;
+            job.settings[0] = &[("max.in.flight.requests.per.connection", "1")];
+        })
     }
 
-    /// Of librdkafka: the settings of the producer and of the consumers.
-    fn going_with(
-        &self,
-        proxy: usize,
-        client: Client,
-        name: &str,
-        settings: [&'static [(&'static str, &'static str)]; 2],
-    ) -> Result<Going> {
+    fn going_with(&self, proxy: usize, client: Client, name: &str, change: impl FnOnce(&mut soak::Job)) -> Result<Going> {
         let topic = format!("orders.{name}");
         self.create(&topic)?;
         let client_id = format!("orders-{name}");
-        let job = soak::Job::plain(self.proxies[proxy].bootstrap_servers(), client_id, &topic, PARTITIONS, LIMIT);
-        Ok(Going { soak: Soak::start(client, &soak::Job { settings, ..job })?, topic, is_plain: !settings[0].is_empty() })
+        let mut job = soak::Job::plain(self.proxies[proxy].bootstrap_servers(), client_id, &topic, PARTITIONS, LIMIT);
+        change(&mut job);
+        Ok(Going { soak: Soak::start(client, &job)?, topic, is_plain: !job.idempotent })
     }
 
     /// Stops the clients. Each record is in both logs and was read, in order; once, unless `strikes` say that a plain producer may have had to send it again.
@@ -243,17 +239,36 @@ impl Stage {
 
     /// Every number is in the log, in order. Returns how many came again.
     fn in_order(&self, topic: &str, acked: &[u64]) -> Result<u64> {
-        let (mut next, mut doubled) = (vec![0; acked.len()], 0);
-        for record in self.cluster(Side::New).read_all(topic)? {
-            let (partition, number) = (record.partition, str::from_utf8(&record.value.context("a value")?)?.parse::<u64>()?);
-            let next = &mut next[partition as usize];
-            ensure!(number <= *next, "{topic}-{partition}: {number} comes where {next} should");
-            doubled += u64::from(number < *next);
-            *next = (*next).max(number + 1);
-        }
-        ensure!(next == acked, "{topic}: {acked:?} acknowledged, in the log {next:?}");
-        Ok(doubled)
+        let log = self.numbers(topic, acked)?;
+        ensure!(log.lost == 0 && log.reordered == 0, "{topic}, {acked:?} acknowledged: {log:?}");
+        Ok(log.doubled)
     }
+
+    /// The numbers in the log beside how many of each partition were acknowledged.
+    fn numbers(&self, topic: &str, acked: &[u64]) -> Result<Numbers> {
+        let mut numbers = Numbers::default();
+        let mut seen = vec![BTreeSet::new(); acked.len()];
+        for record in self.cluster(Side::New).read_all(topic)? {
+            let seen = &mut seen[record.partition as usize];
+            let number = str::from_utf8(&record.value.context("a value")?)?.parse::<u64>()?;
+            if let Some(last) = seen.last().filter(|last| number < **last && !seen.contains(&number)) {
+                println!("{topic}-{}: {number} comes behind {last}", record.partition);
+                numbers.reordered += 1;
+            }
+            numbers.doubled += u64::from(!seen.insert(number));
+        }
+        numbers.lost = seen.iter().zip(acked).map(|(seen, acked)| (0..*acked).filter(|number| !seen.contains(number)).count() as u64).sum();
+        Ok(numbers)
+    }
+}
+
+/// What is wrong with the numbers in a log.
+#[derive(Debug, Default)]
+struct Numbers {
+    lost: u64,
+    doubled: u64,
+    /// Came behind a higher one, for the first time.
+    reordered: u64,
 }
 
 fn with_home(base: &Routes, home: Side) -> Routes {

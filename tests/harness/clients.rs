@@ -69,6 +69,11 @@ impl Client {
     /// Others, whose drivers are for PLAINTEXT only.
     pub const OTHERS: [Self; 4] = [Self::KafkaJavascript, Self::KafkaGo, Self::Aiokafka, Self::KafkaPython];
 
+    /// Whether the library has idempotent producers.
+    pub fn can_be_idempotent(self) -> bool {
+        self != Self::KafkaGo
+    }
+
     /// For tables, error messages and names of topics.
     pub fn name(self) -> &'static str {
         match self {
@@ -381,10 +386,12 @@ fn build_node(name: &str, options: &[&str], sources: &Path, folder: &Path) -> Re
     let node = process::require("node", "install Node, version 18 or later (`apt install nodejs`)")?.canonicalize()?;
     let npm = process::require("npm", "it fetches clients for Node (`apt install npm`)")?;
     // Node looks for packages beside the program, so the program moves, with what it shares with the other one.
-    let own = ["package.json", "package-lock.json", "round-trip.js"].map(|file| sources.join(name).join(file));
-    for file in own.into_iter().chain([sources.join("trip.js")]) {
-        let name = file.file_name().context("it is a file")?;
-        fs::copy(&file, folder.join(name)).with_context(|| format!("{} can't be copied", file.display()))?;
+    for entry in [sources.join(name), sources.to_owned()].iter().map(fs::read_dir).collect::<Result<Vec<_>, _>>()?.into_iter().flatten() {
+        let file = entry?.path();
+        if file.is_file() {
+            fs::copy(&file, folder.join(file.file_name().context("it is a file")?))
+                .with_context(|| format!("{} can't be copied", file.display()))?;
+        }
     }
     let mut install = Command::new(npm);
     install.args(["ci", "--no-audit", "--no-fund"]).args(options).current_dir(folder);
@@ -411,17 +418,11 @@ fn program(client: Client) -> Result<Option<Vec<PathBuf>>> {
     let folder = built(client);
     Ok(Some(match client {
         Client::Java4 | Client::Java28 => java_class(client, "RoundTrip")?,
-        Client::ConfluentPython | Client::ConfluentPython26 => {
-            vec![folder.join("venv/bin/python"), run::workspace().join("tests/clients/python/round_trip.py")]
-        }
-        Client::Aiokafka | Client::KafkaPython | Client::KafkaPython23 => {
-            let program = if client == Client::Aiokafka { "aiokafka_trip.py" } else { "kafka_python_trip.py" };
-            vec![folder.join("venv/bin/python"), run::workspace().join("tests/clients/python").join(program)]
-        }
+        Client::ConfluentPython | Client::ConfluentPython26 => python(client, "round_trip.py"),
+        Client::Aiokafka => python(client, "aiokafka_trip.py"),
+        Client::KafkaPython | Client::KafkaPython23 => python(client, "kafka_python_trip.py"),
         Client::FranzGo | Client::Sarama | Client::KafkaGo => vec![folder.join("driver")],
-        Client::Kafkajs | Client::KafkaJavascript => {
-            vec![process::require("node", "install Node, version 18 or later (`apt install nodejs`)")?, folder.join("round-trip.js")]
-        }
+        Client::Kafkajs | Client::KafkaJavascript => vec![node()?, folder.join("round-trip.js")],
         Client::Platformatic => {
             let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "x64" };
             vec![folder.join(format!("node_modules/node-linux-{architecture}/bin/node")), folder.join("round-trip.js")]
@@ -432,14 +433,27 @@ fn program(client: Client) -> Result<Option<Vec<PathBuf>>> {
 
 /// The program of a driver's soak and its arguments, but for the job.
 fn soak_program(client: Client) -> Result<Option<Vec<PathBuf>>> {
+    let python = |program| Ok(Some(python(client, program)));
     match client {
         Client::Java4 | Client::Java28 => java_class(client, "Soak").map(Some),
-        Client::FranzGo => Ok(Some(vec![built(client).join("driver"), PathBuf::from("soak")])),
+        Client::FranzGo | Client::Sarama | Client::KafkaGo => Ok(Some(vec![built(client).join("driver"), PathBuf::from("soak")])),
+        Client::ConfluentPython => python("confluent_soak.py"),
+        Client::Aiokafka => python("aiokafka_soak.py"),
+        Client::KafkaPython => python("kafka_python_soak.py"),
+        Client::Kafkajs | Client::KafkaJavascript => Ok(Some(vec![node()?, built(client).join("soak.js")])),
         Client::Rdkafka => Ok(None),
-        _ => {
+        Client::ConfluentPython26 | Client::KafkaPython23 | Client::Platformatic => {
             bail!("the driver of {} makes round trips only", client.name())
         }
     }
+}
+
+fn python(client: Client, program: &str) -> Vec<PathBuf> {
+    vec![built(client).join("venv/bin/python"), run::workspace().join("tests/clients/python").join(program)]
+}
+
+fn node() -> Result<PathBuf> {
+    process::require("node", "install Node, version 18 or later (`apt install nodejs`)")
 }
 
 fn java_class(client: Client, class: &str) -> Result<Vec<PathBuf>> {

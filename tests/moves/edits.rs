@@ -16,7 +16,7 @@ const NEVER_AGAIN: &[(&str, &str)] = &[("topic.metadata.refresh.interval.ms", "-
 fn the_last_wish_wins_and_a_reader_that_never_asks_for_metadata_goes_on() -> Result<()> {
     on_stage(|stage| {
         stage.has_proxies(1)?;
-        let going = [stage.going_with(0, Client::Rdkafka, "edits", [&[], NEVER_AGAIN])?, stage.plain(0, "edits-plain")?];
+        let going = [stage.going_with(0, Client::Rdkafka, "edits", |job| job.settings[1] = NEVER_AGAIN)?, stage.plain(0, "edits-plain")?];
         go_on(&going)?;
         let wins = |home, what: &str| {
             let took = stage.leads(home, &going).context(what.to_owned())?;

@@ -9,7 +9,8 @@ import java.util.Map;
 /** The argument of both programs; what the one that runs does not need is 0. See tests/clients/README.md. */
 record Job(
         String bootstrapServers, String clientId, String topic, String groupId, int count, int partitions,
-        int recordsPerSecond, long timeoutMs, Job.Security security, String groupProtocol, boolean cooperative) {
+        int recordsPerSecond, long timeoutMs, Job.Security security, String groupProtocol, boolean cooperative,
+        boolean idempotent) {
     record Security(
             String protocol, String mechanism, String username, String password, Path ca, Path certificate, Path key) {}
 

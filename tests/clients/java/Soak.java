@@ -66,7 +66,11 @@ public final class Soak {
     }
 
     private void produce() throws IOException {
-        try (var producer = new KafkaProducer<>(job.connection(), new StringSerializer(), new StringSerializer())) {
+        Map<String, Object> config = job.connection();
+        // Both are the defaults of 4, not of 2.8.
+        config.put("acks", "all");
+        config.put("enable.idempotence", job.idempotent());
+        try (var producer = new KafkaProducer<>(config, new StringSerializer(), new StringSerializer())) {
             long start = System.nanoTime();
             for (long all = 0; !stopped; all++) {
                 while (all >= (System.nanoTime() - start) / 1e9 * job.recordsPerSecond() && !stopped) sleep();

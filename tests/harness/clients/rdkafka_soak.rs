@@ -24,7 +24,7 @@ pub(super) fn soak(job: &Job, limit: Duration, stop: &AtomicBool, report: &(dyn 
     let group = [subscribe(job)?, subscribe(job)?];
     let mut config = connection(&job.bootstrap_servers, &job.client_id, job.security.as_ref());
     // acks=all is librdkafka's own default, idempotence is not.
-    config.set("enable.idempotence", "true");
+    config.set("enable.idempotence", job.idempotent.to_string());
     with(&mut config, job.settings[0]);
     let producer: BaseProducer<Tally> = config.create_with_context(tally.clone())?;
 

@@ -40,6 +40,8 @@ pub struct Job {
     pub timeout_ms: u64,
     /// None for PLAINTEXT.
     pub security: Option<Security>,
+    /// Whether the producer is idempotent, if the library has that; else it sends as many requests at a time as the library does by itself.
+    pub idempotent: bool,
     /// Whether the group uses the cooperative-sticky assignor, or the one that the library comes with.
     pub cooperative: bool,
     /// `group.protocol` of librdkafka and Java 4, if not their own default.
@@ -51,7 +53,7 @@ pub struct Job {
 }
 
 impl Job {
-    /// 200 records a second, by PLAINTEXT, read by a group with the name of the client.
+    /// 200 records a second, by an idempotent producer, by PLAINTEXT, read by a group with the name of the client.
     pub fn plain(bootstrap_servers: String, client_id: String, topic: &str, partitions: usize, limit: Duration) -> Self {
         let (group_id, topic, timeout_ms) = (client_id.clone(), topic.to_owned(), limit.as_millis() as u64);
         Self {
@@ -63,6 +65,7 @@ impl Job {
             records_per_second: 200,
             timeout_ms,
             security: None,
+            idempotent: true,
             cooperative: false,
             group_protocol: None,
             settings: [&[]; 2],

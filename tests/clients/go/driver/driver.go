@@ -1,4 +1,4 @@
-// Package driver is what both Go clients share: the job, the count of what was consumed, the one line of result.
+// Package driver is what the Go clients share: the job, the count of what was consumed, the one line of result.
 // See tests/clients/README.md.
 package driver
 
@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// Job is the program's argument. A round trip needs Count, a soak Partitions and RecordsPerSecond.
+// Job is the program's argument. A round trip needs Count, a soak what stands behind it.
 type Job struct {
 	BootstrapServers string    `json:"bootstrap_servers"`
 	ClientID         string    `json:"client_id"`
@@ -25,6 +25,7 @@ type Job struct {
 	Count            int       `json:"count"`
 	Partitions       int       `json:"partitions"`
 	RecordsPerSecond int       `json:"records_per_second"`
+	Idempotent       bool      `json:"idempotent"`
 	TimeoutMs        int       `json:"timeout_ms"`
 	Security         *Security `json:"security"`
 }

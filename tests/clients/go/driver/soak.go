@@ -70,14 +70,17 @@ func (s *Soak) report() {
 	}})
 }
 
-// MainSoak runs a soak and ends the program. send must not wait; consume runs until its context ends, when all was read.
-func MainSoak(argument string, open func(*Soak) (send func(partition int32, number int64), consume func(context.Context), err error)) {
+// MainSoak runs a soak and ends the program, if that is what its arguments ask for. send must not wait; consume runs until its context ends, when all was read.
+func MainSoak(open func(*Soak) (send func(partition int32, number int64), consume func(context.Context), err error)) {
+	if len(os.Args) != 3 || os.Args[1] != "soak" {
+		return
+	}
 	soak := &Soak{}
 	fail := func(step string, err error) {
 		soak.Error(step, err)
 		os.Exit(1)
 	}
-	if err := json.Unmarshal([]byte(argument), &soak.Job); err != nil {
+	if err := json.Unmarshal([]byte(os.Args[2]), &soak.Job); err != nil {
 		fail("starting", err)
 	}
 	soak.acked, soak.consumed = make([]int64, soak.Job.Partitions), make([]int64, soak.Job.Partitions)

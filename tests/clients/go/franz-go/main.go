@@ -17,9 +17,7 @@ import (
 )
 
 func main() {
-	if len(os.Args) == 3 && os.Args[1] == "soak" {
-		driver.MainSoak(os.Args[2], soak)
-	}
+	driver.MainSoak(soak)
 	driver.Main("franz-go", "github.com/twmb/franz-go", roundTrip)
 }
 

@@ -18,7 +18,12 @@ func soak(s *driver.Soak) (func(partition int32, number int64), func(context.Con
 	if err != nil {
 		return nil, nil, err
 	}
-	producer, err := kgo.NewClient(slices.Concat(options, []kgo.Opt{kgo.RecordPartitioner(kgo.ManualPartitioner())})...)
+	producing := []kgo.Opt{kgo.RecordPartitioner(kgo.ManualPartitioner())}
+	if !s.Job.Idempotent {
+		// As many requests at a time to each broker as other libraries have; its own default is one.
+		producing = append(producing, kgo.DisableIdempotentWrite(), kgo.MaxProduceRequestsInflightPerBroker(5))
+	}
+	producer, err := kgo.NewClient(slices.Concat(options, producing)...)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -1,4 +1,4 @@
-// A round trip of kafka-go: lists the topics, produces, consumes in a group of two. PLAINTEXT only.
+// A round trip of kafka-go: lists the topics, produces, consumes in a group of two. PLAINTEXT only. Its soak is in soak.go.
 package main
 
 import (
@@ -12,6 +12,7 @@ import (
 )
 
 func main() {
+	driver.MainSoak(soak)
 	driver.Main("kafka-go", "github.com/segmentio/kafka-go", roundTrip)
 }
 

@@ -1,4 +1,4 @@
-// A round trip of sarama: lists the topics, produces, consumes in a group of two.
+// A round trip of sarama: lists the topics, produces, consumes in a group of two. Its soak is in soak.go.
 package main
 
 import (
@@ -18,7 +18,8 @@ import (
 )
 
 func main() {
-	sarama.Logger = log.New(os.Stderr, "", log.LstdFlags)
+	sarama.Logger = log.New(os.Stderr, "", log.LstdFlags|log.Lmicroseconds)
+	driver.MainSoak(soak)
 	driver.Main("sarama", "github.com/IBM/sarama", roundTrip)
 }
 

@@ -1,0 +1,42 @@
+"""A soak of kafka-python: produces numbers, and consumes them in a group of two."""
+
+import logging
+import threading
+
+from kafka import KafkaConsumer, KafkaProducer
+from soaking import REPORT, Soak
+
+logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+
+def start():
+    producer = KafkaProducer(acks="all", enable_idempotence=soak.job["idempotent"], **soak.connection())
+
+    def send(partition, value):
+        sent = producer.send(soak.job["topic"], value, partition=partition)
+        sent.add_callback(lambda _: soak.acknowledged(partition))
+        sent.add_errback(lambda error: soak.error("producing", error))
+
+    def consume(all_read):
+        members = [threading.Thread(target=soak.guard, args=("consuming", consume_as, all_read)) for _ in range(2)]
+        for member in members:
+            member.start()
+        for member in members:
+            member.join()
+
+    return send, consume
+
+
+def consume_as(all_read):
+    job = soak.job
+    member = KafkaConsumer(job["topic"], group_id=job["group_id"], auto_offset_reset="earliest", **soak.connection())
+    while not all_read.is_set():
+        for messages in member.poll(timeout_ms=int(REPORT * 1000)).values():
+            for message in messages:
+                soak.count(message.partition, message.value)
+    # Commits, too.
+    member.close()
+
+
+soak = Soak()
+soak.main(start)

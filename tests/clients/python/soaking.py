@@ -1,0 +1,112 @@
+"""What the soaks for Python share: the numbers at a steady rate, the count of what was acknowledged and consumed, the report.
+
+One JSON object in (the argument), lines of JSON out (stdout); see tests/clients/README.md.
+"""
+
+import json
+import os
+import sys
+import threading
+import time
+import traceback
+
+REPORT = 0.1
+
+
+class Soak:
+    def __init__(self):
+        self.job = json.loads(sys.argv[1])
+        self.acked = [0] * self.job["partitions"]
+        self.consumed = [0] * self.job["partitions"]
+        self.again = 0
+        self.skipped = 0
+        self.lock = threading.Lock()
+
+    def connection(self):
+        """The settings of aiokafka and kafka-python."""
+        if self.job.get("security"):
+            raise NotImplementedError("this driver is for PLAINTEXT only")
+        return {"bootstrap_servers": self.job["bootstrap_servers"], "client_id": self.job["client_id"]}
+
+    def acknowledged(self, partition):
+        with self.lock:
+            self.acked[partition] += 1
+
+    def count(self, partition, value):
+        """A number is the next of its partition, one that was read before, or one too far."""
+        number = int(value)
+        with self.lock:
+            if number < self.consumed[partition]:
+                self.again += 1
+                return
+            self.skipped += number > self.consumed[partition]
+            self.consumed[partition] = number + 1
+
+    def error(self, step, error):
+        """What an application can't go on with."""
+        # Some exceptions have no text but their name.
+        self.print({"error": f"{step}: {error if isinstance(error, str) else repr(error)}"})
+
+    def notice(self, step, error):
+        """What the library tells of its troubles while it goes on."""
+        self.print({"notice": f"{step}: {error!r}"})
+
+    def print(self, line):
+        with self.lock:
+            print(json.dumps(line), flush=True)
+
+    def report(self):
+        self.print({"progress": {"acked": self.acked, "consumed": self.consumed, "again": self.again, "skipped": self.skipped}})
+
+    def fail(self, step, error):
+        self.error(step, error)
+        # Not sys.exit: that waits for threads, which may hang.
+        os._exit(1)
+
+    def main(self, start):
+        """`start` returns what sends a number to a partition, and what consumes until its argument, an event, is set; that runs in a thread of its own."""
+        try:
+            send, consume = start()
+        except Exception as error:
+            traceback.print_exc()
+            self.fail("starting", error)
+        all_read = threading.Event()
+        consuming = threading.Thread(target=self.guard, args=("consuming", consume, all_read))
+        consuming.start()
+        stopped = threading.Event()
+        threading.Thread(target=lambda: (sys.stdin.read(), stopped.set()), daemon=True).start()
+        threading.Thread(target=self.reports, daemon=True).start()
+        sent = self.sends(send, stopped)
+        limit = self.job["timeout_ms"]
+        watchdog = threading.Timer(limit / 1000, self.fail, ["ending", f"not done {limit} ms after the last of {sent} was sent"])
+        watchdog.start()
+        while not (self.acked == sent and self.consumed == sent):
+            time.sleep(REPORT)
+        all_read.set()
+        consuming.join()
+        self.report()
+        os._exit(0)
+
+    def reports(self):
+        while True:
+            self.report()
+            time.sleep(REPORT)
+
+    def sends(self, send, stopped):
+        """Returns how many went to each partition."""
+        sent = [0] * self.job["partitions"]
+        start, total = time.monotonic(), 0
+        while not stopped.wait(0.002):
+            while total < (time.monotonic() - start) * self.job["records_per_second"]:
+                partition = total % len(sent)
+                send(partition, str(sent[partition]).encode())
+                sent[partition] += 1
+                total += 1
+        return sent
+
+    def guard(self, step, run, *arguments):
+        try:
+            run(*arguments)
+        except Exception as error:
+            traceback.print_exc()
+            self.fail(step, error)
