@@ -36,7 +36,7 @@ const DELIVERIES: Duration = Duration::from_millis(500);
 /// What the last move took.
 pub(crate) struct Took {
     /// From the hold to the flip, by a proxy's log.
-    held: Duration,
+    pub(crate) held: Duration,
     /// From the flip to the first batch that was copied the other way, by the mirror's log. `None`: there was none yet.
     back: Option<Duration>,
 }
