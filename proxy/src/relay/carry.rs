@@ -24,6 +24,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use super::PRODUCES;
 use super::first::{Admitted, FirstBatches, Term, stamped};
 use super::holds::Entered;
 use super::masks::{NOT_LEADER_OR_FOLLOWER, TOPIC_AUTHORIZATION_FAILED};
@@ -252,10 +253,6 @@ fn may_be_sent_again(records: Option<&[u8]>) -> bool {
     records.is_some_and(|records| Sequence::peek(records).is_some())
 }
 
-/// How many frames of a connection wait for the one that is being carried: what comes behind them is not read. A hold waits for each of them, one after the
-/// other, and with more than these nothing would be faster.
-const AHEAD_OF_LEADER: usize = 2;
-
 /// Carries the frames of one connection. Frames that were handed over are carried to the end, also when it is dropped.
 #[derive(Debug)]
 pub(super) struct Carrier {
@@ -273,7 +270,7 @@ struct Job {
 
 impl Carrier {
     pub(super) fn new(carrying: Arc<Carrying>, firsts: Arc<FirstBatches>, view: Arc<View>, from: Arc<Sender>) -> Self {
-        let (jobs, queue) = mpsc::channel(AHEAD_OF_LEADER);
+        let (jobs, queue) = mpsc::channel(PRODUCES);
         let lines = Lines { view, firsts, client_id: from.client_id.clone(), open: HashMap::new(), given_up: GivenUp::default() };
         tokio::spawn(lines.run(queue));
         Self { carrying, from, jobs }

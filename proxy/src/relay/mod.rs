@@ -66,7 +66,7 @@ use kferry_wire::frame::{self, FrameError, SIZE_LEN};
 use kferry_wire::header::{NotKafka, RequestHeader};
 use kferry_wire::stream::{Reader, Stream, Writer};
 use kferry_wire::tell;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -93,6 +93,10 @@ use crate::quiet::{Activity, LAST_RESPONSES, Patience, Quiet};
 
 /// Requests of one connection that may wait for their responses; a client that sends more waits to send. Clients' own limits are 5 to a few hundred.
 const IN_FLIGHT: usize = 1024;
+
+/// How many Produce requests of a connection to somebody who sees a view may be without an answer: what comes behind them waits in the client's socket. A broker
+/// handles those of a connection one after the other, so that more of them would only wait, and a hold would wait for each.
+const PRODUCES: usize = 32;
 
 /// Kafka's `INVALID_TXN_STATE`
 const INVALID_TXN_STATE: i16 = 48;
@@ -167,6 +171,8 @@ struct Counters {
     in_flight: AtomicUsize,
     /// Those of them that are about topics of a view, and Produce.
     produces: AtomicUsize,
+    /// Told when one of those is answered.
+    produced: Notify,
 }
 
 impl Counters {

@@ -38,7 +38,7 @@ use super::masks::{MASK, NOT_LEADER_OR_FOLLOWER, Now, Refused, TOPIC_AUTHORIZATI
 use super::request::{HELD, RequestHead};
 use super::splice::MoveError;
 use super::view::leaders::Stance;
-use super::{Along, Due, FrameRelay, INDEX, InFlight, Seat, WalkError, Walked, next_response, response};
+use super::{Along, Due, FrameRelay, INDEX, InFlight, PRODUCES, Seat, WalkError, Walked, next_response, response};
 use crate::ending::Cause;
 
 /// Bytes of the length in front of records: four, or a varint.
@@ -124,6 +124,9 @@ impl FrameRelay {
         mut frame: ProduceFrame,
     ) -> Result<(), Cause> {
         let is_answered = frame.front.acks != 0;
+        while self.counters.produces.load(Ordering::Relaxed) >= PRODUCES {
+            self.counters.produced.notified().await;
+        }
         let (tell, told) = oneshot::channel();
         // Before the request goes out: its response must find it.
         self.expect(queue, frame.head, Some(Due::Produced { told, is_answered })).await?;
@@ -214,6 +217,7 @@ impl FrameRelay {
         let frame_len = if is_at_broker { Some(next_response(from, head).await?) } else { None };
         entered.iter_mut().for_each(Entered::answered);
         self.counters.produces.fetch_sub(1, Ordering::Relaxed);
+        self.counters.produced.notify_one();
         Ok(Some(Answered { frame_len, refused, carried, firsts }))
     }
 
