@@ -10,7 +10,8 @@ use kferry_config::Cluster;
 use kferry_wire::admin::groups::{GroupDescription, GroupType, Member};
 use kferry_wire::client::{Answers, Client, TopicPartition, Topics};
 use kferry_wire::decisions::{
-    self, Flipped, Gathering, Known, LATE, Log, LogError, Outcome, Place, ReadRecord, Request, Serves, Settings, State, Update, Verdict, ask, check,
+    self, Flipped, Gathering, Known, LATE, Log, LogError, Outcome, Place, ReadRecord, Request, Serves, Settings, State, Update, Verdict,
+    ask, check,
 };
 use kferry_wire::places::{Decisions, Led};
 use kferry_wire::tell;

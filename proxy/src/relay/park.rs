@@ -462,8 +462,8 @@ impl FrameRelay {
         let By::Group(fields) = head.api.by else { return Ok(()) };
         let request: JoinGroupRequest = head.decode(fields, body)?;
         let (group, member) = (request.group_id.as_str(), request.member_id.as_str());
-        let [session, rebalance] =
-            [request.session_timeout_ms, request.rebalance_timeout_ms].map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or_default()));
+        let [session, rebalance] = [request.session_timeout_ms, request.rebalance_timeout_ms]
+            .map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or_default()));
         // Before version 1 the session is all that there is.
         let away = if rebalance.is_zero() { session } else { session.min(rebalance) };
         if let Some(parked) = seat.parking.park(group, member, away) {

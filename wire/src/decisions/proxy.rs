@@ -348,7 +348,9 @@ impl Proxy {
         }
         let of_groups = |of: fn(&Gathering) -> &BTreeSet<String>| -> BTreeMap<String, BTreeSet<String>> {
             let all = known.gathering.iter().map(|(group, known)| (group, of(known)));
-            all.filter(|(group, some)| open.groups.contains(*group) && !some.is_empty()).map(|(group, some)| (group.clone(), some.clone())).collect()
+            all.filter(|(group, some)| open.groups.contains(*group) && !some.is_empty())
+                .map(|(group, some)| (group.clone(), some.clone()))
+                .collect()
         };
         let (members, heard) = (of_groups(|known| &known.parked), of_groups(|known| &known.heard));
         let none = BTreeMap::new();
@@ -360,7 +362,11 @@ impl Proxy {
             None => return None,
             Some(called) => {
                 let patience = |group: &String| known.gathering.get(group).and_then(|known| known.patience).unwrap_or(self.settings.gather);
-                missing.iter().filter(|(group, _)| now >= called + patience(group)).map(|(group, why)| (group.clone(), why.clone())).collect()
+                missing
+                    .iter()
+                    .filter(|(group, _)| now >= called + patience(group))
+                    .map(|(group, why)| (group.clone(), why.clone()))
+                    .collect()
             }
         };
         if !left.is_empty() {
@@ -394,7 +400,8 @@ impl Proxy {
             };
             let came = came(open, group);
             let missing: Vec<_> = members.iter().filter(|(id, _)| !came.contains(*id)).map(|(_, name)| name.as_str()).collect();
-            (!missing.is_empty()).then(|| format!("{} of its {} members did not {did}: {}", missing.len(), members.len(), missing.join(", ")))
+            (!missing.is_empty())
+                .then(|| format!("{} of its {} members did not {did}: {}", missing.len(), members.len(), missing.join(", ")))
         };
         open.groups.iter().filter_map(|group| Some((group.clone(), why(group)?))).collect()
     }
