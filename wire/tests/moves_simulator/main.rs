@@ -6,17 +6,18 @@
 //! |---|---|
 //! | `world` | time, the log of decisions, faults, and what must hold |
 //! | `cluster` | the logs of a cluster, and Kafka's check of sequences |
-//! | `proxy`, `mirror`, `client` | who acts |
+//! | `proxy`, `mirror`, `client`, `group` | who acts |
 //! | `rng` | chance from a seed |
 //!
 //! What must hold: a record never lands on a cluster that does not lead its topic at that moment; at a flip both logs are equal; the mirror writes nothing but
 //! what the leader has; what was acknowledged is there, of idempotent producers once and in order; every reader of the log knows the same; an abort restores
-//! who leads; no old file begins a move; and when faults end, every move ends, nobody holds, and the last file is in force.
+//! who leads; a group lives on one cluster: nobody commits on the other one, and its last offsets are there before; no old file begins a move; and when faults end, every move ends, nobody holds, and the last file is in force.
 //!
 //! `KFERRY_SEEDS=1000000` runs more seeds than 1,000 (`make soak`). A seed that fails prints its schedule; `KFERRY_SEED=7` runs that one again.
 
 mod client;
 mod cluster;
+mod group;
 mod mirror;
 mod proxy;
 mod rng;
@@ -39,6 +40,8 @@ enum Mutation {
     ThirtySeconds,
     /// The first-batch rule is not told what the old leader knows.
     Strict,
+    /// What members of groups commit is not waited for.
+    Commits,
     /// Records count for whichever move is open.
     LastDecision,
 }
@@ -74,9 +77,15 @@ fn every_move_ends_well_whatever_fails() {
 
 #[test]
 fn each_rule_that_is_left_out_is_noticed() {
-    for mutation in
-        [Mutation::Incarnation, Mutation::AsOf, Mutation::ReadAfterJoin, Mutation::ThirtySeconds, Mutation::Strict, Mutation::LastDecision]
-    {
+    for mutation in [
+        Mutation::Incarnation,
+        Mutation::AsOf,
+        Mutation::ReadAfterJoin,
+        Mutation::ThirtySeconds,
+        Mutation::Strict,
+        Mutation::Commits,
+        Mutation::LastDecision,
+    ] {
         let noticed = (0..10_000).find_map(|seed| Some((seed, World::new(seed, Some(mutation), false).run().err()?.0)));
         let Some((seed, wrong)) = noticed else { panic!("nobody notices that {mutation:?} is left out") };
         println!("{mutation:?}: seed {seed}, {wrong}");
