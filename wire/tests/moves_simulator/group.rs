@@ -80,8 +80,7 @@ impl World {
     pub(crate) fn known_of(&mut self, index: usize) -> Known {
         let process = &self.proxies[index];
         let mut known = std::mem::take(&mut self.known);
-        let commits = !process.commits.is_empty() && self.mutation != Some(Mutation::Commits);
-        known.is_open = !process.sent.is_empty() || commits;
+        known.is_open = !process.sent.is_empty() || !process.commits.is_empty();
         known.unanswered = self.now < process.unanswered;
         known.gathering.clear();
         if is_held(process.rules.holds()) {

@@ -40,8 +40,6 @@ enum Mutation {
     ThirtySeconds,
     /// The first-batch rule is not told what the old leader knows.
     Strict,
-    /// What members of groups commit is not waited for.
-    Commits,
     /// Records count for whichever move is open.
     LastDecision,
 }
@@ -83,7 +81,6 @@ fn each_rule_that_is_left_out_is_noticed() {
         Mutation::ReadAfterJoin,
         Mutation::ThirtySeconds,
         Mutation::Strict,
-        Mutation::Commits,
         Mutation::LastDecision,
     ] {
         let noticed = (0..10_000).find_map(|seed| Some((seed, World::new(seed, Some(mutation), false).run().err()?.0)));
