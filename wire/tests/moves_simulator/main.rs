@@ -75,14 +75,9 @@ fn every_move_ends_well_whatever_fails() {
 
 #[test]
 fn each_rule_that_is_left_out_is_noticed() {
-    for mutation in [
-        Mutation::Incarnation,
-        Mutation::AsOf,
-        Mutation::ReadAfterJoin,
-        Mutation::ThirtySeconds,
-        Mutation::Strict,
-        Mutation::LastDecision,
-    ] {
+    for mutation in
+        [Mutation::Incarnation, Mutation::AsOf, Mutation::ReadAfterJoin, Mutation::ThirtySeconds, Mutation::Strict, Mutation::LastDecision]
+    {
         let noticed = (0..10_000).find_map(|seed| Some((seed, World::new(seed, Some(mutation), false).run().err()?.0)));
         let Some((seed, wrong)) = noticed else { panic!("nobody notices that {mutation:?} is left out") };
         println!("{mutation:?}: seed {seed}, {wrong}");
