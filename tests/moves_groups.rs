@@ -223,7 +223,6 @@ fn there_and_back(legacy: &str, clients: &[(Client, Shares)]) -> Result<()> {
     for soak in soaks {
         soak.stop()?;
     }
-    fs::write("/tmp/groups-proxy.log", stage.proxy.log_text())?;
     ensure!(wrong.is_empty(), "{}\nthe proxy:\n{}", wrong.join("\n"), stage.proxy.log_text());
     Ok(())
 }

@@ -6,17 +6,18 @@
 //! |---|---|
 //! | `world` | time, the log of decisions, faults, and what must hold |
 //! | `cluster` | the logs of a cluster, and Kafka's check of sequences |
-//! | `proxy`, `mirror`, `client` | who acts |
+//! | `proxy`, `mirror`, `client`, `group` | who acts |
 //! | `rng` | chance from a seed |
 //!
 //! What must hold: a record never lands on a cluster that does not lead its topic at that moment; at a flip both logs are equal; the mirror writes nothing but
 //! what the leader has; what was acknowledged is there, of idempotent producers once and in order; every reader of the log knows the same; an abort restores
-//! who leads; no old file begins a move; and when faults end, every move ends, nobody holds, and the last file is in force.
+//! who leads; a group lives on one cluster: nobody commits on the other one, and its last offsets are there before; no old file begins a move; and when faults end, every move ends, nobody holds, and the last file is in force.
 //!
 //! `KFERRY_SEEDS=1000000` runs more seeds than 1,000 (`make soak`). A seed that fails prints its schedule; `KFERRY_SEED=7` runs that one again.
 
 mod client;
 mod cluster;
+mod group;
 mod mirror;
 mod proxy;
 mod rng;

@@ -4,6 +4,7 @@ use kferry_wire::decisions::{Measured, NotYet, Request, State, closing, copies_f
 
 use super::Mutation;
 use super::cluster::PARTITIONS;
+use super::group::Settling;
 use super::world::{Event, Ms, World, topic};
 
 /// How long an owner may write after it has last been heard of.
@@ -21,6 +22,7 @@ pub(crate) struct Owner {
     /// The end of the log of decisions when it came to own the partitions: it reads up to there before its first look.
     pub(crate) reads_to: i64,
     pub(crate) parts: [Part; PARTITIONS],
+    pub(crate) settling: Settling,
 }
 
 #[derive(Debug, Default)]
@@ -56,6 +58,8 @@ impl World {
         if owner != index || self.now >= self.owners[index].lease {
             let owner = &mut self.owners[index];
             owner.parts = <[Part; PARTITIONS]>::default();
+            // What it has sent may still come: that is waited for.
+            owner.settling.forget();
             owner.reads_to = self.log.len() as i64;
             self.note(|| format!("mirror {index} owns the partitions"));
         }
@@ -71,6 +75,7 @@ impl World {
                 return;
             }
         }
+        self.owner_settles(index);
     }
 
     fn owner_copies(&mut self, index: usize, partition: usize) {

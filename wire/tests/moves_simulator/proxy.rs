@@ -11,6 +11,7 @@ use kferry_wire::log::first_batch::{ASK_AGAIN, Flipped, Producers, Verdict, judg
 
 use super::Mutation;
 use super::cluster::Answer;
+use super::group::Come;
 use super::world::{Ask, CLUSTERS, Event, LATE, Ms, Reply, World, ms, topic};
 
 /// How long a batch waits for those before it.
@@ -36,6 +37,10 @@ pub(crate) struct Process {
     waiting: Vec<(Ask, Ms)>,
     /// What is at a broker, unanswered, by a number: what, the cluster, and the term.
     pub(crate) sent: BTreeMap<u64, (Ask, usize, i32)>,
+    /// What is known of the group that is held, what its members commit and waits, and what of that is at a coordinator, by a number: whose, and where.
+    pub(crate) come: Come,
+    pub(crate) held_commits: Vec<(usize, i64)>,
+    pub(crate) commits: BTreeMap<u64, (usize, usize)>,
     /// Until when something may arrive that was unanswered when its connection broke.
     pub(crate) unanswered: Ms,
     /// By partition and term, what the old leader knows.
@@ -70,6 +75,9 @@ impl World {
             file,
             waiting: Vec::new(),
             sent: BTreeMap::new(),
+            come: Come::default(),
+            held_commits: Vec::new(),
+            commits: BTreeMap::new(),
             unanswered: 0,
             old: BTreeMap::new(),
             new: BTreeMap::new(),
@@ -96,12 +104,11 @@ impl World {
             return self.proxy_dies(index, true);
         }
         self.pump(index);
+        self.commits_go_on(index);
+        let known = self.known_of(index);
         let process = &mut self.proxies[index];
-        let mut known = std::mem::take(&mut self.known);
-        known.is_open = !process.sent.is_empty();
-        known.unanswered = self.now < process.unanswered;
         let is_cut = process.cut > self.now;
-        if process.leaves && process.waiting.is_empty() && !known.is_open && !known.unanswered {
+        if process.leaves && process.waiting.is_empty() && process.held_commits.is_empty() && !known.is_open && !known.unanswered {
             let left = process.rules.leave();
             self.known = known;
             self.append(left, is_cut);
@@ -243,12 +250,13 @@ impl World {
     /// All connections to a cluster break; what is on its way may arrive or not, soon or late.
     pub(crate) fn proxy_loses(&mut self, index: usize, cluster: usize) {
         let process = &mut self.proxies[index];
-        let broken: Vec<u64> = process.sent.iter().filter(|(_, (_, at, _))| *at == cluster).map(|(number, _)| *number).collect();
+        let mut broken: Vec<u64> = process.sent.iter().filter(|(_, (_, at, _))| *at == cluster).map(|(number, _)| *number).collect();
+        broken.extend(self.commits_lost(index, Some(cluster)));
         if broken.is_empty() {
             return;
         }
         if self.mutation != Some(Mutation::ThirtySeconds) {
-            process.unanswered = self.now + LATE;
+            self.proxies[index].unanswered = self.now + LATE;
         }
         for number in broken {
             if let Some((ask, ..)) = self.proxies[index].sent.remove(&number) {
@@ -279,7 +287,8 @@ impl World {
         process.paused = 0;
         let (sent, me, boot, host, disk) =
             (std::mem::take(&mut process.sent), process.me.clone(), process.boot, process.host, process.disk);
-        for number in sent.into_keys() {
+        let lost = self.commits_lost(index, None);
+        for number in sent.into_keys().chain(lost) {
             self.arrives_late(number);
         }
         self.dead.insert(me, self.now);

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use kferry_wire::decisions::{Known, Leader, Led, Member, Owned, Request, Settings, State, Topic, Verdict};
+use kferry_wire::decisions::{Known, Leader, Led, Member, Owned, OwnedGroup, Request, Settings, State, Topic, Verdict};
 
 use super::Mutation;
 use super::client::Client;
 use super::cluster::{Answer, Cluster, PARTITIONS, Record};
+use super::group::{GROUP, Group, lives};
 use super::mirror::Owner;
 use super::proxy::{Process, take};
 use super::rng::Rng;
@@ -60,6 +61,11 @@ pub(crate) enum Event {
     Reply { proxy: usize, boot: u32, client: usize, partition: usize, n: u32, reply: Reply },
     Copy { owner: usize, boot: u32, cluster: usize, partition: usize, term: i32, from: usize, records: Vec<Record> },
     Copied { owner: usize, boot: u32, partition: usize, is_refused: bool },
+    Member(usize),
+    Commit { proxy: usize, boot: u32, number: u64, cluster: usize, value: i64 },
+    Committed { proxy: usize, boot: u32, number: u64 },
+    Settle { owner: usize, boot: u32, cluster: usize, value: i64 },
+    Settled { owner: usize, boot: u32 },
     Append(Request),
     Forget,
     Edit,
@@ -81,10 +87,11 @@ pub(crate) struct World {
     pub(crate) clusters: [Cluster; 2],
     pub(crate) log: Vec<Request>,
     /// What a reader of the whole log knows.
-    truth: State,
+    pub(crate) truth: State,
     pub(crate) proxies: Vec<Process>,
     pub(crate) owners: Vec<Owner>,
     pub(crate) clients: Vec<Client>,
+    pub(crate) group: Group,
     /// Which process of the mirror owns the partitions, and until when.
     pub(crate) lease: (usize, Ms),
     /// The homes that the operator's files name, and which of them ordered the open move and the last one that flipped.
@@ -126,7 +133,12 @@ impl World {
             let topic = Topic { partitions: 1, ids: BTreeMap::new() };
             Owned { name: name.to_owned(), leader: CLUSTERS[0].to_owned(), topic, blocked: None }
         };
-        let known = Known { owns: [("orders".to_owned(), vec![owned("t0"), owned("t1")])].into(), ..Known::default() };
+        let group = OwnedGroup { name: GROUP.to_owned(), lives: CLUSTERS[0].to_owned(), blocked: None };
+        let known = Known {
+            owns: [("orders".to_owned(), vec![owned("t0"), owned("t1")])].into(),
+            groups: [("orders".to_owned(), vec![group])].into(),
+            ..Known::default()
+        };
         let mut world = Self {
             now: 0,
             mutation,
@@ -141,6 +153,7 @@ impl World {
             proxies: Vec::new(),
             owners: Vec::new(),
             clients: Vec::new(),
+            group: Group::default(),
             lease: (0, 0),
             files: vec![0],
             ordered: 0,
@@ -185,6 +198,7 @@ impl World {
             self.clients.push(Client { is_idempotent: client != 2, total, proxy, ..Client::default() });
             self.at(300, Event::Client(client));
         }
+        self.group_begins();
         for _ in 0..self.rng.between(2, 7) {
             let at = self.rng.between(1_000, FAULTS);
             self.at(at, Event::Edit);
@@ -232,11 +246,13 @@ impl World {
     /// Until when an event waits because its process is paused, or because it comes late.
     fn waits(&mut self, event: &Event) -> Option<Ms> {
         let until = match event {
-            Event::Proxy(proxy) | Event::Ask { proxy, .. } | Event::Answer { proxy, .. } | Event::File { proxy, .. } => {
-                self.proxies[*proxy].paused
-            }
-            Event::Owner(owner) | Event::Copied { owner, .. } => self.owners[*owner].paused,
-            Event::Arrives { number, .. } => self.late.remove(number).unwrap_or(0),
+            Event::Proxy(proxy)
+            | Event::Ask { proxy, .. }
+            | Event::Answer { proxy, .. }
+            | Event::Committed { proxy, .. }
+            | Event::File { proxy, .. } => self.proxies[*proxy].paused,
+            Event::Owner(owner) | Event::Copied { owner, .. } | Event::Settled { owner, .. } => self.owners[*owner].paused,
+            Event::Arrives { number, .. } | Event::Commit { number, .. } => self.late.remove(number).unwrap_or(0),
             _ => 0,
         };
         (until > self.now).then_some(until)
@@ -272,6 +288,11 @@ impl World {
                 self.at(self.now + delay, Event::Copied { owner, boot, partition, is_refused });
             }
             Event::Copied { owner, boot, partition, is_refused } => self.owner_is_answered(owner, boot, partition, is_refused),
+            Event::Member(member) => self.member_acts(member),
+            Event::Commit { proxy, boot, number, cluster, value } => self.commits(proxy, boot, number, cluster, value),
+            Event::Committed { proxy, boot, number } => self.member_is_answered(proxy, boot, number),
+            Event::Settle { owner, boot, cluster, value } => self.settles(owner, boot, cluster, value),
+            Event::Settled { owner, boot } => self.owner_has_settled(owner, boot),
             Event::Append(request) => self.arrives_in_log(request),
             Event::Forget => {
                 let is_cold = |member: &&Member| self.dead.get(member).is_some_and(|died| died + LATE <= self.now);
@@ -307,7 +328,7 @@ impl World {
         }
     }
 
-    fn fails(&mut self, wrong: String) {
+    pub(crate) fn fails(&mut self, wrong: String) {
         self.note(|| format!("WRONG: {wrong}"));
         self.wrong.get_or_insert(wrong);
     }
@@ -367,19 +388,24 @@ impl World {
         self.note(|| format!("log {offset}: {request:?} {verdict:?}"));
         if verdict == Verdict::Counts {
             match &request {
-                Request::Hold { to, .. } => {
+                Request::Hold { to, groups, .. } => {
                     self.before = leaders;
                     self.foreign_before = self.foreign.contains(&true);
                     self.tail = [false; PARTITIONS];
                     let wants = |file: &&usize| CLUSTERS[self.files[**file]] == to;
                     self.ordered = self.taken.iter().filter(wants).max().copied().unwrap_or(0);
-                    if self.ordered <= self.flipped_by && self.mutation != Some(Mutation::Incarnation) {
+                    // Groups come after their topics, by the same file.
+                    let is_old = self.ordered < self.flipped_by || groups.is_empty() && self.ordered == self.flipped_by;
+                    if is_old && self.mutation != Some(Mutation::Incarnation) {
                         self.fails(format!("file {} orders a move to {to}, after file {}", self.ordered, self.flipped_by));
                     }
                 }
-                Request::Flip { topics, .. } => {
+                Request::Flip { topics, groups, .. } => {
                     self.flipped_by = self.ordered;
                     self.flips += 1;
+                    if groups.contains(GROUP) {
+                        self.group_flips();
+                    }
                     for partition in 0..PARTITIONS {
                         let Some(Led { ends, .. }) = topics.get(topic(partition)) else { continue };
                         self.flipped[partition] = self.now;
@@ -533,14 +559,15 @@ impl World {
                 unrest.push(format!("{} is not copied", topic(partition)));
             }
         }
+        if lives(&self.truth) != wish {
+            unrest.push(format!("the group does not live on {}", CLUSTERS[wish]));
+        }
         if self.truth.open().is_some() || self.proxies.iter().any(|process| process.rules.holds().is_some()) {
             unrest.push("a move is open".to_owned());
         }
-        if !self
-            .events
-            .values()
-            .all(|event| !matches!(event, Event::Append(_) | Event::Forget | Event::Copy { .. } | Event::Arrives { .. }))
-        {
+        if !self.events.values().all(|event| {
+            !matches!(event, Event::Append(_) | Event::Settle { .. } | Event::Forget | Event::Copy { .. } | Event::Arrives { .. })
+        }) {
             unrest.push("something is under way".to_owned());
         }
         let end = self.log.len() as i64;
