@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use harness::chaos::setting;
-use harness::clients::Client;
 use harness::clients::soak::Seen;
+use harness::clients::{Client, prepare};
 use harness::mirror::Mirror;
 use harness::proxy::Proxy;
 use harness::stage::Side;
@@ -65,6 +65,7 @@ impl fmt::Display for Took {
 
 #[test]
 fn topics_move_there_and_back_while_clients_run() -> Result<()> {
+    built()?;
     on_stage(|stage| {
         stage.has_proxies(1)?;
         let clients = clients().filter(|kind| kind.idempotent == kind.client.can_be_idempotent());
@@ -100,6 +101,7 @@ fn topics_move_there_and_back_while_clients_run() -> Result<()> {
 #[test]
 #[ignore = "an hour; make soak"]
 fn matrix() -> Result<()> {
+    built()?;
     let moves = setting("KFERRY_MOVES")?.unwrap_or(MOVES);
     let named = std::env::var("KFERRY_CLIENTS").ok();
     let all: Vec<_> = clients().collect();
@@ -121,6 +123,11 @@ fn matrix() -> Result<()> {
         ensure!(wrong.is_empty(), "lost, doubled, reordered, read again, failed, or stood still for too long: {wrong:?}");
         Ok(())
     })
+}
+
+/// Before anything runs: a build would slow it down.
+fn built() -> Result<()> {
+    clients().try_for_each(|kind| prepare(kind.client))
 }
 
 /// A library, and how its producer is.
