@@ -158,7 +158,14 @@ fn a_proxy_is_forgotten_once_it_is_dead_and_not_before() -> Result<()> {
         legacy.kferry(&["move", "forget", &name, "--dead"])?.ends_with(1)?.says("has said something in the log")?.says("try again in")?;
         stage.proxies[0].edit(&with_home(&stage.files[0], Side::New))?;
         let new = file(stage, "new")?;
-        new.kferry(&["status"])?.ends_with(1)?.says(&format!("proxy {name}"))?.says("kferry move forget")?.says("nobody listens at")?;
+        stage.comes("the dead one is told to be in the way", || {
+            new.kferry(&["status"])?
+                .ends_with(1)?
+                .says(&format!("proxy {name}"))?
+                .says("kferry move forget")?
+                .says("nobody listens at")
+                .map(drop)
+        })?;
         let began = Instant::now();
         new.kferry(&["move", "forget", &name])?.ends_with(0)?.says("that is waited for")?.says("is forgotten: record")?;
         ensure!(began.elapsed() >= Duration::from_secs(30), "what it has sent may still have arrived: {:?}", began.elapsed());

@@ -62,7 +62,7 @@ fn numbered(topic: &str, number: i32) -> Result<Vec<u8>> {
     let timestamp = jiff::Timestamp::now().as_millisecond();
     let record = batch::Record { offset: 0, timestamp, key: None, value, headers: Vec::new() };
     let records = batch::encode(&[record], Codec::None, Sequence::NONE)?;
-    let data = PartitionProduceData::default().with_index(0).with_records(Some(records.into()));
+    let data = PartitionProduceData::default().with_index(0).with_records(Some(records));
     let data = TopicProduceData::default().with_name(StrBytes::from_string(topic.to_owned()).into()).with_partition_data(vec![data]);
     let request = ProduceRequest::default().with_acks(-1).with_timeout_ms(30_000).with_topic_data(vec![data]);
     raw::request(7, number, "orders-ahead", &request)

@@ -106,9 +106,9 @@ fn topics_move_there_and_back_while_clients_run() -> Result<()> {
 #[ignore = "an hour; make soak"]
 fn matrix() -> Result<()> {
     let moves = setting("KFERRY_MOVES")?.unwrap_or(MOVES);
-    let named = std::env::var("KFERRY_CLIENTS").ok();
+    let chosen = std::env::var("KFERRY_CLIENTS").ok();
     let all: Vec<_> = clients().collect();
-    let kinds = match &named {
+    let kinds = match &chosen {
         None => all,
         Some(names) => names.split(',').map(|name| Kind::named(&all, name)).collect::<Result<_>>()?,
     };

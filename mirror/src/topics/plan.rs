@@ -272,7 +272,7 @@ pub async fn plan(
 ) -> Result<Vec<TopicPlan>, ClientError> {
     let selected = |topic: &&Topic| topic.error.is_none() && !topic.internal && mirror.topics.matches(&topic.name);
     let mut names = led_on_target;
-    names.retain(|name| target.topic(name).filter(selected).is_some() && copies_as(mirror, name));
+    names.retain(|name| target.topic(name).is_some_and(|topic| selected(&topic)) && copies_as(mirror, name));
     names.extend(source.metadata.topics.iter().filter(selected).map(|topic| topic.name.clone()));
     let mut targets: BTreeMap<Arc<str>, Result<Arc<str>, NamingError>> = BTreeMap::new();
     for name in &names {

@@ -410,10 +410,7 @@ impl FrameRelay {
                     seat.parking.wait_while(WITH_OTHERS, |parking| parking.is_held(group)).await;
                     is_held = seat.parking.is_held(group);
                 }
-                let heard = ResponsePlan::Heard { group: group.clone(), member: member.to_owned() };
-                if is_held {
-                    gated.response = Some(heard);
-                } else if seat.parking.was_emptied(group, member) {
+                if !is_held && seat.parking.was_emptied(group, member) {
                     if lives_elsewhere(seat, group, &self.terms.world.cluster.name) {
                         let leave = ConsumerGroupHeartbeatRequest::default().with_group_id(request.group_id.clone());
                         let leave = leave.with_member_id(request.member_id.clone()).with_member_epoch(LEAVES).with_rebalance_timeout_ms(-1);
@@ -423,7 +420,7 @@ impl FrameRelay {
                     let answer = ConsumerGroupHeartbeatResponse::default().with_error_code(NOT_COORDINATOR);
                     gated.answer = Some(head.encode(&answer)?);
                 } else {
-                    gated.response = Some(heard);
+                    gated.response = Some(ResponsePlan::Heard { group: group.clone(), member: member.to_owned() });
                 }
             }
             _ => {}
