@@ -19,6 +19,17 @@ fn a_topic_that_is_born_on_the_target_is_copied_the_other_way_and_moves_as_any_o
         stage.is_copied(dead)?;
         stage.cluster(Side::Legacy).delete_topic(dead)?;
 
+        // No route owns these: they stay. One after the other, without a move between them.
+        for topic in ["orders-born-first", "orders-born-second"] {
+            stage.cluster(Side::New).create_topic(topic, 1, &[])?;
+            stage.cluster(Side::New).produce(topic, &[Record::new("key", "value").to_partition(0)])?;
+            stage.decisions.says(&format!("that {topic} was born on new"), LIMIT, |state| {
+                state.leaders().get(topic).is_some_and(|leader| leader.term == 1 && &*leader.cluster == "new").then_some(())
+            })?;
+            stage.comes(&format!("there is a copy of {topic}"), || stage.cluster(Side::Legacy).log_ends(topic).map(drop))?;
+            stage.is_copied(topic)?;
+        }
+
         let topic = "orders.born".to_owned();
         stage.cluster(Side::New).create_topic(&topic, PARTITIONS as i32, &[])?;
         let job = soak::Job::plain(stage.proxies[0].bootstrap_servers(), "orders-born".to_owned(), &topic, PARTITIONS, LIMIT);

@@ -351,15 +351,25 @@ impl Moves {
 
     /// Says which topics were born on the mirror's target. What is not read back by the next pass is said again.
     pub(super) fn say_born(&mut self, topics: BTreeMap<String, Option<String>>) {
-        let Some(state) = self.state.as_ref().filter(|state| state.open().is_none() && !topics.is_empty()) else { return };
-        if !self.asking.is_empty() {
+        if self.is_asking() || topics.is_empty() {
             return;
         }
+        let Some(state) = self.state.as_ref().filter(|state| state.open().is_none()) else { return };
         let names: Vec<_> = topics.keys().map(String::as_str).collect();
         let (leader, follower) = (self.mirror.target.name.to_string(), self.mirror.source.name.to_string());
         tell!(messages::BORN, mirror = &*self.mirror.name, topics = names.join(", "), leader, follower);
         let request = Request::Born { by: format!("mirror {}", self.mirror.name), leader, follower, topics };
         self.ask(request, state.rules());
+    }
+
+    /// Whether a record is being written: one at a time.
+    fn is_asking(&mut self) -> bool {
+        while let Some(asked) = self.asking.try_join_next() {
+            if let Ok(Err(error)) = asked {
+                tell!(messages::LOG_TROUBLE, mirror = &*self.mirror.name, %error);
+            }
+        }
+        !self.asking.is_empty()
     }
 
     fn ask(&mut self, request: Request, rules: u32) {
@@ -369,16 +379,10 @@ impl Moves {
 
     /// Says which partitions are closed, as long as the log does not have that.
     pub(super) fn say_closed(&mut self, closed: Vec<(TopicPartition, Measurement)>, now: Instant) {
-        while let Some(asked) = self.asking.try_join_next() {
-            if let Ok(Err(error)) = asked {
-                tell!(messages::LOG_TROUBLE, mirror = &*self.mirror.name, %error);
-            }
-        }
-        let Some((state, open)) = self.state.as_ref().zip(self.open()) else { return };
-        // One record at a time.
-        if !self.asking.is_empty() {
+        if self.is_asking() {
             return;
         }
+        let Some((state, open)) = self.state.as_ref().zip(self.open()) else { return };
         let (id, rules, mut saying) = (open.id, state.rules(), Vec::new());
         let (mut ends, mut first): (BTreeMap<String, Vec<(u32, i64)>>, _) = (BTreeMap::new(), state.end() - 1);
         for (partition, Measurement { end, as_of }) in closed {
