@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 use crate::admin::acls::{Operation, Operations};
 use crate::admin::configs::ConfigResource;
 use crate::admin::partitions::ActiveProducer;
+use crate::batch::stamp::is_of_a_mirror;
 use crate::client::{Answers, Client, ClientError, TopicPartition, Topics};
 use crate::decisions::Topic;
 use crate::places::copies_as;
@@ -27,9 +28,6 @@ const WRITES: i64 = 5 * 60 * 1000;
 
 /// The bits of a producer id in which the relay writes from which cluster it is: `ToClient::producer_id`.
 const TAG: i64 = 0xf << 40;
-
-/// Producer ids from here on are mirrors' own.
-const OWN: i64 = 1 << 62;
 
 const TIMESTAMPS: &str = "message.timestamp.type";
 
@@ -249,7 +247,7 @@ fn judge(topic: &str, seen: Seen, clusters: [&str; 2], rules: Rules<'_>, now: i6
                 "producer {producer_id} writes transactions to it, and those cannot move yet: stop it, or drop the topic from the route"
             ));
         }
-        if producer_id < OWN && producer_id & TAG == 0 {
+        if !is_of_a_mirror(producer_id) && producer_id & TAG == 0 {
             if writes {
                 return Err(format!(
                     "producer {producer_id} writes to it past the relay, and nobody could hold what it writes: give it kferry-proxy as \
@@ -285,6 +283,7 @@ mod tests {
     use kferry_config::Config;
 
     use super::*;
+    use crate::batch::stamp::OF_MIRRORS;
 
     const NOW: i64 = 1_000_000_000;
 
@@ -312,7 +311,7 @@ mod tests {
             ids: [None, Some("b".to_owned())],
             timestamps: [(); 2].map(|()| Some("CreateTime".to_owned())),
             ends: vec![[7, 7], [20, 20]],
-            producers: vec![producer(1 << 40 | 7), producer(OWN | 1)],
+            producers: vec![producer(1 << 40 | 7), producer(OF_MIRRORS | 1)],
         }
     }
 

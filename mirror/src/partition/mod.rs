@@ -23,7 +23,6 @@ mod status;
 pub use handback::{Handback, NotCopied, Refusal};
 pub use leadership::Leadership;
 pub use offsets::{Direction, OffsetMap, Segment};
-pub(crate) use producer_id::is_of_a_mirror;
 pub use producer_id::producer_id;
 pub use shard::{LEASE, Lease, Shard};
 pub use side::Side;

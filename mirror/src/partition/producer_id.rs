@@ -1,7 +1,6 @@
 //! The producer id that the mirror writes under.
 
-/// Mirrors' producer ids are not below.
-const OWN: i64 = 1 << 62;
+use kferry_wire::batch::stamp::OF_MIRRORS;
 
 /// The producer id under which the mirror writes to a partition of the follower in a term, by the topic's name on the mirror's source: 2^62 or more,
 /// far above any that a broker gives out, and the same in every process and after every restart.
@@ -9,16 +8,13 @@ pub fn producer_id(mirror: &str, topic: &str, partition: i32, term: i32) -> i64 
     let text = format!("{mirror}/{topic}/{partition}/{term}");
     // FNV-1a: it has to stay what it is for ever, and no more than that.
     let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    OWN | (hash >> 3) as i64
-}
-
-/// Whether a mirror, whichever, has written something under this id.
-pub(crate) fn is_of_a_mirror(producer_id: i64) -> bool {
-    producer_id >= OWN
+    OF_MIRRORS | (hash >> 3) as i64
 }
 
 #[cfg(test)]
 mod tests {
+    use kferry_wire::batch::stamp::is_of_a_mirror;
+
     use super::*;
 
     #[test]

@@ -10,13 +10,13 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use kferry_config::{Mirror, dead_letter_topic, is_internal};
 use kferry_wire::admin::partitions::Position;
+use kferry_wire::batch::stamp::is_of_a_mirror;
 use kferry_wire::batch::{self, Entry};
 use kferry_wire::client::{Client, Topic, TopicPartition};
 use kferry_wire::log::{Isolation, fetch_once};
 use kferry_wire::places::copies_as;
 
 use super::plan::{Cluster, TopicPlan};
-use crate::partition::is_of_a_mirror;
 
 /// How many topics a pass looks into at the most.
 const TOPICS: usize = 50;

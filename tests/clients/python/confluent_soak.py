@@ -35,19 +35,12 @@ def start():
         # Commits, too.
         member.close()
 
-    def consume(all_read):
-        members = [threading.Thread(target=soak.guard, args=("consuming", consume_as, all_read)) for _ in range(2)]
-        for member in members:
-            member.start()
-        for member in members:
-            member.join()
-
     def poll():
         while True:
             producer.poll(REPORT)
 
     threading.Thread(target=poll, daemon=True).start()
-    return send, consume
+    return send, soak.two_consume(consume_as)
 
 
 soak = Soak()

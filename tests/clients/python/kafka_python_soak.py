@@ -1,7 +1,6 @@
 """A soak of kafka-python: produces numbers, and consumes them in a group of two."""
 
 import logging
-import threading
 
 from kafka import KafkaConsumer, KafkaProducer
 from soaking import REPORT, Soak
@@ -17,14 +16,7 @@ def start():
         sent.add_callback(lambda _: soak.acknowledged(partition))
         sent.add_errback(lambda error: soak.error("producing", error))
 
-    def consume(all_read):
-        members = [threading.Thread(target=soak.guard, args=("consuming", consume_as, all_read)) for _ in range(2)]
-        for member in members:
-            member.start()
-        for member in members:
-            member.join()
-
-    return send, consume
+    return send, soak.two_consume(consume_as)
 
 
 def consume_as(all_read):

@@ -104,6 +104,18 @@ class Soak:
                 total += 1
         return sent
 
+    def two_consume(self, consume_as):
+        """What consumes with two members, each in a thread of its own that runs `consume_as`."""
+
+        def consume(all_read):
+            members = [threading.Thread(target=self.guard, args=("consuming", consume_as, all_read)) for _ in range(2)]
+            for member in members:
+                member.start()
+            for member in members:
+                member.join()
+
+        return consume
+
     def guard(self, step, run, *arguments):
         try:
             run(*arguments)

@@ -23,8 +23,16 @@ use super::{ATTRIBUTES_AT, CONTROL, HEADER_LEN, LOG_OVERHEAD, MAGIC_AT, PRODUCER
 /// The lowest bit of the term.
 const TERM_AT: u32 = 44;
 
-/// The highest term for which there is a stamp. The mirrors' own ids begin above it, at 2^62.
+/// The highest term for which there is a stamp. The mirrors' own ids begin above it.
 pub const MAX_TERM: i32 = 1 << 18;
+
+/// The lowest producer id of a mirror: 2^62, far above any that a broker gives out.
+pub const OF_MIRRORS: i64 = 1 << 62;
+
+/// Whether a mirror, whichever, has written something under this id.
+pub fn is_of_a_mirror(producer_id: i64) -> bool {
+    producer_id >= OF_MIRRORS
+}
 
 /// Stamps a batch for a term of its topic, in its first bytes: the producer id, and the CRC. What follows them is as it was, and as intact.
 ///

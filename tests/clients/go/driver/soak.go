@@ -70,6 +70,15 @@ func (s *Soak) report() {
 	}})
 }
 
+// Together runs what each member of a group does, and returns when all have ended.
+func Together[M any](group [2]M, consume func(M)) {
+	var members sync.WaitGroup
+	for _, member := range group {
+		members.Go(func() { consume(member) })
+	}
+	members.Wait()
+}
+
 // MainSoak runs a soak and ends the program, if that is what its arguments ask for. send must not wait; consume runs until its context ends, when all was read.
 func MainSoak(open func(*Soak) (send func(partition int32, number int64), consume func(context.Context), err error)) {
 	if len(os.Args) != 3 || os.Args[1] != "soak" {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"slices"
 	"strconv"
-	"sync"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -50,11 +49,7 @@ func soak(s *driver.Soak) (func(partition int32, number int64), func(context.Con
 		})
 	}
 	consume := func(ctx context.Context) {
-		var members sync.WaitGroup
-		for _, member := range group {
-			members.Go(func() { consumeAs(ctx, s, member) })
-		}
-		members.Wait()
+		driver.Together(group, func(member *kgo.Client) { consumeAs(ctx, s, member) })
 	}
 	return send, consume, nil
 }

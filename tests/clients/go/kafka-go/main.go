@@ -43,14 +43,7 @@ func roundTrip(ctx context.Context, trip *driver.Trip) error {
 	defer stop(nil)
 	var group [2]*kafka.Reader
 	for member := range group {
-		group[member] = kafka.NewReader(kafka.ReaderConfig{
-			Brokers: job.Brokers(),
-			GroupID: job.GroupID,
-			Topic:   job.Topic,
-			Dialer:  &kafka.Dialer{ClientID: job.ClientID, Timeout: 10 * time.Second, DualStack: true},
-			// A reader that gives its partitions up, for a rebalance or at its end, waits for the answer to its Fetch first: by default 10 s, each time.
-			MaxWait: 500 * time.Millisecond,
-		})
+		group[member] = newMember(job, nil)
 		go func() {
 			for {
 				// Commits, too.
@@ -116,4 +109,17 @@ func roundTrip(ctx context.Context, trip *driver.Trip) error {
 		}
 	}
 	return nil
+}
+
+// newMember joins the job's group. failures may be nil: then nobody is told of what it tries again.
+func newMember(job *driver.Job, failures kafka.Logger) *kafka.Reader {
+	return kafka.NewReader(kafka.ReaderConfig{
+		Brokers: job.Brokers(),
+		GroupID: job.GroupID,
+		Topic:   job.Topic,
+		Dialer:  &kafka.Dialer{ClientID: job.ClientID, Timeout: 10 * time.Second, DualStack: true},
+		// A reader that gives its partitions up, for a rebalance or at its end, waits for the answer to its Fetch first: by default 10 s, each time.
+		MaxWait:     500 * time.Millisecond,
+		ErrorLogger: failures,
+	})
 }

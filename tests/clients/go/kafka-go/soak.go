@@ -6,7 +6,6 @@ import (
 	"log"
 	"os"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -41,14 +40,7 @@ func soak(s *driver.Soak) (func(partition int32, number int64), func(context.Con
 	}
 	var group [2]*kafka.Reader
 	for member := range group {
-		group[member] = kafka.NewReader(kafka.ReaderConfig{
-			Brokers:     job.Brokers(),
-			GroupID:     job.GroupID,
-			Topic:       job.Topic,
-			Dialer:      &kafka.Dialer{ClientID: job.ClientID, Timeout: 10 * time.Second, DualStack: true},
-			MaxWait:     500 * time.Millisecond, // as in the round trip
-			ErrorLogger: failures,
-		})
+		group[member] = newMember(job, failures)
 	}
 
 	send := func(partition int32, number int64) {
@@ -59,11 +51,7 @@ func soak(s *driver.Soak) (func(partition int32, number int64), func(context.Con
 		}
 	}
 	consume := func(ctx context.Context) {
-		var members sync.WaitGroup
-		for _, member := range group {
-			members.Go(func() { consumeAs(ctx, s, member) })
-		}
-		members.Wait()
+		driver.Together(group, func(member *kafka.Reader) { consumeAs(ctx, s, member) })
 	}
 	return send, consume, nil
 }

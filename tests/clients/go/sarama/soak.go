@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"strconv"
-	"sync"
 
 	"github.com/IBM/sarama"
 
@@ -41,11 +40,7 @@ func soak(s *driver.Soak) (func(partition int32, number int64), func(context.Con
 		producer.Input() <- &sarama.ProducerMessage{Topic: s.Job.Topic, Partition: partition, Value: value}
 	}
 	consume := func(ctx context.Context) {
-		var members sync.WaitGroup
-		for _, member := range group {
-			members.Go(func() { consumeAs(ctx, s, member) })
-		}
-		members.Wait()
+		driver.Together(group, func(member sarama.ConsumerGroup) { consumeAs(ctx, s, member) })
 	}
 	return send, consume, nil
 }
