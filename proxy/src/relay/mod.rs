@@ -51,6 +51,7 @@ pub(crate) mod view;
 use std::future::poll_fn;
 use std::io;
 use std::ops::Range;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::Poll;
@@ -66,6 +67,7 @@ use kferry_wire::frame::{self, FrameError, SIZE_LEN};
 use kferry_wire::header::{NotKafka, RequestHeader};
 use kferry_wire::stream::{Reader, Stream, Writer};
 use kferry_wire::tell;
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -206,6 +208,12 @@ enum Due {
     Own(oneshot::Sender<Bytes>),
 }
 
+/// Which side of a connection has ended.
+enum Side {
+    Requests(Result<(), Cause>),
+    Responses(Result<(), Cause>),
+}
+
 impl FrameRelay {
     /// Nothing has moved yet.
     pub(crate) fn new(terms: Terms) -> Self {
@@ -237,28 +245,43 @@ impl FrameRelay {
         to_client: Writer,
         in_flight: &mut mpsc::Receiver<InFlight>,
     ) -> Cause {
-        let mut responses = std::pin::pin!(self.responses(from_broker, to_client, in_flight));
-        tokio::select! {
-            ended = self.requests(from_client, to_broker, queue) => match ended {
-                // The queue is closed: the responses end with the last answer.
-                Ok(()) => timeout(LAST_RESPONSES, responses).await.unwrap_or(Ok(())).err().unwrap_or(Cause::ClientClosed),
-                // Nobody is left to be answered.
-                Err(cause @ Cause::ClientError(_)) => {
-                    if self.counters.produces.load(Ordering::Relaxed) > 0 {
-                        let _ = timeout(LATE, responses).await;
-                    }
-                    cause
+        let mut responses = pin!(self.responses(from_broker, to_client, in_flight));
+        let mut requests = pin!(self.requests(from_client, to_broker, queue));
+        // What the requests hand over the responses find in the same turn, and are not woken for: a task that wakes itself makes tokio wake another worker thread.
+        // In every other turn the responses are first, or a client that never stops could use up the task's budget each time.
+        let mut are_first = false;
+        let both = poll_fn(|context| {
+            are_first = !are_first;
+            if are_first && let Poll::Ready(ended) = responses.as_mut().poll(context) {
+                return Poll::Ready(Side::Responses(ended));
+            }
+            match requests.as_mut().poll(context) {
+                Poll::Ready(ended) => Poll::Ready(Side::Requests(ended)),
+                Poll::Pending => responses.as_mut().poll(context).map(Side::Responses),
+            }
+        });
+        let ended = tokio::select! {
+            ended = both => ended,
+            cause = self.quiet() => return cause,
+            () = self.terms.cut.cancelled() => return Cause::Cut,
+        };
+        match ended {
+            Side::Responses(ended) => ended.err().unwrap_or(Cause::ClientClosed),
+            // The queue is closed: the responses end with the last answer.
+            Side::Requests(Ok(())) => timeout(LAST_RESPONSES, responses).await.unwrap_or(Ok(())).err().unwrap_or(Cause::ClientClosed),
+            // Nobody is left to be answered.
+            Side::Requests(Err(cause @ Cause::ClientError(_))) => {
+                if self.counters.produces.load(Ordering::Relaxed) > 0 {
+                    let _ = timeout(LATE, responses).await;
                 }
-                // What the client had asked before, it is told, as by a broker that closes at a request: also where the broker takes no more, and
-                // has said why (a refused login).
-                Err(cause) => {
-                    let _ = timeout(LAST_RESPONSES, responses).await;
-                    cause
-                },
-            },
-            ended = &mut responses => ended.err().unwrap_or(Cause::ClientClosed),
-            cause = self.quiet() => cause,
-            () = self.terms.cut.cancelled() => Cause::Cut,
+                cause
+            }
+            // What the client had asked before, it is told, as by a broker that closes at a request: also where the broker takes no more, and has said why (a
+            // refused login).
+            Side::Requests(Err(cause)) => {
+                let _ = timeout(LAST_RESPONSES, responses).await;
+                cause
+            }
         }
     }
 
@@ -413,7 +436,7 @@ impl FrameRelay {
             if let Some(decision) = decide(from.bytes(), &self.terms.advertised, self.sees(), self.terms.request_limit)? {
                 return Ok(Some(decision));
             }
-            let mut more = std::pin::pin!(from.more());
+            let mut more = pin!(from.more());
             let is_more = match poll_fn(|context| Poll::Ready(more.as_mut().poll(context))).await {
                 Poll::Ready(is_more) => is_more,
                 Poll::Pending => {
@@ -435,7 +458,7 @@ impl FrameRelay {
             let next = if from.bytes().is_empty() {
                 tokio::select! {
                     biased;
-                    next = queue.recv() => next,
+                    next = handed_over(queue) => next,
                     // Nothing is in flight, or its request has just gone out: all that can come is its response, or the end.
                     more = from.more() => {
                         if !more.map_err(broker)? {
@@ -677,7 +700,12 @@ impl FrameRelay {
         let rest = frame_len - arrived.len();
         (from.start, from.left) = (arrived.end, rest);
         if !arrived.is_empty() {
-            send(to, &from.buf[arrived]).await.map_err(MoveError::Writing)?;
+            let arrived = &from.buf[arrived];
+            match &mut *to {
+                Writer::Tcp(to) if rest > 0 => splice::send_ahead(to.as_ref(), arrived).await,
+                to => send(to, arrived).await,
+            }
+            .map_err(MoveError::Writing)?;
         }
         if rest > 0 {
             let (rest, count) = (rest as u64, from.count);
@@ -778,6 +806,15 @@ async fn bare_message(from: &mut Source<'_>) -> Result<Option<Vec<u8>>, Cause> {
             return Ok(None);
         }
     }
+}
+
+/// What the requests hand over to the responses. Nobody is woken for it: see [`FrameRelay::relay`].
+async fn handed_over(queue: &mut mpsc::Receiver<InFlight>) -> Option<InFlight> {
+    poll_fn(|_| match queue.try_recv() {
+        Err(TryRecvError::Empty) => Poll::Pending,
+        next => Poll::Ready(next.ok()),
+    })
+    .await
 }
 
 /// Waits for the beginning of the response that is due, and checks that it is the one to `request`. Returns the length of its frame.

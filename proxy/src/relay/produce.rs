@@ -11,10 +11,12 @@
 //! Nothing of a transaction is carried: a coordinator that does not know of it would never end it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::future::poll_fn;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -27,6 +29,7 @@ use kferry_wire::client::TopicPartition;
 use kferry_wire::frame::SIZE_LEN;
 use kferry_wire::log::produce::{self, Entry, Front};
 use kferry_wire::stream::Writer;
+use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Duration, Instant, timeout, timeout_at};
 
@@ -210,8 +213,13 @@ impl FrameRelay {
         &self,
         from: &mut Source<'_>,
         head: RequestHead,
-        told: oneshot::Receiver<Produced>,
+        mut told: oneshot::Receiver<Produced>,
     ) -> Result<Option<Answered>, Cause> {
+        // As with all that the requests hand over: nobody is woken for it.
+        let told = poll_fn(|_| match told.try_recv() {
+            Err(TryRecvError::Empty) => Poll::Pending,
+            told => Poll::Ready(told),
+        });
         // Whoever has sent it says why.
         let Ok(Produced { is_at_broker, mut entered, refused, carried, firsts }) = told.await else { return Ok(None) };
         let frame_len = if is_at_broker { Some(next_response(from, head).await?) } else { None };

@@ -24,7 +24,7 @@ use std::task::{Poll, ready};
 
 use kferry_wire::tell;
 use rustix::io::{Errno, retry_on_intr};
-use rustix::net::{RecvFlags, recv};
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -300,6 +300,21 @@ enum Step {
         /// These were all that it was offered.
         all: bool,
     },
+}
+
+/// For bytes that others follow at once: the kernel sends a last, partial segment together with those.
+#[cfg(target_os = "linux")]
+const AHEAD: SendFlags = SendFlags::MORE;
+#[cfg(not(target_os = "linux"))]
+const AHEAD: SendFlags = SendFlags::empty();
+
+/// Sends the beginning of a frame whose rest follows by [`move_exactly`]: so the peer is woken once for both.
+pub(crate) async fn send_ahead(to: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let sent = to.async_io(Interest::WRITABLE, || Ok(send(to, bytes, AHEAD)?)).await?;
+        bytes = &bytes[sent..];
+    }
+    Ok(())
 }
 
 /// Moves exactly `n` bytes and says so, or how far it got. Adds to `count` as they go.
