@@ -87,6 +87,11 @@ pub(crate) struct Proxy {
 /// The name of a cluster, and of the route with whose login it is asked, if it is not kferry's own.
 type AskedWith = (Arc<str>, Option<Arc<str>>);
 
+/// Of Produce requests that are carried to one cluster. Each has an equal part: what hangs at one is of no account to the others.
+pub(crate) fn carried_bytes(table: &RoutingTable) -> usize {
+    table.limits().queued_max_request_bytes / table.relayed_clusters().count().max(1)
+}
+
 /// The view of a route's clients.
 #[derive(Debug)]
 struct SharedView {
@@ -102,7 +107,7 @@ impl Proxy {
     pub(crate) fn new(routes: Arc<Routes>, open_files: OpenFiles) -> Self {
         let table = routes.in_force();
         let moves = table.state().map(|_| Arc::new(Moves::new(&table)));
-        let carrying = Arc::new(Carrying::new(routes.in_force().limits().queued_max_request_bytes));
+        let carrying = Arc::new(Carrying::new(carried_bytes(&table)));
         Self {
             routes,
             clients: Clients::default(),

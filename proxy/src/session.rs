@@ -52,7 +52,7 @@ use crate::ending::{Cause, Ending};
 use crate::endpoint::Endpoint;
 use crate::load_balancer;
 use crate::metrics::{self, Open};
-use crate::proxy::Proxy;
+use crate::proxy::{Proxy, carried_bytes};
 use crate::relay::brokers::World;
 use crate::relay::login::Gate;
 use crate::relay::masks::Place;
@@ -234,7 +234,7 @@ impl Session<'_> {
         let Routed { route, home } = routed;
         let listener = &self.endpoint.listener;
         let view = self.proxy.view(table, routed);
-        self.proxy.carrying.resize(table.limits().queued_max_request_bytes);
+        self.proxy.carrying.resize(carried_bytes(table));
         let client_id = Client::name(&header(&first).client_id());
         let connected = Box::pin(self.connect_view(table, routed, &client_id, view.as_deref())).await;
         // franz-go takes an orderly end before the first answer for wrong settings, and gives up records and its place in the group; it

@@ -394,6 +394,54 @@ fn what_does_not_exist_keeps_nothing_else_from_its_leader() -> Result<()> {
 }
 
 #[test]
+fn a_cluster_that_hangs_takes_no_memory_from_the_other_and_who_waits_for_it_is_told_in_time() -> Result<()> {
+    alone(|stage| {
+        let [orders, payments] = Side::BOTH.map(|side| side.leads("shares"));
+        stage.create_copied(Side::Legacy, &orders, 1)?;
+        stage.create_copied(Side::New, &payments, 1)?;
+        // Half of it for each cluster, and that has room for one of these.
+        let routes: Routes = routes(&stage.clusters)?.limit("queued_max_request_bytes", 1 << 20);
+        let proxy = Proxy::start(&routes)?;
+        let large = "x".repeat(400 << 10);
+        let connect = |side: Side| Raw::connect(routes.virtual_broker(side.name(), 1)?.1);
+        let send = |client: &mut Raw, home: Side, topic: &str, batch: Bytes, timeout_ms: i32| -> Result<i16> {
+            let request = produce(1, &[(topic, 0, batch)]).with_timeout_ms(timeout_ms);
+            let answer = ask(client, 9, &home.client("shares"), &request)?;
+            Ok(outcomes(&answer)?.remove(&(topic.to_owned(), 0)).context("the partition")?.0)
+        };
+        let [mut first, mut waiting, mut other] = [connect(Side::New)?, connect(Side::New)?, connect(Side::Legacy)?];
+        let client_id = Side::New.client("shares");
+        let (first_id, id) = (producer_id(&mut first, &client_id)?, producer_id(&mut waiting, &client_id)?);
+        ensure!(send(&mut other, Side::Legacy, &payments, batch_of("small", None)?, 5_000)? == 0, "nothing is carried");
+        let nodes = stage.cluster(Side::Legacy).node_ids();
+        nodes.iter().try_for_each(|node_id| stage.cluster(Side::Legacy).freeze(*node_id))?;
+        let silent = (|| {
+            let hangs = produce(1, &[(&orders, 0, batch_of(&large, Some((first_id, 0)))?)]).with_timeout_ms(8_000);
+            first.send(&raw::request(9, 0, &client_id, &hangs)?)?;
+            until("it has its memory", || Ok(proxy.metric("kferry_proxy_carrying_bytes", &[])? > large.len() as f64))?;
+            let began = Instant::now();
+            let error = send(&mut waiting, Side::New, &orders, batch_of(&large, Some((id, 0)))?, 2_000)?;
+            let waited = began.elapsed();
+            ensure!(error == REQUEST_TIMED_OUT, "there was memory for two: {error}");
+            ensure!((2.0..4.0).contains(&waited.as_secs_f64()), "{waited:?}");
+            let began = Instant::now();
+            let error = send(&mut other, Side::Legacy, &payments, batch_of(&large, None)?, 2_000)?;
+            ensure!(error == 0, "what is carried to the other cluster: {error}");
+            Ok((waited, began.elapsed()))
+        })();
+        nodes.iter().try_for_each(|node_id| stage.cluster(Side::Legacy).thaw(*node_id))?;
+        let (waited, took) = silent?;
+        println!("no memory: told after {waited:.1?}; meanwhile a request of 400 KiB was carried to the other cluster in {took:.1?}");
+        // Nothing overtakes what was given up.
+        let mut sends = |sequence| send(&mut waiting, Side::New, &orders, batch_of("small", Some((id, sequence)))?, 20_000);
+        ensure!(sends(1)? == NOT_LEADER_OR_FOLLOWER, "it overtook the first");
+        ensure!(sends(0)? == 0 && sends(1)? == 0, "it does not go on");
+        stage.is_copied(Side::Legacy, &orders)?;
+        stage.is_copied(Side::New, &payments)
+    })
+}
+
+#[test]
 fn memory_for_what_is_carried_is_bounded_and_a_frame_that_is_larger_goes_alone() -> Result<()> {
     const MIB: usize = 1 << 20;
     const CONNECTIONS: usize = 24;

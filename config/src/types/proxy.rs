@@ -89,7 +89,7 @@ pub struct Limits {
     /// `socket_request_max_bytes`: the size of a request's frame. Default 100 MiB, as at the broker.
     pub socket_request_max_bytes: usize,
     /// `queued_max_request_bytes`: Produce requests of all relayed clients that the proxy holds to carry them to a leader on another cluster than the one
-    /// of their connection. A larger one is held alone. Default 64 MiB.
+    /// of their connection, each cluster's in an equal part of it. A larger one is held alone. Default 64 MiB.
     pub queued_max_request_bytes: usize,
     /// `handshake_timeout_ms`: from accept until the client's first request has been read, TLS included. Default 15 s.
     pub handshake_timeout: Duration,

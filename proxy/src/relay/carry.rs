@@ -38,7 +38,7 @@ const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
 /// Kafka's `LEADER_NOT_AVAILABLE`
 const LEADER_NOT_AVAILABLE: i16 = 5;
 /// Kafka's `REQUEST_TIMED_OUT`
-const REQUEST_TIMED_OUT: i16 = 7;
+pub(super) const REQUEST_TIMED_OUT: i16 = 7;
 /// Kafka's `UNSUPPORTED_FOR_MESSAGE_FORMAT`: nobody tries again after it.
 const UNSUPPORTED_FOR_MESSAGE_FORMAT: i16 = 43;
 /// Kafka's `KAFKA_STORAGE_ERROR`: the disk of the partition leader has failed, and another broker is about to lead.
@@ -75,17 +75,31 @@ pub(crate) struct Carrying {
     count: AtomicUsize,
 }
 
+/// Of each cluster that leads its own: one that hangs takes none from the others.
 #[derive(Debug)]
 struct Memory {
+    /// Of each.
     bytes: u32,
-    /// A permit for each byte.
-    free: Arc<Semaphore>,
+    /// A permit for each byte, by the cluster's name.
+    free: Mutex<HashMap<Arc<str>, Arc<Semaphore>>>,
 }
 
 impl Memory {
     fn new(bytes: usize) -> Self {
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).max(1);
-        Self { bytes, free: Arc::new(Semaphore::new(bytes as usize)) }
+        Self { bytes: u32::try_from(bytes).unwrap_or(u32::MAX).max(1), free: Mutex::default() }
+    }
+
+    fn of(&self, cluster: &Arc<str>) -> Arc<Semaphore> {
+        let all = || Arc::new(Semaphore::new(self.bytes as usize));
+        self.lock().entry(cluster.clone()).or_insert_with(all).clone()
+    }
+
+    fn in_use(&self) -> usize {
+        self.lock().values().map(|free| self.bytes as usize - free.available_permits()).sum()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<Semaphore>>> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -104,7 +118,7 @@ impl fmt::Debug for Carrying {
 }
 
 impl Carrying {
-    /// `bytes`: `queued_max_request_bytes`.
+    /// `bytes`: for each cluster.
     pub(crate) fn new(bytes: usize) -> Self {
         Self {
             memory: ArcSwap::from_pointee(Memory::new(bytes)),
@@ -114,25 +128,25 @@ impl Carrying {
         }
     }
 
-    /// What `queued_max_request_bytes` is by now. Frames that have memory keep it beside that.
+    /// How many bytes each cluster has by now. Frames that have memory keep it beside that.
     pub(crate) fn resize(&self, bytes: usize) {
         if self.memory.load().bytes as usize != bytes {
             self.memory.store(Arc::new(Memory::new(bytes)));
         }
     }
 
-    /// Memory for a frame, in the order of the calls. One that is larger than all there is has all of it, alone.
-    pub(super) async fn reserve(&self, frame_len: usize) -> Reserved {
+    /// Memory for a frame that is carried to a cluster, in the order of the calls. One that is larger than all there is has all of it, alone. `None`: there is none
+    /// in the client's time.
+    pub(super) async fn reserve(&self, cluster: &Arc<str>, frame_len: usize, time: Duration) -> Option<Reserved> {
         let memory = self.memory.load_full();
         let bytes = u32::try_from(frame_len).unwrap_or(u32::MAX).clamp(1, memory.bytes);
-        let permit = memory.free.clone().acquire_many_owned(bytes).await.expect("it is never closed");
-        Reserved { _permit: permit }
+        let acquired = timeout(time.clamp(SHORTEST, LONGEST), memory.of(cluster).acquire_many_owned(bytes)).await.ok()?;
+        Some(Reserved { _permit: acquired.expect("it is never closed") })
     }
 
     /// Bytes of frames that are carried or wait to be.
     pub(crate) fn in_use(&self) -> usize {
-        let memory = self.memory.load();
-        memory.bytes as usize - memory.free.available_permits()
+        self.memory.load().in_use()
     }
 
     /// A batch is to be carried to the leader of its partition, until what is returned is dropped.
@@ -199,6 +213,8 @@ impl Drop for Begun {
 #[derive(Debug)]
 pub(super) struct Frame {
     pub entries: Vec<Entry>,
+    /// Batches that the client is told to send again, by their front: there was no memory for them.
+    pub given_up: Vec<Entry>,
     /// Their topics.
     pub entered: Vec<Entered>,
     /// -1 or 1
@@ -263,7 +279,7 @@ pub(super) struct Carrier {
 
 struct Job {
     frame: Frame,
-    reserved: Reserved,
+    reserved: Option<Reserved>,
     under_way: Vec<Begun>,
     answer: oneshot::Sender<Result<Answers, Cause>>,
 }
@@ -277,7 +293,7 @@ impl Carrier {
     }
 
     /// Hands a frame over, with the memory that it has. What is returned comes once each of its batches is answered.
-    pub(super) async fn carry(&self, frame: Frame, reserved: Reserved) -> oneshot::Receiver<Result<Answers, Cause>> {
+    pub(super) async fn carry(&self, frame: Frame, reserved: Option<Reserved>) -> oneshot::Receiver<Result<Answers, Cause>> {
         let begin = |(partition, records): &Entry| self.carrying.begin(partition.clone(), self.from.clone(), records.as_deref());
         let under_way = frame.entries.iter().map(begin).collect();
         let (answer, answered) = oneshot::channel();
@@ -396,6 +412,11 @@ impl Lines {
     async fn carry(&mut self, frame: &Frame) -> (Result<Answers, Cause>, bool) {
         let deadline = frame.arrived + frame.timeout.clamp(SHORTEST, LONGEST);
         let (mut answers, mut attempt, mut lost) = (Answers::default(), 0, false);
+        for (partition, front) in &frame.given_up {
+            if !self.given_up.must_wait(partition, front.as_deref()) {
+                self.given_up.give_up(partition, front.as_deref());
+            }
+        }
         let terms = self.terms(frame).await;
         let mut left = Vec::with_capacity(frame.entries.len());
         for (partition, records) in frame.entries.iter().cloned() {
@@ -666,9 +687,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn memory_is_had_in_the_order_of_arrival_and_a_large_frame_is_alone() {
         let carrying = Carrying::new(100);
-        let [small, other] = [carrying.reserve(40).await, carrying.reserve(60).await];
+        let clusters: [Arc<str>; 2] = ["legacy".into(), "new".into()];
+        let reserve = |cluster: usize, len| carrying.reserve(&clusters[cluster], len, Duration::from_secs(5));
+        let [small, other] = [reserve(0, 40).await, reserve(0, 60).await];
         assert_eq!(carrying.in_use(), 100);
-        let (mut large, mut last) = (Box::pin(carrying.reserve(1000)), Box::pin(carrying.reserve(1)));
+        // The other cluster has its own, and who waits does so for no longer than the client.
+        let began = Instant::now();
+        assert!(reserve(0, 1).await.is_none());
+        assert_eq!(began.elapsed(), Duration::from_secs(5));
+        assert!(reserve(1, 100).await.is_some());
+        let (mut large, mut last) = (Box::pin(reserve(0, 1000)), Box::pin(reserve(0, 1)));
         let soon = Duration::from_millis(1);
         assert!(timeout(soon, &mut large).await.is_err() && timeout(soon, &mut last).await.is_err());
         drop(small);

@@ -33,7 +33,7 @@ use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Duration, Instant, timeout, timeout_at};
 
-use super::carry::{Answers, Carrier, Frame, Reserved};
+use super::carry::{Answers, Carrier, Frame, REQUEST_TIMED_OUT, Reserved};
 use super::first::{Admitted, First, Term, stamped};
 use super::frames::{Source, send, write_frame};
 use super::holds::Entered;
@@ -57,6 +57,13 @@ pub(super) struct ProduceFrame {
     /// Bytes of the frame before the body, and those of the whole frame.
     pub body: Range<usize>,
     pub front: Front,
+}
+
+impl ProduceFrame {
+    /// The client's.
+    fn timeout(&self) -> Duration {
+        Duration::from_millis(self.front.timeout_ms.max(0).cast_unsigned().into())
+    }
 }
 
 /// What has become of a Produce request.
@@ -89,8 +96,10 @@ pub(super) struct Answered {
 struct Aside {
     elsewhere: Vec<Entry>,
     refused: Answers,
-    /// Memory for the frame, where something of it is carried.
-    reserved: Option<Reserved>,
+    /// The fronts of batches that were refused because there was no memory for them.
+    given_up: Vec<Entry>,
+    /// Memory for the frame, once something of it is to be carried; of which there may be none.
+    reserved: Option<Option<Reserved>>,
 }
 
 /// What becomes of a batch.
@@ -154,12 +163,12 @@ impl FrameRelay {
             self.pass_walked(from, to, walked, &mut batches).await.map_err(of)?;
             true
         };
-        let Batches { aside: Aside { elsewhere, refused, reserved }, here: mut entered, elsewhere: entered_elsewhere, firsts, .. } =
-            batches;
+        let Batches { aside, here: mut entered, elsewhere: entered_elsewhere, firsts, .. } = batches;
         entered.iter_mut().for_each(Entered::sent);
-        let to_come = self.carry(carrier, &frame, elsewhere, reserved, entered_elsewhere).await;
+        let Aside { elsewhere, refused, given_up, reserved } = aside;
+        let carried = self.carry(carrier, &frame, [elsewhere, given_up], reserved.flatten(), entered_elsewhere).await;
         // Whoever is to be told is there for as long as the connection.
-        let _ = tell.send(Produced { is_at_broker, entered, refused, carried: to_come, firsts });
+        let _ = tell.send(Produced { is_at_broker, entered, refused, carried, firsts });
         Ok(())
     }
 
@@ -186,25 +195,20 @@ impl FrameRelay {
         &self,
         carrier: &mut Option<Carrier>,
         frame: &ProduceFrame,
-        entries: Vec<Entry>,
+        [entries, given_up]: [Vec<Entry>; 2],
         reserved: Option<Reserved>,
         entered: Vec<Entered>,
     ) -> Option<oneshot::Receiver<Result<Answers, Cause>>> {
-        let reserved = reserved.filter(|_| !entries.is_empty())?;
+        if entries.is_empty() && given_up.is_empty() {
+            return None;
+        }
         let entries = each_once(entries);
         let seat = self.seat();
         seat.seen.carried(entries.iter().filter_map(|(_, records)| records.as_ref()).map(Bytes::len).sum(), Timestamp::now());
         let carrier =
             carrier.get_or_insert_with(|| Carrier::new(seat.carrying.clone(), seat.firsts.clone(), seat.view.clone(), seat.from.clone()));
-        let Front { acks, timeout_ms, .. } = frame.front;
-        let frame = Frame {
-            entries,
-            entered,
-            acks,
-            timeout: Duration::from_millis(timeout_ms.max(0).cast_unsigned().into()),
-            arrived: Instant::now(),
-            version: frame.head.version,
-        };
+        let (acks, timeout, version) = (frame.front.acks, frame.timeout(), frame.head.version);
+        let frame = Frame { entries, given_up, entered, acks, timeout, arrived: Instant::now(), version };
         Some(carrier.carry(frame, reserved).await)
     }
 
@@ -308,12 +312,10 @@ impl Along for Batches<'_> {
         let fate = self.fate().await;
         let needed = match fate {
             Fate::Here if self.term.is_some() || !carrying.is_empty() => len.min(LENGTH + Sequence::FRONT),
+            Fate::Refused(REQUEST_TIMED_OUT) => len.min(LENGTH + Sequence::FRONT),
             Fate::Here | Fate::Refused(_) => 0,
             Fate::Elsewhere => len,
         };
-        if fate == Fate::Elsewhere && self.aside.reserved.is_none() {
-            self.aside.reserved = Some(carrying.reserve(self.frame.body.end).await);
-        }
         let arriving = timeout(in_time(needed), from.at_least(at + needed)).await;
         arriving.map_err(|_| MoveError::Reading(too_slow()))?.map_err(MoveError::Reading)?;
         let records = records_of(&from.bytes()[at..at + needed], head.api.is_flexible(head.version));
@@ -329,7 +331,7 @@ impl Along for Batches<'_> {
                 from.change(at + length, &front);
             }
         } else {
-            let records = records.filter(|_| fate == Fate::Elsewhere).map(Bytes::copy_from_slice);
+            let records = records.map(Bytes::copy_from_slice);
             self.set_aside(fate, records);
             from.change(at - INDEX, &(self.partition | MASK).to_be_bytes());
         }
@@ -363,7 +365,21 @@ impl<'a> Batches<'a> {
                 *self.stance.insert(stance)
             }
         };
-        fate(stance, self.partition, self.frame.front.is_transactional)
+        match fate(stance, self.partition, self.frame.front.is_transactional) {
+            Fate::Elsewhere if !self.has_memory().await => Fate::Refused(REQUEST_TIMED_OUT),
+            fate => fate,
+        }
+    }
+
+    /// Whether there is memory for the frame, which is to be carried to the leader of the next batch. Waits for it once, as long as the client does.
+    async fn has_memory(&mut self) -> bool {
+        if self.aside.reserved.is_none() {
+            let Seat { view, carrying, .. } = self.relay.seat();
+            let leaders = view.leaders().load_full();
+            let cluster = leaders.name(leaders.leader_to_records(&self.topic));
+            self.aside.reserved = Some(carrying.reserve(cluster, self.frame.body.end, self.frame.timeout()).await);
+        }
+        matches!(self.aside.reserved, Some(Some(_)))
     }
 
     /// Waits until nothing must come before a batch that is for the broker. `front`: of its records.
@@ -392,6 +408,9 @@ impl<'a> Batches<'a> {
                 if error_code == TOPIC_AUTHORIZATION_FAILED {
                     self.relay.tell_refused(Refused::Copy, &format!("topic {}", partition.topic));
                 }
+                if error_code == REQUEST_TIMED_OUT {
+                    self.aside.given_up.push((partition.clone(), records));
+                }
                 self.aside.refused.push_error(partition, error_code);
             }
         }
@@ -414,7 +433,6 @@ impl<'a> Batches<'a> {
     /// Holds a frame whole and sends the broker what is for it. Returns whether that was anything.
     async fn split(&mut self, from: &mut Source<'_>, to: &mut Writer) -> Result<bool, Cause> {
         let ProduceFrame { head, ref body, front } = *self.frame;
-        self.aside.reserved = Some(self.relay.seat().carrying.reserve(body.end).await);
         let whole = timeout(in_time(body.end), from.whole(body.end)).await.map_err(|_| Cause::ClientError(too_slow()))?;
         let bytes = Bytes::from(whole.map_err(Cause::ClientError)?);
         let broken = || head.not_rewritten(RewriteError::Broken("topic_data"));
