@@ -69,6 +69,7 @@ use kferry_wire::stream::{Reader, Stream, Writer};
 use kferry_wire::tell;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::unconstrained;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -437,7 +438,8 @@ impl FrameRelay {
                 return Ok(Some(decision));
             }
             let mut more = pin!(from.more());
-            let is_more = match poll_fn(|context| Poll::Ready(more.as_mut().poll(context))).await {
+            // Whether there is anything, not whether the task's budget is used up.
+            let is_more = match poll_fn(|context| Poll::Ready(pin!(unconstrained(more.as_mut())).poll(context))).await {
                 Poll::Ready(is_more) => is_more,
                 Poll::Pending => {
                     // All that the client has sent is on its way.

@@ -98,8 +98,10 @@ struct Aside {
     refused: Answers,
     /// The fronts of batches that were refused because there was no memory for them.
     given_up: Vec<Entry>,
-    /// Memory for the frame, once something of it is to be carried; of which there may be none.
-    reserved: Option<Option<Reserved>>,
+    /// Memory for the frame, once something of it is to be carried.
+    reserved: Option<Reserved>,
+    /// There was none in time.
+    has_no_memory: bool,
 }
 
 /// What becomes of a batch.
@@ -165,10 +167,10 @@ impl FrameRelay {
         };
         let Batches { aside, here: mut entered, elsewhere: entered_elsewhere, firsts, .. } = batches;
         entered.iter_mut().for_each(Entered::sent);
-        let Aside { elsewhere, refused, given_up, reserved } = aside;
-        let carried = self.carry(carrier, &frame, [elsewhere, given_up], reserved.flatten(), entered_elsewhere).await;
+        let Aside { elsewhere, refused, given_up, reserved, .. } = aside;
+        let to_come = self.carry(carrier, &frame, [elsewhere, given_up], reserved, entered_elsewhere).await;
         // Whoever is to be told is there for as long as the connection.
-        let _ = tell.send(Produced { is_at_broker, entered, refused, carried, firsts });
+        let _ = tell.send(Produced { is_at_broker, entered, refused, carried: to_come, firsts });
         Ok(())
     }
 
@@ -373,13 +375,14 @@ impl<'a> Batches<'a> {
 
     /// Whether there is memory for the frame, which is to be carried to the leader of the next batch. Waits for it once, as long as the client does.
     async fn has_memory(&mut self) -> bool {
-        if self.aside.reserved.is_none() {
+        if self.aside.reserved.is_none() && !self.aside.has_no_memory {
             let Seat { view, carrying, .. } = self.relay.seat();
             let leaders = view.leaders().load_full();
             let cluster = leaders.name(leaders.leader_to_records(&self.topic));
-            self.aside.reserved = Some(carrying.reserve(cluster, self.frame.body.end, self.frame.timeout()).await);
+            self.aside.reserved = carrying.reserve(cluster, self.frame.body.end, self.frame.timeout()).await;
+            self.aside.has_no_memory = self.aside.reserved.is_none();
         }
-        matches!(self.aside.reserved, Some(Some(_)))
+        !self.aside.has_no_memory
     }
 
     /// Waits until nothing must come before a batch that is for the broker. `front`: of its records.
