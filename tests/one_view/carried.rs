@@ -1,6 +1,6 @@
 //! Producers whose topics lead elsewhere than where they send: nothing is refused, lost, doubled or reordered, also when leaders die and hang.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -47,12 +47,15 @@ fn has_all(stage: &Stage, topic: &str, partition: usize, acked: u64) -> Result<(
     let (before, after) = (of(Side::New)?, of(Side::Legacy)?);
     let all = before.iter().chain(&after).copied();
     let count = (before.len() + after.len()) as u64;
+    let distinct = all.clone().collect::<BTreeSet<_>>().len();
     ensure!(
         all.clone().eq(0..count) && count >= acked && !before.is_empty() && !after.is_empty(),
-        "{topic}-{partition}: {acked} acknowledged; {} in the one log, {} in the other: {:?}",
+        "{topic}-{partition}: {acked} acknowledged; {} in the one log, {} in the other, {distinct} of them distinct, the largest {:?}, {} behind a larger one: {:?}",
         before.len(),
         after.len(),
-        all.zip(0..).find(|(found, expected)| found != expected)
+        all.clone().max(),
+        all.clone().zip(all.clone().skip(1)).filter(|(one, next)| one > next).count(),
+        all.zip(0..).filter(|(found, expected)| found != expected).take(3).collect::<Vec<_>>()
     );
     Ok((before.len(), after.len()))
 }
@@ -389,6 +392,44 @@ fn what_does_not_exist_keeps_nothing_else_from_its_leader() -> Result<()> {
             ensure!(error(&topic, 0) == Some(0) && error(&topic, 99) == Some(3), "v{version}: {found:?}");
             ensure!(names.iter().all(|name| error(name, 0) == Some(3)) && found.len() == entries.len(), "v{version}: {found:?}");
         }
+        stage.is_copied(leader, &topic)
+    })
+}
+
+/// A client that has been carried, and sends the next batch to the leader itself while a part of the one before is still on its way to the other cluster.
+#[test]
+fn what_was_begun_elsewhere_is_in_the_log_before_what_comes_directly() -> Result<()> {
+    calm(|stage| {
+        let (leader, home) = (Side::Legacy, Side::New);
+        let topic = leader.leads("begun");
+        stage.create_copied(leader, &topic, 1)?;
+        let node_id = stage.cluster(leader).partitions(&topic)?[0].leader;
+        let (mut elsewhere, mut direct) = (stage.at(home, 1)?, stage.at(leader, node_id)?);
+        let client_id = home.client("begun");
+        let id = producer_id(&mut elsewhere, &client_id)?;
+        for (round, id) in (0..).zip([None, Some(id)]) {
+            let frame = |n: i32| {
+                let batch = batch_of(&(3 * round + n).to_string(), id.map(|id| (id, n)))?;
+                raw::request(9, n, &client_id, &produce(-1, &[(&topic, 0, batch)]))
+            };
+            let is_taken = |client: &mut Raw, n| {
+                let found = outcomes(&raw::answer::<ProduceRequest>(client, 9, n)?)?;
+                ensure!(found.values().all(|(error_code, _)| *error_code == 0), "{n}: {found:?}");
+                Ok(())
+            };
+            elsewhere.send(&frame(0)?)?;
+            is_taken(&mut elsewhere, 0)?;
+            let begun = frame(1)?;
+            let (before, after) = begun.split_at(begun.len() / 2);
+            elsewhere.send(before)?;
+            direct.send(&frame(2)?)?;
+            direct.is_quiet(Duration::from_millis(500))?;
+            elsewhere.send(after)?;
+            is_taken(&mut elsewhere, 1)?;
+            is_taken(&mut direct, 2)?;
+        }
+        let log = numbers(stage, leader, &topic)?.remove(&0).unwrap_or_default();
+        ensure!(log.iter().copied().eq(0..6), "{log:?}");
         stage.is_copied(leader, &topic)
     })
 }

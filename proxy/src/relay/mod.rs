@@ -69,7 +69,7 @@ use kferry_wire::stream::{Reader, Stream, Writer};
 use kferry_wire::tell;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::task::unconstrained;
+use tokio::task::coop::has_budget_remaining;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -85,7 +85,7 @@ use self::park::{Gated, Parking, unknown_there};
 use self::produce::{ProduceFrame, Produced};
 use self::request::{Decision, RequestHead, RequestPlan, ResponsePlan, Sees, decide};
 use self::response::{Found, LARGEST_LOGIN, asks_for};
-use self::senders::{Busy, Sender};
+use self::senders::{Sender, Sending};
 use self::splice::{MoveError, Pipes};
 use self::view::{Door, View, groups_of, keep_living, refusal};
 use crate::clients::Seen;
@@ -312,9 +312,10 @@ impl FrameRelay {
     async fn requests(&self, mut from: Source<'_>, mut to: Writer, queue: mpsc::Sender<InFlight>) -> Result<(), Cause> {
         let client = Cause::ClientError;
         let mut session = self.terms.session.clone();
-        let (mut carrier, mut busy) = (None, None);
+        let sending = self.terms.view.as_ref().map(|seat| seat.from.connected(&self.terms.world.cluster.name));
+        let mut carrier = None;
         loop {
-            let Some(decision) = self.next_request(&mut from, &mut busy).await? else {
+            let Some(decision) = self.next_request(&mut from, sending.as_ref()).await? else {
                 return Ok(());
             };
             if let Some(due) = session.take_if(|session| session.is_due()) {
@@ -430,25 +431,23 @@ impl FrameRelay {
         }
     }
 
-    /// Reads up to the end of the next request's header and decides what becomes of it. `None`: the client has closed the connection. `busy`: while the client has
-    /// sent something.
-    async fn next_request(&self, from: &mut Source<'_>, busy: &mut Option<Busy>) -> Result<Option<Decision>, Cause> {
+    /// Reads up to the end of the next request's header and decides what becomes of it. `None`: the client has closed the connection.
+    async fn next_request(&self, from: &mut Source<'_>, sending: Option<&Sending>) -> Result<Option<Decision>, Cause> {
         loop {
             if let Some(decision) = decide(from.bytes(), &self.terms.advertised, self.sees(), self.terms.request_limit)? {
                 return Ok(Some(decision));
             }
+            let sending = sending.filter(|_| from.bytes().is_empty());
             let mut more = pin!(from.more());
-            // Whether there is anything, not whether the task's budget is used up.
-            let is_more = match poll_fn(|context| Poll::Ready(pin!(unconstrained(more.as_mut())).poll(context))).await {
-                Poll::Ready(is_more) => is_more,
-                Poll::Pending => {
-                    // All that the client has sent is on its way.
-                    *busy = None;
-                    more.await
+            let is_more = poll_fn(|context| {
+                let is_more = more.as_mut().poll(context);
+                // A task whose turn is over is told of nothing, whatever there is.
+                if let Some(sending) = sending.filter(|_| is_more.is_pending() && has_budget_remaining()) {
+                    sending.is_empty(context);
                 }
-            };
-            *busy = self.terms.view.as_ref().map(|seat| seat.from.busy());
-            if !is_more.map_err(Cause::ClientError)? {
+                is_more
+            });
+            if !is_more.await.map_err(Cause::ClientError)? {
                 return Ok(None);
             }
         }

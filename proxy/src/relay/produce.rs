@@ -363,6 +363,11 @@ impl<'a> Batches<'a> {
                 let stance = Now::of(self.relay.terms.world.place.as_ref()).stance(&self.topic);
                 let leads = matches!(stance, Stance::Leads | Stance::HasRenamedCopy);
                 if leads { &mut self.here } else { &mut self.elsewhere }.extend(entered);
+                if leads {
+                    seat.from.no_longer_carries(&self.topic, &self.relay.terms.world.cluster.name, AHEAD).await;
+                } else {
+                    seat.from.carries(&self.topic);
+                }
                 self.term = if leads && !self.frame.front.is_transactional { seat.view.term(&self.topic) } else { None };
                 *self.stance.insert(stance)
             }

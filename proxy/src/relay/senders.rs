@@ -2,18 +2,24 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::Context;
 use std::time::Duration;
 
+use futures_util::task::AtomicWaker;
 use tokio::sync::Notify;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 /// How long a client's first Metadata after a change of leaders may wait for what it has sent before.
 const LONGEST: Duration = Duration::from_millis(500);
 
-/// How long it waits at least: what had arrived on other connections by then has woken their tasks, and these have had their turn.
-const SHORTEST: Duration = Duration::from_millis(2);
+/// Before connections are asked whether they have anything: tokio looks at its sockets before its timers, so that when this is over it knows of all that had
+/// arrived when it began.
+const SHORTEST: Duration = Duration::from_millis(1);
+
+/// How long after the last batch of a topic that was sent to a cluster that does not lead it others of that kind may still be on their way.
+const RECENTLY: Duration = Duration::from_secs(5);
 
 /// The clients that are connected.
 #[derive(Debug, Default)]
@@ -42,12 +48,34 @@ impl Senders {
 pub(crate) struct Sender {
     pub client_id: String,
     pub address: IpAddr,
-    /// How many connections have sent something that is not on its way yet.
-    busy: AtomicUsize,
-    /// Told when there is none any more.
-    idle: Notify,
+    inflows: Mutex<Vec<Arc<Inflow>>>,
+    /// Told when a connection has nothing that is to be read, if it was asked, and when it has ended.
+    told: Notify,
     /// The change of leaders at which a Metadata has waited last.
     waited: AtomicU64,
+    /// Topics of which something was sent to another cluster than the one that leads them, and when it was last.
+    carried: Mutex<HashMap<Box<str>, Instant>>,
+}
+
+/// What a client sends on one of its connections.
+#[derive(Debug)]
+struct Inflow {
+    /// To which cluster.
+    cluster: Arc<str>,
+    /// Who reads it.
+    reader: AtomicWaker,
+    /// How often it was asked whether there is anything to be read.
+    asked: AtomicU64,
+    /// Of these questions, the last one at which there was nothing.
+    empty: AtomicU64,
+}
+
+impl Inflow {
+    fn ask(&self) -> u64 {
+        let question = self.asked.fetch_add(1, Ordering::SeqCst) + 1;
+        self.reader.wake();
+        question
+    }
 }
 
 impl PartialEq for Sender {
@@ -58,53 +86,112 @@ impl PartialEq for Sender {
 
 impl Sender {
     pub(crate) fn new(client_id: &str, address: IpAddr) -> Self {
-        Self { client_id: client_id.to_owned(), address, busy: AtomicUsize::new(0), idle: Notify::new(), waited: AtomicU64::new(0) }
+        Self {
+            client_id: client_id.to_owned(),
+            address,
+            inflows: Mutex::default(),
+            told: Notify::new(),
+            waited: AtomicU64::new(0),
+            carried: Mutex::default(),
+        }
     }
 
-    /// A connection of the client has sent something, which is on its way once this is dropped.
-    pub(super) fn busy(self: &Arc<Self>) -> Busy {
-        self.busy.fetch_add(1, Ordering::SeqCst);
-        Busy(self.clone())
+    /// One more connection of the client to a cluster, until what is returned is dropped.
+    pub(super) fn connected(self: &Arc<Self>, cluster: &Arc<str>) -> Sending {
+        let inflow = Inflow { cluster: cluster.clone(), reader: AtomicWaker::new(), asked: AtomicU64::new(0), empty: AtomicU64::new(0) };
+        let sending = Sending { sender: self.clone(), inflow: Arc::new(inflow) };
+        self.lock().push(sending.inflow.clone());
+        sending
     }
 
     /// Waits, once for each change of leaders, until what the client has sent on all of its connections is on its way: who hears of the new leader before
     /// that may send it something that overtakes. `change`: the number of the last one, 0 before the first.
     pub(super) async fn caught_up(&self, change: u64) {
-        if self.waited.swap(change, Ordering::SeqCst) == change {
+        if self.waited.swap(change, Ordering::SeqCst) != change {
+            self.read_empty(LONGEST, |_| true).await;
+        }
+    }
+
+    /// Something of a topic was sent to another cluster than the one that leads it.
+    pub(super) fn carries(&self, topic: &str) {
+        let mut carried = self.carried.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(last) = carried.get_mut(topic) {
+            *last = Instant::now();
+            return;
+        }
+        if carried.len() == carried.capacity() {
+            carried.retain(|_, last| last.elapsed() < RECENTLY);
+        }
+        carried.insert(topic.into(), Instant::now());
+    }
+
+    /// Something of a topic has come to the cluster that leads it: waits, for as long as `time`, until what the client has sent before to others is on its way,
+    /// if some of that may be about the same topic.
+    pub(super) async fn no_longer_carries(&self, topic: &str, cluster: &Arc<str>, time: Duration) {
+        let is_recent = |last: &Instant| last.elapsed() < RECENTLY;
+        if self.carried.lock().unwrap_or_else(PoisonError::into_inner).get(topic).is_some_and(is_recent) {
+            self.read_empty(time, |inflow| inflow.cluster != *cluster).await;
+        }
+    }
+
+    /// Waits, for as long as `time`, until all that has arrived on some of the client's connections by now was read and is on its way.
+    async fn read_empty(&self, time: Duration, of: impl Fn(&Inflow) -> bool) {
+        if !self.lock().iter().any(|inflow| of(inflow)) {
             return;
         }
         sleep(SHORTEST).await;
+        let asked: Vec<_> = self.lock().iter().filter(|inflow| of(inflow)).map(|inflow| (inflow.clone(), inflow.ask())).collect();
         let all = async {
             loop {
-                let idle = self.idle.notified();
-                if self.busy.load(Ordering::SeqCst) == 0 {
+                let told = self.told.notified();
+                if asked.iter().all(|(inflow, question)| inflow.empty.load(Ordering::SeqCst) >= *question) {
                     return;
                 }
-                idle.await;
+                told.await;
             }
         };
         // After that it is as at an election.
-        let _ = timeout(LONGEST, all).await;
+        let _ = timeout(time, all).await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Inflow>>> {
+        self.inflows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// See [`Sender::busy`].
+/// See [`Sender::connected`].
 #[derive(Debug)]
-pub(super) struct Busy(Arc<Sender>);
+pub(super) struct Sending {
+    sender: Arc<Sender>,
+    inflow: Arc<Inflow>,
+}
 
-impl Drop for Busy {
-    fn drop(&mut self) {
-        if self.0.busy.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.0.idle.notify_waiters();
+impl Sending {
+    /// Told by who reads the connection, of whose task this is the context: it has passed on all that it has read, and there is nothing more. The task is woken
+    /// when this is asked again.
+    pub(super) fn is_empty(&self, context: &Context<'_>) {
+        let Inflow { reader, asked, empty, .. } = &*self.inflow;
+        reader.register(context.waker());
+        let question = asked.load(Ordering::SeqCst);
+        if empty.swap(question, Ordering::SeqCst) != question {
+            self.sender.told.notify_waiters();
         }
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        self.sender.lock().retain(|inflow| !Arc::ptr_eq(inflow, &self.inflow));
+        self.inflow.empty.store(u64::MAX, Ordering::SeqCst);
+        self.sender.told.notify_waiters();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
     use std::net::Ipv4Addr;
-
-    use tokio::time::Instant;
+    use std::task::Poll;
 
     use super::*;
 
@@ -122,6 +209,18 @@ mod tests {
         assert!(Arc::ptr_eq(&one, &senders.of("one", ADDRESS)));
     }
 
+    /// Reads a connection on which there is something until `busy` is over, and nothing from then on.
+    async fn read(sending: Sending, busy: Duration) {
+        sleep(busy).await;
+        poll_fn(|context| {
+            sending.is_empty(context);
+            Poll::<()>::Pending
+        })
+        .await;
+    }
+
+    const MS: Duration = Duration::from_millis(1);
+
     #[tokio::test(start_paused = true)]
     async fn the_first_metadata_after_a_change_waits_for_what_was_sent_before_and_not_for_ever() {
         let sender = Senders::default().of("one", ADDRESS);
@@ -131,14 +230,44 @@ mod tests {
             began.elapsed()
         };
         assert_eq!(waits(0).await, Duration::ZERO);
-        let busy = [sender.busy(), sender.busy()];
+        assert_eq!(waits(1).await, Duration::ZERO, "it has no connections");
+        let readers = ["legacy", "new"].map(|cluster| tokio::spawn(read(sender.connected(&cluster.into()), 80 * MS)));
+        assert_eq!(waits(2).await, 80 * MS);
+        assert_eq!((waits(2).await, waits(3).await), (Duration::ZERO, SHORTEST));
+        let stuck = sender.connected(&"legacy".into());
+        assert_eq!((waits(4).await, waits(4).await), (LONGEST + SHORTEST, Duration::ZERO));
         tokio::spawn(async move {
-            sleep(Duration::from_millis(80)).await;
-            drop(busy);
+            sleep(30 * MS).await;
+            drop(stuck);
         });
-        assert_eq!(waits(1).await, Duration::from_millis(80));
-        let _busy = sender.busy();
-        assert_eq!(waits(1).await, Duration::ZERO);
-        assert_eq!(waits(2).await, LONGEST + SHORTEST);
+        assert_eq!(waits(5).await, 30 * MS);
+        readers.into_iter().for_each(|reader| reader.abort());
+        assert_eq!(waits(6).await, SHORTEST);
+        assert!(sender.lock().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_sends_a_topic_to_its_leader_waits_for_what_was_sent_elsewhere_before() {
+        let sender = Senders::default().of("one", ADDRESS);
+        let waits = async |topic| {
+            let began = Instant::now();
+            sender.no_longer_carries(topic, &"new".into(), 1_000 * MS).await;
+            began.elapsed()
+        };
+        let _itself = sender.connected(&"new".into());
+        let _reader = tokio::spawn(read(sender.connected(&"legacy".into()), 80 * MS));
+        assert_eq!(waits("orders").await, Duration::ZERO);
+        sender.carries("orders");
+        assert_eq!((waits("payments").await, waits("orders").await, waits("orders").await), (Duration::ZERO, 80 * MS, SHORTEST));
+        let stuck = sender.connected(&"legacy".into());
+        assert_eq!(waits("orders").await, 1_000 * MS + SHORTEST);
+        sleep(RECENTLY).await;
+        assert_eq!(waits("orders").await, Duration::ZERO);
+        drop(stuck);
+        for n in 0..1_000 {
+            sender.carries(&format!("orders-{n}"));
+            sleep(RECENTLY / 10).await;
+        }
+        assert!(sender.carried.lock().unwrap().len() < 50);
     }
 }
