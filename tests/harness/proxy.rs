@@ -348,9 +348,18 @@ impl Proxy {
 
     /// Memory that it has in RAM (`VmRSS`), in bytes.
     pub fn resident_memory(&self) -> Result<u64> {
+        self.memory("VmRSS:")
+    }
+
+    /// The most that it ever had there (`VmHWM`).
+    pub fn peak_memory(&self) -> Result<u64> {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, field: &str) -> Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.id()))?;
-        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.strip_suffix("kB")?.trim().parse::<u64>().ok());
-        Ok(kib.context("no VmRSS")? * 1024)
+        let kib = status.lines().find_map(|line| line.strip_prefix(field)?.strip_suffix("kB")?.trim().parse::<u64>().ok());
+        Ok(kib.with_context(|| format!("no {field}"))? * 1024)
     }
 
     /// Writes its file anew, in place, and waits until it has been seen and taken. An error if it was not taken.

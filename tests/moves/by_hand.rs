@@ -249,7 +249,7 @@ fn a_log_moves_to_another_cluster_and_goes_on_there() -> Result<()> {
     leads("legacy")?;
     at(Side::New, "legacy")?;
     leads("new")?;
-    file.kferry(&["move", "log", "nowhere"])?.ends_with(1)?.says("the file has no cluster \"nowhere\"")?;
+    file.kferry(&["move", "log", "nowhere"])?.ends_with(2)?.says("the file has no cluster \"nowhere\"")?;
     file.kferry(&["move", "log", "legacy"])?.ends_with(1)?.says("[state] names cluster legacy already")?;
     file.kferry(&["move", "log", "new"])?.ends_with(0)?.says("has moved from legacy to new")?;
     let (was, is) = (legacy.read_all(log)?, new.read_all(log)?);

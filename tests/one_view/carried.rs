@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
 use harness::clients::Client;
 use harness::clients::soak::{self, Soak};
+use harness::kafka::Cluster;
 use harness::proxy::{Proxy, Routes};
 use harness::raw::{self, Raw, ask, until};
 use kafka_protocol::messages::{ProduceRequest, ProduceResponse};
@@ -531,5 +532,50 @@ fn memory_for_what_is_carried_is_bounded_and_a_frame_that_is_larger_goes_alone()
         ensure!(ends.iter().sum::<i64>() == CONNECTIONS as i64 + 51, "{ends:?}");
         ensure!(proxy.metric("kferry_proxy_carrying_bytes", &[])? == 0.0, "something is still held");
         stage.is_copied(leader, &topic)
+    })
+}
+
+/// The largest request that a broker takes as it comes: on its way to its leader it is never in the proxy's memory, and carried it is there once.
+#[test]
+fn a_batch_of_100_mib_is_passed_and_carried() -> Result<()> {
+    const MIB: usize = 1 << 20;
+    /// `socket.request.max.bytes`
+    const LARGEST: usize = 100 * MIB;
+    alone(|_| {
+        let cluster = |version: &str, side: Side| {
+            let cluster = Cluster::version(version).name(side.name()).heap_mib(1024).set("message.max.bytes", &LARGEST.to_string());
+            cluster.start()
+        };
+        let clusters = [cluster("3.9.1", Side::Legacy)?, cluster("4.3.0", Side::New)?];
+        let topic = Side::Legacy.leads("heavy");
+        clusters[0].create_topic(&topic, 1, &[])?;
+        let routes = routes(&clusters)?;
+        let proxy = Proxy::start(&routes)?;
+        let mut peak = proxy.peak_memory()?;
+        // What else is in the frame has some hundred bytes.
+        let batch = batch_of(&"x".repeat(LARGEST - 4096), None)?;
+        for (at, most) in [(Side::Legacy, 16 * MIB), (Side::New, LARGEST + 32 * MIB)] {
+            let mut client = Raw::connect(routes.virtual_broker(at.name(), 1)?.1)?;
+            let began = Instant::now();
+            let answer = ask(&mut client, 9, &at.client("heavy"), &produce(-1, &[(&topic, 0, batch.clone())]))?;
+            let error = outcomes(&answer)?.remove(&(topic.clone(), 0)).context("the partition")?.0;
+            ensure!(error == 0, "at {}: {error}", at.name());
+            let grown = proxy.peak_memory()?.saturating_sub(peak);
+            peak += grown;
+            println!(
+                "at {}: {} bytes in {:.1?}, the proxy has grown by {:.1} MiB",
+                at.name(),
+                batch.len(),
+                began.elapsed(),
+                grown as f64 / MIB as f64
+            );
+            ensure!(grown <= most as u64, "at {}: {grown} bytes for a batch of {}", at.name(), batch.len());
+        }
+        ensure!(clusters[0].log_ends(&topic)? == [2], "{:?}", clusters[0].log_ends(&topic)?);
+        ensure!(
+            proxy.metric("kferry_proxy_carried_bytes_total", &[("cluster", "legacy")])? == batch.len() as f64,
+            "it was not carried once"
+        );
+        Ok(())
     })
 }

@@ -9,7 +9,9 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use kafka_protocol::messages::ApiKey;
+use bytes::BytesMut;
+use kafka_protocol::messages::{self, ApiKey};
+use kafka_protocol::protocol::{Encodable as _, StrBytes};
 
 use crate::frame::{self, FrameError, SIZE_LEN};
 use crate::reader::{Malformed, Reader};
@@ -270,6 +272,23 @@ fn topics_of_metadata(reader: &mut Reader<'_>, version: i16) -> Result<(), Malfo
         11.. => 2,
     })?;
     if is_flexible { reader.skip_tagged_fields() } else { Ok(()) }
+}
+
+/// What comes before the body of a request, which has so many bytes: the frame's size, and the header.
+///
+/// # Errors
+/// Why it cannot be written.
+pub fn front(api: ApiKey, version: i16, correlation_id: i32, client_id: &StrBytes, body: usize) -> Result<BytesMut, String> {
+    let header = messages::RequestHeader::default()
+        .with_request_api_key(api as i16)
+        .with_request_api_version(version)
+        .with_correlation_id(correlation_id)
+        .with_client_id(Some(client_id.clone()));
+    let mut front = BytesMut::zeroed(SIZE_LEN);
+    header.encode(&mut front, api.request_header_version(version)).map_err(|error| error.to_string())?;
+    let size = i32::try_from(front.len() - SIZE_LEN + body).map_err(|_| "it is larger than 2 GiB".to_owned())?;
+    front[..SIZE_LEN].copy_from_slice(&size.to_be_bytes());
+    Ok(front)
 }
 
 /// Where the body begins in a frame without its size: behind `header_len` bytes and, in a flexible version, tagged fields. Serves requests and

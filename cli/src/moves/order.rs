@@ -18,7 +18,7 @@ use super::look::{self, Life};
 use super::relocate::{Relocate, relocate};
 use super::status::Report;
 use super::{DecisionLog, Done, FileArgs, client, failed, names, operator, short};
-use crate::check::{count, print_json, printable, to_stderr, to_stdout};
+use crate::check::{count, print_json, printable, refuse, to_stderr, to_stdout};
 use crate::labels::{Severity, labelled};
 
 /// Live moves by hand: what would move, an abort, a proxy that is dead, the log of decisions on another cluster
@@ -90,7 +90,11 @@ pub(crate) fn run(args: &Args) -> Exit {
             with_file(&order.file, |_, cluster| told(runtime.block_on(forget(cluster, order, say)), order.file.json))
         }
         Some(Order::Log(order)) => {
-            with_file(&order.file, |config, cluster| told(runtime.block_on(relocate(&config, cluster, order)), order.file.json))
+            let json = order.file.json;
+            with_file(&order.file, |config, cluster| match order.to(&config) {
+                Ok(to) => told(runtime.block_on(relocate(cluster, to)), json),
+                Err(problem) => refuse(json, &problem),
+            })
         }
     };
     runtime.shutdown_background();

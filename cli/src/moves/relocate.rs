@@ -52,8 +52,14 @@ impl Kept {
     }
 }
 
-pub(super) async fn relocate(config: &Config, from: Arc<Cluster>, order: &Relocate) -> Result<Done, String> {
-    let to = config.cluster(&order.cluster).ok_or_else(|| format!("the file has no cluster {:?}", order.cluster))?;
+impl Relocate {
+    /// The cluster that is to have it.
+    pub(super) fn to<'a>(&self, config: &'a Config) -> Result<&'a Arc<Cluster>, String> {
+        config.cluster(&self.cluster).ok_or_else(|| format!("the file has no cluster {:?}", self.cluster))
+    }
+}
+
+pub(super) async fn relocate(from: Arc<Cluster>, to: &Arc<Cluster>) -> Result<Done, String> {
     if to.name == from.name {
         return Err(format!("[state] names cluster {} already: it stays as it is until the log has moved", to.name));
     }

@@ -21,7 +21,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::barrier::Barrier;
-use super::wish::{Look, look, wish};
+use super::wish::{Look, look, no_login, wish};
 use super::{Moves, Seen};
 use crate::identity::own_options;
 use crate::messages;
@@ -421,13 +421,15 @@ impl Follower {
         let Some((open, outcome)) = self.me.state().open().zip(self.me.state().outcome().ok()) else { return true };
         let is_checked = self.checked.as_ref().is_some_and(|checked| checked.outcome == outcome);
         if !is_checked && self.checking.is_empty() {
-            let clients = [&open.from, &open.to].map(|cluster| self.proxy.own_client(cluster));
+            let client = |cluster: &str| self.proxy.own_client(cluster).ok_or_else(|| no_login(cluster));
+            let clients = client(&open.from).and_then(|from| Ok((from, client(&open.to)?)));
             let expected = outcome.groups.iter().map(|group| (group.clone(), open.parked(group).count())).collect();
             let (id, described) = (open.id, self.described.clone());
             self.lift_barrier();
             self.checking.spawn(async move {
-                let [Some(from), Some(to)] = clients else {
-                    return Checked { id, outcome, wrong: Some("a cluster of it has left the file".to_owned()), barrier: None };
+                let (from, to) = match clients {
+                    Ok(clients) => clients,
+                    Err(wrong) => return Checked { id, outcome, wrong: Some(wrong), barrier: None },
                 };
                 if let Some(wrong) = written_past(from, &outcome.topics).await {
                     return Checked { id, outcome, wrong: Some(wrong), barrier: None };

@@ -121,6 +121,11 @@ fn relayed<'a>(proxy: &'a Proxy, table: &'a Arc<RoutingTable>) -> impl Iterator<
     table.routed().filter(|routed| routed.route.mode == Mode::Relay).map(|routed| (routed, proxy.view(table, routed)))
 }
 
+/// Why nothing moves from or to a cluster at which [`Proxy::own_client`] is none.
+pub(super) fn no_login(cluster: &str) -> String {
+    format!("the file gives kferry no login of its own on cluster {cluster}: write one in [clusters.{cluster}]")
+}
+
 /// Whether topics can move between two clusters. An error is about all of them.
 async fn asked(
     proxy: &Proxy,
@@ -132,6 +137,10 @@ async fn asked(
     let [Some(from), Some(to)] = clients else {
         return Err(format!("no mirror connects cluster {leader} with cluster {wished}: write one in routes.toml"));
     };
+    // Every proxy looks at both ends with it before a flip.
+    if let Some(cluster) = [leader, wished].into_iter().find(|cluster| proxy.own_client(cluster).is_none()) {
+        return Err(no_login(cluster));
+    }
     let rules = Rules::of(table.mirrors(), table.wished(), leader);
     let now = Timestamp::now().as_millisecond();
     let mut report = preflight(Between { from: &from, to: &to }, rules, topics, now).await.map_err(|error| error.to_string())?;

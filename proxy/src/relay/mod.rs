@@ -296,7 +296,7 @@ impl FrameRelay {
                     from.skip(frame_len).await.map_err(Cause::BrokerError)?;
                 }
                 Due::Produced { told, .. } => {
-                    if let Some(frame_len) = self.produced(from, head, told).await?.and_then(|answered| answered.frame_len) {
+                    if let Some(frame_len) = self.produced(from, head, told).await?.and_then(|(frame_len, _)| frame_len) {
                         from.skip(frame_len).await.map_err(Cause::BrokerError)?;
                     }
                 }

@@ -31,8 +31,8 @@ use kafka_protocol::messages::{
     JoinGroupResponse, LeaveGroupRequest, OffsetCommitRequest,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
-use kferry_wire::api::{Api, By};
-use kferry_wire::frame::SIZE_LEN;
+use kferry_wire::api::{Api, By, RewriteError};
+use kferry_wire::header::front;
 use kferry_wire::stream::Writer;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -539,17 +539,10 @@ impl FrameRelay {
         let client_id = self.terms.view.as_ref().map(|seat| &*seat.from.client_id).unwrap_or_default();
         let head = RequestHead { api: Api::of(api as i16).expect("the table has it"), version, correlation_id: 0 };
         let body = head.encode(request)?;
-        let mut frame = vec![0; SIZE_LEN];
-        frame.extend((api as i16).to_be_bytes());
-        frame.extend(version.to_be_bytes());
-        frame.extend(head.correlation_id.to_be_bytes());
-        frame.extend((client_id.len() as i16).to_be_bytes());
-        frame.extend(client_id.as_bytes());
-        // No tagged fields.
-        frame.extend(head.api.is_flexible(version).then_some(0));
+        let client_id = StrBytes::from_string(client_id.to_owned());
+        let front = front(api, version, head.correlation_id, &client_id, body.len());
+        let mut frame = front.map_err(|_| head.not_rewritten(RewriteError::TooLong("client_id")))?;
         frame.extend(body);
-        let size = (frame.len() - SIZE_LEN) as i32;
-        frame[..SIZE_LEN].copy_from_slice(&size.to_be_bytes());
         let (response, responded) = oneshot::channel();
         self.expect(queue, head, Some(Due::Own(response))).await?;
         send(to, &frame).await.map_err(Cause::BrokerError)?;

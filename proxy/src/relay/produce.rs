@@ -73,21 +73,17 @@ pub(super) struct Produced {
     is_at_broker: bool,
     /// The topics of which the broker has got something.
     entered: Vec<Entered>,
+    beside: Beside,
+}
+
+/// What is known of a Produce request beside the broker's answer.
+#[derive(Debug)]
+pub(super) struct Beside {
     /// Answers for partitions that the broker was not asked about, or refuses because they were masked.
     refused: Answers,
     /// Those of other brokers are to come.
     carried: Option<oneshot::Receiver<Result<Answers, Cause>>>,
     /// First batches among those that the broker has got.
-    firsts: Vec<First>,
-}
-
-/// A Produce request that the broker is done with.
-#[derive(Debug)]
-pub(super) struct Answered {
-    /// Of the broker's answer; `None`: the broker was not asked.
-    pub frame_len: Option<usize>,
-    refused: Answers,
-    carried: Option<oneshot::Receiver<Result<Answers, Cause>>>,
     firsts: Vec<First>,
 }
 
@@ -170,7 +166,7 @@ impl FrameRelay {
         let Aside { elsewhere, refused, given_up, reserved, .. } = aside;
         let to_come = self.carry(carrier, &frame, [elsewhere, given_up], reserved, entered_elsewhere).await;
         // Whoever is to be told is there for as long as the connection.
-        let _ = tell.send(Produced { is_at_broker, entered, refused, carried: to_come, firsts });
+        let _ = tell.send(Produced { is_at_broker, entered, beside: Beside { refused, carried: to_come, firsts } });
         Ok(())
     }
 
@@ -214,25 +210,25 @@ impl FrameRelay {
         Some(carrier.carry(frame, reserved).await)
     }
 
-    /// Waits for the broker's answer to a Produce request. `None`: the request was broken off.
+    /// Waits for the broker's answer to a Produce request, and returns the length of its frame, if the broker was asked. `None`: the request was broken off.
     pub(super) async fn produced(
         &self,
         from: &mut Source<'_>,
         head: RequestHead,
         mut told: oneshot::Receiver<Produced>,
-    ) -> Result<Option<Answered>, Cause> {
+    ) -> Result<Option<(Option<usize>, Beside)>, Cause> {
         // As with all that the requests hand over: nobody is woken for it.
         let told = poll_fn(|_| match told.try_recv() {
             Err(TryRecvError::Empty) => Poll::Pending,
             told => Poll::Ready(told),
         });
         // Whoever has sent it says why.
-        let Ok(Produced { is_at_broker, mut entered, refused, carried, firsts }) = told.await else { return Ok(None) };
+        let Ok(Produced { is_at_broker, mut entered, beside }) = told.await else { return Ok(None) };
         let frame_len = if is_at_broker { Some(next_response(from, head).await?) } else { None };
         entered.iter_mut().for_each(Entered::answered);
         self.counters.produces.fetch_sub(1, Ordering::Relaxed);
         self.counters.produced.notify_one();
-        Ok(Some(Answered { frame_len, refused, carried, firsts }))
+        Ok(Some((frame_len, beside)))
     }
 
     /// Answers a Produce request: with what the broker says, with what other brokers have said in the place of what was not for it.
@@ -244,7 +240,8 @@ impl FrameRelay {
         told: oneshot::Receiver<Produced>,
         is_answered: bool,
     ) -> Result<(), Cause> {
-        let Some(Answered { frame_len, refused, carried, firsts }) = self.produced(from, head, told).await? else { return Ok(()) };
+        let Some((frame_len, beside)) = self.produced(from, head, told).await? else { return Ok(()) };
+        let Beside { refused, carried, firsts } = beside;
         let is_whole = carried.is_none() && refused.partitions.is_empty() && firsts.is_empty();
         if let Some(frame_len) = frame_len.filter(|_| is_whole && is_answered) {
             return self.pass(from, to, frame_len).await.map_err(|error| error.of(Cause::BrokerError, Cause::ClientError));

@@ -32,8 +32,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use kafka_protocol::messages::{ApiKey, RequestHeader};
-use kafka_protocol::protocol::{Decodable, Encodable, Request, StrBytes, VersionRange};
+use kafka_protocol::messages::ApiKey;
+use kafka_protocol::protocol::{Decodable, Request, StrBytes, VersionRange};
 use rustls::ClientConfig;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
@@ -42,6 +42,7 @@ use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout_at};
 
 use crate::frame::{FrameError, SIZE_LEN, read_frame};
+use crate::header::front;
 use crate::reader::{Malformed, Reader};
 use crate::stream::Stream;
 use crate::versions::Versions;
@@ -576,17 +577,8 @@ fn written<R: Request>(request: &R, version: i16) -> Result<Pieces, RequestError
 
 /// A whole frame: its size, the header, and the body.
 fn framed(api: ApiKey, mut body: Pieces, version: i16, correlation_id: i32, client_id: &StrBytes) -> Result<Pieces, RequestError> {
-    let header = RequestHeader::default()
-        .with_request_api_key(api as i16)
-        .with_request_api_version(version)
-        .with_correlation_id(correlation_id)
-        .with_client_id(Some(client_id.clone()));
-    let mut head = BytesMut::zeroed(SIZE_LEN);
-    header.encode(&mut head, api.request_header_version(version)).map_err(|error| unwritable(api, version, error.to_string()))?;
-    let size = head.len() - SIZE_LEN + body.remaining();
-    let size = i32::try_from(size).map_err(|_| unwritable(api, version, "it is larger than 2 GiB".to_owned()))?;
-    head[..SIZE_LEN].copy_from_slice(&size.to_be_bytes());
-    body.prepend(head.freeze());
+    let front = front(api, version, correlation_id, client_id, body.remaining()).map_err(|reason| unwritable(api, version, reason))?;
+    body.prepend(front.freeze());
     Ok(body)
 }
 
