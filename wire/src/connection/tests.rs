@@ -7,6 +7,7 @@ use kafka_protocol::messages::{
     ApiVersionsRequest, ApiVersionsResponse, BrokerId, MetadataRequest, MetadataResponse, ResponseHeader, SaslAuthenticateRequest,
     SaslAuthenticateResponse, SaslHandshakeRequest, SaslHandshakeResponse,
 };
+use kafka_protocol::protocol::Encodable as _;
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, DuplexStream};
 use tokio::time::Instant;
