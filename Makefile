@@ -61,14 +61,14 @@ bench-mirror: ## copying 5 million records beside MirrorMaker 2; small batches, 
 	@cargo build --release --quiet --workspace --bins
 	@cargo run --release --quiet -p kferry-tests --bin bench-mirror
 
-soak: ## the long runs: 50 kills of mirror and brokers, 20 of processes that share a mirror, 20 moves each way of each client library, 200 moves among kills, 13,200 partitions, a thousand that move at once, a million simulated schedules of moves, each fuzz target for ten minutes
+soak: ## the long runs: 50 kills of mirror and brokers, 20 of processes that share a mirror, 20 moves each way of each client library, 200 moves among kills, 13,200 partitions, a batch of 100 MiB, a thousand partitions that move at once, a million simulated schedules of moves, each fuzz target for ten minutes
 	@scripts/need test
 	@cargo build --workspace --bins
 	@KFERRY_KILLS=50 cargo test -p kferry-tests --test mirror_chaos -- --nocapture
 	@KFERRY_KILLS=20 cargo test -p kferry-tests --test mirror_shards -- --nocapture
 	@KFERRY_MOVES=20 cargo test -p kferry-tests --test moves matrix -- --ignored --nocapture
 	@KFERRY_MOVES=200 cargo test -p kferry-tests --test moves random -- --ignored --nocapture
-	@cargo test -p kferry-tests --test one_view many -- --ignored --nocapture
+	@cargo test -p kferry-tests --test one_view -- --ignored --nocapture
 	@cargo test -p kferry-tests --test moves many -- --ignored --nocapture
 	@KFERRY_SEEDS=1000000 cargo test -p kferry-wire --test moves_simulator -- --nocapture
 	@scripts/fuzz 600

@@ -270,6 +270,8 @@ fn bodies(size: &Size, cluster: &Cluster, proxy: &Proxy, user: &OrdinaryUser) ->
 
 /// Batches to the cluster that leads their topic, in its first term and in its second, and to another cluster, which carries them: in a view of both.
 fn produces(size: &Size, cluster: &Cluster, user: &OrdinaryUser) -> Result<()> {
+    /// Its place among the ways.
+    const FLOOR: usize = 3;
     let other = Cluster::version(KAFKA).name("other").start()?;
     let brief = [("segment.bytes", "67108864"), ("retention.bytes", "67108864"), ("file.delete.delay.ms", "0")];
     let settings = [&brief[..], &[("max.message.bytes", "2097152")]].concat();
@@ -294,7 +296,6 @@ fn produces(size: &Size, cluster: &Cluster, user: &OrdinaryUser) -> Result<()> {
         ("the floor, a bare C program", PRODUCED, floor.port, Some(floor.process.id())),
         ("direct", PRODUCED, direct, None),
     ];
-    const FLOOR: usize = 3;
     for (what, value, timed) in [("1 MB", 990_000, 200), ("16 KB", 16_000, 1_000), ("1 KB", 1_000, 2_000)] {
         let value = noise(&mut 0x9e37_79b9_7f4a_7c15, value);
         let count = (size.sent / value.len() as u64).min(20_000);
