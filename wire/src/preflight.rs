@@ -1,5 +1,7 @@
 //! Whether a topic can move: asked of both clusters before anything is held, with kferry's own login.
 
+pub mod groups;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;

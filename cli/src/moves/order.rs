@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use kferry_config::{Cluster, Config};
 use kferry_wire::decisions::{LATE, Member, Outcome, Place, ReadRecord, Request, State, Verdict, decode};
 use kferry_wire::exit::{self, Exit};
+use kferry_wire::preflight::groups::{groups as preflight_groups, listed};
 use kferry_wire::preflight::{Between, Rules, preflight};
 use serde::Serialize;
 use tokio::time::sleep;
@@ -125,6 +126,24 @@ struct Wanted {
     to: Arc<str>,
     routes: BTreeSet<Arc<str>>,
     topics: BTreeSet<Arc<str>>,
+    /// After the topics, each by itself.
+    groups: BTreeSet<Arc<str>>,
+}
+
+impl Wanted {
+    fn new(from: String, to: Arc<str>) -> Self {
+        Self { from, to, routes: BTreeSet::new(), topics: BTreeSet::new(), groups: BTreeSet::new() }
+    }
+
+    /// What moves, in numbers and names.
+    fn what(&self) -> String {
+        let told = |all: &BTreeSet<Arc<str>>, what: &str| {
+            let all: Vec<String> = all.iter().map(ToString::to_string).collect();
+            (!all.is_empty()).then(|| format!("{}: {}", count(all.len(), what), names(&all)))
+        };
+        let told: Vec<_> = [told(&self.topics, "topic"), told(&self.groups, "group")].into_iter().flatten().collect();
+        if told.is_empty() { "no topic, the home alone".to_owned() } else { told.join("; ") }
+    }
 }
 
 /// What `--json` prints.
@@ -145,7 +164,7 @@ async fn dry_run(config: &Config, cluster: Arc<Cluster>, json: bool) -> Exit {
         Ok(log) => log,
         Err(why) => return failed(json, &why),
     };
-    let plan = Plan::of(config, &log).await;
+    let plan = Box::pin(Plan::of(config, &log)).await;
     if json {
         print_json(&plan);
     } else {
@@ -157,28 +176,42 @@ async fn dry_run(config: &Config, cluster: Arc<Cluster>, json: bool) -> Exit {
 }
 
 impl Plan {
-    /// What the file wants, by what is so. A route moves whole: if one of its topics cannot, none of them does.
+    /// What the file wants, by what is so. A route moves whole: if one of its topics cannot, none of them does. Each group moves by itself.
     async fn of(config: &Config, log: &DecisionLog) -> Self {
         let report = Report::look(config, log).await;
-        let mut moves: BTreeMap<(String, Arc<str>), (BTreeSet<_>, BTreeSet<_>)> = BTreeMap::new();
+        let mut moves: BTreeMap<(String, Arc<str>), Wanted> = BTreeMap::new();
+        let mut owners: BTreeMap<String, Arc<str>> = BTreeMap::new();
         for route in &report.routes {
+            let mut wants = |from: &str, add: &dyn Fn(&mut Wanted)| {
+                let key = (from.to_owned(), route.wished.clone());
+                let wanted = moves.entry(key.clone()).or_insert_with(|| Wanted::new(key.0, key.1));
+                wanted.routes.insert(route.route.clone());
+                add(wanted);
+            };
             if let Some(home) = route.home.as_ref().filter(|home| **home != route.wished) {
-                moves.entry((home.to_string(), route.wished.clone())).or_default().0.insert(route.route.clone());
+                wants(home, &|_| {});
             }
             for topic in report.topics.iter().filter(|topic| topic.route == route.route && *topic.leader != *route.wished) {
-                let (routes, topics) = moves.entry((topic.leader.clone(), route.wished.clone())).or_default();
-                routes.insert(route.route.clone());
-                topics.insert(topic.topic.as_str().into());
+                wants(&topic.leader, &|wanted| {
+                    wanted.topics.insert(topic.topic.as_str().into());
+                });
+                owners.insert(format!("topic {}", topic.topic), route.route.clone());
+            }
+            for group in report.groups.iter().filter(|group| group.route == route.route && *group.lives != *route.wished) {
+                wants(&group.lives, &|wanted| {
+                    wanted.groups.insert(group.group.as_str().into());
+                });
+                owners.insert(format!("group {}", group.group), route.route.clone());
             }
         }
+        let moves: Vec<Wanted> = moves.into_values().collect();
         let mut in_the_way: BTreeMap<Arc<str>, Vec<String>> = BTreeMap::new();
-        for ((from, to), (_, topics)) in &moves {
-            for (topic, why) in blocked(config, from, to, topics).await {
-                let owner = report.topics.iter().find(|owned| *owned.topic == *topic).map(|owned| owned.route.clone());
-                in_the_way.entry(owner.unwrap_or_default()).or_default().push(format!("topic {topic}: {why}"));
+        for wanted in &moves {
+            for (what, why) in Box::pin(blocked(config, wanted)).await {
+                let owner = owners.get(&what).cloned().unwrap_or_default();
+                in_the_way.entry(owner).or_default().push(format!("{what}: {why}"));
             }
         }
-        let moves: Vec<_> = moves.into_iter().map(|((from, to), (routes, topics))| Wanted { from, to, routes, topics }).collect();
         let notes = if moves.is_empty() { Vec::new() } else { notes(config, log.state(), &moves) };
         Self { ok: in_the_way.is_empty() && report.errors.is_empty(), moves, in_the_way, notes, errors: report.errors }
     }
@@ -188,15 +221,9 @@ impl Plan {
             return "nothing is to move: everything is where this file wishes it\n".to_owned();
         }
         let mut out = String::new();
-        for Wanted { from, to, routes, topics } in &self.moves {
-            let routes: Vec<String> = routes.iter().map(ToString::to_string).collect();
-            let topics: Vec<String> = topics.iter().map(ToString::to_string).collect();
-            let what = if topics.is_empty() {
-                "no topic, the home alone".to_owned()
-            } else {
-                format!("{}: {}", count(topics.len(), "topic"), names(&topics))
-            };
-            out += &(printable(&format!("from {from} to {to}, for {}: {what}", names(&routes))) + "\n");
+        for wanted in &self.moves {
+            let routes: Vec<String> = wanted.routes.iter().map(ToString::to_string).collect();
+            out += &(printable(&format!("from {} to {}, for {}: {}", wanted.from, wanted.to, names(&routes), wanted.what())) + "\n");
         }
         if !self.in_the_way.is_empty() {
             out += "\nin the way\n";
@@ -210,19 +237,37 @@ impl Plan {
     }
 }
 
-/// The topics that cannot move now, and why not.
-async fn blocked(config: &Config, from: &str, to: &str, topics: &BTreeSet<Arc<str>>) -> Vec<(Arc<str>, String)> {
-    if topics.is_empty() {
-        return Vec::new();
-    }
+/// The topics and groups that cannot move now, and why not.
+async fn blocked(config: &Config, Wanted { from, to, topics, groups, .. }: &Wanted) -> Vec<(String, String)> {
+    let topics_all = |why: &str| topics.iter().map(|topic| (format!("topic {topic}"), why.to_owned())).collect::<Vec<_>>();
+    let groups_all = |why: &str| groups.iter().map(|group| (format!("group {group}"), why.to_owned())).collect::<Vec<_>>();
     let client = |name: &str| config.cluster(name).cloned().map(client);
-    let all = |why: String| topics.iter().map(|topic| (topic.clone(), why.clone())).collect();
-    let Some((from, to)) = client(from).zip(client(to)) else { return all(format!("cluster {from}, which leads it, is not in the file")) };
-    let rules = Rules::of(&config.mirrors, config.routes.iter(), &from.cluster().name);
-    match preflight(Between { from: &from, to: &to }, rules, topics, Timestamp::now().as_millisecond()).await {
-        Ok(report) => report.into_iter().filter_map(|(topic, found)| Some((topic, found.err()?))).collect(),
-        Err(error) => all(error.to_string()),
-    }
+    let Some((from, to)) = client(from).zip(client(to)) else {
+        let why = format!("cluster {from}, where it is, is not in the file");
+        return [topics_all(&why), groups_all(&why)].concat();
+    };
+    let of_topics = async {
+        if topics.is_empty() {
+            return Vec::new();
+        }
+        let rules = Rules::of(&config.mirrors, config.routes.iter(), &from.cluster().name);
+        match preflight(Between { from: &from, to: &to }, rules, topics, Timestamp::now().as_millisecond()).await {
+            Ok(report) => report.into_iter().filter_map(|(topic, found)| Some((format!("topic {topic}"), found.err()?))).collect(),
+            Err(error) => topics_all(&error.to_string()),
+        }
+    };
+    let of_groups = async {
+        if groups.is_empty() {
+            return Vec::new();
+        }
+        let (here, there) = tokio::join!(listed(&from), listed(&to));
+        let names: Vec<&str> = groups.iter().map(|group| &**group).collect();
+        // Which groups commit in transactions the proxies know.
+        let report = preflight_groups(&from, &to.cluster().name, [&here, &there], &config.mirrors, &names, |_| false).await;
+        report.into_iter().filter_map(|(group, found)| Some((format!("group {group}"), found.err()?))).collect()
+    };
+    let (of_topics, of_groups) = tokio::join!(of_topics, of_groups);
+    [of_topics, of_groups].concat()
 }
 
 /// What is to be done before what is wanted begins.

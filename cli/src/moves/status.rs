@@ -53,7 +53,7 @@ pub(super) struct Report {
     records: i64,
     pub(super) routes: Vec<Route>,
     pub(super) topics: Vec<Topic>,
-    groups: Vec<Group>,
+    pub(super) groups: Vec<Group>,
     proxies: Vec<Proxy>,
     open: Option<Open>,
     /// The move that an operator aborted: no other one begins before the file is changed or touched.
@@ -247,15 +247,20 @@ impl Report {
 
     fn is_ok(&self) -> bool {
         let is_at_home = |route: &Route| route.home.as_ref() == Some(&route.wished) && route.in_the_way.is_empty();
-        let lives_so = |group: &Group| self.routes.iter().any(|route| route.route == group.route && *route.wished == *group.lives);
-        let is_so =
-            self.routes.iter().all(is_at_home) && self.topics.iter().all(|topic| self.is_there(topic)) && self.groups.iter().all(lives_so);
+        let is_so = self.routes.iter().all(is_at_home)
+            && self.topics.iter().all(|topic| self.is_there(topic))
+            && self.groups.iter().all(|group| self.lives_there(group));
         self.errors.is_empty() && self.open.is_none() && is_so
     }
 
     /// Whether a topic leads where it is wished.
     pub(super) fn is_there(&self, topic: &Topic) -> bool {
         self.routes.iter().any(|route| route.route == topic.route && *route.wished == *topic.leader)
+    }
+
+    /// Whether a group lives where it is wished.
+    fn lives_there(&self, group: &Group) -> bool {
+        self.routes.iter().any(|route| route.route == group.route && *route.wished == *group.lives)
     }
 
     fn text(&self, now: Timestamp) -> String {
@@ -284,18 +289,19 @@ impl Report {
     }
 
     fn routes_text(&self) -> String {
-        let mut rows = vec![["ROUTE", "WISHED", "HOME", "TOPICS THERE", "GROUPS"].map(str::to_owned).to_vec()];
+        let mut rows = vec![["ROUTE", "WISHED", "HOME", "TOPICS THERE", "GROUPS THERE"].map(str::to_owned).to_vec()];
         let mut in_the_way = String::new();
         for route in &self.routes {
             let topics: Vec<_> = self.topics.iter().filter(|topic| topic.route == route.route).collect();
             let there = topics.iter().filter(|topic| *topic.leader == *route.wished).count();
-            let groups = self.groups.iter().filter(|group| group.route == route.route).count();
+            let groups: Vec<_> = self.groups.iter().filter(|group| group.route == route.route).collect();
+            let live = groups.iter().filter(|group| *group.lives == *route.wished).count();
             rows.push(vec![
                 printable(&route.route),
                 route.wished.to_string(),
                 route.home.as_ref().map_or("-", |home| home).to_owned(),
                 format!("{there} of {}", topics.len()),
-                groups.to_string(),
+                format!("{live} of {}", groups.len()),
             ]);
             for why in &route.in_the_way {
                 let _ = writeln!(in_the_way, "  route {}: {}", route.route, printable(why));
@@ -330,9 +336,11 @@ impl Report {
 
     fn groups_text(&self) -> String {
         let mut rows = vec![["GROUP", "ROUTE", "LIVES ON"].map(str::to_owned).to_vec()];
-        let groups = self.groups.iter().take(SHOWN);
+        let (there, elsewhere): (Vec<_>, Vec<_>) = self.groups.iter().partition(|group| self.lives_there(group));
+        let left = there.len().saturating_sub(SHOWN);
+        let groups = elsewhere.into_iter().chain(there.into_iter().take(SHOWN));
         rows.extend(groups.map(|group| vec![printable(&group.group), printable(&group.route), group.lives.clone()]));
-        more(&rows, self.groups.len().saturating_sub(SHOWN), "groups")
+        more(&rows, left, "groups that live where they are wished")
     }
 
     fn proxies_text(&self, now: Timestamp) -> String {
@@ -658,7 +666,7 @@ mod tests {
         assert!(!report.ok);
         let text = report.text(Timestamp::from_second(1_700_000_020).unwrap());
         for line in [
-            "orders  new     legacy  0 of 1        0\n",
+            "orders  new     legacy  0 of 1        0 of 0\n",
             "orders  orders  legacy  1     new       1,234\n",
             "b      b-012345     18 s ago  new   -      -      nobody listens\n",
             "move 7, open for 13.0 s: 1 topic from legacy to new, of orders: orders\n  do not hold yet: b\n  4 of 4 partitions not closed\n",

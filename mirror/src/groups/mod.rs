@@ -699,7 +699,7 @@ mod tests {
     const NOW: i64 = 1_700_000_000_000;
     const RENEWED: i64 = RENEWAL.as_millis() as i64;
 
-    fn work(states: GroupStates) -> Work {
+    pub(super) fn work(states: GroupStates) -> Work {
         let text = "[clusters.old]\nid = 1\nbootstrap_servers = \"127.0.0.1:1\"\n[clusters.new]\nid = 2\nbootstrap_servers = \"127.0.0.1:2\"\n\
                     [[mirrors]]\nname = \"m\"\nsource = \"old\"\ntarget = \"new\"\ntopics = \"orders\"\ngroups = \"g\"\n";
         let mirror = Config::parse(text, Path::new("routes.toml")).unwrap().mirrors[0].clone();
@@ -717,7 +717,7 @@ mod tests {
         }
     }
 
-    fn committed(offset: i64, metadata: &str) -> CommittedOffset {
+    pub(super) fn committed(offset: i64, metadata: &str) -> CommittedOffset {
         CommittedOffset { offset, leader_epoch: Some(4), metadata: metadata.to_owned() }
     }
 

@@ -90,6 +90,7 @@ pub(crate) async fn follow(proxy: Arc<Proxy>, moves: Arc<Moves>, cluster: Arc<Cl
         applied: None,
         since: HashMap::new(),
         checking: JoinSet::new(),
+        checks: None,
         checked: None,
         held_groups: BTreeSet::new(),
         complete: BTreeSet::new(),
@@ -134,6 +135,8 @@ struct Follower {
     since: HashMap<i64, i64>,
     /// The ends on the old leaders are looked at a last time, before a flip.
     checking: JoinSet<Checked>,
+    /// The move for which they were looked at last.
+    checks: Option<i64>,
     /// What came of that.
     checked: Option<Checked>,
     /// The groups that are held.
@@ -191,12 +194,7 @@ impl Follower {
                 Some(Ok(looked)) = self.looking.join_next() => self.looked(looked),
                 Some(Ok(checked)) = self.checking.join_next() => {
                     tracing::debug!(wrong = checked.wrong, "the ends were looked at a last time");
-                    self.lift_barrier();
-                    let is_late = self.me.state().open().is_none_or(|open| open.id != checked.id);
-                    self.checked = Some(checked);
-                    if is_late {
-                        self.lift_barrier();
-                    }
+                    self.was_checked(checked);
                 }
                 Some(Ok(described)) = self.describing.join_next() => self.described(described),
                 () = &mut quiet, if is_waiting => tracing::debug!("nothing is open any more"),
@@ -287,6 +285,7 @@ impl Follower {
         }
         let groups = holds.map(|open| open.groups.clone()).unwrap_or_default();
         if self.held_groups != groups {
+            self.described.retain(|group, _| groups.contains(group));
             self.held_groups = groups;
             self.proxy.parking.hold(self.held_groups.iter());
             self.next_description = Instant::now();
@@ -404,23 +403,39 @@ impl Follower {
             // Who owns nothing, and gets nothing while it is held, has nothing to let go of.
             let is_idle = |member: &&Member| description.group_type == GroupType::Consumer && !member.is_assigned;
             known.members = Some(description.members.iter().filter(|member| !is_idle(member)).map(name).collect());
-            self.described.insert(group, description);
+            if description.tells_protocol() {
+                self.described.insert(group, description);
+            }
         }
     }
 
     /// Members of groups wait for each other no longer than they have to, or, if their move was given up, not at all.
     fn lift_barrier(&mut self) {
         let Some(Checked { id, barrier: Some(barrier), .. }) = self.checked.take() else { return };
-        let state = self.me.state();
-        let is_flipped = state.receipts().any(|receipt| receipt.of.id == id && matches!(receipt.outcome, Outcome::Flipped(_)));
-        tokio::spawn(barrier.lift(is_flipped));
+        tokio::spawn(barrier.lift(self.has_flipped(id)));
+    }
+
+    /// What comes of a move that is over by then is of no use.
+    fn was_checked(&mut self, checked: Checked) {
+        if self.me.state().open().is_some_and(|open| open.id == checked.id) {
+            self.lift_barrier();
+            self.checked = Some(checked);
+        } else if let Some(barrier) = checked.barrier {
+            tokio::spawn(barrier.lift(self.has_flipped(checked.id)));
+        }
+    }
+
+    fn has_flipped(&self, id: i64) -> bool {
+        self.me.state().receipts().any(|receipt| receipt.of.id == id && matches!(receipt.outcome, Outcome::Flipped(_)))
     }
 
     /// Whether the ends on the old leaders were looked at a last time, if a flip could be asked for; otherwise they are looked at now.
     fn is_flip_checked(&mut self) -> bool {
         let Some((open, outcome)) = self.me.state().open().zip(self.me.state().outcome().ok()) else { return true };
-        let is_checked = self.checked.as_ref().is_some_and(|checked| checked.outcome == outcome);
-        if !is_checked && self.checking.is_empty() {
+        let is_checked = self.checked.as_ref().is_some_and(|checked| (checked.id, &checked.outcome) == (open.id, &outcome));
+        // One that is under way for another move may take as long as a coordinator that does not answer.
+        if !is_checked && (self.checking.is_empty() || self.checks != Some(open.id)) {
+            self.checks = Some(open.id);
             let client = |cluster: &str| self.proxy.own_client(cluster).ok_or_else(|| no_login(cluster));
             let clients = client(&open.from).and_then(|from| Ok((from, client(&open.to)?)));
             let expected = outcome.groups.iter().map(|group| (group.clone(), open.parked(group).count())).collect();

@@ -1,179 +1,47 @@
 //! Which groups a route owns, and whether they can move: asked of all clusters of its view, with kferry's own login.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use futures_util::future::join_all;
-use kferry_config::{Mirror, Offsets};
-use kferry_wire::admin::groups::{CommittedOffset, GroupFilter, ListedGroup};
-use kferry_wire::client::{ClientError, TopicPartition};
 use kferry_wire::decisions::OwnedGroup;
-use kferry_wire::places::copies_as;
+use kferry_wire::preflight::groups::{self, Listed};
 
 use crate::proxy::Proxy;
 use crate::relay::view::View;
 use crate::routes::{Routed, RoutingTable};
-
-/// The groups that a cluster lists, by name.
-type Listed = Result<BTreeMap<String, ListedGroup>, ClientError>;
 
 /// The groups of a route, by what the clusters of its view have.
 pub(super) async fn owned_groups(proxy: &Proxy, table: &RoutingTable, routed: Routed<'_>, view: &View) -> Vec<OwnedGroup> {
     let Routed { route, .. } = routed;
     let to = &*route.cluster.name;
     let (parts, leaders) = view.fresh().await;
-    let listed: Vec<Listed> = join_all(parts.clusters.iter().map(|part| async {
-        let groups = part.own.client().list_groups(GroupFilter::default()).await?;
-        Ok(groups.into_iter().map(|group| (group.group_id.clone(), group)).collect())
-    }))
-    .await;
+    let listed: Vec<Listed> = join_all(parts.clusters.iter().map(|part| groups::listed(part.own.client()))).await;
     let is_owned = |name: &&str| table.owner_of_group(name).is_some_and(|owner| owner.name == route.name);
     let decided = parts.decisions.groups.keys().map(ToString::to_string);
     let names: BTreeSet<String> = listed.iter().flatten().flat_map(BTreeMap::keys).cloned().chain(decided).collect();
     let number = |cluster: &str| parts.clusters.iter().position(|part| *part.cluster.name == *cluster);
-    let mut groups = Vec::new();
+    let mut owned = Vec::new();
     let mut moving: BTreeMap<usize, Vec<String>> = BTreeMap::new();
     for name in names.iter().map(String::as_str).filter(is_owned) {
         let mut having = (0..listed.len()).filter(|number| listed[*number].as_ref().is_ok_and(|listed| listed.contains_key(name)));
         let only = having.next().filter(|_| having.next().is_none());
         let lives = leaders.fixed_life(name).or(only).unwrap_or_default();
         if *parts.clusters[lives].cluster.name == *to {
-            groups.push(OwnedGroup { name: name.to_owned(), lives: to.to_owned(), blocked: None });
+            owned.push(OwnedGroup { name: name.to_owned(), lives: to.to_owned(), blocked: None });
         } else {
             moving.entry(lives).or_default().push(name.to_owned());
         }
     }
     for (lives, names) in moving {
         let (client, from) = (parts.clusters[lives].own.client(), &*parts.clusters[lives].cluster.name);
-        let asked: Vec<&str> = names.iter().map(String::as_str).collect();
-        let mut committed = client.offset_fetch(&asked, false).await;
-        for name in names {
-            let group = Seen {
-                here: listed[lives].as_ref().map(|listed| listed.get(&name)),
-                there: match number(to).map(|to| listed[to].as_ref()) {
-                    Some(Ok(listed)) => Ok(listed.get(&name)),
-                    Some(Err(error)) => Err(error.to_string()),
-                    None => Err("no mirror connects it".to_owned()),
-                },
-                committed: committed.remove(&name).unwrap_or_else(|| Ok(BTreeMap::new())),
-                is_transactional: proxy.parking.is_transactional(&name),
-            };
-            let blocked = judge(&name, group, [from, to], table.mirrors()).err().map(|why| format!("group {name}: {why}"));
-            groups.push(OwnedGroup { name, lives: from.to_owned(), blocked });
+        let not_seen = Err("no mirror connects it".to_owned());
+        let lists = [&listed[lives], number(to).map_or(&not_seen, |to| &listed[to])];
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let is_transactional = |name: &str| proxy.parking.is_transactional(name);
+        for (name, found) in groups::groups(client, to, lists, table.mirrors(), &names, is_transactional).await {
+            let blocked = found.err().map(|why| format!("group {name}: {why}"));
+            owned.push(OwnedGroup { name, lives: from.to_owned(), blocked });
         }
     }
-    groups
-}
-
-/// What is known of one group.
-struct Seen<'a> {
-    /// Where it lives; `None`: it is not listed there.
-    here: Result<Option<&'a ListedGroup>, &'a ClientError>,
-    /// Where it is to live.
-    there: Result<Option<&'a ListedGroup>, String>,
-    committed: Result<BTreeMap<TopicPartition, CommittedOffset>, ClientError>,
-    /// Whether it commits in transactions.
-    is_transactional: bool,
-}
-
-/// Whether a group can move, or why not, as a sentence that says what to do.
-fn judge(name: &str, seen: Seen<'_>, clusters: [&str; 2], mirrors: &[Arc<Mirror>]) -> Result<(), String> {
-    let [from, to] = clusters;
-    let connects = |mirror: &&Arc<Mirror>| {
-        let ends = [&*mirror.source.name, &*mirror.target.name];
-        ends == [from, to] || ends == [to, from]
-    };
-    let Some(mirror) = mirrors.iter().filter(connects).find(|mirror| mirror.groups.matches(name)) else {
-        return Err(format!("no mirror copies its offsets between {from} and {to}: name it in `groups` of one"));
-    };
-    if mirror.offsets != Offsets::Preserve {
-        return Err(format!("mirror {} gives it other offsets, and such groups cannot move while clients run", mirror.name));
-    }
-    let has_state = |group: &ListedGroup, states: &[&str]| group.state.as_deref().is_some_and(|state| states.contains(&state));
-    let is_empty = |group: &ListedGroup| has_state(group, &["Empty", "Dead"]);
-    match seen.here {
-        Err(error) => return Err(format!("cluster {from} does not list its groups: {error}")),
-        Ok(Some(group)) if is_type(group, "share") => return Err("it is a share group, and those cannot move".to_owned()),
-        Ok(Some(group)) if has_state(group, &["PreparingRebalance", "CompletingRebalance"]) => {
-            return Err("it rebalances just now, and moves when that is over".to_owned());
-        }
-        Ok(_) => {}
-    }
-    match seen.there {
-        Err(error) => return Err(format!("cluster {to} does not list its groups: {error}")),
-        Ok(Some(group)) if !is_empty(group) => {
-            return Err(format!("it has members on {to}, too: those must come by the proxy, or be stopped"));
-        }
-        Ok(_) => {}
-    }
-    if seen.is_transactional {
-        return Err("it commits in transactions, and such groups cannot move yet: stop it, or drop it from the route".to_owned());
-    }
-    let committed = seen.committed.map_err(|error| format!("cluster {from} does not say what it has committed: {error}"))?;
-    if let Some(partition) = committed.keys().find(|partition| !copies_as(mirror, &partition.topic)) {
-        return Err(format!(
-            "it has committed offsets of topic {}, which mirror {} does not copy under its name: copy the topic, or delete these offsets",
-            partition.topic, mirror.name
-        ));
-    }
-    Ok(())
-}
-
-fn is_type(group: &ListedGroup, name: &str) -> bool {
-    group.group_type.as_ref().is_some_and(|of| of.eq_ignore_ascii_case(name))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use kferry_config::Config;
-
-    use super::*;
-
-    fn mirrors() -> Vec<Arc<Mirror>> {
-        const FILE: &str = r#"
-            clusters.legacy = { id = 1, bootstrap_servers = "legacy:9092" }
-            clusters.new = { id = 2, bootstrap_servers = "new:9092" }
-            [[mirrors]]
-            name = "over"
-            source = "legacy"
-            target = "new"
-            topics = ["orders"]
-            groups = ["shop"]
-        "#;
-        Config::parse(FILE, Path::new("routes.toml")).unwrap().mirrors
-    }
-
-    fn listed(state: &str, group_type: &str) -> ListedGroup {
-        let [state, group_type] = [state, group_type].map(|text| Some(text.to_owned()));
-        ListedGroup { group_id: "shop".to_owned(), protocol_type: "consumer".to_owned(), state, group_type }
-    }
-
-    #[test]
-    fn what_cannot_move_says_why() {
-        let (stable, empty) = (listed("Stable", "Classic"), listed("Empty", "Classic"));
-        let (new, rebalances) = (listed("Stable", "Consumer"), listed("PreparingRebalance", "Classic"));
-        let shares = listed("Stable", "Share");
-        let offset = CommittedOffset { offset: 7, leader_epoch: None, metadata: String::new() };
-        let of = |topic: &str| BTreeMap::from([(TopicPartition::new(topic, 0), offset.clone())]);
-        let seen = |here, there| Seen { here: Ok(here), there: Ok(there), committed: Ok(of("orders")), is_transactional: false };
-        for clusters in [["legacy", "new"], ["new", "legacy"]] {
-            for (here, there) in [(Some(&stable), None), (Some(&new), None), (Some(&empty), Some(&empty)), (None, None)] {
-                judge("shop", seen(here, there), clusters, &mirrors()).unwrap();
-            }
-        }
-        let cases: [(&str, Seen<'_>, &str); 6] = [
-            ("other", seen(Some(&stable), None), "no mirror copies its offsets"),
-            ("shop", seen(Some(&shares), None), "share group"),
-            ("shop", seen(Some(&rebalances), None), "it rebalances just now"),
-            ("shop", seen(Some(&stable), Some(&stable)), "it has members on new"),
-            ("shop", Seen { is_transactional: true, ..seen(Some(&stable), None) }, "in transactions"),
-            ("shop", Seen { committed: Ok(of("logs")), ..seen(Some(&stable), None) }, "offsets of topic logs"),
-        ];
-        for (name, seen, why) in cases {
-            let said = judge(name, seen, ["legacy", "new"], &mirrors()).unwrap_err();
-            assert!(said.contains(why), "{said}");
-        }
-    }
+    owned
 }

@@ -75,8 +75,15 @@ const ERROR_CODE: std::ops::Range<usize> = 4..6;
 const SOON: i32 = 250;
 const SETTLES: Duration = Duration::from_secs(15);
 
-/// How long a heartbeat, or its answer, waits for the other members of the group: half of the shortest session that brokers allow.
-const WITH_OTHERS: Duration = Duration::from_secs(3);
+/// So often a member that was told to own nothing may come without saying what it owns, until it is asked: it may be about to let go of it.
+const SILENT: u32 = 4;
+
+/// How long a heartbeat, or its answer, waits for the other members of the group: longer than the 3 s that they have by default between two, or one would have
+/// its answer just before the last of them is heard; and with a third of the shortest session that brokers allow, 6 s, not for all of it.
+const WITH_OTHERS: Duration = Duration::from_millis(3500);
+
+/// How long the heartbeat of a member that owns nothing waits: librdkafka gives one up after a second, and would not hear that it is let go.
+const EMPTY: Duration = Duration::from_millis(500);
 
 /// Such a part of what a member may be away for its group waits for the others at the most, and no longer than this.
 const PART: u32 = 2;
@@ -133,6 +140,8 @@ struct Held {
     parked: HashMap<String, usize>,
     /// Members of the consumer protocol that were told to own nothing, and whether they do.
     emptied: HashMap<String, bool>,
+    /// Of those, how often they have come since without a word of what they own.
+    silent: HashMap<String, u32>,
 }
 
 /// Who has come of a group that is held.
@@ -254,9 +263,14 @@ impl Parking {
         let mut all = self.lock();
         let Some(held) = all.held.get_mut(group) else { return false };
         let mut has_changed = held.heard.insert(member.to_owned());
-        if let Some((is_empty, owns)) = held.emptied.get_mut(member).zip(owns) {
-            *is_empty = !owns;
-            has_changed = true;
+        match (held.emptied.get_mut(member), owns) {
+            (Some(is_empty), Some(owns)) => {
+                *is_empty = !owns;
+                held.silent.remove(member);
+                has_changed = true;
+            }
+            (Some(false), None) => *held.silent.entry(member.to_owned()).or_default() += 1,
+            _ => {}
         }
         all.new_protocol.insert(group.to_owned());
         drop(all);
@@ -264,6 +278,13 @@ impl Parking {
             self.changed.send_replace(());
         }
         true
+    }
+
+    /// Whether a member is to say everything of itself: for a while it has not said what it owns, and one that owned nothing before has nothing to say.
+    fn is_to_say_all(&self, group: &str, member: &str) -> bool {
+        let mut all = self.lock();
+        let Some(held) = all.held.get_mut(group) else { return false };
+        held.silent.get(member).is_some_and(|times| *times >= SILENT) && held.silent.remove(member).is_some()
     }
 
     /// What a member is told that was heard. One of the consumer protocol is to own nothing from now on.
@@ -407,10 +428,12 @@ impl FrameRelay {
                 tracing::debug!(group, member, epoch = request.member_epoch, ?owns, at = &*self.terms.world.cluster.name, "heartbeat");
                 let mut is_held = seat.parking.heard_new(group, member, owns);
                 if seat.parking.is_emptied(group, member) {
-                    seat.parking.wait_while(WITH_OTHERS, |parking| parking.is_held(group)).await;
+                    seat.parking.wait_while(EMPTY, |parking| parking.is_held(group)).await;
                     is_held = seat.parking.is_held(group);
                 }
-                if !is_held && seat.parking.was_emptied(group, member) {
+                if is_held && seat.parking.is_to_say_all(group, member) {
+                    gated.answer = Some(head.encode(&ConsumerGroupHeartbeatResponse::default().with_error_code(NOT_COORDINATOR))?);
+                } else if !is_held && seat.parking.was_emptied(group, member) {
                     if lives_elsewhere(seat, group, &self.terms.world.cluster.name) {
                         let leave = ConsumerGroupHeartbeatRequest::default().with_group_id(request.group_id.clone());
                         let leave = leave.with_member_id(request.member_id.clone()).with_member_epoch(LEAVES).with_rebalance_timeout_ms(-1);
@@ -640,6 +663,19 @@ mod tests {
         );
         parking.has_moved([("shop".into(), ["a".to_owned()].into())].into());
         assert!(!parking.is_old("shop", "a"), "they keep their ids");
+    }
+
+    #[test]
+    fn a_member_that_owned_nothing_before_is_asked() {
+        let parking = Arc::new(Parking::default());
+        parking.hold([&"shop".to_owned()].into_iter());
+        parking.call(true);
+        assert!(parking.heard_new("shop", "a", None) && !parking.is_to_say_all("shop", "a"));
+        assert_eq!(parking.tell("shop", "a", ApiKey::ConsumerGroupHeartbeat), Told::ToJoin);
+        let comes = || parking.heard_new("shop", "a", None) && parking.is_to_say_all("shop", "a");
+        assert_eq!([comes(), comes(), comes(), comes(), comes()], [false, false, false, true, false], "once, and later again");
+        assert!(parking.heard_new("shop", "a", Some(false)) && parking.is_emptied("shop", "a"));
+        assert_eq!([comes(), comes(), comes(), comes()], [false; 4], "it has said it");
     }
 
     #[test]

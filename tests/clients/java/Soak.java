@@ -97,6 +97,7 @@ public final class Soak {
         config.put("group.id", job.groupId());
         config.put("auto.offset.reset", "earliest");
         if (job.groupProtocol() != null) config.put("group.protocol", job.groupProtocol());
+        if (job.isStatic()) config.put("group.instance.id", job.clientId() + "-" + Thread.currentThread().getName());
         if (job.cooperative())
             config.put("partition.assignment.strategy", "org.apache.kafka.clients.consumer.CooperativeStickyAssignor");
         try (var member = new KafkaConsumer<>(config, new StringDeserializer(), new StringDeserializer())) {

@@ -10,7 +10,7 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message as _};
 use rdkafka::producer::{BaseProducer, BaseRecord, ProducerContext};
-use rdkafka::{ClientConfig, ClientContext};
+use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
 
 use super::rdkafka::connection;
 use super::soak::{Counts, Job, Line, REPORT};
@@ -21,7 +21,7 @@ pub(super) fn soak(job: &Job, limit: Duration, stop: &AtomicBool, report: &(dyn 
         counts: Counts { acked: vec![0; job.partitions], consumed: vec![0; job.partitions], ..Counts::default() },
         failed: Vec::new(),
     })));
-    let group = [subscribe(job)?, subscribe(job)?];
+    let group = [member(job, 0)?, member(job, 1)?];
     let mut config = connection(&job.bootstrap_servers, &job.client_id, job.security.as_ref());
     // acks=all is librdkafka's own default, idempotence is not.
     config.set("enable.idempotence", job.idempotent.to_string());
@@ -87,7 +87,8 @@ fn with(config: &mut ClientConfig, settings: &[(&str, &str)]) {
     }
 }
 
-fn subscribe(job: &Job) -> Result<BaseConsumer> {
+/// One of two.
+fn member(job: &Job, number: usize) -> Result<BaseConsumer> {
     let mut config = connection(&job.bootstrap_servers, &job.client_id, job.security.as_ref());
     config.set("group.id", &job.group_id).set("auto.offset.reset", "earliest");
     if job.cooperative {
@@ -96,9 +97,20 @@ fn subscribe(job: &Job) -> Result<BaseConsumer> {
     if let Some(protocol) = job.group_protocol {
         config.set("group.protocol", protocol);
     }
+    if job.is_static {
+        config.set("group.instance.id", format!("{}-{number}", job.client_id));
+    }
     with(&mut config, job.settings[1]);
     let consumer: BaseConsumer = config.create()?;
-    consumer.subscribe(&[&job.topic])?;
+    if job.assigns {
+        let mut assigned = TopicPartitionList::new();
+        for partition in (number..job.partitions).step_by(2) {
+            assigned.add_partition_offset(&job.topic, partition as i32, Offset::Stored)?;
+        }
+        consumer.assign(&assigned)?;
+    } else {
+        consumer.subscribe(&[&job.topic])?;
+    }
     Ok(consumer)
 }
 

@@ -23,6 +23,7 @@ pub(super) const REPORT: Duration = Duration::from_millis(100);
 
 /// What is to be produced and consumed.
 #[derive(Debug, Clone, Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "as the JSON has them")]
 pub struct Job {
     /// `bootstrap.servers`.
     pub bootstrap_servers: String,
@@ -44,6 +45,12 @@ pub struct Job {
     pub idempotent: bool,
     /// Whether the group uses the cooperative-sticky assignor, or the one that the library comes with.
     pub cooperative: bool,
+    /// Whether each member has a `group.instance.id`. Of librdkafka and Java.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub is_static: bool,
+    /// Whether consumers assign the partitions themselves, and only commit for the group. Of librdkafka.
+    #[serde(skip)]
+    pub assigns: bool,
     /// `group.protocol` of librdkafka and Java 4, if not their own default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group_protocol: Option<&'static str>,
@@ -67,6 +74,8 @@ impl Job {
             security: None,
             idempotent: true,
             cooperative: false,
+            is_static: false,
+            assigns: false,
             group_protocol: None,
             settings: [&[]; 2],
         }

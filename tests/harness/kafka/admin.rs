@@ -10,7 +10,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::create_acls_request::AclCreation;
@@ -20,11 +20,12 @@ use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+use kafka_protocol::messages::offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic};
 use kafka_protocol::messages::{
     BrokerId, CreateAclsRequest, CreateTopicsRequest, DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DeleteTopicsResponse,
-    DescribeAclsRequest, DescribeConfigsRequest, DescribeGroupsRequest, FindCoordinatorRequest, GroupId, IncrementalAlterConfigsRequest,
-    ListOffsetsRequest, MetadataRequest, MetadataResponse, OffsetCommitRequest, OffsetCommitResponse, OffsetFetchRequest, RequestHeader,
-    ResponseHeader, TopicName,
+    DescribeAclsRequest, DescribeConfigsRequest, DescribeGroupsRequest, FindCoordinatorRequest, GroupId, HeartbeatRequest,
+    IncrementalAlterConfigsRequest, ListOffsetsRequest, MetadataRequest, MetadataResponse, OffsetCommitRequest, OffsetCommitResponse,
+    OffsetDeleteRequest, OffsetDeleteResponse, OffsetFetchRequest, RequestHeader, ResponseHeader, TopicName,
 };
 use kafka_protocol::protocol::{Decodable as _, Encodable as _, HeaderVersion, Request, StrBytes};
 
@@ -58,6 +59,10 @@ const LIST_OFFSETS: i16 = 5;
 const FIND_COORDINATOR: i16 = 3;
 const OFFSET_FETCH: i16 = 7;
 const OFFSET_COMMIT: i16 = 7;
+const OFFSET_DELETE: i16 = 0;
+const HEARTBEAT: i16 = 1;
+/// More rebalances than any test has.
+const MAX_GENERATION: i32 = 200;
 const DELETE_GROUPS: i16 = 2;
 const DESCRIBE_GROUPS: i16 = 5;
 const CREATE_ACLS: i16 = 2;
@@ -96,6 +101,8 @@ pub struct Group {
     pub state: String,
     /// The members' `client_id`s, sorted.
     pub client_ids: Vec<String>,
+    /// The members' ids, sorted.
+    pub member_ids: Vec<String>,
 }
 
 /// What a group committed for a partition.
@@ -350,7 +357,35 @@ impl Cluster {
         let described = described.groups.into_iter().next().context("an answer without the group asked for")?;
         let mut client_ids: Vec<_> = described.members.iter().map(|member| member.client_id.to_string()).collect();
         client_ids.sort();
-        Ok(Group { state: described.group_state.to_string(), client_ids })
+        let mut member_ids: Vec<_> = described.members.iter().map(|member| member.member_id.to_string()).collect();
+        member_ids.sort();
+        Ok(Group { state: described.group_state.to_string(), client_ids, member_ids })
+    }
+
+    /// The generation of a group of the classic protocol with these members. Brokers tell it members alone, so it is tried as one of them.
+    pub fn generation(&self, group: &str, members: &[String]) -> Result<i32> {
+        let Some(member) = members.first() else { return Ok(0) };
+        let request = HeartbeatRequest::default().with_group_id(GroupId(text(group))).with_member_id(text(member));
+        for generation in 0..MAX_GENERATION {
+            let heartbeat = request.clone().with_generation_id(generation);
+            let is_it = |code: i16| code != ResponseError::IllegalGeneration.code();
+            let answer = self.ask_coordinator(group, HEARTBEAT, &heartbeat, |response| {
+                let code = response.error_code;
+                if is_it(code) && code != ResponseError::RebalanceInProgress.code() { code } else { 0 }
+            })?;
+            if is_it(answer.error_code) {
+                return Ok(generation);
+            }
+        }
+        bail!("group {group} has none below {MAX_GENERATION}")
+    }
+
+    /// The broker that coordinates a group.
+    pub fn coordinator(&self, group: &str) -> Result<i32> {
+        let node = self.answering_nodes().next().context("no broker of the cluster runs")?;
+        let found = ask(node, FIND_COORDINATOR, &FindCoordinatorRequest::default().with_key(text(group)))?;
+        check(found.error_code)?;
+        Ok(found.node_id.0)
     }
 
     /// The offsets that a group committed, by topic and partition.
@@ -395,6 +430,18 @@ impl Cluster {
             partitions.map(|partition| partition.error_code).find(|code| *code != 0).unwrap_or(0)
         };
         self.ask_coordinator(group, OFFSET_COMMIT, &request, code).map(drop)
+    }
+
+    /// Deletes what a group has committed for a partition, while it has no members.
+    pub fn delete_offset(&self, group: &str, topic: &str, partition: i32) -> Result<()> {
+        let partition = OffsetDeleteRequestPartition::default().with_partition_index(partition);
+        let topic = OffsetDeleteRequestTopic::default().with_name(topic_name(topic)).with_partitions(vec![partition]);
+        let request = OffsetDeleteRequest::default().with_group_id(GroupId(text(group))).with_topics(vec![topic]);
+        let code = |response: &OffsetDeleteResponse| {
+            let partitions = response.topics.iter().flat_map(|topic| &topic.partitions);
+            partitions.map(|partition| partition.error_code).find(|code| *code != 0).unwrap_or(response.error_code)
+        };
+        self.ask_coordinator(group, OFFSET_DELETE, &request, code).map(drop)
     }
 
     /// Deletes a group that has no members.

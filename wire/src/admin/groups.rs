@@ -13,10 +13,11 @@ use futures_util::future::join_all;
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+use kafka_protocol::messages::offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic};
 use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use kafka_protocol::messages::{
     ApiKey, ConsumerGroupDescribeRequest, DescribeGroupsRequest, GroupId, JoinGroupRequest, LeaveGroupRequest, ListGroupsRequest,
-    OffsetCommitRequest, OffsetFetchRequest,
+    OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest,
 };
 use kafka_protocol::protocol::{Request, StrBytes, VersionRange};
 
@@ -39,6 +40,7 @@ const OFFSET_FETCH_MANY: i16 = 8;
 /// Those with a retention time (KIP-211 took it away); brokers of all releases know version 2.
 const OFFSET_COMMIT_RETENTION: VersionRange = VersionRange { min: 2, max: 4 };
 const OFFSET_COMMIT: VersionRange = VersionRange { min: 2, max: 9 };
+const OFFSET_DELETE: VersionRange = VersionRange { min: 0, max: 0 };
 const DESCRIBE_GROUPS: VersionRange = VersionRange { min: 0, max: 6 };
 /// Those with authorized operations (KIP-430) in which a group that does not exist, or is of another type, is one that is dead: from version 6
 /// on (KIP-1043) it is an error, without them.
@@ -142,6 +144,12 @@ impl GroupDescription {
     /// itself and commits.
     pub fn is_live(&self) -> bool {
         !self.members.is_empty() || !matches!(self.state.as_str(), "Empty" | "Dead")
+    }
+
+    /// Whether it tells what its members have agreed on: a classic group does not while it rebalances. Who joins with another protocol than theirs, or
+    /// with none, makes a group in which they find `INCONSISTENT_GROUP_PROTOCOL`, of which applications die.
+    pub fn tells_protocol(&self) -> bool {
+        self.group_type == GroupType::Consumer || !self.protocol.1.is_empty()
     }
 }
 
@@ -325,6 +333,38 @@ impl Client {
         Ok(committed)
     }
 
+    /// Deletes what a group has committed for partitions, which works while it has no members.
+    ///
+    /// Tried again only where the coordinator did nothing: what comes late would delete what was committed since.
+    pub async fn offset_delete(&self, group: &str, partitions: &[TopicPartition]) -> Answers<TopicPartition, ()> {
+        let delete = |connection: Arc<Connection>| async move {
+            let topics = by_topic(partitions.iter().map(|partition| (partition.clone(), ()))).into_iter().map(|(topic, partitions)| {
+                let partitions =
+                    partitions.into_iter().map(|(index, ())| OffsetDeleteRequestPartition::default().with_partition_index(index));
+                OffsetDeleteRequestTopic::default().with_name(topic_name(&topic)).with_partitions(partitions.collect())
+            });
+            let request = OffsetDeleteRequest::default().with_group_id(GroupId(text(group))).with_topics(topics.collect());
+            let (asked, answer) = self.send(&connection, OFFSET_DELETE, |_| request).await?;
+            asked.check(&Subject::group(group), answer.error_code, None)?;
+            let mut deleted = Answers::new();
+            for topic in &answer.topics {
+                for result in &topic.partitions {
+                    let partition = TopicPartition::new(topic.name.as_str(), result.partition_index);
+                    let checked = asked.check(&Subject::partition(&partition).in_group(group), result.error_code, None);
+                    deleted.insert(partition, checked);
+                }
+            }
+            for partition in partitions {
+                deleted.entry(partition.clone()).or_insert_with(|| Err(self.incomplete(ApiKey::OffsetDelete, partition)));
+            }
+            Ok(deleted)
+        };
+        match self.ask_coordinator(CoordinatorKind::Group, group, Resend::IfRefused, delete).await {
+            Ok(deleted) => deleted,
+            Err(error) => partitions.iter().map(|partition| (partition.clone(), Err(error.clone()))).collect(),
+        }
+    }
+
     /// What we may do with groups, whether they exist or not.
     ///
     /// # Errors
@@ -348,14 +388,16 @@ impl Client {
         .await
     }
 
-    /// Joins a group, and says under which id. Whoever joins after that waits until this one has left.
+    /// Joins a group, and says under which id. Whoever joins after that waits until this one has left. An empty group takes nobody in before
+    /// `group.initial.rebalance.delay.ms` is over: so it has a connection of its own, or groups would wait one after the other.
     ///
     /// # Errors
     /// [`ClientError`].
     pub async fn join_group(&self, placeholder: &Placeholder) -> Result<String, ClientError> {
         let group = &placeholder.group;
         let session = i32::try_from(placeholder.session.as_millis()).unwrap_or(i32::MAX);
-        let join = |connection: Arc<Connection>| async move {
+        let join = |node_id| async move {
+            let connection = self.connect(node_id).await?;
             let mut member = String::new();
             loop {
                 let is_consumer = placeholder.protocol_type == "consumer";
@@ -377,7 +419,7 @@ impl Client {
                 }
             }
         };
-        self.ask_coordinator(CoordinatorKind::Group, group, Resend::IfRefused, join).await
+        self.at_coordinator(CoordinatorKind::Group, group, Resend::IfRefused, join).await
     }
 
     /// Takes a member out of a group. One that is none any more is out of it.

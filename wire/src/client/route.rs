@@ -114,10 +114,25 @@ impl Client {
     where
         F: Future<Output = Result<T, ClientError>>,
     {
+        let ask = &ask;
+        self.at_coordinator(kind, key, resend, |node_id| async move { ask(self.broker(node_id).await?).await }).await
+    }
+
+    /// The same, for whoever makes the connection: `ask` gets the coordinator's node id.
+    pub(crate) async fn at_coordinator<T, F>(
+        &self,
+        kind: CoordinatorKind,
+        key: &str,
+        resend: Resend,
+        ask: impl Fn(i32) -> F,
+    ) -> Result<T, ClientError>
+    where
+        F: Future<Output = Result<T, ClientError>>,
+    {
         self.retry(resend, || async {
             let found = self.coordinators(kind, &[key.to_owned()]).await;
             let node_id = self.only(ApiKey::FindCoordinator, &key.to_owned(), found)?;
-            let answered = async { ask(self.broker(node_id).await?).await }.await;
+            let answered = ask(node_id).await;
             if answered.as_ref().is_err_and(ClientError::is_retriable) {
                 self.forget_coordinator(kind, key);
             }

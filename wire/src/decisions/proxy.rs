@@ -154,6 +154,8 @@ pub struct Proxy {
     settings: Settings,
     state: State,
     file: Option<Wish>,
+    /// Since when it wishes that.
+    wished: Option<Duration>,
     joined: Option<Duration>,
     aborted: Option<Duration>,
     /// How often each group was left where it lives, and since when.
@@ -169,14 +171,15 @@ impl Proxy {
     /// One that has read nothing. `me` is an incarnation that was never used.
     pub fn new(me: Member, place: Place, admin: Option<String>, settings: Settings) -> Self {
         let state = State::default();
-        let (left, file, joined, aborted, held, asked, turn) = (BTreeMap::new(), None, None, None, None, None, None);
-        Self { me, place, admin, settings, state, file, joined, aborted, left, held, asked, turn }
+        let (left, file, wished, joined, aborted, held, asked, turn) = (BTreeMap::new(), None, None, None, None, None, None, None);
+        Self { me, place, admin, settings, state, file, wished, joined, aborted, left, held, asked, turn }
     }
 
     /// It takes a file: the one that it starts with, or one that was put in its place, or touched, while it runs. `digest` is that of all `routes`.
     pub fn take(&mut self, digest: String, routes: BTreeMap<String, Wished>) {
         let taken = self.file.as_ref().map_or(0, |last| last.taken + 1);
         self.file = Some(Wish { taken, file: digest, routes });
+        self.wished = None;
     }
 
     /// It reads a record, as [`State::read`].
@@ -291,6 +294,7 @@ impl Proxy {
             }
             Serves::Yes => {}
         }
+        self.wished.get_or_insert(now);
         let file = self.file.as_ref()?;
         let said = self.state.joined().get(&self.me).and_then(|joined| joined.wish.as_ref());
         if said.is_none_or(|said| said.taken < file.taken) {
@@ -417,14 +421,31 @@ impl Proxy {
         if pauses || self.state.stopped().is_some() || known.unanswered || !self.is_settled(now) {
             return None;
         }
+        // One move at a time: topics that wait for a moment would wait for the members of groups as well.
+        let are_topics_first = self.wished.is_none_or(|wished| now < wished + self.settings.retry);
         let Plan { mut moves, groups, .. } = self.plan(known);
         let ready = |(clusters, wanted): ((String, String), Wanted)| {
+            if are_topics_first && !wanted.routes.iter().all(|route| self.are_topics_at(&clusters.1, route, known)) {
+                return None;
+            }
             let groups: BTreeSet<_> = wanted.groups.into_iter().filter(|group| !self.pauses(group, now)).take(GROUPS).collect();
             (!groups.is_empty()).then_some((clusters, Wanted { groups, ..wanted }))
         };
         let ((from, to), Wanted { routes, topics, groups }) = moves.pop_first().or_else(|| groups.into_iter().find_map(ready))?;
         let after = self.state.last_decision();
         self.is_my_turn(Turn::Hold, now, turn).then(|| Request::Hold { by: self.me.clone(), after, from, to, routes, topics, groups })
+    }
+
+    /// Whether all topics of a route lead on a cluster, and its home is there.
+    fn are_topics_at(&self, cluster: &str, route: &str, known: &Known) -> bool {
+        let is_there = |owned: &Owned| *self.leader(owned) == *cluster;
+        self.state.homes().get(route).is_none_or(|home| **home == *cluster)
+            && known.owns.get(route).is_some_and(|owns| owns.iter().all(is_there))
+    }
+
+    /// The cluster that leads a topic of a route.
+    fn leader<'a>(&'a self, owned: &'a Owned) -> &'a str {
+        self.state.leaders().get(&owned.name).map_or(&owned.leader, |led| &led.cluster)
     }
 
     /// Whether a group that was left where it lives is to be left in peace for a while.
@@ -488,9 +509,8 @@ impl Proxy {
                 all_known = false;
                 continue;
             };
-            let leader =
-                |owned: &Owned| self.state.leaders().get(&owned.name).map_or_else(|| owned.leader.clone(), |led| led.cluster.to_string());
-            let moving: Vec<_> = owns.iter().map(|owned| (leader(owned), owned)).filter(|(leader, _)| *leader != wished.home).collect();
+            let moving: Vec<_> =
+                owns.iter().map(|owned| (self.leader(owned).to_owned(), owned)).filter(|(leader, _)| *leader != wished.home).collect();
             let blocked: Vec<_> = moving.iter().filter_map(|(_, owned)| owned.blocked.clone()).collect();
             if !blocked.is_empty() {
                 plan.waits.entry(route.clone()).or_default().extend(blocked);
