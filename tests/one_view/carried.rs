@@ -429,8 +429,20 @@ fn what_was_begun_elsewhere_is_in_the_log_before_what_comes_directly() -> Result
             is_taken(&mut elsewhere, 1)?;
             is_taken(&mut direct, 2)?;
         }
+        // Somebody with the same name who has stopped in the middle of a request keeps others waiting once, and not for as long as their patience.
+        let mut stopped = stage.at(home, 1)?;
+        stopped.send(&raw::request(9, 0, &client_id, &produce(-1, &[(&topic, 0, batch_of("6", None)?)]))?[..7])?;
+        for (n, most) in [(6, 10), (8, 1)] {
+            for (client, n) in [(&mut elsewhere, n), (&mut direct, n + 1)] {
+                let began = Instant::now();
+                client.send(&raw::request(9, n, &client_id, &produce(-1, &[(&topic, 0, batch_of(&n.to_string(), None)?)]))?)?;
+                let found = outcomes(&raw::answer::<ProduceRequest>(client, 9, n)?)?;
+                ensure!(found.values().all(|(error_code, _)| *error_code == 0), "{n}: {found:?}");
+                ensure!(began.elapsed() < Duration::from_secs(most), "{n}: {:.1?}", began.elapsed());
+            }
+        }
         let log = numbers(stage, leader, &topic)?.remove(&0).unwrap_or_default();
-        ensure!(log.iter().copied().eq(0..6), "{log:?}");
+        ensure!(log.iter().copied().eq(0..10), "{log:?}");
         stage.is_copied(leader, &topic)
     })
 }
@@ -528,8 +540,15 @@ fn memory_for_what_is_carried_is_bounded_and_a_frame_that_is_larger_goes_alone()
         println!("{CONNECTIONS} frames of 2 MiB with room for 4 MiB: the proxy has grown by {:.1} MiB", grown as f64 / MIB as f64);
         ensure!(grown < 32 * MIB as u64, "{grown} bytes for {CONNECTIONS} frames of 2 MiB");
         send(1, large(10 * MIB)?).context("larger than all the room")?;
+        // Who announces much and stops sending keeps its room for a moment.
+        let mut stopped = Raw::connect(port)?;
+        stopped.send(&raw::request(9, 1, &home.client("stopped"), &produce(-1, &[(&topic, 0, large(10 * MIB)?)]))?[..1000])?;
+        until("it has all the room", || Ok(proxy.metric("kferry_proxy_carrying_bytes", &[])? > 0.0))?;
+        let began = Instant::now();
+        send(1, large(100)?).context("beside who has stopped")?;
+        ensure!(began.elapsed() < Duration::from_secs(10), "{:.1?}", began.elapsed());
         let ends = stage.cluster(leader).log_ends(&topic)?;
-        ensure!(ends.iter().sum::<i64>() == CONNECTIONS as i64 + 51, "{ends:?}");
+        ensure!(ends.iter().sum::<i64>() == CONNECTIONS as i64 + 52, "{ends:?}");
         ensure!(proxy.metric("kferry_proxy_carrying_bytes", &[])? == 0.0, "something is still held");
         stage.is_copied(leader, &topic)
     })

@@ -9,7 +9,8 @@ use harness::clients::soak::{self, Soak};
 use harness::clients::{self, Client, Job};
 use harness::kafka::{Cluster, Commit, Record};
 use harness::raw::{Raw, ask, until};
-use kafka_protocol::messages::{DescribeClusterRequest, FindCoordinatorRequest};
+use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::{DescribeClusterRequest, DescribeConfigsRequest, FindCoordinatorRequest};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message as _};
@@ -18,6 +19,10 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use crate::{GROUP, LEADER_NOT_AVAILABLE, LIMIT, Names, Side, Stage, alone, metadata, named, shown, text};
 
+/// Kafka's `REQUEST_TIMED_OUT`
+const REQUEST_TIMED_OUT: i16 = 7;
+/// `org.apache.kafka.common.config.ConfigResource.Type`
+const TOPIC: i8 = 2;
 /// Kafka's `COORDINATOR_NOT_AVAILABLE`
 const COORDINATOR_NOT_AVAILABLE: i16 = 15;
 
@@ -167,6 +172,12 @@ fn without(stage: &Stage, dead: Side, only: &str, clients: &[Client]) -> Result<
             described.error_code == 0 && described.brokers.len() == all.len(),
             "DescribeCluster to a client of {home:?}: {described:?}"
         );
+        let settings = |topic: &str| DescribeConfigsResource::default().with_resource_type(TOPIC).with_resource_name(text(topic));
+        let request = DescribeConfigsRequest::default().with_resources(vec![settings(&away), settings(&there)]);
+        let described = ask(&mut Raw::connect(stage.proxy.port())?, 3, &home.client("late"), &request)?;
+        let mut errors: Vec<_> = described.results.iter().map(|result| (result.resource_name.as_str(), result.error_code)).collect();
+        errors.sort_by_key(|(_, error_code)| *error_code);
+        ensure!(errors == [(&*there, 0), (&*away, REQUEST_TIMED_OUT)], "DescribeConfigs to a client of {home:?}: {described:?}");
         for topic in [&*away, only] {
             let mut client = Raw::connect(stage.proxy.port())?;
             let answer = metadata(&mut client, 9, &home.client("late"), Some(&[topic, &there]))?;

@@ -47,6 +47,9 @@ use crate::ending::Cause;
 /// Bytes of the length in front of records: four, or a varint.
 const LENGTH: usize = 5;
 
+/// How long a client may send nothing in the middle of a frame that has memory.
+const STILL: Duration = Duration::from_secs(5);
+
 /// How long a batch that comes to its leader directly waits at the most for those that are carried before it.
 const AHEAD: Duration = Duration::from_secs(30);
 
@@ -315,8 +318,8 @@ impl Along for Batches<'_> {
             Fate::Here | Fate::Refused(_) => 0,
             Fate::Elsewhere => len,
         };
-        let arriving = timeout(in_time(needed), from.at_least(at + needed)).await;
-        arriving.map_err(|_| MoveError::Reading(too_slow()))?.map_err(MoveError::Reading)?;
+        let has_memory = self.aside.reserved.is_some();
+        arrives(from, at + needed, has_memory).await.map_err(MoveError::Reading)?;
         let records = records_of(&from.bytes()[at..at + needed], head.api.is_flexible(head.version));
         let fate = match fate {
             Fate::Here => self.is_due(records.unwrap_or_default()).await,
@@ -360,10 +363,9 @@ impl<'a> Batches<'a> {
                 let stance = Now::of(self.relay.terms.world.place.as_ref()).stance(&self.topic);
                 let leads = matches!(stance, Stance::Leads | Stance::HasRenamedCopy);
                 if leads { &mut self.here } else { &mut self.elsewhere }.extend(entered);
-                if leads {
-                    seat.from.no_longer_carries(&self.topic, &self.relay.terms.world.cluster.name, AHEAD).await;
-                } else {
-                    seat.from.carries(&self.topic);
+                let cluster = &self.relay.terms.world.cluster.name;
+                if seat.from.sends(&self.topic, cluster) && leads {
+                    seat.from.others_read(cluster, AHEAD).await;
                 }
                 self.term = if leads && !self.frame.front.is_transactional { seat.view.term(&self.topic) } else { None };
                 *self.stance.insert(stance)
@@ -438,8 +440,8 @@ impl<'a> Batches<'a> {
     /// Holds a frame whole and sends the broker what is for it. Returns whether that was anything.
     async fn split(&mut self, from: &mut Source<'_>, to: &mut Writer) -> Result<bool, Cause> {
         let ProduceFrame { head, ref body, front } = *self.frame;
-        let whole = timeout(in_time(body.end), from.whole(body.end)).await.map_err(|_| Cause::ClientError(too_slow()))?;
-        let bytes = Bytes::from(whole.map_err(Cause::ClientError)?);
+        arrives(from, body.end, self.aside.reserved.is_some()).await.map_err(Cause::ClientError)?;
+        let bytes = Bytes::from(from.whole(body.end).await.map_err(Cause::ClientError)?);
         let broken = || head.not_rewritten(RewriteError::Broken("topic_data"));
         let mut here = Vec::new();
         for (place, records) in produce::entries(&bytes.slice(body.start..), head.version).ok_or_else(broken)? {
@@ -462,13 +464,20 @@ impl<'a> Batches<'a> {
     }
 }
 
-/// How long the rest of a frame may take that has memory: others wait for that. Half a minute, and as long as 128 KiB/s take.
-fn in_time(len: usize) -> Duration {
-    Duration::from_secs(30 + (len / (128 * 1024)) as u64)
-}
-
-fn too_slow() -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, "the rest of a Produce request did not come in time")
+/// Reads until so many bytes of a frame are there. A frame that has memory keeps others waiting: its client may take half a minute for it, and as long as
+/// 128 KiB/s take, and must not stop in between.
+async fn arrives(from: &mut Source<'_>, len: usize, has_memory: bool) -> io::Result<()> {
+    let too_slow = |_| io::Error::new(io::ErrorKind::TimedOut, "the rest of a Produce request did not come in time");
+    let all = async {
+        while from.bytes().len() < len {
+            let more = from.more();
+            if !if has_memory { timeout(STILL, more).await.map_err(too_slow)? } else { more.await }? {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        Ok(())
+    };
+    timeout(Duration::from_secs(30 + (len / (128 * 1024)) as u64), all).await.map_err(too_slow)?
 }
 
 /// Records without the length in front of them. `None`: null.

@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Context;
 use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 
 /// How long a client's first Metadata after a change of leaders may wait for what it has sent before.
 const LONGEST: Duration = Duration::from_millis(500);
@@ -18,7 +18,10 @@ const LONGEST: Duration = Duration::from_millis(500);
 /// arrived when it began.
 const SHORTEST: Duration = Duration::from_millis(1);
 
-/// How long after the last batch of a topic that was sent to a cluster that does not lead it others of that kind may still be on their way.
+/// A connection that has something, and reads no request for so long, waits for its client or for a broker that hangs.
+const STUCK: Duration = Duration::from_secs(5);
+
+/// How long after the last batch of a topic that was sent to a cluster others may still be on their way there.
 const RECENTLY: Duration = Duration::from_secs(5);
 
 /// The clients that are connected.
@@ -53,8 +56,8 @@ pub(crate) struct Sender {
     told: Notify,
     /// The change of leaders at which a Metadata has waited last.
     waited: AtomicU64,
-    /// Topics of which something was sent to another cluster than the one that leads them, and when it was last.
-    carried: Mutex<HashMap<Box<str>, Instant>>,
+    /// To which clusters something of each topic was sent lately, and when it was last.
+    sent: Mutex<HashMap<Box<str>, Vec<(Arc<str>, Instant)>>>,
 }
 
 /// What a client sends on one of its connections.
@@ -68,6 +71,10 @@ struct Inflow {
     asked: AtomicU64,
     /// Of these questions, the last one at which there was nothing.
     empty: AtomicU64,
+    /// How many requests were read.
+    requests: AtomicU64,
+    /// It has answered no question for long and no request was read meanwhile: nobody waits for it until it goes on.
+    is_stuck: AtomicBool,
 }
 
 impl Inflow {
@@ -75,6 +82,12 @@ impl Inflow {
         let question = self.asked.fetch_add(1, Ordering::SeqCst) + 1;
         self.reader.wake();
         question
+    }
+
+    fn goes_on(&self) {
+        if self.is_stuck.load(Ordering::Relaxed) {
+            self.is_stuck.store(false, Ordering::Relaxed);
+        }
     }
 }
 
@@ -92,13 +105,20 @@ impl Sender {
             inflows: Mutex::default(),
             told: Notify::new(),
             waited: AtomicU64::new(0),
-            carried: Mutex::default(),
+            sent: Mutex::default(),
         }
     }
 
     /// One more connection of the client to a cluster, until what is returned is dropped.
     pub(super) fn connected(self: &Arc<Self>, cluster: &Arc<str>) -> Sending {
-        let inflow = Inflow { cluster: cluster.clone(), reader: AtomicWaker::new(), asked: AtomicU64::new(0), empty: AtomicU64::new(0) };
+        let inflow = Inflow {
+            cluster: cluster.clone(),
+            reader: AtomicWaker::new(),
+            asked: AtomicU64::new(0),
+            empty: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
+            is_stuck: AtomicBool::new(false),
+        };
         let sending = Sending { sender: self.clone(), inflow: Arc::new(inflow) };
         self.lock().push(sending.inflow.clone());
         sending
@@ -112,46 +132,63 @@ impl Sender {
         }
     }
 
-    /// Something of a topic was sent to another cluster than the one that leads it.
-    pub(super) fn carries(&self, topic: &str) {
-        let mut carried = self.carried.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(last) = carried.get_mut(topic) {
-            *last = Instant::now();
-            return;
+    /// Something of a topic was sent to a cluster. Returns whether something of it was sent to another one not long ago.
+    pub(super) fn sends(&self, topic: &str, cluster: &Arc<str>) -> bool {
+        let now = Instant::now();
+        let is_recent = |(_, last): &(_, Instant)| now.duration_since(*last) < RECENTLY;
+        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(clusters) = sent.get_mut(topic) {
+            match clusters.iter_mut().find(|(name, _)| name == cluster) {
+                Some((_, last)) => *last = now,
+                None => clusters.push((cluster.clone(), now)),
+            }
+            return clusters.iter().any(|one| one.0 != *cluster && is_recent(one));
         }
-        if carried.len() == carried.capacity() {
-            carried.retain(|_, last| last.elapsed() < RECENTLY);
+        if sent.len() == sent.capacity() {
+            sent.retain(|_, clusters| clusters.iter().any(is_recent));
         }
-        carried.insert(topic.into(), Instant::now());
+        sent.insert(topic.into(), vec![(cluster.clone(), now)]);
+        false
     }
 
-    /// Something of a topic has come to the cluster that leads it: waits, for as long as `time`, until what the client has sent before to others is on its way,
-    /// if some of that may be about the same topic.
-    pub(super) async fn no_longer_carries(&self, topic: &str, cluster: &Arc<str>, time: Duration) {
-        let is_recent = |last: &Instant| last.elapsed() < RECENTLY;
-        if self.carried.lock().unwrap_or_else(PoisonError::into_inner).get(topic).is_some_and(is_recent) {
-            self.read_empty(time, |inflow| inflow.cluster != *cluster).await;
-        }
+    /// Waits, for as long as `time`, until what the client has sent to other clusters by now is on its way.
+    pub(super) async fn others_read(&self, cluster: &Arc<str>, time: Duration) {
+        self.read_empty(time, |inflow| inflow.cluster != *cluster).await;
     }
 
     /// Waits, for as long as `time`, until all that has arrived on some of the client's connections by now was read and is on its way.
     async fn read_empty(&self, time: Duration, of: impl Fn(&Inflow) -> bool) {
-        if !self.lock().iter().any(|inflow| of(inflow)) {
+        let waits = |inflow: &&Arc<Inflow>| of(inflow) && !inflow.is_stuck.load(Ordering::Relaxed);
+        if !self.lock().iter().any(|inflow| waits(&inflow)) {
             return;
         }
         sleep(SHORTEST).await;
-        let asked: Vec<_> = self.lock().iter().filter(|inflow| of(inflow)).map(|inflow| (inflow.clone(), inflow.ask())).collect();
-        let all = async {
-            loop {
-                let told = self.told.notified();
-                if asked.iter().all(|(inflow, question)| inflow.empty.load(Ordering::SeqCst) >= *question) {
-                    return;
-                }
-                told.await;
+        let mut asked: Vec<_> = self.lock().iter().filter(waits).map(|inflow| (inflow.clone(), inflow.ask())).collect();
+        let deadline = Instant::now() + time;
+        while !asked.is_empty() && Instant::now() < deadline {
+            let before: Vec<_> = asked.iter().map(|(inflow, _)| inflow.requests.load(Ordering::Relaxed)).collect();
+            if timeout_at((Instant::now() + STUCK).min(deadline), self.all_empty(&asked)).await.is_ok() {
+                return;
             }
-        };
+            if Instant::now() < deadline {
+                for ((inflow, question), before) in asked.iter().zip(before) {
+                    let has_any = inflow.empty.load(Ordering::SeqCst) < *question;
+                    inflow.is_stuck.store(has_any && inflow.requests.load(Ordering::Relaxed) == before, Ordering::Relaxed);
+                }
+                asked.retain(|(inflow, _)| !inflow.is_stuck.load(Ordering::Relaxed));
+            }
+        }
         // After that it is as at an election.
-        let _ = timeout(time, all).await;
+    }
+
+    async fn all_empty(&self, asked: &[(Arc<Inflow>, u64)]) {
+        loop {
+            let told = self.told.notified();
+            if asked.iter().all(|(inflow, question)| inflow.empty.load(Ordering::SeqCst) >= *question) {
+                return;
+            }
+            told.await;
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<Inflow>>> {
@@ -167,9 +204,16 @@ pub(super) struct Sending {
 }
 
 impl Sending {
+    /// A request was read.
+    pub(super) fn reads(&self) {
+        self.inflow.requests.fetch_add(1, Ordering::Relaxed);
+        self.inflow.goes_on();
+    }
+
     /// Told by who reads the connection, of whose task this is the context: it has passed on all that it has read, and there is nothing more. The task is woken
     /// when this is asked again.
     pub(super) fn is_empty(&self, context: &Context<'_>) {
+        self.inflow.goes_on();
         let Inflow { reader, asked, empty, .. } = &*self.inflow;
         reader.register(context.waker());
         let question = asked.load(Ordering::SeqCst);
@@ -220,6 +264,7 @@ mod tests {
     }
 
     const MS: Duration = Duration::from_millis(1);
+    const AHEAD: Duration = Duration::from_secs(30);
 
     #[tokio::test(start_paused = true)]
     async fn the_first_metadata_after_a_change_waits_for_what_was_sent_before_and_not_for_ever() {
@@ -247,27 +292,46 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_sends_a_topic_to_its_leader_waits_for_what_was_sent_elsewhere_before() {
+    async fn who_sends_a_topic_to_another_cluster_waits_for_what_was_sent_before() {
         let sender = Senders::default().of("one", ADDRESS);
-        let waits = async |topic| {
+        let (legacy, new): (Arc<str>, Arc<str>) = ("legacy".into(), "new".into());
+        let waits = async || {
             let began = Instant::now();
-            sender.no_longer_carries(topic, &"new".into(), 1_000 * MS).await;
+            sender.others_read(&new, AHEAD).await;
             began.elapsed()
         };
-        let _itself = sender.connected(&"new".into());
-        let _reader = tokio::spawn(read(sender.connected(&"legacy".into()), 80 * MS));
-        assert_eq!(waits("orders").await, Duration::ZERO);
-        sender.carries("orders");
-        assert_eq!((waits("payments").await, waits("orders").await, waits("orders").await), (Duration::ZERO, 80 * MS, SHORTEST));
-        let stuck = sender.connected(&"legacy".into());
-        assert_eq!(waits("orders").await, 1_000 * MS + SHORTEST);
+        let _itself = sender.connected(&new);
+        assert_eq!(waits().await, Duration::ZERO);
+        let _reader = tokio::spawn(read(sender.connected(&legacy), 80 * MS));
+        assert_eq!((waits().await, waits().await), (80 * MS, SHORTEST));
+        // It has begun a request, and its client goes no further: others wait for that once.
+        let stuck = sender.connected(&legacy);
+        assert_eq!((waits().await, waits().await), (STUCK + SHORTEST, SHORTEST));
+        stuck.reads();
+        assert_eq!((waits().await, waits().await), (STUCK + SHORTEST, SHORTEST));
+        // It goes on all the time.
+        let _busy = tokio::spawn(async move {
+            loop {
+                stuck.reads();
+                sleep(STUCK / 2).await;
+            }
+        });
+        sleep(MS).await;
+        assert_eq!(waits().await, AHEAD + SHORTEST);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn to_which_clusters_a_topic_was_sent_lately_is_known() {
+        let sender = Sender::new("one", ADDRESS);
+        let (legacy, new): (Arc<str>, Arc<str>) = ("legacy".into(), "new".into());
+        assert!(!sender.sends("orders", &legacy) && !sender.sends("orders", &legacy) && !sender.sends("payments", &new));
+        assert!(sender.sends("orders", &new) && sender.sends("orders", &legacy));
         sleep(RECENTLY).await;
-        assert_eq!(waits("orders").await, Duration::ZERO);
-        drop(stuck);
+        assert!(!sender.sends("orders", &new) && !sender.sends("orders", &new));
         for n in 0..1_000 {
-            sender.carries(&format!("orders-{n}"));
+            sender.sends(&format!("orders-{n}"), &new);
             sleep(RECENTLY / 10).await;
         }
-        assert!(sender.carried.lock().unwrap().len() < 50);
+        assert!(sender.sent.lock().unwrap().len() < 50);
     }
 }

@@ -40,6 +40,8 @@ use crate::relay::request::RequestHead;
 
 /// Kafka's `TOPIC_ALREADY_EXISTS`
 const TOPIC_ALREADY_EXISTS: i16 = 36;
+/// Kafka's `REQUEST_TIMED_OUT`
+const REQUEST_TIMED_OUT: i16 = 7;
 /// Kafka's `POLICY_VIOLATION`
 const POLICY_VIOLATION: i16 = 44;
 
@@ -99,7 +101,9 @@ pub(super) fn refused(
 
 /// A request for several things, of which each has a place and an outcome of its own.
 trait Several: Request<Response: Default> + Clone {
-    type Thing;
+    /// What the client is told of a thing that is to be changed elsewhere.
+    const REFUSED: i16 = POLICY_VIOLATION;
+    type Thing: Clone;
     type Outcome;
 
     /// Takes them out. None may mean all.
@@ -107,7 +111,7 @@ trait Several: Request<Response: Default> + Clone {
     /// The same for these.
     fn with(&self, things: Vec<Self::Thing>, version: i16) -> Self;
     fn place(asking: &Asking<'_>, thing: &Self::Thing) -> Place;
-    fn refused(asking: &Asking<'_>, thing: Self::Thing, why: StrBytes) -> Self::Outcome;
+    fn refused(asking: &Asking<'_>, thing: Self::Thing, error_code: i16, why: StrBytes) -> Self::Outcome;
     fn throttle_time_ms(answer: &mut Self::Response) -> &mut i32;
     fn outcomes(answer: &mut Self::Response) -> &mut Vec<Self::Outcome>;
 }
@@ -128,9 +132,13 @@ impl Asking<'_> {
             return self.head.encode(&self.ask((0, Broker::Controller), request).await?);
         }
         let (placed, refused) = self.split::<R>(things);
-        let asked = placed.into_iter().map(|(to, things)| self.ask(to, request.with(things, self.head.version)));
+        let is_one = placed.len() == 1;
+        let asked = placed.into_iter().map(async |(to, things)| {
+            let answer = self.ask(to, request.with(things.clone(), self.head.version)).await;
+            // Who is asked alone may have an error for the request as a whole.
+            if is_one { answer } else { Ok(answer.unwrap_or_else(|cause| self.unanswered::<R>(to, things, &cause))) }
+        });
         let mut answers = join_all(asked).await.into_iter();
-        // With its error for the request as a whole, where an answer has one: then only home is asked.
         let mut all = answers.next().transpose()?.unwrap_or_default();
         for answer in answers {
             let mut answer = answer?;
@@ -141,6 +149,15 @@ impl Asking<'_> {
         }
         R::outcomes(&mut all).extend(refused);
         self.head.encode(&all)
+    }
+
+    /// One cluster does not say what has become of these: what others say is told all the same.
+    fn unanswered<R: Several>(&self, (number, _): To, things: Vec<R::Thing>, cause: &Cause) -> R::Response {
+        let why = format!("kferry: cluster {} has not answered: {}", self.parts.clusters[number].cluster.name, cause.detail());
+        let why = StrBytes::from_string(why);
+        let mut answer = R::Response::default();
+        R::outcomes(&mut answer).extend(things.into_iter().map(|thing| R::refused(self, thing, REQUEST_TIMED_OUT, why.clone())));
+        answer
     }
 
     #[cfg(any(test, feature = "fuzzing"))]
@@ -162,7 +179,7 @@ impl Asking<'_> {
         for thing in things {
             match R::place(self, &thing) {
                 Ok(to) => placed.entry(to).or_default().push(thing),
-                Err(why) => refused.push(R::refused(self, thing, why)),
+                Err(why) => refused.push(R::refused(self, thing, R::REFUSED, why)),
             }
         }
         (placed, refused)
@@ -248,6 +265,7 @@ macro_rules! outcomes {
 }
 
 impl Several for CreateTopicsRequest {
+    const REFUSED: i16 = TOPIC_ALREADY_EXISTS;
     things!(topics: CreatableTopic);
     outcomes!(CreateTopicsResponse, topics: CreatableTopicResult);
 
@@ -255,8 +273,8 @@ impl Several for CreateTopicsRequest {
         asking.at_home(&topic.name)
     }
 
-    fn refused(_: &Asking<'_>, topic: CreatableTopic, why: StrBytes) -> CreatableTopicResult {
-        CreatableTopicResult::default().with_name(topic.name).with_error_code(TOPIC_ALREADY_EXISTS).with_error_message(Some(why))
+    fn refused(_: &Asking<'_>, topic: CreatableTopic, error_code: i16, why: StrBytes) -> CreatableTopicResult {
+        CreatableTopicResult::default().with_name(topic.name).with_error_code(error_code).with_error_message(Some(why))
     }
 }
 
@@ -282,9 +300,9 @@ impl Several for DeleteTopicsRequest {
         asking.deleted(topic).map_or(Ok((0, Broker::Controller)), |name| asking.at_home(&name))
     }
 
-    fn refused(asking: &Asking<'_>, topic: DeleteTopicState, why: StrBytes) -> DeletableTopicResult {
+    fn refused(asking: &Asking<'_>, topic: DeleteTopicState, error_code: i16, why: StrBytes) -> DeletableTopicResult {
         let name = asking.deleted(&topic).map(|name| TopicName(StrBytes::from_string(name)));
-        let refused = DeletableTopicResult::default().with_name(name).with_error_code(POLICY_VIOLATION).with_topic_id(topic.topic_id);
+        let refused = DeletableTopicResult::default().with_name(name).with_error_code(error_code).with_topic_id(topic.topic_id);
         if asking.head.version >= 5 { refused.with_error_message(Some(why)) } else { refused }
     }
 }
@@ -297,8 +315,8 @@ impl Several for CreatePartitionsRequest {
         asking.at_home(&topic.name)
     }
 
-    fn refused(_: &Asking<'_>, topic: CreatePartitionsTopic, why: StrBytes) -> CreatePartitionsTopicResult {
-        CreatePartitionsTopicResult::default().with_name(topic.name).with_error_code(POLICY_VIOLATION).with_error_message(Some(why))
+    fn refused(_: &Asking<'_>, topic: CreatePartitionsTopic, error_code: i16, why: StrBytes) -> CreatePartitionsTopicResult {
+        CreatePartitionsTopicResult::default().with_name(topic.name).with_error_code(error_code).with_error_message(Some(why))
     }
 }
 
@@ -319,8 +337,8 @@ impl Several for ElectLeadersRequest {
         asking.at_home(&topic.topic)
     }
 
-    fn refused(_: &Asking<'_>, topic: TopicPartitions, why: StrBytes) -> ReplicaElectionResult {
-        let refused = PartitionResult::default().with_error_code(POLICY_VIOLATION).with_error_message(Some(why));
+    fn refused(_: &Asking<'_>, topic: TopicPartitions, error_code: i16, why: StrBytes) -> ReplicaElectionResult {
+        let refused = PartitionResult::default().with_error_code(error_code).with_error_message(Some(why));
         let partitions = topic.partitions.into_iter().map(|partition| refused.clone().with_partition_id(partition));
         ReplicaElectionResult::default().with_topic(topic.topic).with_partition_result(partitions.collect())
     }
@@ -335,8 +353,8 @@ impl Several for AlterPartitionReassignmentsRequest {
         asking.at_home(&topic.name)
     }
 
-    fn refused(_: &Asking<'_>, topic: ReassignableTopic, why: StrBytes) -> ReassignableTopicResponse {
-        let refused = ReassignablePartitionResponse::default().with_error_code(POLICY_VIOLATION).with_error_message(Some(why));
+    fn refused(_: &Asking<'_>, topic: ReassignableTopic, error_code: i16, why: StrBytes) -> ReassignableTopicResponse {
+        let refused = ReassignablePartitionResponse::default().with_error_code(error_code).with_error_message(Some(why));
         let partitions = topic.partitions.into_iter().map(|partition| refused.clone().with_partition_index(partition.partition_index));
         ReassignableTopicResponse::default().with_name(topic.name).with_partitions(partitions.collect())
     }
@@ -356,9 +374,9 @@ macro_rules! settings {
                 Ok(asking.settings_of(resource.resource_type, &resource.resource_name))
             }
 
-            fn refused(_: &Asking<'_>, resource: $thing, why: StrBytes) -> $outcome {
+            fn refused(_: &Asking<'_>, resource: $thing, error_code: i16, why: StrBytes) -> $outcome {
                 <$outcome>::default()
-                    .with_error_code(POLICY_VIOLATION)
+                    .with_error_code(error_code)
                     .with_error_message(Some(why))
                     .with_resource_type(resource.resource_type)
                     .with_resource_name(resource.resource_name)
