@@ -542,6 +542,7 @@ fn memory_for_what_is_carried_is_bounded_and_a_frame_that_is_larger_goes_alone()
         send(1, large(10 * MIB)?).context("larger than all the room")?;
         // Who announces much and stops sending keeps its room for a moment.
         let mut stopped = Raw::connect(port)?;
+        stopped.ask(&raw::api_versions(0, Some(&home.client("stopped"))))?;
         stopped.send(&raw::request(9, 1, &home.client("stopped"), &produce(-1, &[(&topic, 0, large(10 * MIB)?)]))?[..1000])?;
         until("it has all the room", || Ok(proxy.metric("kferry_proxy_carrying_bytes", &[])? > 0.0))?;
         let began = Instant::now();
