@@ -74,8 +74,10 @@ fn a_client_that_has_sent_far_ahead_keeps_nothing_from_moving() -> Result<()> {
     on_stage(|stage| {
         stage.has_proxies(1)?;
         // One comes to the leader. The other one does not know that its topic leads elsewhere: what it sends is carried, one request after the other.
-        let topics = [("orders.ahead", Side::New), ("orders.ahead-carried", Side::Legacy)];
-        topics.iter().try_for_each(|(topic, _)| stage.create(topic))?;
+        // And one does both.
+        let both = "orders.ahead-both";
+        let topics = [("orders.ahead", Side::New), ("orders.ahead-carried", Side::Legacy), (both, Side::New), (both, Side::Legacy)];
+        topics[..3].iter().try_for_each(|(topic, _)| stage.create(topic))?;
         let going = [stage.going(0, Client::Rdkafka, "beside-ahead")?];
         stage.move_to(Side::New, &going)?;
         let mut clients = Vec::new();
@@ -101,9 +103,13 @@ fn a_client_that_has_sent_far_ahead_keeps_nothing_from_moving() -> Result<()> {
                 ensure!(error == 0, "{topic}, {number}: error {error}");
             }
             stage.is_copied(topic)?;
+            if topic == both {
+                continue;
+            }
             let read = stage.cluster(Side::Legacy).read_all(topic)?.into_iter().filter_map(|record| record.value);
             ensure!(read.eq((0..FRAMES).map(|number| number.to_string().into_bytes())), "{topic} is not in order");
         }
+        ensure!(stage.cluster(Side::Legacy).read_all(both)?.len() == 2 * FRAMES as usize, "{both} is not whole");
         go_on(&going)?;
         stage.ends(going.into(), false).map(drop)
     })

@@ -20,7 +20,7 @@ pub(crate) struct Holds {
     /// Without a log of decisions no topic is ever held, and nothing is counted.
     counts: AtomicBool,
     topics: Mutex<Topics>,
-    /// Told when a topic is let go, and when nothing is under way any more of one that is held.
+    /// Told when topics are held or let go, and when nothing is under way any more of one that is held.
     changed: watch::Sender<()>,
 }
 
@@ -105,6 +105,14 @@ impl Holds {
     /// Whether a topic is held.
     pub(super) fn are_held(&self, topic: &str) -> bool {
         self.lock().held.contains(topic)
+    }
+
+    /// Returns once any topic is held.
+    pub(super) async fn begun(&self) {
+        let mut changed = self.changed.subscribe();
+        while self.lock().held.is_empty() {
+            let _ = changed.changed().await;
+        }
     }
 
     /// Returns once nothing of the held topics is under way.

@@ -365,7 +365,12 @@ impl<'a> Batches<'a> {
                 if leads { &mut self.here } else { &mut self.elsewhere }.extend(entered);
                 let cluster = &self.relay.terms.world.cluster.name;
                 if seat.from.sends(&self.topic, cluster) && leads {
-                    seat.from.others_read(cluster, AHEAD).await;
+                    // A hold waits for this request, and what the client has sent to others may wait for the hold.
+                    tokio::select! {
+                        biased;
+                        () = seat.holds.begun() => {}
+                        () = seat.from.others_read(cluster) => {}
+                    }
                 }
                 self.term = if leads && !self.frame.front.is_transactional { seat.view.term(&self.topic) } else { None };
                 *self.stance.insert(stance)

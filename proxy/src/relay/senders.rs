@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout};
 
 /// How long a client's first Metadata after a change of leaders may wait for what it has sent before.
 const LONGEST: Duration = Duration::from_millis(500);
@@ -18,8 +18,9 @@ const LONGEST: Duration = Duration::from_millis(500);
 /// arrived when it began.
 const SHORTEST: Duration = Duration::from_millis(1);
 
-/// A connection that has something, and reads no request for so long, waits for its client or for a broker that hangs.
-const STUCK: Duration = Duration::from_secs(5);
+/// How long who sends a topic to another cluster than before may wait for what was sent before: a connection that has more than that ahead, or a client that has
+/// stopped in the middle of a request, must not keep all others of that name from their leaders.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long after the last batch of a topic that was sent to a cluster others may still be on their way there.
 const RECENTLY: Duration = Duration::from_secs(5);
@@ -71,10 +72,8 @@ struct Inflow {
     asked: AtomicU64,
     /// Of these questions, the last one at which there was nothing.
     empty: AtomicU64,
-    /// How many requests were read.
-    requests: AtomicU64,
-    /// It has answered no question for long and no request was read meanwhile: nobody waits for it until it goes on.
-    is_stuck: AtomicBool,
+    /// It was waited for as long as [`PATIENCE`], and has not been empty since: nobody waits for it again before it is.
+    is_given_up: AtomicBool,
 }
 
 impl Inflow {
@@ -82,12 +81,6 @@ impl Inflow {
         let question = self.asked.fetch_add(1, Ordering::SeqCst) + 1;
         self.reader.wake();
         question
-    }
-
-    fn goes_on(&self) {
-        if self.is_stuck.load(Ordering::Relaxed) {
-            self.is_stuck.store(false, Ordering::Relaxed);
-        }
     }
 }
 
@@ -116,8 +109,7 @@ impl Sender {
             reader: AtomicWaker::new(),
             asked: AtomicU64::new(0),
             empty: AtomicU64::new(0),
-            requests: AtomicU64::new(0),
-            is_stuck: AtomicBool::new(false),
+            is_given_up: AtomicBool::new(false),
         };
         let sending = Sending { sender: self.clone(), inflow: Arc::new(inflow) };
         self.lock().push(sending.inflow.clone());
@@ -151,44 +143,33 @@ impl Sender {
         false
     }
 
-    /// Waits, for as long as `time`, until what the client has sent to other clusters by now is on its way.
-    pub(super) async fn others_read(&self, cluster: &Arc<str>, time: Duration) {
-        self.read_empty(time, |inflow| inflow.cluster != *cluster).await;
+    /// Waits, for as long as [`PATIENCE`], until what the client has sent to other clusters by now is on its way. After that it is as at an election.
+    pub(super) async fn others_read(&self, cluster: &Arc<str>) {
+        let waits = |inflow: &Inflow| inflow.cluster != *cluster && !inflow.is_given_up.load(Ordering::Relaxed);
+        for inflow in self.read_empty(PATIENCE, waits).await {
+            inflow.is_given_up.store(true, Ordering::Relaxed);
+        }
     }
 
-    /// Waits, for as long as `time`, until all that has arrived on some of the client's connections by now was read and is on its way.
-    async fn read_empty(&self, time: Duration, of: impl Fn(&Inflow) -> bool) {
-        let waits = |inflow: &&Arc<Inflow>| of(inflow) && !inflow.is_stuck.load(Ordering::Relaxed);
-        if !self.lock().iter().any(|inflow| waits(&inflow)) {
-            return;
+    /// Waits, for as long as `time`, until all that has arrived on some of the client's connections by now was read and is on its way. Returns those where it was not.
+    async fn read_empty(&self, time: Duration, of: impl Fn(&Inflow) -> bool) -> Vec<Arc<Inflow>> {
+        if !self.lock().iter().any(|inflow| of(inflow)) {
+            return Vec::new();
         }
         sleep(SHORTEST).await;
-        let mut asked: Vec<_> = self.lock().iter().filter(waits).map(|inflow| (inflow.clone(), inflow.ask())).collect();
-        let deadline = Instant::now() + time;
-        while !asked.is_empty() && Instant::now() < deadline {
-            let before: Vec<_> = asked.iter().map(|(inflow, _)| inflow.requests.load(Ordering::Relaxed)).collect();
-            if timeout_at((Instant::now() + STUCK).min(deadline), self.all_empty(&asked)).await.is_ok() {
-                return;
-            }
-            if Instant::now() < deadline {
-                for ((inflow, question), before) in asked.iter().zip(before) {
-                    let has_any = inflow.empty.load(Ordering::SeqCst) < *question;
-                    inflow.is_stuck.store(has_any && inflow.requests.load(Ordering::Relaxed) == before, Ordering::Relaxed);
+        let mut asked: Vec<_> = self.lock().iter().filter(|inflow| of(inflow)).map(|inflow| (inflow.clone(), inflow.ask())).collect();
+        let all_empty = async {
+            loop {
+                let told = self.told.notified();
+                asked.retain(|(inflow, question)| inflow.empty.load(Ordering::SeqCst) < *question);
+                if asked.is_empty() {
+                    return;
                 }
-                asked.retain(|(inflow, _)| !inflow.is_stuck.load(Ordering::Relaxed));
+                told.await;
             }
-        }
-        // After that it is as at an election.
-    }
-
-    async fn all_empty(&self, asked: &[(Arc<Inflow>, u64)]) {
-        loop {
-            let told = self.told.notified();
-            if asked.iter().all(|(inflow, question)| inflow.empty.load(Ordering::SeqCst) >= *question) {
-                return;
-            }
-            told.await;
-        }
+        };
+        let _ = timeout(time, all_empty).await;
+        asked.into_iter().map(|(inflow, _)| inflow).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<Inflow>>> {
@@ -204,17 +185,11 @@ pub(super) struct Sending {
 }
 
 impl Sending {
-    /// A request was read.
-    pub(super) fn reads(&self) {
-        self.inflow.requests.fetch_add(1, Ordering::Relaxed);
-        self.inflow.goes_on();
-    }
-
     /// Told by who reads the connection, of whose task this is the context: it has passed on all that it has read, and there is nothing more. The task is woken
     /// when this is asked again.
     pub(super) fn is_empty(&self, context: &Context<'_>) {
-        self.inflow.goes_on();
-        let Inflow { reader, asked, empty, .. } = &*self.inflow;
+        let Inflow { reader, asked, empty, is_given_up, .. } = &*self.inflow;
+        is_given_up.store(false, Ordering::Relaxed);
         reader.register(context.waker());
         let question = asked.load(Ordering::SeqCst);
         if empty.swap(question, Ordering::SeqCst) != question {
@@ -264,7 +239,6 @@ mod tests {
     }
 
     const MS: Duration = Duration::from_millis(1);
-    const AHEAD: Duration = Duration::from_secs(30);
 
     #[tokio::test(start_paused = true)]
     async fn the_first_metadata_after_a_change_waits_for_what_was_sent_before_and_not_for_ever() {
@@ -297,27 +271,21 @@ mod tests {
         let (legacy, new): (Arc<str>, Arc<str>) = ("legacy".into(), "new".into());
         let waits = async || {
             let began = Instant::now();
-            sender.others_read(&new, AHEAD).await;
+            sender.others_read(&new).await;
             began.elapsed()
         };
         let _itself = sender.connected(&new);
         assert_eq!(waits().await, Duration::ZERO);
-        let _reader = tokio::spawn(read(sender.connected(&legacy), 80 * MS));
+        let reader = tokio::spawn(read(sender.connected(&legacy), 80 * MS));
         assert_eq!((waits().await, waits().await), (80 * MS, SHORTEST));
-        // It has begun a request, and its client goes no further: others wait for that once.
+        reader.abort();
+        // Its client has stopped in the middle of a request, or is far ahead: others wait for that once, until it has been empty.
         let stuck = sender.connected(&legacy);
-        assert_eq!((waits().await, waits().await), (STUCK + SHORTEST, SHORTEST));
-        stuck.reads();
-        assert_eq!((waits().await, waits().await), (STUCK + SHORTEST, SHORTEST));
-        // It goes on all the time.
-        let _busy = tokio::spawn(async move {
-            loop {
-                stuck.reads();
-                sleep(STUCK / 2).await;
-            }
-        });
+        assert_eq!((waits().await, waits().await), (PATIENCE + SHORTEST, Duration::ZERO));
+        let reader = tokio::spawn(read(stuck, Duration::ZERO));
         sleep(MS).await;
-        assert_eq!(waits().await, AHEAD + SHORTEST);
+        assert_eq!(waits().await, SHORTEST);
+        reader.abort();
     }
 
     #[tokio::test(start_paused = true)]
