@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
 # Seconds for each fuzz target: a look at every change, ten minutes in `make soak`.
-FUZZ_SECONDS ?= 8
+FUZZ_SECONDS ?= 5
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
