@@ -318,6 +318,7 @@ impl FrameRelay {
             let Some(decision) = self.next_request(&mut from, sending.as_ref()).await? else {
                 return Ok(());
             };
+            sending.iter().for_each(Sending::reads);
             if let Some(due) = session.take_if(|session| session.is_due()) {
                 session = Box::pin(self.log_in_again(due, &mut to, &queue)).await?;
             }

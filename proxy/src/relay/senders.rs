@@ -18,9 +18,12 @@ const LONGEST: Duration = Duration::from_millis(500);
 /// arrived when it began.
 const SHORTEST: Duration = Duration::from_millis(1);
 
-/// How long who sends a topic to another cluster than before may wait for what was sent before: a connection that has more than that ahead, or a client that has
-/// stopped in the middle of a request, must not keep all others of that name from their leaders.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long who sends a topic to another cluster than before may wait for what was sent before: shorter than clients wait for an answer, mostly 30 s.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A connection that has something and reads no request for so long, twice, is one whose client has stopped in the middle of one, or whose broker hangs. It must not
+/// keep others of that name from their leaders.
+const STILL: Duration = Duration::from_millis(2500);
 
 /// How long after the last batch of a topic that was sent to a cluster others may still be on their way there.
 const RECENTLY: Duration = Duration::from_secs(5);
@@ -72,7 +75,9 @@ struct Inflow {
     asked: AtomicU64,
     /// Of these questions, the last one at which there was nothing.
     empty: AtomicU64,
-    /// It was waited for as long as [`PATIENCE`], and has not been empty since: nobody waits for it again before it is.
+    /// How many requests were read.
+    requests: AtomicU64,
+    /// It was waited for, in vain, and has not been empty since: nobody waits for it again before it is.
     is_given_up: AtomicBool,
 }
 
@@ -109,6 +114,7 @@ impl Sender {
             reader: AtomicWaker::new(),
             asked: AtomicU64::new(0),
             empty: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
             is_given_up: AtomicBool::new(false),
         };
         let sending = Sending { sender: self.clone(), inflow: Arc::new(inflow) };
@@ -146,8 +152,18 @@ impl Sender {
     /// Waits, for as long as [`PATIENCE`], until what the client has sent to other clusters by now is on its way. After that it is as at an election.
     pub(super) async fn others_read(&self, cluster: &Arc<str>) {
         let waits = |inflow: &Inflow| inflow.cluster != *cluster && !inflow.is_given_up.load(Ordering::Relaxed);
-        for inflow in self.read_empty(PATIENCE, waits).await {
-            inflow.is_given_up.store(true, Ordering::Relaxed);
+        let deadline = Instant::now() + PATIENCE;
+        let mut before = HashMap::new();
+        loop {
+            let left = self.read_empty(STILL, waits).await;
+            for inflow in &left {
+                let requests = inflow.requests.load(Ordering::Relaxed);
+                let stands = before.insert(Arc::as_ptr(inflow).addr(), requests) == Some(requests);
+                inflow.is_given_up.store(stands || Instant::now() >= deadline, Ordering::Relaxed);
+            }
+            if left.is_empty() {
+                return;
+            }
         }
     }
 
@@ -185,6 +201,11 @@ pub(super) struct Sending {
 }
 
 impl Sending {
+    /// A request was read.
+    pub(super) fn reads(&self) {
+        self.inflow.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Told by who reads the connection, of whose task this is the context: it has passed on all that it has read, and there is nothing more. The task is woken
     /// when this is asked again.
     pub(super) fn is_empty(&self, context: &Context<'_>) {
@@ -279,13 +300,23 @@ mod tests {
         let reader = tokio::spawn(read(sender.connected(&legacy), 80 * MS));
         assert_eq!((waits().await, waits().await), (80 * MS, SHORTEST));
         reader.abort();
-        // Its client has stopped in the middle of a request, or is far ahead: others wait for that once, until it has been empty.
+        // Its client has stopped in the middle of a request, or is very far ahead: others wait for that once, until it has been empty.
         let stuck = sender.connected(&legacy);
-        assert_eq!((waits().await, waits().await), (PATIENCE + SHORTEST, Duration::ZERO));
+        assert_eq!((waits().await, waits().await), (2 * (STILL + SHORTEST), Duration::ZERO));
         let reader = tokio::spawn(read(stuck, Duration::ZERO));
         sleep(MS).await;
         assert_eq!(waits().await, SHORTEST);
         reader.abort();
+        let busy = sender.connected(&legacy);
+        tokio::spawn(async move {
+            loop {
+                busy.reads();
+                sleep(STILL / 2).await;
+            }
+        });
+        sleep(MS).await;
+        let (first, second) = (waits().await, waits().await);
+        assert!(first >= PATIENCE && first < PATIENCE + 2 * STILL && second == Duration::ZERO, "{first:?} {second:?}");
     }
 
     #[tokio::test(start_paused = true)]
