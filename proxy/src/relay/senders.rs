@@ -61,8 +61,11 @@ pub(crate) struct Sender {
     /// The change of leaders at which a Metadata has waited last.
     waited: AtomicU64,
     /// To which clusters something of each topic was sent lately, and when it was last.
-    sent: Mutex<HashMap<Box<str>, Vec<(Arc<str>, Instant)>>>,
+    sent: Mutex<HashMap<Box<str>, Vec<Sent>>>,
 }
+
+/// A cluster, and when something was sent there last.
+type Sent = (Arc<str>, Instant);
 
 /// What a client sends on one of its connections.
 #[derive(Debug)]
@@ -133,7 +136,7 @@ impl Sender {
     /// Something of a topic was sent to a cluster. Returns whether something of it was sent to another one not long ago.
     pub(super) fn sends(&self, topic: &str, cluster: &Arc<str>) -> bool {
         let now = Instant::now();
-        let is_recent = |(_, last): &(_, Instant)| now.duration_since(*last) < RECENTLY;
+        let is_recent = |(_, last): &Sent| now.duration_since(*last) < RECENTLY;
         let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(clusters) = sent.get_mut(topic) {
             match clusters.iter_mut().find(|(name, _)| name == cluster) {
@@ -281,7 +284,9 @@ mod tests {
             drop(stuck);
         });
         assert_eq!(waits(5).await, 30 * MS);
-        readers.into_iter().for_each(|reader| reader.abort());
+        for reader in readers {
+            reader.abort();
+        }
         assert_eq!(waits(6).await, SHORTEST);
         assert!(sender.lock().is_empty());
     }
