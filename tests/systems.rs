@@ -15,7 +15,7 @@ use harness::clients::{self, Client, Job};
 use harness::kafka::{Cluster, Listener, Record};
 use harness::process::Process;
 use harness::proxy::{Proxy, Routes};
-use harness::systems::{self, Worker};
+use harness::systems::{self, STRING, Worker};
 use harness::{process, run};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
@@ -157,7 +157,6 @@ fn as_json(lines: &[String]) -> Vec<String> {
     lines.iter().map(|line| Value::from(line.as_str()).to_string()).collect()
 }
 
-const STRING: &str = "org.apache.kafka.connect.storage.StringConverter";
 const JSON: &str = "org.apache.kafka.connect.json.JsonConverter";
 const FILE_SOURCE: &str = "org.apache.kafka.connect.file.FileStreamSourceConnector";
 const FILE_SINK: &str = "org.apache.kafka.connect.file.FileStreamSinkConnector";
@@ -179,14 +178,7 @@ fn connect_distributed() -> Result<()> {
             ("client.id", &worker_id),
             ("config.storage.topic", &configs),
             ("offset.storage.topic", &offsets),
-            ("offset.storage.partitions", "5"),
             ("status.storage.topic", &statuses),
-            ("config.storage.replication.factor", "1"),
-            ("offset.storage.replication.factor", "1"),
-            ("status.storage.replication.factor", "1"),
-            ("key.converter", STRING),
-            ("value.converter", STRING),
-            ("offset.flush.interval.ms", "1000"),
         ];
         let (first, second) = (numbered(0..100), numbered(100..200));
         let bad = "this is no JSON".to_owned();

@@ -75,10 +75,22 @@ pub struct Worker {
     port: u16,
 }
 
+/// A converter of Kafka Connect.
+pub const STRING: &str = "org.apache.kafka.connect.storage.StringConverter";
+
 impl Worker {
-    /// A distributed worker with these properties; returns when it answers.
+    /// A distributed worker with these properties, whose own topics one broker can have; returns when it answers.
     pub fn distributed(folder: &Path, lines: &[(&str, &str)]) -> Result<Self> {
-        Self::start("org.apache.kafka.connect.cli.ConnectDistributed", folder, lines, &[])
+        let all = [
+            ("offset.storage.partitions", "5"),
+            ("config.storage.replication.factor", "1"),
+            ("offset.storage.replication.factor", "1"),
+            ("status.storage.replication.factor", "1"),
+            ("key.converter", STRING),
+            ("value.converter", STRING),
+            ("offset.flush.interval.ms", "1000"),
+        ];
+        Self::start("org.apache.kafka.connect.cli.ConnectDistributed", folder, &[lines, &all].concat(), &[])
     }
 
     /// A standalone worker with these properties, and a file of properties for each connector; returns when it answers.

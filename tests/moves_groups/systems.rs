@@ -18,8 +18,6 @@ use harness::systems::{self, Worker};
 
 use crate::{Going, LIMIT, MOVES, PARTITIONS, Stage, go_on};
 
-const STRING: &str = "org.apache.kafka.connect.storage.StringConverter";
-
 /// Between two lines of the file that is read.
 const LINE: Duration = Duration::from_millis(20);
 
@@ -45,14 +43,7 @@ fn workers_of_kafka_connect_move_there_and_back() -> Result<()> {
         ("client.id", "orders-worker"),
         ("config.storage.topic", "orders.connect-configs"),
         ("offset.storage.topic", "orders.connect-offsets"),
-        ("offset.storage.partitions", "5"),
         ("status.storage.topic", "orders.connect-statuses"),
-        ("config.storage.replication.factor", "1"),
-        ("offset.storage.replication.factor", "1"),
-        ("status.storage.replication.factor", "1"),
-        ("key.converter", STRING),
-        ("value.converter", STRING),
-        ("offset.flush.interval.ms", "1000"),
     ];
     let mut workers = Vec::new();
     for name in ["one", "two"] {
