@@ -289,7 +289,7 @@ mod tests {
 
     const NOW: i64 = 1_000_000_000;
 
-    fn mirrors() -> Vec<Arc<Mirror>> {
+    pub(super) fn mirrors() -> Vec<Arc<Mirror>> {
         const FILE: &str = r#"
             clusters.legacy = { id = 1, bootstrap_servers = "legacy:9092" }
             clusters.new = { id = 2, bootstrap_servers = "new:9092" }
@@ -299,6 +299,7 @@ mod tests {
             target = "new"
             topics = ["orders", "orders-old"]
             rename = { orders-old = "shop.orders" }
+            groups = ["shop"]
         "#;
         Config::parse(FILE, Path::new("routes.toml")).unwrap().mirrors
     }

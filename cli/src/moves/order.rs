@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use kferry_config::{Cluster, Config};
 use kferry_wire::decisions::{LATE, Member, Outcome, Place, ReadRecord, Request, State, Verdict, decode};
 use kferry_wire::exit::{self, Exit};
-use kferry_wire::preflight::groups::{groups as preflight_groups, listed};
+use kferry_wire::preflight::groups::{listed, preflight_groups};
 use kferry_wire::preflight::{Between, Rules, preflight};
 use serde::Serialize;
 use tokio::time::sleep;
@@ -239,12 +239,13 @@ impl Plan {
 
 /// The topics and groups that cannot move now, and why not.
 async fn blocked(config: &Config, Wanted { from, to, topics, groups, .. }: &Wanted) -> Vec<(String, String)> {
-    let topics_all = |why: &str| topics.iter().map(|topic| (format!("topic {topic}"), why.to_owned())).collect::<Vec<_>>();
-    let groups_all = |why: &str| groups.iter().map(|group| (format!("group {group}"), why.to_owned())).collect::<Vec<_>>();
+    let all = |kind: &str, names: &BTreeSet<Arc<str>>, why: &str| {
+        names.iter().map(|name| (format!("{kind} {name}"), why.to_owned())).collect::<Vec<_>>()
+    };
     let client = |name: &str| config.cluster(name).cloned().map(client);
     let Some((from, to)) = client(from).zip(client(to)) else {
         let why = format!("cluster {from}, where it is, is not in the file");
-        return [topics_all(&why), groups_all(&why)].concat();
+        return [all("topic", topics, &why), all("group", groups, &why)].concat();
     };
     let of_topics = async {
         if topics.is_empty() {
@@ -253,7 +254,7 @@ async fn blocked(config: &Config, Wanted { from, to, topics, groups, .. }: &Want
         let rules = Rules::of(&config.mirrors, config.routes.iter(), &from.cluster().name);
         match preflight(Between { from: &from, to: &to }, rules, topics, Timestamp::now().as_millisecond()).await {
             Ok(report) => report.into_iter().filter_map(|(topic, found)| Some((format!("topic {topic}"), found.err()?))).collect(),
-            Err(error) => topics_all(&error.to_string()),
+            Err(error) => all("topic", topics, &error.to_string()),
         }
     };
     let of_groups = async {

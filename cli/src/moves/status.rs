@@ -249,18 +249,18 @@ impl Report {
         let is_at_home = |route: &Route| route.home.as_ref() == Some(&route.wished) && route.in_the_way.is_empty();
         let is_so = self.routes.iter().all(is_at_home)
             && self.topics.iter().all(|topic| self.is_there(topic))
-            && self.groups.iter().all(|group| self.lives_there(group));
+            && self.groups.iter().all(|group| self.is_wished(&group.route, &group.lives));
         self.errors.is_empty() && self.open.is_none() && is_so
     }
 
     /// Whether a topic leads where it is wished.
     pub(super) fn is_there(&self, topic: &Topic) -> bool {
-        self.routes.iter().any(|route| route.route == topic.route && *route.wished == *topic.leader)
+        self.is_wished(&topic.route, &topic.leader)
     }
 
-    /// Whether a group lives where it is wished.
-    fn lives_there(&self, group: &Group) -> bool {
-        self.routes.iter().any(|route| route.route == group.route && *route.wished == *group.lives)
+    /// Whether it is on this cluster that a route is to have what it owns.
+    fn is_wished(&self, route: &str, cluster: &str) -> bool {
+        self.routes.iter().any(|known| *known.route == *route && *known.wished == *cluster)
     }
 
     fn text(&self, now: Timestamp) -> String {
@@ -336,7 +336,7 @@ impl Report {
 
     fn groups_text(&self) -> String {
         let mut rows = vec![["GROUP", "ROUTE", "LIVES ON"].map(str::to_owned).to_vec()];
-        let (there, elsewhere): (Vec<_>, Vec<_>) = self.groups.iter().partition(|group| self.lives_there(group));
+        let (there, elsewhere): (Vec<_>, Vec<_>) = self.groups.iter().partition(|group| self.is_wished(&group.route, &group.lives));
         let left = there.len().saturating_sub(SHOWN);
         let groups = elsewhere.into_iter().chain(there.into_iter().take(SHOWN));
         rows.extend(groups.map(|group| vec![printable(&group.group), printable(&group.route), group.lives.clone()]));

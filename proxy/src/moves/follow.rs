@@ -411,8 +411,9 @@ impl Follower {
 
     /// Members of groups wait for each other no longer than they have to, or, if their move was given up, not at all.
     fn lift_barrier(&mut self) {
-        let Some(Checked { id, barrier: Some(barrier), .. }) = self.checked.take() else { return };
-        tokio::spawn(barrier.lift(self.has_flipped(id)));
+        if let Some(checked) = self.checked.take() {
+            self.lift(checked);
+        }
     }
 
     /// What comes of a move that is over by then is of no use.
@@ -420,13 +421,16 @@ impl Follower {
         if self.me.state().open().is_some_and(|open| open.id == checked.id) {
             self.lift_barrier();
             self.checked = Some(checked);
-        } else if let Some(barrier) = checked.barrier {
-            tokio::spawn(barrier.lift(self.has_flipped(checked.id)));
+        } else {
+            self.lift(checked);
         }
     }
 
-    fn has_flipped(&self, id: i64) -> bool {
-        self.me.state().receipts().any(|receipt| receipt.of.id == id && matches!(receipt.outcome, Outcome::Flipped(_)))
+    fn lift(&self, Checked { id, barrier, .. }: Checked) {
+        let Some(barrier) = barrier else { return };
+        let mut receipts = self.me.state().receipts();
+        let is_flipped = receipts.any(|receipt| receipt.of.id == id && matches!(receipt.outcome, Outcome::Flipped(_)));
+        tokio::spawn(barrier.lift(is_flipped));
     }
 
     /// Whether the ends on the old leaders were looked at a last time, if a flip could be asked for; otherwise they are looked at now.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::join_all;
 use kferry_wire::decisions::OwnedGroup;
-use kferry_wire::preflight::groups::{self, Listed};
+use kferry_wire::preflight::groups::{Listed, listed, preflight_groups};
 
 use crate::proxy::Proxy;
 use crate::relay::view::View;
@@ -15,15 +15,15 @@ pub(super) async fn owned_groups(proxy: &Proxy, table: &RoutingTable, routed: Ro
     let Routed { route, .. } = routed;
     let to = &*route.cluster.name;
     let (parts, leaders) = view.fresh().await;
-    let listed: Vec<Listed> = join_all(parts.clusters.iter().map(|part| groups::listed(part.own.client()))).await;
+    let lists: Vec<Listed> = join_all(parts.clusters.iter().map(|part| listed(part.own.client()))).await;
     let is_owned = |name: &&str| table.owner_of_group(name).is_some_and(|owner| owner.name == route.name);
     let decided = parts.decisions.groups.keys().map(ToString::to_string);
-    let names: BTreeSet<String> = listed.iter().flatten().flat_map(BTreeMap::keys).cloned().chain(decided).collect();
+    let names: BTreeSet<String> = lists.iter().flatten().flat_map(BTreeMap::keys).cloned().chain(decided).collect();
     let number = |cluster: &str| parts.clusters.iter().position(|part| *part.cluster.name == *cluster);
     let mut owned = Vec::new();
     let mut moving: BTreeMap<usize, Vec<String>> = BTreeMap::new();
     for name in names.iter().map(String::as_str).filter(is_owned) {
-        let mut having = (0..listed.len()).filter(|number| listed[*number].as_ref().is_ok_and(|listed| listed.contains_key(name)));
+        let mut having = (0..lists.len()).filter(|number| lists[*number].as_ref().is_ok_and(|listed| listed.contains_key(name)));
         let only = having.next().filter(|_| having.next().is_none());
         let lives = leaders.fixed_life(name).or(only).unwrap_or_default();
         if *parts.clusters[lives].cluster.name == *to {
@@ -35,10 +35,10 @@ pub(super) async fn owned_groups(proxy: &Proxy, table: &RoutingTable, routed: Ro
     for (lives, names) in moving {
         let (client, from) = (parts.clusters[lives].own.client(), &*parts.clusters[lives].cluster.name);
         let not_seen = Err("no mirror connects it".to_owned());
-        let lists = [&listed[lives], number(to).map_or(&not_seen, |to| &listed[to])];
+        let both = [&lists[lives], number(to).map_or(&not_seen, |to| &lists[to])];
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let is_transactional = |name: &str| proxy.parking.is_transactional(name);
-        for (name, found) in groups::groups(client, to, lists, table.mirrors(), &names, is_transactional).await {
+        for (name, found) in preflight_groups(client, to, both, table.mirrors(), &names, is_transactional).await {
             let blocked = found.err().map(|why| format!("group {name}: {why}"));
             owned.push(OwnedGroup { name, lives: from.to_owned(), blocked });
         }

@@ -27,7 +27,7 @@ use tracing::debug;
 use super::PRODUCES;
 use super::first::{Admitted, FirstBatches, Term, stamped};
 use super::holds::Entered;
-use super::masks::{NOT_LEADER_OR_FOLLOWER, TOPIC_AUTHORIZATION_FAILED};
+use super::masks::{NOT_LEADER_OR_FOLLOWER, REQUEST_TIMED_OUT, TOPIC_AUTHORIZATION_FAILED};
 use super::senders::Sender;
 use super::view::{Directory, Part, View};
 use crate::ending::Cause;
@@ -37,8 +37,6 @@ use crate::metrics;
 const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
 /// Kafka's `LEADER_NOT_AVAILABLE`
 const LEADER_NOT_AVAILABLE: i16 = 5;
-/// Kafka's `REQUEST_TIMED_OUT`
-pub(super) const REQUEST_TIMED_OUT: i16 = 7;
 /// Kafka's `UNSUPPORTED_FOR_MESSAGE_FORMAT`: nobody tries again after it.
 const UNSUPPORTED_FOR_MESSAGE_FORMAT: i16 = 43;
 /// Kafka's `KAFKA_STORAGE_ERROR`: the disk of the partition leader has failed, and another broker is about to lead.

@@ -21,6 +21,8 @@ pub(super) const MASK: i32 = 1 << 30;
 const OFFSET_OUT_OF_RANGE: i16 = 1;
 /// Kafka's `NOT_LEADER_OR_FOLLOWER`
 pub(super) const NOT_LEADER_OR_FOLLOWER: i16 = 6;
+/// Kafka's `REQUEST_TIMED_OUT`
+pub(super) const REQUEST_TIMED_OUT: i16 = 7;
 /// Kafka's `TOPIC_AUTHORIZATION_FAILED`: nobody tries again after it, and a transaction can be aborted.
 pub(super) const TOPIC_AUTHORIZATION_FAILED: i16 = 29;
 

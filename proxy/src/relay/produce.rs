@@ -33,12 +33,13 @@ use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Duration, Instant, timeout, timeout_at};
 
-use super::carry::{Answers, Carrier, Frame, REQUEST_TIMED_OUT, Reserved};
+use super::carry::{Answers, Carrier, Frame, Reserved};
 use super::first::{Admitted, First, Term, stamped};
 use super::frames::{Source, send, write_frame};
 use super::holds::Entered;
-use super::masks::{MASK, NOT_LEADER_OR_FOLLOWER, Now, Refused, TOPIC_AUTHORIZATION_FAILED};
+use super::masks::{MASK, NOT_LEADER_OR_FOLLOWER, Now, REQUEST_TIMED_OUT, Refused, TOPIC_AUTHORIZATION_FAILED};
 use super::request::{HELD, RequestHead};
+use super::senders::STILL;
 use super::splice::MoveError;
 use super::view::leaders::Stance;
 use super::{Along, Due, FrameRelay, INDEX, InFlight, PRODUCES, Seat, WalkError, Walked, next_response, response};
@@ -46,9 +47,6 @@ use crate::ending::Cause;
 
 /// Bytes of the length in front of records: four, or a varint.
 const LENGTH: usize = 5;
-
-/// How long a client may send nothing in the middle of a frame that has memory.
-const STILL: Duration = Duration::from_secs(5);
 
 /// How long a batch that comes to its leader directly waits at the most for those that are carried before it.
 const AHEAD: Duration = Duration::from_secs(30);
@@ -318,8 +316,7 @@ impl Along for Batches<'_> {
             Fate::Here | Fate::Refused(_) => 0,
             Fate::Elsewhere => len,
         };
-        let has_memory = self.aside.reserved.is_some();
-        arrives(from, at + needed, has_memory).await.map_err(MoveError::Reading)?;
+        arrives(from, at + needed, self.aside.reserved.is_some()).await.map_err(MoveError::Reading)?;
         let records = records_of(&from.bytes()[at..at + needed], head.api.is_flexible(head.version));
         let fate = match fate {
             Fate::Here => self.is_due(records.unwrap_or_default()).await,
@@ -470,19 +467,17 @@ impl<'a> Batches<'a> {
 }
 
 /// Reads until so many bytes of a frame are there. A frame that has memory keeps others waiting: its client may take half a minute for it, and as long as
-/// 128 KiB/s take, and must not stop in between.
-async fn arrives(from: &mut Source<'_>, len: usize, has_memory: bool) -> io::Result<()> {
+/// 128 KiB/s take, and must not stand still in between.
+async fn arrives(from: &mut Source<'_>, len: usize, keeps_others: bool) -> io::Result<()> {
     let too_slow = |_| io::Error::new(io::ErrorKind::TimedOut, "the rest of a Produce request did not come in time");
+    let in_time = Duration::from_secs(30 + (len / (128 * 1024)) as u64);
     let all = async {
-        while from.bytes().len() < len {
-            let more = from.more();
-            if !if has_memory { timeout(STILL, more).await.map_err(too_slow)? } else { more.await }? {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
+        while keeps_others && from.bytes().len() < len {
+            timeout(STILL, from.at_least(from.bytes().len() + 1)).await.map_err(too_slow)??;
         }
-        Ok(())
+        from.at_least(len).await
     };
-    timeout(Duration::from_secs(30 + (len / (128 * 1024)) as u64), all).await.map_err(too_slow)?
+    timeout(in_time, all).await.map_err(too_slow)?
 }
 
 /// Records without the length in front of them. `None`: null.

@@ -21,9 +21,9 @@ const SHORTEST: Duration = Duration::from_millis(1);
 /// How long who sends a topic to another cluster than before may wait for what was sent before: shorter than clients wait for an answer, mostly 30 s.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A connection that has something and reads no request for so long, twice, is one whose client has stopped in the middle of one, or whose broker hangs. It must not
-/// keep others of that name from their leaders.
-const STILL: Duration = Duration::from_millis(2500);
+/// How long a connection that has something may stand still: its client has stopped in the middle of a request, or its broker hangs, and that must not keep others
+/// waiting.
+pub(super) const STILL: Duration = Duration::from_secs(5);
 
 /// How long after the last batch of a topic that was sent to a cluster others may still be on their way there.
 const RECENTLY: Duration = Duration::from_secs(5);
@@ -84,11 +84,19 @@ struct Inflow {
     is_given_up: AtomicBool,
 }
 
+/// A connection that was asked, by which question, and how many requests had been read by then.
+struct Asked {
+    inflow: Arc<Inflow>,
+    question: u64,
+    requests: u64,
+}
+
 impl Inflow {
-    fn ask(&self) -> u64 {
+    fn ask(self: &Arc<Self>) -> Asked {
+        let requests = self.requests.load(Ordering::Relaxed);
         let question = self.asked.fetch_add(1, Ordering::SeqCst) + 1;
         self.reader.wake();
-        question
+        Asked { inflow: self.clone(), question, requests }
     }
 }
 
@@ -156,31 +164,29 @@ impl Sender {
     pub(super) async fn others_read(&self, cluster: &Arc<str>) {
         let waits = |inflow: &Inflow| inflow.cluster != *cluster && !inflow.is_given_up.load(Ordering::Relaxed);
         let deadline = Instant::now() + PATIENCE;
-        let mut before = HashMap::new();
         loop {
             let left = self.read_empty(STILL, waits).await;
-            for inflow in &left {
-                let requests = inflow.requests.load(Ordering::Relaxed);
-                let stands = before.insert(Arc::as_ptr(inflow).addr(), requests) == Some(requests);
-                inflow.is_given_up.store(stands || Instant::now() >= deadline, Ordering::Relaxed);
-            }
             if left.is_empty() {
                 return;
+            }
+            for Asked { inflow, requests, .. } in left {
+                let stands = inflow.requests.load(Ordering::Relaxed) == requests;
+                inflow.is_given_up.store(stands || Instant::now() >= deadline, Ordering::Relaxed);
             }
         }
     }
 
     /// Waits, for as long as `time`, until all that has arrived on some of the client's connections by now was read and is on its way. Returns those where it was not.
-    async fn read_empty(&self, time: Duration, of: impl Fn(&Inflow) -> bool) -> Vec<Arc<Inflow>> {
+    async fn read_empty(&self, time: Duration, of: impl Fn(&Inflow) -> bool) -> Vec<Asked> {
         if !self.lock().iter().any(|inflow| of(inflow)) {
             return Vec::new();
         }
         sleep(SHORTEST).await;
-        let mut asked: Vec<_> = self.lock().iter().filter(|inflow| of(inflow)).map(|inflow| (inflow.clone(), inflow.ask())).collect();
+        let mut asked: Vec<_> = self.lock().iter().filter(|inflow| of(inflow)).map(Inflow::ask).collect();
         let all_empty = async {
             loop {
                 let told = self.told.notified();
-                asked.retain(|(inflow, question)| inflow.empty.load(Ordering::SeqCst) < *question);
+                asked.retain(|Asked { inflow, question, .. }| inflow.empty.load(Ordering::SeqCst) < *question);
                 if asked.is_empty() {
                     return;
                 }
@@ -188,7 +194,7 @@ impl Sender {
             }
         };
         let _ = timeout(time, all_empty).await;
-        asked.into_iter().map(|(inflow, _)| inflow).collect()
+        asked
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<Inflow>>> {
@@ -307,7 +313,7 @@ mod tests {
         reader.abort();
         // Its client has stopped in the middle of a request, or is very far ahead: others wait for that once, until it has been empty.
         let stuck = sender.connected(&legacy);
-        assert_eq!((waits().await, waits().await), (2 * (STILL + SHORTEST), Duration::ZERO));
+        assert_eq!((waits().await, waits().await), (STILL + SHORTEST, Duration::ZERO));
         let reader = tokio::spawn(read(stuck, Duration::ZERO));
         sleep(MS).await;
         assert_eq!(waits().await, SHORTEST);

@@ -19,7 +19,7 @@ pub async fn listed(client: &Client) -> Listed {
 }
 
 /// Each of these groups: whether it can move from the cluster of `from` to cluster `to`, or why not, as a sentence that says what to do. `lists`: what both list.
-pub async fn groups(
+pub async fn preflight_groups(
     from: &Client,
     to: &str,
     lists: [&Listed; 2],
@@ -99,25 +99,8 @@ fn is_type(group: &ListedGroup, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
-    use kferry_config::Config;
-
+    use super::super::tests::mirrors;
     use super::*;
-
-    fn mirrors() -> Vec<Arc<Mirror>> {
-        const FILE: &str = r#"
-            clusters.legacy = { id = 1, bootstrap_servers = "legacy:9092" }
-            clusters.new = { id = 2, bootstrap_servers = "new:9092" }
-            [[mirrors]]
-            name = "over"
-            source = "legacy"
-            target = "new"
-            topics = ["orders"]
-            groups = ["shop"]
-        "#;
-        Config::parse(FILE, Path::new("routes.toml")).unwrap().mirrors
-    }
 
     fn listed(state: &str, group_type: &str) -> ListedGroup {
         let [state, group_type] = [state, group_type].map(|text| Some(text.to_owned()));

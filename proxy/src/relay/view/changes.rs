@@ -36,12 +36,11 @@ use super::{Broker, Door, Parts, View};
 use crate::ending::Cause;
 use crate::relay::brokers::real_node_id;
 use crate::relay::holds::Holds;
+use crate::relay::masks::REQUEST_TIMED_OUT;
 use crate::relay::request::RequestHead;
 
 /// Kafka's `TOPIC_ALREADY_EXISTS`
 const TOPIC_ALREADY_EXISTS: i16 = 36;
-/// Kafka's `REQUEST_TIMED_OUT`
-const REQUEST_TIMED_OUT: i16 = 7;
 /// Kafka's `POLICY_VIOLATION`
 const POLICY_VIOLATION: i16 = 44;
 

@@ -10,10 +10,8 @@ use kafka_protocol::protocol::StrBytes;
 use super::leaders::Leaders;
 use super::{Broker, Door, View};
 use crate::ending::Cause;
+use crate::relay::masks::REQUEST_TIMED_OUT;
 use crate::relay::request::RequestHead;
-
-/// Kafka's `REQUEST_TIMED_OUT`
-const REQUEST_TIMED_OUT: i16 = 7;
 
 pub(super) async fn list(view: &View, head: RequestHead, body: &[u8], door: &Door) -> Result<Vec<u8>, Cause> {
     let request: ListPartitionReassignmentsRequest = head.decode(head.api.request, body)?;
