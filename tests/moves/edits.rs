@@ -30,7 +30,9 @@ fn the_last_wish_wins_and_a_reader_that_never_asks_for_metadata_goes_on() -> Res
             // Nothing else comes of what was wished before.
             let settled = stage.decisions.state()?.last_decision();
             std::thread::sleep(Duration::from_secs(2));
-            ensure!(stage.decisions.state()?.last_decision() == settled, "{what}: something was decided afterwards");
+            let state = stage.decisions.state()?;
+            let decided = || format!("open: {:?}, the last receipt: {:?}", state.open(), state.receipts().next());
+            ensure!(state.last_decision() == settled, "{what}: something was decided after {settled}: {}", decided());
             go_on(&going).context(what.to_owned())?;
             println!("{what}: {took:.2?} until {home:?} leads");
             anyhow::Ok(())

@@ -2,7 +2,7 @@
 
 pub mod groups;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use crate::admin::partitions::ActiveProducer;
 use crate::batch::stamp::is_of_a_mirror;
 use crate::client::{Answers, Client, ClientError, TopicPartition, Topics};
 use crate::decisions::Topic;
+use crate::log::{Whose, whose};
 use crate::places::copies_as;
 
 /// How long the follower may take to get to where the leader ends: what the mirror copies while producers are held. If it does not the mirror stands still, or
@@ -33,7 +34,8 @@ const TAG: i64 = 0xf << 40;
 
 const TIMESTAMPS: &str = "message.timestamp.type";
 
-/// Each topic: what a move has to know of it, or why it cannot move, as a sentence that says what to do.
+/// Each topic: what a move has to know of it, or why it cannot move, as a sentence that says what to do. One that was born on the target of a mirror is not in it
+/// before it has a record, as nothing is copied the other way before that; nor is a copy whose source was deleted.
 pub type Report = BTreeMap<Arc<str>, Result<Topic, String>>;
 
 /// The cluster that leads, and the one that is to lead.
@@ -75,6 +77,12 @@ impl<'a> Rules<'a> {
         let is_unheld = |route: &&Arc<Route>| route.mode == Mode::Bootstrap && *route.cluster.name == *leader && !route.stopped;
         Self { mirrors, bootstrap: routes.find(is_unheld).map(|route| &*route.name) }
     }
+
+    /// Whether a mirror copies a topic under its name from the first of these clusters to the second.
+    fn is_copied(&self, topic: &str, between: [&Client; 2]) -> bool {
+        let [source, target] = between.map(|client| &client.cluster().name);
+        self.mirrors.iter().any(|mirror| mirror.source.name == *source && mirror.target.name == *target && copies_as(mirror, topic))
+    }
 }
 
 /// Asks both clusters about topics. `now`: in milliseconds since 1970.
@@ -85,7 +93,12 @@ pub async fn preflight(between: Between<'_>, rules: Rules<'_>, topics: &BTreeSet
     let Between { from, to } = between;
     let names: Vec<&str> = topics.iter().map(|topic| &**topic).collect();
     let (of_from, of_to) = tokio::try_join!(from.metadata(Topics::Named(&names)), to.metadata(Topics::Named(&names)))?;
-    let mut seen: BTreeMap<Arc<str>, Seen> = topics.iter().map(|topic| (topic.clone(), Seen::default())).collect();
+    let there: HashSet<&Arc<str>> = of_to.topics.iter().filter(|topic| topic.error.is_none()).map(|topic| &topic.name).collect();
+    let only_here = of_from.topics.iter().filter(|topic| topic.error.is_none() && !there.contains(&topic.name));
+    let whose = whose(from, only_here.filter(|topic| rules.is_copied(&topic.name, [to, from]))).await;
+    let is_unborn = |topic: &Arc<str>| matches!(whose.get(topic), Some(Ok(Whose::Copy | Whose::Nobodys)));
+    let mut seen: BTreeMap<Arc<str>, Seen> =
+        topics.iter().filter(|topic| !is_unborn(topic)).map(|topic| (topic.clone(), Seen::default())).collect();
     let mut partitions = Vec::new();
     for (at, metadata) in [of_from, of_to].into_iter().enumerate() {
         for topic in metadata.topics.into_iter().filter(|topic| topic.error.is_none()) {

@@ -10,6 +10,7 @@ use kferry_mirror::partition::Phase;
 use kferry_wire::admin::groups::GroupFilter;
 use kferry_wire::client::{ClientError, Topics};
 use kferry_wire::decisions::{Joined, Member, Place, State};
+use kferry_wire::log::{Whose, whose};
 use kferry_wire::places::{Decisions, Exists, Led, Places, copies_as};
 use serde::{Deserialize, Serialize};
 
@@ -201,6 +202,11 @@ pub(super) async fn owned(config: &Config, state: &State) -> Owned {
             Err(error) => errors.push(format!("what {} has is not known: {error}", cluster.name)),
         }
     }
+    for (cluster, topic) in join_all(config.mirrors.iter().map(|mirror| unborn(mirror, state, &known))).await.into_iter().flatten() {
+        if let Some(there) = known.get_mut(cluster) {
+            there.topics.remove(&topic);
+        }
+    }
     let (topics, groups) = judge(config, state, &clusters, &known, &partitions);
     Owned { topics, groups, no_mirror, errors }
 }
@@ -219,6 +225,22 @@ async fn there(cluster: &Arc<Cluster>, asks_groups: bool) -> Result<There, Clien
         topics: topics.map(|topic| topic.name.to_string()).collect(),
         groups: groups.into_iter().map(|group| group.group_id).collect(),
     })
+}
+
+/// What a mirror's target has and its source has not, and is no topic of the target's own, or not one yet: [`kferry_wire::preflight`] leaves these out.
+async fn unborn<'k>(mirror: &kferry_config::Mirror, state: &State, known: &BTreeMap<&'k str, There>) -> Vec<(&'k str, String)> {
+    let there = |cluster: &Cluster| known.get_key_value(&*cluster.name);
+    let Some(((_, of_source), (target, of_target))) = there(&mirror.source).zip(there(&mirror.target)) else { return Vec::new() };
+    let only_there = of_target.topics.difference(&of_source.topics);
+    let names: Vec<&str> = only_there.map(String::as_str).filter(|name| copies_as(mirror, name) && !state.leaders().contains_key(*name)).collect();
+    if names.is_empty() {
+        return Vec::new();
+    }
+    let client = client(mirror.target.clone());
+    // Of what cannot be read the table tells as of any other.
+    let Ok(metadata) = client.metadata(Topics::Named(&names)).await else { return Vec::new() };
+    let whose = whose(&client, &metadata.topics).await.into_iter();
+    whose.filter(|(_, whose)| matches!(whose, Ok(Whose::Copy | Whose::Nobodys))).map(|(topic, _)| (*target, topic.to_string())).collect()
 }
 
 fn judge(

@@ -74,15 +74,17 @@ pub(super) async fn look(proxy: &Proxy) -> Look {
             continue;
         };
         let (parts, leaders) = view.fresh().await;
-        let Some(listings) = parts.clusters.iter().map(|part| part.own.last()).collect::<Option<Vec<_>>>() else { continue };
-        let names: BTreeSet<&Arc<str>> = listings.iter().flat_map(|listing| listing.names.iter()).collect();
+        let Some(listings) = parts.clusters.iter().map(|part| Some((&part.cluster.name, part.own.last()?))).collect::<Option<Vec<_>>>() else {
+            continue;
+        };
         let mut owns = Vec::new();
-        for name in names.into_iter().filter(|name| !is_internal(name)) {
+        // Without copies whose topics were deleted where they led.
+        let there = listings.iter().flat_map(|(cluster, listing)| listing.names.iter().map(move |name| (*cluster, name)));
+        for (leader, name) in there.filter(|(cluster, name)| leaders.name(leaders.leader(name)) == *cluster && !is_internal(name)) {
             let find = || table.owner_of_topic(name).map(|owner| owner.name.clone());
             if owners.entry(name.clone()).or_insert_with(find).as_ref() != Some(&route.name) {
                 continue;
             }
-            let leader = leaders.name(leaders.leader(name));
             if leader == wished {
                 owns.push(Owned { name: name.to_string(), leader: leader.to_string(), topic: Topic::default(), blocked: None });
                 continue;
@@ -94,7 +96,6 @@ pub(super) async fn look(proxy: &Proxy) -> Look {
         }
         look.owns.insert(route.name.to_string(), owns);
     }
-    look.wants |= !moving.is_empty();
     let reports = moving.into_iter().map(|(clusters, Moving { clients, topics })| {
         let table = &table;
         async move {
@@ -106,9 +107,11 @@ pub(super) async fn look(proxy: &Proxy) -> Look {
     for (clusters, topics, report) in join_all(reports).await {
         for (name, route) in topics {
             let found = match &report {
-                Ok(report) => report.get(&name).cloned().unwrap_or_else(|| Err("nothing is known of it".to_owned())),
-                Err(why) => Err(why.clone()),
+                Ok(report) => report.get(&name).cloned(),
+                Err(why) => Some(Err(why.clone())),
             };
+            let Some(found) = found else { continue };
+            look.wants = true;
             let blocked = found.as_ref().err().map(|why| format!("topic {name}: {why}"));
             let owned = Owned { name: name.to_string(), leader: clusters[0].to_string(), topic: found.unwrap_or_default(), blocked };
             look.owns.entry(route.to_string()).or_default().push(owned);

@@ -9,6 +9,7 @@
 //! | `reader` | the records of a partition, from one offset to another |
 //! | `follow` | the records of a partition, as they come |
 //! | `append` | records of kferry's own |
+//! | `whose` | whether a topic was born where it is, or is a copy |
 
 mod append;
 pub mod fetch;
@@ -17,8 +18,10 @@ mod follow;
 pub mod produce;
 mod reader;
 mod transactions;
+mod whose;
 
 pub use append::{AppendError, append, append_compressed};
 pub use follow::{Followed, Follower};
 pub use reader::{Isolation, LogReader, ReadError, fetch_once, read_on};
 pub use transactions::{AbortedTransaction, Transactions};
+pub use whose::{Whose, whose};

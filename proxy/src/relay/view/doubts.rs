@@ -5,6 +5,8 @@
 //! its broker lags, clients cannot ask a KRaft controller, and the mirror is another process. So in doubt several brokers of the source are asked, each for
 //! these topics alone: whoever has one, it is a copy; only if more than half of them answer and none has it, it is the target's own. A broker that lags is
 //! alone with it, or with few: those that are cut off from most others cannot outvote them. Until then the source is taken to have the topic.
+//!
+//! What no source has may still be a copy, whose topic was deleted: it is one if a mirror has written it ([`whose`]).
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -12,6 +14,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use kferry_wire::client::{Client, Topics};
+use kferry_wire::log::{Whose, whose};
 use kferry_wire::places::Exists;
 use tokio::time::{Instant, timeout};
 
@@ -52,7 +55,8 @@ impl View {
             return;
         }
         let said = parts.ask_about(doubts).await;
-        let settled = settle(doubts, &said);
+        let mut settled = settle(doubts, &said);
+        parts.find_copies(&mut settled).await;
         if !settled.copied.is_empty() {
             // Their source is about to be shown as their leader.
             join_all(parts.directories().map(Directory::ask_again)).await;
@@ -116,6 +120,22 @@ impl Parts {
             Some((source.clone(), Brokers { asked: brokers.len(), have: have.into_iter().flatten().collect() }))
         });
         join_all(asking).await.into_iter().flatten().collect()
+    }
+
+    /// Of what no source has: what a mirror has written is a copy. Nothing else makes it one, nor that kferry may not read it: then it is there to be used.
+    async fn find_copies(&self, settled: &mut Settled) {
+        let Settled { born, copied } = settled;
+        let asking = self.clusters.iter().map(async |part| {
+            let listing = part.own.last()?;
+            let topics = listing.metadata.topics.iter().filter(|topic| born.contains(&topic.name));
+            timeout(ANSWER, whose(part.own.client(), topics)).await.ok()
+        });
+        for (topic, whose) in join_all(asking).await.into_iter().flatten().flatten() {
+            if matches!(whose, Ok(Whose::Copy)) {
+                born.remove(&topic);
+                copied.insert(topic);
+            }
+        }
     }
 }
 
