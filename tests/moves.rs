@@ -325,11 +325,13 @@ fn on_stage(test: impl FnOnce(&mut Stage) -> Result<()>) -> Result<()> {
     };
     // What a test leaves that has failed is for nobody.
     let (set, began) = (stage.insert(set), Instant::now());
+    ensure!(set.moves(0)?["homes"]["orders"] != Side::New.name(), "the test before this one has left the route on new");
     let tested = test(set);
     println!("{} took {:.0?}", thread::current().name().unwrap_or_default(), began.elapsed());
     let panicked = set.proxies.iter().any(|proxy| proxy.log_text().contains("panicked at"));
     if panicked || tested.is_err() {
         let logs = set.logs()?;
+        std::fs::write(format!("/tmp/log/stage-{}.txt", std::process::id()), &logs).ok();
         *stage = None;
         ensure!(!panicked, "kferry-proxy panicked:\n{logs}");
     }

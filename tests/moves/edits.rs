@@ -121,6 +121,7 @@ fn a_client_that_has_sent_far_ahead_keeps_nothing_from_moving() -> Result<()> {
         clients.into_iter().try_for_each(|client| all_answered(both, FEWER, client?))?;
         stage.is_copied(both)?;
         ensure!(stage.cluster(Side::New).read_all(both)?.len() == 2 * FEWER as usize, "{both} is not whole");
+        stage.move_to(Side::Legacy, &going)?;
         go_on(&going)?;
         stage.ends(going.into(), false).map(drop)
     })
