@@ -56,6 +56,8 @@ enum Shares {
     Assigned,
     /// By the consumer protocol (KIP-848), which the brokers must know.
     ByTheBrokers,
+    /// The same, and each member has a `group.instance.id`.
+    StaticallyByTheBrokers,
 }
 
 const CLIENTS: [(Client, Shares); 9] = [
@@ -134,11 +136,7 @@ impl Stage {
     fn live(&self, home: Side, groups: &[String]) -> Result<[Duration; 2]> {
         let (began, mut led, name) = (Instant::now(), None, home.name());
         loop {
-            let get = |proxy: &Proxy| -> Result<Value> {
-                let answer = proxy.get("/moves")?;
-                serde_json::from_str(&answer.body).context(answer.body)
-            };
-            let all = self.proxies.iter().map(get).collect::<Result<Vec<_>>>()?;
+            let all = self.proxies.iter().map(moves).collect::<Result<Vec<_>>>()?;
             if all.iter().all(|moves| moves["homes"]["orders"] == name) {
                 led.get_or_insert(began.elapsed());
             }
@@ -169,6 +167,12 @@ impl Stage {
         self.cluster(Side::Legacy).create_topic(topic, PARTITIONS as i32, &[])?;
         self.comes(&format!("there is a copy of {topic}"), || self.cluster(Side::New).log_ends(topic).map(drop))
     }
+}
+
+/// What a proxy shows of moves.
+fn moves(proxy: &Proxy) -> Result<Value> {
+    let answer = proxy.get("/moves")?;
+    serde_json::from_str(&answer.body).context(answer.body)
 }
 
 /// The second route owns nothing: its clients stay at home, and read and are members elsewhere.
@@ -211,7 +215,9 @@ fn groups_move_to_a_coordinator_that_waits_for_more_members() -> Result<()> {
 
 #[test]
 fn groups_of_the_consumer_protocol_move_there_and_back() -> Result<()> {
-    there_and_back("4.3.0", "0", &[(Client::Rdkafka, Shares::ByTheBrokers), (Client::Java4, Shares::ByTheBrokers)])
+    const CLIENTS: [(Client, Shares); 3] =
+        [(Client::Rdkafka, Shares::ByTheBrokers), (Client::Java4, Shares::ByTheBrokers), (Client::Java4, Shares::StaticallyByTheBrokers)];
+    there_and_back("4.3.0", "0", &CLIENTS)
 }
 
 /// What an operator is told before the edit. Returns a group that cannot move, which keeps nobody else back.
@@ -236,6 +242,7 @@ fn there_and_back(legacy: &str, delay: &str, clients: &[(Client, Shares)]) -> Re
             Shares::Statically => format!("{}-static", client.name()),
             Shares::Assigned => format!("{}-assigned", client.name()),
             Shares::ByTheBrokers => format!("{}-consumer", client.name()),
+            Shares::StaticallyByTheBrokers => format!("{}-static-consumer", client.name()),
         };
         if only.as_ref().is_some_and(|only| !only.split(',').any(|only| only == name)) {
             continue;
@@ -251,6 +258,7 @@ fn there_and_back(legacy: &str, delay: &str, clients: &[(Client, Shares)]) -> Re
             Shares::Statically => soak::Job { is_static: true, ..job },
             Shares::Assigned => soak::Job { assigns: true, ..job },
             Shares::ByTheBrokers => soak::Job { group_protocol: Some("consumer"), ..job },
+            Shares::StaticallyByTheBrokers => soak::Job { group_protocol: Some("consumer"), is_static: true, ..job },
         };
         let members = if shares == Shares::Assigned { 0 } else { 2 };
         going.push(Going { soak: Soak::start(client, &job)?, group, members });

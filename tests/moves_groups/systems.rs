@@ -16,7 +16,7 @@ use harness::run;
 use harness::stage::Side;
 use harness::systems::{self, Worker};
 
-use crate::{Going, LIMIT, MOVES, PARTITIONS, Stage, go_on};
+use crate::{Going, LIMIT, MOVES, PARTITIONS, Stage, go_on, moves};
 
 /// Between two lines of the file that is read.
 const LINE: Duration = Duration::from_millis(20);
@@ -131,21 +131,84 @@ fn workers_move(stage: &Stage, worker: &mut Worker, output: &Path, groups: &[Str
     Ok(())
 }
 
-/// A word count with a repartition topic and a changelog. The words are the numbers of a client that goes on, of which each partition has one: so each comes
-/// as often as there are partitions, and is counted once more if it is read twice.
 #[test]
 #[ignore = "`make soak` runs it: an application of Kafka Streams takes half a minute to start"]
 fn an_application_of_kafka_streams_moves_there_and_back() -> Result<()> {
+    counts_words("at_least_once", |stage, counting| {
+        let groups = ["orders-words", GROUP].map(str::to_owned);
+        for n in 0..MOVES {
+            for side in [Side::New, Side::Legacy] {
+                stage.edit(side)?;
+                let [led, took] = stage.live(side, &groups).with_context(|| counting.application.log_tail(60))?;
+                println!("move {n} of Streams to {side:?}: topics {led:.2?} after the edit, groups {took:.2?}");
+                counting.goes_on(stage, side)?;
+                let (here, there) = (stage.cluster(side).group(GROUP)?, stage.cluster(side.other()).group(GROUP)?);
+                ensure!(here.client_ids.len() == 2 && there.client_ids.is_empty(), "on {side:?}: {here:?}, on the other one {there:?}");
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Its topics have transactional producers, and its group commits in transactions.
+#[test]
+#[ignore = "`make soak` runs it: an application of Kafka Streams takes half a minute to start"]
+fn an_application_with_exactly_once_stays_where_it_is_and_goes_on() -> Result<()> {
+    counts_words("exactly_once_v2", |stage, counting| {
+        stage.edit(Side::New)?;
+        stage.comes("it is said what is in the way", || {
+            let moves = moves(&stage.proxies[0])?;
+            let waits = moves["waits"]["orders"].to_string();
+            let named = [format!("group {GROUP}: "), format!("topic {COUNTS}: ")].iter().all(|name| waits.contains(name.as_str()));
+            ensure!(named && waits.contains("transaction"), "{moves}");
+            Ok(())
+        })?;
+        counting.goes_on(stage, Side::Legacy)?;
+        ensure!(stage.cluster(Side::Legacy).group(GROUP)?.client_ids.len() == 2, "its group has lost somebody");
+        stage.edit(Side::Legacy)?;
+        counting.goes_on(stage, Side::Legacy)
+    })
+}
+
+const GROUP: &str = "orders.streams";
+const COUNTS: &str = "orders.counts";
+
+/// A word count with a repartition topic and a changelog. The words are the numbers of a client that goes on, of which each partition has one: so each comes
+/// as often as there are partitions, and is counted once more if it is read twice.
+struct Counting {
+    application: Process,
+    words: [Going; 1],
+}
+
+impl Counting {
+    /// The counts on a cluster, and the markers of transactions.
+    fn counted(stage: &Stage, side: Side) -> Result<usize> {
+        Ok(stage.cluster(side).log_ends(COUNTS)?.iter().sum::<i64>() as usize)
+    }
+
+    fn goes_on(&mut self, stage: &Stage, side: Side) -> Result<()> {
+        let so_far = Self::counted(stage, side)?;
+        go_on(&self.words)?;
+        systems::comes(&mut self.application, || {
+            let now = Self::counted(stage, side)?;
+            ensure!(now > so_far + 100, "{now} counts, {so_far} before");
+            Ok(())
+        })
+    }
+}
+
+fn counts_words(guarantee: &str, drive: impl FnOnce(&Stage, &mut Counting) -> Result<()>) -> Result<()> {
     let stage = Stage::small("3.9.1", "0")?;
-    for topic in ["orders.words", "orders.counts"] {
+    for topic in ["orders.words", COUNTS] {
         stage.copied_topic(topic)?;
     }
     let folder = run::folder("streams")?;
     let (kept, servers) = (folder.join("state"), stage.proxies[0].bootstrap_servers());
     let lines = [
         ("bootstrap.servers", &*servers),
-        ("application.id", "orders.streams"),
+        ("application.id", GROUP),
         ("client.id", "orders-streams"),
+        ("processing.guarantee", guarantee),
         ("state.dir", &*kept.to_string_lossy()),
         ("num.stream.threads", "2"),
         ("replication.factor", "1"),
@@ -153,48 +216,28 @@ fn an_application_of_kafka_streams_moves_there_and_back() -> Result<()> {
         ("auto.offset.reset", "earliest"),
     ];
     let file = systems::properties(&folder, "streams.properties", &lines)?;
-    let command = systems::java("WordCount", [&*file, Path::new("orders.words"), Path::new("orders.counts")])?;
-    let mut application = Process::spawn("a Streams application", &command, &folder.join("log"))?;
+    let command = systems::java("WordCount", [&*file, Path::new("orders.words"), Path::new(COUNTS)])?;
+    let application = Process::spawn("a Streams application", &command, &folder.join("log"))?;
     let job = soak::Job::plain(servers, "orders-words".to_owned(), "orders.words", PARTITIONS, LIMIT);
-    let going = [Going {
-        soak: Soak::start(Client::Rdkafka, &soak::Job { records_per_second: 40, ..job.clone() })?,
-        group: job.group_id,
-        members: 2,
-    }];
-    let groups = ["orders-words", "orders.streams"].map(str::to_owned);
-    let counted =
-        |side: Side| -> Result<usize> { stage.cluster(side).log_ends("orders.counts").map(|ends| ends.iter().sum::<i64>() as usize) };
-    systems::comes(&mut application, || {
-        ensure!(counted(Side::Legacy)? > 100, "it has not begun");
+    let soak = Soak::start(Client::Rdkafka, &soak::Job { records_per_second: 40, ..job.clone() })?;
+    let mut counting = Counting { application, words: [Going { soak, group: job.group_id, members: 2 }] };
+    systems::comes(&mut counting.application, || {
+        ensure!(Counting::counted(&stage, Side::Legacy)? > 100, "it has not begun");
         Ok(())
     })?;
-    for n in 0..MOVES {
-        for side in [Side::New, Side::Legacy] {
-            stage.edit(side)?;
-            let [led, took] = stage.live(side, &groups).with_context(|| application.log_tail(60))?;
-            println!("move {n} of Streams to {side:?}: topics {led:.2?} after the edit, groups {took:.2?}");
-            let so_far = counted(side)?;
-            go_on(&going)?;
-            systems::comes(&mut application, || {
-                let now = counted(side)?;
-                ensure!(now > so_far + 100, "{now} counts, {so_far} before");
-                Ok(())
-            })?;
-            let (here, there) = (stage.cluster(side).group("orders.streams")?, stage.cluster(side.other()).group("orders.streams")?);
-            ensure!(here.client_ids.len() == 2 && there.client_ids.is_empty(), "on {side:?}: {here:?}, on the other one {there:?}");
-        }
-    }
-    let [Going { soak, .. }] = going;
+    drive(&stage, &mut counting)?;
+    let Counting { mut application, words: [Going { soak, .. }] } = counting;
     let sent: u64 = soak.stop()?.acked.iter().sum();
+    let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
+    // With markers of transactions in between a log's end does not tell how many there are.
     systems::comes(&mut application, || {
-        let counted = counted(Side::Legacy)?;
+        let counted = stage.cluster(Side::Legacy).read_all(COUNTS)?.len();
         ensure!(counted as u64 >= sent, "{counted} of {sent} counts");
         Ok(())
     })?;
     application.terminate(systems::LIMIT)?;
     let mut counts = BTreeMap::<_, Vec<_>>::new();
-    let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
-    for record in stage.cluster(Side::Legacy).read_all("orders.counts")? {
+    for record in stage.cluster(Side::Legacy).read_all(COUNTS)? {
         counts.entry(text(record.key.as_deref())).or_default().push(text(record.value.as_deref()));
     }
     let exact: Vec<String> = (1..).map(|count: usize| count.to_string()).take(PARTITIONS).collect();
