@@ -42,8 +42,18 @@ fn numbers(stage: &Stage, side: Side, topic: &str) -> Result<BTreeMap<i32, Vec<u
     Ok(numbers)
 }
 
-/// Two logs, one behind the other, have all numbers up to one, and at least what was acknowledged.
+/// Two logs, one behind the other, come to have all numbers up to one, and at least what was acknowledged: with acks=0 that is what was sent.
 fn has_all(stage: &Stage, topic: &str, partition: usize, acked: u64) -> Result<(usize, usize)> {
+    let began = Instant::now();
+    loop {
+        match have_all(stage, topic, partition, acked) {
+            Err(_) if began.elapsed() < LIMIT => thread::sleep(Duration::from_millis(200)),
+            had => return had,
+        }
+    }
+}
+
+fn have_all(stage: &Stage, topic: &str, partition: usize, acked: u64) -> Result<(usize, usize)> {
     let of = |side| Ok::<_, anyhow::Error>(numbers(stage, side, topic)?.remove(&(partition as i32)).unwrap_or_default());
     let (before, after) = (of(Side::New)?, of(Side::Legacy)?);
     let all = before.iter().chain(&after).copied();

@@ -232,7 +232,8 @@ async fn unborn<'k>(mirror: &kferry_config::Mirror, state: &State, known: &BTree
     let there = |cluster: &Cluster| known.get_key_value(&*cluster.name);
     let Some(((_, of_source), (target, of_target))) = there(&mirror.source).zip(there(&mirror.target)) else { return Vec::new() };
     let only_there = of_target.topics.difference(&of_source.topics);
-    let names: Vec<&str> = only_there.map(String::as_str).filter(|name| copies_as(mirror, name) && !state.leaders().contains_key(*name)).collect();
+    let names: Vec<&str> =
+        only_there.map(String::as_str).filter(|name| copies_as(mirror, name) && !state.leaders().contains_key(*name)).collect();
     if names.is_empty() {
         return Vec::new();
     }
@@ -274,6 +275,10 @@ fn judge(
         let route = config.owner_of_topic(name).filter(is_relay)?;
         let leader = places.leader(name, |cluster| exists(cluster, |there| &there.topics, name));
         let leader = leader.map_or_else(|| home(route), |cluster| cluster.name.to_string());
+        // It was deleted where it led: what is left elsewhere is nobody's.
+        if known.get(&*leader).is_some_and(|there| !there.topics.contains(name)) {
+            return None;
+        }
         let ends = |mirror: &Arc<kferry_config::Mirror>| match [&mirror.source.name, &mirror.target.name] {
             [one, other] if **one == *leader => Some(other.clone()),
             [one, other] if **other == *leader => Some(one.clone()),

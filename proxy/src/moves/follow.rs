@@ -341,7 +341,7 @@ impl Follower {
     fn act(&mut self) {
         self.gather();
         let holds = &self.proxy.holds;
-        self.known.is_open = !holds.is_quiet() || !self.proxy.parking.commits.is_quiet();
+        self.known.open = holds.open().or_else(|| self.proxy.parking.commits.open());
         self.known.waited = self.held_last.filter(|_| self.held.is_none()).zip(holds.waited());
         self.known.unanswered = self.held.is_none() && holds.are_late();
         if self.is_flip_checked() && self.asking.is_empty() && self.is_at_end {

@@ -74,7 +74,8 @@ pub(super) async fn look(proxy: &Proxy) -> Look {
             continue;
         };
         let (parts, leaders) = view.fresh().await;
-        let Some(listings) = parts.clusters.iter().map(|part| Some((&part.cluster.name, part.own.last()?))).collect::<Option<Vec<_>>>() else {
+        let Some(listings) = parts.clusters.iter().map(|part| Some((&part.cluster.name, part.own.last()?))).collect::<Option<Vec<_>>>()
+        else {
             continue;
         };
         let mut owns = Vec::new();

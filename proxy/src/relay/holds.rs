@@ -14,6 +14,11 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
+use super::senders::Sender;
+
+/// How many clients an operator is shown that keep a hold open.
+const SHOWN: usize = 5;
+
 /// Which topics are held, and which have requests under way.
 #[derive(Debug)]
 pub(crate) struct Holds {
@@ -34,8 +39,8 @@ struct Topics {
     /// How many requests wait, and what has waited since topics were held last.
     waiting: usize,
     waited: Waited,
-    /// How many requests are in each.
-    entered: HashMap<Arc<str>, usize>,
+    /// Whose requests are in each, and how many.
+    entered: HashMap<Arc<str>, Vec<(Arc<Sender>, usize)>>,
 }
 
 impl Default for Holds {
@@ -50,8 +55,8 @@ impl Holds {
         self.counts.store(true, Ordering::Relaxed);
     }
 
-    /// Enters a topic, once it is not held or if one of `entered`, which this request has entered before, is held too. `None`: nothing is counted.
-    pub(super) async fn enter(self: &Arc<Self>, topic: &str, entered: &[&[Entered]]) -> Option<Entered> {
+    /// Enters a topic for a client, once it is not held or if one of `entered`, which this request has entered before, is held too. `None`: nothing is counted.
+    pub(super) async fn enter(self: &Arc<Self>, topic: &str, from: &Arc<Sender>, entered: &[&[Entered]]) -> Option<Entered> {
         if !self.counts.load(Ordering::Relaxed) {
             return None;
         }
@@ -66,8 +71,12 @@ impl Holds {
                         Some((topic, _)) => topic.clone(),
                         None => topic.into(),
                     };
-                    *topics.entered.entry(topic.clone()).or_default() += 1;
-                    return Some(Entered { holds: self.clone(), topic, is_sent: false });
+                    let clients = topics.entered.entry(topic.clone()).or_default();
+                    match clients.iter_mut().find(|(client, _)| Arc::ptr_eq(client, from)) {
+                        Some((_, count)) => *count += 1,
+                        None => clients.push((from.clone(), 1)),
+                    }
+                    return Some(Entered { holds: self.clone(), topic, from: from.clone(), is_sent: false });
                 }
                 waits.get_or_insert_with(|| {
                     topics.waiting += 1;
@@ -139,11 +148,31 @@ impl Holds {
         topics.held.iter().all(|topic| !topics.entered.contains_key(topic))
     }
 
-    fn leave(&self, topic: &Arc<str>) {
+    /// Whose requests of the held topics are under way, for people to read. `None`: nobody's.
+    pub(crate) fn open(&self) -> Option<String> {
+        let topics = self.lock();
+        let mut open: Vec<String> = Vec::new();
+        for topic in topics.held.iter().filter(|topic| topics.entered.contains_key(*topic)) {
+            let clients = topics.entered.get(topic).into_iter().flatten();
+            open.extend(clients.map(|(from, count)| format!("{count} of client {} at {} to {topic}", from.client_id, from.address)));
+        }
+        let more = open.len().saturating_sub(SHOWN);
+        open.sort_unstable();
+        open.truncate(SHOWN);
+        open.extend((more > 0).then(|| format!("and those of {more} more")));
+        (!open.is_empty()).then(|| open.join(", "))
+    }
+
+    fn leave(&self, topic: &Arc<str>, from: &Arc<Sender>) {
         let mut topics = self.lock();
-        let Some(count) = topics.entered.get_mut(topic) else { return };
-        *count -= 1;
-        if *count > 0 {
+        let Some(clients) = topics.entered.get_mut(topic) else { return };
+        let Some(at) = clients.iter().position(|(client, _)| Arc::ptr_eq(client, from)) else { return };
+        clients[at].1 -= 1;
+        if clients[at].1 > 0 {
+            return;
+        }
+        clients.swap_remove(at);
+        if !clients.is_empty() {
             return;
         }
         topics.entered.remove(topic);
@@ -179,6 +208,7 @@ impl Drop for Waits<'_> {
 pub(super) struct Entered {
     holds: Arc<Holds>,
     topic: Arc<str>,
+    from: Arc<Sender>,
     is_sent: bool,
 }
 
@@ -201,17 +231,17 @@ impl Entered {
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        let (holds, topic) = (self.holds.clone(), self.topic.clone());
+        let (holds, topic, from) = (self.holds.clone(), self.topic.clone(), self.from.clone());
         match Handle::try_current() {
             Ok(runtime) if self.is_sent => {
                 holds.lock().late += 1;
                 runtime.spawn(async move {
                     sleep(LATE).await;
                     holds.lock().late -= 1;
-                    holds.leave(&topic);
+                    holds.leave(&topic, &from);
                 });
             }
-            _ => holds.leave(&topic),
+            _ => holds.leave(&topic, &from),
         }
     }
 }
@@ -219,6 +249,7 @@ impl Drop for Entered {
 #[cfg(test)]
 mod tests {
     use std::future::Future;
+    use std::net::Ipv4Addr;
     use std::pin::pin;
     use std::time::Duration;
 
@@ -230,20 +261,24 @@ mod tests {
         timeout(Duration::from_millis(1), what).await.ok()
     }
 
-    fn holds() -> Arc<Holds> {
+    fn holds() -> (Arc<Holds>, Arc<Sender>) {
         let holds = Arc::new(Holds::default());
         holds.count();
-        holds
+        (holds, client())
+    }
+
+    fn client() -> Arc<Sender> {
+        Arc::new(Sender::new("shop", Ipv4Addr::LOCALHOST.into()))
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_held_waits_and_the_others_go_on() {
-        let holds = holds();
+        let (holds, client) = holds();
         holds.hold(["orders".into()]);
         assert!(soon(holds.quiet()).await.is_some());
-        let mut waits = pin!(holds.enter("orders", &[]));
+        let mut waits = pin!(holds.enter("orders", &client, &[]));
         assert!(soon(&mut waits).await.is_none());
-        assert!(soon(holds.enter("payments", &[])).await.is_some());
+        assert!(soon(holds.enter("payments", &client, &[])).await.is_some());
         holds.hold([]);
         assert_eq!(holds.waited(), None);
         let entered = soon(waits).await.unwrap();
@@ -256,23 +291,25 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_request_that_has_begun_in_a_held_topic_goes_on_to_its_end() {
-        let holds = holds();
-        let (orders, logs) = (soon(holds.enter("orders", &[])).await.unwrap(), soon(holds.enter("logs", &[])).await.unwrap());
+        let (holds, client) = holds();
+        let (orders, logs) =
+            (soon(holds.enter("orders", &client, &[])).await.unwrap(), soon(holds.enter("logs", &client, &[])).await.unwrap());
         holds.hold(["orders".into(), "items".into()]);
         let (orders, logs) = ([orders.unwrap()], [logs.unwrap()]);
-        assert!(soon(holds.enter("items", &[&logs])).await.is_none());
-        let items = soon(holds.enter("items", &[&logs, &orders])).await.unwrap();
+        assert!(soon(holds.enter("items", &client, &[&logs])).await.is_none());
+        let items = soon(holds.enter("items", &client, &[&logs, &orders])).await.unwrap();
+        assert_eq!(holds.open().unwrap(), "1 of client shop at 127.0.0.1 to items, 1 of client shop at 127.0.0.1 to orders");
         drop(orders);
         assert!(soon(holds.quiet()).await.is_none());
         drop(items);
-        assert!(soon(holds.quiet()).await.is_some());
+        assert_eq!((holds.open(), soon(holds.quiet()).await), (None, Some(())));
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_was_sent_and_never_answered_may_be_appended_late() {
-        let holds = holds();
-        let mut lost = holds.enter("orders", &[]).await.unwrap();
-        let mut answered = holds.enter("orders", &[]).await.unwrap();
+        let (holds, client) = holds();
+        let mut lost = holds.enter("orders", &client, &[]).await.unwrap();
+        let mut answered = holds.enter("orders", &client, &[]).await.unwrap();
         lost.sent();
         answered.sent();
         answered.answered();
@@ -286,6 +323,6 @@ mod tests {
     #[tokio::test]
     async fn without_decisions_nothing_is_counted() {
         let holds = Arc::new(Holds::default());
-        assert!(holds.enter("orders", &[]).await.is_none());
+        assert!(holds.enter("orders", &client(), &[]).await.is_none());
     }
 }

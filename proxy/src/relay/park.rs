@@ -397,10 +397,10 @@ impl FrameRelay {
         match head.api.key {
             ApiKey::AddOffsetsToTxn | ApiKey::TxnOffsetCommit if !seat.parking.is_transactional(group) => {
                 seat.parking.lock().transactional.insert(group.clone());
-                gated.entered = seat.parking.commits.enter(group, &[]).await;
+                gated.entered = seat.parking.commits.enter(group, &seat.from, &[]).await;
             }
             ApiKey::OffsetCommit | ApiKey::AddOffsetsToTxn | ApiKey::TxnOffsetCommit | ApiKey::OffsetDelete => {
-                gated.entered = seat.parking.commits.enter(group, &[]).await;
+                gated.entered = seat.parking.commits.enter(group, &seat.from, &[]).await;
                 if head.api.key == ApiKey::OffsetCommit && seat.parking.is_used() {
                     let request: OffsetCommitRequest = head.decode(head.api.request, body)?;
                     if self.is_to_join(seat, group, &request.member_id) {

@@ -355,7 +355,7 @@ impl<'a> Batches<'a> {
             Some(stance) => stance,
             None => {
                 let seat = self.relay.seat();
-                let entered = seat.holds.enter(&self.topic, &[&self.here, &self.elsewhere]).await;
+                let entered = seat.holds.enter(&self.topic, &seat.from, &[&self.here, &self.elsewhere]).await;
                 seat.seen.produced(&self.topic);
                 let stance = Now::of(self.relay.terms.world.place.as_ref()).stance(&self.topic);
                 let leads = matches!(stance, Stance::Leads | Stance::HasRenamedCopy);

@@ -78,8 +78,8 @@ pub struct Known {
     pub groups: BTreeMap<String, Vec<OwnedGroup>>,
     /// What is known of the groups of the open move.
     pub gathering: BTreeMap<String, Gathering>,
-    /// Whether something of this process that belongs to a topic or a group of the open move is at a broker, or on its way there.
-    pub is_open: bool,
+    /// What of this process belongs to a topic or a group of the open move and is at a broker, or on its way there: whose requests, for people to read.
+    pub open: Option<String>,
     /// Whether a connection to a broker broke, less than [`Settings::late`] ago, with a Produce that was not answered.
     pub unanswered: bool,
     /// What waited here for the outcome of the last move, by the move's id, once all of that has gone on.
@@ -330,7 +330,13 @@ impl Proxy {
         let id = open.id;
         let abort = |reason: String| Request::Abort { id, by: self.me.name.clone(), reason, until_edit: false };
         if held.let_go {
-            return Some(abort(format!("proxy {} could not hold: something of it was open after {:?}", self.me.name, self.settings.hold)));
+            let why = match &known.open {
+                Some(open) => format!("requests that were sent before have no answer: {open}"),
+                None if known.unanswered => "a connection to a broker broke, and what it had sent may still arrive".to_owned(),
+                None if !self.is_settled(now) => "what the process before it has sent may still arrive".to_owned(),
+                None => "it was too late".to_owned(),
+            };
+            return Some(abort(format!("proxy {} could not hold within {:?}: {why}", self.me.name, self.settings.hold)));
         }
         let outcome = self.state.outcome();
         if let Ok(Flipped { topics, groups }) = outcome {
@@ -384,7 +390,7 @@ impl Proxy {
         if !missing.is_empty() {
             return None;
         }
-        let is_quiet = !known.is_open && !known.unanswered && self.is_settled(now);
+        let is_quiet = known.open.is_none() && !known.unanswered && self.is_settled(now);
         (is_quiet && !open.holding.contains(&self.me)).then(|| Request::Holding { proxy: self.me.clone(), id })
     }
 

@@ -718,7 +718,7 @@ fn the_first_proxy_by_name_acts_and_the_next_one_stands_by() {
 #[test]
 fn a_proxy_says_that_it_holds_once_nothing_of_it_is_open() {
     let me = member("a", "1");
-    let open = Known { is_open: true, ..known() };
+    let open = Known { open: Some("2 of client shop at 10.0.0.1 to orders".to_owned()), ..known() };
     let unanswered = Known { unanswered: true, ..known() };
     let (mut a, ..) = both([hold(&me, 0)]);
     assert_eq!(a.holds().map(|held| held.id), Some(7));
@@ -732,10 +732,13 @@ fn a_proxy_says_that_it_holds_once_nothing_of_it_is_open() {
 #[test]
 fn who_has_not_said_that_it_holds_lets_go_at_the_deadline_and_who_has_waits_for_the_outcome() {
     let me = member("a", "1");
-    let open = Known { is_open: true, ..known() };
+    let open = Known { open: Some("2 of client shop at 10.0.0.1 to orders".to_owned()), ..known() };
     let (mut a, _, end) = both([hold(&me, 0)]);
     assert_eq!(a.next(&open, ms(2_999)), None);
-    assert_eq!(reason(a.next(&open, ms(3_000))), "proxy a could not hold: something of it was open after 3s");
+    assert_eq!(
+        reason(a.next(&open, ms(3_000))),
+        "proxy a could not hold within 3s: requests that were sent before have no answer: 2 of client shop at 10.0.0.1 to orders"
+    );
     assert_eq!(a.holds(), None);
     assert_eq!(a.next(&known(), ms(3_100)), None, "it never holds this move again");
     assert_eq!(a.next(&known(), ms(3_999)), None);

@@ -38,8 +38,7 @@ pub async fn whose<'t>(client: &Client, topics: impl IntoIterator<Item = &'t Top
     let partitions = |topic: &Topic| -> Vec<TopicPartition> {
         (0..topic.partitions.len()).map(|index| TopicPartition::new(topic.name.clone(), index as i32)).collect()
     };
-    let topics: BTreeMap<Arc<str>, Vec<TopicPartition>> =
-        topics.into_iter().map(|topic| (topic.name.clone(), partitions(topic))).collect();
+    let topics: BTreeMap<Arc<str>, Vec<TopicPartition>> = topics.into_iter().map(|topic| (topic.name.clone(), partitions(topic))).collect();
     let all = topics.values().flatten().cloned().collect::<Vec<_>>();
     let (starts, ends) = tokio::join!(client.list_offsets(&all, Position::LogStart), client.log_ends(&all));
     let of_topic = async |topic: Arc<str>, partitions: Vec<TopicPartition>| {

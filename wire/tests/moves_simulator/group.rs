@@ -80,7 +80,7 @@ impl World {
     pub(crate) fn known_of(&mut self, index: usize) -> Known {
         let process = &self.proxies[index];
         let mut known = std::mem::take(&mut self.known);
-        known.is_open = !process.sent.is_empty() || !process.commits.is_empty();
+        known.open = (!process.sent.is_empty() || !process.commits.is_empty()).then(String::new);
         known.unanswered = self.now < process.unanswered;
         known.gathering.clear();
         if is_held(process.rules.holds()) {

@@ -108,7 +108,7 @@ impl World {
         let known = self.known_of(index);
         let process = &mut self.proxies[index];
         let is_cut = process.cut > self.now;
-        if process.leaves && process.waiting.is_empty() && process.held_commits.is_empty() && !known.is_open && !known.unanswered {
+        if process.leaves && process.waiting.is_empty() && process.held_commits.is_empty() && known.open.is_none() && !known.unanswered {
             let left = process.rules.leave();
             self.known = known;
             self.append(left, is_cut);

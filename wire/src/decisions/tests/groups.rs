@@ -129,7 +129,7 @@ fn a_proxy_holds_when_all_members_wait_wherever_they_do() {
     assert!(a.calls(&one, ms(45)) && !a.missing(&one).is_empty() && a.next(&one, ms(46)).is_none());
     a.apply(end + 2, &parked(&other, 7, "shop", &["m2"]), ms(50));
     assert!(a.missing(&one).is_empty());
-    let open = Known { is_open: true, ..one.clone() };
+    let open = Known { open: Some("2 of client shop at 10.0.0.1 to orders".to_owned()), ..one.clone() };
     assert_eq!((a.next(&open, ms(60)), a.has_said()), (None, false), "a commit is under way");
     assert_eq!((a.next(&one, ms(70)), a.has_said()), (Some(holding(&me, 7)), true));
 }
