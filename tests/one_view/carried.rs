@@ -11,7 +11,7 @@ use harness::clients::soak::{self, Soak};
 use harness::kafka::Cluster;
 use harness::proxy::{Proxy, Routes};
 use harness::raw::{self, Raw, ask, until};
-use kafka_protocol::messages::{ProduceRequest, ProduceResponse};
+use kafka_protocol::messages::{MetadataRequest, ProduceRequest, ProduceResponse};
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
@@ -409,6 +409,38 @@ fn what_does_not_exist_keeps_nothing_else_from_its_leader() -> Result<()> {
 }
 
 /// A client that has been carried, and sends the next batch to the leader itself while a part of the one before is still on its way to the other cluster.
+/// With acks=0 a client goes when its socket has taken all. An answer that finds it gone must not keep from the log what it had sent before.
+#[test]
+fn what_a_client_has_sent_is_in_the_log_after_it_has_gone() -> Result<()> {
+    const FRAMES: u64 = 400;
+    calm(|stage| {
+        let leader = Side::Legacy;
+        let topic = leader.leads("gone");
+        stage.create_copied(leader, &topic, 1)?;
+        let node_id = stage.cluster(leader).partitions(&topic)?[0].leader;
+        let mut sent = 0;
+        for (side, node_id) in [(leader, node_id), (leader.other(), 1)] {
+            let mut client = stage.at(side, node_id)?;
+            let client_id = side.client(&format!("gone-{}", side.name()));
+            let mut all = Vec::new();
+            for number in sent..sent + FRAMES {
+                if number % 20 == 0 {
+                    all.extend(raw::request(9, number as i32, &client_id, &MetadataRequest::default().with_topics(None))?);
+                }
+                let request = produce(0, &[(&topic, 0, batch_of(&number.to_string(), None)?)]);
+                all.extend(raw::request(9, number as i32, &client_id, &request)?);
+            }
+            client.send(&all)?;
+            drop(client);
+            sent += FRAMES;
+            let log = || Ok::<_, anyhow::Error>(numbers(stage, leader, &topic)?.remove(&0).unwrap_or_default());
+            until(&format!("all of a client of {} is there", side.name()), || Ok(log()?.len() as u64 == sent))?;
+            ensure!(log()?.into_iter().eq(0..sent), "they are not in order");
+        }
+        stage.is_copied(leader, &topic)
+    })
+}
+
 #[test]
 fn what_was_begun_elsewhere_is_in_the_log_before_what_comes_directly() -> Result<()> {
     calm(|stage| {

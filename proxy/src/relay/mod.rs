@@ -51,13 +51,15 @@ pub(crate) mod view;
 use std::future::poll_fn;
 use std::io;
 use std::ops::Range;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::{Fuse, FusedFuture as _, join};
 use kafka_protocol::messages::{ApiKey, EndTxnRequest, EndTxnResponse};
 use kafka_protocol::protocol::Decodable;
 use kferry_wire::api::{Api, FETCH_RESPONSE, Field, Rewrite, RewriteError, Step, Walk};
@@ -229,25 +231,30 @@ impl FrameRelay {
         let from_client = Source { from: from_client, buf: first, start: 0, left: 0, count: &self.counters.requests };
         let mut from_broker = Source { from: from_broker, buf: Vec::new(), start: 0, left: 0, count: &self.counters.responses };
         let (queue, mut in_flight) = mpsc::channel(IN_FLIGHT);
-        let cause = self.relay(from_client, to_broker, queue, &mut from_broker, to_client, &mut in_flight).await;
+        let mut requests = pin!(self.requests(from_client, to_broker, queue).fuse());
+        let cause = self.relay(requests.as_mut(), &mut from_broker, to_client, &mut in_flight).await;
         // Whether what a client has produced that is gone is over is known when the broker has answered, or when it can no longer land. Who is cut waits for nothing.
         if self.counters.produces.load(Ordering::Relaxed) > 0 && !matches!(cause, Cause::Cut) {
-            let _ = timeout(LATE, self.last_answers(&mut from_broker, &mut in_flight)).await;
+            let answers = self.last_answers(&mut from_broker, &mut in_flight);
+            if matches!(cause, Cause::ClientError(_)) && !requests.is_terminated() {
+                // An answer has found it gone. What it had sent before is still there to be read, and with acks=0 it counts on that.
+                let _ = timeout(LATE, join(requests, answers)).await;
+            } else {
+                requests.set(Fuse::terminated());
+                let _ = timeout(LATE, answers).await;
+            }
         }
         Ending { cause, moved: self.counters.moved() }
     }
 
     async fn relay(
         &self,
-        from_client: Source<'_>,
-        to_broker: Writer,
-        queue: mpsc::Sender<InFlight>,
+        mut requests: Pin<&mut impl Future<Output = Result<(), Cause>>>,
         from_broker: &mut Source<'_>,
         to_client: Writer,
         in_flight: &mut mpsc::Receiver<InFlight>,
     ) -> Cause {
         let mut responses = pin!(self.responses(from_broker, to_client, in_flight));
-        let mut requests = pin!(self.requests(from_client, to_broker, queue));
         // What the requests hand over the responses find in the same turn, and are not woken for: a task that wakes itself makes tokio wake another worker thread.
         // In every other turn the responses are first, or a client that never stops could use up the task's budget each time.
         let mut are_first = false;
@@ -286,10 +293,10 @@ impl FrameRelay {
         }
     }
 
-    /// Reads what the broker still answers when the client is gone.
+    /// Reads what the broker still answers when the client is gone, until nothing is asked any more.
     async fn last_answers(&self, from: &mut Source<'_>, in_flight: &mut mpsc::Receiver<InFlight>) -> Result<(), Cause> {
         from.rest().await.map_err(Cause::BrokerError)?;
-        while let Ok(InFlight { head, due, entered }) = in_flight.try_recv() {
+        while let Some(InFlight { head, due, entered }) = in_flight.recv().await {
             match due {
                 Due::Client(ResponsePlan::Pass | ResponsePlan::Walk | ResponsePlan::Rewrite | ResponsePlan::Heard { .. }) | Due::Own(_) => {
                     let frame_len = next_response(from, head).await?;
