@@ -53,6 +53,9 @@ topics = ["orders", "payments"]
 groups = ["orders-billing", "payments-ledger"]
 "#;
 
+/// Those of [`MIRROR`].
+const GROUPS: [&str; 2] = ["orders-billing", "payments-ledger"];
+
 fn main() -> ExitCode {
     match demo() {
         Ok(()) => ExitCode::SUCCESS,
@@ -90,7 +93,7 @@ fn demo() -> Result<()> {
         thread::sleep(BEFORE);
         say(&format!("the file is edited: {}", style(format!("cluster = \"{home}\"")).cyan().bold()));
         stage.edit(home)?;
-        watch_a_move(&stage, &apps, &mut phases)?;
+        watch_a_move(&stage, &apps, &mut phases, home)?;
     }
     if std::io::stdin().is_terminal() {
         let edit = style("edit the cluster of the route shop in that file, and watch").cyan().bold();
@@ -108,15 +111,13 @@ fn demo() -> Result<()> {
 }
 
 /// Prints each phase of the move that an edit brings, and what the applications saw of it. An error if it cost a record.
-fn watch_a_move(stage: &Stage, apps: &[App], phases: &mut Phases) -> Result<()> {
+fn watch_a_move(stage: &Stage, apps: &[App], phases: &mut Phases, home: &str) -> Result<()> {
     let (edited, deadline) = (stage.edited()?, Instant::now() + LIMIT);
-    loop {
-        let phase = phases.next(&stage.mirror_log)?;
-        if let Some(phase) = &phase {
+    let mut is_turned = false;
+    while !is_turned || !phases.live_on(home, &GROUPS) {
+        if let Some(phase) = phases.next(&stage.mirror_log)? {
             phase.show(edited);
-            if phase.kind == Kind::Turned {
-                break;
-            }
+            is_turned |= phase.kind == Kind::Turned;
         }
         ensure!(Instant::now() < deadline, "nothing has moved; the proxy says\n{}", stage.proxy.log_text());
     }
@@ -260,7 +261,7 @@ impl Stage {
 
 /// The file, with the applications at home on a cluster.
 fn text(routes: &Routes, mirror_port: u16, home: &str) -> String {
-    let owns = "topics = [\"orders\", \"payments\"]\ngroups = [\"orders-billing\", \"payments-ledger\"]\n";
-    let routes = routes.clone().relay("shop", "shop-*", home, owns).route("everybody-else", "*", "legacy").section(MIRROR);
+    let owns = format!("topics = [\"orders\", \"payments\"]\ngroups = {GROUPS:?}\n");
+    let routes = routes.clone().relay("shop", "shop-*", home, &owns).route("everybody-else", "*", "legacy").section(MIRROR);
     routes.text().replacen("[admin]\n", &format!("[admin]\nmirror_bind = \"127.0.0.1:{mirror_port}\"\n"), 1)
 }

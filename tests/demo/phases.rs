@@ -22,6 +22,8 @@ pub(crate) enum Kind {
     Holding,
     Closed,
     Flip,
+    /// Groups live on the other cluster.
+    Live,
     Abort,
     Turned,
 }
@@ -42,7 +44,7 @@ impl Phase {
             Kind::Hold => "hold",
             Kind::Holding => "holding",
             Kind::Closed => "closed",
-            Kind::Flip => "flip",
+            Kind::Flip | Kind::Live => "flip",
             Kind::Abort => "abort",
             Kind::Turned => "turned",
         };
@@ -78,6 +80,11 @@ impl Phases {
             ensure!(Instant::now() < deadline, "the log of decisions is not read within {limit:?}");
         }
         Ok(phases)
+    }
+
+    /// Whether these groups live on a cluster.
+    pub(crate) fn live_on(&self, cluster: &str, groups: &[&str]) -> bool {
+        groups.iter().all(|group| self.state.lives().get(*group).map_or("legacy", |life| &life.cluster) == cluster)
     }
 
     /// Waits a moment for the next one.
@@ -118,13 +125,18 @@ impl Phases {
                 }
                 (Kind::Wish, format!("the proxy has taken the file: {}", wishes.join(", ")))
             }
-            Request::Hold { topics, .. } => {
+            Request::Hold { topics, groups, .. } => {
+                self.held = at;
+                if topics.is_empty() {
+                    let groups = groups.into_iter().collect::<Vec<_>>().join(", ");
+                    return Some((Kind::Hold, format!("the members of {groups} are told to join anew, and wait at the proxy")));
+                }
                 let partitions: u32 = topics.values().map(|topic| topic.partitions).sum();
                 let topics = topics.into_keys().collect::<Vec<_>>().join(", ");
-                self.held = at;
                 (Kind::Hold, format!("what is produced to {topics} ({partitions} partitions) waits at the proxy"))
             }
             Request::Holding { .. } => (Kind::Holding, "everything that was sent before is answered".to_owned()),
+            Request::Synced { .. } => (Kind::Closed, "the mirror: the offsets that were committed are on both".to_owned()),
             Request::Closed { .. } => {
                 let open = self.state.open()?;
                 let all: usize = open.topics.values().map(|topic| topic.partitions as usize).sum();
@@ -132,6 +144,11 @@ impl Phases {
                     return None;
                 }
                 (Kind::Closed, format!("the mirror: on {} and {} all {all} partitions end at the same offset", open.from, open.to))
+            }
+            Request::Flip { topics, groups, .. } if topics.is_empty() => {
+                let groups = groups.into_iter().collect::<Vec<_>>().join(", ");
+                let to = open?.to;
+                (Kind::Live, format!("{groups} live on {to}: their members join there together, {} ms after the hold", at - self.held))
             }
             Request::Flip { topics, .. } => {
                 let term = topics.values().map(|led| led.term).max()?;

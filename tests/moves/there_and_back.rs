@@ -48,7 +48,7 @@ impl Took {
             let line = log.iter().rfind(|line| line["message"] == message).with_context(|| format!("no line says {message:?}"))?;
             Ok(line["timestamp"].as_str().context("a timestamp")?.parse()?)
         };
-        let (hold, flip) = (at("a move: what is produced to its topics waits")?, at("a move: the other cluster leads")?);
+        let (hold, flip) = (at("a move: its topics and groups are held")?, at("a move: the other cluster leads")?);
         let copied = mirror.logs()?;
         let copied = copied.lines().filter(|line| line.contains("the first batch is copied"));
         let mut copied = copied.filter_map(|line| line.split_whitespace().next()?.parse::<Timestamp>().ok());

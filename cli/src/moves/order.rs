@@ -46,7 +46,7 @@ enum Order {
 
 /// Ends the open move: everybody goes on where they were
 ///
-/// No other move begins before the file is changed or touched. A move that is not aborted ends by itself: it flips, or the proxies give it up.
+/// No other move begins before the file is changed, or read again (POST /reload, or SIGHUP). A move that is not aborted ends by itself: it flips, or the proxies give it up.
 #[derive(clap::Args)]
 #[command(after_help = exit::help(&["kferry move abort"]))]
 struct Abort {
@@ -278,7 +278,9 @@ fn notes(config: &Config, state: &State, moves: &[Wanted]) -> Vec<String> {
         notes.push(format!("move {} is open: this waits for its end", open.id));
     }
     if let Some(id) = state.stopped() {
-        notes.push(format!("an operator has aborted move {id}: nothing moves before the file is changed or touched"));
+        notes.push(format!(
+            "an operator has aborted move {id}: nothing moves before the file is changed, or read again (POST /reload, or SIGHUP)"
+        ));
     }
     for name in moves.iter().flat_map(|wanted| &wanted.routes).collect::<BTreeSet<_>>() {
         let Some(route) = config.routes.iter().find(|route| route.name == *name) else { continue };
@@ -307,7 +309,7 @@ async fn abort(cluster: Arc<Cluster>, reason: &str) -> Result<Done, String> {
         Verdict::Counts => Ok(Done {
             ok: true,
             offset: back.offset,
-            done: format!("move {id} is aborted, and nothing moves before the file is changed or touched"),
+            done: format!("move {id} is aborted, and nothing moves before the file is changed, or read again (POST /reload, or SIGHUP)"),
         }),
         Verdict::Void(void) => {
             let receipt = log.state().receipts().find(|receipt| receipt.of.id == id);

@@ -139,6 +139,11 @@ fn groups<'t>(t: &mut Table<'t>) -> Field<Named<'t>> {
     let excluded = t.optional("groups_exclude_regex", patterns);
     let groups = Named::new(named?, regexes?, excluded?);
     warn_of_excluded(t.findings, &groups, ("group", "groups_exclude_regex"));
+    // A route's may be globs, and a group may be called anything.
+    for name in groups.names.iter().filter(|name| Pattern::is_glob(name.value)) {
+        let hint = "in a mirror it is a whole name: for a pattern write a regular expression in `groups_regex`, [\"orders-.*\"]";
+        t.findings.warn(name.span.clone(), format!("group {} looks like a glob", quoted(name.value)), hint);
+    }
     Ok(groups)
 }
 

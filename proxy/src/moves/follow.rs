@@ -226,7 +226,10 @@ impl Follower {
             let verdict = self.me.read(offset, value.as_deref(), now).map_err(|source| LogError::Unknown { offset, source })?;
             if verdict == Verdict::Counts && self.me.state().last_decision() != decision {
                 self.since.insert(offset, timestamp);
-                self.tell_decision(open);
+                // What was decided before this process came is no news.
+                if self.is_at_end {
+                    self.tell_decision(open);
+                }
                 if self.me.state().open().is_none() {
                     self.lift_barrier();
                 }
@@ -234,6 +237,9 @@ impl Follower {
         }
         if is_at_end {
             check(0, self.me.state(), None)?;
+            if !self.is_at_end {
+                self.tell_decision(None);
+            }
         }
         // Twice a second there is nothing new.
         if self.me.state().end() != before || is_at_end != self.is_at_end {

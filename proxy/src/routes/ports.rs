@@ -1,4 +1,4 @@
-//! The ports that a file asks for. A process opens those of its first table, and no others.
+//! What a process takes from its first table, and from no other one: the ports that it opens, and the cluster of the log of decisions.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,12 +7,14 @@ use kferry_config::{BrokerRange, Listener};
 
 use super::table::RoutingTable;
 
-/// The ports that a table asks for.
+/// The ports that a table asks for, and its log of decisions.
 #[derive(Debug)]
 pub(super) struct Ports {
     listeners: Vec<Listener>,
     admin: SocketAddr,
     virtual_brokers: Vec<BrokerPorts>,
+    /// The cluster that has the log of decisions.
+    state: Option<Arc<str>>,
 }
 
 /// The ports of a cluster's virtual brokers.
@@ -27,7 +29,12 @@ impl Ports {
     pub(super) fn of(table: &RoutingTable) -> Self {
         let brokers_of = |(name, range): (&Arc<str>, &BrokerRange)| BrokerPorts { cluster: name.clone(), range: range.clone() };
         let ranges = table.relayed_clusters().filter_map(|cluster| Some((&cluster.name, cluster.brokers.as_ref()?)));
-        Self { listeners: table.listeners().to_vec(), admin: table.admin().bind, virtual_brokers: ranges.map(brokers_of).collect() }
+        Self {
+            listeners: table.listeners().to_vec(),
+            admin: table.admin().bind,
+            virtual_brokers: ranges.map(brokers_of).collect(),
+            state: table.state().map(|cluster| cluster.name.clone()),
+        }
     }
 
     /// How the ports that are open, these, differ from those that the file asks for now: what only holds after a restart, a sentence each.
@@ -63,6 +70,10 @@ impl Ports {
         }
         if wished.admin != self.admin {
             tell(format!("[admin] stays bound to {}, the file says {}", self.admin, wished.admin));
+        }
+        if wished.state != self.state {
+            let [before, wished] = [&self.state, &wished.state].map(|state| state.as_deref().unwrap_or("none"));
+            tell(format!("[state] stays as it was, cluster {before}, the file says {wished}"));
         }
         for now @ BrokerPorts { cluster, range } in &wished.virtual_brokers {
             if !self.virtual_brokers.contains(now) {
@@ -109,7 +120,16 @@ mode = "relay"
         let brokers =
             |cluster: &Arc<kferry_config::Cluster>| Some(BrokerPorts { cluster: cluster.name.clone(), range: cluster.brokers.clone()? });
         let virtual_brokers = config.relayed_clusters().filter_map(brokers).collect();
-        Ports { listeners: config.listeners.clone(), admin: config.admin.bind, virtual_brokers }
+        let state = config.state.map(|state| state.cluster.name.clone());
+        Ports { listeners: config.listeners, admin: config.admin.bind, virtual_brokers, state }
+    }
+
+    #[test]
+    fn the_log_of_decisions_changes_with_a_restart() {
+        let wished = ports(&format!("{FILE}[state]\ncluster = \"new\"\n"));
+        let sentence = "[state] stays as it was, cluster none, the file says new; this needs a restart of kferry-proxy, the rest of the file is in force";
+        assert_eq!(ports(FILE).after_restart(&wished), [sentence]);
+        assert_eq!(wished.after_restart(&wished), Vec::<String>::new());
     }
 
     #[test]

@@ -68,7 +68,7 @@ pub enum Void {
         last: i64,
     },
     /// An operator has aborted a move.
-    #[error("an operator has aborted move {0}: no move begins before the file is changed or touched")]
+    #[error("an operator has aborted move {0}: no move begins before the file is changed, or read again (POST /reload, or SIGHUP)")]
     Stopped(i64),
     /// A move of nothing.
     #[error("a move needs a route, two clusters, and partitions in each topic")]
@@ -154,8 +154,8 @@ pub enum Void {
         partition: u32,
     },
     /// The mirror has more to say.
-    #[error("{0} groups have not got their last offsets on the other cluster")]
-    NotSynced(usize),
+    #[error("group {0} has not got its last offsets on the other cluster: look whether the mirror runs")]
+    NotSynced(String),
     /// All of its groups stay where they live.
     #[error("nothing is left of it: {0}")]
     NothingLeft(String),
@@ -201,8 +201,8 @@ pub enum Disagreement {
     },
     /// A restart with an old file orders nothing.
     #[error(
-        "proxy {} still has the file with which it has started, and another one was taken since: wait until the newer file has reached it, or touch the file \
-         there while it runs", .0.name
+        "proxy {} still has the file with which it has started, and another one was taken since: edit the file there, or, if it is the one that \
+         counts, have it read again (POST /reload, or SIGHUP)", .0.name
     )]
     Stale(Member),
 }
@@ -823,9 +823,8 @@ impl State {
         }
         self.quiet_since()?;
         open.is_closed()?;
-        match open.groups.len() - open.synced.len() {
-            0 => {}
-            some => return Err(Void::NotSynced(some)),
+        if let Some(group) = open.groups.iter().find(|group| !open.synced.contains(*group)) {
+            return Err(Void::NotSynced(group.clone()));
         }
         let led = |name: &String| Led {
             leader: open.to.to_string(),

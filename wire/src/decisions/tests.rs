@@ -197,7 +197,7 @@ fn what_does_not_count_says_why() {
         (
             "hold after an operator's abort",
             after(held(), [abort(7, true), hold(&a, 8)]),
-            "an operator has aborted move 7: no move begins before the file is changed or touched",
+            "an operator has aborted move 7: no move begins before the file is changed, or read again (POST /reload, or SIGHUP)",
         ),
         (
             "no cluster",
@@ -228,8 +228,8 @@ fn what_does_not_count_says_why() {
         (
             "a restart with an old file",
             after(one("old"), [wish(&a, 1, "new"), joined(&a2, "a"), wish(&a2, 0, "old"), hold_of(&a2, 0, "new", "old", &[])]),
-            "route orders: proxy a still has the file with which it has started, and another one was taken since: wait until the newer file has reached it, or \
-             touch the file there while it runs",
+            "route orders: proxy a still has the file with which it has started, and another one was taken since: edit the file there, or, if it \
+             is the one that counts, have it read again (POST /reload, or SIGHUP)",
         ),
         ("holding nothing", after(log(), [holding(&a, 7)]), "move 7 is not open"),
         ("holding what is over", after(moved(), [holding(&a, 7)]), "move 7 is not open"),

@@ -38,7 +38,7 @@ fn a_group_moves_when_nobody_commits_any_more_and_its_offsets_are_there() {
     let begun = after(agreed(&a, &b), [hold_groups(&a, 0, "old", "new", &["shop"]), parked(&b, 7, "shop", &["m1"])]);
     let quiet = after(begun.clone(), [holding(&a, 7), holding(&b, 7)]);
     let (state, verdict) = last_of(&after(quiet.clone(), [flip_groups(&a, 7, &["shop"])]));
-    assert_eq!((verdict, lives(&state)), (Verdict::Void(Void::NotSynced(1)), vec![]));
+    assert_eq!((verdict, lives(&state)), (Verdict::Void(Void::NotSynced("shop".to_owned())), vec![]));
     let early = after(quiet.clone(), [synced(7, 9, &["shop"])]);
     assert_eq!(last_of(&early).1, Verdict::Void(Void::MeasuredEarly { as_of: 9, quiet_since: 10 }));
     let other = after(quiet.clone(), [synced(7, 10, &["else"])]);
