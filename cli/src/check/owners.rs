@@ -204,28 +204,34 @@ fn on_both(config: &Config, known: &Known<'_>, renamed: &BTreeSet<(&str, String)
     })
 }
 
-/// Routes in bootstrap mode whose clients are on the target of a mirror: the proxy does not see what they produce there.
+/// Routes in bootstrap mode whose clients are on the cluster where a mirror has its copies: the proxy does not see what they produce there.
 fn into_copies(config: &Config, known: &Known<'_>) -> Vec<String> {
-    let told = |mirror: &Arc<Mirror>| {
-        let leads_there = |route: &&Arc<Route>| route.mode == Mode::Bootstrap && route.cluster.name == mirror.target.name;
-        let routes: Vec<&str> = config.routes.iter().filter(leads_there).map(|route| &*route.name).collect();
-        let topics = known.get(&*mirror.source.name)?.topics.iter().filter(|topic| mirror.topics.matches(topic));
+    let told = |(mirror, at): (&Arc<Mirror>, &Arc<Cluster>)| {
+        let is_there = |route: &&Arc<Route>| route.mode == Mode::Bootstrap && route.cluster.name == at.name && !route.stopped;
+        let routes: Vec<&str> = config.routes.iter().filter(is_there).map(|route| &*route.name).collect();
+        // Where topics move, the copy is on the source of what leads on the target.
+        let leads_on_target = |topic: &str| {
+            let owner = config.owner_of_topic(topic).filter(|_| config.state.is_some());
+            owner.is_some_and(|owner| owner.mode == Mode::Relay && owner.cluster.name == mirror.target.name)
+        };
+        let is_copy = |topic: &&String| mirror.topics.matches(topic) && leads_on_target(topic) == (at.name == mirror.source.name);
+        let topics = known.get(&*mirror.source.name)?.topics.iter().filter(is_copy);
         let copies: Vec<_> = topics.filter_map(|topic| mirror.naming.target(topic).ok()).collect();
         let copies: BTreeSet<&str> = copies.iter().map(AsRef::as_ref).collect();
         (!routes.is_empty() && !copies.is_empty()).then(|| {
             format!(
                 "clients of {} in bootstrap mode ({}) are on cluster {}, where mirror {} writes {} ({}): nothing keeps them from producing there, and a \
-                 record of theirs stops the copy (diverged). Send producers of a topic there only when it is not mirrored any more",
+                 record of theirs stops the copy (diverged). Give them mode = \"relay\", or let none of them produce to these",
                 count(routes.len(), "route"),
                 listed_up_to(NAMED, &routes),
-                mirror.target.name,
+                at.name,
                 mirror.name,
                 count(copies.len(), "topic"),
                 named(&copies)
             )
         })
     };
-    config.mirrors.iter().filter_map(told).collect()
+    config.mirrors.iter().flat_map(|mirror| [(mirror, &mirror.target), (mirror, &mirror.source)]).filter_map(told).collect()
 }
 
 fn named(names: &BTreeSet<&str>) -> String {
@@ -332,5 +338,20 @@ mod tests {
             "{told:?}"
         );
         assert_eq!(judge(&file(mirror, &bootstrap("legacy")), &known), Vec::<String>::new());
+        // What a file wishes on the target has its copy on the source.
+        let owner = |cluster: &str| relay("orders", cluster, "topics = ['orders']");
+        let moved =
+            |cluster: &str, of: &str| file(&format!("{mirror}\n[state]\ncluster = 'new'"), &format!("{}{}", owner(cluster), bootstrap(of)));
+        for (cluster, of, expected) in [
+            ("legacy", "legacy", None),
+            ("legacy", "new", Some("2 topics (orders, young)")),
+            ("new", "legacy", Some("1 topic (orders)")),
+            ("new", "new", Some("1 topic (young)")),
+        ] {
+            let told = judge(&moved(cluster, of), &known);
+            let is_told = told.iter().find(|told| told.contains("in bootstrap mode (all)"));
+            assert_eq!(is_told.is_some(), expected.is_some(), "{cluster}, {of}: {told:?}");
+            assert!(expected.is_none_or(|expected| is_told.unwrap().contains(expected)), "{cluster}, {of}: {told:?}");
+        }
     }
 }

@@ -208,7 +208,13 @@ impl Report {
         owned: Owned,
         now: Timestamp,
     ) -> Self {
-        let Owned { topics, groups, no_mirror, errors } = owned;
+        let Owned { topics, groups, no_mirror, mut errors } = owned;
+        let dead = lives.iter().filter_map(|(member, life)| if let Life::Gone(why) = life { Some((&member.name, why)) } else { None });
+        errors.extend(dead.map(|(name, why)| {
+            format!(
+                "proxy {name}: {why}: start it again, or, if it will not come back, `kferry move forget {name}`: no move begins without it"
+            )
+        }));
         let relay = config.routes.iter().filter(|route| route.mode == Mode::Relay);
         let routes: Vec<_> = relay.map(|route| Route::of(route, state, lives, &topics, &groups)).collect();
         let proxies = state.joined().iter().map(|(member, joined)| Proxy {
@@ -664,6 +670,9 @@ mod tests {
         let lives = [(member("b"), Life::Gone("nobody listens".to_owned()))].into();
         let report = report(&state, "legacy", &lives);
         assert!(!report.ok);
+        let said =
+            "proxy b: nobody listens: start it again, or, if it will not come back, `kferry move forget b`: no move begins without it";
+        assert_eq!(report.errors, [said]);
         let text = report.text(Timestamp::from_second(1_700_000_020).unwrap());
         for line in [
             "orders  new     legacy  0 of 1        0 of 0\n",
