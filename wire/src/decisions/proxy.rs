@@ -128,8 +128,8 @@ struct Held {
     since: Duration,
     /// Whether it has asked for `holding`: the record may be in the log whether or not the append was answered.
     said: bool,
-    /// Whether it has let go. It never holds this move again.
-    let_go: bool,
+    /// Why it has let go, if it has. It never holds this move again.
+    let_go: Option<String>,
     /// Since when all members of its groups have been heard: from then on they are called to the join.
     called: Option<Duration>,
     /// Since when all of them wait to join.
@@ -217,7 +217,7 @@ impl Proxy {
             None => self.held = None,
             Some(open) if self.held.as_ref().is_some_and(|held| held.id == open.id) => {}
             Some(open) => {
-                self.held = Some(Held { id: open.id, since: now, said: false, let_go: false, called: None, gathered: None });
+                self.held = Some(Held { id: open.id, since: now, said: false, let_go: None, called: None, gathered: None });
             }
         }
     }
@@ -243,7 +243,7 @@ impl Proxy {
 
     /// The move whose topics it holds now: it sends nothing of them to any broker.
     pub fn holds(&self) -> Option<&Move> {
-        self.state.open().filter(|_| !self.held.as_ref().is_some_and(|held| held.let_go))
+        self.state.open().filter(|_| !self.held.as_ref().is_some_and(|held| held.let_go.is_some()))
     }
 
     /// Whether it has asked for `holding`: from then on only the log says how the move ends.
@@ -323,20 +323,19 @@ impl Proxy {
         }
         let began = held.gathered.unwrap_or(now).min(held.since + gather);
         let is_late = now >= began + self.settings.hold;
-        if let Some(held) = self.held.as_mut().filter(|held| is_late && !held.said) {
-            held.let_go = true;
+        if let Some(held) = self.held.as_mut().filter(|held| is_late && !held.said && held.let_go.is_none()) {
+            let why = match &known.open {
+                Some(open) => format!("requests that were sent before have no answer: {open}"),
+                None if known.unanswered => "a connection to a broker broke, and what it had sent may still arrive".to_owned(),
+                None => "it is too late".to_owned(),
+            };
+            held.let_go = Some(format!("proxy {} could not hold within {:?}: {why}", self.me.name, self.settings.hold));
         }
         let (open, held) = (self.state.open()?, self.held.as_ref()?);
         let id = open.id;
         let abort = |reason: String| Request::Abort { id, by: self.me.name.clone(), reason, until_edit: false };
-        if held.let_go {
-            let why = match &known.open {
-                Some(open) => format!("requests that were sent before have no answer: {open}"),
-                None if known.unanswered => "a connection to a broker broke, and what it had sent may still arrive".to_owned(),
-                None if !self.is_settled(now) => "what the process before it has sent may still arrive".to_owned(),
-                None => "it was too late".to_owned(),
-            };
-            return Some(abort(format!("proxy {} could not hold within {:?}: {why}", self.me.name, self.settings.hold)));
+        if let Some(why) = &held.let_go {
+            return Some(abort(why.clone()));
         }
         let outcome = self.state.outcome();
         if let Ok(Flipped { topics, groups }) = outcome {
