@@ -173,7 +173,7 @@ pub(crate) fn given_up(stage: &mut Stage, going: &[Going], by_hand: &[Step]) -> 
     stage.wish_again()?;
     let after = stage.groups_are_at(Step::AllHold, there)?;
     let reason = stage.decisions.is_given_up(after)?;
-    ensure!(reason.contains("have not got their last offsets"), "{reason}");
+    ensure!(reason.contains("has not got its last offsets"), "{reason}");
     // Before it is tried again.
     stage.edit(at_home)?;
     stage.mirroring.thaw()?;
