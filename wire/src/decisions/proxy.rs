@@ -243,7 +243,7 @@ impl Proxy {
 
     /// The move whose topics it holds now: it sends nothing of them to any broker.
     pub fn holds(&self) -> Option<&Move> {
-        self.state.open().filter(|_| !self.held.as_ref().is_some_and(|held| held.let_go.is_some()))
+        self.state.open().filter(|_| self.held.as_ref().is_none_or(|held| held.let_go.is_none()))
     }
 
     /// Whether it has asked for `holding`: from then on only the log says how the move ends.
