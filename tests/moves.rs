@@ -331,7 +331,6 @@ fn on_stage(test: impl FnOnce(&mut Stage) -> Result<()>) -> Result<()> {
     let panicked = set.proxies.iter().any(|proxy| proxy.log_text().contains("panicked at"));
     if panicked || tested.is_err() {
         let logs = set.logs()?;
-        std::fs::write(format!("/tmp/log/stage-{}.txt", std::process::id()), &logs).ok();
         *stage = None;
         ensure!(!panicked, "kferry-proxy panicked:\n{logs}");
     }
