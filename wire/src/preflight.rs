@@ -282,7 +282,8 @@ fn judge(topic: &str, seen: Seen, clusters: [&str; 2], rules: Rules<'_>, now: i6
     }
     if let Some((partition, [leader, follower])) = seen.ends.iter().enumerate().find(|(_, [leader, follower])| follower < leader) {
         return Err(format!(
-            "partition {partition} lags: the copy lacks {} offsets, and did not get there within {LAG:?}: wait for mirror {}, look whether it runs, and what its /partitions says of it",
+            "partition {partition} lags: the copy lacks {} offsets, and did not get there within {LAG:?}: wait for mirror {}, \
+             look whether it runs, and what its /partitions says of it",
             leader - follower,
             mirror.name
         ));

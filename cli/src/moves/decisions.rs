@@ -156,7 +156,7 @@ fn text(request: &Request) -> String {
             format!("{}: {requests} Produce requests waited for the outcome of move {id}, {longest_ms} ms at the most", shown(proxy))
         }
         Request::Abort { id, by, reason, until_edit } => {
-            let until = if *until_edit { ", and nothing moves before the file is changed or touched" } else { "" };
+            let until = if *until_edit { ", and nothing moves before the file is changed, or read again" } else { "" };
             format!("{by} asks to abort move {id}{until}: {reason}")
         }
         Request::Born { by, leader, follower, topics } => format!(
@@ -252,7 +252,7 @@ mod tests {
              4  2023-11-14T22:13:20.123Z  counts  proxy a:9092 (01234567) holds move 3\n     \
              5  2023-11-14T22:13:20.123Z  counts  mirror m has closed 2 partitions of move 3, as of 4: orders\n     \
              6  2023-11-14T22:13:20.123Z  counts  proxy a:9092 (01234567) asks to flip move 3: new leads orders (term 2)\n     \
-             7  2023-11-14T22:13:20.123Z  void    operator me@here asks to abort move 3, and nothing moves before the file is changed or touched: \
+             7  2023-11-14T22:13:20.123Z  void    operator me@here asks to abort move 3, and nothing moves before the file is changed, or read again: \
              a \u{fffd}[31mtest (move 3 is not open)\n     \
              8  2023-11-14T22:13:20.123Z  counts  mirror m: born on new, which leads, and legacy follows: 1 topic: orders-2\n     \
              9  2023-11-14T22:13:20.123Z  counts  proxy a:9092 (01234567) goes by what was born at 8\n    \

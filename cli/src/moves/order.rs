@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Subcommand;
 use jiff::Timestamp;
 use kferry_config::{Cluster, Config};
-use kferry_wire::decisions::{LATE, Member, Outcome, Place, ReadRecord, Request, State, Verdict, decode};
+use kferry_wire::decisions::{LATE, Member, Outcome, Place, ReadRecord, Request, State, Verdict, Void, decode};
 use kferry_wire::exit::{self, Exit};
 use kferry_wire::preflight::groups::{listed, preflight_groups};
 use kferry_wire::preflight::{Between, Rules, preflight};
@@ -46,7 +46,8 @@ enum Order {
 
 /// Ends the open move: everybody goes on where they were
 ///
-/// No other move begins before the file is changed, or read again (POST /reload, or SIGHUP). A move that is not aborted ends by itself: it flips, or the proxies give it up.
+/// No other move begins before the file is changed, or read again (POST /reload, or SIGHUP). A move that is not aborted ends by itself: it flips, or the
+/// proxies give it up.
 #[derive(clap::Args)]
 #[command(after_help = exit::help(&["kferry move abort"]))]
 struct Abort {
@@ -278,9 +279,7 @@ fn notes(config: &Config, state: &State, moves: &[Wanted]) -> Vec<String> {
         notes.push(format!("move {} is open: this waits for its end", open.id));
     }
     if let Some(id) = state.stopped() {
-        notes.push(format!(
-            "an operator has aborted move {id}: nothing moves before the file is changed, or read again (POST /reload, or SIGHUP)"
-        ));
+        notes.push(Void::Stopped(id).to_string());
     }
     for name in moves.iter().flat_map(|wanted| &wanted.routes).collect::<BTreeSet<_>>() {
         let Some(route) = config.routes.iter().find(|route| route.name == *name) else { continue };

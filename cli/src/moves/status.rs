@@ -9,7 +9,7 @@ use std::time::Duration;
 use indicatif::HumanCount;
 use jiff::Timestamp;
 use kferry_config::{Config, Mode};
-use kferry_wire::decisions::{Disagreement, Member, Move, Outcome, State, Waited};
+use kferry_wire::decisions::{Disagreement, Member, Move, Outcome, State, Void, Waited};
 use kferry_wire::exit::{self, Exit};
 use serde::Serialize;
 
@@ -56,7 +56,7 @@ pub(super) struct Report {
     pub(super) groups: Vec<Group>,
     proxies: Vec<Proxy>,
     open: Option<Open>,
-    /// The move that an operator aborted: no other one begins before the file is changed or touched.
+    /// The move that an operator aborted: no other one begins before the file is changed, or read again.
     pub(super) stopped: Option<i64>,
     /// Topics that were born on a mirror's target, and are not copied before every proxy knows that.
     born: Vec<Born>,
@@ -426,9 +426,7 @@ fn waits(route: &str, state: &State, lives: &BTreeMap<Member, Life>, is_there: b
         return Vec::new();
     }
     if let Some(id) = state.stopped() {
-        return vec![format!(
-            "an operator has aborted move {id}, and nothing moves before the file is changed or touched: touch it on one proxy to move after all"
-        )];
+        return vec![Void::Stopped(id).to_string()];
     }
     let answers = lives.values().filter_map(|life| if let Life::Answers(moves) = life { Some(moves) } else { None });
     // Several say the same.
@@ -697,7 +695,10 @@ mod tests {
                 "give all of them the same file; if a proxy is dead and will not come back, `kferry move forget`",
             ),
             (with(Vec::new()), "no proxy answers at its admin address"),
-            (with(vec![hold(), abort(true)]), "an operator has aborted move 7, and nothing moves before the file is changed or touched"),
+            (
+                with(vec![hold(), abort(true)]),
+                "an operator has aborted move 7: no move begins before the file is changed, or read again (POST /reload, or SIGHUP)",
+            ),
             (with(vec![hold(), abort(false)]), "a move was given up, and it is tried again; the last because the mirror is away"),
         ] {
             let said = in_the_way(&state);

@@ -151,14 +151,14 @@ impl Holds {
     /// Whose requests of the held topics are under way, for people to read. `None`: nobody's.
     pub(crate) fn open(&self) -> Option<String> {
         let topics = self.lock();
-        let mut open: Vec<String> = Vec::new();
-        for topic in topics.held.iter().filter(|topic| topics.entered.contains_key(*topic)) {
-            let clients = topics.entered.get(topic).into_iter().flatten();
-            open.extend(clients.map(|(from, count)| format!("{count} of client {} at {} to {topic}", from.client_id, from.address)));
-        }
-        let more = open.len().saturating_sub(SHOWN);
-        open.sort_unstable();
-        open.truncate(SHOWN);
+        let of_topic = |topic| topics.entered.get(topic).into_iter().flatten().map(move |(from, count)| (topic, from, *count));
+        let mut clients: Vec<(&Arc<str>, &Arc<Sender>, usize)> = topics.held.iter().flat_map(of_topic).collect();
+        clients.sort_unstable_by_key(|(topic, from, _)| (*topic, &from.client_id, from.address));
+        // Requests wait for the lock: no more is written than is shown.
+        let shown = clients.iter().take(SHOWN);
+        let mut open: Vec<_> =
+            shown.map(|(topic, from, count)| format!("{count} of client {} at {} to {topic}", from.client_id, from.address)).collect();
+        let more = clients.len() - open.len();
         open.extend((more > 0).then(|| format!("and those of {more} more")));
         (!open.is_empty()).then(|| open.join(", "))
     }

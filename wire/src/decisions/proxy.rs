@@ -175,7 +175,7 @@ impl Proxy {
         Self { me, place, admin, settings, state, file, wished, joined, aborted, left, held, asked, turn }
     }
 
-    /// It takes a file: the one that it starts with, or one that was put in its place, or touched, while it runs. `digest` is that of all `routes`.
+    /// It takes a file: the one that it starts with, or one that was put in its place, or read again for an operator, while it runs. `digest` is that of all `routes`.
     pub fn take(&mut self, digest: String, routes: BTreeMap<String, Wished>) {
         let taken = self.file.as_ref().map_or(0, |last| last.taken + 1);
         self.file = Some(Wish { taken, file: digest, routes });

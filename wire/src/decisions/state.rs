@@ -409,7 +409,7 @@ pub struct State {
     stays: BTreeMap<String, Stays>,
     last_decision: i64,
     open: Option<Move>,
-    /// The move that an operator aborted, until another file is taken, or the same one is touched.
+    /// The move that an operator aborted, until another file is taken, or the same one is read again for an operator.
     stopped: Option<i64>,
     aborts: u32,
     receipts: VecDeque<Arc<Receipt>>,
