@@ -7,8 +7,11 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, OnceLock, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
+
+/// How long a thread may take to stop: it waits for the disk.
+const STOPS: Duration = Duration::from_secs(30);
 
 /// One running program; its output is in a file. Killed when dropped.
 #[derive(Debug)]
@@ -88,11 +91,28 @@ impl Process {
         self.wait(limit)
     }
 
-    /// SIGSTOP: its connections stay open and the kernel accepts new ones for it, but nothing answers.
+    /// SIGSTOP: its connections stay open and the kernel accepts new ones for it, but nothing answers. Returns when each of its threads has stopped:
+    /// one that waits for the disk does so later.
     pub fn freeze(&mut self) -> Result<()> {
         self.signal(Signal::STOP)?;
         self.frozen = true;
+        let deadline = Instant::now() + STOPS;
+        while !self.has_stopped()? {
+            ensure!(Instant::now() < deadline, "{} still runs {STOPS:?} after SIGSTOP", self.name);
+            std::thread::sleep(Duration::from_millis(1));
+        }
         Ok(())
+    }
+
+    fn has_stopped(&self) -> Result<bool> {
+        for thread in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            // A thread may end meanwhile. The state is behind the name, which may contain anything.
+            let Ok(stat) = fs::read_to_string(thread?.path().join("stat")) else { continue };
+            if !stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" T")) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// SIGCONT.

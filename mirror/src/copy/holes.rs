@@ -6,6 +6,7 @@
 //! A marker takes an offset and has no sequence. And a broker handles the requests of a connection one after the other: what comes behind one
 //! that waits for its replicas may land seconds after the mirror that sent it was killed, when its successor has looked at the log already.
 //! So the epochs in a marker make it a compare-and-swap ([`marker`]): at each offset lands one marker, whoever sends it.
+//! That "but for one in 128" is left to chance, so where no lease keeps two processes from the same partition they also [keep apart](keep_apart).
 //! Nothing else of the partition is in flight while they are written, and the log end says how many there are. When an answer is lost, the
 //! log end is awaited until it rests, and both logs are looked at anew.
 //!
@@ -52,6 +53,23 @@ const REST: Duration = Duration::from_secs(2);
 const TRANSACTION: Duration = Duration::from_mins(1);
 /// How long markers may take to be in the log after the broker has answered.
 const LANDED: Duration = Duration::from_secs(30);
+/// How long a process at most lets others go first, before its first hole of a partition.
+const APART: Duration = Duration::from_millis(500);
+
+/// Lets other processes go first that copy the same partition without a lease, for a random time up to [`APART`]: they come to a hole at the same
+/// moment, as each takes what the other has written for its own, and in one of 128 cases both markers would land. Whoever goes first fills the next
+/// holes at once; the others find that the log no more ends at `end`.
+///
+/// # Errors
+/// The partition goes back to be looked at anew: another process has gone on.
+pub(crate) async fn keep_apart(side: &Side, partition: i32, end: i64) -> Result<(), Handback> {
+    sleep(APART.mul_f64(RandomState::new().hash_one(0) as f64 / u64::MAX as f64)).await;
+    match side.client.log_end(&side.topic, partition).await {
+        Ok(found) if found == end => Ok(()),
+        Ok(found) => Err(Handback::Again(format!("the log ends at {found} and no more at {end}: somebody else writes to it"))),
+        Err(error) => Err(Handback::Again(error.to_string())),
+    }
+}
 
 /// Fills these offsets of the follower, with markers or, where those are refused, with empty transactions. `producer_id` is the one of the mirror's
 /// batches there.
@@ -114,7 +132,8 @@ pub(crate) fn is_marker(batch: &Batch) -> bool {
 
 /// The marker for an offset. A broker refuses one whose producer epoch or coordinator epoch is lower than in the last marker of its producer
 /// id. Both grow with the offset, so a marker lands only behind those of lower offsets. At the same offset one grows with the writer's number
-/// and the other falls: of two writers' markers the second one is refused, in either order (but for one pair of numbers in 128).
+/// and the other falls: of two writers' markers the second one is refused, in either order (but for one pair of numbers in 128: a wider range would
+/// leave fewer offsets to a producer id, and brokers remember each for a day).
 fn marker(partition: TopicPartition, producer_id: i64, offset: i64, writer: i32) -> TxnMarker {
     let place = (offset % BLOCK) as i32;
     let id = (producer_id + offset / BLOCK) & (MARKERS - 1);

@@ -147,6 +147,8 @@ struct Copying {
     proven: bool,
     /// Whether a hole is being filled.
     filling: bool,
+    /// Whether a hole was filled since both logs were looked at.
+    has_filled: bool,
     /// Why the partition goes back, once it does: when nothing of it is in flight any more.
     handback: Option<Handback>,
 }
@@ -250,7 +252,18 @@ impl Lane {
             let progress = job.status.lock();
             progress.map.follower(progress.direction, progress.agreed).map_or(0, |follower| follower - progress.agreed)
         };
-        let copying = Copying { job, cutter, shift, queue, queued: 0, in_flight: 0, proven: false, filling: false, handback: None };
+        let copying = Copying {
+            job,
+            cutter,
+            shift,
+            queue,
+            queued: 0,
+            in_flight: 0,
+            proven: false,
+            filling: false,
+            has_filled: false,
+            handback: None,
+        };
         self.partitions.insert(partition.clone(), copying);
         self.newest = Some(Instant::now());
         events::on_lane(&self.partitions[&partition].job);
@@ -422,7 +435,10 @@ impl Lane {
             Ok(filled) => {
                 if let Some(Piece::Hole(Hole { offsets })) = copying.queue.pop_front() {
                     match filled {
-                        Filled::Markers => events::filled(&copying.job, offsets.end - offsets.start),
+                        Filled::Markers => {
+                            copying.has_filled = true;
+                            events::filled(&copying.job, offsets.end - offsets.start);
+                        }
                         Filled::LeftOut => copying.shift -= offsets.end - offsets.start,
                     }
                     copying.job.status.agree(offsets.end);
@@ -510,8 +526,13 @@ impl Copying {
             (progress.direction, progress.map.translates())
         };
         let way = decisions::over_hole(&offsets, translates);
+        // Where offsets are translated others may write as well, and two markers for one offset do no harm.
+        let may_have_company = !translates && !self.has_filled && shard.is_for_ever();
         async move {
             let (leader, follower_end) = (offsets.end, there.start);
+            if may_have_company {
+                holes::keep_apart(&follower, partition, follower_end).await?;
+            }
             match way {
                 OverHole::Fill => return holes::fill(follower, partition, producer_id, there, shard).await.map(|()| Filled::Markers),
                 OverHole::FillIfAllowed => {

@@ -69,6 +69,11 @@ impl Shard {
         !self.is_over() && self.lease.left() > Duration::ZERO
     }
 
+    /// Whether no lease keeps other processes away, since this one [is alone](crate::shards::Owned::all), or believes to be.
+    pub fn is_for_ever(&self) -> bool {
+        self.lease.until.load(Ordering::Acquire) == u64::MAX
+    }
+
     /// Whether the shard is being given up and the lease still lasts: then the state of its partitions may be kept, and nothing else written.
     pub fn may_be_left(&self) -> bool {
         self.is_over() && self.lease.left() > Duration::ZERO
