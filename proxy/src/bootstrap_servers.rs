@@ -214,7 +214,7 @@ impl BootstrapServers {
                             }
                             return Ok(Opened { broker, server: address, response });
                         }
-                        Err(Failed::Closed(_)) if self.identity.answers(&address).await => {
+                        Err(Failed::Closed(_)) if Box::pin(self.identity.answers(&address)).await => {
                             self.tried(index, None);
                             return Err(NotOpened::Closed { server: address });
                         }

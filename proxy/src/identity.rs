@@ -78,10 +78,11 @@ impl ClusterIdentity {
                 seen
             }
             None => {
-                self.ask_first().await;
+                // Boxed: a connection for which nothing is asked needs no memory for it.
+                Box::pin(self.ask_first()).await;
                 match self.due(server) {
                     Some((seen, _)) => seen,
-                    None => self.ask(server).await,
+                    None => Box::pin(self.ask(server)).await,
                 }
             }
         };

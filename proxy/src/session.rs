@@ -278,7 +278,7 @@ impl Session<'_> {
                 aborts: AtomicBool::new(false),
             }),
             advertised,
-            session,
+            session: session.map(Box::new),
             request_limit: table.limits().socket_request_max_bytes,
             max_idle: table.limits().connections_max_idle,
             drain: self.proxy.drain.clone(),

@@ -119,7 +119,7 @@ pub(crate) struct Terms {
     /// What the client is told that it may use.
     pub advertised: Advertised,
     /// The proxy's own login at the broker, if it has done one that is good for a time only.
-    pub session: Option<Session>,
+    pub session: Option<Box<Session>>,
     /// `socket_request_max_bytes`: of a request's frame, without its size.
     pub request_limit: usize,
     /// `connections_max_idle_ms`
@@ -196,7 +196,7 @@ struct InFlight {
     head: RequestHead,
     due: Due,
     /// What it changes a group by, until it is answered.
-    entered: Option<Entered>,
+    entered: Option<Box<Entered>>,
 }
 
 /// For whom a response is.
@@ -298,7 +298,7 @@ impl FrameRelay {
         from.rest().await.map_err(Cause::BrokerError)?;
         while let Some(InFlight { head, due, entered }) = in_flight.recv().await {
             match due {
-                Due::Client(ResponsePlan::Pass | ResponsePlan::Walk | ResponsePlan::Rewrite | ResponsePlan::Heard { .. }) | Due::Own(_) => {
+                Due::Client(ResponsePlan::Pass | ResponsePlan::Walk | ResponsePlan::Rewrite | ResponsePlan::Heard(_)) | Due::Own(_) => {
                     let frame_len = next_response(from, head).await?;
                     from.skip(frame_len).await.map_err(Cause::BrokerError)?;
                 }
@@ -311,7 +311,9 @@ impl FrameRelay {
                 // A login of the old kind has no length in front; nobody produces before it is over.
                 Due::Client(ResponsePlan::Bare) => return Ok(()),
             }
-            entered.into_iter().for_each(Entered::ended);
+            if let Some(entered) = entered {
+                entered.ended();
+            }
         }
         Ok(())
     }
@@ -410,12 +412,17 @@ impl FrameRelay {
         let Some(due) = due else { return Ok(()) };
         self.counters.in_flight.fetch_add(1, Ordering::Relaxed);
         // Closed only when the responses have ended, and then so does whoever sends requests.
-        queue.send(InFlight { head, due, entered }).await.map_err(|_| Cause::BrokerClosed)
+        queue.send(InFlight { head, due, entered: entered.map(Box::new) }).await.map_err(|_| Cause::BrokerClosed)
     }
 
     /// A new login in the middle of the connection (KIP-368), before the client's next request and behind those in flight. As Kafka's own client does
     /// it: only when there is something to send, because a broker closes what is used after its time, not what is idle.
-    async fn log_in_again(&self, mut session: Session, to: &mut Writer, queue: &mpsc::Sender<InFlight>) -> Result<Option<Session>, Cause> {
+    async fn log_in_again(
+        &self,
+        mut session: Box<Session>,
+        to: &mut Writer,
+        queue: &mpsc::Sender<InFlight>,
+    ) -> Result<Option<Box<Session>>, Cause> {
         let refused = |session: &Session, refusal| Cause::BrokerUnreachable(session.failed(refusal));
         let mut exchange = session.again().await.map_err(Cause::BrokerUnreachable)?;
         loop {
@@ -508,7 +515,7 @@ impl FrameRelay {
                     let frame_len = next_response(from, head).await?;
                     self.pass(from, &mut to, frame_len).await.map_err(|error| error.of(broker, Cause::ClientError))?;
                 }
-                Due::Produced { told, is_answered } => self.answer_produce(from, &mut to, head, told, is_answered).await?,
+                Due::Produced { told, is_answered } => Box::pin(self.answer_produce(from, &mut to, head, told, is_answered)).await?,
                 Due::Client(ResponsePlan::Walk) => {
                     let frame_len = next_response(from, head).await?;
                     let body_at = loop {
@@ -521,7 +528,7 @@ impl FrameRelay {
                     };
                     let mut by = Streamed::new(&self.terms.world, head.api.key);
                     let walked = Walked::new(FETCH_RESPONSE, head, &(body_at..frame_len));
-                    let passed = self.pass_walked(from, &mut to, walked, &mut by).await;
+                    let passed = Box::pin(self.pass_walked(from, &mut to, walked, &mut by)).await;
                     passed.map_err(|error| error.of(head, broker, Cause::ClientError))?;
                 }
                 Due::Client(ResponsePlan::Bare) => {
@@ -542,15 +549,17 @@ impl FrameRelay {
                     let rewritten = self.for_client(head, body).await?;
                     write_frame(&mut to, &front[SIZE_LEN..], rewritten.as_deref().unwrap_or(body)).await.map_err(Cause::ClientError)?;
                 }
-                Due::Client(ResponsePlan::Heard { group, member }) => {
+                Due::Client(ResponsePlan::Heard(of)) => {
                     let frame_len = next_response(from, head).await?;
                     let frame = from.whole(frame_len).await.map_err(broker)?;
                     let (front, body) = frame.split_at(response::body_at(&frame, head)?);
-                    let rewritten = self.told(head, &group, &member, body).await?;
+                    let rewritten = Box::pin(self.told(head, &of, body)).await?;
                     write_frame(&mut to, &front[SIZE_LEN..], rewritten.as_deref().unwrap_or(body)).await.map_err(Cause::ClientError)?;
                 }
             }
-            entered.into_iter().for_each(Entered::ended);
+            if let Some(entered) = entered {
+                entered.ended();
+            }
             self.counters.in_flight.fetch_sub(1, Ordering::Relaxed);
         }
     }

@@ -39,7 +39,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::frames::send;
 use super::holds::{Entered, Holds};
-use super::request::{RequestHead, ResponsePlan};
+use super::request::{Heard, RequestHead, ResponsePlan};
 use super::view::refused_commit;
 use super::{Due, FrameRelay, InFlight, Seat};
 use crate::ending::Cause;
@@ -411,7 +411,8 @@ impl FrameRelay {
             ApiKey::Heartbeat if seat.parking.is_used() => {
                 let request: HeartbeatRequest = head.decode(&[], body)?;
                 if seat.parking.heard(group, &request.member_id, request.generation_id) {
-                    gated.response = Some(ResponsePlan::Heard { group: group.clone(), member: request.member_id.to_string() });
+                    gated.response =
+                        Some(ResponsePlan::Heard(Box::new(Heard { group: group.clone(), member: request.member_id.to_string() })));
                 } else if self.is_to_join(seat, group, &request.member_id) {
                     gated.answer = Some(head.encode(&HeartbeatResponse::default().with_error_code(REBALANCE_IN_PROGRESS))?);
                 }
@@ -443,7 +444,7 @@ impl FrameRelay {
                     let answer = ConsumerGroupHeartbeatResponse::default().with_error_code(NOT_COORDINATOR);
                     gated.answer = Some(head.encode(&answer)?);
                 } else {
-                    gated.response = Some(ResponsePlan::Heard { group: group.clone(), member: member.to_owned() });
+                    gated.response = Some(ResponsePlan::Heard(Box::new(Heard { group: group.clone(), member: member.to_owned() })));
                 }
             }
             _ => {}
@@ -452,7 +453,7 @@ impl FrameRelay {
     }
 
     /// The body of the answer to the heartbeat of a member that was heard. `None`: as it is.
-    pub(super) async fn told(&self, head: RequestHead, group: &str, member: &str, body: &[u8]) -> Result<Option<Vec<u8>>, Cause> {
+    pub(super) async fn told(&self, head: RequestHead, Heard { group, member }: &Heard, body: &[u8]) -> Result<Option<Vec<u8>>, Cause> {
         let Some(seat) = &self.terms.view else { return Ok(None) };
         if head.api.key == ApiKey::Heartbeat {
             seat.parking.wait_while(WITH_OTHERS, |parking| parking.tell(group, member, head.api.key) == Told::Soon).await;

@@ -99,16 +99,20 @@ pub(super) enum ResponsePlan {
     /// The broker's as it streams, with other errors.
     Walk,
     /// The broker's, to the heartbeat of a member of a group that may be held: it is told what to do.
-    Heard {
-        /// The group.
-        group: String,
-        /// The member's id.
-        member: String,
-    },
+    Heard(Box<Heard>),
     /// The broker's, as it is: a size and bytes, without a header.
     Bare,
     /// The proxy's own, a whole frame.
     Own(Vec<u8>),
+}
+
+/// Whose heartbeat it is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Heard {
+    /// The group.
+    pub group: String,
+    /// The member's id.
+    pub member: String,
 }
 
 /// Decides what becomes of the request at the front of `bytes`, as soon as enough of it has arrived. `None`: more bytes are needed. `request_limit`:

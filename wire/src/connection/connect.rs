@@ -72,7 +72,8 @@ impl Attempt<'_> {
                     // The system's authorities are hundreds of files.
                     None => FOR_CONNECTIONS.run(move || tls::client_config(&files)).await.unwrap_or_else(|source| Err(source.into()))?,
                 };
-                Ok(self.tls(stream, tls, config).await?.map(|stream| Stream::Tls(Box::new(stream.into()))))
+                // Boxed: who connects in PLAINTEXT needs no memory for it.
+                Ok(Box::pin(self.tls(stream, tls, config)).await?.map(|stream| Stream::Tls(Box::new(stream.into()))))
             }
         }
     }
