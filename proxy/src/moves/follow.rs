@@ -17,7 +17,7 @@ use kferry_wire::places::{Decisions, Led};
 use kferry_wire::tell;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::barrier::Barrier;
@@ -35,8 +35,9 @@ const DESCRIBED: Duration = Duration::from_millis(200);
 /// at a heartbeat, and come with their next poll.
 const GATHER: Duration = Duration::from_secs(10);
 
-/// How often it is looked at what is due.
-const TICK: Duration = Duration::from_millis(25);
+/// How often it is looked at what is due while a move is open, and while none is. What a look finds is a time that is over, or a new file; records of the
+/// log are acted on when they are read.
+const TICKS: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(200));
 
 /// How long a record may take to be written, retries included.
 const ASKING: Duration = Duration::from_secs(5);
@@ -165,9 +166,8 @@ struct Checked {
 impl Follower {
     /// Returns when this process must not serve any more.
     async fn run(mut self, mut updates: mpsc::Receiver<Update>) {
-        let mut ticks = interval(TICK);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            let tick = if self.held.is_some() || self.me.state().open().is_some() { TICKS.0 } else { TICKS.1 };
             let holds = self.proxy.holds.clone();
             let is_waiting = self.held.is_some() && !holds.is_quiet();
             let mut quiet = pin!(holds.quiet());
@@ -198,7 +198,7 @@ impl Follower {
                 }
                 Some(Ok(described)) = self.describing.join_next() => self.described(described),
                 () = &mut quiet, if is_waiting => tracing::debug!("nothing is open any more"),
-                _ = ticks.tick() => {}
+                () = sleep(tick) => {}
             }
             if self.me.serves() == Serves::Cut {
                 tell!(messages::REPLACED, proxy = %self.moves.me);
