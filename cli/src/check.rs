@@ -153,9 +153,12 @@ pub(crate) fn refuse(json: bool, message: &str) -> Exit {
 
 fn ask(config: &Config) -> (Option<Brokers>, Option<Clients>) {
     let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
-    let asked = runtime.block_on(async { tokio::join!(Brokers::ask(config), Clients::ask(config), owners::ask(config)) });
-    let (mut brokers, clients, mut owners) = asked;
-    brokers.warnings.append(&mut owners);
+    let (brokers, clients) = runtime.block_on(async {
+        let (mut brokers, clients) = tokio::join!(Brokers::ask(config), Clients::ask(config));
+        let mut owners = owners::ask(config, &brokers).await;
+        brokers.warnings.append(&mut owners);
+        (brokers, clients)
+    });
     // Dropped, it would wait for look-ups in the DNS, which can go on for a minute after they have been given up.
     runtime.shutdown_background();
     (Some(brokers), Some(clients))

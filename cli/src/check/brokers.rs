@@ -86,10 +86,16 @@ impl Brokers {
             servers.push(server.await.expect("asking a broker does not panic"));
         }
         let mut brokers = Self::judge(config, servers);
-        brokers.warnings.extend(join_all(config.relayed_clusters().map(ask_replicas)).await.into_iter().flatten());
-        let by_address = config.relayed_clusters().map(|cluster| addresses::ask(config, cluster));
+        let relayed: Vec<_> = config.relayed_clusters().filter(|cluster| brokers.answers_for(cluster)).collect();
+        brokers.warnings.extend(join_all(relayed.iter().copied().map(ask_replicas)).await.into_iter().flatten());
+        let by_address = relayed.into_iter().map(|cluster| addresses::ask(config, cluster));
         brokers.warnings.extend(join_all(by_address).await.into_iter().flatten());
         brokers
+    }
+
+    /// Whether a bootstrap server of a cluster answers. To ask more of one of which none does would only take time.
+    pub(super) fn answers_for(&self, cluster: &Cluster) -> bool {
+        self.servers.iter().any(|server| server.cluster == *cluster.name && matches!(server.answer, Answer::Ok(_)))
     }
 
     fn judge(config: &Config, servers: Vec<Server>) -> Self {

@@ -11,6 +11,7 @@ use kferry_wire::admin::groups::GroupFilter;
 use kferry_wire::client::{Client, Topics};
 use kferry_wire::connection::ConnectOptions;
 
+use super::brokers::Brokers;
 use super::{count, listed_up_to};
 
 /// For all that a cluster is asked.
@@ -30,9 +31,9 @@ struct There {
 type Known<'c> = BTreeMap<&'c str, There>;
 
 /// A sentence for each thing that is not as routes and mirrors together need it.
-pub(super) async fn ask(config: &Config) -> Vec<String> {
+pub(super) async fn ask(config: &Config, brokers: &Brokers) -> Vec<String> {
     let asks_groups = config.routes.iter().any(|route| !route.owns_groups.is_empty());
-    let asked = concerned(config).into_iter().map(async |cluster| {
+    let asked = concerned(config).into_iter().filter(|cluster| brokers.answers_for(cluster)).map(async |cluster| {
         let client = Client::new(cluster.clone(), ConnectOptions::default()).within(DEADLINE);
         let groups = async { if asks_groups { client.list_groups(GroupFilter::default()).await.ok() } else { None } };
         let (metadata, groups) = tokio::join!(client.metadata(Topics::All), groups);
