@@ -96,8 +96,7 @@ impl Moves {
 
     /// Whether what another process sent from this place cannot arrive any more: until then no process that follows this one may begin as if it could not.
     fn is_settled(&self) -> bool {
-        let replaces = self.lock().state.joined().get(&self.me).is_some_and(|joined| joined.replaces);
-        !replaces || self.since.get().is_some_and(|since| since.elapsed() >= LATE)
+        self.lock().state.is_settled(&self.me, self.since.get().map(Instant::elapsed), LATE)
     }
 
     /// It has not, for this reason.

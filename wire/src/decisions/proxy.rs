@@ -262,9 +262,10 @@ impl Proxy {
         held.called.is_some()
     }
 
-    /// The record with which it leaves: after its last relayed connection, and [`Settings::late`] after any unanswered Produce.
-    pub fn leave(&self) -> Request {
-        Request::Left { proxy: self.me.clone() }
+    /// The record with which it leaves: after its last relayed connection, and [`Settings::late`] after any unanswered Produce. `None`: it ends without, for
+    /// what another process has sent from this place may still arrive, and whoever comes next has to wait for it.
+    pub fn leave(&self, now: Duration) -> Option<Request> {
+        self.is_settled(now).then(|| Request::Left { proxy: self.me.clone() })
     }
 
     /// The record that it appends now, if any. The append is begun in any case, or the process ends: once it was given `holding`, it waits for the outcome.
@@ -463,8 +464,7 @@ impl Proxy {
 
     /// Whether what another process sent from this place cannot arrive any more.
     fn is_settled(&self, now: Duration) -> bool {
-        let replaces = self.state.joined().get(&self.me).is_some_and(|joined| joined.replaces);
-        !replaces || self.joined.is_some_and(|joined| now >= joined + self.settings.late)
+        self.state.is_settled(&self.me, self.joined.map(|joined| now.saturating_sub(joined)), self.settings.late)
     }
 
     /// Whether this proxy's file has the route and wants it elsewhere, or has it no more. An old file orders nothing.

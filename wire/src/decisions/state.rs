@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::record::{self, Led, Member, Place, Request, Topic, Unknown, Waited, Wished};
 
@@ -892,6 +893,13 @@ impl State {
     /// Whether a proxy left, was replaced or was forgotten.
     pub fn is_gone(&self, proxy: &Member) -> bool {
         self.gone.contains(proxy)
+    }
+
+    /// Whether what an earlier process has sent from this proxy's place cannot arrive any more: the proxy has `joined` so long ago, and what is sent arrives
+    /// within `late`.
+    pub fn is_settled(&self, proxy: &Member, joined: Option<Duration>, late: Duration) -> bool {
+        let replaces = self.joined.get(proxy).is_some_and(|joined| joined.replaces);
+        !replaces || joined.is_some_and(|joined| joined >= late)
     }
 
     /// The home in force of each route.

@@ -698,7 +698,17 @@ fn a_proxy_joins_says_what_it_wants_and_serves_when_it_has_read_that_it_joined()
     assert_eq!(a.next(&known(), ms(9_000)), Some(wish(&me, 2, "old")), "only the last file counts");
     a.apply(3, &joined(&member("a", "2"), "a"), ms(9_100));
     assert_eq!((a.serves(), a.next(&known(), ms(20_000))), (Serves::Cut, None));
-    assert_eq!(a.leave(), left(&me));
+    assert_eq!(a.leave(ms(20_000)), Some(left(&me)));
+}
+
+#[test]
+fn who_has_taken_a_place_leaves_in_words_only_when_nothing_of_the_one_before_can_arrive() {
+    let me = member("a", "2");
+    let mut a = proxy(&me, "a");
+    for (offset, request) in (0..).zip([identity(), joined(&member("a", "1"), "a"), joined(&me, "a")]) {
+        a.apply(offset, &request, ms(1_000));
+    }
+    assert_eq!((a.leave(ms(30_999)), a.leave(ms(31_000))), (None, Some(left(&me))));
 }
 
 #[test]

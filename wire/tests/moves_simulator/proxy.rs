@@ -109,9 +109,11 @@ impl World {
         let process = &mut self.proxies[index];
         let is_cut = process.cut > self.now;
         if process.leaves && process.waiting.is_empty() && process.held_commits.is_empty() && known.open.is_none() && !known.unanswered {
-            let left = process.rules.leave();
+            let left = process.rules.leave(now);
             self.known = known;
-            self.append(left, is_cut);
+            if let Some(left) = left {
+                self.append(left, is_cut);
+            }
             return self.proxy_dies(index, false);
         }
         let request = process.rules.next(&known, now);
