@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  Heartbeat ─▶ broker, and its answer waits until all members have been heard: then it says that the group rebalances ─▶ the member commits, and joins
+//!               (one to a coordinator that is still reading its groups is answered as it is, and is not heard)
 //!  JoinGroup ─▶ waits here; the proxy sends the heartbeats of the member ─┬ given up: to the broker, where nobody was thrown out
 //!                                                                        └ decided: NOT_COORDINATOR; the member leaves the old coordinator
 //!  OffsetCommit ─▶ broker; once all members of the group wait it waits, too
@@ -413,11 +414,10 @@ impl FrameRelay {
             }
             ApiKey::Heartbeat if seat.parking.is_used() => {
                 let request: HeartbeatRequest = head.decode(&[], body)?;
-                let is_held = seat.parking.is_held(group);
-                if is_held && !self.has_loaded(group, to, queue).await? {
+                if seat.parking.is_held(group) && !self.has_loaded(group, to, queue).await? {
                     return Ok(gated);
                 }
-                if is_held && seat.parking.heard(group, &request.member_id, request.generation_id) {
+                if seat.parking.heard(group, &request.member_id, request.generation_id) {
                     gated.response = Some(ResponsePlan::Heard { group: group.clone(), member: request.member_id.to_string() });
                 } else if self.is_to_join(seat, group, &request.member_id) {
                     gated.answer = Some(head.encode(&HeartbeatResponse::default().with_error_code(REBALANCE_IN_PROGRESS))?);
@@ -529,10 +529,11 @@ impl FrameRelay {
         seat.parking.is_old(group, member) && !lives_elsewhere(seat, group, &self.terms.world.cluster.name)
     }
 
-    /// Whether the coordinator has the group. One that is still reading it says yes to each heartbeat and refuses all commits: a member that was told to join
-    /// just then would lose its last one, or librdkafka would send one of before behind it.
+    /// Whether the coordinator knows the group already. One that is still reading it says yes to each heartbeat and refuses all commits: a member that was
+    /// told to join then would lose its last one.
     async fn has_loaded(&self, group: &str, to: &mut Writer, queue: &mpsc::Sender<InFlight>) -> Result<bool, Cause> {
-        let request = OffsetFetchRequest::default().with_group_id(StrBytes::from_string(group.to_owned()).into()).with_topics(Some(Vec::new()));
+        let request =
+            OffsetFetchRequest::default().with_group_id(StrBytes::from_string(group.to_owned()).into()).with_topics(Some(Vec::new()));
         let frame = self.ask_broker(ApiKey::OffsetFetch, SAYS_ITS_STATE, &request, to, queue).await?;
         let mut answer = frame.get(CORRELATION_ID..).unwrap_or_default();
         let answer = OffsetFetchResponse::decode(&mut answer, SAYS_ITS_STATE).map_err(|_| Cause::WrongResponse(ApiKey::OffsetFetch))?;
