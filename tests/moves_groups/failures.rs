@@ -1,12 +1,15 @@
 //! Moves of groups that are given up, and moves in which something is killed: members stay where they are, or come to where the group lives then.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use harness::clients::Client;
 use harness::clients::soak::{self, Soak};
+use harness::kafka::{Cluster, Listener};
 use harness::stage::{self, Side};
 use kferry_wire::decisions::{Life, Move, State};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
 use crate::decisions::Phase;
 use crate::{Going, LIMIT, PARTITIONS, Stage, go_on};
@@ -46,6 +49,11 @@ impl Stage {
             Step::Parked => self.decisions.says("that a member waits to join", LIMIT, |state| has_parked(state).then_some(())),
         }?;
         Ok(after)
+    }
+
+    /// Nothing is in the way: else groups may move before the topics, and the steps come in another order.
+    fn can_move(&self, home: Side) -> Result<()> {
+        self.comes("nothing is in the way", || self.file(home)?.kferry(&["move", "--dry-run"])?.ends_with(0).map(drop))
     }
 
     /// Each group is on one cluster, with all of its members; who reads has read nothing twice, and goes on.
@@ -189,6 +197,7 @@ fn killed(stage: &mut Stage, going: &[Going], groups: &[String]) -> Result<()> {
     for step in [Step::Held, Step::Parked, Step::AllHold, Step::Flipped] {
         for is_old in [true, false] {
             let side = if is_old { home.other() } else { home };
+            stage.can_move(home)?;
             let coordinator = stage.cluster(side).coordinator("orders-both")?;
             stage.edit(home)?;
             stage.groups_are_at(step, home)?;
@@ -201,6 +210,7 @@ fn killed(stage: &mut Stage, going: &[Going], groups: &[String]) -> Result<()> {
             home = home.other();
         }
     }
+    stage.can_move(home)?;
     stage.edit(home)?;
     stage.groups_are_at(Step::AllHold, home)?;
     stage.proxies[1].kill();
@@ -208,4 +218,49 @@ fn killed(stage: &mut Stage, going: &[Going], groups: &[String]) -> Result<()> {
     let [_, took] = stage.live(home, groups).context("a proxy killed")?;
     println!("a proxy killed while it holds: {took:.2?} until all groups live on {home:?}");
     go_on(going)
+}
+
+/// Its broker is stopped in order, so the next one comes at once, and says yes to heartbeats and refuses commits for some seconds: nobody is to join then.
+#[test]
+#[ignore = "`make soak` runs it: a coordinator has six million records to read"]
+fn members_of_a_coordinator_that_is_still_reading_lose_no_commit() -> Result<()> {
+    let builders = [("3.9.1", Side::Legacy, 3), ("4.3.0", Side::New, 1)].map(|(version, side, brokers)| {
+        let cluster = Cluster::version(version).name(side.name()).brokers(brokers);
+        cluster.set("group.initial.rebalance.delay.ms", "0").set("offsets.topic.num.partitions", "1")
+    });
+    let stage = Stage::on(Cluster::start_all(builders.into())?.try_into().map_err(|_| anyhow!("two clusters were asked for"))?, 1)?;
+    let (group, topic, legacy) = ("orders-eager", "orders.eager", stage.cluster(Side::Legacy));
+    stage.copied_topic(topic)?;
+    let job = soak::Job::plain(stage.proxies[0].bootstrap_servers(), group.to_owned(), topic, PARTITIONS, LIMIT);
+    let going = [Going { soak: Soak::start(Client::Rdkafka, &job)?, group: group.to_owned(), members: 2 }];
+    go_on(&going)?;
+    much_to_read(legacy)?;
+    stage.are_all_at(Side::Legacy, &going, "before")?;
+    let coordinator = legacy.coordinator(group)?;
+    stage.edit(Side::New)?;
+    stage.groups_are_at(Step::Held, Side::New)?;
+    legacy.stop(coordinator)?;
+    let [_, took] = stage.live(Side::New, &[group.to_owned()])?;
+    println!("{took:.2?} until the group lives there");
+    stage.are_all_at(Side::New, &going, "its coordinator was reading").with_context(|| stage.logs().unwrap_or_default())?;
+    for Going { soak, .. } in going {
+        soak.stop()?;
+    }
+    Ok(())
+}
+
+/// Offsets of nobody, deleted over and over.
+fn much_to_read(cluster: &Cluster) -> Result<()> {
+    let mut config = cluster.client_config(Listener::Plaintext)?;
+    // The one `client.id` that brokers let write there.
+    config.set("client.id", "__admin_client").set("compression.type", "lz4").set("linger.ms", "50");
+    let producer: BaseProducer = config.create()?;
+    // Version 1 of a key: group, topic, partition.
+    let key = [&[0, 1, 0, 6][..], b"nobody", &[0, 4], b"none", &[0; 4]].concat();
+    for _ in 0..6_000_000 {
+        while producer.send(BaseRecord::<_, [u8]>::to("__consumer_offsets").partition(0).key(&key)).is_err() {
+            producer.poll(Duration::from_millis(20));
+        }
+    }
+    Ok(producer.flush(LIMIT)?)
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  Heartbeat ─▶ broker, and its answer waits until all members have been heard: then it says that the group rebalances ─▶ the member commits, and joins
+//!               (one to a coordinator that is still reading its groups is answered as it is, and is not heard)
 //!  JoinGroup ─▶ waits here; the proxy sends the heartbeats of the member ─┬ given up: to the broker, where nobody was thrown out
 //!                                                                        └ decided: NOT_COORDINATOR; the member leaves the old coordinator
 //!  OffsetCommit ─▶ broker; once all members of the group wait it waits, too
@@ -28,7 +29,7 @@ use bytes::Bytes;
 use kafka_protocol::messages::consumer_group_heartbeat_response::Assignment;
 use kafka_protocol::messages::{
     ApiKey, ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, HeartbeatRequest, HeartbeatResponse, JoinGroupRequest,
-    JoinGroupResponse, LeaveGroupRequest, OffsetCommitRequest,
+    JoinGroupResponse, LeaveGroupRequest, OffsetCommitRequest, OffsetFetchRequest, OffsetFetchResponse,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use kferry_wire::api::{Api, By, RewriteError};
@@ -91,6 +92,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The version of the proxy's own Heartbeat and LeaveGroup: all brokers know it, and it has no tagged fields.
 const OWN_VERSION: i16 = 1;
+
+/// The version of its own OffsetFetch: the first one that has an error of the group.
+const SAYS_ITS_STATE: i16 = 2;
 
 /// Between two heartbeats for a member that waits, at the most; otherwise a part of its session.
 const BEATS: Duration = Duration::from_secs(2);
@@ -410,6 +414,9 @@ impl FrameRelay {
             }
             ApiKey::Heartbeat if seat.parking.is_used() => {
                 let request: HeartbeatRequest = head.decode(&[], body)?;
+                if seat.parking.is_held(group) && !self.has_loaded(group, to, queue).await? {
+                    return Ok(gated);
+                }
                 if seat.parking.heard(group, &request.member_id, request.generation_id) {
                     gated.response =
                         Some(ResponsePlan::Heard(Box::new(Heard { group: group.clone(), member: request.member_id.to_string() })));
@@ -521,6 +528,17 @@ impl FrameRelay {
     /// Whether a member of a group that lives here now has still the id that it had before: it has to join first.
     fn is_to_join(&self, seat: &Seat, group: &str, member: &str) -> bool {
         seat.parking.is_old(group, member) && !lives_elsewhere(seat, group, &self.terms.world.cluster.name)
+    }
+
+    /// Whether the coordinator knows the group already. One that is still reading it says yes to each heartbeat and refuses all commits: a member that was
+    /// told to join then would lose its last one.
+    async fn has_loaded(&self, group: &str, to: &mut Writer, queue: &mpsc::Sender<InFlight>) -> Result<bool, Cause> {
+        let request =
+            OffsetFetchRequest::default().with_group_id(StrBytes::from_string(group.to_owned()).into()).with_topics(Some(Vec::new()));
+        let frame = self.ask_broker(ApiKey::OffsetFetch, SAYS_ITS_STATE, &request, to, queue).await?;
+        let mut answer = frame.get(CORRELATION_ID..).unwrap_or_default();
+        let answer = OffsetFetchResponse::decode(&mut answer, SAYS_ITS_STATE).map_err(|_| Cause::WrongResponse(ApiKey::OffsetFetch))?;
+        Ok(answer.error_code == 0)
     }
 
     /// Waits until the group is let go, and keeps the member in it until then.
