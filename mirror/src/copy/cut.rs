@@ -20,7 +20,7 @@ const SMALL_BATCH: usize = 8 * 1024;
 /// The most bytes of records in a small batch.
 const SMALL_DECODED: usize = 1024 * 1024;
 /// The most bytes of small batches that are put into one.
-const COALESCED: usize = 64 * 1024;
+pub(super) const COALESCED: usize = 64 * 1024;
 /// The most bytes of a batch that is put together here, whatever the follower's `max.message.bytes` allows: a request with it must fit into
 /// `socket.request.max.bytes`, which is 100 MiB if nobody has lowered it.
 const LARGEST: usize = 16 * 1024 * 1024;

@@ -33,7 +33,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::cut::{Cutter, Data, Hole, Piece, next_sequence};
+use super::cut::{COALESCED, Cutter, Data, Hole, Piece, next_sequence};
 use super::decisions::{self, AfterFetchError, AfterProduce, OverHole};
 use super::job::PartitionJob;
 use super::limits::Limits;
@@ -282,7 +282,7 @@ impl Lane {
         let wanted: HashMap<_, _> = self
             .partitions
             .iter()
-            .filter(|(_, copying)| copying.handback.is_none() && copying.queued < self.limits.partition_bytes)
+            .filter(|(_, copying)| copying.handback.is_none() && copying.has_room(self.limits.partition_bytes))
             .map(|(partition, copying)| (partition.clone(), copying.cutter.at()))
             .collect();
         if wanted.is_empty() {
@@ -619,6 +619,12 @@ impl Copying {
             follower.cluster(),
             self.job.topic_partition(),
         )))
+    }
+
+    /// Whether more is to be fetched. Small batches that wait are not added to: what comes in one response is put together, and a follower that is slow to
+    /// answer would get the records of each response in a request of their own, and never catch up.
+    fn has_room(&self, bytes: usize) -> bool {
+        self.queued < bytes && (self.queue.len() < IN_FLIGHT || self.queued > COALESCED)
     }
 
     /// Whether a batch may be sent now: it is next in the queue, and nothing of the partition has to be answered first.
