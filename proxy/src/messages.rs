@@ -41,6 +41,7 @@ kferry_wire::messages! {
         WARN ROUTE_WAITS = "a route does not move as routes.toml wishes";
         WARN LOG_TROUBLE = "the log of decisions cannot be read or written just now";
         ERROR LOG_REFUSED = "the log of decisions must not be followed: relayed clients are cut, and kferry-proxy ends";
+        ERROR ANOTHER_LOG = "topics lead where another log of decisions says: relayed clients are not served, and kferry-proxy ends";
         ERROR REPLACED = "another process took the place of this one, or an operator has forgotten it: relayed clients are cut, and kferry-proxy ends";
 
         // Brokers.

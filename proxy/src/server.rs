@@ -105,6 +105,10 @@ impl Server {
         let Self { proxy, ports, admin, metrics } = self;
         // What a relayed client is told in its very first answer depends on every cluster that it may come to; one that is down is left out.
         let _ = timeout(FIRST_LOOK, proxy.ask_clusters()).await;
+        if let Some(cluster) = moves::another_log(&proxy.routes.in_force()).await {
+            tell!(messages::ANOTHER_LOG, cluster = &*cluster.name);
+            return;
+        }
         let sessions = TaskTracker::new();
         let bound = ports.iter().map(|port| port.endpoint.address().to_string()).collect();
         for port in ports {

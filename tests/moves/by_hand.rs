@@ -269,7 +269,7 @@ fn a_log_moves_to_another_cluster_and_goes_on_there() -> Result<()> {
     ensure!(legacy.log_ends(log)? == [values.len() as i64] && new.log_ends(log)? == [copies.len() as i64], "something was written");
     drop(running);
     at(Side::New, "new")?;
-    let _running = start()?;
+    let running = start()?;
     leads("new")?;
     at(Side::Legacy, "new")?;
     leads("legacy")?;
@@ -278,5 +278,15 @@ fn a_log_moves_to_another_cluster_and_goes_on_there() -> Result<()> {
     ensure!(led["leader"] == "legacy" && led["term"] == 3, "it goes on where it was: {led:#}");
     ensure!(legacy.log_ends(log)? == [values.len() as i64], "the old log was written");
     file.kferry(&["decisions"])?.ends_with(0)?.says("the log has come from legacy")?;
+
+    // A file that names another log, or none: nobody is served by it.
+    drop(running);
+    let without = text(Side::Legacy, "new").replacen("[state]\ncluster = \"new\"", "", 1);
+    for text in [text(Side::Legacy, "legacy"), without] {
+        fs::write(&config, text)?;
+        file.kferry(&["check", "--connect"])?.ends_with(1)?.says("cluster new: its topic __kferry.decisions says where topics lead")?;
+        let refused = Proxy::start_with(&base, &config, &[]).err().context("it serves")?;
+        ensure!(format!("{refused:#}").contains("topics lead where another log of decisions says"), "{refused:#}");
+    }
     Ok(())
 }

@@ -441,6 +441,41 @@ fn what_a_client_has_sent_is_in_the_log_after_it_has_gone() -> Result<()> {
     })
 }
 
+/// A client that has given up, and sends something anew on another connection: what was not read of the first one must not follow. What is under way may: 32
+/// requests of a connection, and one or two whose answers have found that it is gone.
+#[test]
+fn what_a_client_has_given_up_does_not_come_behind_what_it_sends_anew() -> Result<()> {
+    const FRAMES: u64 = 600;
+    const UNDER_WAY: usize = 40;
+    calm(|stage| {
+        let leader = Side::Legacy;
+        let topic = leader.leads("given-up");
+        stage.create_copied(leader, &topic, 1)?;
+        let node_id = stage.cluster(leader).partitions(&topic)?[0].leader;
+        for (side, node_id) in [(leader, node_id), (leader.other(), 1)] {
+            let client_id = side.client(&format!("given-up-{}", side.name()));
+            let frame = |number: u64| {
+                let request = produce(1, &[(&topic, 0, batch_of(&number.to_string(), None)?)]);
+                raw::request(9, number as i32, &client_id, &request)
+            };
+            let mut gone = stage.at(side, node_id)?;
+            gone.send(&(0..FRAMES).map(frame).collect::<Result<Vec<_>>>()?.concat())?;
+            drop(gone);
+            let mut again = stage.at(side, node_id)?;
+            again.send(&frame(FRAMES)?)?;
+            let found = outcomes(&raw::answer::<ProduceRequest>(&mut again, 9, FRAMES as i32)?)?;
+            ensure!(found.values().all(|(error_code, _)| *error_code == 0), "{found:?}");
+            thread::sleep(Duration::from_secs(2));
+            let log = numbers(stage, leader, &topic)?.remove(&0).unwrap_or_default();
+            let at = log.iter().rposition(|number| *number == FRAMES).context("it is not in the log")?;
+            let behind = log.len() - 1 - at;
+            println!("{} of {FRAMES} in the log, {behind} behind what was sent anew", log.len() - 1);
+            ensure!(behind <= UNDER_WAY, "from {}: {behind} of {FRAMES} are behind what was sent anew", side.name());
+        }
+        stage.is_copied(leader, &topic)
+    })
+}
+
 #[test]
 fn what_was_begun_elsewhere_is_in_the_log_before_what_comes_directly() -> Result<()> {
     calm(|stage| {

@@ -10,6 +10,7 @@ use kferry_wire::admin::acls::{Operation, allow_command};
 use kferry_wire::client::{Client, Metadata, Topics};
 use kferry_wire::cluster::{ClusterInfo, describes_every_topic};
 use kferry_wire::connection::{ConnectOptions, Connection, Refusal, RequestError};
+use kferry_wire::decisions::{TOPIC, decides};
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 
@@ -88,6 +89,8 @@ impl Brokers {
         let mut brokers = Self::judge(config, servers);
         let relayed: Vec<_> = config.relayed_clusters().filter(|cluster| brokers.answers_for(cluster)).collect();
         brokers.warnings.extend(join_all(relayed.iter().copied().map(ask_replicas)).await.into_iter().flatten());
+        let other_logs = relayed.iter().filter(|cluster| config.state.as_ref().is_none_or(|state| state.cluster.name != cluster.name));
+        brokers.errors.extend(join_all(other_logs.map(|cluster| ask_log(cluster))).await.into_iter().flatten());
         let by_address = relayed.into_iter().map(|cluster| addresses::ask(config, cluster));
         brokers.warnings.extend(join_all(by_address).await.into_iter().flatten());
         brokers
@@ -211,6 +214,18 @@ fn outside<'a>(cluster: &Cluster, servers: impl Iterator<Item = &'a Server>) -> 
         range.end(),
         listed(&names)
     ))
+}
+
+/// A log of decisions that the file does not know of.
+async fn ask_log(cluster: &Arc<Cluster>) -> Option<String> {
+    let client = Client::new(cluster.clone(), ConnectOptions::default()).within(DEADLINE);
+    decides(client).await.ok()?.then(|| {
+        let name = &cluster.name;
+        format!(
+            "cluster {name}: its topic {TOPIC} says where topics lead, and [state] does not name this cluster: relayed clients would write to copies, and \
+             kferry-proxy does not start; set cluster = \"{name}\" in [state] (`kferry move log` moves the log to another cluster)"
+        )
+    })
 }
 
 /// Replicas that relayed clients would be shown under another id. Whether the cluster answers at all is told elsewhere.

@@ -23,15 +23,23 @@ mod wish;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use kferry_wire::decisions::{LATE, Member, Plan, State, Wish};
+use futures_util::future::join_all;
+use kferry_config::Cluster;
+use kferry_wire::client::Client;
+use kferry_wire::decisions::{LATE, Member, Plan, State, Wish, decides};
 use kferry_wire::tell;
 use serde_json::json;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
+use crate::identity::own_options;
 use crate::messages;
 use crate::routes::RoutingTable;
+
+/// How long a cluster may take to say whether it has another log, before anybody is served.
+const ASKING: Duration = Duration::from_secs(2);
 
 pub(crate) use self::follow::{follow, leave};
 
@@ -56,6 +64,18 @@ pub(crate) enum Part {
     Takes,
     /// It has not, for this reason.
     NotYet(String),
+}
+
+/// The cluster with a log of decisions that is not the one of `[state]`, and by which topics lead: a file from which `[state]` was taken, or in which it names
+/// another cluster, would have clients write to followers. A cluster that cannot be asked is none.
+pub(crate) async fn another_log(table: &RoutingTable) -> Option<Arc<Cluster>> {
+    let ours = table.state().map(|cluster| &cluster.name);
+    let others = table.relayed_clusters().filter(|cluster| Some(&cluster.name) != ours);
+    let asked = others.map(async |cluster| {
+        let decides = timeout(ASKING, decides(Client::new(cluster.clone(), own_options()).within(ASKING))).await;
+        matches!(decides, Ok(Ok(true))).then(|| cluster.clone())
+    });
+    join_all(asked).await.into_iter().flatten().next()
 }
 
 /// What operators are shown.

@@ -59,7 +59,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use futures_util::future::{Fuse, FusedFuture as _, join};
+use futures_util::future::{Fuse, FusedFuture as _, try_join};
 use kafka_protocol::messages::{ApiKey, EndTxnRequest, EndTxnResponse};
 use kafka_protocol::protocol::Decodable;
 use kferry_wire::api::{Api, FETCH_RESPONSE, Field, Rewrite, RewriteError, Step, Walk};
@@ -164,6 +164,8 @@ pub(crate) struct Seat {
 pub(crate) struct FrameRelay {
     terms: Terms,
     counters: Counters,
+    /// The client is gone, and some of what it has sent was not read yet.
+    is_gone: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -220,7 +222,7 @@ enum Side {
 impl FrameRelay {
     /// Nothing has moved yet.
     pub(crate) fn new(terms: Terms) -> Self {
-        Self { terms, counters: Counters::default() }
+        Self { terms, counters: Counters::default(), is_gone: AtomicBool::new(false) }
     }
 
     /// Runs until one side ends, nothing moves for too long, or the proxy drains. `first` was read from the client already.
@@ -233,16 +235,26 @@ impl FrameRelay {
         let (queue, mut in_flight) = mpsc::channel(IN_FLIGHT);
         let mut requests = pin!(self.requests(from_client, to_broker, queue).fuse());
         let cause = self.relay(requests.as_mut(), &mut from_broker, to_client, &mut in_flight).await;
-        // Whether what a client has produced that is gone is over is known when the broker has answered, or when it can no longer land. Who is cut waits for nothing.
-        if self.counters.produces.load(Ordering::Relaxed) > 0 && !matches!(cause, Cause::Cut) {
+        // Whether what a client has produced that is gone is over is known when the broker has answered, or when it can no longer land.
+        let rest = async {
+            if self.counters.produces.load(Ordering::Relaxed) == 0 {
+                return;
+            }
             let answers = self.last_answers(&mut from_broker, &mut in_flight);
             if matches!(cause, Cause::ClientError(_)) && !requests.is_terminated() {
                 // An answer has found it gone. What it had sent before is still there to be read, and with acks=0 it counts on that.
-                let _ = timeout(LATE, join(requests, answers)).await;
+                self.is_gone.store(true, Ordering::Relaxed);
+                let _ = try_join(requests, answers).await;
             } else {
                 requests.set(Fuse::terminated());
-                let _ = timeout(LATE, answers).await;
+                let _ = answers.await;
             }
+        };
+        // Who is cut waits for nothing.
+        tokio::select! {
+            biased;
+            () = self.terms.cut.cancelled() => {}
+            _ = timeout(LATE, rest) => {}
         }
         Ending { cause, moved: self.counters.moved() }
     }
@@ -332,6 +344,11 @@ impl FrameRelay {
                 session = Box::pin(self.log_in_again(due, &mut to, &queue)).await?;
             }
             let Decision { head, body_at, frame_len, request, response, bare_messages } = decision;
+            if self.is_gone.load(Ordering::Relaxed) && !(head.api.key == ApiKey::Produce && is_unanswered(&request, response.as_ref())) {
+                // What a client waits for an answer to it has given up by now: it must not come behind what the client has sent since on another connection.
+                from.skip(frame_len).await.map_err(client)?;
+                continue;
+            }
             // Before the request goes out: its response must find it.
             let due = response.map(Due::Client);
             match request {
@@ -808,6 +825,14 @@ impl WalkError {
             Self::Body(error) => head.not_rewritten(error),
             Self::Move(error) => error.of(reading, writing),
         }
+    }
+}
+
+/// Whether the client gets no answer to a Produce request: `acks=0`.
+fn is_unanswered(request: &RequestPlan, response: Option<&ResponsePlan>) -> bool {
+    match request {
+        RequestPlan::Produce(front) => front.acks == 0,
+        _ => response.is_none(),
     }
 }
 

@@ -133,6 +133,20 @@ fn partition() -> TopicPartition {
     TopicPartition::new(TOPIC, 0)
 }
 
+/// Whether a cluster has a log that says where topics lead or groups live, and that has not moved elsewhere. Whoever reads another log, or none, would have
+/// clients write to the followers of these topics.
+///
+/// # Errors
+/// [`LogError`]: nobody knows, or it has records of another version.
+pub async fn decides(client: Client) -> Result<bool, LogError> {
+    let Some(mut log) = Log::find(client, None).await? else { return Ok(false) };
+    while !log.is_at_end() {
+        log.next(Duration::ZERO).await?;
+    }
+    let state = log.state();
+    Ok(state.moved().is_none() && !(state.leaders().is_empty() && state.lives().is_empty()))
+}
+
 impl Log {
     /// Finds the log on its cluster. Nothing is read yet. `known`: what is known of it from before. `None`: there is no such topic.
     ///

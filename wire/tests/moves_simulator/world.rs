@@ -98,6 +98,10 @@ pub(crate) struct World {
     pub(crate) files: Vec<usize>,
     ordered: usize,
     flipped_by: usize,
+    /// The files that the log has heard of, and the one that was news to it last: a running process has taken it, or nobody had before. By the rule such a one is
+    /// never old: the log cannot know that another process has had it, or that this one has while it did not reach the log.
+    heard: BTreeSet<String>,
+    edited: Option<String>,
     /// The files that any proxy has taken while it ran, or started with.
     pub(crate) taken: BTreeSet<usize>,
     pub(crate) known: Known,
@@ -158,6 +162,8 @@ impl World {
             files: vec![0],
             ordered: 0,
             flipped_by: 0,
+            heard: BTreeSet::new(),
+            edited: None,
             taken: BTreeSet::new(),
             known,
             dead: BTreeMap::new(),
@@ -388,6 +394,11 @@ impl World {
         self.note(|| format!("log {offset}: {request:?} {verdict:?}"));
         if verdict == Verdict::Counts {
             match &request {
+                Request::Wish { taken, file, .. } => {
+                    if self.heard.insert(file.clone()) || *taken > 0 {
+                        self.edited = Some(file.clone());
+                    }
+                }
                 Request::Hold { to, groups, .. } => {
                     self.before = leaders;
                     self.foreign_before = self.foreign.contains(&true);
@@ -396,7 +407,8 @@ impl World {
                     self.ordered = self.taken.iter().filter(wants).max().copied().unwrap_or(0);
                     // Groups come after their topics, by the same file.
                     let is_old = self.ordered < self.flipped_by || groups.is_empty() && self.ordered == self.flipped_by;
-                    if is_old && self.mutation != Some(Mutation::Incarnation) {
+                    let is_edit = self.edited.as_ref() == Some(to);
+                    if is_old && !is_edit && self.mutation != Some(Mutation::Incarnation) {
                         self.fails(format!("file {} orders a move to {to}, after file {}", self.ordered, self.flipped_by));
                     }
                 }
