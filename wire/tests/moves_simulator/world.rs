@@ -395,7 +395,8 @@ impl World {
         if verdict == Verdict::Counts {
             match &request {
                 Request::Wish { taken, file, .. } => {
-                    if self.heard.insert(file.clone()) || *taken > 0 {
+                    let is_new = self.heard.insert(file.clone());
+                    if is_new || *taken > 0 {
                         self.edited = Some(file.clone());
                     }
                 }
