@@ -6,7 +6,7 @@
 //! A marker takes an offset and has no sequence. And a broker handles the requests of a connection one after the other: what comes behind one
 //! that waits for its replicas may land seconds after the mirror that sent it was killed, when its successor has looked at the log already.
 //! So the epochs in a marker make it a compare-and-swap ([`marker`]): at each offset lands one marker, whoever sends it.
-//! That "but for one in 128" is left to chance, so where no lease keeps two processes from the same partition they also [keep apart](keep_apart).
+//! One pair of writers in 128 is not told apart; where no lease keeps two processes from the same partition they also [keep apart](keep_apart).
 //! Nothing else of the partition is in flight while they are written, and the log end says how many there are. When an answer is lost, the
 //! log end is awaited until it rests, and both logs are looked at anew.
 //!

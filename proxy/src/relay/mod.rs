@@ -244,7 +244,8 @@ impl FrameRelay {
             if matches!(cause, Cause::ClientError(_)) && !requests.is_terminated() {
                 // An answer has found it gone. What it had sent before is still there to be read, and with acks=0 it counts on that.
                 self.is_gone.store(true, Ordering::Relaxed);
-                let _ = try_join(requests, answers).await;
+                // Answers that break off end it, since requests would wait for them. The end of the requests does not: what they had sent is answered behind it.
+                let _ = try_join(requests.map(|_| Ok(())), answers).await;
             } else {
                 requests.set(Fuse::terminated());
                 let _ = answers.await;
