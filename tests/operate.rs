@@ -55,7 +55,7 @@ fn ask_once(proxy: &Proxy, client_id: &str) -> Result<(u64, u64)> {
     let answer = client.ask(&request)?;
     client.half_close()?;
     ensure!(client.rest()?.is_empty(), "more than one answer");
-    proxy.closed(client.local_port()?)?;
+    proxy.closed(&client)?;
     Ok((request.len() as u64, answer.len() as u64 + 4))
 }
 
@@ -80,8 +80,8 @@ fn metrics_count_exactly_what_happened() -> Result<()> {
     let mut http = Raw::connect(proxy.port())?;
     http.send(b"GET / HTTP/1.1\r\n\r\n")?;
     http.rest()?;
-    proxy.closed(refused.local_port()?)?;
-    proxy.closed(http.local_port()?)?;
+    proxy.closed(&refused)?;
+    proxy.closed(&http)?;
 
     let count = |name: &str, labels: &[(&str, &str)]| Ok::<_, anyhow::Error>(proxy.metric(&format!("kferry_proxy_{name}"), labels)? as u64);
     assert_eq!(count("connections_accepted_total", &[("listener", "plain")])?, 6);
@@ -112,7 +112,7 @@ fn every_metric_is_there_with_its_help_and_no_label_grows_with_the_clients() -> 
         let mut failed = Raw::connect(proxy.port())?;
         failed.send(&raw::api_versions(1, Some(&format!("other-{n}"))))?;
         failed.rest()?;
-        proxy.closed(failed.local_port()?)?;
+        proxy.closed(&failed)?;
         proxy.reload()
     };
     once(0)?;
@@ -172,7 +172,7 @@ fn the_log_tells_a_connections_whole_story_in_one_line() -> Result<()> {
     let answer = client.ask(&request)?;
     client.half_close()?;
     client.rest()?;
-    let mut line = proxy.closed(client.local_port()?)?;
+    let mut line = proxy.closed(&client)?;
     let about = line.as_object_mut().context("an object")?;
     assert!(about.remove("timestamp").is_some() && about.remove("seconds").is_some());
     let story = json!({
@@ -187,7 +187,7 @@ fn the_log_tells_a_connections_whole_story_in_one_line() -> Result<()> {
     let mut refused = Raw::connect(proxy.port())?;
     refused.send(&raw::api_versions(1, None))?;
     assert!(refused.rest()?.is_empty());
-    let line = proxy.closed(refused.local_port()?)?;
+    let line = proxy.closed(&refused)?;
     assert_eq!((&line["level"], &line["cause"]), (&json!("WARN"), &json!("no_route")));
     assert!(line["detail"].as_str().is_some_and(|detail| detail.contains("add one to routes.toml")), "{line}");
     Ok(())
@@ -483,7 +483,7 @@ fn sigterm_ends_what_is_quiet_and_lets_the_busy_finish() -> Result<()> {
     assert!(proxy.wait()?.success());
     // The answer, the quiet moment after it, and no more.
     assert!(told.elapsed() < Duration::from_secs(5), "{:?}", told.elapsed());
-    assert_eq!(proxy.closed(busy.local_port()?)?["cause"], "drained");
+    assert_eq!(proxy.closed(&busy)?["cause"], "drained");
     let log = proxy.log()?;
     for sentence in ["SIGTERM", "draining", "drained: every connection ended at a quiet moment"] {
         assert!(log.iter().any(|line| line["message"] == sentence), "{sentence}");
@@ -512,7 +512,7 @@ fn a_drain_ends_in_time_whoever_does_not() -> Result<()> {
     let late = |line: &Value| line["message"] == "drain_timeout_ms is over: the connections left are cut" && line["connections"] == 1;
     assert!(proxy.log()?.iter().any(late), "{}", proxy.log_text());
     // It has its own line like all others.
-    let line = proxy.closed(endless.local_port()?)?;
+    let line = proxy.closed(&endless)?;
     assert!(line["cause"] == "cut" && line["response_bytes"].as_u64() > Some(100), "{line}");
     Ok(())
 }
@@ -539,13 +539,13 @@ fn limits_close_what_is_too_much_and_what_ends_makes_room() -> Result<()> {
         let (mut first, _second) = (open(1)?, open(2)?);
         let mut third = Raw::connect(proxy.port())?;
         assert!(third.rest()?.is_empty());
-        let line = proxy.closed(third.local_port()?)?;
+        let line = proxy.closed(&third)?;
         assert_eq!(line["cause"], *key);
         assert!(line["detail"].as_str().is_some_and(|detail| detail.contains(&format!("raise limits.{key}"))), "{line}");
         assert_eq!(proxy.closed_count(key)?, 1);
         first.half_close()?;
         first.rest()?;
-        proxy.closed(first.local_port()?)?;
+        proxy.closed(&first)?;
         // It is told a moment before its place is free.
         until("there is room again", || Ok(open(3).is_ok()))?;
 
@@ -619,7 +619,7 @@ fn relayed_clients_leave_open_files_for_operators() -> Result<()> {
     }
     assert_eq!(served.iter().filter(|served| **served).count(), allowed);
     let first = served.iter().position(|served| !served).context("one was turned away")?;
-    let line = proxy.closed(clients[first].local_port()?)?;
+    let line = proxy.closed(&clients[first])?;
     assert_eq!(line["cause"], "max_connections");
     assert!(line["detail"].as_str().is_some_and(|detail| detail.contains("limit of open files")), "{line}");
     assert!(proxy.open_files()? as u64 <= FILES);
@@ -711,13 +711,13 @@ fn an_idle_connection_is_closed_after_its_time() -> Result<()> {
     let last = Instant::now();
     assert!(client.rest()?.is_empty());
     assert!(last.elapsed() > Duration::from_millis(400), "it was not idle for long enough: {:?}", last.elapsed());
-    assert_eq!(proxy.closed(client.local_port()?)?["cause"], "idle");
+    assert_eq!(proxy.closed(&client)?["cause"], "idle");
     until("the broker's side is closed too", || Ok(bed.legacy.open_connections() == 0))?;
 
     let mut large = Raw::connect(proxy.port())?;
     large.send(&2001i32.to_be_bytes())?;
     assert!(large.rest()?.is_empty());
-    assert_eq!(proxy.closed(large.local_port()?)?["cause"], "not_kafka");
+    assert_eq!(proxy.closed(&large)?["cause"], "not_kafka");
     Ok(())
 }
 

@@ -55,7 +55,7 @@ fn topic(name: &str) -> TopicName {
 /// Checks the line at the end of a connection.
 fn ended(proxy: &Proxy, client: &mut Raw, cause: &str, detail: &str) -> Result<()> {
     client.rest()?;
-    let line = proxy.closed(client.local_port()?)?;
+    let line = proxy.closed(&client)?;
     let text = |key: &str| line[key].as_str().unwrap_or_default().to_owned();
     ensure!(text("cause") == cause && text("detail").contains(detail), "not {cause} with {detail:?}: {line}");
     Ok(())
@@ -801,7 +801,7 @@ fn a_relayed_connection_that_is_busy_for_too_long_is_cut_and_says_so() -> Result
     proxy.stop()?;
     assert!(told.elapsed() < Duration::from_secs(4), "{:?}", told.elapsed());
     ended(&proxy, &mut client, "cut", "busy when limits.drain_timeout_ms was over")?;
-    let line = proxy.closed(client.local_port()?)?;
+    let line = proxy.closed(&client)?;
     let requests = 2 * raw::metadata(1, Some("c")).len();
     assert!(line["request_bytes"] == requests && line["response_bytes"].as_u64() > Some(20), "{line}");
     Ok(())

@@ -40,7 +40,7 @@ fn a_broker_that_is_away_shows_as_a_reset() -> Result<()> {
         client.send(&raw::api_versions(1, Some("c")))?;
         let ended = client.read(&mut [0]).expect_err("there is nobody to answer");
         assert_eq!(ended.downcast_ref().map(io::Error::kind), Some(ErrorKind::ConnectionReset), "{cause}: {ended:#}");
-        assert_eq!(proxy.closed(client.local_port()?)?["cause"], cause);
+        assert_eq!(proxy.closed(&client)?["cause"], cause);
     }
     Ok(())
 }

@@ -243,7 +243,7 @@ fn an_id_that_cannot_be_translated_ends_the_connection_and_never_passes() -> Res
     let whole = heartbeat("member", epoch, &[(orders, vec![0, 1])]);
     client.send(&raw::request(1, 1, "c", &whole)?)?;
     assert!(client.rest()?.is_empty(), "nothing of the answer");
-    let line = proxy.closed(client.local_port()?)?;
+    let line = proxy.closed(&client)?;
     let detail = line["detail"].as_str().unwrap_or_default();
     assert!(line["cause"] == "unknown_topic_id" && detail.contains("let it describe the topics of relayed clients"), "{line}");
 

@@ -87,9 +87,8 @@ fn clients_land_where_the_first_matching_route_says_and_an_edit_moves_the_next()
 
     // Nobody's client: refused, told, counted.
     let mut refused = Raw::connect(proxy.port())?;
-    let port = refused.local_port()?;
     refused.send(&api_versions(1, Some("stranger")))?;
-    let closed = proxy.closed(port)?;
+    let closed = proxy.closed(&refused)?;
     assert_eq!(closed["cause"], "no_route");
     assert_eq!(closed["client_id"], "stranger");
     assert!(closed["detail"].as_str().unwrap_or_default().contains("routes.toml"), "{closed}");
@@ -142,7 +141,7 @@ fn another_cluster_at_the_same_address(legacy: &Cluster, new: &Cluster) -> Resul
         if client.ask(&api_versions(1, Some("c"))).is_ok() {
             return Ok(false);
         }
-        let closed = proxy.closed(client.local_port()?)?;
+        let closed = proxy.closed(&client)?;
         let detail = closed["detail"].as_str().unwrap_or_default();
         ensure!(
             closed["cause"] == "cluster_unreachable" && detail.contains(&format!("is of the Kafka cluster {}", new.cluster_id()?)),
@@ -181,9 +180,8 @@ fn a_cluster_that_is_down_costs_the_others_nothing_and_is_there_when_it_comes() 
     served()?;
 
     let mut waiting = Raw::connect(proxy.port())?;
-    let port = waiting.local_port()?;
     waiting.send(&api_versions(1, Some("orders")))?;
-    let closed = proxy.closed(port)?;
+    let closed = proxy.closed(&waiting)?;
     assert_eq!(closed["cause"], "cluster_unreachable");
     assert!(closed["detail"].as_str().unwrap_or_default().contains("refused"), "{closed}");
     served()?;

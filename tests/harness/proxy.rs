@@ -23,6 +23,7 @@ use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use jiff::Timestamp;
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use serde_json::Value;
 
@@ -31,7 +32,7 @@ use crate::kafka::{Cluster, Listener, User};
 use crate::ordinary::OrdinaryUser;
 use crate::pki::{self, Identity};
 use crate::process::Process;
-use crate::raw::{LIMIT, until};
+use crate::raw::{LIMIT, Raw, until};
 use crate::{ports, run};
 
 /// Ports for the virtual brokers of all clusters of a file, on each listener.
@@ -430,12 +431,16 @@ impl Proxy {
         whole.lines().map(|line| serde_json::from_str(line).with_context(|| format!("no JSON in the log: {line}"))).collect()
     }
 
-    /// Waits for the line at the end of the connection that came from this local port.
-    pub fn closed(&self, peer_port: u16) -> Result<Value> {
-        let peer = format!("127.0.0.1:{peer_port}");
+    /// Waits for the line at the end of this connection. An earlier one may have had the same port.
+    pub fn closed(&self, client: &Raw) -> Result<Value> {
+        let peer = format!("127.0.0.1:{}", client.local_port()?);
+        let of_it = |line: &Value| {
+            let at = line["timestamp"].as_str().and_then(|at| at.parse::<Timestamp>().ok());
+            line["message"] == "connection closed" && line["peer"] == *peer && at.is_some_and(|at| at >= client.opened())
+        };
         let mut found = None;
         until(&format!("the log tells the end of {peer}"), || {
-            found = self.log()?.into_iter().find(|line| line["message"] == "connection closed" && line["peer"] == *peer);
+            found = self.log()?.into_iter().find(of_it);
             Ok(found.is_some())
         })
         .with_context(|| self.log_text())?;

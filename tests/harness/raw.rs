@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
+use jiff::Timestamp;
 use kafka_protocol::messages::{ApiKey, ApiVersionsRequest, MetadataRequest, RequestHeader, ResponseHeader};
 use kafka_protocol::protocol::{Decodable as _, Encodable, HeaderVersion, Request, StrBytes};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -92,18 +93,25 @@ pub fn frame(body: &[u8]) -> Vec<u8> {
     [&(body.len() as i32).to_be_bytes()[..], body].concat()
 }
 
-/// A connection.
+/// A connection, and when it was opened.
 #[derive(Debug)]
-pub struct Raw(TcpStream);
+pub struct Raw(TcpStream, Timestamp);
 
 impl Raw {
     /// To a port of 127.0.0.1.
     pub fn connect(port: u16) -> Result<Self> {
+        let opened = Timestamp::now();
         let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).with_context(|| format!("port {port}"))?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(LIMIT))?;
         stream.set_write_timeout(Some(LIMIT))?;
-        Ok(Self(stream))
+        Ok(Self(stream, opened))
+    }
+
+    /// When it was opened: of two connections that got the same port, one after the other, the proxy's log knows which
+    /// one it speaks of by this.
+    pub fn opened(&self) -> Timestamp {
+        self.1
     }
 
     /// Its own port: by it, the proxy's log tells connections apart.
