@@ -104,8 +104,9 @@ impl Server {
     pub async fn run(self, stop: CancellationToken) {
         let Self { proxy, ports, admin, metrics } = self;
         // What a relayed client is told in its very first answer depends on every cluster that it may come to; one that is down is left out.
-        let _ = timeout(FIRST_LOOK, proxy.ask_clusters()).await;
-        if let Some(cluster) = moves::another_log(&proxy.routes.in_force()).await {
+        let another_log = async { moves::another_log(&proxy.routes.in_force()).await };
+        let (_, another_log) = tokio::join!(timeout(FIRST_LOOK, proxy.ask_clusters()), another_log);
+        if let Some(cluster) = another_log {
             tell!(messages::ANOTHER_LOG, cluster = &*cluster.name);
             return;
         }

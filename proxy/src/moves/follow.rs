@@ -84,6 +84,7 @@ pub(crate) async fn follow(proxy: Arc<Proxy>, moves: Arc<Moves>, cluster: Arc<Cl
         looking: JoinSet::new(),
         next_look: Instant::now(),
         known: Known::default(),
+        told: BTreeMap::new(),
         taken: None,
         is_at_end: false,
         held: None,
@@ -122,6 +123,9 @@ struct Follower {
     looking: JoinSet<Look>,
     next_look: Instant,
     known: Known,
+    /// Why routes wait, as the log of this process has it: what changes between two looks, such as the files of several proxies one after the other, is
+    /// no line of it.
+    told: BTreeMap<String, Vec<String>>,
     /// The last file that was taken: its number in this process.
     taken: Option<u64>,
     /// Whether the log was read to its end.
@@ -335,11 +339,10 @@ impl Follower {
             self.known.groups = looked.groups;
         }
         let plan = self.me.plan(&self.known);
-        for (route, why) in &plan.waits {
-            if self.moves.lock().plan.waits.get(route) != Some(why) {
-                tell!(messages::ROUTE_WAITS, route = &**route, why = why.join("; "));
-            }
+        for (route, why) in plan.waits.iter().filter(|(route, why)| self.told.get(*route) != Some(*why)) {
+            tell!(messages::ROUTE_WAITS, route = &**route, why = why.join("; "));
         }
+        self.told.clone_from(&plan.waits);
         self.moves.lock().plan = plan;
     }
 

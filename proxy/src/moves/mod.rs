@@ -138,7 +138,7 @@ impl Moves {
         }
     }
 
-    /// Why the process does not take part. `None`: it does.
+    /// Why the process does not take part yet. `None`: it does, and from then on also while the log cannot be read.
     pub(crate) fn why_not(&self) -> Option<String> {
         match &*self.part.borrow() {
             Part::Takes => None,
