@@ -27,7 +27,4 @@ mod owned;
 pub use membership::{Change, HANDED_OVER, Handover, Member};
 pub use owned::Owned;
 
-/// The `group.id` of the consumer group of a mirror's processes, on its target.
-pub fn group(mirror: &str) -> String {
-    format!("kferry-mirror-{mirror}")
-}
+pub use kferry_wire::preflight::groups::group_of_processes as group;

@@ -1,8 +1,9 @@
 //! Whether a group can move: asked of both clusters before anything is held, with kferry's own login.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use kferry_config::{Mirror, Offsets};
 
 use crate::admin::groups::{CommittedOffset, GroupFilter, ListedGroup};
@@ -18,12 +19,30 @@ pub async fn listed(client: &Client) -> Listed {
     Ok(groups.into_iter().map(|group| (group.group_id.clone(), group)).collect())
 }
 
+/// The `group.id` of the consumer group of a mirror's processes, on its target.
+pub fn group_of_processes(mirror: &str) -> String {
+    format!("kferry-mirror-{mirror}")
+}
+
+/// The mirrors of which no process runs, of those whose targets are among these clusters. One whose group may not be described is none.
+pub async fn away(clients: &[&Client], mirrors: &[Arc<Mirror>]) -> BTreeSet<Arc<str>> {
+    let asked = mirrors.iter().map(async |mirror| {
+        let target = clients.iter().find(|client| client.cluster().name == mirror.target.name)?;
+        let group = group_of_processes(&mirror.name);
+        let described = target.describe_groups(&[&group]).await.remove(&group)?.ok()?;
+        described.members.is_empty().then(|| mirror.name.clone())
+    });
+    join_all(asked).await.into_iter().flatten().collect()
+}
+
 /// Each of these groups: whether it can move from the cluster of `from` to cluster `to`, or why not, as a sentence that says what to do. `lists`: what both list.
+/// `away`: the mirrors that do not run.
 pub async fn preflight_groups(
     from: &Client,
     to: &str,
     lists: [&Listed; 2],
     mirrors: &[Arc<Mirror>],
+    away: &BTreeSet<Arc<str>>,
     names: &[&str],
     is_transactional: impl Fn(&str) -> bool,
 ) -> BTreeMap<String, Result<(), String>> {
@@ -34,7 +53,7 @@ pub async fn preflight_groups(
         let [here, there] = lists.map(|listed| listed.as_ref().map(|listed| listed.get(*name)).map_err(String::as_str));
         let committed = committed.remove(*name).unwrap_or_else(|| Ok(BTreeMap::new()));
         let seen = Seen { here, there, committed, is_transactional: is_transactional(name) };
-        report.insert((*name).to_owned(), judge(name, seen, clusters, mirrors));
+        report.insert((*name).to_owned(), judge(name, seen, clusters, mirrors, away));
     }
     report
 }
@@ -51,7 +70,7 @@ struct Seen<'a> {
 }
 
 /// Whether a group can move, or why not, as a sentence that says what to do.
-fn judge(name: &str, seen: Seen<'_>, clusters: [&str; 2], mirrors: &[Arc<Mirror>]) -> Result<(), String> {
+fn judge(name: &str, seen: Seen<'_>, clusters: [&str; 2], mirrors: &[Arc<Mirror>], away: &BTreeSet<Arc<str>>) -> Result<(), String> {
     let [from, to] = clusters;
     let connects = |mirror: &&Arc<Mirror>| {
         let ends = [&*mirror.source.name, &*mirror.target.name];
@@ -62,6 +81,9 @@ fn judge(name: &str, seen: Seen<'_>, clusters: [&str; 2], mirrors: &[Arc<Mirror>
     };
     if mirror.offsets != Offsets::Preserve {
         return Err(format!("mirror {} gives it other offsets, and such groups cannot move while clients run", mirror.name));
+    }
+    if away.contains(&mirror.name) {
+        return Err(format!("mirror {} does not run, and nobody would write its offsets on {to}: start kferry-mirror", mirror.name));
     }
     let has_state = |group: &ListedGroup, states: &[&str]| group.state.as_deref().is_some_and(|state| states.contains(&state));
     let is_empty = |group: &ListedGroup| has_state(group, &["Empty", "Dead"]);
@@ -117,7 +139,9 @@ mod tests {
         let seen = |here, there| Seen { here: Ok(here), there: Ok(there), committed: Ok(of("orders")), is_transactional: false };
         for clusters in [["legacy", "new"], ["new", "legacy"]] {
             for (here, there) in [(Some(&stable), None), (Some(&new), None), (Some(&empty), Some(&empty)), (None, None)] {
-                judge("shop", seen(here, there), clusters, &mirrors()).unwrap();
+                judge("shop", seen(here, there), clusters, &mirrors(), &BTreeSet::new()).unwrap();
+                let said = judge("shop", seen(here, there), clusters, &mirrors(), &BTreeSet::from(["over".into()])).unwrap_err();
+                assert!(said.contains("mirror over does not run"), "{said}");
             }
         }
         let cases: [(&str, Seen<'_>, &str); 6] = [
@@ -129,7 +153,7 @@ mod tests {
             ("shop", Seen { committed: Ok(of("logs")), ..seen(Some(&stable), None) }, "offsets of topic logs"),
         ];
         for (name, seen, why) in cases {
-            let said = judge(name, seen, ["legacy", "new"], &mirrors()).unwrap_err();
+            let said = judge(name, seen, ["legacy", "new"], &mirrors(), &BTreeSet::new()).unwrap_err();
             assert!(said.contains(why), "{said}");
         }
     }
