@@ -5,14 +5,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use kferry_config::{Cluster, Config, Mode, Route, is_internal};
+use kferry_config::{Cluster, Config, Mirror, Mode, Route, is_internal};
 use kferry_mirror::partition::Phase;
 use kferry_wire::admin::groups::GroupFilter;
 use kferry_wire::client::{ClientError, Topics};
 use kferry_wire::decisions::{Joined, Member, Place, State};
 use kferry_wire::log::{Whose, whose};
 use kferry_wire::places::{Decisions, Exists, Led, Places, copies_as};
-use kferry_wire::preflight::groups::{away, group_of_processes};
 use serde::{Deserialize, Serialize};
 
 use super::client;
@@ -199,9 +198,7 @@ pub(super) async fn owned(config: &Config, state: &State) -> Owned {
     let clusters = concerned(config);
     let asks_groups = config.routes.iter().any(|route| !route.owns_groups.is_empty());
     let asked = join_all(clusters.iter().map(|cluster| there(cluster, asks_groups)));
-    let clients: Vec<_> = clusters.iter().cloned().map(client).collect();
-    let clients: Vec<_> = clients.iter().collect();
-    let (there, partitions, away) = tokio::join!(asked, mirror(config), away(&clients, &config.mirrors));
+    let (there, partitions, away) = tokio::join!(asked, mirror(config), away(config));
     let mut errors = without_a_mirror(config, &away);
     let (partitions, no_mirror) = match partitions {
         _ if config.mirrors.is_empty() => (Partitions::default(), None),
@@ -230,6 +227,16 @@ pub(super) async fn owned(config: &Config, state: &State) -> Owned {
     Owned { topics, groups, no_mirror, errors }
 }
 
+/// The mirrors of which no process runs. One whose group may not be described is none.
+async fn away(config: &Config) -> BTreeSet<Arc<str>> {
+    let asked = config.mirrors.iter().map(async |mirror| {
+        let group = Mirror::group(&mirror.name);
+        let described = client(mirror.target.clone()).describe_groups(&[&group]).await.remove(&group)?.ok()?;
+        described.members.is_empty().then(|| mirror.name.clone())
+    });
+    join_all(asked).await.into_iter().flatten().collect()
+}
+
 /// The mirrors that do not run: nothing moves without them.
 fn without_a_mirror(config: &Config, away: &BTreeSet<Arc<str>>) -> Vec<String> {
     let away = config.mirrors.iter().filter(|mirror| away.contains(&mirror.name));
@@ -237,7 +244,7 @@ fn without_a_mirror(config: &Config, away: &BTreeSet<Arc<str>>) -> Vec<String> {
         let (name, target) = (&mirror.name, &mirror.target.name);
         format!(
             "mirror {name} does not run, or hangs: none of its processes is in group {} on {target}: start kferry-mirror; nothing that it copies moves before",
-            group_of_processes(name)
+            Mirror::group(name)
         )
     })
     .collect()
@@ -297,7 +304,7 @@ async fn there(cluster: &Arc<Cluster>, asks_groups: bool) -> Result<There, Clien
 }
 
 /// What a mirror's target has and its source has not, and is no topic of the target's own, or not one yet: [`kferry_wire::preflight`] leaves these out.
-async fn unborn<'k>(mirror: &kferry_config::Mirror, state: &State, known: &BTreeMap<&'k str, There>) -> Vec<(&'k str, String)> {
+async fn unborn<'k>(mirror: &Mirror, state: &State, known: &BTreeMap<&'k str, There>) -> Vec<(&'k str, String)> {
     let there = |cluster: &Cluster| known.get_key_value(&*cluster.name);
     let Some(((_, of_source), (target, of_target))) = there(&mirror.source).zip(there(&mirror.target)) else { return Vec::new() };
     let only_there = of_target.topics.difference(&of_source.topics);
@@ -348,7 +355,7 @@ fn judge(
         if known.get(&*leader).is_some_and(|there| !there.topics.contains(name)) {
             return None;
         }
-        let ends = |mirror: &Arc<kferry_config::Mirror>| match [&mirror.source.name, &mirror.target.name] {
+        let ends = |mirror: &Arc<Mirror>| match [&mirror.source.name, &mirror.target.name] {
             [one, other] if **one == *leader => Some(other.clone()),
             [one, other] if **other == *leader => Some(one.clone()),
             _ => None,

@@ -26,5 +26,3 @@ mod owned;
 
 pub use membership::{Change, HANDED_OVER, Handover, Member};
 pub use owned::Owned;
-
-pub use kferry_wire::preflight::groups::group_of_processes as group;

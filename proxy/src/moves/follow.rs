@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::barrier::Barrier;
 use super::wish::{Look, look, no_login, wish};
-use super::{Moves, Seen};
+use super::{Doing, Moves, Seen};
 use crate::identity::own_options;
 use crate::messages;
 use crate::proxy::Proxy;
@@ -63,7 +63,7 @@ pub(crate) async fn follow(proxy: Arc<Proxy>, moves: Arc<Moves>, cluster: Arc<Cl
     let updates = loop {
         match Log::find_or_create(Client::new(cluster.clone(), own_options()).within(ASKING)).await {
             Ok(log) => break log.follow(),
-            Err(error) => moves.is_not_in(error.to_string()),
+            Err(error) => moves.has_trouble(Doing::Reading, Some(&error.to_string())),
         }
         if timeout(PAUSE, stop.cancelled()).await.is_ok() {
             return;
@@ -174,12 +174,13 @@ impl Follower {
             tokio::select! {
                 update = updates.recv() => match update {
                     Some(Update::Read { records, is_at_end, .. }) => {
+                        self.moves.has_trouble(Doing::Reading, None);
                         if let Err(error) = self.read(records, is_at_end) {
                             tell!(messages::LOG_REFUSED, %error);
                             break;
                         }
                     }
-                    Some(Update::Trouble(error)) => self.moves.has_trouble(&error.to_string()),
+                    Some(Update::Trouble(error)) => self.moves.has_trouble(Doing::Reading, Some(&error.to_string())),
                     Some(Update::Over(error)) => {
                         tell!(messages::LOG_REFUSED, %error);
                         break;
@@ -187,8 +188,8 @@ impl Follower {
                     None => break,
                 },
                 Some(asked) = self.asking.join_next() => {
-                    if let Ok(Err(error)) = asked {
-                        self.moves.has_trouble(&error.to_string());
+                    if let Ok(asked) = asked {
+                        self.moves.has_trouble(Doing::Writing, asked.err().map(|error| error.to_string()).as_deref());
                     }
                 }
                 Some(Ok(looked)) = self.looking.join_next() => self.looked(looked),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::join_all;
 use kferry_wire::decisions::OwnedGroup;
-use kferry_wire::preflight::groups::{Listed, away, listed, preflight_groups};
+use kferry_wire::preflight::groups::{Listed, listed, preflight_groups};
 
 use crate::proxy::Proxy;
 use crate::relay::view::View;
@@ -32,16 +32,13 @@ pub(super) async fn owned_groups(proxy: &Proxy, table: &RoutingTable, routed: Ro
             moving.entry(lives).or_default().push(name.to_owned());
         }
     }
-    let mirrors = table.mirrors();
-    let clients: Vec<_> = parts.clusters.iter().map(|part| part.own.client()).collect();
-    let away = if moving.is_empty() { BTreeSet::new() } else { away(&clients, mirrors).await };
     for (lives, names) in moving {
         let (client, from) = (parts.clusters[lives].own.client(), &*parts.clusters[lives].cluster.name);
         let not_seen = Err("no mirror connects it".to_owned());
         let both = [&lists[lives], number(to).map_or(&not_seen, |to| &lists[to])];
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let is_transactional = |name: &str| proxy.parking.is_transactional(name);
-        for (name, found) in preflight_groups(client, to, both, mirrors, &away, &names, is_transactional).await {
+        for (name, found) in preflight_groups(client, to, both, table.mirrors(), &names, is_transactional).await {
             let blocked = found.err().map(|why| format!("group {name}: {why}"));
             owned.push(OwnedGroup { name, lives: from.to_owned(), blocked });
         }
