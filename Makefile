@@ -13,7 +13,8 @@ help: ## what there is
 
 demo: ## two real Kafka clusters, the proxy, the mirror, real clients; a route is edited, and topics move while you watch
 	@scripts/need demo
-	@cargo build --quiet --locked --profile demo -p kferry-proxy -p kferry-mirror -p kferry-tests --bin kferry-proxy --bin kferry-mirror --bin demo
+	@echo "building; the first time takes some minutes"
+	@cargo build --quiet --locked --profile demo -p kferry -p kferry-proxy -p kferry-mirror -p kferry-tests --bin kferry --bin kferry-proxy --bin kferry-mirror --bin demo
 	@"$${CARGO_TARGET_DIR:-target}/demo/demo"
 
 test: ## everything: unit tests, real brokers, every client, fuzzing

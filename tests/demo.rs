@@ -38,6 +38,12 @@ const LIMIT: Duration = Duration::from_mins(1);
 /// How long the applications run before each edit: what they do then is what a move is held against.
 const BEFORE: Duration = Duration::from_secs(5);
 
+/// What the proxy says of a file with an error.
+const NOT_TAKEN: &str = "routes.toml was not taken";
+
+/// Between two looks at what it has said.
+const LOOK: Duration = Duration::from_millis(500);
+
 /// How long it is watched what comes of a move, once the mirror copies the other way.
 const AFTER: Duration = Duration::from_secs(3);
 
@@ -129,16 +135,34 @@ fn watch_a_move(stage: &Stage, apps: &[App], phases: &mut Phases, home: &str) ->
 fn watch_edits(stage: &Stage, apps: &[App], phases: &mut Phases) -> Result<()> {
     let (entered, enter) = mpsc::channel();
     thread::spawn(move || entered.send(std::io::stdin().read_line(&mut String::new()).is_ok()));
+    let (mut lines, mut looked, mut is_turned) = (stage.proxy.log()?.len(), Instant::now(), false);
     while enter.try_recv().is_err() {
+        if looked.elapsed() >= LOOK {
+            looked = Instant::now();
+            lines = show_refusals(stage, lines)?;
+        }
         let Some(phase) = phases.next(&stage.mirror_log)? else { continue };
         let edited = stage.edited()?;
         phase.show(edited);
-        if phase.kind == Kind::Turned {
+        is_turned |= phase.kind == Kind::Turned;
+        // The groups come after the topics.
+        if is_turned && phases.home().is_some_and(|home| phases.live_on(home, &GROUPS)) {
+            is_turned = false;
             thread::sleep(AFTER);
             show_receipts(apps, edited)?;
         }
     }
     Ok(())
+}
+
+/// Says which edits the proxy has not taken, and why, of the lines of its log behind the first `seen`. Returns how many lines there are.
+fn show_refusals(stage: &Stage, seen: usize) -> Result<usize> {
+    let log = stage.proxy.log()?;
+    let said = log.iter().skip(seen).filter_map(|line| line["message"].as_str());
+    for refusal in said.filter(|said| said.starts_with(NOT_TAKEN)) {
+        println!("{} {refusal}\n", style("✘").red().bold());
+    }
+    Ok(log.len())
 }
 
 fn show_receipts(apps: &[App], edited: i64) -> Result<()> {

@@ -325,7 +325,7 @@ fn a_mirror_is_finished() -> Result<()> {
     }
     let running = mirror.start(&[])?;
     comes(LIMIT, &mirror, || identical(source, target, "over.plain"))?;
-    comes(LIMIT, &mirror, || finish(&mirror, &["--apply"], 1, &["1 kferry-mirror of this mirror run"]))?;
+    comes(LIMIT, &mirror, || finish(&mirror, &["--apply"], 1, &["1 process of kferry-mirror: stop"]))?;
     drop(running);
     // It was killed before it had kept how far it was.
     mirror.copy()?;

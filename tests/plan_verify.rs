@@ -125,7 +125,7 @@ fn plans(source: &Cluster, target: &Cluster) -> Result<()> {
     let clash = report["collisions"][0]["message"].as_str().context("a collision")?;
     ensure!(clash.contains(r#""p.plain" of cluster "source" (mirror "m") is copied"#), "{clash}");
 
-    file.kferry(&["plan"])?.ends_with(1)?.says("create, 1 replicas")?.says("topic taken: ")?.says("is copied to cluster")?;
+    file.kferry(&["plan"])?.ends_with(1)?.says("create, 1 replica ")?.says("topic taken: ")?.says("is copied to cluster")?;
     file.kferry(&["plan", "--mirror", "x"])?.ends_with(2)?.says("it has m, n")?;
     let good = File::new(source, target, None, &mirror("m", "topics_regex = ['p\\..*']\ngroups = 'nobody'\ngroups_regex = '.*'"))?;
     let done = good.kferry(&["plan"])?;

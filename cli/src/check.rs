@@ -61,6 +61,10 @@ struct Report {
     split: Option<String>,
     /// What it does to those that stay connected.
     live: Option<String>,
+    /// What it does not do, where relayed clients see several clusters and nothing moves live.
+    home: Option<String>,
+    /// Routes that own by patterns what an earlier one owns.
+    shared: Option<String>,
     /// What this machine does not have of what the file asks for. kferry-proxy may run on another.
     machine: Vec<String>,
     brokers: Option<Brokers>,
@@ -115,6 +119,8 @@ pub(crate) fn run(args: &Args) -> Exit {
         warnings: Place::all(&text, &config.warnings),
         split: split(&config),
         live: live(&config),
+        home: home(&config),
+        shared: shared(&config),
         machine: machine::lacks(&config),
         brokers,
         clients,
@@ -190,7 +196,7 @@ fn print(path: &Path, text: &str, config: &Config, report: &Report, colour: bool
     for sentence in report.brokers.iter().flat_map(|brokers| &brokers.warnings).chain(&report.machine) {
         to_stderr(&labelled(Labelled::Warning, &printable(sentence)));
     }
-    for sentence in report.split.iter().chain(&report.live) {
+    for sentence in report.split.iter().chain(&report.live).chain(&report.home).chain(&report.shared) {
         to_stderr(&labelled(Labelled::Note, &printable(sentence)));
     }
     for sentence in report.brokers.iter().flat_map(|brokers| &brokers.errors) {
@@ -220,7 +226,7 @@ pub(crate) fn moves_live(config: &Config, route: &Route) -> bool {
 /// The clients of other routes are not moved together: each instance goes over when it next connects. While that lasts, one that produces writes to both
 /// clusters.
 fn split(config: &Config) -> Option<String> {
-    let routes = names(config, |route| !moves_live(config, route))?;
+    let routes = names(config, |route| !moves_live(config, route) && !sees_several(config, route))?;
     Some(format!(
         "an edit of a route moves its clients one by one, each when it next connects: until then, the instances of a client that \
          produces write to both clusters. Stop its producers before you change its cluster and start them after it. Routes: {routes}"
@@ -233,6 +239,36 @@ fn live(config: &Config) -> Option<String> {
         "when the cluster of a relay route is edited its clients stay connected, and the topics that it owns move under them; `kferry move --dry-run` \
          says before what would move. Routes: {routes}"
     ))
+}
+
+/// Whether clients of a route see several clusters as one, whichever their home is.
+fn sees_several(config: &Config, route: &Route) -> bool {
+    config.view(route, &route.cluster).len() > 1
+}
+
+/// Without a log of decisions nothing leads anywhere because of an edit of a route.
+fn home(config: &Config) -> Option<String> {
+    let routes = names(config, |route| !moves_live(config, route) && sees_several(config, route))?;
+    Some(format!(
+        "an edit of the cluster of such a route changes the home of its clients, and moves nothing that a mirror copies: that leads on the mirror's source, \
+         whatever the route says. To move topics while clients run write [state] (docs/moves.md). Routes: {routes}"
+    ))
+}
+
+/// What two routes would own is the first one's.
+fn shared(config: &Config) -> Option<String> {
+    let routes: Vec<_> = config.routes.iter().filter(|route| route.mode == Mode::Relay).collect();
+    let mut shared = Vec::new();
+    for (n, later) in routes.iter().enumerate() {
+        for first in &routes[..n] {
+            for (what, overlap) in
+                [("topics", first.owns_topics.overlap(&later.owns_topics)), ("groups", first.owns_groups.overlap(&later.owns_groups))]
+            {
+                shared.extend(overlap.map(|name| format!("{what} as {name:?} by {} and {}", first.name, later.name)));
+            }
+        }
+    }
+    (!shared.is_empty()).then(|| format!("patterns of several routes match the same, and the first route owns it: {}", listed(&shared)))
 }
 
 /// The routes of which something holds. With one cluster there is none to move to.
@@ -333,6 +369,43 @@ mod tests {
         assert!(split(&config).unwrap().ends_with("Routes: all"));
         assert!(live(&config).unwrap().ends_with("Routes: orders"));
         assert_eq!(live(&two_clusters(&[("orders", "new")])), None);
+    }
+
+    #[test]
+    fn where_clients_see_both_clusters_an_edit_moves_their_home_alone() {
+        let text = r#"
+            clusters.legacy = { id = 1, bootstrap_servers = "legacy:9092", node_ids = "1-3", broker_ports = "9200-9202" }
+            clusters.new = { id = 2, bootstrap_servers = "new:9092", node_ids = "1-3", broker_ports = "9203-9205" }
+            [[listeners]]
+            name = "clients"
+            bind = "0.0.0.0:9092"
+            advertised_host = "kafka"
+            [[mirrors]]
+            name = "over"
+            source = "legacy"
+            target = "new"
+            topics_regex = ".*"
+            [[routes]]
+            name = "orders"
+            client_id = "orders-*"
+            cluster = "legacy"
+            mode = "relay"
+            topics = ["order-*"]
+            [[routes]]
+            name = "all"
+            client_id = "*"
+            cluster = "legacy"
+            mode = "relay"
+            topics = ["*"]
+        "#;
+        let config = config(text);
+        assert_eq!((split(&config), live(&config)), (None, None));
+        assert!(home(&config).unwrap().ends_with("Routes: orders, all"));
+        assert!(
+            shared(&config).unwrap().ends_with("the first route owns it: topics as \"order-\" by orders and all"),
+            "{:?}",
+            shared(&config)
+        );
     }
 
     #[test]

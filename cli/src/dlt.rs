@@ -231,6 +231,7 @@ fn finish(mut report: Report, args: &Args) -> Exit {
             Command::List(_) if report.topics.is_empty() && !report.errors.is_empty() => String::new(),
             Command::List(_) => listed(&report.topics),
             Command::Show { .. } => report.topics.iter().map(shown).collect(),
+            Command::Replay { .. } if report.topics.is_empty() && report.errors.is_empty() => "no dead letters\n".to_owned(),
             Command::Replay { .. } => report.topics.iter().filter_map(replayed).collect(),
         });
         for error in &report.errors {

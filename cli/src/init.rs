@@ -61,6 +61,10 @@ pub(crate) struct Args {
     config: PathBuf,
 }
 
+/// What clients connect to, and operators of the proxy; those of the mirror have the port behind that.
+const PORT: u16 = 9092;
+const ADMIN_PORT: u16 = 9190;
+
 /// Why there is no file.
 struct Failed {
     reason: String,
@@ -107,6 +111,17 @@ pub(crate) fn run(args: &Args) -> Exit {
         to_stderr(&labelled(Severity::Error, &format!("cannot write {}: {error}{advice}", path.display())));
         return Exit::NotDone;
     }
+    let (port, admin_port) = (config.listeners[0].bind.port(), config.admin.bind.port());
+    if (port, admin_port) != (PORT, ADMIN_PORT) {
+        to_stderr(&labelled(
+            Severity::Note,
+            &format!(
+                "of the ports {PORT}, {ADMIN_PORT} and {} not all are free on this machine: the file has {port} for clients, {admin_port} and {} for operators",
+                ADMIN_PORT + 1,
+                admin_port + 1
+            ),
+        ));
+    }
     let option = if path == Path::new("routes.toml") { String::new() } else { format!(" --config {}", path.display()) };
     to_stdout(&format!(
         "{} is written: whoever has {}:{} as bootstrap.servers goes to {LEGACY}, as without kferry. Now:\n  kferry check --connect{option}\n  \
@@ -147,7 +162,7 @@ async fn make(args: &Args) -> Result<(String, Config), Failed> {
         ));
     }
     let mut ports = Ports::of_this_machine();
-    let chosen = (ports.take(9092..=9099, 1), ports.take(9190..=9199, 2));
+    let chosen = (ports.take(PORT..=9099, 1), ports.take(ADMIN_PORT..=9199, 2));
     let (Some(clients), Some(admin)) = chosen else {
         return Err(Failed::not_done(
             "of the ports 9092-9099 and 9190-9199 none is free on this machine; write the file by hand (docs/routes.md)",

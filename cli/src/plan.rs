@@ -213,7 +213,9 @@ fn row(topic: &TopicForecast) -> Vec<String> {
     let action = match &plan.action {
         _ if plan.error.is_some() => "-".to_owned(),
         Action::Nothing => "nothing".to_owned(),
-        Action::Create { replication_factor, .. } => format!("create, {replication_factor} replicas"),
+        Action::Create { replication_factor, .. } => {
+            format!("create, {}", count(usize::from(replication_factor.unsigned_abs()), "replica"))
+        }
         Action::Grow { from } => format!("grow from {from}"),
     };
     let offsets = match topic.mode {

@@ -96,7 +96,7 @@ impl ClientMatcher {
 
     /// A shortest id that is meant and one of these.
     pub(crate) fn first_id_in(&self, ids: &Ids) -> Option<String> {
-        self.ids.first(Some(ids), |theirs| theirs).map(|id| String::from_utf8_lossy(&id).into_owned())
+        self.ids.first_in(ids)
     }
 
     /// The address and the certificate's subject of a client that is meant.
@@ -263,6 +263,11 @@ impl Ids {
     /// A shortest id that is in this set and not in the other one.
     fn first_outside(&self, other: Option<&Self>) -> Option<Vec<u8>> {
         self.first(other, |theirs| !theirs)
+    }
+
+    /// A shortest id that is in both.
+    pub(crate) fn first_in(&self, other: &Self) -> Option<String> {
+        self.first(Some(other), |theirs| theirs).map(|id| String::from_utf8_lossy(&id).into_owned())
     }
 
     /// A shortest id that is in this set, and for which `wanted` says so when it is told whether it is in the other one.

@@ -30,8 +30,8 @@ pub type Mirrors = BTreeMap<Arc<str>, Arc<Overview>>;
 /// Connections to the admin address at a time.
 const OPERATORS: usize = 32;
 
-/// Serves the admin address until `stop`.
-pub async fn serve(listener: TcpListener, metrics: PrometheusHandle, mirrors: Mirrors, stop: CancellationToken) {
+/// Serves the admin address until `stop`. `state`: the cluster of `[state]`.
+pub async fn serve(listener: TcpListener, metrics: PrometheusHandle, mirrors: Mirrors, state: Option<Arc<str>>, stop: CancellationToken) {
     let mirrors = Arc::new(mirrors);
     let process = Process::described();
     let render = move || {
@@ -42,7 +42,7 @@ pub async fn serve(listener: TcpListener, metrics: PrometheusHandle, mirrors: Mi
         .route("/metrics", get(move || async move { render() }))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
-        .route("/partitions", get(|State(mirrors): State<Arc<Mirrors>>| async move { Json(partitions(&mirrors)) }))
+        .route("/partitions", get(|State(mirrors): State<Arc<Mirrors>>| async move { Json(partitions(&mirrors, state.as_deref())) }))
         .route("/groups", get(|State(mirrors): State<Arc<Mirrors>>| async move { Json(groups(&last(&mirrors))) }))
         .route("/groups/sync", post(sync_groups))
         .with_state(mirrors);
@@ -76,7 +76,7 @@ async fn ready(State(mirrors): State<Arc<Mirrors>>) -> Response {
 }
 
 /// The JSON of `GET /partitions`.
-fn partitions(mirrors: &Mirrors) -> Value {
+fn partitions(mirrors: &Mirrors, state: Option<&str>) -> Value {
     let (now, timestamp) = (Instant::now(), jiff::Timestamp::now().as_millisecond());
     let rows = mirrors.iter().flat_map(|(mirror, overview)| {
         overview.rows().into_iter().map(move |(partition, progress)| {
@@ -107,7 +107,7 @@ fn partitions(mirrors: &Mirrors) -> Value {
         let row = |topic: NotCopied| json!({ "mirror": &**mirror, "topic": topic.what, "reason": topic.reason });
         overview.topics().into_iter().map(row)
     });
-    json!({ "partitions": rows.collect::<Vec<_>>(), "topics": topics.collect::<Vec<_>>() })
+    json!({ "partitions": rows.collect::<Vec<_>>(), "topics": topics.collect::<Vec<_>>(), "state": state })
 }
 
 /// The report of each mirror's last pass over the groups.

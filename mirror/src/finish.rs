@@ -65,7 +65,10 @@ impl Finish {
         self.state_topic = state.as_ref().map(|_| state_topic(&mirror.name));
         let members = members(&target, &mirror.name).await?;
         if members > 0 {
-            self.errors.push(format!("{members} kferry-mirror of this mirror run: stop them first, or they would set all of it again"));
+            let processes = if members == 1 { "process" } else { "processes" };
+            self.errors.push(format!(
+                "this mirror is run by {members} {processes} of kferry-mirror: stop all of it first, or it would set everything again"
+            ));
         }
         let plans = topics::plan(
             mirror,

@@ -58,6 +58,7 @@ async fn run(args: Args) -> anyhow::Result<Exit> {
         }
     };
     let state = config.state.as_ref().map(|state| state.cluster.clone());
+    let log = state.as_ref().map(|cluster| cluster.name.clone());
     let options =
         Options { once: args.once, accept: args.accept, coalesce: !args.no_coalesce, mirrors: config.mirrors.clone().into(), state };
     let stop = CancellationToken::new();
@@ -76,7 +77,7 @@ async fn run(args: Args) -> anyhow::Result<Exit> {
         )
     })?;
     let named: Mirrors = mirrors.iter().map(|(mirror, overview)| (mirror.name.clone(), overview.clone())).collect();
-    let serving = tokio::spawn(admin::serve(listener, metrics, named.clone(), stop.clone()));
+    let serving = tokio::spawn(admin::serve(listener, metrics, named.clone(), log, stop.clone()));
     let showing = tokio::spawn(progress::show(named, options.once, stop.clone()));
     tokio::spawn(certificates::watch(mirrors.iter().map(|(mirror, _)| mirror.clone()).collect::<Vec<_>>(), stop.clone()));
     tokio::spawn(stop_on_signals(stop.clone())?);

@@ -67,12 +67,14 @@ async fn moves(State(proxy): State<Arc<Proxy>>) -> Response {
 
 async fn reload(State(proxy): State<Arc<Proxy>>) -> Response {
     match proxy.routes.reload().await {
-        Ok(Reloaded::Unchanged) => "unchanged\n".into_response(),
+        Ok(Reloaded::Unchanged) => match proxy.moves.as_ref().and_then(|moves| moves.seen().state.stopped()) {
+            Some(id) => format!("unchanged, and wished anew: move {id}, which an operator has aborted, may begin again\n").into_response(),
+            None => "unchanged\n".into_response(),
+        },
         Ok(Reloaded::Changed { after_restart }) => {
             let mut text = "in force\n".to_owned();
             for sentence in after_restart {
-                text.push_str(&sentence);
-                text.push('\n');
+                text.push_str(&format!("{sentence}; {}\n", messages::NEEDS_RESTART.text));
             }
             text.into_response()
         }

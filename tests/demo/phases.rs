@@ -82,6 +82,11 @@ impl Phases {
         Ok(phases)
     }
 
+    /// The home of the applications' route.
+    pub(crate) fn home(&self) -> Option<&str> {
+        self.state.homes().get("shop").map(|home| &**home)
+    }
+
     /// Whether these groups live on a cluster.
     pub(crate) fn live_on(&self, cluster: &str, groups: &[&str]) -> bool {
         groups.iter().all(|group| self.state.lives().get(*group).map_or("legacy", |life| &life.cluster) == cluster)

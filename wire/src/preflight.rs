@@ -271,7 +271,8 @@ fn judge(
     let [Some(here), Some(there)] = seen.partitions else {
         let missing = if seen.partitions[0].is_none() { from } else { to };
         return Err(format!(
-            "cluster {missing} does not have it, or does not show it to kferry's login: wait until mirror {} has made it",
+            "cluster {missing} does not have it, or does not show it to kferry's login: wait until mirror {} has made it. A mirror reads the file when \
+             it starts: restart it if the topic was added to `topics` since",
             mirror.name
         ));
     };

@@ -122,20 +122,24 @@ impl Brokers {
                     Answer::Failed { reason } => errors.push(format!("cluster {name}: {reason}")),
                 }
             }
-            if ids.iter().any(|(id, _)| *id != ids[0].0) {
+            let is_mixed = ids.iter().any(|(id, _)| *id != ids[0].0);
+            if is_mixed {
                 let told: Vec<String> = ids.iter().map(|(id, address)| format!("{address} is of {id}")).collect();
                 errors.push(format!(
                     "cluster {name}: its bootstrap_servers are of different clusters ({}); list the servers of one only",
                     told.join(", ")
                 ));
             }
-            for (id, _) in ids {
+            // Of which cluster one is that has servers of two nobody knows.
+            for (id, _) in ids.into_iter().filter(|_| !is_mixed) {
                 let names = by_id.entry(id).or_default();
                 if !names.contains(&name) {
                     names.push(name);
                 }
             }
-            warnings.extend(outside(cluster, of_cluster()));
+            // Relayed clients are refused for one of them.
+            let is_relayed = config.relayed_clusters().any(|relayed| relayed.name == cluster.name);
+            if is_relayed { &mut errors } else { &mut warnings }.extend(outside(cluster, of_cluster()));
             warnings.extend(of_cluster().find_map(|server| match &server.answer {
                 Answer::Ok(Seen { describes_every_topic: Some(false), principal, .. }) => Some(format!(
                     "cluster {name}: {principal} may not Describe every topic, and relay mode needs it of the topics of members of the consumer \
@@ -208,7 +212,7 @@ fn outside<'a>(cluster: &Cluster, servers: impl Iterator<Item = &'a Server>) -> 
     }
     let names: Vec<String> = outside.iter().map(ToString::to_string).collect();
     Some(format!(
-        "cluster {}: brokers outside of node_ids {}-{}: {}; relay mode has no port for them: widen node_ids and broker_ports",
+        "cluster {}: brokers outside of node_ids {}-{}: {}; relay mode has no port for them, and refuses its clients: widen node_ids and broker_ports",
         cluster.name,
         range.start(),
         range.end(),
@@ -406,14 +410,39 @@ mod tests {
     }
 
     #[test]
-    fn brokers_without_a_port_are_a_warning_with_their_node_ids() {
-        let answers = || seen("L", &[1, 4, 9]);
-        let brokers =
-            judge([("legacy", "legacy-1:9092", answers()), ("legacy", "legacy-2:9092", answers()), ("new", "new-1:9092", seen("N", &[1]))]);
-        assert_eq!(
-            brokers.warnings,
-            ["cluster legacy: brokers outside of node_ids 1-3: 4, 9; relay mode has no port for them: widen node_ids and broker_ports"]
-        );
+    fn brokers_without_a_port_are_told_with_their_node_ids_and_an_error_where_clients_are_relayed() {
+        let servers = || {
+            let server = |cluster: &str, address: &str, answer| Server {
+                cluster: cluster.to_owned(),
+                address: address.to_owned(),
+                took_ms: 7,
+                answer,
+            };
+            let answers = || seen("L", &[1, 4, 9]);
+            vec![
+                server("legacy", "legacy-1:9092", answers()),
+                server("legacy", "legacy-2:9092", answers()),
+                server("new", "new-1:9092", seen("N", &[1])),
+            ]
+        };
+        let told = [
+            "cluster legacy: brokers outside of node_ids 1-3: 4, 9; relay mode has no port for them, and refuses its clients: widen node_ids and \
+                     broker_ports",
+        ];
+        let brokers = Brokers::judge(&two_clusters(&[("orders", "new")]), servers());
+        assert_eq!((brokers.errors.len(), &brokers.warnings[..]), (0, &told.map(str::to_owned)[..]));
+        let brokers = Brokers::judge(&relayed(&["legacy"]), servers());
+        assert_eq!((&brokers.errors[..], brokers.warnings.len()), (&told.map(str::to_owned)[..], 0));
+    }
+
+    #[test]
+    fn a_cluster_with_servers_of_two_is_not_told_to_be_one_with_another() {
+        let brokers = judge([
+            ("legacy", "legacy-1:9092", seen("L", &[1])),
+            ("legacy", "new-1:9092", seen("N", &[1])),
+            ("new", "new-1:9092", seen("N", &[1])),
+        ]);
+        assert_eq!(brokers.errors.len(), 1, "{:?}", brokers.errors);
     }
 
     /// Two clusters, and a relayed route to each of these.

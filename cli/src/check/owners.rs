@@ -54,6 +54,7 @@ fn judge(config: &Config, known: &Known<'_>) -> Vec<String> {
     let renamed = new_names(config, known);
     let mut sentences = Vec::new();
     for route in config.routes.iter().filter(|route| route.mode == Mode::Relay) {
+        sentences.extend(nothing(config, known, route));
         sentences.extend(topics(config, known, &renamed, route));
         sentences.extend(groups(config, known, route));
     }
@@ -109,6 +110,21 @@ impl Obstacle {
             Some(Self::NotCopied)
         }
     }
+}
+
+/// A route that owns topics, of which its clusters have none.
+fn nothing(config: &Config, known: &Known<'_>, route: &Arc<Route>) -> Option<String> {
+    let clusters: Vec<_> = around(config, route).into_iter().collect();
+    let there: Option<Vec<_>> = clusters.iter().map(|cluster| known.get(cluster)).collect();
+    let is_owned = |topic: &String| config.owner_of_topic(topic).is_some_and(|owner| owner.name == route.name);
+    let has_some = there?.iter().any(|there| there.topics.iter().any(is_owned));
+    (!route.owns_topics.is_empty() && !has_some).then(|| {
+        format!(
+            "route {}: of what it owns by `topics` and `topics_regex` no topic is on {}, as far as kferry's login sees: correct them, or create the topics",
+            route.name,
+            clusters.join(", ")
+        )
+    })
 }
 
 /// What a route owns by patterns and cannot move. What it names is checked in the file.

@@ -83,6 +83,15 @@ impl Found {
                 section.insert_first("sasl_mechanism", mechanism);
             }
         }
+        let of_login: Vec<_> = section.settings.iter().map(|setting| &*setting.key).filter(|key| key.starts_with("sasl_")).collect();
+        if listener.sasl.is_none() && !of_login.is_empty() {
+            return Err(Failed::refused(format!(
+                "cluster {}: its brokers at {} want no login: drop {}, or give the servers of a listener that wants one",
+                section.name,
+                section.bootstrap_servers,
+                of_login.join(" and ")
+            )));
+        }
         let cluster = parse(&one_cluster(&section), path)?.clusters.swap_remove(0);
         let tls = cluster.security.tls.is_some();
         let client = Client::new(cluster, ConnectOptions { connect_timeout: DEADLINE, ..ConnectOptions::default() }).within(DEADLINE);

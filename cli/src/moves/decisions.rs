@@ -153,7 +153,11 @@ fn text(request: &Request) -> String {
             format!("{} asks to flip move {id}: {} live there: {}", shown(by), count(groups.len(), "group"), names(groups))
         }
         Request::Waited { proxy, id, waited: Waited { requests, longest_ms } } => {
-            format!("{}: {requests} Produce requests waited for the outcome of move {id}, {longest_ms} ms at the most", shown(proxy))
+            format!(
+                "{}: {} waited for the outcome of move {id}, {longest_ms} ms at the most",
+                shown(proxy),
+                count(*requests as usize, "Produce request")
+            )
         }
         Request::Abort { id, by, reason, until_edit } => {
             let until = if *until_edit { ", and nothing moves before the file is changed, or read again" } else { "" };

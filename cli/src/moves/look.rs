@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use kferry_config::{Cluster, Config, Mode, is_internal};
+use kferry_config::{Cluster, Config, Mirror, Mode, Route, is_internal};
 use kferry_mirror::partition::Phase;
 use kferry_wire::admin::groups::GroupFilter;
 use kferry_wire::client::{ClientError, Topics};
@@ -27,6 +27,8 @@ pub(super) struct Moves {
     incarnation: String,
     /// Why it has not joined.
     pub(super) not_joined: Option<String>,
+    /// Of each relay route the cluster that its file names.
+    pub(super) wished: BTreeMap<String, String>,
     /// Why a route does not move, by its name.
     pub(super) waits: BTreeMap<String, Vec<String>>,
 }
@@ -85,11 +87,23 @@ pub(super) async fn proxies(state: &State) -> BTreeMap<Member, Life> {
     join_all(asked).await.into_iter().collect()
 }
 
+/// What the proxy at `[admin] bind` says, for who cannot read the log. `None`: none answers there.
+pub(super) async fn proxy_here(config: &Config) -> Option<String> {
+    let address = reachable(config.admin.bind);
+    let moves: Moves = serde_json::from_slice(&http::get(&address.to_string(), "/moves").await.ok()?).ok()?;
+    Some(match moves.not_joined {
+        Some(why) => format!("the proxy at http://{address} serves no relayed client before it has read it: {why}"),
+        None => format!("the proxy at http://{address} goes on by what it has read, which its /moves shows, and nothing moves"),
+    })
+}
+
 /// What `GET /partitions` of a mirror answers, as far as it is read.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Partitions {
     partitions: Vec<Partition>,
     topics: Vec<NotCopied>,
+    /// The cluster of `[state]` with which it was started.
+    state: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -129,9 +143,6 @@ impl Partitions {
 
 /// Asks the mirror that the file names. `Err`: why there is no answer.
 async fn mirror(config: &Config) -> Result<Partitions, String> {
-    if config.mirrors.is_empty() {
-        return Ok(Partitions::default());
-    }
     let address = reachable(config.admin.mirror_bind);
     let no_answer = |why: String| format!("no mirror answers at http://{address} ([admin] mirror_bind): {why}");
     let body = http::get(&address.to_string(), "/partitions").await.map_err(|error| no_answer(error.to_string()))?;
@@ -184,16 +195,21 @@ pub(super) struct Owned {
 
 /// Asks the clusters and the mirror.
 pub(super) async fn owned(config: &Config, state: &State) -> Owned {
-    let clusters = relayed(config);
+    let clusters = concerned(config);
     let asks_groups = config.routes.iter().any(|route| !route.owns_groups.is_empty());
     let asked = join_all(clusters.iter().map(|cluster| there(cluster, asks_groups)));
-    let (there, partitions) = tokio::join!(asked, mirror(config));
+    let (there, partitions, away) = tokio::join!(asked, mirror(config), away(config));
+    let mut errors = without_a_mirror(config, &away);
     let (partitions, no_mirror) = match partitions {
-        Ok(partitions) => (partitions, None),
-        Err(why) => (Partitions::default(), Some(why)),
+        _ if config.mirrors.is_empty() => (Partitions::default(), None),
+        Ok(partitions) => {
+            errors.extend(started_otherwise(config, &partitions));
+            (partitions, None)
+        }
+        // One that does not run is told of already.
+        Err(why) => (Partitions::default(), (away.len() < config.mirrors.len()).then_some(why)),
     };
     let mut known = BTreeMap::new();
-    let mut errors = Vec::new();
     for (cluster, there) in clusters.iter().zip(there) {
         match there {
             Ok(there) => {
@@ -211,9 +227,69 @@ pub(super) async fn owned(config: &Config, state: &State) -> Owned {
     Owned { topics, groups, no_mirror, errors }
 }
 
-/// The clusters that routes in relay mode show their clients.
-fn relayed(config: &Config) -> Vec<Arc<Cluster>> {
-    config.relayed_clusters().cloned().collect()
+/// The mirrors of which no process runs. One whose group may not be described is none.
+async fn away(config: &Config) -> BTreeSet<Arc<str>> {
+    let asked = config.mirrors.iter().map(async |mirror| {
+        let group = Mirror::group(&mirror.name);
+        let described = client(mirror.target.clone()).describe_groups(&[&group]).await.remove(&group)?.ok()?;
+        described.members.is_empty().then(|| mirror.name.clone())
+    });
+    join_all(asked).await.into_iter().flatten().collect()
+}
+
+/// The mirrors that do not run: nothing moves without them.
+fn without_a_mirror(config: &Config, away: &BTreeSet<Arc<str>>) -> Vec<String> {
+    let away = config.mirrors.iter().filter(|mirror| away.contains(&mirror.name));
+    away.map(|mirror| {
+        let (name, target) = (&mirror.name, &mirror.target.name);
+        format!(
+            "mirror {name} does not run, or hangs: none of its processes is in group {} on {target}: start kferry-mirror; nothing that it copies moves before",
+            Mirror::group(name)
+        )
+    })
+    .collect()
+}
+
+/// Why a mirror that answers closes nothing: it was started before `[state]` was as it is.
+fn started_otherwise(config: &Config, partitions: &Partitions) -> Option<String> {
+    let log = &config.state.as_ref()?.cluster.name;
+    let was = match partitions.state.as_deref() {
+        Some(state) if state == &**log => return None,
+        Some(other) => format!("with cluster = \"{other}\" in [state]"),
+        None => "without [state]".to_owned(),
+    };
+    Some(format!(
+        "the mirror at http://{} was started {was}, and reads its file when it starts: restart it with cluster = \"{log}\" in [state]; nothing moves before",
+        reachable(config.admin.mirror_bind)
+    ))
+}
+
+/// The clusters that routes in relay mode show their clients, and those at the other end of a mirror: a topic may lead there, whether or not clients see that.
+fn concerned(config: &Config) -> Vec<Arc<Cluster>> {
+    let is_end =
+        |cluster: &Cluster| config.mirrors.iter().any(|mirror| [&mirror.source.name, &mirror.target.name].contains(&&cluster.name));
+    let is_relayed = |cluster: &Cluster| config.relayed_clusters().any(|relayed| relayed.name == cluster.name);
+    config.clusters.iter().filter(|cluster| is_relayed(cluster) || is_end(cluster)).cloned().collect()
+}
+
+/// Why nothing that a route owns moves, where its clients see one cluster alone, though a mirror connects it with another one.
+pub(super) fn sees_home_alone(config: &Config, route: &Route) -> Option<String> {
+    let owns = !(route.owns_topics.is_empty() && route.owns_groups.is_empty());
+    if !owns || route.mode != Mode::Relay || config.view(route, &route.cluster).len() > 1 {
+        return None;
+    }
+    let home = &route.cluster;
+    let other = config.mirrors.iter().find_map(|mirror| match [&mirror.source, &mirror.target] {
+        [one, other] if one.name == home.name => Some(other),
+        [other, one] if one.name == home.name => Some(other),
+        _ => None,
+    })?;
+    let lacks_login = |cluster: &&Arc<Cluster>| cluster.security.sasl.is_some() && !route.credentials.contains_key(&cluster.name);
+    let todo = match [home, other].into_iter().find(lacks_login) {
+        Some(cluster) => format!("write [routes.credentials.{}]", cluster.name),
+        None => format!("write node_ids and broker_ports of cluster {}", other.name),
+    };
+    Some(format!("its clients see cluster {} alone, so that nothing that it owns moves: {todo}", home.name))
 }
 
 async fn there(cluster: &Arc<Cluster>, asks_groups: bool) -> Result<There, ClientError> {
@@ -228,7 +304,7 @@ async fn there(cluster: &Arc<Cluster>, asks_groups: bool) -> Result<There, Clien
 }
 
 /// What a mirror's target has and its source has not, and is no topic of the target's own, or not one yet: [`kferry_wire::preflight`] leaves these out.
-async fn unborn<'k>(mirror: &kferry_config::Mirror, state: &State, known: &BTreeMap<&'k str, There>) -> Vec<(&'k str, String)> {
+async fn unborn<'k>(mirror: &Mirror, state: &State, known: &BTreeMap<&'k str, There>) -> Vec<(&'k str, String)> {
     let there = |cluster: &Cluster| known.get_key_value(&*cluster.name);
     let Some(((_, of_source), (target, of_target))) = there(&mirror.source).zip(there(&mirror.target)) else { return Vec::new() };
     let only_there = of_target.topics.difference(&of_source.topics);
@@ -267,8 +343,8 @@ fn judge(
         Some(there) if of(there).contains(name) => Exists::Yes,
         Some(_) => Exists::No,
     };
-    let home = |route: &kferry_config::Route| state.homes().get(&*route.name).unwrap_or(&route.cluster.name).to_string();
-    let is_relay = |route: &&Arc<kferry_config::Route>| route.mode == Mode::Relay;
+    let home = |route: &Route| state.homes().get(&*route.name).unwrap_or(&route.cluster.name).to_string();
+    let is_relay = |route: &&Arc<Route>| route.mode == Mode::Relay;
 
     let names: BTreeSet<&String> = known.values().flat_map(|there| &there.topics).chain(state.leaders().keys()).collect();
     let topics = names.into_iter().filter_map(|name| {
@@ -279,7 +355,7 @@ fn judge(
         if known.get(&*leader).is_some_and(|there| !there.topics.contains(name)) {
             return None;
         }
-        let ends = |mirror: &Arc<kferry_config::Mirror>| match [&mirror.source.name, &mirror.target.name] {
+        let ends = |mirror: &Arc<Mirror>| match [&mirror.source.name, &mirror.target.name] {
             [one, other] if **one == *leader => Some(other.clone()),
             [one, other] if **other == *leader => Some(one.clone()),
             _ => None,
@@ -306,4 +382,80 @@ fn judge(
         })
     });
     (topics.collect(), groups.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    const FILE: &str = r#"
+        clusters.legacy = { id = 1, bootstrap_servers = "legacy:9092" }
+        clusters.new = { id = 2, bootstrap_servers = "new:9092" }
+        state = { cluster = "new" }
+        [[mirrors]]
+        name = "over"
+        source = "legacy"
+        target = "new"
+        topics = ["orders"]
+    "#;
+
+    #[test]
+    fn a_mirror_that_does_not_run_or_was_started_before_state_was_written_says_what_to_do() {
+        let config = Config::parse(FILE, Path::new("routes.toml")).unwrap();
+        assert_eq!(without_a_mirror(&config, &BTreeSet::new()), [""; 0]);
+        let told = without_a_mirror(&config, &BTreeSet::from(["over".into()]));
+        assert!(
+            told[0].starts_with("mirror over does not run, or hangs: none of its processes is in group kferry-mirror-over on new"),
+            "{told:?}"
+        );
+        for (state, says) in
+            [(Some("new"), None), (Some("legacy"), Some("with cluster = \"legacy\" in [state]")), (None, Some("without [state]"))]
+        {
+            let partitions = Partitions { state: state.map(str::to_owned), ..Partitions::default() };
+            let told = started_otherwise(&config, &partitions);
+            assert_eq!(told.is_some(), says.is_some());
+            assert!(told.is_none_or(|told| told.contains(says.unwrap()) && told.contains("restart it")));
+        }
+    }
+
+    #[test]
+    fn a_route_that_shows_one_cluster_says_what_it_lacks() {
+        let text = |route: &str, new: &str| {
+            format!(
+                r#"
+                clusters.legacy = {{ id = 1, bootstrap_servers = "legacy:9092", node_ids = "1", broker_ports = "9200" }}
+                clusters.new = {{ id = 2, bootstrap_servers = "new:9092"{new} }}
+                [[listeners]]
+                name = "plain"
+                bind = "127.0.0.1:9092"
+                [[routes]]
+                name = "pay"
+                client_id = "*"
+                client_address = "10.0.0.0/8"
+                cluster = "legacy"
+                mode = "relay"
+                topics = ["pay"]
+                {route}
+                [[mirrors]]
+                name = "over"
+                source = "legacy"
+                target = "new"
+                topics = ["pay"]
+                "#
+            )
+        };
+        let told = |text: String| {
+            let config = Config::parse(&text, Path::new("routes.toml")).unwrap_or_else(|invalid| panic!("{invalid}"));
+            sees_home_alone(&config, &config.routes[0])
+        };
+        let ports = r#", node_ids = "1", broker_ports = "9300""#;
+        let sasl = r#", security_protocol = "SASL_PLAINTEXT", sasl_mechanism = "PLAIN", sasl_username = "kferry", sasl_password_env = "P""#;
+        let login = "[routes.credentials.new]\nsasl_mechanism = \"PLAIN\"\nsasl_username = \"pay\"\nsasl_password_env = \"P\"";
+        assert_eq!(told(text("", ports)), None);
+        assert!(told(text("", "")).unwrap().ends_with("write node_ids and broker_ports of cluster new"));
+        assert!(told(text("", &format!("{ports}{sasl}"))).unwrap().ends_with("write [routes.credentials.new]"));
+        assert_eq!(told(text(login, &format!("{ports}{sasl}"))), None);
+    }
 }

@@ -134,7 +134,7 @@ impl DecisionLog {
         let log = found.ok_or_else(|| {
             format!(
                 "cluster {} has no topic {TOPIC}, which is the log of decisions: kferry-proxy makes it when it starts with [state]. If it has run, correct \
-                 the cluster in [state]",
+                 the cluster in [state], or let its login Create, Describe, Read and Write that topic",
                 client.cluster().name
             )
         })?;

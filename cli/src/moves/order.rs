@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use jiff::Timestamp;
-use kferry_config::{Cluster, Config};
+use kferry_config::{Cluster, Config, Mode, Route, Security};
+use kferry_wire::client::Client;
 use kferry_wire::decisions::{LATE, Member, Outcome, Place, ReadRecord, Request, State, Verdict, Void, decode};
 use kferry_wire::exit::{self, Exit};
 use kferry_wire::preflight::groups::{listed, preflight_groups};
-use kferry_wire::preflight::{Between, Rules, preflight};
+use kferry_wire::preflight::{Between, Rules, lost_rights, preflight};
 use serde::Serialize;
 use tokio::time::sleep;
 
@@ -207,6 +208,13 @@ impl Plan {
         }
         let moves: Vec<Wanted> = moves.into_values().collect();
         let mut in_the_way: BTreeMap<Arc<str>, Vec<String>> = BTreeMap::new();
+        for route in moves.iter().flat_map(|wanted| &wanted.routes).collect::<BTreeSet<_>>() {
+            if let Some(why) =
+                config.routes.iter().find(|known| known.name == *route).and_then(|route| look::sees_home_alone(config, route))
+            {
+                in_the_way.entry(route.clone()).or_default().push(why);
+            }
+        }
         for wanted in &moves {
             for (what, why) in Box::pin(blocked(config, wanted)).await {
                 let owner = owners.get(&what).cloned().unwrap_or_default();
@@ -254,7 +262,11 @@ async fn blocked(config: &Config, Wanted { from, to, topics, groups, .. }: &Want
         }
         let rules = Rules::of(&config.mirrors, config.routes.iter(), &from.cluster().name);
         match preflight(Between { from: &from, to: &to }, rules, topics, Timestamp::now().as_millisecond()).await {
-            Ok(report) => report.into_iter().filter_map(|(topic, found)| Some((format!("topic {topic}"), found.err()?))).collect(),
+            Ok(report) => {
+                let found = report.into_iter().filter_map(|(topic, found)| Some((format!("topic {topic}"), found.err()?)));
+                let logins = of_logins(config, [&from, &to], topics).await.into_iter();
+                found.chain(logins.map(|(topic, why)| (format!("topic {topic}"), why))).collect()
+            }
             Err(error) => all("topic", topics, &error.to_string()),
         }
     };
@@ -270,6 +282,29 @@ async fn blocked(config: &Config, Wanted { from, to, topics, groups, .. }: &Want
     };
     let (of_topics, of_groups) = tokio::join!(of_topics, of_groups);
     [of_topics, of_groups].concat()
+}
+
+/// What the clients of routes with a login of their own could not do any more with topics on the other cluster: any route may use a topic, not only its owner.
+async fn of_logins(config: &Config, [from, to]: [&Client; 2], topics: &BTreeSet<Arc<str>>) -> Vec<(Arc<str>, String)> {
+    let clusters = [from, to].map(Client::cluster);
+    let sees = |route: &Route| clusters.iter().all(|cluster| config.view(route, clusters[0]).iter().any(|seen| seen.name == cluster.name));
+    let has_login = |route: &Route| clusters.iter().any(|cluster| route.credentials.contains_key(&cluster.name));
+    let mut told = Vec::new();
+    for route in config.routes.iter().filter(|route| route.mode == Mode::Relay && sees(route) && has_login(route)) {
+        let of_route = |cluster: &Arc<Cluster>| {
+            let sasl = route.credentials.get(&cluster.name).map(|sasl| Some(sasl.clone()));
+            client(Arc::new(Cluster { security: Security { tls: cluster.security.tls.clone(), sasl }, ..Cluster::clone(cluster) }))
+        };
+        let [from, to] = clusters.map(of_route);
+        match lost_rights(&route.name, Between { from: &from, to: &to }, topics).await {
+            Ok(lost) => told.extend(lost),
+            Err(error) => {
+                let why = format!("with the login of route {}, which clients of it have: {error}", route.name);
+                told.extend(topics.iter().map(|topic| (topic.clone(), why.clone())));
+            }
+        }
+    }
+    told
 }
 
 /// What is to be done before what is wanted begins.

@@ -61,7 +61,13 @@ impl Relocate {
 
 pub(super) async fn relocate(from: Arc<Cluster>, to: &Arc<Cluster>) -> Result<Done, String> {
     if to.name == from.name {
-        return Err(format!("[state] names cluster {} already: it stays as it is until the log has moved", to.name));
+        return Err(match DecisionLog::read(from).await {
+            Ok(_) => format!("the log of decisions is on cluster {} already, and goes on there: nothing is to be moved", to.name),
+            Err(why) => format!(
+                "[state] names cluster {to} already, which has to stay the one that has the log until `kferry move log {to}` has moved it: {why}",
+                to = to.name
+            ),
+        });
     }
     let mut records = Vec::new();
     let mut old = DecisionLog::find(from.clone()).await?;

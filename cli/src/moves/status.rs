@@ -9,7 +9,7 @@ use std::time::Duration;
 use indicatif::HumanCount;
 use jiff::Timestamp;
 use kferry_config::{Config, Mode};
-use kferry_wire::decisions::{Disagreement, Member, Move, Outcome, State, Void, Waited};
+use kferry_wire::decisions::{Disagreement, GATHER, Member, Move, Outcome, State, TOPIC, Void, Waited};
 use kferry_wire::exit::{self, Exit};
 use serde::Serialize;
 
@@ -153,7 +153,10 @@ pub(crate) fn run(args: &Args) -> Exit {
         loop {
             let exit = match look_once(&config, &cluster, &mut log).await {
                 Ok(report) => show(&report, args),
-                Err(error) => failed(args.file.json, &error),
+                Err(error) => match look::proxy_here(&config).await {
+                    Some(says) => failed(args.file.json, &format!("{error}; {says}")),
+                    None => failed(args.file.json, &error),
+                },
             };
             if !args.watch {
                 return exit;
@@ -195,11 +198,13 @@ fn show(report: &Report, args: &Args) -> Exit {
 impl Report {
     /// Asks everybody.
     pub(super) async fn look(config: &Config, log: &DecisionLog) -> Self {
+        // Who does not answer is waited for, and the log was read before that.
+        let now = Timestamp::now();
         let (lives, owned) = tokio::join!(look::proxies(log.state()), look::owned(config, log.state()));
-        Self::of(config, log.state(), |offset| log.written(offset), &lives, owned, Timestamp::now())
+        Self::of(config, log.state(), |offset| log.written(offset), &lives, owned, now)
     }
 
-    /// What follows from what they say. `written`: when a record was written.
+    /// What follows from what they say. `written`: when a record was written. `now`: when the log was read.
     fn of(
         config: &Config,
         state: &State,
@@ -215,8 +220,16 @@ impl Report {
                 "proxy {name}: {why}: start it again, or, if it will not come back, `kferry move forget {name}`: no move begins without it"
             )
         }));
+        errors.extend(state.left_behind().map(|member| {
+            format!(
+                "proxy {} was not restarted since the log of decisions came to {}, and follows the one that it was before: write that cluster in [state] of its \
+                 file, and restart it; nothing moves before",
+                member.name,
+                config.state.as_ref().map(|state| state.cluster.name.clone()).unwrap_or_default()
+            )
+        }));
         let relay = config.routes.iter().filter(|route| route.mode == Mode::Relay);
-        let routes: Vec<_> = relay.map(|route| Route::of(route, state, lives, &topics, &groups)).collect();
+        let routes: Vec<_> = relay.map(|route| Route::of(config, route, state, lives, &topics, &groups)).collect();
         let proxies = state.joined().iter().map(|(member, joined)| Proxy {
             name: member.name.clone(),
             incarnation: member.incarnation.clone(),
@@ -399,7 +412,14 @@ fn says(life: Option<&Life>) -> String {
 }
 
 impl Route {
-    fn of(route: &kferry_config::Route, state: &State, lives: &BTreeMap<Member, Life>, topics: &[Topic], groups: &[Group]) -> Self {
+    fn of(
+        config: &Config,
+        route: &kferry_config::Route,
+        state: &State,
+        lives: &BTreeMap<Member, Life>,
+        topics: &[Topic],
+        groups: &[Group],
+    ) -> Self {
         let (name, wished) = (&*route.name, &route.cluster.name);
         let home = state.homes().get(name).cloned();
         let groups = groups.iter().filter(|group| group.route == route.name);
@@ -407,17 +427,31 @@ impl Route {
         let is_there = home.as_ref() == Some(wished) && mine().all(|topic| *topic.leader == **wished);
         let is_there = is_there && groups.clone().all(|group| *group.lives == **wished);
         let mut in_the_way = Vec::new();
+        in_the_way.extend(look::sees_home_alone(config, route).filter(|_| !is_there));
         match state.wished(name) {
             Err(why) => in_the_way.push(format!("{why}{}", way_out(&why))),
-            Ok((_, agreed)) if agreed.home != **wished => in_the_way.push(format!(
-                "the proxies wish it on {}: they have not taken this file, which says {wished}; put it in its place on every proxy",
-                agreed.home
-            )),
+            Ok((_, agreed)) if agreed.home != **wished => in_the_way.push(not_said(name, &agreed.home, wished, lives)),
             Ok(_) => in_the_way.extend(waits(name, state, lives, is_there)),
         }
         in_the_way.extend(mine().flat_map(|topic| &topic.trouble).cloned());
         Self { route: route.name.clone(), wished: wished.clone(), home, in_the_way }
     }
+}
+
+/// Why the log does not have the wish of this file, but that for another home.
+fn not_said(route: &str, home: &str, wished: &str, lives: &BTreeMap<Member, Life>) -> String {
+    let has_taken = |life: &Life| matches!(life, Life::Answers(moves) if moves.wished.get(route).is_some_and(|cluster| cluster == wished));
+    let taken: Vec<_> = lives.iter().filter(|(_, life)| has_taken(life)).map(|(member, _)| member.name.clone()).collect();
+    if taken.is_empty() {
+        return format!(
+            "the proxies wish it on {home}: they have not taken this file, which says {wished}; put it in its place on every proxy"
+        );
+    }
+    format!(
+        "proxy {} has taken this file, which says {wished}, and has not said so in the log of decisions, which has {home} of it: if that stays so its log says \
+         why it cannot write there; its login needs Write on {TOPIC}",
+        names(&taken)
+    )
 }
 
 /// What is in the way of a route on which all proxies agree.
@@ -468,7 +502,8 @@ impl Open {
             .map(|(member, _)| member.name.clone())
             .collect();
         let open_ms = since.map(|since| i64::try_from(now.duration_since(since).as_millis()).unwrap_or(i64::MAX));
-        let is_late = open_ms.is_some_and(|open| u128::from(open.unsigned_abs()) > 2 * config.moves.hold.as_millis());
+        let longest = 2 * config.moves.hold + if open.is_of_groups() { 2 * GATHER } else { Duration::ZERO };
+        let is_late = open_ms.is_some_and(|open| u128::from(open.unsigned_abs()) > longest.as_millis());
         let waits_for = if !dead.is_empty() {
             format!("the dead are waited for: `kferry move forget {}`", dead.join("`, `kferry move forget "))
         } else if is_late {
@@ -481,8 +516,10 @@ impl Open {
             "the mirror copies the rest: its /partitions says how far it is".to_owned()
         } else if not_synced > 0 {
             "the mirror writes the last offsets of groups: its log says what keeps it".to_owned()
+        } else if open.is_of_groups() {
+            "a proxy takes a place in the groups at their new coordinators, which let nobody in before group.initial.rebalance.delay.ms, and asks for the flip".to_owned()
         } else {
-            "nothing: a proxy asks for the flip".to_owned()
+            "a proxy looks at the ends a last time, and asks for the flip".to_owned()
         };
         Self {
             id: open.id,
@@ -509,14 +546,14 @@ impl Open {
             format!("do not hold yet: {}", names(&self.not_holding))
         };
         let (what, left) = if self.topics.is_empty() && !self.groups.is_empty() {
-            (&self.groups, format!("{} of {} have not got their last offsets there", self.not_synced, count(self.groups.len(), "group")))
+            (&self.groups, format!("{} of {} without the last offsets there", self.not_synced, count(self.groups.len(), "group")))
         } else {
             (&self.topics, format!("{} of {} not closed", self.not_closed, count(self.partitions, "partition")))
         };
         let lines = format!(
             "move {}{open}: {} from {} to {}, of {}: {}\n  {holding}\n  {left}\n  it waits for: {}",
             self.id,
-            moved(&self.topics, &self.groups),
+            moved(self.topics.len(), self.groups.len()),
             self.from,
             self.to,
             names(&self.routes),
@@ -528,8 +565,8 @@ impl Open {
 }
 
 /// What a move moves, in numbers. One that moves nothing moves homes.
-fn moved(topics: &BTreeSet<String>, groups: &BTreeSet<String>) -> String {
-    if topics.is_empty() && !groups.is_empty() { count(groups.len(), "group") } else { count(topics.len(), "topic") }
+fn moved(topics: usize, groups: usize) -> String {
+    if topics == 0 && groups > 0 { count(groups, "group") } else { count(topics, "topic") }
 }
 
 fn seconds(ms: i64) -> String {
@@ -567,14 +604,20 @@ impl Receipt {
     fn text(&self) -> String {
         let at = self.at.map_or_else(|| "-".to_owned(), |at| format!("{at:.0}"));
         let took = self.took_ms.map_or_else(String::new, |ms| format!(" in {}", seconds(ms)));
-        let mut what = format!("{} from {} to {}, of {}", moved(&self.topics, &self.groups), self.from, self.to, names(&self.routes));
+        // Those that stayed were of it, too.
+        let groups = self.groups.len() + self.without.len();
+        let mut what = format!("{} from {} to {}, of {}", moved(self.topics.len(), groups), self.from, self.to, names(&self.routes));
         if !self.without.is_empty() {
             let _ = write!(what, ", without {}", names(self.without.keys()));
         }
         match &self.reason {
             None => {
                 let Waited { requests, longest_ms } = self.waited;
-                format!("{at}  move {}: {what}: flipped{took}; {requests} Produce requests waited, {longest_ms} ms at the most", self.id)
+                format!(
+                    "{at}  move {}: {what}: flipped{took}; {} waited, {longest_ms} ms at the most",
+                    self.id,
+                    count(requests as usize, "Produce request")
+                )
             }
             Some(reason) => format!("{at}  move {}: {what}: aborted{took} by {}: {reason}", self.id, self.by),
         }
@@ -680,6 +723,57 @@ mod tests {
             "  it waits for: the dead are waited for: `kferry move forget b`\n",
         ] {
             assert!(text.contains(line), "{line}\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_move_of_groups_may_wait_for_their_members_before_it_is_late() {
+        let hold = |groups: &[&str]| {
+            let Request::Hold { by, after, from, to, routes, topics, .. } = hold() else { unreachable!() };
+            let topics = if groups.is_empty() { topics } else { BTreeMap::new() };
+            Request::Hold { by, after, from, to, routes, topics, groups: groups.iter().map(|group| (*group).to_owned()).collect() }
+        };
+        // It was asked for in second 7, and it is second 20.
+        for (groups, is_late) in [(&[][..], true), (&["orders-g"], false)] {
+            let state = state(vec![wish("a", 1, "new"), wish("b", 1, "new"), hold(groups)]);
+            let waits_for = report(&state, "legacy", &BTreeMap::new()).open.unwrap().waits_for;
+            assert_eq!(waits_for.contains("kferry move abort"), is_late, "{waits_for}");
+        }
+    }
+
+    #[test]
+    fn a_group_that_stayed_was_of_the_move() {
+        let Request::Hold { by, after, from, to, routes, .. } = hold() else { unreachable!() };
+        let hold = Request::Hold { by, after, from, to, routes, topics: BTreeMap::new(), groups: ["orders-g".to_owned()].into() };
+        let without =
+            Request::Without { id: 7, by: "a".to_owned(), groups: [("orders-g".to_owned(), "it does not come".to_owned())].into() };
+        let abort = Request::Abort { id: 7, by: "a".to_owned(), reason: "nothing is left of it".to_owned(), until_edit: false };
+        let state = state(vec![wish("a", 1, "new"), wish("b", 1, "new"), hold, without, abort]);
+        let text = report(&state, "legacy", &BTreeMap::new()).text(Timestamp::UNIX_EPOCH);
+        assert!(text.contains("move 7: 1 group from legacy to new, of orders, without orders-g: aborted"), "{text}");
+    }
+
+    #[test]
+    fn a_proxy_that_follows_the_log_where_it_was_is_to_be_restarted() {
+        let came = Request::Came { from: "legacy".to_owned(), by: "operator".to_owned() };
+        let report = report(&state(vec![came]), "legacy", &BTreeMap::new());
+        assert!(!report.ok);
+        assert!(report.errors[0].starts_with("proxy a was not restarted since the log of decisions came to new"), "{:?}", report.errors);
+    }
+
+    #[test]
+    fn a_proxy_that_cannot_say_its_wish_is_told_from_one_that_has_not_taken_the_file() {
+        let moves = |home: &str| -> look::Moves {
+            let wished: BTreeMap<_, _> = [("orders", home)].into();
+            let answer = serde_json::json!({ "proxy": "a", "incarnation": "1", "not_joined": null, "wished": wished, "waits": {} });
+            serde_json::from_value(answer).unwrap()
+        };
+        for (home, says) in
+            [("legacy", "they have not taken this file"), ("new", "proxy a has taken this file, which says new, and has not said so")]
+        {
+            let lives = [(member("a"), Life::Answers(moves(home)))].into();
+            let said = report(&state(Vec::new()), "legacy", &lives).routes.remove(0).in_the_way.join("; ");
+            assert!(said.contains(says), "{said}");
         }
     }
 

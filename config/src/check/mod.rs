@@ -33,7 +33,8 @@ pub(crate) fn across_tables(findings: &Findings<'_>, draft: &Draft<'_>) {
         let mirror_bind = Some(&admin.mirror_bind).filter(|bind| !bind.span.is_empty() || !mirrors.is_empty());
         (&admin.bind, mirror_bind)
     });
-    ports(findings, clusters, listeners, admin, routes);
+    ports(findings, clusters, listeners, admin, routes, mirrors);
+    some_port(findings, listeners);
     told_ports(findings, clusters, listeners);
     if draft.clusters.is_ok() && draft.has_all_clusters {
         let by_mirrors = mirrors.iter().flat_map(MirrorDraft::named_clusters);
@@ -110,6 +111,7 @@ fn ports(
     listeners: &[ListenerDraft<'_>],
     admin: Option<(&At<SocketAddr>, Option<&At<SocketAddr>>)>,
     routes: &[RouteDraft<'_>],
+    mirrors: &[MirrorDraft<'_>],
 ) {
     let ranges = broker_ports(clusters);
     for (n, (name, ports, span)) in ranges.iter().enumerate() {
@@ -192,8 +194,9 @@ fn ports(
         }
         let port = u32::from(bind.address.port());
         let taken = blocks.iter().filter(|block| block.ports.contains(&port) && can_share(block.ip, bind.address.ip()));
-        // Nothing listens there unless a route in relay mode leads to the cluster.
-        let is_relayed = |block: &Block<'_>| relayed_at(routes, block.cluster).is_some();
+        // Nothing listens there unless clients in relay mode may come to the cluster.
+        let is_relayed =
+            |block: &Block<'_>| relayed_at(routes, block.cluster).is_some() || is_seen(clusters, routes, mirrors, block.cluster);
         if let Some(block) = taken.max_by_key(|block| is_relayed(block)) {
             let span = if bind.span.is_empty() { block.span.clone() } else { bind.span.clone() };
             let message = format!("port {port} of {} is a broker's port of cluster {}", bind.who, quoted(block.cluster));
@@ -205,6 +208,14 @@ fn ports(
                 findings.warn(span, message, hint);
             }
         }
+    }
+}
+
+/// Whichever port is free is another one with each start.
+fn some_port(findings: &Findings<'_>, listeners: &[ListenerDraft<'_>]) {
+    for bind in listeners.iter().filter_map(|listener| listener.bind.as_ref().ok()).filter(|bind| bind.value.port() == 0) {
+        let hint = "the machine gives whichever is free, another one with each start, and clients cannot have it as bootstrap.servers: write a port, as 9092";
+        findings.warn(bind.span.clone(), "a listener with port 0", hint);
     }
 }
 
@@ -297,6 +308,28 @@ fn known_cluster(findings: &Findings<'_>, clusters: &[ClusterDraft<'_>], cluster
 fn relayed_at<'d>(routes: &'d [RouteDraft<'_>], cluster: &str) -> Option<&'d Range<usize>> {
     let relayed = routes.iter().filter(|route| matches!(route.mode, Ok(Mode::Relay)));
     relayed.flat_map(named_clusters).find(|name| name.value == cluster).map(|name| &name.span)
+}
+
+/// Whether clients of a route in relay mode see a cluster beside their own: by a mirror between the two, where it wants no login. With one the route would have
+/// credentials for it.
+fn is_seen(clusters: &[ClusterDraft<'_>], routes: &[RouteDraft<'_>], mirrors: &[MirrorDraft<'_>], cluster: &str) -> bool {
+    let wants_login = |cluster: &str| {
+        clusters.iter().any(|known| known.name.value == cluster && !known.security.as_ref().is_ok_and(|of| of.sasl.is_none()))
+    };
+    let may_come = |route: &RouteDraft<'_>, cluster: &str| {
+        !wants_login(cluster) || route.credentials.iter().flatten().any(|credentials| credentials.cluster.value == cluster)
+    };
+    let connects = |mirror: &MirrorDraft<'_>, home: &str| {
+        let mut ends = [&mirror.source, &mirror.target].map(|end| end.as_ref().map_or("", |end| end.value));
+        ends == [home, cluster] || {
+            ends.reverse();
+            ends == [home, cluster]
+        }
+    };
+    let relayed = routes.iter().filter(|route| matches!(route.mode, Ok(Mode::Relay)));
+    relayed
+        .filter_map(|route| Some((route, route.cluster.as_ref().ok()?.value)))
+        .any(|(route, home)| may_come(route, home) && may_come(route, cluster) && mirrors.iter().any(|mirror| connects(mirror, home)))
 }
 
 /// Clusters and listeners must say what virtual brokers are made of.

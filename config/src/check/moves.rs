@@ -1,6 +1,6 @@
 //! What live moves need of the file, and what has no effect because something else is not there.
 
-use super::owners::called;
+use super::owners::{called, first_key};
 use super::relayed_at;
 use crate::read::mirrors::MirrorDraft;
 use crate::read::table::{At, Findings, quoted};
@@ -62,6 +62,10 @@ fn without_state(findings: &Findings<'_>, draft: &Draft<'_>, routes: &[RouteDraf
             && stopped.value
         {
             findings.warn(stopped.span.clone(), format!("`stopped` of {} has no effect", called(route)), hint);
+        }
+        // In bootstrap mode it is an error already.
+        if let (Ok(Mode::Relay), Some(key)) = (&route.mode, first_key(route)) {
+            findings.warn(key.span.clone(), format!("`{}` of {} has no effect", key.value, called(route)), hint);
         }
     }
 }

@@ -48,6 +48,7 @@ pub(super) fn owners(findings: &Findings<'_>, draft: &Draft<'_>) {
     let routes = draft.routes.as_deref().unwrap_or_default();
     for route in routes {
         relays(findings, route);
+        internal(findings, route);
     }
     let mut taken = BTreeSet::new();
     for kind in Kind::ALL {
@@ -57,7 +58,12 @@ pub(super) fn owners(findings: &Findings<'_>, draft: &Draft<'_>) {
     let Some(ways) = draft.mirrors.as_ref().ok().and_then(|mirrors| mirrors.iter().map(Way::new).collect::<Option<Vec<_>>>()) else {
         return;
     };
-    for route in routes {
+    // One slip, one error: a cluster that is not in the file is told of by itself.
+    let is_known = |route: &&RouteDraft<'_>| {
+        let clusters = draft.clusters.as_deref().unwrap_or_default();
+        route.cluster.as_ref().is_ok_and(|named| clusters.iter().any(|cluster| cluster.name.value == named.value))
+    };
+    for route in routes.iter().filter(is_known) {
         for kind in Kind::ALL {
             let names = kind.of(route).iter().flat_map(|owned| &owned.names);
             for name in names.filter(|name| !taken.contains(&name.span.start)) {
@@ -74,7 +80,7 @@ pub(super) fn called(route: &RouteDraft<'_>) -> String {
 }
 
 /// The first key by which a route owns something.
-fn first_key<'d>(route: &'d RouteDraft<'_>) -> Option<&'d At<&'static str>> {
+pub(super) fn first_key<'d>(route: &'d RouteDraft<'_>) -> Option<&'d At<&'static str>> {
     Kind::ALL.iter().filter_map(|kind| kind.of(route).as_ref().ok()?.key.as_ref()).min_by_key(|key| key.span.start)
 }
 
@@ -87,6 +93,16 @@ fn relays(findings: &Findings<'_>, route: &RouteDraft<'_>) {
         let hint = "only clients that the proxy stays with can be moved together with what they use: write mode = \"relay\", or drop what the \
                     route owns";
         findings.mismatch(key.span.clone(), message, hint);
+    }
+}
+
+/// Topics that each cluster has for itself are nobody's.
+fn internal(findings: &Findings<'_>, route: &RouteDraft<'_>) {
+    let Ok(OwnedDraft { key: Some(key), selection, .. }) = &route.topics else { return };
+    for (pattern, topic) in selection.patterns.iter().filter_map(|pattern| Some((pattern, pattern.internal()?))) {
+        let message =
+            format!("{} of {} means internal topics as {topic}, and does not own them", quoted(&pattern.to_string()), called(route));
+        findings.warn(key.span.clone(), message, "they belong to Kafka or kferry, on each cluster: drop it");
     }
 }
 

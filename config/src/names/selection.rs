@@ -64,6 +64,12 @@ impl Selection {
         self.names.is_empty() && self.patterns.is_empty()
     }
 
+    /// A name that patterns of both mean: whichever comes first has it.
+    pub fn overlap(&self, later: &Self) -> Option<String> {
+        let mut pairs = self.patterns.iter().flat_map(|ours| later.patterns.iter().map(move |theirs| (ours, theirs)));
+        pairs.find_map(|(ours, theirs)| ours.first_in(theirs).filter(|name| self.matches(name) && later.matches(name)))
+    }
+
     pub(crate) fn excludes(&self, name: &str) -> bool {
         self.excluded.iter().any(|pattern| pattern.matches(name))
     }
@@ -87,7 +93,9 @@ pub(crate) struct Pattern {
     /// What is written, or the regex that the glob is: by it two are the same.
     meant: String,
     regex: Regex,
-    /// All names that it matches begin with `__`.
+    /// What all names that it matches begin with.
+    prefix: Vec<u8>,
+    /// That is `__`.
     means_hidden: bool,
 }
 
@@ -116,8 +124,24 @@ impl Pattern {
                 (None, Some(error)) => not_a_regex(written, &error.to_string()),
                 _ => BadPattern { part: 0..written.len(), message: "too complex".to_owned(), hint: simpler.to_owned() },
             })?;
-        let means_hidden = Ids::regex(&meant).is_ok_and(|ids| ids.prefix().starts_with(HIDDEN.as_bytes()));
-        Ok(Self { written: written.to_owned(), meant, regex, means_hidden })
+        let prefix = Ids::regex(&meant).map_or_else(|_| Vec::new(), |ids| ids.prefix().to_vec());
+        let means_hidden = prefix.starts_with(HIDDEN.as_bytes());
+        Ok(Self { written: written.to_owned(), meant, regex, prefix, means_hidden })
+    }
+
+    /// A shortest name that another one matches too.
+    fn first_in(&self, other: &Self) -> Option<String> {
+        // Most patterns share none, and this tells at once.
+        if !self.prefix.starts_with(&other.prefix) && !other.prefix.starts_with(&self.prefix) {
+            return None;
+        }
+        let (ours, theirs) = (Ids::regex(&self.meant).ok()?, Ids::regex(&other.meant).ok()?);
+        ours.first_in(&theirs)
+    }
+
+    /// An internal topic that is meant by name or nearly so, and that nobody owns or copies.
+    pub(crate) fn internal(&self) -> Option<&'static str> {
+        KAFKAS.into_iter().chain(["__kferry.decisions"]).find(|topic| self.means_hidden && self.matches(topic))
     }
 
     pub(crate) fn matches(&self, name: &str) -> bool {

@@ -28,6 +28,17 @@ pub(crate) fn owned<'t>(
     name: impl Fn(Value<'t>) -> Field<&'t str>,
 ) -> Field<OwnedDraft<'t>> {
     let read = |value: Value<'t>| match value.text()? {
+        glob if names_key == "topics" && Pattern::is_glob(glob) && has_comma(glob) => Err(value.error(
+            format!("no topic has a comma in its name, as {} has", quoted(glob)),
+            r#"write a list: topics = ["orders", "order-*"]"#,
+        )),
+        glob if Pattern::is_glob(glob) && is_meant_as_regex(glob) => {
+            let hint = format!(
+                "in a glob . is a dot, and `+ ^ $ ( ) |` are themselves: write it into `{regex_key}`, or without the dot, as \"order-*\""
+            );
+            value.findings.warn(value.span(), format!("{} looks like a regex, and is read as a glob", quoted(glob)), hint);
+            Pattern::glob(glob).map(Owned::Glob).map_err(|bad| bad_pattern(value, bad))
+        }
         glob if Pattern::is_glob(glob) => Pattern::glob(glob).map(Owned::Glob).map_err(|bad| bad_pattern(value, bad)),
         _ => name(value).map(Owned::Name),
     };
@@ -53,6 +64,26 @@ pub(crate) fn owned<'t>(
         }
     }
     Ok(draft)
+}
+
+/// Whether a glob has a comma where it is none between alternatives.
+fn has_comma(glob: &str) -> bool {
+    let mut depth = 0;
+    glob.chars().any(|char| {
+        match char {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            _ => {}
+        }
+        char == ',' && depth == 0
+    })
+}
+
+/// Whether a glob has what is in no name of a topic, and in regexes; or `.*` where no word ends with the dot.
+fn is_meant_as_regex(glob: &str) -> bool {
+    let dots =
+        glob.match_indices(".*").any(|(at, _)| !glob[..at].ends_with(|before: char| before.is_alphanumeric() || "]}?*".contains(before)));
+    dots || glob.contains(['+', '^', '$', '(', ')', '|'])
 }
 
 /// Names that are there once each.

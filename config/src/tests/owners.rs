@@ -42,6 +42,8 @@ client_id = "*"
 cluster = "legacy"
 mode = "relay"
 OF_REST
+[state]
+cluster = "new"
 "#;
 
 /// The file, with what its two routes own.
@@ -255,6 +257,56 @@ fn names_and_patterns_that_are_none() {
     one_error(&owners("groups_regex = '('", ""), "not a regex", "");
     one_error(&owners("groups = []", ""), "an empty array", "");
     one_error(&owners("topic = 'orders'", ""), "unknown key `topic`", "did you mean `topics`?");
+}
+
+#[test]
+fn a_glob_is_neither_a_list_nor_a_regex() {
+    one_error(&owners("topics = 'orders,order-*'", ""), "no topic has a comma in its name, as \"orders,order-*\" has", "write a list");
+    for (glob, is_regex) in
+        [("order-.*", true), ("orders.+*", true), ("(a|b)*", true), ("payment.*", false), ("payment.{a,b}*", false), ("*.*", false)]
+    {
+        let warnings = parse(&owners(&format!("topics = '{glob}'"), "")).warnings;
+        assert_eq!(warnings.len(), usize::from(is_regex), "{glob}: {warnings:?}");
+        assert!(
+            warnings.iter().all(|warning| warning.message == format!("\"{glob}\" looks like a regex, and is read as a glob")),
+            "{warnings:?}"
+        );
+    }
+}
+
+#[test]
+fn patterns_of_internal_topics_own_nothing() {
+    let warnings = parse(&owners("topics = ['__consumer*']", "topics = ['*']\n")).warnings;
+    assert_eq!(warnings.len(), 1, "a pattern for all does not mean them: {warnings:?}");
+    assert_eq!(
+        warnings[0].message,
+        "\"__consumer*\" of route \"orders\" means internal topics as __consumer_offsets, and does not own them"
+    );
+}
+
+#[test]
+fn what_patterns_of_two_routes_match_is_the_first_ones() {
+    let overlap = |first: &str, second: &str| {
+        let config = parse(&owners(&format!("topics = ['{first}']"), &format!("topics = ['{second}']\n")));
+        config.routes[0].owns_topics.overlap(&config.routes[1].owns_topics)
+    };
+    assert_eq!(overlap("order-*", "order-eu*").as_deref(), Some("order-eu"));
+    assert_eq!(overlap("*-eu", "order-*").as_deref(), Some("order-eu"));
+    assert_eq!((overlap("order-*", "payment-*"), overlap("a?", "a")), (None, None));
+}
+
+#[test]
+fn one_slip_is_one_error() {
+    let text = owners("topics = ['orders']\ngroups = ['billing']", "").replacen("cluster = \"new\"\nmode", "cluster = \"nwe\"\nmode", 1);
+    one_error(&text, "unknown cluster \"nwe\"", "did you mean \"new\"?");
+}
+
+#[test]
+fn without_a_log_of_decisions_nothing_that_is_owned_moves() {
+    let text = owners("topics = ['orders']", "").replace("[state]\ncluster = \"new\"\n", "");
+    let warnings = parse(&text).warnings;
+    assert_eq!(warnings[0].message, "`topics` of route \"orders\" has no effect");
+    assert!(warnings.len() == 1 && warnings[0].hint.as_ref().is_some_and(|hint| hint.starts_with("nothing moves live without [state]")));
 }
 
 #[test]

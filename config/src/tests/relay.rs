@@ -2,7 +2,7 @@
 
 use insta::assert_snapshot;
 
-use super::{errors, parse, warnings};
+use super::{errors, one_error, parse, warnings};
 use crate::{Mode, Sasl, SaslMechanism, Secret};
 
 /// Plaintext clients that are on one cluster, and may come to another, where the proxy logs in for them.
@@ -166,6 +166,29 @@ fn brokers_that_ask_for_a_login_need_one_of_kferrys_own() {
 
     routes.toml: 1 error
     "#);
+}
+
+#[test]
+fn ports_of_a_cluster_that_a_mirror_brings_into_the_view_are_taken_too() {
+    let third = "[clusters.third]\nid = 3\nbootstrap_servers = \"third-1:9092\"\nnode_ids = \"1-50\"\nbroker_ports = \"9300-9349\"\n\n";
+    let mirror = "[[mirrors]]\nname = \"over\"\nsource = \"legacy\"\ntarget = \"third\"\ntopics = [\"orders\"]\n\n";
+    let text = |more: &str| {
+        relay(&[
+            ("[[listeners]]", &format!("{third}[[listeners]]")),
+            ("10.0.0.1:9092", "10.0.0.1:9310"),
+            ("[[routes]]", &format!("{more}[[routes]]")),
+        ])
+    };
+    let message = "port 9310 of listener \"internal\" is a broker's port of cluster \"third\"";
+    let warned = parse(&text("")).warnings;
+    assert!(warned.iter().any(|warning| warning.message == message), "nobody listens there: {warned:?}");
+    one_error(&text(mirror), message, "write another port");
+}
+
+#[test]
+fn a_listener_with_whichever_port_is_free_is_probably_not_meant() {
+    let warnings = parse(&relay(&[("10.0.0.1:9092", "10.0.0.1:0")])).warnings;
+    assert_eq!(warnings[0].message, "a listener with port 0");
 }
 
 #[test]

@@ -329,13 +329,21 @@ async fn created_since(job: &PartitionJob, context: &SettleContext) -> Option<Ha
 
 fn created_anew(job: &PartitionJob, side: &Side, role: &str, then: &str, now: &str) -> Handback {
     Handback::Diverged(format!(
-        "topic {} on {}, which {role}, was deleted and created anew (its id was {then} and is {now}): its offsets mean other records now. Delete the topic \
-         on {} too, and start the mirror with --accept {}",
+        "topic {} on {}, which {role}, was deleted and created anew (its id was {then} and is {now}): its offsets mean other records now. {}",
         side.topic,
         side.cluster(),
-        job.follower.cluster(),
-        job.topic_partition(),
+        after_created_anew(side.cluster(), job.follower.cluster(), &job.topic_partition()),
     ))
+}
+
+/// What an operator does about a topic that was created anew on `cluster`. What was copied before is of no use if that one leads. If it follows there is nothing
+/// to be deleted: what it has by now is compared.
+pub(crate) fn after_created_anew(cluster: &str, follower: &str, partition: &TopicPartition) -> String {
+    if cluster == follower {
+        format!("Start the mirror anew with --accept {partition}: it compares both logs, and copies what is missing")
+    } else {
+        format!("Stop the mirror, delete the topic on {follower}, which follows, and start the mirror with --accept {partition}")
+    }
 }
 
 /// Where both logs end.
@@ -577,4 +585,18 @@ fn one<T>(mut answers: BTreeMap<TopicPartition, Result<T, ClientError>>, partiti
 /// The handback for an error of a cluster: what may pass is tried again soon, the rest waits for somebody to mend it.
 fn told(error: &ClientError) -> Handback {
     if error.is_retriable() || error.is_unknown_topic() { Handback::Again(error.to_string()) } else { Handback::Failed(error.to_string()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_told_to_delete_the_topic_that_leads() {
+        let partition = TopicPartition::new("orders", 0);
+        let of_leader = after_created_anew("legacy", "new", &partition);
+        assert_eq!(of_leader, "Stop the mirror, delete the topic on new, which follows, and start the mirror with --accept orders-0");
+        let of_follower = after_created_anew("new", "new", &partition);
+        assert!(of_follower.contains("--accept orders-0") && !of_follower.contains("delete"), "{of_follower}");
+    }
 }

@@ -22,6 +22,7 @@ pub use self::groups::GroupForecast;
 pub use self::rights::Missing;
 use self::rights::{Needs, Rights};
 use crate::copy::TAIL;
+use crate::copy::settle::after_created_anew;
 use crate::log::{Allowed, FollowerReader, Sample, View, Written, compare, sample, written};
 use crate::own_topics::state_topic;
 use crate::partition::{Direction, OffsetMap, Phase, Progress, Side, Skipped, producer_id};
@@ -571,8 +572,8 @@ impl Pair<'_> {
             for (cluster, now) in &forecast.plan.topic_ids {
                 if kept.topic_ids.get(cluster).is_some_and(|then| then != now) {
                     return Err(format!(
-                        "{name}: its topic on {cluster} was deleted and created anew, and its offsets mean other records now; delete the topic on \
-                         {on_follower}, and start the mirror with --accept {name}"
+                        "{name}: its topic on {cluster} was deleted and created anew, and its offsets mean other records now. {}",
+                        after_created_anew(cluster, on_follower, &name)
                     ));
                 }
             }

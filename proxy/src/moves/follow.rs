@@ -10,8 +10,8 @@ use kferry_config::Cluster;
 use kferry_wire::admin::groups::{GroupDescription, GroupType, Member};
 use kferry_wire::client::{Answers, Client, TopicPartition, Topics};
 use kferry_wire::decisions::{
-    self, Flipped, Gathering, Known, LATE, Log, LogError, Outcome, Place, ReadRecord, Request, Serves, Settings, State, Update, Verdict,
-    ask, check,
+    self, Flipped, GATHER, Gathering, Known, LATE, Log, LogError, Outcome, Place, ReadRecord, Request, Serves, Settings, State, Update,
+    Verdict, ask, check,
 };
 use kferry_wire::places::{Decisions, Led};
 use kferry_wire::tell;
@@ -30,10 +30,6 @@ use crate::relay::park::Come;
 
 /// Between two questions who is in the groups that are held.
 const DESCRIBED: Duration = Duration::from_millis(200);
-
-/// How long the members of groups may take until each was heard, and again until they join, if none of them has told how long it may be away: they are told
-/// at a heartbeat, and come with their next poll.
-const GATHER: Duration = Duration::from_secs(10);
 
 /// How often it is looked at what is due while a move is open, and while none is. What a look finds is a time that is over, or a new file; records of the
 /// log are acted on when they are read.

@@ -155,7 +155,13 @@ impl Moves {
 
     /// For `/moves`: what is wished and what is so, and what is in the way.
     pub(crate) fn shown(&self) -> serde_json::Value {
-        let Seen { state, plan, wish } = self.seen();
+        let Seen { state, mut plan, wish } = self.seen();
+        if !self.is_settled() {
+            plan.wait(&format!(
+                "another process was proxy {} before this one, and what it has sent may still arrive: no move begins in the first {LATE:?}",
+                self.me.name
+            ));
+        }
         let wished: BTreeMap<_, _> = wish.iter().flat_map(|wish| &wish.routes).map(|(route, wished)| (route, &wished.home)).collect();
         let open = state.open().map(|open| {
             let holding: Vec<_> = open.holding.iter().map(|member| &member.name).collect();

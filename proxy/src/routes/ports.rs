@@ -40,8 +40,7 @@ impl Ports {
     /// How the ports that are open, these, differ from those that the file asks for now: what only holds after a restart, a sentence each.
     pub(super) fn after_restart(&self, wished: &Self) -> Vec<String> {
         let mut sentences = Vec::new();
-        let mut tell =
-            |what: String| sentences.push(format!("{what}; this needs a restart of kferry-proxy, the rest of the file is in force"));
+        let mut tell = |what: String| sentences.push(what);
         for now in &wished.listeners {
             match self.listeners.iter().find(|bound| bound.name == now.name) {
                 None => tell(format!("listener {:?} is new, bind {} is not open", now.name, now.bind)),
@@ -128,7 +127,7 @@ mode = "relay"
     #[test]
     fn the_log_of_decisions_changes_with_a_restart() {
         let wished = ports(&format!("{FILE}[state]\ncluster = \"new\"\n"));
-        let sentence = "[state] stays as it was, cluster none, the file says new; this needs a restart of kferry-proxy, the rest of the file is in force";
+        let sentence = "[state] stays as it was, cluster none, the file says new";
         assert_eq!(ports(FILE).after_restart(&wished), [sentence]);
         assert_eq!(wished.after_restart(&wished), Vec::<String>::new());
     }
@@ -158,7 +157,6 @@ broker_ports = "9201-9203"
     fn what_relayed_clients_are_told_holds_after_a_restart() {
         let open = ports(FILE);
         assert_eq!(open.after_restart(&ports(FILE)), Vec::<String>::new());
-        let then = "; this needs a restart of kferry-proxy, the rest of the file is in force";
         for (line, sentence) in [
             ("broker_port_offset = 1000", "listener \"internal\" keeps its brokers' ports, broker_port_offset 0, the file says 1000"),
             (
@@ -168,7 +166,7 @@ broker_ports = "9201-9203"
             ),
         ] {
             let wished = FILE.replace("advertised_host =", &format!("{line}\nadvertised_host ="));
-            assert_eq!(open.after_restart(&ports(&wished)), [format!("{sentence}{then}")]);
+            assert_eq!(open.after_restart(&ports(&wished)), [sentence]);
             // Nobody is told anything in bootstrap mode.
             let direct = |text: &str| text.replace("mode = \"relay\"\n", "");
             assert_eq!(ports(&direct(FILE)).after_restart(&ports(&direct(&wished))), Vec::<String>::new());

@@ -37,3 +37,7 @@ pub use witness::{Refused, Witness, check};
 /// How long what was sent to a broker, whose connection broke before it had answered, may still be appended: the request may wait in the broker's queue
 /// when its sender has gone.
 pub const LATE: Duration = Duration::from_secs(30);
+
+/// How long the members of groups may take until each was heard, and again until they join, if none of them has told how long it may be away: they are told
+/// at a heartbeat, and come with their next poll.
+pub const GATHER: Duration = Duration::from_secs(10);

@@ -121,6 +121,16 @@ pub struct Plan {
     pub waits: BTreeMap<String, Vec<String>>,
 }
 
+impl Plan {
+    /// All that could move waits, for this reason.
+    pub fn wait(&mut self, why: &str) {
+        let wanting: BTreeSet<&String> = self.moves.values().chain(self.groups.values()).flat_map(|wanted| &wanted.routes).collect();
+        for route in wanting {
+            self.waits.entry(route.clone()).or_default().push(why.to_owned());
+        }
+    }
+}
+
 /// What a proxy has done about the open move.
 #[derive(Debug)]
 struct Held {
@@ -397,16 +407,20 @@ impl Proxy {
     /// The groups of the open move of which not all members wait to join, and why not. All others are complete: nothing of them may go to a broker any more
     /// that changes what is committed.
     pub fn missing(&self, known: &Known) -> BTreeMap<String, String> {
-        self.without(known, "come to the join", |open, group| open.parked(group).cloned().collect())
+        let way_out = "a member joins with its next poll: see what keeps it";
+        self.without(known, "come to the join", way_out, |open, group| open.parked(group).cloned().collect())
     }
 
     /// The groups of the open move of which not all members have been heard, and why not.
     fn unheard(&self, known: &Known) -> BTreeMap<String, String> {
-        self.without(known, "send a heartbeat by a proxy", |open, group| open.heard(group).chain(open.parked(group)).cloned().collect())
+        let way_out = "give what comes by no proxy kferry-proxy as bootstrap.servers, on a relay route, or stop it";
+        self.without(known, "send a heartbeat by a proxy", way_out, |open, group| {
+            open.heard(group).chain(open.parked(group)).cloned().collect()
+        })
     }
 
     /// The groups of the open move of which not all members have come.
-    fn without(&self, known: &Known, did: &str, came: fn(&Move, &str) -> BTreeSet<String>) -> BTreeMap<String, String> {
+    fn without(&self, known: &Known, did: &str, way_out: &str, came: fn(&Move, &str) -> BTreeSet<String>) -> BTreeMap<String, String> {
         let Some(open) = self.state.open() else { return BTreeMap::new() };
         let why = |group: &String| {
             let Some(members) = known.gathering.get(group).and_then(|known| known.members.as_ref()) else {
@@ -415,7 +429,7 @@ impl Proxy {
             let came = came(open, group);
             let missing: Vec<_> = members.iter().filter(|(id, _)| !came.contains(*id)).map(|(_, name)| name.as_str()).collect();
             (!missing.is_empty())
-                .then(|| format!("{} of its {} members did not {did}: {}", missing.len(), members.len(), missing.join(", ")))
+                .then(|| format!("{} of its {} members did not {did}: {}; {way_out}", missing.len(), members.len(), missing.join(", ")))
         };
         open.groups.iter().filter_map(|group| Some((group.clone(), why(group)?))).collect()
     }
@@ -424,7 +438,7 @@ impl Proxy {
     fn begin(&mut self, known: &Known, now: Duration, turn: Option<(Turn, i64, Duration)>) -> Option<Request> {
         let doublings = self.state.aborts().saturating_sub(1).min(DOUBLINGS);
         let pauses = self.state.aborts() > 0 && self.aborted.is_some_and(|at| now < at + self.settings.retry * (1 << doublings));
-        if pauses || self.state.stopped().is_some() || known.unanswered || !self.is_settled(now) {
+        if pauses || self.state.stopped().is_some() || self.in_the_way_of_all(known).is_some() || !self.is_settled(now) {
             return None;
         }
         // One move at a time: topics that wait for a moment would wait for the members of groups as well.
@@ -529,10 +543,35 @@ impl Proxy {
                 wanted.topics.extend(owned.map(|owned| (owned.name.clone(), owned.topic.clone())));
             }
         }
+        if let Some(why) = self.in_the_way_of_all(known) {
+            plan.wait(&why);
+        }
         if !all_known {
             // All that one edit moves flips together: so nothing moves before everything was looked at.
             plan.moves.clear();
         }
         plan
+    }
+
+    /// Why no move begins, whichever route wants it, as a sentence that says what to do.
+    fn in_the_way_of_all(&self, known: &Known) -> Option<String> {
+        if let Some(to) = self.state.moved() {
+            return Some(format!(
+                "the log of decisions has moved to cluster {to}: write it in [state], and restart proxy {}",
+                self.me.name
+            ));
+        }
+        if let Some(left) = self.state.left_behind().next() {
+            return Some(format!(
+                "proxy {} still follows the log of decisions where it was before it moved: write its new cluster in [state] there, and restart that proxy",
+                left.name
+            ));
+        }
+        known.unanswered.then(|| {
+            format!(
+                "a connection of proxy {} to a broker broke, and what it had sent may still arrive: no move begins before {:?} are over",
+                self.me.name, self.settings.late
+            )
+        })
     }
 }

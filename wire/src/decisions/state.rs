@@ -418,6 +418,8 @@ pub struct State {
     births: BTreeMap<i64, Birth>,
     /// The cluster to which the log has moved.
     moved: Option<String>,
+    /// Where it came here from another cluster, the last time.
+    came: Option<i64>,
 }
 
 impl State {
@@ -548,7 +550,10 @@ impl State {
                 if newly { Ok(()) } else { Err(Void::KnownBefore { proxy: proxy.clone(), born: *born }) }
             }
             Request::Moved { to, by: _ } => self.move_to(to),
-            Request::Came { .. } => Ok(()),
+            Request::Came { .. } => {
+                self.came = Some(offset);
+                Ok(())
+            }
         }
     }
 
@@ -878,6 +883,12 @@ impl State {
     /// The cluster to which the log has moved: nothing counts in this one any more.
     pub fn moved(&self) -> Option<&str> {
         self.moved.as_deref()
+    }
+
+    /// The proxies that have joined before the log came here and were not started anew since: they follow the log where it was, in which nothing counts any more.
+    pub fn left_behind(&self) -> impl Iterator<Item = &Member> {
+        let is_left = move |joined: &Joined| self.came.is_some_and(|came| joined.at < came);
+        self.joined.iter().filter(move |(_, joined)| is_left(joined)).map(|(member, _)| member)
     }
 
     /// The version of the rules that applies: the lowest one of all proxies that have joined. Records are written under it.

@@ -838,6 +838,7 @@ fn what_cannot_move_says_so_and_what_can_moves_together() {
     assert_eq!((a.plan(&unknown), a.next(&unknown, ms(0))), (Plan::default(), None), "nobody has looked yet");
     let unanswered = Known { unanswered: true, ..known() };
     assert_eq!(a.next(&unanswered, ms(0)), None);
+    assert!(a.plan(&unanswered).waits["orders"][0].starts_with("a connection of proxy a to a broker broke"));
     let other = |name: &str| Owned { name: name.to_owned(), ..owned(None) };
     let two = Known { owns: [("orders".to_owned(), vec![other("x"), other("y")])].into(), ..known() };
     assert_eq!(a.next(&two, ms(0)), Some(hold_of(&member("a", "1"), 0, "old", "new", &[("x", 2), ("y", 2)])));
@@ -886,6 +887,26 @@ fn a_proxy_asks_for_nothing_in_a_log_that_has_moved() {
     assert!(proxy.next(&Known::default(), now).is_some());
     proxy.apply(1, &Request::Moved { to: "there".to_owned(), by: "operator".to_owned() }, now);
     assert_eq!(proxy.next(&Known::default(), now * 2), None);
+}
+
+#[test]
+fn nothing_begins_before_every_proxy_was_restarted_after_the_log_has_moved() {
+    let (mut a, b, end) = both([Request::Came { from: "old".to_owned(), by: "operator".to_owned() }]);
+    assert_eq!(a.state().left_behind().collect::<Vec<_>>(), [&member("a", "1"), &member("b", "1")]);
+    assert_eq!(a.next(&known(), ms(0)), None);
+    let waits = &b.plan(&known()).waits["orders"][0];
+    assert!(waits.contains("proxy a still follows the log of decisions where it was") && waits.contains("restart that proxy"), "{waits}");
+    for (at, name) in (end..).zip(["a", "b"]) {
+        a.apply(at, &joined(&member(name, "2"), name), ms(0));
+    }
+    assert_eq!(a.state().left_behind().next(), None);
+    // Who goes on where the log was says so too.
+    let (mut a, ..) = both([Request::Moved { to: "there".to_owned(), by: "operator".to_owned() }]);
+    assert_eq!(
+        a.plan(&known()).waits["orders"],
+        ["the log of decisions has moved to cluster there: write it in [state], and restart proxy a"]
+    );
+    assert_eq!(a.next(&known(), ms(0)), None);
 }
 
 #[test]
