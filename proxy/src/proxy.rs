@@ -75,7 +75,7 @@ pub(crate) struct Proxy {
     /// By the name of their cluster: they outlive a reload.
     brokers: Mutex<HashMap<Arc<str>, Arc<Brokers>>>,
     /// By the name of their route: so do they, since connections see them.
-    views: Mutex<HashMap<Arc<str>, SharedView>>,
+    views: Mutex<HashMap<Arc<str>, SharedSight>>,
     /// What is known of the log of decisions, where the file has `[state]`.
     pub moves: Option<Arc<Moves>>,
     /// What was decided, for views to come.
@@ -93,10 +93,19 @@ pub(crate) fn carried_bytes(table: &RoutingTable) -> usize {
     table.limits().queued_max_request_bytes / table.relayed_clusters().count().max(1)
 }
 
-/// The view of a route's clients.
+/// What the clients of a route see.
+#[derive(Debug, Clone)]
+pub(crate) struct Sight {
+    /// `None`: their home alone.
+    pub view: Option<Arc<View>>,
+    /// Ends their connections. Those that see a view are held and told of decisions, and others are not: so none of them may go on when the other holds.
+    pub cut: CancellationToken,
+}
+
+/// The same, and by what it is so.
 #[derive(Debug)]
-struct SharedView {
-    view: Arc<View>,
+struct SharedSight {
+    sight: Sight,
     /// Their home.
     home: Arc<str>,
     /// By which it is as it is.
@@ -150,17 +159,38 @@ impl Proxy {
         brokers.entry(cluster.name.clone()).or_default().clone()
     }
 
-    /// What the clients of a route see. `None`: their home alone.
-    pub(crate) fn view(&self, table: &Arc<RoutingTable>, Routed { route, home }: Routed<'_>) -> Option<Arc<View>> {
+    /// What the clients of a route see.
+    pub(crate) fn sight(&self, table: &Arc<RoutingTable>, routed: Routed<'_>) -> Sight {
         let mut views = self.views.lock().unwrap_or_else(PoisonError::into_inner);
+        let Routed { route, home } = routed;
         if let Some(shared) = views.get(&route.name)
             && Arc::ptr_eq(&shared.table, table)
         {
-            return Some(shared.view.clone());
+            return shared.sight.clone();
         }
+        let before = views.remove(&route.name);
+        // Connections that see a view go on with it. Where nothing decides that their home is another one now, they keep the one that they came to.
+        let goes_on = |shared: &&SharedSight| shared.home == home.name || self.moves.is_some();
+        let goes_on = before.as_ref().filter(goes_on).and_then(|shared| shared.sight.view.clone());
+        let view = self.view(table, routed, goes_on);
+        let cut = match before.map(|shared| shared.sight) {
+            Some(before) if before.view.is_some() == view.is_some() || self.moves.is_none() => before.cut,
+            before => {
+                if let Some(before) = before {
+                    before.cut.cancel();
+                }
+                self.cut.child_token()
+            }
+        };
+        let sight = Sight { view, cut };
+        views.insert(route.name.clone(), SharedSight { sight: sight.clone(), home: home.name.clone(), table: table.clone() });
+        sight
+    }
+
+    /// The view of a route's clients, made anew or of what goes on.
+    fn view(&self, table: &Arc<RoutingTable>, Routed { route, home }: Routed<'_>, goes_on: Option<Arc<View>>) -> Option<Arc<View>> {
         let clusters = table.view(Routed { route, home });
         if clusters.len() < 2 {
-            views.remove(&route.name);
             return None;
         }
         let part = |cluster: &Arc<Cluster>| {
@@ -187,17 +217,13 @@ impl Proxy {
             decisions: self.decisions.load_full(),
             worked_out: self.worked_out.clone(),
         };
-        // Connections that see it go on with it. Where nothing decides that their home is another one now, they keep the one that they came to.
-        let goes_on = |shared: &SharedView| shared.home == home.name || self.moves.is_some();
-        let view = match views.remove(&route.name).filter(goes_on) {
-            Some(shared) => {
-                shared.view.change(parts);
-                shared.view
+        Some(match goes_on {
+            Some(view) => {
+                view.change(parts);
+                view
             }
             None => Arc::new(View::new(parts)),
-        };
-        views.insert(route.name.clone(), SharedView { view: view.clone(), home: home.name.clone(), table: table.clone() });
-        Some(view)
+        })
     }
 
     /// kferry's own way to a cluster of the views.
@@ -212,8 +238,8 @@ impl Proxy {
         // A hold decides nothing of that.
         if *self.decisions.load_full() != **decisions {
             self.decisions.store(decisions.clone());
-            for shared in views.values() {
-                shared.view.decided(decisions);
+            for view in views.values().filter_map(|shared| shared.sight.view.as_ref()) {
+                view.decided(decisions);
             }
         }
         drop(views);
@@ -236,7 +262,7 @@ impl Proxy {
         loop {
             let table = self.routes.in_force();
             let relayed = table.routed().filter(|routed| routed.route.mode == Mode::Relay);
-            let views: Vec<_> = relayed.filter_map(|routed| self.view(&table, routed)).collect();
+            let views: Vec<_> = relayed.filter_map(|routed| self.sight(&table, routed).view).collect();
             join_all(views.iter().map(|view| view.follow())).await;
             if timeout(LOOK, stop.cancelled()).await.is_ok() {
                 return;

@@ -52,7 +52,7 @@ use crate::ending::{Cause, Ending};
 use crate::endpoint::Endpoint;
 use crate::load_balancer;
 use crate::metrics::{self, Open};
-use crate::proxy::{Proxy, carried_bytes};
+use crate::proxy::{Proxy, Sight, carried_bytes};
 use crate::relay::brokers::World;
 use crate::relay::login::Gate;
 use crate::relay::masks::Place;
@@ -233,7 +233,7 @@ impl Session<'_> {
         }
         let Routed { route, home } = routed;
         let listener = &self.endpoint.listener;
-        let view = self.proxy.view(table, routed);
+        let Sight { view, cut } = self.proxy.sight(table, routed);
         self.proxy.carrying.resize(carried_bytes(table));
         let client_id = Client::name(&header(&first).client_id());
         let connected = Box::pin(self.connect_view(table, routed, &client_id, view.as_deref())).await;
@@ -282,7 +282,7 @@ impl Session<'_> {
             request_limit: table.limits().socket_request_max_bytes,
             max_idle: table.limits().connections_max_idle,
             drain: self.proxy.drain.clone(),
-            cut: self.proxy.cut.clone(),
+            cut,
             pipes: self.proxy.pipes.clone(),
         });
         Ok(Established::Relay { client, first, broker, relay: Box::new(relay) })

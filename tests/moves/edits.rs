@@ -14,7 +14,7 @@ use kferry_wire::batch::{self, Codec, Sequence};
 
 use crate::decisions::Phase;
 use crate::there_and_back::Took;
-use crate::{go_on, on_stage};
+use crate::{go_on, on_stage, with_home};
 
 /// A reader that asks for metadata once, and then when a broker refuses it.
 const NEVER_AGAIN: &[(&str, &str)] = &[("topic.metadata.refresh.interval.ms", "-1"), ("metadata.max.age.ms", "86400000")];
@@ -54,6 +54,25 @@ fn the_last_wish_wins_and_a_reader_that_never_asks_for_metadata_goes_on() -> Res
             ensure!(seen.again == 0, "{}: {seen:?}", going.soak.name());
         }
         stage.ends(going.into(), false).map(drop)
+    })
+}
+
+/// Who sees one cluster is not held, and who saw several and sees them no more is told of no decision.
+#[test]
+fn clients_that_come_to_see_more_clusters_or_fewer_are_cut_and_come_again() -> Result<()> {
+    on_stage(|stage| {
+        stage.has_proxies(1)?;
+        let (proxy, base) = (&stage.proxies[0], &stage.files[0]);
+        let alone = base.clone().relay("orders", "orders-*", "legacy", "").section("[state]\ncluster = \"new\"\n");
+        for edit in [alone, with_home(base, Side::Legacy)] {
+            let mut client = Raw::connect(proxy.port())?;
+            client.ask(&raw::api_versions(1, Some("orders-raw")))?;
+            proxy.edit(&edit)?;
+            client.rest()?;
+            let closed = proxy.closed(&client)?;
+            ensure!(closed["cause"] == "cut", "{closed}");
+        }
+        Ok(())
     })
 }
 

@@ -1,16 +1,18 @@
 //! What kferry's own login may not do is said, costs no client anything, and is in the way of a move before anybody is held.
 
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
-use harness::kafka::{Acl, BOB, Cluster, Listener, Operation, Resource};
+use harness::kafka::{ALICE, Acl, BOB, Cluster, Listener, Operation, Resource, User};
 use harness::mirror::Mirror;
 use harness::ports;
 use harness::proxy::{Proxy, Routes};
 use harness::stage::{self, Side};
-use rdkafka::ClientConfig;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use rdkafka::error::KafkaError;
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
+use rdkafka::{ClientConfig, ClientContext};
 use serde_json::Value;
 
 use crate::{LIMIT, MIRRORS};
@@ -18,18 +20,35 @@ use crate::{LIMIT, MIRRORS};
 const LOG: &str = "__kferry.decisions";
 const TOPIC: &str = "orders.a";
 
-fn allow(operations: &[Operation], resource: &Resource) -> Vec<Acl> {
-    operations.iter().map(|operation| Acl::allow(BOB.name, *operation, resource.clone())).collect()
+fn allow(user: User, operations: &[Operation], resource: &Resource) -> Vec<Acl> {
+    operations.iter().map(|operation| Acl::allow(user.name, *operation, resource.clone())).collect()
 }
 
 fn produce(proxy: &Proxy) -> Result<()> {
     let servers = proxy.bootstrap_servers();
-    let producer: BaseProducer =
-        ClientConfig::new().set("bootstrap.servers", servers).set("client.id", "orders-a").set("message.timeout.ms", "20000").create()?;
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", servers).set("client.id", "orders-a").set("message.timeout.ms", "20000");
+    let producer: BaseProducer<Refused> = config.create_with_context(Refused::default())?;
     producer.send(BaseRecord::<str, str>::to(TOPIC).payload("one")).map_err(|(error, _)| error)?;
     producer.flush(LIMIT)?;
-    ensure!(producer.in_flight_count() == 0, "a record is not acknowledged");
+    let refused = producer.context().0.lock().unwrap_or_else(PoisonError::into_inner);
+    ensure!(refused.is_empty(), "{refused:?}");
     Ok(())
+}
+
+/// Why records were not acknowledged.
+#[derive(Default)]
+struct Refused(Mutex<Vec<KafkaError>>);
+
+impl ClientContext for Refused {}
+
+impl ProducerContext for Refused {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        let refused = result.as_ref().err().map(|(error, _)| error.clone());
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(refused);
+    }
 }
 
 /// What the proxy shows of moves, once it is so.
@@ -57,16 +76,23 @@ fn rights_that_are_missing_are_said_and_nothing_is_held_for_them() -> Result<()>
     // All but to read the log of decisions, and to write to where the topic leads.
     let all = [Describe, Read, Write, Delete, DescribeConfigs, AlterConfigs, Create];
     let [topics, own, log] = ["orders.", "__kferry.mirror.", LOG].map(|prefix| Resource::TopicPrefix(prefix.to_owned()));
-    let groups = allow(&[Describe, Read], &Resource::Group("*".to_owned()));
-    legacy
-        .add_acls(&[allow(&[Describe, Read, DescribeConfigs], &topics), allow(&[Describe], &Resource::Cluster), groups.clone()].concat())?;
-    let of_log = allow(&[Create, Describe, Write], &log);
-    new.add_acls(&[allow(&all, &topics), allow(&all, &own), of_log, allow(&[Describe, Alter], &Resource::Cluster), groups].concat())?;
+    let groups = allow(BOB, &[Describe, Read], &Resource::Group("*".to_owned()));
+    legacy.add_acls(
+        &[allow(BOB, &[Describe, Read, DescribeConfigs], &topics), allow(BOB, &[Describe], &Resource::Cluster), groups.clone()].concat(),
+    )?;
+    let of_log = allow(BOB, &[Create, Describe, Write], &log);
+    new.add_acls(
+        &[allow(BOB, &all, &topics), allow(BOB, &all, &own), of_log, allow(BOB, &[Describe, Alter], &Resource::Cluster), groups].concat(),
+    )?;
+
+    for cluster in [&legacy, &new] {
+        cluster.add_acls(&allow(ALICE, &[Describe, Write], &topics))?;
+    }
 
     let sasl = |cluster: &str| {
         format!(
             "[routes.credentials.{cluster}]\nsasl_mechanism = \"SCRAM-SHA-512\"\nsasl_username = \"{}\"\nsasl_password = \"{}\"\n",
-            BOB.name, BOB.password
+            ALICE.name, ALICE.password
         )
     };
     let base = Routes::new()?.kafka("legacy", &legacy, Listener::SaslPlaintext, Some(BOB))?.kafka(
@@ -86,17 +112,17 @@ fn rights_that_are_missing_are_said_and_nothing_is_held_for_them() -> Result<()>
     let why = not_joined["not_joined"].as_str().context("why")?;
     ensure!(why.contains("allow kferry's login CREATE, DESCRIBE, READ and WRITE on the topic __kferry.decisions there"), "{why}");
     ensure!(proxy.get("/readyz")?.status == 503, "it is ready");
-    new.add_acls(&allow(&[Read], &log))?;
+    new.add_acls(&allow(BOB, &[Read], &log))?;
     shows(&proxy, "it has joined", |moves| moves["not_joined"].is_null())?;
     let mut mirror = Mirror::of(&text)?;
     let _mirroring = mirror.start(&[])?;
     produce(&proxy)?;
 
     proxy.edit(&with(Side::New))?;
-    let why = "kferry may not WRITE, DELETE, ALTERCONFIGS it on legacy, so mirror over could not copy it back";
+    let why = "kferry may WRITE it on new, and not on legacy: mirror over could not copy it back";
     shows(&proxy, "the mirror may not write back", |moves| moves["waits"]["orders"].to_string().contains(why))?;
-    legacy.add_acls(&allow(&[Write, Delete, AlterConfigs], &topics))?;
-    legacy.add_acls(&allow(&[Alter], &Resource::Cluster))?;
+    legacy.add_acls(&allow(BOB, &[Write, Delete, AlterConfigs], &topics))?;
+    legacy.add_acls(&allow(BOB, &[Alter], &Resource::Cluster))?;
     let leads = |home: Side| {
         let is_there = |moves: &Value| moves["leaders"][TOPIC]["cluster"] == home.name() && moves["open"].is_null();
         shows(&proxy, &format!("{home:?} leads"), is_there)

@@ -33,9 +33,8 @@ const WRITES: i64 = 5 * 60 * 1000;
 /// The bits of a producer id in which the relay writes from which cluster it is: `ToClient::producer_id`.
 const TAG: i64 = 0xf << 40;
 
-/// What the mirror needs of a topic where it led, to copy it back from then on.
-const FOLLOWS: [Operation; 6] =
-    [Operation::Describe, Operation::Read, Operation::Write, Operation::Delete, Operation::DescribeConfigs, Operation::AlterConfigs];
+/// How long a coordinator may take that is asked whether a mirror's group has members: what it does not say keeps nothing from moving.
+const RUNS: Duration = Duration::from_secs(2);
 
 const TIMESTAMPS: &str = "message.timestamp.type";
 
@@ -66,8 +65,20 @@ struct Seen {
     ends: Vec<[i64; 2]>,
     /// Those that the leading cluster remembers.
     producers: Vec<ActiveProducer>,
-    /// What kferry's login may do with it on the leading cluster. `None`: it does not say.
-    allowed: Option<Operations>,
+    /// What kferry's login may do with it on each. `None`: it does not say.
+    allowed: [Option<Operations>; 2],
+}
+
+/// The mirrors between two clusters of which a process runs: its group on its target has members, or does not say.
+async fn running(Between { from, to }: Between<'_>, mirrors: &[Arc<Mirror>]) -> HashSet<Arc<str>> {
+    let has_members = async |mirror: &Arc<Mirror>| {
+        let group = Mirror::group(&mirror.name);
+        let client = if mirror.target.name == from.cluster().name { from } else { to };
+        let described = client.within(RUNS).describe_groups(&[&group]).await.remove(&group).and_then(Result::ok);
+        described.is_none_or(|described| !described.members.is_empty()).then(|| mirror.name.clone())
+    };
+    let connects = |mirror: &&Arc<Mirror>| mirror.connects([&from.cluster().name, &to.cluster().name]);
+    join_all(mirrors.iter().filter(connects).map(has_members)).await.into_iter().flatten().collect()
 }
 
 /// Why nothing of a mirror moves of which no process runs: what is held would wait for it in vain.
@@ -126,26 +137,22 @@ pub async fn preflight(between: Between<'_>, rules: Rules<'_>, topics: &BTreeSet
     }
     let resources: Vec<_> = topics.iter().map(|topic| ConfigResource::Topic(topic.clone())).collect();
     let keys = Some(&[TIMESTAMPS][..]);
-    let connects = |mirror: &&Arc<Mirror>| mirror.connects([&from.cluster().name, &to.cluster().name]);
-    let has_members = async |mirror: &Arc<Mirror>| {
-        let group = Mirror::group(&mirror.name);
-        let client = if mirror.target.name == from.cluster().name { from } else { to };
-        // A coordinator that does not answer just now says nothing of them.
-        let described = client.describe_groups(&[&group]).await.remove(&group).and_then(Result::ok);
-        described.is_none_or(|described| !described.members.is_empty()).then(|| mirror.name.clone())
-    };
-    let (configs_from, configs_to, ends_to, producers, allowed, running) = tokio::join!(
+    let on_both: Vec<&str> =
+        seen.iter().filter(|(_, seen)| seen.partitions.iter().all(Option::is_some)).map(|(topic, _)| &**topic).collect();
+    let (configs_from, configs_to, ends_to, producers, allowed_from, allowed_to, running) = tokio::join!(
         from.describe_configs(&resources, keys),
         to.describe_configs(&resources, keys),
         to.log_ends(&partitions),
         from.producers_of(&partitions),
-        from.topic_authorized_operations(&names),
-        join_all(rules.mirrors.iter().filter(connects).map(has_members)),
+        from.topic_authorized_operations(&on_both),
+        to.topic_authorized_operations(&on_both),
+        running(between, rules.mirrors),
     );
-    let running: HashSet<Arc<str>> = running.into_iter().flatten().collect();
-    for (topic, allowed) in allowed {
-        if let Some(seen) = seen.get_mut(&topic) {
-            seen.allowed = allowed.ok();
+    for (at, allowed) in [allowed_from, allowed_to].into_iter().enumerate() {
+        for (topic, allowed) in allowed {
+            if let Some(seen) = seen.get_mut(&topic) {
+                seen.allowed[at] = allowed.ok();
+            }
         }
     }
     // In this order: a follower that is longer has something else.
@@ -290,13 +297,13 @@ fn judge(
             }
         }
     }
-    let is_missing = |operation: &Operation| seen.allowed.is_some_and(|allowed| !allowed.contains(*operation));
-    let missing: Vec<_> = FOLLOWS.into_iter().filter(is_missing).map(|operation| operation.to_string().to_uppercase()).collect();
-    if !missing.is_empty() {
+    // Who may write the copy has the login of the mirror. Where the mirror has one of its own, nobody else can ask what that may do.
+    if let [Some(here), Some(there)] = seen.allowed
+        && let Some(operations) = less(Some(there), Some(here))
+    {
         return Err(format!(
-            "kferry may not {} it on {from}, so mirror {} could not copy it back once {to} leads, and there would be no way back: allow that to kferry's \
-             login there",
-            missing.join(", "),
+            "kferry may {operations} it on {to}, and not on {from}: mirror {} could not copy it back once {to} leads, and there would be no way back; allow \
+             that to kferry's login on {from}",
             mirror.name
         ));
     }
@@ -378,7 +385,7 @@ mod tests {
             timestamps: [(); 2].map(|()| Some("CreateTime".to_owned())),
             ends: vec![[7, 7], [20, 20]],
             producers: vec![producer(1 << 40 | 7), producer(OF_MIRRORS | 1)],
-            allowed: Some(Operations::from_bits(0xfff8)),
+            allowed: [Some(Operations::from_bits(0xfff8)); 2],
         }
     }
 
@@ -419,8 +426,8 @@ mod tests {
             ("orders", with(&|seen| seen.timestamps[0] = None), "legacy does not say its message.timestamp.type"),
             (
                 "orders",
-                with(&|seen| seen.allowed = Some(Operations::from_bits(1 << 3 | 1 << 8 | 1 << 10))),
-                "WRITE, DELETE, ALTERCONFIGS it on legacy",
+                with(&|seen| seen.allowed[0] = Some(Operations::from_bits(1 << 3 | 1 << 8))),
+                "kferry may WRITE it on new, and not on legacy",
             ),
             ("orders", with(&|seen| seen.ends[1] = [10, 11]), "partition 1 is longer on new"),
             ("orders", with(&|seen| seen.ends[0] = [9, 8]), "partition 0 lags: the copy lacks 1 offsets"),
@@ -431,6 +438,9 @@ mod tests {
             let said = judged(topic, seen, ["legacy", "new"], None).unwrap_err();
             assert!(said.contains(why), "{topic}: {said}");
         }
+        // A login that is not the mirror's.
+        let describes = Some(Operations::from_bits(1 << 8));
+        judged("orders", with(&|seen| seen.allowed = [describes; 2]), ["legacy", "new"], None).unwrap();
         let rules = Rules { mirrors: &mirrors(), bootstrap: None };
         let said = judge("orders", fine(), ["new", "legacy"], rules, |_| false, NOW).unwrap_err();
         assert!(said.contains("no kferry-mirror of mirror over runs (group kferry-mirror-over on new has no member)"), "{said}");

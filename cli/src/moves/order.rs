@@ -277,7 +277,7 @@ async fn blocked(config: &Config, Wanted { from, to, topics, groups, .. }: &Want
         let (here, there) = tokio::join!(listed(&from), listed(&to));
         let names: Vec<&str> = groups.iter().map(|group| &**group).collect();
         // Which groups commit in transactions the proxies know.
-        let report = preflight_groups(&from, &to.cluster().name, [&here, &there], &config.mirrors, &names, |_| false).await;
+        let report = preflight_groups(Between { from: &from, to: &to }, [&here, &there], &config.mirrors, &names, |_| false).await;
         report.into_iter().filter_map(|(group, found)| Some((format!("group {group}"), found.err()?))).collect()
     };
     let (of_topics, of_groups) = tokio::join!(of_topics, of_groups);

@@ -350,7 +350,8 @@ impl Follower {
         self.known.open = holds.open().or_else(|| self.proxy.parking.commits.open());
         self.known.waited = self.held_last.filter(|_| self.held.is_none()).zip(holds.waited());
         self.known.unanswered = self.held.is_none() && holds.are_late();
-        if self.is_flip_checked() && self.asking.is_empty() && self.is_at_end {
+        // Who cannot read the log does not know what it says already.
+        if self.is_flip_checked() && self.asking.is_empty() && self.is_at_end && !self.moves.is_blind() {
             let now = self.now();
             let state = self.me.state();
             let request = if state.end() == 0 {

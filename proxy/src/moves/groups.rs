@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::join_all;
 use kferry_wire::decisions::OwnedGroup;
+use kferry_wire::preflight::Between;
 use kferry_wire::preflight::groups::{Listed, listed, preflight_groups};
 
 use crate::proxy::Proxy;
@@ -33,12 +34,20 @@ pub(super) async fn owned_groups(proxy: &Proxy, table: &RoutingTable, routed: Ro
         }
     }
     for (lives, names) in moving {
-        let (client, from) = (parts.clusters[lives].own.client(), &*parts.clusters[lives].cluster.name);
-        let not_seen = Err("no mirror connects it".to_owned());
-        let both = [&lists[lives], number(to).map_or(&not_seen, |to| &lists[to])];
+        let from = &*parts.clusters[lives].cluster.name;
+        let Some(there) = number(to) else {
+            let blocked = |name: &String| {
+                Some(format!("group {name}: no mirror connects cluster {from} with cluster {to}: write one in routes.toml"))
+            };
+            owned.extend(names.into_iter().map(|name| OwnedGroup { blocked: blocked(&name), name, lives: from.to_owned() }));
+            continue;
+        };
+        let [here, to] = [lives, there].map(|at| parts.clusters[at].own.client());
+        let between = Between { from: here, to };
+        let both = [&lists[lives], &lists[there]];
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let is_transactional = |name: &str| proxy.parking.is_transactional(name);
-        for (name, found) in preflight_groups(client, to, both, table.mirrors(), &names, is_transactional).await {
+        for (name, found) in preflight_groups(between, both, table.mirrors(), &names, is_transactional).await {
             let blocked = found.err().map(|why| format!("group {name}: {why}"));
             owned.push(OwnedGroup { name, lives: from.to_owned(), blocked });
         }

@@ -145,6 +145,16 @@ impl Moves {
         }
     }
 
+    /// Why the log cannot be read, or cannot be written, just now.
+    fn troubles(&self) -> Vec<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).iter().flatten().cloned().collect()
+    }
+
+    /// Whether the log cannot be read just now.
+    fn is_blind(&self) -> bool {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)[Doing::Reading as usize].is_some()
+    }
+
     /// Why the process does not take part yet. `None`: it does, and from then on also while the log cannot be read.
     pub(crate) fn why_not(&self) -> Option<String> {
         match &*self.part.borrow() {
@@ -162,6 +172,7 @@ impl Moves {
                 self.me.name
             ));
         }
+        self.troubles().iter().for_each(|why| plan.wait(why));
         let wished: BTreeMap<_, _> = wish.iter().flat_map(|wish| &wish.routes).map(|(route, wished)| (route, &wished.home)).collect();
         let open = state.open().map(|open| {
             let holding: Vec<_> = open.holding.iter().map(|member| &member.name).collect();

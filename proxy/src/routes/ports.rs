@@ -1,5 +1,6 @@
 //! What a process takes from its first table, and from no other one: the ports that it opens, and the cluster of the log of decisions.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -22,6 +23,27 @@ pub(super) struct Ports {
 struct BrokerPorts {
     cluster: Arc<str>,
     range: BrokerRange,
+}
+
+impl BrokerPorts {
+    /// Whether it is the same cluster, and each of its brokers has the same port, if there is one for it.
+    fn is_as(&self, other: &Self) -> bool {
+        let first = |brokers: &Self| i64::from(*brokers.range.ports.start()) - i64::from(*brokers.range.node_ids.start());
+        self.cluster == other.cluster && first(self) == first(other)
+    }
+
+    /// Whether all these ports are among its own.
+    fn has(&self, other: &Self) -> bool {
+        let [mine, others] = [&self.range.ports, &other.range.ports];
+        self.is_as(other) && mine.start() <= others.start() && mine.end() >= others.end()
+    }
+}
+
+impl fmt::Display for BrokerPorts {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { cluster, range } = self;
+        write!(to, "the virtual brokers of cluster {cluster:?}, ports {} to {},", range.ports.start(), range.ports.end())
+    }
 }
 
 impl Ports {
@@ -74,17 +96,29 @@ impl Ports {
             let [before, wished] = [&self.state, &wished.state].map(|state| state.as_deref().unwrap_or("none"));
             tell(format!("[state] stays as it was, cluster {before}, the file says {wished}"));
         }
+        for now in &wished.virtual_brokers {
+            // Where none are open the file is not taken.
+            let (is_known, is_open) =
+                (self.virtual_brokers.iter().any(|open| open.is_as(now)), self.virtual_brokers.iter().any(|open| open.has(now)));
+            if is_known && !is_open {
+                tell(format!("not all of {now} are open"));
+            }
+        }
         sentences
     }
 
     /// The virtual brokers that a file needs and that are not open, a sentence. With such a file clients would be told of ports at which nobody is.
     pub(super) fn not_open(&self, wished: &Self) -> Option<String> {
-        let missing = wished.virtual_brokers.iter().filter(|brokers| !self.virtual_brokers.contains(brokers));
-        let told = |BrokerPorts { cluster, range }: &BrokerPorts| {
-            format!("the virtual brokers of cluster {cluster:?}, ports {} to {}, are not open", range.ports.start(), range.ports.end())
-        };
-        let told: Vec<_> = missing.map(told).collect();
-        (!told.is_empty()).then(|| format!("{}: this file needs a restart of kferry-proxy", told.join(", and ")))
+        let is_open = |wished: &BrokerPorts| self.virtual_brokers.iter().any(|open| open.is_as(wished));
+        let told: Vec<_> =
+            wished.virtual_brokers.iter().filter(|wished| !is_open(wished)).map(|brokers| format!("{brokers} are not open")).collect();
+        (!told.is_empty()).then(|| {
+            format!(
+                "{}: this file needs a restart of kferry-proxy, before a kferry-mirror is started with it; to edit something else first, take back what \
+                 needs them",
+                told.join(", and ")
+            )
+        })
     }
 }
 
@@ -145,12 +179,18 @@ broker_ports = "9201-9203"
         let open = ports(FILE);
         assert_eq!(open.not_open(&ports(&format!("{FILE}{more}"))), None);
         let said = open.not_open(&ports(&format!("{FILE}{more}{mirror}"))).unwrap();
-        assert_eq!(
-            said,
-            "the virtual brokers of cluster \"old\", ports 9201 to 9203, are not open: this file needs a restart of kferry-proxy"
+        assert!(
+            said.starts_with("the virtual brokers of cluster \"old\", ports 9201 to 9203, are not open: this file needs a restart"),
+            "{said}"
         );
         let moved = open.not_open(&ports(&FILE.replace("9100-9149", "9300-9349"))).unwrap();
         assert!(moved.contains("ports 9300 to 9349"), "{moved}");
+        // Who has a port keeps it.
+        let of = |node_ids: &str, broker_ports: &str| ports(&FILE.replace("1-50", node_ids).replace("9100-9149", broker_ports));
+        let [fewer, more] = [of("1-30", "9100-9129"), of("1-60", "9100-9159")];
+        assert_eq!((open.not_open(&fewer), open.after_restart(&fewer)), (None, Vec::new()));
+        let sentence = "not all of the virtual brokers of cluster \"new\", ports 9100 to 9159, are open";
+        assert_eq!((open.not_open(&more), open.after_restart(&more)), (None, vec![sentence.to_owned()]));
     }
 
     #[test]

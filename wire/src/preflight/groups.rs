@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use kferry_config::{Mirror, Offsets};
 
-use super::stands_still;
-use crate::admin::acls::{Operation, Operations};
+use super::{Between, running, stands_still};
 use crate::admin::groups::{CommittedOffset, GroupFilter, ListedGroup};
 use crate::client::{Client, ClientError, TopicPartition};
 use crate::places::copies_as;
@@ -20,31 +19,23 @@ pub async fn listed(client: &Client) -> Listed {
     Ok(groups.into_iter().map(|group| (group.group_id.clone(), group)).collect())
 }
 
-/// Each of these groups: whether it can move from the cluster of `from` to cluster `to`, or why not, as a sentence that says what to do. `lists`: what both list.
+/// Each of these groups: whether it can move between the clusters, or why not, as a sentence that says what to do. `lists`: what both list.
 pub async fn preflight_groups(
-    from: &Client,
-    to: &str,
+    between: Between<'_>,
     lists: [&Listed; 2],
     mirrors: &[Arc<Mirror>],
     names: &[&str],
     is_transactional: impl Fn(&str) -> bool,
 ) -> BTreeMap<String, Result<(), String>> {
-    let (mut committed, mut allowed) = tokio::join!(from.offset_fetch(names, false), from.group_authorized_operations(names));
-    let clusters = [&*from.cluster().name, to];
-    let runs = |mirror: &Mirror| {
-        let on_target = clusters.iter().zip(lists).find(|(cluster, _)| ***cluster == *mirror.target.name);
-        // A cluster that does not list its groups is told of as that.
-        on_target
-            .and_then(|(_, listed)| listed.as_ref().ok())
-            .is_none_or(|listed| listed.get(&Mirror::group(&mirror.name)).is_some_and(|group| !is_empty(group)))
-    };
+    let Between { from, to } = between;
+    let (mut committed, running) = tokio::join!(from.offset_fetch(names, false), running(between, mirrors));
+    let clusters = [from, to].map(|client| &*client.cluster().name);
     let mut report = BTreeMap::new();
     for name in names {
         let [here, there] = lists.map(|listed| listed.as_ref().map(|listed| listed.get(*name)).map_err(String::as_str));
         let committed = committed.remove(*name).unwrap_or_else(|| Ok(BTreeMap::new()));
-        let allowed = allowed.remove(*name).and_then(Result::ok);
-        let seen = Seen { here, there, committed, is_transactional: is_transactional(name), allowed };
-        report.insert((*name).to_owned(), judge(name, seen, clusters, mirrors, runs));
+        let seen = Seen { here, there, committed, is_transactional: is_transactional(name) };
+        report.insert((*name).to_owned(), judge(name, seen, clusters, mirrors, |mirror| running.contains(&mirror.name)));
     }
     report
 }
@@ -58,8 +49,6 @@ struct Seen<'a> {
     committed: Result<BTreeMap<TopicPartition, CommittedOffset>, ClientError>,
     /// Whether it commits in transactions.
     is_transactional: bool,
-    /// What kferry's login may do with it where it lives. `None`: that cluster does not say.
-    allowed: Option<Operations>,
 }
 
 /// Whether a group can move, or why not, as a sentence that says what to do.
@@ -91,12 +80,6 @@ fn judge(name: &str, seen: Seen<'_>, clusters: [&str; 2], mirrors: &[Arc<Mirror>
     }
     if seen.is_transactional {
         return Err("it commits in transactions, and such groups cannot move yet: stop it, or drop it from the route".to_owned());
-    }
-    if seen.allowed.is_some_and(|allowed| !allowed.contains(Operation::Read)) {
-        return Err(format!(
-            "kferry may not READ it on {from}, so mirror {} could not copy its offsets back once it lives on {to}: allow that to kferry's login there",
-            mirror.name
-        ));
     }
     let committed = seen.committed.map_err(|error| format!("cluster {from} does not say what it has committed: {error}"))?;
     if let Some(partition) = committed.keys().find(|partition| !copies_as(mirror, &partition.topic)) {
@@ -137,20 +120,18 @@ mod tests {
         let shares = listed("Stable", "Share");
         let offset = CommittedOffset { offset: 7, leader_epoch: None, metadata: String::new() };
         let of = |topic: &str| BTreeMap::from([(TopicPartition::new(topic, 0), offset.clone())]);
-        let seen =
-            |here, there| Seen { here: Ok(here), there: Ok(there), committed: Ok(of("orders")), is_transactional: false, allowed: None };
+        let seen = |here, there| Seen { here: Ok(here), there: Ok(there), committed: Ok(of("orders")), is_transactional: false };
         for clusters in [["legacy", "new"], ["new", "legacy"]] {
             for (here, there) in [(Some(&stable), None), (Some(&new), None), (Some(&empty), Some(&empty)), (None, None)] {
                 judge("shop", seen(here, there), clusters, &mirrors(), |_| true).unwrap();
             }
         }
-        let cases: [(&str, Seen<'_>, &str); 7] = [
+        let cases: [(&str, Seen<'_>, &str); 6] = [
             ("other", seen(Some(&stable), None), "no mirror copies its offsets"),
             ("shop", seen(Some(&shares), None), "share group"),
             ("shop", seen(Some(&rebalances), None), "it rebalances just now"),
             ("shop", seen(Some(&stable), Some(&stable)), "it has members on new"),
             ("shop", Seen { is_transactional: true, ..seen(Some(&stable), None) }, "in transactions"),
-            ("shop", Seen { allowed: Some(Operations::from_bits(1 << 8)), ..seen(Some(&stable), None) }, "may not READ it on legacy"),
             ("shop", Seen { committed: Ok(of("logs")), ..seen(Some(&stable), None) }, "offsets of topic logs"),
         ];
         for (name, seen, why) in cases {
