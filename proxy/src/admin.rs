@@ -1,6 +1,7 @@
 //! What operators and Kubernetes ask: `/metrics`, `/healthz`, `/readyz`, `/clients`, `/moves`, and `POST /reload`.
 
 use std::io;
+use std::iter;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -72,11 +73,8 @@ async fn reload(State(proxy): State<Arc<Proxy>>) -> Response {
             None => "unchanged\n".into_response(),
         },
         Ok(Reloaded::Changed { after_restart }) => {
-            let mut text = "in force\n".to_owned();
-            for sentence in after_restart {
-                text.push_str(&format!("{sentence}; {}\n", messages::NEEDS_RESTART.text));
-            }
-            text.into_response()
+            let after_restart = after_restart.into_iter().map(|sentence| format!("{sentence}; {}\n", messages::NEEDS_RESTART.text));
+            iter::once("in force\n".to_owned()).chain(after_restart).collect::<String>().into_response()
         }
         Err(error) => {
             (StatusCode::UNPROCESSABLE_ENTITY, format!("not taken, the table before it stays in force\n{error}\n")).into_response()

@@ -251,7 +251,7 @@ fn a_log_moves_to_another_cluster_and_goes_on_there() -> Result<()> {
     at(Side::New, "legacy")?;
     leads("new")?;
     file.kferry(&["move", "log", "nowhere"])?.ends_with(2)?.says("the file has no cluster \"nowhere\"")?;
-    file.kferry(&["move", "log", "legacy"])?.ends_with(1)?.says("[state] names cluster legacy already")?;
+    file.kferry(&["move", "log", "legacy"])?.ends_with(1)?.says("the log of decisions is on cluster legacy already")?;
     file.kferry(&["move", "log", "new"])?.ends_with(0)?.says("has moved from legacy to new")?;
     let (was, is) = (legacy.read_all(log)?, new.read_all(log)?);
     let [values, copies] = [&was, &is].map(|records| records.iter().map(|record| record.value.clone()).collect::<Vec<_>>());
@@ -268,6 +268,9 @@ fn a_log_moves_to_another_cluster_and_goes_on_there() -> Result<()> {
     thread::sleep(Duration::from_secs(8));
     ensure!(running.0.log_text().contains("the log of decisions has moved to cluster new"), "{}", running.0.log_text());
     ensure!(legacy.log_ends(log)? == [values.len() as i64] && new.log_ends(log)? == [copies.len() as i64], "something was written");
+    at(Side::Legacy, "new")?;
+    let left = "was not restarted since the log of decisions came to new";
+    file.kferry(&["status"])?.ends_with(1)?.says(left)?.says("was started with cluster = \"legacy\" in [state]")?;
     drop(running);
     at(Side::New, "new")?;
     let running = start()?;

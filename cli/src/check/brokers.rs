@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use kferry_config::{Cluster, Config, HostPort};
 use kferry_wire::admin::acls::{Operation, allow_command};
+use kferry_wire::admin::topics::{NewPartitions, NewTopic};
 use kferry_wire::client::{Client, Metadata, Topics};
 use kferry_wire::cluster::{ClusterInfo, describes_every_topic};
 use kferry_wire::connection::{ConnectOptions, Connection, Refusal, RequestError};
@@ -91,6 +92,11 @@ impl Brokers {
         brokers.warnings.extend(join_all(relayed.iter().copied().map(ask_replicas)).await.into_iter().flatten());
         let other_logs = relayed.iter().filter(|cluster| config.state.as_ref().is_none_or(|state| state.cluster.name != cluster.name));
         brokers.errors.extend(join_all(other_logs.map(|cluster| ask_log(cluster))).await.into_iter().flatten());
+        // Without relayed clients nobody begins it.
+        let log = config.state.as_ref().map(|state| &state.cluster).filter(|cluster| !relayed.is_empty() && brokers.answers_for(cluster));
+        if let Some(cluster) = log {
+            brokers.errors.extend(refused_log(cluster).await);
+        }
         let by_address = relayed.into_iter().map(|cluster| addresses::ask(config, cluster));
         brokers.warnings.extend(join_all(by_address).await.into_iter().flatten());
         brokers
@@ -230,6 +236,36 @@ async fn ask_log(cluster: &Arc<Cluster>) -> Option<String> {
              kferry-proxy does not start; set cluster = \"{name}\" in [state] (`kferry move log` moves the log to another cluster)"
         )
     })
+}
+
+/// What kferry's own login may not do with the log of decisions.
+async fn refused_log(cluster: &Arc<Cluster>) -> Option<String> {
+    use Operation::{Create, Describe, Read, Write};
+    let client = Client::new(cluster.clone(), ConnectOptions::default()).within(DEADLINE);
+    let metadata = client.metadata(Topics::Named(&[TOPIC])).await.ok()?;
+    let missing: Vec<Operation> = match &metadata.topic(TOPIC)?.error {
+        None => {
+            let allowed = client.topic_authorized_operations(&[TOPIC]).await.into_values().next()?.ok()?;
+            [Read, Write].into_iter().filter(|operation| !allowed.contains(*operation)).collect()
+        }
+        Some(error) if error.is_authorization() => vec![Create, Describe, Read, Write],
+        Some(error) if error.is_unknown_topic() => {
+            let partitions = NewPartitions::Count { partitions: Some(1), replication_factor: None };
+            let new = NewTopic { name: TOPIC.to_owned(), partitions, configs: Vec::new() };
+            let created = client.create_topics(&[new], true).await.into_values().next()?;
+            if created.is_err_and(|error| error.is_authorization()) { vec![Create, Read, Write] } else { Vec::new() }
+        }
+        Some(_) => Vec::new(),
+    };
+    if missing.is_empty() {
+        return None;
+    }
+    let connection = client.any().await.ok()?;
+    Some(format!(
+        "cluster {}: kferry's login lacks rights on {TOPIC}, the log of decisions of [state], without which no relayed client is served: {}",
+        cluster.name,
+        allow_command(cluster, connection.principal(), &missing, "topic", &[TOPIC])
+    ))
 }
 
 /// Replicas that relayed clients would be shown under another id. Whether the cluster answers at all is told elsewhere.

@@ -99,6 +99,7 @@ pub(super) async fn proxy_here(config: &Config) -> Option<String> {
 
 /// What `GET /partitions` of a mirror answers, as far as it is read.
 #[derive(Debug, Default, Deserialize)]
+#[expect(clippy::struct_field_names, reason = "as the JSON has them")]
 pub(super) struct Partitions {
     partitions: Vec<Partition>,
     topics: Vec<NotCopied>,
@@ -199,7 +200,7 @@ pub(super) async fn owned(config: &Config, state: &State) -> Owned {
     let asks_groups = config.routes.iter().any(|route| !route.owns_groups.is_empty());
     let asked = join_all(clusters.iter().map(|cluster| there(cluster, asks_groups)));
     let (there, partitions, away) = tokio::join!(asked, mirror(config), away(config));
-    let mut errors = without_a_mirror(config, &away);
+    let mut errors = Vec::new();
     let (partitions, no_mirror) = match partitions {
         _ if config.mirrors.is_empty() => (Partitions::default(), None),
         Ok(partitions) => {
@@ -224,6 +225,11 @@ pub(super) async fn owned(config: &Config, state: &State) -> Owned {
         }
     }
     let (topics, groups) = judge(config, state, &clusters, &known, &partitions);
+    let moves = |mirror: &Mirror| {
+        topics.iter().any(|topic| copies_as(mirror, &topic.topic)) || groups.iter().any(|group| mirror.groups.matches(&group.group))
+    };
+    errors
+        .extend(config.mirrors.iter().filter(|mirror| away.contains(&mirror.name) && moves(mirror)).map(|mirror| without_a_mirror(mirror)));
     Owned { topics, groups, no_mirror, errors }
 }
 
@@ -237,17 +243,13 @@ async fn away(config: &Config) -> BTreeSet<Arc<str>> {
     join_all(asked).await.into_iter().flatten().collect()
 }
 
-/// The mirrors that do not run: nothing moves without them.
-fn without_a_mirror(config: &Config, away: &BTreeSet<Arc<str>>) -> Vec<String> {
-    let away = config.mirrors.iter().filter(|mirror| away.contains(&mirror.name));
-    away.map(|mirror| {
-        let (name, target) = (&mirror.name, &mirror.target.name);
-        format!(
-            "mirror {name} does not run, or hangs: none of its processes is in group {} on {target}: start kferry-mirror; nothing that it copies moves before",
-            Mirror::group(name)
-        )
-    })
-    .collect()
+/// What a mirror that does not run keeps from moving.
+fn without_a_mirror(mirror: &Mirror) -> String {
+    let (name, target) = (&mirror.name, &mirror.target.name);
+    format!(
+        "mirror {name} does not run, or hangs: none of its processes is in group {} on {target}: start kferry-mirror; nothing that it copies moves before",
+        Mirror::group(name)
+    )
 }
 
 /// Why a mirror that answers closes nothing: it was started before `[state]` was as it is.
@@ -404,10 +406,9 @@ mod tests {
     #[test]
     fn a_mirror_that_does_not_run_or_was_started_before_state_was_written_says_what_to_do() {
         let config = Config::parse(FILE, Path::new("routes.toml")).unwrap();
-        assert_eq!(without_a_mirror(&config, &BTreeSet::new()), [""; 0]);
-        let told = without_a_mirror(&config, &BTreeSet::from(["over".into()]));
+        let told = without_a_mirror(&config.mirrors[0]);
         assert!(
-            told[0].starts_with("mirror over does not run, or hangs: none of its processes is in group kferry-mirror-over on new"),
+            told.starts_with("mirror over does not run, or hangs: none of its processes is in group kferry-mirror-over on new"),
             "{told:?}"
         );
         for (state, says) in
