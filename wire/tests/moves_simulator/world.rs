@@ -117,6 +117,9 @@ pub(crate) struct World {
     /// The partitions whose leader has got such a record since the last move began: it may be behind the end at which the move flips.
     tail: [bool; PARTITIONS],
     foreign_before: bool,
+    /// Such records, by partition and offset, in the log of a cluster that leads or has come to lead: the logs are the same, and a record stands twice, which
+    /// nobody can know.
+    again: BTreeSet<(usize, usize)>,
     pub(crate) found: [bool; PARTITIONS],
     /// How often in a thousand times a process dies at an action, and a record of the log comes twice.
     deadly: u64,
@@ -173,6 +176,7 @@ impl World {
             frozen: BTreeSet::new(),
             foreign: [false; PARTITIONS],
             tail: [false; PARTITIONS],
+            again: BTreeSet::new(),
             foreign_before: false,
             found: [false; PARTITIONS],
             deadly: [0, 1, 4][rng.below(3)],
@@ -427,7 +431,13 @@ impl World {
                         }
                         let [old, new] = [0, 1].map(|cluster| &self.clusters[cluster].logs[partition].records);
                         let is_equal = old == new && ends[..] == [old.len() as i64];
-                        if !is_equal && (self.tail[partition] || self.foreign[partition]) {
+                        let (leader, _) = Self::led(&self.truth, partition);
+                        let (leads, led) = if leader == 0 { (old, new) } else { (new, old) };
+                        if self.foreign[partition] && leads.starts_with(led) && ends[..] == [led.len() as i64] {
+                            // Between the last look and the flip: it is the first record of the new term.
+                            self.again.extend((led.len()..leads.len()).map(|offset| (partition, offset)));
+                            self.foreign[partition] = false;
+                        } else if !is_equal && (self.tail[partition] || self.foreign[partition]) {
                             self.foreign[partition] = true;
                         } else if !is_equal {
                             self.fails(format!(
@@ -459,6 +469,9 @@ impl World {
             self.note(|| "a frozen broker has written what nobody waited for any more".to_owned());
             let lands_at = if cluster == leader { &mut self.tail } else { &mut self.foreign };
             lands_at[ask.partition] = true;
+            if cluster == leader {
+                self.again.insert((ask.partition, self.clusters[cluster].logs[ask.partition].records.len() - 1));
+            }
         } else if cluster != leader && answer == Answer::Appended {
             self.fails(format!("{record:?} of p{proxy} landed on {}, which does not lead {}", CLUSTERS[cluster], topic(ask.partition)));
         }
@@ -597,7 +610,12 @@ impl World {
         let mut wrong = Vec::new();
         for (index, client) in self.clients.iter().enumerate() {
             for (partition, log) in self.clusters[0].logs.iter().enumerate() {
-                let there: Vec<u32> = log.records.iter().filter(|record| record.client == index).map(|record| record.n).collect();
+                let is_again = |offset, n| {
+                    let is_it = |record: &&Record| record.client == index && record.n == n;
+                    self.again.contains(&(partition, offset)) && log.records.iter().filter(is_it).count() > 1
+                };
+                let of_it = log.records.iter().enumerate().filter(|(_, record)| record.client == index);
+                let there: Vec<u32> = of_it.filter(|(offset, record)| !is_again(*offset, record.n)).map(|(_, record)| record.n).collect();
                 let is_right = if client.is_idempotent {
                     there.iter().copied().eq(0..client.total)
                 } else {
