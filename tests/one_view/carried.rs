@@ -110,13 +110,18 @@ fn librdkafka(
 /// Waits until so many more records of every partition of every producer are acknowledged.
 pub(crate) fn produce_on(soaks: &[Soak], more: u64) -> Result<()> {
     let acked = || soaks.iter().map(|soak| Ok(soak.counts()?.acked)).collect::<Result<Vec<_>>>();
-    let before = acked()?;
-    until("every producer goes on", || {
-        let goes = |(before, now): (&Vec<u64>, Vec<u64>)| {
-            !now.is_empty() && now.iter().enumerate().all(|(n, now)| *now >= before.get(n).unwrap_or(&0) + more)
-        };
-        Ok(before.iter().zip(acked()?).all(goes))
-    })
+    let (before, began) = (acked()?, Instant::now());
+    let goes = |(before, now): (&Vec<u64>, &Vec<u64>)| {
+        !now.is_empty() && now.iter().enumerate().all(|(n, now)| *now >= before.get(n).unwrap_or(&0) + more)
+    };
+    loop {
+        let now = acked()?;
+        if before.iter().zip(&now).all(goes) {
+            return Ok(());
+        }
+        ensure!(began.elapsed() < LIMIT, "not every producer goes on: {before:?}, {LIMIT:?} later {now:?}");
+        thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// The leader of topics changes while producers write to them: an edit of the file does it here, without a hold, so each log has its part.

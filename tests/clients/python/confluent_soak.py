@@ -11,7 +11,13 @@ def start():
     connection = {"bootstrap.servers": job["bootstrap_servers"], "client.id": job["client_id"]}
     if job.get("security"):
         raise NotImplementedError("this soak is for PLAINTEXT only")
-    names = {"acks": "acks", "retries": "retries", "linger_ms": "linger.ms", "metadata_max_age_ms": "topic.metadata.refresh.interval.ms"}
+    names = {
+        "acks": "acks",
+        "max_in_flight": "max.in.flight",
+        "retries": "retries",
+        "linger_ms": "linger.ms",
+        "metadata_max_age_ms": "topic.metadata.refresh.interval.ms",
+    }
     producer = Producer(connection | {"enable.idempotence": job["idempotent"]} | soak.settings(names))
 
     def send(place, number):

@@ -24,8 +24,12 @@ pub(super) fn soak(job: &Job, limit: Duration, stop: &AtomicBool, report: &(dyn 
     let group = if has_group { vec![member(job, 0)?, member(job, 1)?] } else { Vec::new() };
     let mut config = connection(&job.bootstrap_servers, &job.client_id, job.security.as_ref());
     config.set("enable.idempotence", job.idempotent.to_string()).set("acks", job.acks);
-    let settings =
-        [("retries", job.retries), ("linger.ms", job.linger_ms), ("topic.metadata.refresh.interval.ms", job.metadata_max_age_ms)];
+    let settings = [
+        ("max.in.flight", job.max_in_flight),
+        ("retries", job.retries),
+        ("linger.ms", job.linger_ms),
+        ("topic.metadata.refresh.interval.ms", job.metadata_max_age_ms),
+    ];
     for (key, value) in settings {
         value.map(|value| config.set(key, value.to_string()));
     }

@@ -49,6 +49,9 @@ pub struct Job {
     pub idempotent: bool,
     /// `all`, `1` or `0`.
     pub acks: &'static str,
+    /// How many requests the producer sends ahead of their answers, for librdkafka: the others have five by themselves, or one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_in_flight: Option<u32>,
     /// How often the producer tries again, if not as often as the library does by itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retries: Option<u32>,
@@ -90,6 +93,7 @@ impl Job {
             security: None,
             idempotent: true,
             acks: "all",
+            max_in_flight: None,
             retries: None,
             linger_ms: None,
             metadata_max_age_ms: None,

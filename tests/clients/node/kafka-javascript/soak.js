@@ -23,7 +23,8 @@ async function consumer() {
 async function producer() {
   const acks = job.acks === "all" ? -1 : Number(job.acks);
   const retry = job.retries === undefined ? {} : { retry: { retries: job.retries } };
-  const kafkaJS = { acks, idempotent: job.idempotent, ...retry, ...setting("metadataMaxAge", job.metadata_max_age_ms) };
+  const settings = { ...setting("maxInFlightRequests", job.max_in_flight), ...setting("metadataMaxAge", job.metadata_max_age_ms) };
+  const kafkaJS = { acks, idempotent: job.idempotent, ...retry, ...settings };
   const one = connection().producer({ kafkaJS, ...setting("linger.ms", job.linger_ms) });
   await one.connect();
   return one;
