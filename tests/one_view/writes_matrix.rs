@@ -295,7 +295,7 @@ impl<'a> Round<'a> {
         Ok(bytes)
     }
 
-    /// Waits until everybody comes by himself. Returns who does not, although his metadata are newer.
+    /// Waits until everybody comes by himself, but for those that are known to stay. Returns who stays.
     fn stay(&self) -> Result<BTreeSet<String>> {
         let deadline = Instant::now() + METADATA_MAX_AGE + 2 * EACH;
         loop {
@@ -304,7 +304,8 @@ impl<'a> Round<'a> {
             let now = self.carried_bytes()?;
             let stay: BTreeSet<_> =
                 now.into_iter().filter(|(client_id, bytes)| before.get(client_id) < Some(bytes)).map(|(client_id, _)| client_id).collect();
-            if stay.is_empty() || Instant::now() > deadline {
+            let stays = |kind: &Kind| kind.why_it_stays().is_none() && stay.contains(&self.job(*kind).client_id);
+            if !self.kinds.iter().any(stays) || Instant::now() > deadline {
                 return Ok(stay);
             }
         }

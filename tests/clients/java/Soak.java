@@ -77,6 +77,7 @@ public final class Soak {
         // Both are the defaults of 4, not of 2.8.
         config.put("acks", job.acks());
         config.put("enable.idempotence", job.idempotent());
+        if (job.maxInFlight() != null) config.put("max.in.flight.requests.per.connection", job.maxInFlight());
         if (job.retries() != null) config.put("retries", job.retries());
         if (job.lingerMs() != null) config.put("linger.ms", job.lingerMs());
         if (job.metadataMaxAgeMs() != null) config.put("metadata.max.age.ms", job.metadataMaxAgeMs());

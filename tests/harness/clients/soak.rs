@@ -49,7 +49,7 @@ pub struct Job {
     pub idempotent: bool,
     /// `all`, `1` or `0`.
     pub acks: &'static str,
-    /// How many requests the producer sends ahead of their answers, for librdkafka: the others have five by themselves, or one.
+    /// How many requests the producer sends ahead of their answers, of librdkafka and Java: the others have five by themselves, or one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_in_flight: Option<u32>,
     /// How often the producer tries again, if not as often as the library does by itself.
