@@ -23,6 +23,8 @@ mod past;
 mod proxies;
 #[path = "moves/random.rs"]
 mod random;
+#[path = "moves/rights.rs"]
+mod rights;
 #[path = "moves/there_and_back.rs"]
 mod there_and_back;
 

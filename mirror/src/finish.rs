@@ -15,7 +15,6 @@ use serde::Serialize;
 use crate::own_topics::state_topic;
 use crate::partition::{OffsetMap, Phase};
 use crate::patient_clients;
-use crate::shards::group;
 use crate::state::{State, StateError};
 use crate::topics::{self, Cluster, SettingChange, TIMESTAMP_TYPE, TopicPlan};
 
@@ -213,7 +212,7 @@ pub fn told(changes: &[SettingChange]) -> String {
 
 /// How many processes of a mirror run.
 async fn members(target: &Client, mirror: &str) -> Result<usize, ClientError> {
-    let group = group(mirror);
+    let group = Mirror::group(mirror);
     let described = target.describe_groups(&[&group]).await.into_values().next().transpose()?;
     Ok(described.map_or(0, |described| described.members.len()))
 }

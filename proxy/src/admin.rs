@@ -45,9 +45,17 @@ fn render(proxy: &Proxy, process: &Process, metrics: &PrometheusHandle) -> Strin
     metrics.render()
 }
 
-/// Ready from the start: a cluster that is down is no reason to keep the clients of the others away.
+/// A cluster that is down is no reason to keep the clients of the others away. But without the log of decisions a process that has just started serves no
+/// relayed client: one that serves them must not be replaced by it.
 async fn ready(State(proxy): State<Arc<Proxy>>) -> Response {
-    if proxy.drain.is_cancelled() { (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response() } else { "ready\n".into_response() }
+    let unready = |why: String| (StatusCode::SERVICE_UNAVAILABLE, why).into_response();
+    if proxy.drain.is_cancelled() {
+        return unready("draining\n".to_owned());
+    }
+    match proxy.moves.as_ref().and_then(|moves| moves.why_not()) {
+        Some(why) => unready(format!("relayed clients wait for the log of decisions: {why}\n")),
+        None => "ready\n".into_response(),
+    }
 }
 
 async fn moves(State(proxy): State<Arc<Proxy>>) -> Response {

@@ -45,8 +45,7 @@ async fn run(args: Args) -> anyhow::Result<Exit> {
     let stop = CancellationToken::new();
     tokio::spawn(stop_on_signals(stop.clone())?);
     tokio::spawn(reload_on_sighup(routes)?);
-    server.run(stop).await;
-    Ok(Exit::Done)
+    Ok(Exit::done(server.run(stop).await))
 }
 
 fn write_logs(format: LogFormat) {

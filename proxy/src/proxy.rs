@@ -23,7 +23,7 @@ use crate::relay::holds::Holds;
 use crate::relay::park::Parking;
 use crate::relay::senders::Senders;
 use crate::relay::splice::Pipes;
-use crate::relay::view::{Directory, Part, Parts, View, changes_of, security_of};
+use crate::relay::view::{Directory, Part, Parts, View, WorkedOut, changes_of, security_of};
 use crate::routes::{Homes, Routed, Routes, RoutingTable};
 use crate::summary::Bursts;
 
@@ -80,6 +80,7 @@ pub(crate) struct Proxy {
     pub moves: Option<Arc<Moves>>,
     /// What was decided, for views to come.
     decisions: ArcSwap<Decisions>,
+    worked_out: Arc<WorkedOut>,
     /// They outlive a reload too.
     directories: Mutex<HashMap<AskedWith, Arc<Directory>>>,
 }
@@ -128,6 +129,7 @@ impl Proxy {
             views: Mutex::default(),
             moves,
             decisions: ArcSwap::default(),
+            worked_out: Arc::default(),
             directories: Mutex::default(),
         }
     }
@@ -179,7 +181,12 @@ impl Proxy {
             }
         };
         let clusters = clusters.into_iter().map(part).collect();
-        let parts = Parts { clusters, mirrors: table.mirrors().to_vec(), decisions: self.decisions.load_full() };
+        let parts = Parts {
+            clusters,
+            mirrors: table.mirrors().to_vec(),
+            decisions: self.decisions.load_full(),
+            worked_out: self.worked_out.clone(),
+        };
         // Connections that see it go on with it. Where nothing decides that their home is another one now, they keep the one that they came to.
         let goes_on = |shared: &SharedView| shared.home == home.name || self.moves.is_some();
         let view = match views.remove(&route.name).filter(goes_on) {
@@ -202,9 +209,12 @@ impl Proxy {
     /// What is decided from now on.
     pub(crate) fn decided(&self, decisions: &Arc<Decisions>, homes: Homes) {
         let views = self.views.lock().unwrap_or_else(PoisonError::into_inner);
-        self.decisions.store(decisions.clone());
-        for shared in views.values() {
-            shared.view.decided(decisions);
+        // A hold decides nothing of that.
+        if *self.decisions.load_full() != **decisions {
+            self.decisions.store(decisions.clone());
+            for shared in views.values() {
+                shared.view.decided(decisions);
+            }
         }
         drop(views);
         self.routes.decided(homes);

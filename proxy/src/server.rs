@@ -100,14 +100,16 @@ impl Server {
     }
 
     /// Serves until `stop`, then drains: no new connections, the open ones end at a quiet moment, at the latest after
-    /// `limits.drain_timeout_ms`.
-    pub async fn run(self, stop: CancellationToken) {
+    /// `limits.drain_timeout_ms`. Returns false if it has ended by itself; its log says why.
+    pub async fn run(self, asked_to_stop: CancellationToken) -> bool {
+        let stop = asked_to_stop.child_token();
         let Self { proxy, ports, admin, metrics } = self;
         // What a relayed client is told in its very first answer depends on every cluster that it may come to; one that is down is left out.
-        let _ = timeout(FIRST_LOOK, proxy.ask_clusters()).await;
-        if let Some(cluster) = moves::another_log(&proxy.routes.in_force()).await {
+        let another_log = async { moves::another_log(&proxy.routes.in_force()).await };
+        let (_, another_log) = tokio::join!(timeout(FIRST_LOOK, proxy.ask_clusters()), another_log);
+        if let Some(cluster) = another_log {
             tell!(messages::ANOTHER_LOG, cluster = &*cluster.name);
-            return;
+            return false;
         }
         let sessions = TaskTracker::new();
         let bound = ports.iter().map(|port| port.endpoint.address().to_string()).collect();
@@ -143,6 +145,7 @@ impl Server {
         }
         served.cancel();
         let _ = admin.await;
+        asked_to_stop.is_cancelled()
     }
 }
 

@@ -248,19 +248,19 @@ impl Proxy {
     }
 
     fn ready(mut self) -> Result<Self> {
-        self.is_ready()?;
+        self.listens()?;
         Ok(self)
     }
 
-    /// Waits until it is.
-    fn is_ready(&mut self) -> Result<()> {
+    /// Waits until it listens. Whether it is ready is another question: without the log of decisions it is not.
+    fn listens(&mut self) -> Result<()> {
         let deadline = Instant::now() + LIMIT;
         // Refused until the admin address is open, which is after the listeners.
-        while !self.get("/readyz").is_ok_and(|answer| answer.status == 200) {
+        while !self.get("/healthz").is_ok_and(|answer| answer.status == 200) {
             if let Some(status) = self.process.exited() {
                 bail!("kferry-proxy ended at its start ({status}):\n{}", self.log_text());
             }
-            ensure!(Instant::now() < deadline, "kferry-proxy is not ready after {LIMIT:?}:\n{}", self.log_text());
+            ensure!(Instant::now() < deadline, "kferry-proxy does not listen after {LIMIT:?}:\n{}", self.log_text());
             std::thread::sleep(Duration::from_millis(5));
         }
         Ok(())
@@ -274,7 +274,7 @@ impl Proxy {
     /// A new process in the place of one that is gone: the same file, ports and log. Returns when it is ready.
     pub fn start_again(&mut self) -> Result<()> {
         self.process = spawn(Command::new(executable("kferry-proxy")?), &self.config, &[], &self.log)?;
-        self.is_ready()
+        self.listens()
     }
 
     /// SIGSTOP: its connections stay open and the kernel accepts new ones for it, but nothing answers.

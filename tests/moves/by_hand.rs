@@ -10,6 +10,7 @@ use harness::kafka::{Cluster, Listener, Record};
 use harness::kferry::{Done, File};
 use harness::mirror::Mirror;
 use harness::proxy::{Proxy, Routes};
+use harness::raw::until;
 use harness::stage::Side;
 use harness::{ports, run};
 use serde_json::Value;
@@ -279,14 +280,29 @@ fn a_log_moves_to_another_cluster_and_goes_on_there() -> Result<()> {
     ensure!(legacy.log_ends(log)? == [values.len() as i64], "the old log was written");
     file.kferry(&["decisions"])?.ends_with(0)?.says("the log has come from legacy")?;
 
-    // A file that names another log, or none: nobody is served by it.
+    // A process that cannot read the log serves no relayed client, and so takes nobody's place.
     drop(running);
+    new.freeze(1)?;
+    let proxy = Proxy::start_with(&base, &config, &[])?;
+    let unready = proxy.get("/readyz")?;
+    ensure!(
+        unready.status == 503 && unready.body.contains("relayed clients wait for the log of decisions"),
+        "{} {}",
+        unready.status,
+        unready.body
+    );
+    new.thaw(1)?;
+    until("it is ready", || Ok(proxy.get("/readyz")?.status == 200))?;
+    drop(proxy);
+
+    // A file that names another log, or none: nobody is served by it.
     let without = text(Side::Legacy, "new").replacen("[state]\ncluster = \"new\"", "", 1);
     for text in [text(Side::Legacy, "legacy"), without] {
         fs::write(&config, text)?;
         file.kferry(&["check", "--connect"])?.ends_with(1)?.says("cluster new: its topic __kferry.decisions says where topics lead")?;
         let refused = Proxy::start_with(&base, &config, &[]).err().context("it serves")?;
-        ensure!(format!("{refused:#}").contains("topics lead where another log of decisions says"), "{refused:#}");
+        let said = format!("{refused:#}");
+        ensure!(said.contains("topics lead where another log of decisions says") && said.contains("exit status: 1"), "{said}");
     }
     Ok(())
 }

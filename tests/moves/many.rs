@@ -61,6 +61,13 @@ fn a_thousand_partitions_move_at_once() -> Result<()> {
     let (config, text) = stage::shared(&with_homes(&base, Side::Legacy), ports::take(1)?.start)?;
     let mut mirror = Mirror::of(&text)?;
     let _mirroring = mirror.start(&[])?;
+    // What a copy does not exist of yet would move later than the rest.
+    let began = Instant::now();
+    let copied = || mirror.http("GET", "/partitions").map_or(0, |answer| answer.body.matches("\"topic\"").count());
+    while copied() < ROUTES * TOPICS {
+        ensure!(began.elapsed() < LIMIT, "there are copies of {}: {}", copied(), mirror.logs()?);
+        thread::sleep(Duration::from_millis(200));
+    }
     let proxy = Proxy::start_with(&with_homes(&base, Side::Legacy), &config, &[])?;
     // Those of ten routes are used.
     let going = (0..ROUTES).step_by(10).map(|route| {

@@ -16,10 +16,10 @@ fn what_the_mirror_does_not_copy_does_not_move_until_it_does() -> Result<()> {
         // Nobody else of the mirror's processes is there to say anything.
         stage.mirroring.terminate(crate::LIMIT)?;
         let after = stage.edit(Side::New)?;
-        stage.comes("it is told that the copy lags", || {
+        stage.comes("it is told that no mirror runs", || {
             let moves = stage.moves(0)?;
             let why = moves["waits"]["orders"][0].as_str().unwrap_or_default();
-            ensure!(why.contains("lags"), "{moves:#}");
+            ensure!(why.contains("no kferry-mirror of mirror over runs"), "{moves:#}");
             Ok(())
         })?;
         go_on(&going).context("while the mirror is away")?;

@@ -71,6 +71,8 @@ fn nothing_moves_before_all_proxies_wish_it_and_an_old_file_orders_nothing() -> 
         let differs = format!("proxy {there} wants it on legacy, proxy {back} on new");
         let why = if back < there { "still has the file with which it has started" } else { &differs };
         nothing_moves(stage, 1, after, why)?;
+        let log = stage.proxies[1].log_text();
+        ensure!(log.lines().any(|line| line.contains("a route does not move as routes.toml wishes") && line.contains(why)), "{why}: {log}");
         let going = [one];
         go_on(&going).context("with an old file")?;
         stage.edit_one(1, Side::Legacy)?;

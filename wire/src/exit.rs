@@ -130,7 +130,11 @@ pub const ENDINGS: &[Endings] = &[
     endings("kferry-mirror", "stopped by SIGTERM or SIGINT", "it could not start: the admin port is taken. The log says what"),
     endings("kferry-mirror --once", "all is copied", "something is not copied, or a name is not there. The log says what")
         .lacking("all is copied but for what on_error left out"),
-    endings("kferry-proxy", "stopped by SIGTERM or SIGINT", "it could not start: a port is taken. The log says which"),
+    endings(
+        "kferry-proxy",
+        "stopped by SIGTERM or SIGINT",
+        "it could not start: a port is taken; or it ended by itself: another process took its place, or the log of decisions is not what it was. The log says which",
+    ),
 ];
 
 /// What `--help` says of the exit codes of these commands, which are in [`ENDINGS`].

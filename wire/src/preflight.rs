@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use kafka_protocol::ResponseError;
 use kferry_config::{Mirror, Mode, Offsets, Route};
 use tokio::time::{Instant, sleep};
@@ -31,6 +32,10 @@ const WRITES: i64 = 5 * 60 * 1000;
 
 /// The bits of a producer id in which the relay writes from which cluster it is: `ToClient::producer_id`.
 const TAG: i64 = 0xf << 40;
+
+/// What the mirror needs of a topic where it led, to copy it back from then on.
+const FOLLOWS: [Operation; 6] =
+    [Operation::Describe, Operation::Read, Operation::Write, Operation::Delete, Operation::DescribeConfigs, Operation::AlterConfigs];
 
 const TIMESTAMPS: &str = "message.timestamp.type";
 
@@ -61,6 +66,14 @@ struct Seen {
     ends: Vec<[i64; 2]>,
     /// Those that the leading cluster remembers.
     producers: Vec<ActiveProducer>,
+    /// What kferry's login may do with it on the leading cluster. `None`: it does not say.
+    allowed: Option<Operations>,
+}
+
+/// Why nothing of a mirror moves of which no process runs: what is held would wait for it in vain.
+fn stands_still(mirror: &Mirror) -> String {
+    let (name, group, target) = (&mirror.name, Mirror::group(&mirror.name), &mirror.target.name);
+    format!("no kferry-mirror of mirror {name} runs (group {group} on {target} has no member): start one, or look why it is no member")
 }
 
 /// What the file says of them.
@@ -113,12 +126,28 @@ pub async fn preflight(between: Between<'_>, rules: Rules<'_>, topics: &BTreeSet
     }
     let resources: Vec<_> = topics.iter().map(|topic| ConfigResource::Topic(topic.clone())).collect();
     let keys = Some(&[TIMESTAMPS][..]);
-    let (configs_from, configs_to, ends_to, producers) = tokio::join!(
+    let connects = |mirror: &&Arc<Mirror>| mirror.connects([&from.cluster().name, &to.cluster().name]);
+    let has_members = async |mirror: &Arc<Mirror>| {
+        let group = Mirror::group(&mirror.name);
+        let client = if mirror.target.name == from.cluster().name { from } else { to };
+        // A coordinator that does not answer just now says nothing of them.
+        let described = client.describe_groups(&[&group]).await.remove(&group).and_then(Result::ok);
+        described.is_none_or(|described| !described.members.is_empty()).then(|| mirror.name.clone())
+    };
+    let (configs_from, configs_to, ends_to, producers, allowed, running) = tokio::join!(
         from.describe_configs(&resources, keys),
         to.describe_configs(&resources, keys),
         to.log_ends(&partitions),
         from.producers_of(&partitions),
+        from.topic_authorized_operations(&names),
+        join_all(rules.mirrors.iter().filter(connects).map(has_members)),
     );
+    let running: HashSet<Arc<str>> = running.into_iter().flatten().collect();
+    for (topic, allowed) in allowed {
+        if let Some(seen) = seen.get_mut(&topic) {
+            seen.allowed = allowed.ok();
+        }
+    }
     // In this order: a follower that is longer has something else.
     let ends_from = from.log_ends(&partitions).await;
     let ends_to = follow(to, &ends_from, ends_to).await;
@@ -150,7 +179,10 @@ pub async fn preflight(between: Between<'_>, rules: Rules<'_>, topics: &BTreeSet
         }
     }
     let [from, to] = [from, to].map(|client| &*client.cluster().name);
-    Ok(seen.into_iter().map(|(topic, seen)| (topic.clone(), judge(&topic, seen, [from, to], rules, now))).collect())
+    Ok(seen
+        .into_iter()
+        .map(|(topic, seen)| (topic.clone(), judge(&topic, seen, [from, to], rules, |mirror| running.contains(&mirror.name), now)))
+        .collect())
 }
 
 /// What the clients of a route may do with topics where these lead, and may not where they are to lead: asked with the route's own login.
@@ -215,13 +247,16 @@ async fn follow(follower: &Client, leader_ends: &Ends, mut ends: Ends) -> Ends {
 }
 
 /// Whether a topic can move.
-fn judge(topic: &str, seen: Seen, clusters: [&str; 2], rules: Rules<'_>, now: i64) -> Result<Topic, String> {
+fn judge(
+    topic: &str,
+    seen: Seen,
+    clusters: [&str; 2],
+    rules: Rules<'_>,
+    runs: impl Fn(&Mirror) -> bool,
+    now: i64,
+) -> Result<Topic, String> {
     let [from, to] = clusters;
-    let connects = |mirror: &&Arc<Mirror>| {
-        let ends = [&*mirror.source.name, &*mirror.target.name];
-        ends == [from, to] || ends == [to, from]
-    };
-    let Some(mirror) = rules.mirrors.iter().filter(connects).find(|mirror| mirror.topics.matches(topic)) else {
+    let Some(mirror) = rules.mirrors.iter().filter(|mirror| mirror.connects(clusters)).find(|mirror| mirror.topics.matches(topic)) else {
         return Err(format!("no mirror copies it between {from} and {to}: name it in `topics` of one"));
     };
     if !copies_as(mirror, topic) || mirror.offsets != Offsets::Preserve {
@@ -229,6 +264,9 @@ fn judge(topic: &str, seen: Seen, clusters: [&str; 2], rules: Rules<'_>, now: i6
             "mirror {} gives it another name or other offsets, and such topics cannot move while clients run",
             mirror.name
         ));
+    }
+    if !runs(mirror) {
+        return Err(stands_still(mirror));
     }
     let [Some(here), Some(there)] = seen.partitions else {
         let missing = if seen.partitions[0].is_none() { from } else { to };
@@ -250,6 +288,16 @@ fn judge(topic: &str, seen: Seen, clusters: [&str; 2], rules: Rules<'_>, now: i6
                 return Err(format!("cluster {cluster} does not say its {TIMESTAMPS}: give kferry's login DESCRIBE_CONFIGS on the topic"));
             }
         }
+    }
+    let is_missing = |operation: &Operation| seen.allowed.is_some_and(|allowed| !allowed.contains(*operation));
+    let missing: Vec<_> = FOLLOWS.into_iter().filter(is_missing).map(|operation| operation.to_string().to_uppercase()).collect();
+    if !missing.is_empty() {
+        return Err(format!(
+            "kferry may not {} it on {from}, so mirror {} could not copy it back once {to} leads, and there would be no way back: allow that to kferry's \
+             login there",
+            missing.join(", "),
+            mirror.name
+        ));
     }
     if let Some((partition, [_, _])) = seen.ends.iter().enumerate().find(|(_, [leader, follower])| follower > leader) {
         return Err(format!("partition {partition} is longer on {to} than on {from}: it has diverged; `kferry verify` shows where"));
@@ -319,7 +367,7 @@ mod tests {
     }
 
     fn judged(topic: &str, seen: Seen, clusters: [&str; 2], bootstrap: Option<&str>) -> Result<Topic, String> {
-        judge(topic, seen, clusters, Rules { mirrors: &mirrors(), bootstrap }, NOW)
+        judge(topic, seen, clusters, Rules { mirrors: &mirrors(), bootstrap }, |_| true, NOW)
     }
 
     fn fine() -> Seen {
@@ -329,6 +377,7 @@ mod tests {
             timestamps: [(); 2].map(|()| Some("CreateTime".to_owned())),
             ends: vec![[7, 7], [20, 20]],
             producers: vec![producer(1 << 40 | 7), producer(OF_MIRRORS | 1)],
+            allowed: Some(Operations::from_bits(0xfff8)),
         }
     }
 
@@ -359,7 +408,7 @@ mod tests {
             seen
         };
         let ago = |producer: ActiveProducer| ActiveProducer { last_timestamp: NOW - WRITES - 1, ..producer };
-        let cases: [(&str, Seen, &str); 11] = [
+        let cases: [(&str, Seen, &str); 12] = [
             ("payments", fine(), "no mirror copies it between legacy and new"),
             ("orders-old", fine(), "gives it another name"),
             ("orders", with(&|seen| seen.partitions[0] = None), "cluster legacy does not have it"),
@@ -367,6 +416,11 @@ mod tests {
             ("orders", with(&|seen| seen.partitions[1] = Some(3)), "2 partitions on legacy and 3 on new"),
             ("orders", with(&|seen| seen.timestamps[1] = Some("LogAppendTime".to_owned())), "LogAppendTime on new"),
             ("orders", with(&|seen| seen.timestamps[0] = None), "legacy does not say its message.timestamp.type"),
+            (
+                "orders",
+                with(&|seen| seen.allowed = Some(Operations::from_bits(1 << 3 | 1 << 8 | 1 << 10))),
+                "WRITE, DELETE, ALTERCONFIGS it on legacy",
+            ),
             ("orders", with(&|seen| seen.ends[1] = [10, 11]), "partition 1 is longer on new"),
             ("orders", with(&|seen| seen.ends[0] = [9, 8]), "partition 0 lags: the copy lacks 1 offsets"),
             ("orders", with(&|seen| seen.producers[0].current_txn_start_offset = Some(3)), "writes transactions"),
@@ -376,6 +430,9 @@ mod tests {
             let said = judged(topic, seen, ["legacy", "new"], None).unwrap_err();
             assert!(said.contains(why), "{topic}: {said}");
         }
+        let rules = Rules { mirrors: &mirrors(), bootstrap: None };
+        let said = judge("orders", fine(), ["new", "legacy"], rules, |_| false, NOW).unwrap_err();
+        assert!(said.contains("no kferry-mirror of mirror over runs (group kferry-mirror-over on new has no member)"), "{said}");
         // Those that wrote long ago may have been stopped.
         for stopped in [ago(producer(7)), ago(ActiveProducer { coordinator_epoch: 3, ..producer(1 << 40 | 7) })] {
             judged("orders", with(&|seen| seen.producers[0] = stopped), ["legacy", "new"], None).unwrap();

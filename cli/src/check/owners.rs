@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use kferry_config::{Cluster, Config, Mirror, Mode, Offsets, Route, is_internal};
-use kferry_mirror::shards;
 use kferry_wire::admin::groups::GroupFilter;
 use kferry_wire::client::{Client, Topics};
 use kferry_wire::connection::ConnectOptions;
@@ -154,7 +153,7 @@ fn groups(config: &Config, known: &Known<'_>, route: &Arc<Route>) -> Option<Stri
     let is_owned =
         |group: &str| !named_in_file.contains(group) && config.owner_of_group(group).is_some_and(|owner| owner.name == route.name);
     // Those of the processes of a mirror are not there to be moved.
-    let is_kferrys = |group: &str| config.mirrors.iter().any(|mirror| shards::group(&mirror.name) == group);
+    let is_kferrys = |group: &str| config.mirrors.iter().any(|mirror| Mirror::group(&mirror.name) == group);
     let is_copied = |group: &str| mirrors_at(config, &route.cluster.name).any(|mirror| mirror.groups.matches(group));
     let there = around(config, route).into_iter().filter_map(|cluster| known.get(cluster)).flat_map(|there| &there.groups);
     let groups: BTreeSet<&str> =

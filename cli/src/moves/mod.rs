@@ -170,7 +170,7 @@ impl DecisionLog {
             match self.log.next(POLL).await {
                 Ok(records) => break records,
                 // A broker that has gone, or a partition that has another leader.
-                Err(error) if error.is_retriable() && attempts.next().is_some() => sleep(PAUSE).await,
+                Err(error) if !error.is_over() && attempts.next().is_some() => sleep(PAUSE).await,
                 Err(error) => return Err(told(&error, &self.client)),
             }
         };

@@ -56,6 +56,17 @@ impl Mirror {
 
     /// The default of `groups_interval_seconds`: what a group that is started anew on the target may have to read again.
     pub const GROUPS_INTERVAL: Duration = Duration::from_secs(10);
+
+    /// The `group.id` of the consumer group in which the processes of a mirror of this name are members, on its target.
+    pub fn group(name: &str) -> String {
+        format!("kferry-mirror-{name}")
+    }
+
+    /// Whether it is between these clusters, in either direction.
+    pub fn connects(&self, clusters: [&str; 2]) -> bool {
+        let [source, target] = [&*self.source.name, &*self.target.name];
+        clusters == [source, target] || clusters == [target, source]
+    }
 }
 
 /// `offsets` of a mirror.

@@ -26,7 +26,7 @@ use kafka_protocol::ResponseError;
 use kferry_wire::admin::partitions::TxnMarker;
 use kferry_wire::admin::transactions::Producer;
 use kferry_wire::batch::Batch;
-use kferry_wire::client::{ClientError, TopicPartition};
+use kferry_wire::client::{ClientError, TopicPartition, random};
 use tokio::time::{Instant, sleep};
 
 use crate::partition::{Handback, Shard, Side};
@@ -63,7 +63,7 @@ const APART: Duration = Duration::from_millis(500);
 /// # Errors
 /// The partition goes back to be looked at anew: another process has gone on.
 pub(crate) async fn keep_apart(side: &Side, partition: i32, end: i64) -> Result<(), Handback> {
-    sleep(APART.mul_f64(RandomState::new().hash_one(0) as f64 / u64::MAX as f64)).await;
+    sleep(APART.mul_f64(random())).await;
     match side.client.log_end(&side.topic, partition).await {
         Ok(found) if found == end => Ok(()),
         Ok(found) => Err(Handback::Again(format!("the log ends at {found} and no more at {end}: somebody else writes to it"))),

@@ -27,7 +27,7 @@ use crate::own_topics::state_topic;
 use crate::partition::{Direction, OffsetMap, Phase, Progress, Side, Skipped, producer_id};
 use crate::state::{State, StateError};
 use crate::topics::{self, Action, Cluster, Drift, TopicPlan};
-use crate::{named, patient_clients, shards, transactions};
+use crate::{named, patient_clients, transactions};
 
 /// Offsets of padding that a broker takes in a second of its CPU (measured: 19 to 22 million).
 const PADDED_PER_SECOND: u64 = 20_000_000;
@@ -313,7 +313,7 @@ impl MirrorPlan {
                 self.missing_rights.append(&mut rights.missing(&needs, purpose).await?);
             }
             if !is_source {
-                let group = rights.group(&shards::group(&mirror.name), "sharing the mirror's work").await?;
+                let group = rights.group(&Mirror::group(&mirror.name), "sharing the mirror's work").await?;
                 self.missing_rights.extend(group);
             }
             if let Some(topic) = holes {

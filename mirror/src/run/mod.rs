@@ -22,6 +22,8 @@
 //! | `looks` | looks at both logs, of which only some run at a time |
 //! | `lanes` | the lanes that run |
 //! | `moves` | what the log of decisions says: who leads, and what is to be closed |
+//! | `passes` | a pass over the topics, and the partitions that the run has by it |
+//! | `turns` | topics that another cluster leads, and what a move closes |
 //! | `saving` | the states of partitions are kept in the mirror's state |
 //! | `events` | what is told of all this |
 
@@ -31,7 +33,9 @@ mod events;
 mod lanes;
 mod looks;
 pub(crate) mod moves;
+mod passes;
 mod saving;
+mod turns;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
@@ -41,22 +45,21 @@ use std::time::Duration;
 
 use kferry_config::{self as config, Mirror};
 use kferry_wire::client::{Client, ClientError, TopicPartition, Topics};
-use kferry_wire::decisions::NotYet;
 use kferry_wire::tell;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 pub use self::decisions::is_stuck;
-use self::decisions::{AfterHandback, End, FAILED, Failures, PASS, PassChange, TICK, after_handback, pass_change, until_next_pass};
+use self::decisions::{AfterHandback, End, FAILED, PASS, TICK, after_handback};
 use self::entry::{PartitionEntry, Resting};
 use self::lanes::{LaneKey, Lanes};
-use self::looks::{Looks, Turned, begin_term};
-use self::moves::{AfterFlip, Closing, Event, Found, Measurement, Moves, News, ToSettle, after_flip};
+use self::looks::{Looks, Turned};
+use self::moves::{Event, Moves, News};
 use self::saving::save;
 use crate::clients;
 use crate::copy::events as copy_events;
-use crate::copy::job::{Caution, PartitionJob};
+use crate::copy::job::PartitionJob;
 use crate::copy::limits::{Limits, MEMORY, Rate};
 use crate::copy::on_error::{self, OnErrorDecision};
 use crate::copy::replicate::ReadyPartition;
@@ -70,7 +73,7 @@ use crate::partition::{Handback, NotCopied, Phase, Progress, Refusal, Shard, Sta
 use crate::shards::{Change, HANDED_OVER, Handover, Member, Owned};
 use crate::state::{State, StateError};
 use crate::topics::born::Copies;
-use crate::topics::pass::{FollowerStart, LogStart, Pass, TopicPassResult, is_accepted, sides};
+use crate::topics::pass::{TopicPassResult, is_accepted};
 use crate::topics::{Action, Cluster, SettingChange, TopicPlan};
 use crate::transactions::{self, Whose};
 
@@ -377,203 +380,6 @@ impl Run {
         Outcome { groups_left, is_refused, ..self.end().await }
     }
 
-    /// Whether it is known who leads what.
-    fn knows_leaders(&self) -> bool {
-        self.moves.as_ref().is_none_or(Moves::is_known)
-    }
-
-    /// Whether a plan is about the topic's leader as it is now: a pass may have begun before a decision.
-    fn is_current(&self, plan: &TopicPlan) -> bool {
-        self.moves.as_ref().is_none_or(|moves| moves.term(&plan.topic) == plan.term)
-    }
-
-    /// Whether the log of decisions says less of a topic than was once known: then it was lost, and the topic would be copied the wrong way.
-    fn is_behind(&self, plan: &TopicPlan) -> bool {
-        let is_later =
-            |partition| self.state.partition(&TopicPartition::new(plan.topic.clone(), partition)).is_some_and(|kept| kept.term > plan.term);
-        self.moves.is_some() && (0..plan.partitions).any(is_later)
-    }
-
-    /// The log of decisions has news.
-    fn decided(&mut self, news: News, now: Instant) {
-        match news {
-            News::Leaders => {
-                self.turn(now);
-                self.passes.next = now;
-                self.go_on(now);
-            }
-            News::GivenUp => self.go_on(now),
-            News::Nothing | News::Over => {}
-        }
-        self.close(now);
-    }
-
-    /// What was taken off its lane for a move that is over, and is led by the same cluster as before, is copied as before.
-    fn go_on(&mut self, now: Instant) {
-        let Some(moves) = &mut self.moves else { return };
-        for partition in moves.thaw_all() {
-            let term = moves.term(&partition.topic);
-            if self.entries.get(&partition).is_some_and(|entry| entry.term == term && entry.stop.is_cancelled()) {
-                self.entries.remove(&partition);
-            }
-        }
-        self.take_in_all(now);
-    }
-
-    /// What a flip names is copied the other way at once, by what the last pass has seen: no other pass is waited for.
-    fn turn(&mut self, now: Instant) {
-        let Some(plans) = self.passes.plans.clone() else { return };
-        let mut turned = Vec::new();
-        for plan in plans.iter().filter(|plan| !self.is_current(plan)) {
-            turned.extend(self.passes.turned.get(&plan.topic).filter(|turned| self.is_current(turned)).cloned());
-        }
-        let mut begin = Vec::new();
-        for plan in &turned {
-            let (mut handed_on, mut others) = (0, 0);
-            for partition in (0..plan.partitions).map(|partition| TopicPartition::new(plan.topic.clone(), partition)) {
-                match self.turn_one(plan, &partition, now) {
-                    Some(AfterFlip::HandOn) => {
-                        begin.extend(self.entries.get_mut(&partition).and_then(|entry| entry.take_due(now)));
-                        handed_on += 1;
-                    }
-                    Some(AfterFlip::Look) => {
-                        self.look(&partition, now);
-                        others += 1;
-                    }
-                    Some(AfterFlip::Wait) => others += 1,
-                    None => {}
-                }
-            }
-            tell!(
-                messages::TURNED,
-                mirror = &*self.mirror.name,
-                topic = &*plan.topic,
-                leader = &*plan.leader,
-                term = plan.term,
-                partitions = handed_on,
-                looked_at = others
-            );
-        }
-        // All of one flip are followed by the same cluster.
-        if let Some(follower) = self.moves.as_ref().zip(begin.first()).map(|(moves, first)| moves.asked_to_begin(&first.follower)) {
-            self.turning.spawn(begin_term(begin, follower, self.options.coalesce));
-        }
-        let by_name: HashMap<_, _> = turned.into_iter().map(|plan| (plan.topic.clone(), plan)).collect();
-        self.passes.plans = Some(plans.iter().map(|plan| by_name.get(&plan.topic).unwrap_or(plan).clone()).collect());
-        self.passes.turned.retain(|topic, _| !by_name.contains_key(topic));
-    }
-
-    /// One partition of a flip, if it is this process's: it is taken in anew, unless it has to wait.
-    fn turn_one(&mut self, plan: &TopicPlan, partition: &TopicPartition, now: Instant) -> Option<AfterFlip> {
-        let moves = self.moves.as_ref()?;
-        let shard = self.shards.owned.of(partition).filter(|shard| shard.may_write())?.clone();
-        let before = self.entries.get(partition);
-        let present = before.map(|before| (before.status.lock().phase, before.rest.is_some() && Arc::ptr_eq(&before.shard, &shard)));
-        let begins = moves.begins(plan, partition.partition);
-        let closed_at = before.zip(moves.frozen_at(partition)).map(|(before, at)| (before.status.lock().agreed, at.end));
-        let after = after_flip(present, closed_at.filter(|(agreed, end)| agreed == end).map(|(_, end)| end), begins);
-        if after == AfterFlip::Wait {
-            return Some(after);
-        }
-        let before = before.map(|before| (before.was_compacted, before.status.lock().clone()));
-        let mut entry = self.entry(plan, partition, shard, now);
-        if let Some((was_compacted, progress)) = before {
-            // It may not be kept yet.
-            entry.was_compacted |= was_compacted;
-            let mut now = entry.status.lock();
-            (now.skipped, now.only_padding) = (progress.skipped, progress.only_padding);
-        }
-        self.overview.change(|rows| drop(rows.insert(partition.clone(), entry.status.clone())));
-        self.entries.insert(partition.clone(), entry);
-        Some(after)
-    }
-
-    /// Looks at the partitions of a move that are to be closed.
-    fn close(&mut self, now: Instant) {
-        let Some(moves) = self.moves.as_mut().filter(|moves| moves.is_open()) else { return };
-        let (mut closing, mut closed, mut all_rest) = (Vec::new(), Vec::new(), true);
-        for (partition, entry) in self.entries.iter().filter(|(partition, _)| moves.moves(&partition.topic)) {
-            let (phase, agreed) = {
-                let progress = entry.status.lock();
-                (progress.phase, progress.agreed)
-            };
-            let frozen_at = moves.frozen_at(partition);
-            match frozen_at {
-                _ if phase == Phase::Diverged => {}
-                Some(_) if entry.rest.is_none() => all_rest = false,
-                Some(measured) if measured.end == agreed && moves.is_quiet_at(measured) => closed.push((partition.clone(), measured)),
-                None if !moves.may_be_at_end(partition, agreed) => {}
-                Some(_) | None => closing.push(Closing {
-                    partition: partition.clone(),
-                    leader: entry.leader.clone(),
-                    follower: entry.follower.clone(),
-                    agreed,
-                    is_frozen: frozen_at.is_some(),
-                }),
-            }
-        }
-        moves.measure(closing);
-        // Those that come off their lanes in a moment are said in the same record.
-        if all_rest {
-            moves.say_closed(closed, now);
-        }
-        self.settle_groups(now);
-    }
-
-    /// Writes the last offsets of groups that move: nobody commits for them any more where they live. A pass that is under way comes to its end first.
-    fn settle_groups(&mut self, now: Instant) {
-        let Some(moves) = &mut self.moves else { return };
-        moves.say_settled(now);
-        if !self.groups.running.is_empty() || self.passes.plans.is_none() {
-            return;
-        }
-        if let Some(ToSettle { groups, direction, as_of, started }) = moves.take_unsettled(&self.shards.owned, now) {
-            let settled = groups::settle(self.groups_work(), self.state.clone(), direction, groups, [as_of, started]);
-            self.groups.running.spawn(async move { GroupsDone::Settled(settled.await) });
-        }
-    }
-
-    fn groups_settled(&mut self, settled: Settled, now: Instant) {
-        if let Some(moves) = &mut self.moves {
-            moves.settled(settled, now);
-        }
-        self.settle_groups(now);
-    }
-
-    /// What was measured of partitions that are to be closed.
-    fn measured(&mut self, found: Vec<Found>, now: Instant) {
-        let Some(moves) = &mut self.moves else { return };
-        let closed = found.iter().filter(|found| matches!(found, Found::Closed(..))).count();
-        tracing::debug!(partitions = found.len(), closed, "ends were measured");
-        let mut again = false;
-        for found in found {
-            match found {
-                Found::Closed(partition, measured) => {
-                    if let Some(entry) = self.entries.get(&partition) {
-                        entry.stop.cancel();
-                        moves.freeze(partition, measured);
-                    }
-                }
-                Found::NotYet(partition, leader_end, why) => {
-                    tracing::debug!(%partition, %why, "a partition is not closed yet");
-                    let differs = matches!(why, NotYet::Foreign { .. } | NotYet::Diverged { .. });
-                    if differs && let Some(entry) = self.entries.get(&partition).filter(|entry| !entry.stop.is_cancelled()) {
-                        entry.stop.cancel();
-                        moves.freeze(partition, Measurement::NONE);
-                    } else if moves.thaw(&partition, leader_end) {
-                        // It goes on, after a look at both logs.
-                        self.entries.remove(&partition);
-                        again = true;
-                    }
-                }
-            }
-        }
-        self.lanes.wake();
-        if again {
-            self.take_in_all(now);
-        }
-    }
-
     /// What the group of the mirror's processes does with the shards.
     fn changed(&mut self, change: Change, now: Instant) {
         match change {
@@ -649,267 +455,6 @@ impl Run {
                 overview.change(|rows| drop(rows.remove(partition)));
             }
             !over
-        });
-    }
-
-    /// One look at both clusters' topics.
-    fn pass(&mut self, now: Instant) {
-        let log_starts = self.entries.iter().filter_map(|(partition, entry)| {
-            let progress = entry.status.lock();
-            let to = progress.leader_log_start_offset.min(progress.agreed);
-            // Where offsets are translated the log is not the mirror's alone.
-            let goes = progress.phase == Phase::Copying && !progress.map.translates() && to > progress.follower_log_start_offset;
-            goes.then(|| LogStart { partition: partition.clone(), follower: entry.follower.clone(), to, status: entry.status.clone() })
-        });
-        let pass = Pass {
-            mirror: self.mirror.clone(),
-            source: self.source.clone(),
-            target: self.target.clone(),
-            state: self.state.clone(),
-            overview: self.overview.clone(),
-            owned: self.shards.owned.clone(),
-            accept: self.options.accept.clone(),
-            forgotten: self.passes.forgotten.clone(),
-            clusters: self.passes.clusters.take(),
-            log_starts: log_starts.collect(),
-            follower_starts: self.follower_starts(now),
-            mirrors: self.options.mirrors.clone(),
-            before: self.passes.plans.clone(),
-            unsettable: self.passes.unsettable.clone(),
-            stricter_from: self.passes.stricter_from.clone(),
-            decisions: self.moves.as_ref().and_then(|moves| moves.state().cloned()),
-            copies: self.passes.copies.clone(),
-        };
-        self.passes.running.spawn(pass.run());
-    }
-
-    /// The followers that are asked where their logs begin, once a minute.
-    fn follower_starts(&mut self, now: Instant) -> Vec<FollowerStart> {
-        if now < self.passes.next_starts {
-            return Vec::new();
-        }
-        self.passes.next_starts = now + FOLLOWER_STARTS;
-        let copying = self.entries.iter().filter(|(_, entry)| entry.status.lock().phase == Phase::Copying);
-        let start = |(partition, entry): (&TopicPartition, &PartitionEntry)| FollowerStart {
-            follower: entry.follower.clone(),
-            partition: partition.partition,
-            status: entry.status.clone(),
-        };
-        copying.map(start).collect()
-    }
-
-    fn passed(&mut self, passed: Result<TopicPassResult, StateError>, now: Instant) {
-        events::passed(&self.mirror.name, passed.as_ref().err().map(|error| error as _));
-        match &passed {
-            Ok(_) => (self.passes.failures, self.passes.failing) = (0, None),
-            Err(error) => {
-                self.passes.failures += 1;
-                let since = self.passes.failing.take().map_or(now, |(since, _)| since);
-                self.passes.failing = Some((since, error.to_string()));
-            }
-        }
-        for stranger in self.source.strangers().into_iter().chain(self.target.strangers()) {
-            tell!(messages::WRONG_CLUSTER: ": {stranger}", mirror = &*self.mirror.name);
-        }
-        if let Ok(passed) = passed {
-            self.passes.clusters = Some(passed.clusters);
-            self.passes.complete = passed.complete;
-            self.passes.plans = Some(passed.plans.into());
-            self.passes.turned = passed.turned;
-            self.passes.copies = passed.only_on_target.copies;
-            if let Some(moves) = &mut self.moves {
-                moves.say_born(passed.only_on_target.born);
-            }
-            self.passes.forgotten.extend(passed.forgotten);
-            let unseen = self.unseen().map(|(topic, why)| (topic.into(), why));
-            let plans = self.passes.plans.clone();
-            let behind = plans.iter().flat_map(|plans| plans.iter()).filter(|plan| self.is_current(plan) && self.is_behind(plan)).map(|plan| {
-                let why = "it was copied in a later term than the log of decisions knows: that log was lost, or the cluster of [state] is another one; restore it";
-                (plan.topic.clone(), why.to_owned())
-            });
-            let refused: BTreeMap<Arc<str>, _> = unseen.chain(passed.refused).chain(behind).collect();
-            for (topic, reason) in &refused {
-                // It is said once, and tried again with each pass.
-                if self.passes.refused.get(topic) != Some(reason) {
-                    tell!(messages::TOPIC_REFUSED, mirror = &*self.mirror.name, topic = &**topic, reason);
-                }
-            }
-            self.passes.refused = refused;
-            for (topic, reason) in &passed.unset {
-                if self.passes.unset.get(topic) != Some(reason) {
-                    tell!(messages::SETTINGS_STAY, mirror = &*self.mirror.name, topic = &**topic, reason);
-                }
-            }
-            self.passes.unset = passed.unset;
-            self.passes.unsettable = passed.unsettable;
-            self.passes.stricter_from = passed.stricter_from;
-            let failed = self.passes.failed(now);
-            events::topics_failed(&self.mirror.name, failed.len());
-            self.overview.set_topics(failed);
-            self.tell_of_risks();
-            self.take_in_all(now);
-            self.drop_deleted();
-        }
-        self.passes.next = now + until_next_pass(self.passes.failures, self.passes.complete);
-        if self.passes.plans.iter().flat_map(|plans| plans.iter()).any(|plan| !self.is_current(plan)) {
-            self.passes.next = now;
-        }
-    }
-
-    /// The topics that the file names and the last pass has not seen, and what to do.
-    fn unseen(&self) -> impl Iterator<Item = (&str, String)> {
-        let plans = self.passes.plans.as_deref().unwrap_or_default();
-        named::unseen_topics(&self.mirror, |name| plans.iter().any(|plan| *plan.topic == *name))
-    }
-
-    /// Says once of each topic that its copy will not last as long as what is copied, and that it did not.
-    fn tell_of_risks(&mut self) {
-        let plans = self.passes.plans.clone();
-        for plan in plans.iter().flat_map(|plans| plans.iter()).filter(|plan| plan.error.is_none()) {
-            let partitions =
-                (0..plan.partitions).filter_map(|partition| self.entries.get(&TopicPartition::new(plan.topic.clone(), partition)));
-            let deleted: i64 = partitions.map(|entry| entry.status.lock().deleted_on_follower()).sum();
-            if self.owned_topic(plan) {
-                let stays = !self.mirror.sync_topic_configs
-                    || self.passes.unset.contains_key(&plan.topic)
-                    || self.passes.unsettable.contains_key(&plan.topic);
-                let risks = plan.keeps_less(stays);
-                if !risks.is_empty() && self.passes.at_risk.get(&plan.topic) != Some(&risks) {
-                    tell!(messages::COPY_AT_RISK, mirror = &*self.mirror.name, topic = &*plan.topic, settings = risks.join(", "));
-                }
-                self.passes.at_risk.insert(plan.topic.clone(), risks);
-            }
-            if deleted > 0 && self.passes.deleted.insert(plan.topic.clone()) {
-                tell!(messages::COPY_DELETED, mirror = &*self.mirror.name, topic = &*plan.topic, offsets = deleted);
-            }
-        }
-    }
-
-    /// Whether what is about a topic as a whole is this process's to do.
-    fn owned_topic(&self, plan: &TopicPlan) -> bool {
-        self.shards.owned.of(&TopicPartition::new(plan.topic.clone(), 0)).is_some()
-    }
-
-    fn take_in_all(&mut self, now: Instant) {
-        let Some(plans) = self.passes.plans.clone() else { return };
-        for plan in plans.iter().filter(|plan| plan.error.is_none() && plan.action == Action::Nothing) {
-            if !self.is_current(plan) || self.is_behind(plan) {
-                continue;
-            }
-            for partition in 0..plan.partitions {
-                self.take_in(plan, &TopicPartition::new(plan.topic.clone(), partition), now);
-            }
-        }
-    }
-
-    /// A partition that is new, or whose leader has changed.
-    fn take_in(&mut self, plan: &TopicPlan, partition: &TopicPartition, now: Instant) {
-        let Some(shard) = self.shards.owned.of(partition).cloned() else { return };
-        if is_accepted(&self.options.accept, partition) && !self.passes.forgotten.contains(partition) {
-            return;
-        }
-        // Another process may have said so: nothing is written before the outcome.
-        if self.moves.as_ref().is_some_and(|moves| moves.is_said_closed(partition)) {
-            return;
-        }
-        match pass_change(plan, self.entries.get(partition).map(PartitionEntry::present).as_ref()) {
-            PassChange::Nothing => {}
-            PassChange::Stop => {
-                self.entries[partition].stop.cancel();
-                self.lanes.wake();
-                self.saving.next = now;
-                self.passes.complete = false;
-            }
-            PassChange::TakeIn | PassChange::TakeInAnew => {
-                let entry = self.entry(plan, partition, shard, now);
-                self.overview.change(|rows| drop(rows.insert(partition.clone(), entry.status.clone())));
-                self.entries.insert(partition.clone(), entry);
-                self.look(partition, now);
-            }
-        }
-    }
-
-    /// A partition as it is taken in, with what was kept of it.
-    fn entry(&self, plan: &TopicPlan, partition: &TopicPartition, shard: Arc<Shard>, now: Instant) -> PartitionEntry {
-        let kept = self.state.partition(partition);
-        let status = Arc::new(Status::default());
-        let diverged = kept.as_ref().filter(|kept| kept.phase == Phase::Diverged);
-        if let Some(kept) = diverged {
-            tell!(messages::DIVERGED_BEFORE, mirror = &*self.mirror.name, %partition, reason = kept.reason);
-            let mut progress = status.lock();
-            (progress.phase, progress.reason) = (Phase::Diverged, kept.reason.clone());
-        }
-        let again = diverged.is_none().then_some(now);
-        // Of the same topic: one that was created anew has lost nothing.
-        let once = kept.as_ref().is_some_and(|kept| kept.was_compacted && kept.topic_ids == plan.topic_ids);
-        let was_compacted = once || plan.is_compacted_somewhere();
-        let is_accepted = is_accepted(&self.options.accept, partition);
-        let begins = self.moves.as_ref().and_then(|moves| moves.begins(plan, partition.partition));
-        let term_start = {
-            let mut progress = status.lock();
-            progress.direction = plan.direction(&self.mirror);
-            progress.map = self.state.map(partition, self.mirror.offsets);
-            progress.skipped = kept.as_ref().map(|kept| kept.skipped.clone()).unwrap_or_default();
-            progress.only_padding = kept.as_ref().is_some_and(|kept| kept.only_padding);
-            progress.unsaved |= was_compacted && kept.as_ref().is_some_and(|kept| !kept.was_compacted);
-            if let Some(begins) = begins.filter(|_| !is_accepted && !progress.map.translates()) {
-                progress.agreed = begins;
-            }
-            let kept_start = kept.map_or(0, |kept| {
-                if kept.term == plan.term { kept.term_start } else { kept.agreed(&plan.leader, &progress.map, progress.direction) }
-            });
-            begins.unwrap_or(kept_start)
-        };
-        let (leader, follower) = sides(&self.mirror, &self.source, &self.target, plan);
-        let stop = shard.child();
-        let job = PartitionJob {
-            mirror: self.mirror.name.clone(),
-            topic: plan.topic.clone(),
-            partition: partition.partition,
-            leader: leader.clone(),
-            follower: follower.clone(),
-            term: plan.term,
-            begins,
-            compacted: was_compacted,
-            max_message_bytes: plan.max_message_bytes,
-            status: status.clone(),
-            shard: shard.clone(),
-            stop: stop.clone(),
-            state: self.state.clone(),
-            caution: Caution::default(),
-        };
-        copy_events::taken_in(&job);
-        PartitionEntry {
-            status,
-            shard,
-            stop,
-            term: plan.term,
-            term_start,
-            topic_ids: plan.topic_ids.clone(),
-            compacted: plan.compacted,
-            was_compacted,
-            max_message_bytes: plan.max_message_bytes,
-            leader,
-            follower,
-            from_start: is_accepted,
-            failures: Failures::NONE,
-            rest: Some(Resting { job, again }),
-        }
-    }
-
-    /// Topics that are gone from the source, or that the file selects no more.
-    fn drop_deleted(&mut self) {
-        let plans = self.passes.plans.as_deref().unwrap_or_default();
-        let gone =
-            |partition: &TopicPartition| !plans.iter().any(|plan| plan.topic == partition.topic && partition.partition < plan.partitions);
-        let (overview, mirror) = (&self.overview, &self.mirror.name);
-        self.entries.retain(|partition, entry| {
-            let drops = entry.rest.is_some() && gone(partition);
-            if drops {
-                events::gone(mirror, partition);
-                overview.change(|rows| drop(rows.remove(partition)));
-            }
-            !drops
         });
     }
 

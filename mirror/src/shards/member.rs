@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use kferry_config::{Cluster, Sasl, SecretError};
+use kferry_config::{Cluster, Mirror, Sasl, SecretError};
 use kferry_wire::security::sasl::{SaslError, token};
 use kferry_wire::tell;
 use rdkafka::client::{ClientContext, OAuthToken};
@@ -26,8 +26,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use super::events;
 use super::membership::{Change, Handover, Member};
-use super::{events, group};
 use crate::messages;
 use crate::partition::{Lease, Shard};
 
@@ -120,7 +120,7 @@ fn be_member(this: &Arc<GroupConsumer>) -> Result<(), MemberError> {
     while this.goes_on() {
         if let Some(Err(error)) = consumer.poll(POLL) {
             match error.rdkafka_error_code() {
-                Some(RDKafkaErrorCode::GroupAuthorizationFailed) => return Err(MemberError::NoRight(group(mirror))),
+                Some(RDKafkaErrorCode::GroupAuthorizationFailed) => return Err(MemberError::NoRight(Mirror::group(mirror))),
                 _ => debug!(mirror = &**mirror, %error, "the mirror's group"),
             }
         }
@@ -176,8 +176,8 @@ fn client_config(cluster: &Cluster, mirror: &str) -> Result<ClientConfig, Member
     let mut config = ClientConfig::new();
     config
         .set("bootstrap.servers", servers.join(","))
-        .set("client.id", group(mirror))
-        .set("group.id", group(mirror))
+        .set("client.id", Mirror::group(mirror))
+        .set("group.id", Mirror::group(mirror))
         .set("partition.assignment.strategy", "cooperative-sticky")
         .set("session.timeout.ms", ms(SESSION))
         .set("heartbeat.interval.ms", ms(HEARTBEAT))

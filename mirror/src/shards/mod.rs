@@ -26,8 +26,3 @@ mod owned;
 
 pub use membership::{Change, HANDED_OVER, Handover, Member};
 pub use owned::Owned;
-
-/// The `group.id` of the consumer group of a mirror's processes, on its target.
-pub fn group(mirror: &str) -> String {
-    format!("kferry-mirror-{mirror}")
-}

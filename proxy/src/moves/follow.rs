@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::barrier::Barrier;
 use super::wish::{Look, look, no_login, wish};
-use super::{Moves, Seen};
+use super::{Doing, Moves, Seen};
 use crate::identity::own_options;
 use crate::messages;
 use crate::proxy::Proxy;
@@ -67,7 +67,7 @@ pub(crate) async fn follow(proxy: Arc<Proxy>, moves: Arc<Moves>, cluster: Arc<Cl
     let updates = loop {
         match Log::find_or_create(Client::new(cluster.clone(), own_options()).within(ASKING)).await {
             Ok(log) => break log.follow(),
-            Err(error) => moves.is_not_in(error.to_string()),
+            Err(error) => moves.has_trouble(Doing::Reading, Some(&error.to_string())),
         }
         if timeout(PAUSE, stop.cancelled()).await.is_ok() {
             return;
@@ -84,6 +84,7 @@ pub(crate) async fn follow(proxy: Arc<Proxy>, moves: Arc<Moves>, cluster: Arc<Cl
         looking: JoinSet::new(),
         next_look: Instant::now(),
         known: Known::default(),
+        told: BTreeMap::new(),
         taken: None,
         is_at_end: false,
         held: None,
@@ -122,6 +123,9 @@ struct Follower {
     looking: JoinSet<Look>,
     next_look: Instant,
     known: Known,
+    /// Why routes wait, as the log of this process has it: what changes between two looks, such as the files of several proxies one after the other, is
+    /// no line of it.
+    told: BTreeMap<String, Vec<String>>,
     /// The last file that was taken: its number in this process.
     taken: Option<u64>,
     /// Whether the log was read to its end.
@@ -174,12 +178,13 @@ impl Follower {
             tokio::select! {
                 update = updates.recv() => match update {
                     Some(Update::Read { records, is_at_end, .. }) => {
+                        self.moves.has_trouble(Doing::Reading, None);
                         if let Err(error) = self.read(records, is_at_end) {
                             tell!(messages::LOG_REFUSED, %error);
                             break;
                         }
                     }
-                    Some(Update::Trouble(error)) => self.moves.has_trouble(&error.to_string()),
+                    Some(Update::Trouble(error)) => self.moves.has_trouble(Doing::Reading, Some(&error.to_string())),
                     Some(Update::Over(error)) => {
                         tell!(messages::LOG_REFUSED, %error);
                         break;
@@ -187,8 +192,8 @@ impl Follower {
                     None => break,
                 },
                 Some(asked) = self.asking.join_next() => {
-                    if let Ok(Err(error)) = asked {
-                        self.moves.has_trouble(&error.to_string());
+                    if let Ok(asked) = asked {
+                        self.moves.has_trouble(Doing::Writing, asked.err().map(|error| error.to_string()).as_deref());
                     }
                 }
                 Some(Ok(looked)) = self.looking.join_next() => self.looked(looked),
@@ -335,11 +340,10 @@ impl Follower {
             self.known.groups = looked.groups;
         }
         let plan = self.me.plan(&self.known);
-        for (route, why) in &plan.waits {
-            if self.moves.lock().plan.waits.get(route) != Some(why) {
-                tell!(messages::ROUTE_WAITS, route = &**route, why = why.join("; "));
-            }
+        for (route, why) in plan.waits.iter().filter(|(route, why)| self.told.get(*route) != Some(*why)) {
+            tell!(messages::ROUTE_WAITS, route = &**route, why = why.join("; "));
         }
+        self.told.clone_from(&plan.waits);
         self.moves.lock().plan = plan;
     }
 

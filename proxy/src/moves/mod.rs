@@ -53,8 +53,15 @@ pub(crate) struct Moves {
     /// Since when it does.
     since: OnceLock<Instant>,
     seen: Mutex<Seen>,
-    /// What was told last.
-    trouble: Mutex<Option<String>>,
+    /// What was told last, by what is done.
+    trouble: Mutex<[Option<String>; 2]>,
+}
+
+/// What is done with the log.
+#[derive(Debug, Clone, Copy)]
+enum Doing {
+    Reading,
+    Writing,
 }
 
 /// Whether a process takes part: only then it serves relayed clients.
@@ -119,26 +126,26 @@ impl Moves {
         self.lock().state.is_settled(&self.me, self.since.get().map(Instant::elapsed), LATE)
     }
 
-    /// It has not, for this reason.
-    fn is_not_in(&self, why: String) {
-        self.has_trouble(&why);
-        self.part.send_replace(Part::NotYet(why));
-    }
-
-    /// The log cannot be read or written just now.
-    fn has_trouble(&self, why: &str) {
-        let is_news = {
+    /// The log cannot be read, or written, just now, or it can. The same trouble is told once, until it is over. A process that has not joined has not for
+    /// this reason.
+    fn has_trouble(&self, what: Doing, why: Option<&str>) {
+        let before = {
             let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-            let is_news = trouble.as_deref() != Some(why);
-            *trouble = Some(why.to_owned());
-            is_news
+            std::mem::replace(&mut trouble[what as usize], why.map(str::to_owned))
         };
-        if is_news {
+        if let Some(why) = why.filter(|why| before.as_deref() != Some(why)) {
             tell!(messages::LOG_TROUBLE: ": {why}");
+            self.part.send_if_modified(|part| {
+                let is_out = *part != Part::Takes;
+                if is_out {
+                    *part = Part::NotYet(why.to_owned());
+                }
+                is_out
+            });
         }
     }
 
-    /// Why the process does not take part. `None`: it does.
+    /// Why the process does not take part yet. `None`: it does, and from then on also while the log cannot be read.
     pub(crate) fn why_not(&self) -> Option<String> {
         match &*self.part.borrow() {
             Part::Takes => None,

@@ -344,8 +344,9 @@ impl FrameRelay {
             if let Some(due) = session.take_if(|session| session.is_due()) {
                 session = Box::pin(self.log_in_again(due, &mut to, &queue)).await?;
             }
+            let is_given_up = self.is_gone.load(Ordering::Relaxed) && !decision.is_unanswered_produce();
             let Decision { head, body_at, frame_len, request, response, bare_messages } = decision;
-            if self.is_gone.load(Ordering::Relaxed) && !(head.api.key == ApiKey::Produce && is_unanswered(&request, response.as_ref())) {
+            if is_given_up {
                 // What a client waits for an answer to it has given up by now: it must not come behind what the client has sent since on another connection.
                 from.skip(frame_len).await.map_err(client)?;
                 continue;
@@ -826,14 +827,6 @@ impl WalkError {
             Self::Body(error) => head.not_rewritten(error),
             Self::Move(error) => error.of(reading, writing),
         }
-    }
-}
-
-/// Whether the client gets no answer to a Produce request: `acks=0`.
-fn is_unanswered(request: &RequestPlan, response: Option<&ResponsePlan>) -> bool {
-    match request {
-        RequestPlan::Produce(front) => front.acks == 0,
-        _ => response.is_none(),
     }
 }
 

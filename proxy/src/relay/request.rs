@@ -72,6 +72,17 @@ pub(super) struct Decision {
     pub bare_messages: usize,
 }
 
+impl Decision {
+    /// Whether it is a Produce request to which the client gets no answer (`acks=0`).
+    pub(super) fn is_unanswered_produce(&self) -> bool {
+        self.head.api.key == ApiKey::Produce
+            && match self.request {
+                RequestPlan::Produce(front) => front.acks == 0,
+                _ => self.response.is_none(),
+            }
+    }
+}
+
 /// What goes to the broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RequestPlan {

@@ -168,7 +168,7 @@ impl Routes {
         let result = match built.await {
             Ok((now, built)) => {
                 *judged = now;
-                built.map(|after| self.put_in_force(after))
+                built.and_then(|after| self.put_in_force(after))
             }
             Err(source) => Err(self.not_read(source)),
         };
@@ -220,19 +220,23 @@ impl Routes {
         }
     }
 
-    fn put_in_force(&self, after: RoutingTable) -> Reloaded {
+    fn put_in_force(&self, after: RoutingTable) -> Result<Reloaded, LoadError> {
+        let wished = Ports::of(&after);
+        if let Some(what) = self.open.not_open(&wished) {
+            return Err(LoadError::NotOpen { path: self.path.clone(), what });
+        }
         let homes = self.homes.lock().unwrap_or_else(PoisonError::into_inner);
         let after = after.with(&homes);
         after.tell(Some(&self.in_force()));
         if after.wish().text == self.in_force().wish().text {
             self.in_force.store(Arc::new(after));
-            return Reloaded::Unchanged;
+            return Ok(Reloaded::Unchanged);
         }
         after.wish().warn(&self.path);
         metrics::loaded(after.loaded_at());
-        let after_restart = self.open.after_restart(&Ports::of(&after));
+        let after_restart = self.open.after_restart(&wished);
         self.in_force.store(Arc::new(after));
         self.taken.fetch_add(1, Ordering::Relaxed);
-        Reloaded::Changed { after_restart }
+        Ok(Reloaded::Changed { after_restart })
     }
 }

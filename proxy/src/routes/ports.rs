@@ -75,16 +75,17 @@ impl Ports {
             let [before, wished] = [&self.state, &wished.state].map(|state| state.as_deref().unwrap_or("none"));
             tell(format!("[state] stays as it was, cluster {before}, the file says {wished}"));
         }
-        for now @ BrokerPorts { cluster, range } in &wished.virtual_brokers {
-            if !self.virtual_brokers.contains(now) {
-                tell(format!(
-                    "the virtual brokers of cluster {cluster:?}, ports {} to {}, are not open",
-                    range.ports.start(),
-                    range.ports.end()
-                ));
-            }
-        }
         sentences
+    }
+
+    /// The virtual brokers that a file needs and that are not open, a sentence. With such a file clients would be told of ports at which nobody is.
+    pub(super) fn not_open(&self, wished: &Self) -> Option<String> {
+        let missing = wished.virtual_brokers.iter().filter(|brokers| !self.virtual_brokers.contains(brokers));
+        let told = |BrokerPorts { cluster, range }: &BrokerPorts| {
+            format!("the virtual brokers of cluster {cluster:?}, ports {} to {}, are not open", range.ports.start(), range.ports.end())
+        };
+        let told: Vec<_> = missing.map(told).collect();
+        (!told.is_empty()).then(|| format!("{}: this file needs a restart of kferry-proxy", told.join(", and ")))
     }
 }
 
@@ -130,6 +131,27 @@ mode = "relay"
         let sentence = "[state] stays as it was, cluster none, the file says new; this needs a restart of kferry-proxy, the rest of the file is in force";
         assert_eq!(ports(FILE).after_restart(&wished), [sentence]);
         assert_eq!(wished.after_restart(&wished), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_cluster_to_which_relayed_clients_came_never_before_needs_a_restart() {
+        let more = r#"
+[clusters.old]
+id = 2
+bootstrap_servers = "old-1:9092"
+node_ids = "1-3"
+broker_ports = "9201-9203"
+"#;
+        let mirror = "[[mirrors]]\nname = \"over\"\nsource = \"old\"\ntarget = \"new\"\ntopics = \"orders\"\n";
+        let open = ports(FILE);
+        assert_eq!(open.not_open(&ports(&format!("{FILE}{more}"))), None);
+        let said = open.not_open(&ports(&format!("{FILE}{more}{mirror}"))).unwrap();
+        assert_eq!(
+            said,
+            "the virtual brokers of cluster \"old\", ports 9201 to 9203, are not open: this file needs a restart of kferry-proxy"
+        );
+        let moved = open.not_open(&ports(&FILE.replace("9100-9149", "9300-9349"))).unwrap();
+        assert!(moved.contains("ports 9300 to 9349"), "{moved}");
     }
 
     #[test]

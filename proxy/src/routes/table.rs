@@ -38,6 +38,14 @@ pub enum LoadError {
     /// The file is right, but has mirrors only.
     #[error("{}: no [[listeners]] and [[routes]]: as it is the file is for kferry-mirror only; write where clients connect, and which land where", .0.display())]
     OnlyMirrors(PathBuf),
+    /// The file is right, but needs ports that a process opens only when it starts.
+    #[error("{}: {what}", path.display())]
+    NotOpen {
+        /// `routes.toml`
+        path: PathBuf,
+        /// Which.
+        what: String,
+    },
     /// The file is right, but the password of a user that it names is not.
     #[error("{}: {source}", path.display())]
     User {

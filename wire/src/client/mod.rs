@@ -46,6 +46,7 @@ pub(crate) use error::{Asked, Subject};
 use kferry_config::{Cluster, HostPort};
 pub use metadata::{Metadata, Partition, Topic, TopicId, TopicPartition, Topics};
 pub(crate) use retry::Resend;
+pub use retry::random;
 pub(crate) use route::{Controller, Coordinators, Leaders, Node, Nodes};
 
 /// An answer for each of the things asked about.

@@ -67,8 +67,9 @@ fn backoff(attempts: u32, random: f64) -> Duration {
     full.mul_f64(1.0 - random / 2.0)
 }
 
-/// From 0 to 1. Each `RandomState` has other keys, and that is random enough here.
-fn random() -> f64 {
+/// A random number from 0 to 1, such as processes that do the same at the same time need to do it one after the other. Each `RandomState` has other keys, and
+/// that is random enough for it.
+pub fn random() -> f64 {
     RandomState::new().hash_one(0) as f64 / u64::MAX as f64
 }
 

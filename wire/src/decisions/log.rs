@@ -37,14 +37,14 @@ const CREATED: Duration = Duration::from_secs(15);
 /// Why the log of decisions is not followed.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// Its cluster does not answer, or refuses: [`Self::is_retriable`] says whether it may do so later.
-    #[error("the log of decisions cannot be read: {0}")]
+    /// Its cluster does not answer, or refuses.
+    #[error("the log of decisions cannot be read: {error}{rights}", error = .0, rights = rights(.0.is_authorization()))]
     Read(#[from] ReadError),
     /// The same.
-    #[error("the log of decisions cannot be asked for: {0}")]
+    #[error("the log of decisions cannot be asked for: {error}{rights}", error = .0, rights = rights(.0.is_authorization()))]
     Client(#[from] ClientError),
     /// A record could not be written.
-    #[error("the log of decisions cannot be written: {0}")]
+    #[error("the log of decisions cannot be written: {error}{rights}", error = .0, rights = rights(matches!(.0, AppendError::Client(error) if error.is_authorization())))]
     Append(#[from] AppendError),
     /// A record is not to be written.
     #[error(transparent)]
@@ -71,14 +71,20 @@ pub enum LogError {
 }
 
 impl LogError {
-    /// Whether the same may succeed later, without anybody's doing.
-    pub fn is_retriable(&self) -> bool {
+    /// Whether this program must not go on with what it knows: the log is not what it was, or says what this program does not know. After anything else,
+    /// such as a right that somebody took away, it goes on as while the log's cluster is down, and reads on once it can.
+    pub fn is_over(&self) -> bool {
         match self {
-            Self::Read(error) => error.is_retriable(),
-            Self::Client(error) | Self::Append(AppendError::Client(error)) => error.is_retriable(),
-            Self::Append(_) | Self::Unwritable(_) | Self::Refused(_) | Self::Moved { .. } | Self::Unknown { .. } => false,
+            Self::Refused(_) | Self::Unknown { .. } => true,
+            Self::Read(error) => error.is_deleted(),
+            Self::Client(_) | Self::Append(_) | Self::Unwritable(_) | Self::Moved { .. } => false,
         }
     }
+}
+
+/// What to do about a right that is missing.
+fn rights(are_missing: bool) -> &'static str {
+    if are_missing { "; allow kferry's login CREATE, DESCRIBE, READ and WRITE on the topic __kferry.decisions there" } else { "" }
 }
 
 /// A record that was read.
@@ -201,7 +207,7 @@ impl Log {
     /// of it.
     ///
     /// # Errors
-    /// [`LogError`]; [`LogError::Unknown`] and [`LogError::Moved`] after what stands before that record was returned. After a [retriable](LogError::is_retriable) one it may be asked again; after another one this program must not take part any more.
+    /// [`LogError`]; [`LogError::Unknown`] and [`LogError::Moved`] after what stands before that record was returned. After one that [is over](LogError::is_over) this program must not take part any more; after another one it may be asked again.
     pub async fn next(&mut self, wait: Duration) -> Result<Vec<ReadRecord>, LogError> {
         if let Some((offset, source)) = self.unknown.clone() {
             return Err(LogError::Unknown { offset, source });
@@ -256,9 +262,9 @@ impl Log {
                         }
                         Update::Read { records, state: state.clone(), is_at_end: self.is_at_end() }
                     }
-                    // Who goes on here is still one of those for whom moves wait in the log that goes on elsewhere.
-                    Err(error) if error.is_retriable() || matches!(error, LogError::Moved { .. }) => Update::Trouble(error),
-                    Err(error) => Update::Over(error),
+                    Err(error) if error.is_over() => Update::Over(error),
+                    // Also where the log has moved: who goes on here is still one of those for whom moves wait in the log that goes on elsewhere.
+                    Err(error) => Update::Trouble(error),
                 };
                 let (is_trouble, is_over) = (matches!(update, Update::Trouble(_)), matches!(update, Update::Over(_)));
                 if tell.send(update).await.is_err() || is_over {

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use kferry_config::{Mirror, Offsets};
 
+use super::stands_still;
+use crate::admin::acls::{Operation, Operations};
 use crate::admin::groups::{CommittedOffset, GroupFilter, ListedGroup};
 use crate::client::{Client, ClientError, TopicPartition};
 use crate::places::copies_as;
@@ -27,14 +29,22 @@ pub async fn preflight_groups(
     names: &[&str],
     is_transactional: impl Fn(&str) -> bool,
 ) -> BTreeMap<String, Result<(), String>> {
-    let mut committed = from.offset_fetch(names, false).await;
+    let (mut committed, mut allowed) = tokio::join!(from.offset_fetch(names, false), from.group_authorized_operations(names));
     let clusters = [&*from.cluster().name, to];
+    let runs = |mirror: &Mirror| {
+        let on_target = clusters.iter().zip(lists).find(|(cluster, _)| ***cluster == *mirror.target.name);
+        // A cluster that does not list its groups is told of as that.
+        on_target
+            .and_then(|(_, listed)| listed.as_ref().ok())
+            .is_none_or(|listed| listed.get(&Mirror::group(&mirror.name)).is_some_and(|group| !is_empty(group)))
+    };
     let mut report = BTreeMap::new();
     for name in names {
         let [here, there] = lists.map(|listed| listed.as_ref().map(|listed| listed.get(*name)).map_err(String::as_str));
         let committed = committed.remove(*name).unwrap_or_else(|| Ok(BTreeMap::new()));
-        let seen = Seen { here, there, committed, is_transactional: is_transactional(name) };
-        report.insert((*name).to_owned(), judge(name, seen, clusters, mirrors));
+        let allowed = allowed.remove(*name).and_then(Result::ok);
+        let seen = Seen { here, there, committed, is_transactional: is_transactional(name), allowed };
+        report.insert((*name).to_owned(), judge(name, seen, clusters, mirrors, runs));
     }
     report
 }
@@ -48,23 +58,22 @@ struct Seen<'a> {
     committed: Result<BTreeMap<TopicPartition, CommittedOffset>, ClientError>,
     /// Whether it commits in transactions.
     is_transactional: bool,
+    /// What kferry's login may do with it where it lives. `None`: that cluster does not say.
+    allowed: Option<Operations>,
 }
 
 /// Whether a group can move, or why not, as a sentence that says what to do.
-fn judge(name: &str, seen: Seen<'_>, clusters: [&str; 2], mirrors: &[Arc<Mirror>]) -> Result<(), String> {
+fn judge(name: &str, seen: Seen<'_>, clusters: [&str; 2], mirrors: &[Arc<Mirror>], runs: impl Fn(&Mirror) -> bool) -> Result<(), String> {
     let [from, to] = clusters;
-    let connects = |mirror: &&Arc<Mirror>| {
-        let ends = [&*mirror.source.name, &*mirror.target.name];
-        ends == [from, to] || ends == [to, from]
-    };
-    let Some(mirror) = mirrors.iter().filter(connects).find(|mirror| mirror.groups.matches(name)) else {
+    let Some(mirror) = mirrors.iter().filter(|mirror| mirror.connects(clusters)).find(|mirror| mirror.groups.matches(name)) else {
         return Err(format!("no mirror copies its offsets between {from} and {to}: name it in `groups` of one"));
     };
     if mirror.offsets != Offsets::Preserve {
         return Err(format!("mirror {} gives it other offsets, and such groups cannot move while clients run", mirror.name));
     }
-    let has_state = |group: &ListedGroup, states: &[&str]| group.state.as_deref().is_some_and(|state| states.contains(&state));
-    let is_empty = |group: &ListedGroup| has_state(group, &["Empty", "Dead"]);
+    if !runs(mirror) {
+        return Err(stands_still(mirror));
+    }
     match seen.here {
         Err(error) => return Err(format!("cluster {from} does not list its groups: {error}")),
         Ok(Some(group)) if is_type(group, "share") => return Err("it is a share group, and those cannot move".to_owned()),
@@ -83,6 +92,12 @@ fn judge(name: &str, seen: Seen<'_>, clusters: [&str; 2], mirrors: &[Arc<Mirror>
     if seen.is_transactional {
         return Err("it commits in transactions, and such groups cannot move yet: stop it, or drop it from the route".to_owned());
     }
+    if seen.allowed.is_some_and(|allowed| !allowed.contains(Operation::Read)) {
+        return Err(format!(
+            "kferry may not READ it on {from}, so mirror {} could not copy its offsets back once it lives on {to}: allow that to kferry's login there",
+            mirror.name
+        ));
+    }
     let committed = seen.committed.map_err(|error| format!("cluster {from} does not say what it has committed: {error}"))?;
     if let Some(partition) = committed.keys().find(|partition| !copies_as(mirror, &partition.topic)) {
         return Err(format!(
@@ -91,6 +106,14 @@ fn judge(name: &str, seen: Seen<'_>, clusters: [&str; 2], mirrors: &[Arc<Mirror>
         ));
     }
     Ok(())
+}
+
+fn has_state(group: &ListedGroup, states: &[&str]) -> bool {
+    group.state.as_deref().is_some_and(|state| states.contains(&state))
+}
+
+fn is_empty(group: &ListedGroup) -> bool {
+    has_state(group, &["Empty", "Dead"])
 }
 
 fn is_type(group: &ListedGroup, name: &str) -> bool {
@@ -114,22 +137,24 @@ mod tests {
         let shares = listed("Stable", "Share");
         let offset = CommittedOffset { offset: 7, leader_epoch: None, metadata: String::new() };
         let of = |topic: &str| BTreeMap::from([(TopicPartition::new(topic, 0), offset.clone())]);
-        let seen = |here, there| Seen { here: Ok(here), there: Ok(there), committed: Ok(of("orders")), is_transactional: false };
+        let seen =
+            |here, there| Seen { here: Ok(here), there: Ok(there), committed: Ok(of("orders")), is_transactional: false, allowed: None };
         for clusters in [["legacy", "new"], ["new", "legacy"]] {
             for (here, there) in [(Some(&stable), None), (Some(&new), None), (Some(&empty), Some(&empty)), (None, None)] {
-                judge("shop", seen(here, there), clusters, &mirrors()).unwrap();
+                judge("shop", seen(here, there), clusters, &mirrors(), |_| true).unwrap();
             }
         }
-        let cases: [(&str, Seen<'_>, &str); 6] = [
+        let cases: [(&str, Seen<'_>, &str); 7] = [
             ("other", seen(Some(&stable), None), "no mirror copies its offsets"),
             ("shop", seen(Some(&shares), None), "share group"),
             ("shop", seen(Some(&rebalances), None), "it rebalances just now"),
             ("shop", seen(Some(&stable), Some(&stable)), "it has members on new"),
             ("shop", Seen { is_transactional: true, ..seen(Some(&stable), None) }, "in transactions"),
+            ("shop", Seen { allowed: Some(Operations::from_bits(1 << 8)), ..seen(Some(&stable), None) }, "may not READ it on legacy"),
             ("shop", Seen { committed: Ok(of("logs")), ..seen(Some(&stable), None) }, "offsets of topic logs"),
         ];
         for (name, seen, why) in cases {
-            let said = judge(name, seen, ["legacy", "new"], &mirrors()).unwrap_err();
+            let said = judge(name, seen, ["legacy", "new"], &mirrors(), |_| true).unwrap_err();
             assert!(said.contains(why), "{said}");
         }
     }

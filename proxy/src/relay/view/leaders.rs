@@ -1,7 +1,7 @@
 //! On which cluster of a view each topic leads: looked up for every entry of a Produce request, so it is worked out before.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use kafka_protocol::messages::ApiKey;
 use kferry_config::{Cluster, Mirror};
@@ -37,7 +37,7 @@ pub(crate) struct Leaders {
 }
 
 /// What is certain of topics of a mirror's target that the mirror would copy if its source had them.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Settled {
     /// The source has not.
     pub born: HashSet<Arc<str>>,
@@ -61,6 +61,35 @@ pub(crate) struct Doubt {
     /// The name of the source: numbers are those of one file.
     pub source: Arc<str>,
     pub topic: Arc<str>,
+}
+
+/// What views have worked out. Those to which the same is known share it: a hundred routes have a hundred views, most of them of the same clusters with the
+/// same login, and while all of them work out where a thousand topics lead their clients wait for a third of a second.
+#[derive(Debug, Default)]
+pub(crate) struct WorkedOut(Mutex<Vec<Weak<Leaders>>>);
+
+impl WorkedOut {
+    /// As [`Leaders::new`].
+    pub(crate) fn leaders(
+        &self,
+        clusters: Vec<Arc<Cluster>>,
+        mirrors: Vec<Arc<Mirror>>,
+        names: Vec<Names>,
+        decisions: Arc<Decisions>,
+        settled: Settled,
+    ) -> Arc<Leaders> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|leaders| leaders.strong_count() > 0);
+        let is_same = |leaders: &Arc<Leaders>| {
+            leaders.is_of(&clusters, &mirrors, &names) && Arc::ptr_eq(&leaders.decisions, &decisions) && leaders.settled == settled
+        };
+        if let Some(leaders) = known.iter().filter_map(Weak::upgrade).find(is_same) {
+            return leaders;
+        }
+        let leaders = Arc::new(Leaders::new(clusters, mirrors, names, decisions, settled));
+        known.push(Arc::downgrade(&leaders));
+        leaders
+    }
 }
 
 impl Leaders {
@@ -289,6 +318,28 @@ mod tests {
             }
             assert!(after.decided("orders-2").is_none());
         }
+    }
+
+    #[test]
+    fn views_share_what_they_have_worked_out_as_long_as_nothing_differs() {
+        let of = leaders("new", [Some(&["orders"]), Some(&["orders", "payments"])]);
+        let known = WorkedOut::default();
+        let with = |names: &[Names], decisions: &Arc<Decisions>, settled: &Settled| {
+            known.leaders(of.clusters.clone(), of.mirrors.clone(), names.to_vec(), decisions.clone(), settled.clone())
+        };
+        let first = with(&of.names, &of.decisions, &of.settled);
+        assert!(Arc::ptr_eq(&first, &with(&of.names, &of.decisions, &of.settled)));
+        let other_names: Vec<Names> = of.names.iter().map(|names| names.as_deref().cloned().map(Arc::new)).collect();
+        let other_settled = Settled { born: names(&["else"]), ..of.settled.clone() };
+        let others = [
+            with(&other_names, &of.decisions, &of.settled),
+            with(&of.names, &Arc::default(), &of.settled),
+            with(&of.names, &of.decisions, &other_settled),
+        ];
+        assert!(others.iter().all(|other| !Arc::ptr_eq(&first, other)));
+        drop((first, others));
+        with(&of.names, &of.decisions, &of.settled);
+        assert_eq!(known.0.lock().unwrap().len(), 1, "what no view has any more is forgotten");
     }
 
     #[test]

@@ -51,7 +51,7 @@ use tokio::time::timeout;
 pub(crate) use self::directory::Directory;
 use self::directory::PATIENCE;
 pub(super) use self::groups::{groups_of, keep_living, refusal, refused_commit};
-pub(crate) use self::leaders::Leaders;
+pub(crate) use self::leaders::{Leaders, WorkedOut};
 
 use self::doubts::Asked;
 use self::leaders::Settled;
@@ -82,6 +82,8 @@ pub(crate) struct Parts {
     /// All of the file.
     pub mirrors: Vec<Arc<Mirror>>,
     pub decisions: Arc<Decisions>,
+    /// Shared with all other views.
+    pub worked_out: Arc<WorkedOut>,
 }
 
 /// One cluster of a view.
@@ -136,8 +138,8 @@ impl Parts {
         self.clusters.iter().find(|part| *part.cluster.name == *cluster)
     }
 
-    fn leaders(&self, settled: Settled) -> Leaders {
-        Leaders::new(self.named(), self.mirrors.clone(), self.names(), self.decisions.clone(), settled)
+    fn leaders(&self, settled: Settled) -> Arc<Leaders> {
+        self.worked_out.leaders(self.named(), self.mirrors.clone(), self.names(), self.decisions.clone(), settled)
     }
 
     fn named(&self) -> Vec<Arc<Cluster>> {
@@ -156,7 +158,7 @@ impl Parts {
 impl View {
     /// Nothing is asked yet.
     pub(crate) fn new(parts: Parts) -> Self {
-        let leaders = Arc::new(ArcSwap::from_pointee(parts.leaders(Settled::default())));
+        let leaders = Arc::new(ArcSwap::new(parts.leaders(Settled::default())));
         Self { parts: ArcSwap::from_pointee(parts), leaders, looked_into: tokio::sync::Mutex::default() }
     }
 
