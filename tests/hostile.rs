@@ -21,7 +21,7 @@ fn text<'a>(line: &'a Value, key: &str) -> &'a str {
 
 /// Checks the line at the end of a connection.
 fn ended(proxy: &Proxy, client: &Raw, cause: &str, detail: &str) -> Result<Value> {
-    let line = proxy.closed(&client)?;
+    let line = proxy.closed(client)?;
     ensure!(text(&line, "cause") == cause && text(&line, "detail").contains(detail), "not {cause} with {detail:?}: {line}");
     Ok(line)
 }

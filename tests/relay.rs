@@ -55,7 +55,7 @@ fn topic(name: &str) -> TopicName {
 /// Checks the line at the end of a connection.
 fn ended(proxy: &Proxy, client: &mut Raw, cause: &str, detail: &str) -> Result<()> {
     client.rest()?;
-    let line = proxy.closed(&client)?;
+    let line = proxy.closed(client)?;
     let text = |key: &str| line[key].as_str().unwrap_or_default().to_owned();
     ensure!(text("cause") == cause && text("detail").contains(detail), "not {cause} with {detail:?}: {line}");
     Ok(())
