@@ -62,7 +62,7 @@ bench-mirror: ## copying 5 million records beside MirrorMaker 2; small batches, 
 	@cargo build --release --quiet --workspace --bins
 	@cargo run --release --quiet -p kferry-tests --bin bench-mirror
 
-soak: ## the long runs: 50 kills of mirror and brokers, 20 of processes that share a mirror, 20 moves each way of each client library, 200 moves among kills, 13,200 partitions, a batch of 100 MiB, a thousand partitions that move at once, a million simulated schedules of moves, each fuzz target for ten minutes
+soak: ## the long runs: 50 kills of mirror and brokers, 20 of processes that share a mirror, 20 moves each way of each client library, 200 moves among kills, 13,200 partitions, a batch of 100 MiB, every producer of each client library while its topics come to lead elsewhere, a thousand partitions that move at once, a million simulated schedules of moves, each fuzz target for ten minutes
 	@scripts/need test
 	@cargo build --workspace --bins
 	@KFERRY_KILLS=50 cargo test -p kferry-tests --test mirror_chaos -- --nocapture

@@ -250,7 +250,7 @@ fn there_and_back(legacy: &str, delay: &str, clients: &[(Client, Shares)]) -> Re
         let topic = format!("orders.{name}");
         stage.copied_topic(&topic)?;
         let job = soak::Job::plain(stage.proxies[0].bootstrap_servers(), format!("orders-{name}"), &topic, PARTITIONS, LIMIT);
-        let group = job.group_id.clone();
+        let group = job.client_id.clone();
         groups.push(group.clone());
         let job = match shares {
             Shares::ByDefault => job,

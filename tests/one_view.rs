@@ -30,6 +30,8 @@ mod transactions;
 mod versions;
 #[path = "one_view/writes.rs"]
 mod writes;
+#[path = "one_view/writes_matrix.rs"]
+mod writes_matrix;
 
 use std::sync::{Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;

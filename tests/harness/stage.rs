@@ -50,8 +50,13 @@ impl Side {
 
 /// Both clusters; `settings` are more of every broker. Their node ids are the same on purpose.
 pub fn clusters(settings: &[(&str, &str)]) -> Result<[Cluster; 2]> {
-    let builders = [("3.9.1", Side::Legacy), ("4.3.0", Side::New)].map(|(version, side)| {
-        let cluster = Cluster::version(version).name(side.name()).brokers(3).set("min.insync.replicas", "2");
+    clusters_of([3, 3], settings)
+}
+
+/// The same with so many brokers.
+pub fn clusters_of(brokers: [u16; 2], settings: &[(&str, &str)]) -> Result<[Cluster; 2]> {
+    let builders = [("3.9.1", Side::Legacy, brokers[0]), ("4.3.0", Side::New, brokers[1])].map(|(version, side, brokers)| {
+        let cluster = Cluster::version(version).name(side.name()).brokers(brokers).set("min.insync.replicas", &brokers.min(2).to_string());
         // A busy machine is no reason to lose a broker that nobody has killed.
         let cluster = cluster.set("broker.session.timeout.ms", "8000");
         // Nor is it one to elect controllers over and over: beside compilers a cluster got to epoch 95 within two minutes.

@@ -129,9 +129,9 @@ fn going(stage: &Stage) -> Result<Vec<Going>> {
         let topic = format!("orders.{name}");
         stage.copied_topic(&topic)?;
         let job = soak::Job::plain(stage.proxies[proxy].bootstrap_servers(), name.to_owned(), &topic, PARTITIONS, LIMIT);
-        let group = group.map_or(job.group_id.clone(), str::to_owned);
+        let group = group.map_or(job.client_id.clone(), str::to_owned);
         let members = if group == both { 4 } else { 2 };
-        going.push(Going { soak: Soak::start(client, &soak::Job { group_id: group.clone(), ..job })?, group, members });
+        going.push(Going { soak: Soak::start(client, &soak::Job { group_id: Some(group.clone()), ..job })?, group, members });
     }
     Ok(going)
 }

@@ -17,7 +17,7 @@ fn a_thousand_groups_move_in_one_edit() -> Result<()> {
     let topic = "orders.many";
     stage.copied_topic(topic)?;
     let job = soak::Job::plain(stage.proxies[0].bootstrap_servers(), "orders-one".to_owned(), topic, PARTITIONS, LIMIT);
-    let going = [Going { soak: Soak::start(Client::Rdkafka, &job)?, group: job.group_id, members: 2 }];
+    let going = [Going { soak: Soak::start(Client::Rdkafka, &job)?, group: job.client_id, members: 2 }];
     go_on(&going)?;
     // Without members, but for one: their offsets are what takes its time.
     let idle: Vec<String> = (0..GROUPS).map(|n| format!("orders-{n}")).collect();

@@ -220,7 +220,7 @@ fn counts_words(guarantee: &str, drive: impl FnOnce(&Stage, &mut Counting) -> Re
     let application = Process::spawn("a Streams application", &command, &folder.join("log"))?;
     let job = soak::Job::plain(servers, "orders-words".to_owned(), "orders.words", PARTITIONS, LIMIT);
     let soak = Soak::start(Client::Rdkafka, &soak::Job { records_per_second: 40, ..job.clone() })?;
-    let mut counting = Counting { application, words: [Going { soak, group: job.group_id, members: 2 }] };
+    let mut counting = Counting { application, words: [Going { soak, group: job.client_id, members: 2 }] };
     systems::comes(&mut counting.application, || {
         ensure!(Counting::counted(&stage, Side::Legacy)? > 100, "it has not begun");
         Ok(())

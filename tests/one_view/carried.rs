@@ -34,9 +34,10 @@ target = 'new'
 topics_regex = ['led.*']
 ";
 
-fn numbers(stage: &Stage, side: Side, topic: &str) -> Result<BTreeMap<i32, Vec<u64>>> {
+/// What is in a log, by partition.
+pub(crate) fn numbers(cluster: &Cluster, topic: &str) -> Result<BTreeMap<i32, Vec<u64>>> {
     let mut numbers = BTreeMap::<i32, Vec<u64>>::new();
-    for record in stage.cluster(side).read_all(topic)? {
+    for record in cluster.read_all(topic)? {
         numbers.entry(record.partition).or_default().push(str::from_utf8(&record.value.context("a value")?)?.parse()?);
     }
     Ok(numbers)
@@ -54,7 +55,7 @@ fn has_all(stage: &Stage, topic: &str, partition: usize, acked: u64) -> Result<(
 }
 
 fn have_all(stage: &Stage, topic: &str, partition: usize, acked: u64) -> Result<(usize, usize)> {
-    let of = |side| Ok::<_, anyhow::Error>(numbers(stage, side, topic)?.remove(&(partition as i32)).unwrap_or_default());
+    let of = |side| Ok::<_, anyhow::Error>(numbers(stage.cluster(side), topic)?.remove(&(partition as i32)).unwrap_or_default());
     let (before, after) = (of(Side::New)?, of(Side::Legacy)?);
     let all = before.iter().chain(&after).copied();
     let count = (before.len() + after.len()) as u64;
@@ -106,6 +107,23 @@ fn librdkafka(
     Ok(sent)
 }
 
+/// Waits until so many more records of every partition of every producer are acknowledged.
+pub(crate) fn produce_on(soaks: &[Soak], more: u64) -> Result<()> {
+    let acked = || soaks.iter().map(|soak| Ok(soak.counts()?.acked)).collect::<Result<Vec<_>>>();
+    let (before, began) = (acked()?, Instant::now());
+    let goes = |(before, now): (&Vec<u64>, &Vec<u64>)| {
+        !now.is_empty() && now.iter().enumerate().all(|(n, now)| *now >= before.get(n).unwrap_or(&0) + more)
+    };
+    loop {
+        let now = acked()?;
+        if before.iter().zip(&now).all(goes) {
+            return Ok(());
+        }
+        ensure!(began.elapsed() < LIMIT, "not every producer goes on: {before:?}, {LIMIT:?} later {now:?}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// The leader of topics changes while producers write to them: an edit of the file does it here, without a hold, so each log has its part.
 #[test]
 fn producers_go_on_when_their_topics_lead_elsewhere() -> Result<()> {
@@ -129,19 +147,9 @@ fn producers_go_on_when_their_topics_lead_elsewhere() -> Result<()> {
         let soaks = CLIENTS.map(|client| {
             let client_id = Side::New.client(&format!("led-{}", client.name()));
             let job = soak::Job::plain(proxy.bootstrap_servers(), client_id, &format!("led.{}", client.name()), 2, LIMIT);
-            Soak::start(client, &soak::Job { group_id: format!("led-{}", client.name()), ..job })
+            Soak::start(client, &soak::Job { group_id: Some(format!("led-{}", client.name())), ..job })
         });
         let soaks = soaks.into_iter().collect::<Result<Vec<_>>>()?;
-        let acked = |soaks: &[Soak]| soaks.iter().map(|soak| Ok(soak.counts()?.acked)).collect::<Result<Vec<_>>>();
-        let go_on = |soaks: &[Soak]| -> Result<()> {
-            let before = acked(soaks)?;
-            until("every producer goes on", || {
-                let goes = |(before, now): (&Vec<u64>, Vec<u64>)| {
-                    now.len() == 2 && now.iter().enumerate().all(|(n, now)| *now >= before.get(n).unwrap_or(&0) + 50)
-                };
-                Ok(before.iter().zip(acked(soaks)?).all(goes))
-            })
-        };
         // Those that run on Java need a while to begin.
         soak::go_on(&soaks, 2, 50, LIMIT)?;
         let stopped = std::sync::atomic::AtomicBool::new(false);
@@ -156,10 +164,10 @@ fn producers_go_on_when_their_topics_lead_elsewhere() -> Result<()> {
                 thread::sleep(Duration::from_secs(2));
                 proxy.edit(&routes.clone().section(LEADS_ELSEWHERE))?;
                 until("the file is taken", || Ok(proxy.reload()?.status == 200))?;
-                go_on(&soaks)?;
+                produce_on(&soaks, 50)?;
                 // Longer than their metadata lives: they have come over by themselves.
                 thread::sleep(Duration::from_secs(5));
-                go_on(&soaks)
+                produce_on(&soaks, 50)
             };
             let ran = run();
             stopped.store(true, std::sync::atomic::Ordering::Relaxed);
@@ -324,7 +332,7 @@ fn what_is_carried_stands_in_the_log_once_and_in_order_whatever_becomes_of_its_l
         frozen.context("the partition leader was frozen")?;
         producer.run(Duration::from_secs(1))?;
         producer.finish()?;
-        let log = numbers(stage, leader, &topic)?.remove(&0).unwrap_or_default();
+        let log = numbers(stage.cluster(leader), &topic)?.remove(&0).unwrap_or_default();
         ensure!(log.iter().copied().eq(0..producer.acked as u64), "{} acknowledged, {} in the log: {log:?}", producer.acked, log.len());
         println!("{} records, each once and in order", log.len());
         stage.is_copied(leader, &topic)?;
@@ -433,7 +441,7 @@ fn what_a_client_has_sent_is_in_the_log_after_it_has_gone() -> Result<()> {
             client.send(&all)?;
             drop(client);
             sent += FRAMES;
-            let log = || Ok::<_, anyhow::Error>(numbers(stage, leader, &topic)?.remove(&0).unwrap_or_default());
+            let log = || Ok::<_, anyhow::Error>(numbers(stage.cluster(leader), &topic)?.remove(&0).unwrap_or_default());
             until(&format!("all of a client of {} is there", side.name()), || Ok(log()?.len() as u64 == sent))?;
             ensure!(log()?.into_iter().eq(0..sent), "they are not in order");
         }
@@ -466,7 +474,7 @@ fn what_a_client_has_given_up_does_not_come_behind_what_it_sends_anew() -> Resul
             let found = outcomes(&raw::answer::<ProduceRequest>(&mut again, 9, FRAMES as i32)?)?;
             ensure!(found.values().all(|(error_code, _)| *error_code == 0), "{found:?}");
             thread::sleep(Duration::from_secs(2));
-            let log = numbers(stage, leader, &topic)?.remove(&0).unwrap_or_default();
+            let log = numbers(stage.cluster(leader), &topic)?.remove(&0).unwrap_or_default();
             let at = log.iter().rposition(|number| *number == FRAMES).context("it is not in the log")?;
             let behind = log.len() - 1 - at;
             println!("{} of {FRAMES} in the log, {behind} behind what was sent anew", log.len() - 1);
@@ -519,7 +527,7 @@ fn what_was_begun_elsewhere_is_in_the_log_before_what_comes_directly() -> Result
                 ensure!(began.elapsed() < Duration::from_secs(most), "{n}: {:.1?}", began.elapsed());
             }
         }
-        let log = numbers(stage, leader, &topic)?.remove(&0).unwrap_or_default();
+        let log = numbers(stage.cluster(leader), &topic)?.remove(&0).unwrap_or_default();
         ensure!(log.iter().copied().eq(0..10), "{log:?}");
         stage.is_copied(leader, &topic)
     })

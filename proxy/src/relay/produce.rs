@@ -32,6 +32,7 @@ use kferry_wire::stream::Writer;
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Duration, Instant, timeout, timeout_at};
+use tracing::debug;
 
 use super::carry::{Answers, Carrier, Frame, Reserved};
 use super::first::{Admitted, First, Term, stamped};
@@ -165,6 +166,9 @@ impl FrameRelay {
         let Batches { aside, here: mut entered, elsewhere: entered_elsewhere, firsts, .. } = batches;
         entered.iter_mut().for_each(Entered::sent);
         let Aside { elsewhere, refused, given_up, reserved, .. } = aside;
+        if is_at_broker && !elsewhere.is_empty() {
+            debug!(client_id = self.seat().from.client_id, partitions = elsewhere.len(), "a part of a request is carried");
+        }
         let to_come = self.carry(carrier, &frame, [elsewhere, given_up], reserved, entered_elsewhere).await;
         // Whoever is to be told is there for as long as the connection.
         let _ = tell.send(Produced { is_at_broker, entered, beside: Beside { refused, carried: to_come, firsts } });

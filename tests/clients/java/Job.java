@@ -10,7 +10,8 @@ import java.util.Map;
 record Job(
         String bootstrapServers, String clientId, String topic, String groupId, int count, int partitions,
         int recordsPerSecond, long timeoutMs, Job.Security security, String groupProtocol, boolean cooperative,
-        boolean idempotent, boolean isStatic) {
+        boolean idempotent, boolean isStatic, String acks, Integer maxInFlight, Integer retries, Integer lingerMs,
+        Integer metadataMaxAgeMs, String secondTopic) {
     record Security(
             String protocol, String mechanism, String username, String password, Path ca, Path certificate, Path key) {}
 

@@ -1,6 +1,7 @@
 import java.io.IOException;
 import java.io.PrintStream;
 import java.time.Duration;
+import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
@@ -12,8 +13,8 @@ import org.apache.kafka.common.serialization.StringDeserializer;
 import org.apache.kafka.common.serialization.StringSerializer;
 
 /**
- * A soak of Kafka's own Java client: produces numbers at a steady rate and consumes them in a group of two, until its
- * input ends. Reports as lines of JSON; see tests/clients/README.md.
+ * A soak of Kafka's own Java client: produces numbers at a steady rate and consumes them in a group of two, if there is
+ * one, until its input ends. Reports as lines of JSON; see tests/clients/README.md.
  */
 public final class Soak {
     private static final int REPORT_MS = 100;
@@ -28,6 +29,8 @@ public final class Soak {
     private final long[] sent;
     private final long[] acked;
     private final long[] consumed;
+    private final List<long[]> acks = new ArrayList<>();
+    private long settled;
     private long again;
     private long skipped;
     private volatile boolean stopped;
@@ -35,13 +38,16 @@ public final class Soak {
 
     private Soak(Job job) {
         this.job = job;
-        sent = new long[job.partitions()];
-        acked = new long[job.partitions()];
-        consumed = new long[job.partitions()];
+        int places = job.partitions() * (job.secondTopic() == null ? 1 : 2);
+        sent = new long[places];
+        acked = new long[places];
+        consumed = new long[places];
     }
 
     private boolean run() throws Exception {
-        var members = List.of(start("member-1", this::consume), start("member-2", this::consume));
+        List<Thread> members = job.groupId() == null
+                ? List.of()
+                : List.of(start("member-1", this::consume), start("member-2", this::consume));
         Thread producer = start("producer", this::produce);
         start("input", () -> {
             while (System.in.read() >= 0) {}
@@ -55,7 +61,8 @@ public final class Soak {
             if (!stopped || producer.isAlive()) continue;
             if (deadline == Long.MAX_VALUE) deadline = System.nanoTime() + Duration.ofMillis(job.timeoutMs()).toNanos();
             synchronized (this) {
-                done = Arrays.equals(sent, acked) && Arrays.equals(sent, consumed);
+                boolean isRead = job.groupId() == null || Arrays.equals(sent, consumed);
+                done = settled == Arrays.stream(sent).sum() && isRead;
             }
         }
         ended = true;
@@ -68,28 +75,38 @@ public final class Soak {
     private void produce() throws IOException {
         Map<String, Object> config = job.connection();
         // Both are the defaults of 4, not of 2.8.
-        config.put("acks", "all");
+        config.put("acks", job.acks());
         config.put("enable.idempotence", job.idempotent());
+        if (job.maxInFlight() != null) config.put("max.in.flight.requests.per.connection", job.maxInFlight());
+        if (job.retries() != null) config.put("retries", job.retries());
+        if (job.lingerMs() != null) config.put("linger.ms", job.lingerMs());
+        if (job.metadataMaxAgeMs() != null) config.put("metadata.max.age.ms", job.metadataMaxAgeMs());
         try (var producer = new KafkaProducer<>(config, new StringSerializer(), new StringSerializer())) {
             long start = System.nanoTime();
             for (long all = 0; !stopped; all++) {
                 while (all >= (System.nanoTime() - start) / 1e9 * job.recordsPerSecond() && !stopped) sleep();
-                int partition = (int) (all % job.partitions());
-                String value = Long.toString(all / job.partitions());
+                int place = (int) (all % sent.length);
+                long number = all / sent.length;
+                String topic = place < job.partitions() ? job.topic() : job.secondTopic();
                 synchronized (this) {
-                    sent[partition]++;
+                    sent[place]++;
                 }
-                producer.send(new ProducerRecord<>(job.topic(), partition, null, value), (record, failed) -> {
-                    if (failed != null) {
-                        error("producing: " + failed);
-                        return;
-                    }
-                    synchronized (this) {
-                        acked[partition]++;
-                    }
-                });
+                long began = System.currentTimeMillis();
+                var record = new ProducerRecord<String, String>(topic, place % job.partitions(), null, Long.toString(number));
+                producer.send(record, (known, failed) -> settle(place, number, began, failed));
             }
         }
+    }
+
+    /** A record is acknowledged, or given up. */
+    private synchronized void settle(int place, long number, long began, Exception failed) {
+        settled++;
+        if (failed != null) {
+            error("producing: " + failed);
+            return;
+        }
+        acked[place]++;
+        if (job.groupId() == null) acks.add(new long[] {place, number, began, System.currentTimeMillis()});
     }
 
     private void consume() throws IOException {
@@ -123,6 +140,9 @@ public final class Soak {
     private synchronized void report() throws IOException {
         var progress = Map.of("acked", acked, "consumed", consumed, "again", again, "skipped", skipped);
         OUT.println(Job.JSON.writeValueAsString(Map.of("progress", progress)));
+        if (acks.isEmpty()) return;
+        OUT.println(Job.JSON.writeValueAsString(Map.of("acks", acks)));
+        acks.clear();
     }
 
     private static void error(String text) {

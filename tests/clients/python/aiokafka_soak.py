@@ -18,8 +18,8 @@ def start():
     producing = asyncio.run_coroutine_threadsafe(produce(records), loop)
     producing.add_done_callback(lambda ended: soak.fail("producing", ended.exception()))
 
-    def send(partition, value):
-        loop.call_soon_threadsafe(records.put_nowait, (partition, value))
+    def send(place, number):
+        loop.call_soon_threadsafe(records.put_nowait, (place, number))
 
     def consume(all_read):
         members = [asyncio.run_coroutine_threadsafe(consume_as(all_read), loop) for _ in range(2)]
@@ -30,19 +30,14 @@ def start():
 
 
 async def produce(records):
-    producer = AIOKafkaProducer(acks="all", enable_idempotence=soak.job["idempotent"], **soak.connection())
+    settings = soak.settings({name: name for name in ("linger_ms", "metadata_max_age_ms")})
+    producer = AIOKafkaProducer(acks=soak.acks_setting(), enable_idempotence=soak.job["idempotent"], **settings, **soak.connection())
     await producer.start()
     while True:
-        partition, value = await records.get()
-        sent = await producer.send(soak.job["topic"], value, partition=partition)
-        sent.add_done_callback(lambda sent, partition=partition: acknowledged(partition, sent.exception()))
-
-
-def acknowledged(partition, error):
-    if error:
-        soak.error("producing", error)
-    else:
-        soak.acknowledged(partition)
+        place, number = await records.get()
+        topic, partition = soak.places[place]
+        sent = await producer.send(topic, str(number).encode(), partition=partition)
+        sent.add_done_callback(lambda sent, place=place, number=number: soak.settle(place, number, sent.exception()))
 
 
 async def consume_as(all_read):

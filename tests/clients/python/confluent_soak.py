@@ -11,16 +11,19 @@ def start():
     connection = {"bootstrap.servers": job["bootstrap_servers"], "client.id": job["client_id"]}
     if job.get("security"):
         raise NotImplementedError("this soak is for PLAINTEXT only")
-    producer = Producer(connection | {"acks": "all", "enable.idempotence": job["idempotent"]})
+    names = {
+        "acks": "acks",
+        "max_in_flight": "max.in.flight",
+        "retries": "retries",
+        "linger_ms": "linger.ms",
+        "metadata_max_age_ms": "topic.metadata.refresh.interval.ms",
+    }
+    producer = Producer(connection | {"enable.idempotence": job["idempotent"]} | soak.settings(names))
 
-    def delivered(error, message):
-        if error:
-            soak.error("producing", str(error))
-        else:
-            soak.acknowledged(message.partition())
-
-    def send(partition, value):
-        producer.produce(job["topic"], value, partition=partition, on_delivery=delivered)
+    def send(place, number):
+        topic, partition = soak.places[place]
+        settle = lambda error, _: soak.settle(place, number, error and str(error))
+        producer.produce(topic, str(number).encode(), partition=partition, on_delivery=settle)
 
     def consume_as(all_read):
         member = Consumer(connection | {"group.id": job["group_id"], "auto.offset.reset": "earliest"})

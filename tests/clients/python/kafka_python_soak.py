@@ -9,12 +9,14 @@ logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name
 
 
 def start():
-    producer = KafkaProducer(acks="all", enable_idempotence=soak.job["idempotent"], **soak.connection())
+    settings = soak.settings({name: name for name in ("retries", "linger_ms", "metadata_max_age_ms")})
+    producer = KafkaProducer(acks=soak.acks_setting(), enable_idempotence=soak.job["idempotent"], **settings, **soak.connection())
 
-    def send(partition, value):
-        sent = producer.send(soak.job["topic"], value, partition=partition)
-        sent.add_callback(lambda _: soak.acknowledged(partition))
-        sent.add_errback(lambda error: soak.error("producing", error))
+    def send(place, number):
+        topic, partition = soak.places[place]
+        sent = producer.send(topic, str(number).encode(), partition=partition)
+        sent.add_callback(lambda _: soak.settle(place, number))
+        sent.add_errback(lambda error: soak.settle(place, number, error))
 
     return send, soak.two_consume(consume_as)
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
@@ -13,36 +13,45 @@ use rdkafka::producer::{BaseProducer, BaseRecord, ProducerContext};
 use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
 
 use super::rdkafka::connection;
-use super::soak::{Counts, Job, Line, REPORT};
+use super::soak::{Ack, Counts, Job, Line, REPORT};
 
 /// Runs until `stop`, then until all is read, at most `limit` more.
 pub(super) fn soak(job: &Job, limit: Duration, stop: &AtomicBool, report: &(dyn Fn(Line) + Sync)) -> Result<()> {
-    let tally = Tally(Arc::new(Mutex::new(Counted {
-        counts: Counts { acked: vec![0; job.partitions], consumed: vec![0; job.partitions], ..Counts::default() },
-        failed: Vec::new(),
-    })));
-    let group = [member(job, 0)?, member(job, 1)?];
+    let places = job.places().len();
+    let counts = Counts { acked: vec![0; places], consumed: vec![0; places], ..Counts::default() };
+    let has_group = job.group_id.is_some();
+    let tally = Tally(Arc::new(Mutex::new(Counted { counts, has_group, acks: Vec::new(), failed: Vec::new(), settled: 0 })));
+    let group = if has_group { vec![member(job, 0)?, member(job, 1)?] } else { Vec::new() };
     let mut config = connection(&job.bootstrap_servers, &job.client_id, job.security.as_ref());
-    // acks=all is librdkafka's own default, idempotence is not.
-    config.set("enable.idempotence", job.idempotent.to_string());
+    config.set("enable.idempotence", job.idempotent.to_string()).set("acks", job.acks);
+    let settings = [
+        ("max.in.flight", job.max_in_flight),
+        ("retries", job.retries),
+        ("linger.ms", job.linger_ms),
+        ("topic.metadata.refresh.interval.ms", job.metadata_max_age_ms),
+    ];
+    for (key, value) in settings {
+        value.map(|value| config.set(key, value.to_string()));
+    }
     with(&mut config, job.settings[0]);
     let producer: BaseProducer<Tally> = config.create_with_context(tally.clone())?;
 
     let all_read = AtomicBool::new(false);
     thread::scope(|scope| {
-        let reading = group.map(|member| {
-            let (tally, all_read) = (&tally, &all_read);
-            scope.spawn(move || read(&member, tally, all_read, report))
-        });
-        let sent = send(job, &producer, &tally, stop, report);
+        let (tally, all_read) = (&tally, &all_read);
+        let read = |member| scope.spawn(move || read(&member, tally, all_read, report));
+        let reading: Vec<_> = group.into_iter().map(read).collect();
+        let sent = send(job, &producer, tally, stop, report);
         let deadline = Instant::now() + limit;
         let ended = sent.and_then(|sent| {
             loop {
                 producer.poll(REPORT);
                 tally.report(report);
-                let counts = tally.lock().counts.clone();
-                if counts.acked == sent && counts.consumed == sent {
-                    return Ok(());
+                {
+                    let Counted { counts, settled, .. } = &*tally.lock();
+                    if *settled == sent.iter().sum::<u64>() && (!has_group || counts.consumed == sent) {
+                        return Ok(());
+                    }
                 }
                 ensure!(Instant::now() < deadline, "not done {limit:?} after the last of {sent:?} was sent");
             }
@@ -56,18 +65,21 @@ pub(super) fn soak(job: &Job, limit: Duration, stop: &AtomicBool, report: &(dyn 
     })
 }
 
-/// Returns how many went to each partition.
+/// Returns how many went to each place.
 fn send(job: &Job, producer: &BaseProducer<Tally>, tally: &Tally, stop: &AtomicBool, report: &(dyn Fn(Line) + Sync)) -> Result<Vec<u64>> {
-    let mut sent = vec![0; job.partitions];
+    let places = job.places();
+    let mut sent = vec![0; places.len()];
     let (start, mut reported) = (Instant::now(), Instant::now());
     let mut all = 0;
     while !stop.load(Ordering::Relaxed) {
         while all < (start.elapsed().as_secs_f64() * f64::from(job.records_per_second)) as u64 {
-            let partition = (all % job.partitions as u64) as usize;
-            let payload = sent[partition].to_string();
-            let record: BaseRecord<'_, [u8], str> = BaseRecord::to(&job.topic).partition(partition as i32).payload(&*payload);
-            match producer.send(record) {
-                Ok(()) => (sent[partition], all) = (sent[partition] + 1, all + 1),
+            let place = (all % places.len() as u64) as usize;
+            let (topic, partition) = places[place];
+            let number: u64 = sent[place];
+            let payload = number.to_string();
+            let record: BaseRecord<'_, [u8], str, _> = BaseRecord::with_opaque_to(topic, Box::new(Sent { place, number, at_ms: now_ms() }));
+            match producer.send(record.partition(partition).payload(&*payload)) {
+                Ok(()) => (sent[place], all) = (sent[place] + 1, all + 1),
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => break,
                 Err((error, _)) => return Err(error).context("producing"),
             }
@@ -90,7 +102,7 @@ fn with(config: &mut ClientConfig, settings: &[(&str, &str)]) {
 /// One of two.
 fn member(job: &Job, number: usize) -> Result<BaseConsumer> {
     let mut config = connection(&job.bootstrap_servers, &job.client_id, job.security.as_ref());
-    config.set("group.id", &job.group_id).set("auto.offset.reset", "earliest");
+    config.set("group.id", job.group_id.as_deref().context("a member has a group")?).set("auto.offset.reset", "earliest");
     if job.cooperative {
         config.set("partition.assignment.strategy", "cooperative-sticky");
     }
@@ -152,7 +164,23 @@ struct Tally(Arc<Mutex<Counted>>);
 
 struct Counted {
     counts: Counts,
+    has_group: bool,
+    /// Without a group.
+    acks: Vec<Ack>,
     failed: Vec<KafkaError>,
+    /// How many records are acknowledged or given up.
+    settled: u64,
+}
+
+/// A record on its way.
+struct Sent {
+    place: usize,
+    number: u64,
+    at_ms: u64,
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
 impl Tally {
@@ -161,14 +189,17 @@ impl Tally {
     }
 
     fn report(&self, report: &(dyn Fn(Line) + Sync)) {
-        let (counts, failed) = {
+        let (counts, acks, failed) = {
             let mut counted = self.lock();
-            (counted.counts.clone(), std::mem::take(&mut counted.failed))
+            (counted.counts.clone(), std::mem::take(&mut counted.acks), std::mem::take(&mut counted.failed))
         };
         for error in failed {
             report(Line::Error(format!("producing: {error}")));
         }
         report(Line::Progress(counts));
+        if !acks.is_empty() {
+            report(Line::Acks(acks));
+        }
     }
 }
 
@@ -182,12 +213,19 @@ impl ClientContext for Tally {
 }
 
 impl ProducerContext for Tally {
-    type DeliveryOpaque = ();
+    type DeliveryOpaque = Box<Sent>;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+    fn delivery(&self, result: &DeliveryResult<'_>, sent: Box<Sent>) {
         let mut counted = self.lock();
+        counted.settled += 1;
         match result {
-            Ok(message) => counted.counts.acked[message.partition() as usize] += 1,
+            Ok(_) => {
+                let Sent { place, number, at_ms } = *sent;
+                counted.counts.acked[place] += 1;
+                if !counted.has_group {
+                    counted.acks.push(Ack { place, number, sent_ms: at_ms, acked_ms: now_ms() });
+                }
+            }
             Err((error, _)) => counted.failed.push(error.clone()),
         }
     }

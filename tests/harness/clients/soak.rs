@@ -1,4 +1,4 @@
-//! Clients that go on: numbers are produced at a steady rate while a group of two consumes them, until the test says stop. What they report ten times
+//! Clients that go on: numbers are produced at a steady rate while a group of two consumes them, if there is one, until the test says stop. What they report ten times
 //! a second is what an application would have seen; `tests/clients/README.md` has the form.
 
 use std::collections::BTreeMap;
@@ -31,9 +31,13 @@ pub struct Job {
     pub client_id: String,
     /// Must exist and be empty.
     pub topic: String,
-    /// `group.id`.
-    pub group_id: String,
-    /// How many partitions the topic has.
+    /// Its partitions get every other record. Must have as many; nobody reads it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub second_topic: Option<String>,
+    /// `group.id`. None: nobody reads, each acknowledgement is reported, and it ends when each record is acknowledged or given up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group_id: Option<String>,
+    /// How many partitions each topic has.
     pub partitions: usize,
     /// To all partitions together.
     pub records_per_second: u32,
@@ -43,6 +47,20 @@ pub struct Job {
     pub security: Option<Security>,
     /// Whether the producer is idempotent, if the library has that; else it sends as many requests at a time as the library does by itself.
     pub idempotent: bool,
+    /// `all`, `1` or `0`.
+    pub acks: &'static str,
+    /// How many requests the producer sends ahead of their answers, of librdkafka and Java: the others have five by themselves, or one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_in_flight: Option<u32>,
+    /// How often the producer tries again, if not as often as the library does by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retries: Option<u32>,
+    /// How long the producer waits for more records of a batch, if not as long as the library does by itself. kafkajs does not wait.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub linger_ms: Option<u32>,
+    /// How old the producer's metadata get, if not as old as in the library by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metadata_max_age_ms: Option<u32>,
     /// Whether the group uses the cooperative-sticky assignor, or the one that the library comes with.
     pub cooperative: bool,
     /// Whether each member has a `group.instance.id`. Of librdkafka and Java.
@@ -67,18 +85,30 @@ impl Job {
             bootstrap_servers,
             client_id,
             topic,
-            group_id,
+            second_topic: None,
+            group_id: Some(group_id),
             partitions,
             records_per_second: 200,
             timeout_ms,
             security: None,
             idempotent: true,
+            acks: "all",
+            max_in_flight: None,
+            retries: None,
+            linger_ms: None,
+            metadata_max_age_ms: None,
             cooperative: false,
             is_static: false,
             assigns: false,
             group_protocol: None,
             settings: [&[]; 2],
         }
+    }
+
+    /// The partitions of all topics, one behind the other: the places of [`Counts`].
+    pub fn places(&self) -> Vec<(&str, i32)> {
+        let topics = std::iter::once(&self.topic).chain(&self.second_topic);
+        topics.flat_map(|topic| (0..self.partitions as i32).map(move |partition| (topic.as_str(), partition))).collect()
     }
 }
 
@@ -105,6 +135,8 @@ pub fn go_on<'a>(clients: impl IntoIterator<Item = &'a Soak>, partitions: usize,
 #[serde(rename_all = "snake_case")]
 pub(super) enum Line {
     Progress(Counts),
+    /// Without a group: what was acknowledged since the last report.
+    Acks(Vec<Ack>),
     /// Something that an application cannot go on with: a record that was given up, an exception of a poll.
     Error(String),
     /// What the library tells of its troubles while it goes on.
@@ -122,6 +154,19 @@ pub struct Counts {
     pub again: u64,
     /// How often a number was missing or not in its place.
     pub skipped: u64,
+}
+
+/// An acknowledged record; in JSON an array of four. Times are in milliseconds since 1970.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub struct Ack {
+    /// Its partition, see [`Job::places`].
+    pub place: usize,
+    /// Its number in there.
+    pub number: u64,
+    /// When the application sent it.
+    pub sent_ms: u64,
+    /// When the application heard that it is acknowledged.
+    pub acked_ms: u64,
 }
 
 /// What a client saw in a while.
@@ -208,13 +253,23 @@ impl Soak {
 
     /// Stops the producer and returns when all that was sent is acknowledged and read.
     pub fn stop(mut self) -> Result<Counts> {
-        self.stop.take();
-        let ended = self.ended.take().context("it is stopped once")?;
-        let result = ended.join().map_err(|_| anyhow!("panicked")).and_then(|result| result);
-        result.with_context(|| format!("{}: {:?}", self.name, self.observed()))?;
+        self.end()?;
         let counts = self.observed().counts.clone();
         ensure!(counts.acked == counts.consumed && counts.skipped == 0, "{} lost records: {:?}", self.name, self.observed());
         Ok(counts)
+    }
+
+    /// Stops a producer whose records nobody reads, and returns what was acknowledged when each is acknowledged or given up, and if it did not come to that.
+    pub fn stop_unread(mut self) -> (Vec<Ack>, Result<()>) {
+        let ended = self.end();
+        (std::mem::take(&mut self.observed().each), ended)
+    }
+
+    fn end(&mut self) -> Result<()> {
+        self.stop.take();
+        let ended = self.ended.take().context("it is stopped once")?;
+        let result = ended.join().map_err(|_| anyhow!("panicked")).and_then(|result| result);
+        result.with_context(|| format!("{}: {:?}", self.name, self.observed()))
     }
 
     fn observed(&self) -> MutexGuard<'_, Observed> {
@@ -268,6 +323,7 @@ fn observe(child: &mut Child, observer: &Mutex<Observed>) -> Result<()> {
 #[derive(Debug, Default)]
 struct Observed {
     counts: Counts,
+    each: Vec<Ack>,
     acks: Vec<Pause>,
     reads: Vec<Pause>,
     again_before: u64,
@@ -290,6 +346,7 @@ impl Observed {
                 pauses(&mut self.reads, &self.counts.consumed, &counts.consumed, now);
                 self.counts = counts;
             }
+            Line::Acks(acks) => self.each.extend(acks),
             Line::Error(error) => *self.errors.entry(error).or_default() += 1,
             Line::Notice(notice) => *self.notices.entry(notice).or_default() += 1,
         }
@@ -350,6 +407,8 @@ mod tests {
         let read = |line| serde_json::from_str::<Line>(line).unwrap();
         let progress = r#"{"progress":{"acked":[1,2],"consumed":[1,1],"again":0,"skipped":0}}"#;
         assert!(matches!(read(progress), Line::Progress(Counts { acked, .. }) if acked == [1, 2]));
+        let acks = read(r#"{"acks":[[1,12,1000,1004]]}"#);
+        assert!(matches!(acks, Line::Acks(acks) if matches!(acks[..], [Ack { place: 1, number: 12, sent_ms: 1000, acked_ms: 1004 }])));
         assert!(matches!(read(r#"{"error":"producing: no"}"#), Line::Error(error) if error == "producing: no"));
     }
 }

@@ -26,6 +26,11 @@ type Job struct {
 	Partitions       int       `json:"partitions"`
 	RecordsPerSecond int       `json:"records_per_second"`
 	Idempotent       bool      `json:"idempotent"`
+	Acks             string    `json:"acks"`
+	Retries          *int      `json:"retries"`
+	LingerMs         *int      `json:"linger_ms"`
+	MetadataMaxAgeMs *int      `json:"metadata_max_age_ms"`
+	SecondTopic      string    `json:"second_topic"`
 	TimeoutMs        int       `json:"timeout_ms"`
 	Security         *Security `json:"security"`
 }

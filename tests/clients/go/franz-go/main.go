@@ -17,7 +17,7 @@ import (
 )
 
 func main() {
-	driver.MainSoak(soak)
+	driver.MainSoak(startProducer, startGroup)
 	driver.Main("franz-go", "github.com/twmb/franz-go", roundTrip)
 }
 

@@ -11,20 +11,43 @@ import (
 	"kferry.test/clients/driver"
 )
 
-// soak produces numbers, and consumes them in a group of two.
-func soak(s *driver.Soak) (func(partition int32, number int64), func(context.Context), error) {
+var acks = map[string]kgo.Acks{"all": kgo.AllISRAcks(), "1": kgo.LeaderAck(), "0": kgo.NoAck()}
+
+// startProducer returns what sends numbers.
+func startProducer(s *driver.Soak) (driver.Sends, error) {
 	options, err := connection(&s.Job)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	producing := []kgo.Opt{kgo.RecordPartitioner(kgo.ManualPartitioner())}
+	options = append(options, kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.RequiredAcks(acks[s.Job.Acks]))
 	if !s.Job.Idempotent {
 		// As many requests at a time to each broker as other libraries have; its own default is one.
-		producing = append(producing, kgo.DisableIdempotentWrite(), kgo.MaxProduceRequestsInflightPerBroker(5))
+		options = append(options, kgo.DisableIdempotentWrite(), kgo.MaxProduceRequestsInflightPerBroker(5))
 	}
-	producer, err := kgo.NewClient(slices.Concat(options, producing)...)
+	if s.Job.Retries != nil {
+		options = append(options, kgo.RecordRetries(*s.Job.Retries))
+	}
+	if s.Job.LingerMs != nil {
+		options = append(options, kgo.ProducerLinger(driver.Milliseconds(s.Job.LingerMs, 0)))
+	}
+	if s.Job.MetadataMaxAgeMs != nil {
+		options = append(options, kgo.MetadataMaxAge(driver.Milliseconds(s.Job.MetadataMaxAgeMs, 0)))
+	}
+	producer, err := kgo.NewClient(options...)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
+	}
+	return func(topic string, partition int32, number int64) {
+		record := &kgo.Record{Topic: topic, Partition: partition, Value: strconv.AppendInt(nil, number, 10)}
+		producer.TryProduce(context.Background(), record, func(_ *kgo.Record, err error) { s.Settled(topic, partition, number, err) })
+	}, nil
+}
+
+// startGroup returns what reads them, in a group of two.
+func startGroup(s *driver.Soak) (func(context.Context), error) {
+	options, err := connection(&s.Job)
+	if err != nil {
+		return nil, err
 	}
 	var group [2]*kgo.Client
 	for member := range group {
@@ -34,24 +57,12 @@ func soak(s *driver.Soak) (func(partition int32, number int64), func(context.Con
 			kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		})...)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 	}
-
-	send := func(partition int32, number int64) {
-		record := &kgo.Record{Topic: s.Job.Topic, Partition: partition, Value: strconv.AppendInt(nil, number, 10)}
-		producer.TryProduce(context.Background(), record, func(_ *kgo.Record, err error) {
-			if err != nil {
-				s.Error("producing", err)
-				return
-			}
-			s.Acked(partition)
-		})
-	}
-	consume := func(ctx context.Context) {
+	return func(ctx context.Context) {
 		driver.Together(group, func(member *kgo.Client) { consumeAs(ctx, s, member) })
-	}
-	return send, consume, nil
+	}, nil
 }
 
 func consumeAs(ctx context.Context, s *driver.Soak, member *kgo.Client) {

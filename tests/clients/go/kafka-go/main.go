@@ -12,7 +12,7 @@ import (
 )
 
 func main() {
-	driver.MainSoak(soak)
+	driver.MainSoak(startProducer, startGroup)
 	driver.Main("kafka-go", "github.com/segmentio/kafka-go", roundTrip)
 }
 

@@ -19,7 +19,7 @@ import (
 
 func main() {
 	sarama.Logger = log.New(os.Stderr, "", log.LstdFlags|log.Lmicroseconds)
-	driver.MainSoak(soak)
+	driver.MainSoak(startProducer, startGroup)
 	driver.Main("sarama", "github.com/IBM/sarama", roundTrip)
 }
 

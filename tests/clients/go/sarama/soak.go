@@ -10,11 +10,54 @@ import (
 	"kferry.test/clients/driver"
 )
 
-// soak produces numbers, and consumes them in a group of two.
-func soak(s *driver.Soak) (func(partition int32, number int64), func(context.Context), error) {
+var acks = map[string]sarama.RequiredAcks{"all": sarama.WaitForAll, "1": sarama.WaitForLocal, "0": sarama.NoResponse}
+
+// startProducer returns what sends numbers.
+func startProducer(s *driver.Soak) (driver.Sends, error) {
 	config, err := connection(&s.Job)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
+	}
+	config.Producer.RequiredAcks = acks[s.Job.Acks]
+	config.Producer.Partitioner = sarama.NewManualPartitioner
+	config.Producer.Return.Successes = true
+	if s.Job.Idempotent {
+		config.Producer.Idempotent = true
+		config.Net.MaxOpenRequests = 1 // the library wants it
+	}
+	if s.Job.Retries != nil {
+		config.Producer.Retry.Max = *s.Job.Retries
+	}
+	config.Producer.Flush.Frequency = driver.Milliseconds(s.Job.LingerMs, config.Producer.Flush.Frequency)
+	config.Metadata.RefreshFrequency = driver.Milliseconds(s.Job.MetadataMaxAgeMs, config.Metadata.RefreshFrequency)
+	producer, err := sarama.NewAsyncProducer(s.Job.Brokers(), config)
+	if err != nil {
+		return nil, err
+	}
+	settle := func(message *sarama.ProducerMessage, err error) {
+		s.Settled(message.Topic, message.Partition, message.Metadata.(int64), err)
+	}
+	go func() {
+		for message := range producer.Successes() {
+			settle(message, nil)
+		}
+	}()
+	go func() {
+		for failed := range producer.Errors() {
+			settle(failed.Msg, failed.Err)
+		}
+	}()
+	return func(topic string, partition int32, number int64) {
+		value := sarama.StringEncoder(strconv.FormatInt(number, 10))
+		producer.Input() <- &sarama.ProducerMessage{Topic: topic, Partition: partition, Value: value, Metadata: number}
+	}, nil
+}
+
+// startGroup returns what reads them, in a group of two.
+func startGroup(s *driver.Soak) (func(context.Context), error) {
+	config, err := connection(&s.Job)
+	if err != nil {
+		return nil, err
 	}
 	config.Consumer.Offsets.Initial = sarama.OffsetOldest
 	config.Consumer.Return.Errors = true
@@ -22,7 +65,7 @@ func soak(s *driver.Soak) (func(partition int32, number int64), func(context.Con
 	for member := range group {
 		group[member], err = sarama.NewConsumerGroup(s.Job.Brokers(), s.Job.GroupID, config)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		go func() {
 			for err := range group[member].Errors() {
@@ -30,48 +73,9 @@ func soak(s *driver.Soak) (func(partition int32, number int64), func(context.Con
 			}
 		}()
 	}
-	producer, err := startProducer(s)
-	if err != nil {
-		return nil, nil, err
-	}
-
-	send := func(partition int32, number int64) {
-		value := sarama.StringEncoder(strconv.FormatInt(number, 10))
-		producer.Input() <- &sarama.ProducerMessage{Topic: s.Job.Topic, Partition: partition, Value: value}
-	}
-	consume := func(ctx context.Context) {
+	return func(ctx context.Context) {
 		driver.Together(group, func(member sarama.ConsumerGroup) { consumeAs(ctx, s, member) })
-	}
-	return send, consume, nil
-}
-
-func startProducer(s *driver.Soak) (sarama.AsyncProducer, error) {
-	config, err := connection(&s.Job)
-	if err != nil {
-		return nil, err
-	}
-	config.Producer.RequiredAcks = sarama.WaitForAll
-	config.Producer.Partitioner = sarama.NewManualPartitioner
-	config.Producer.Return.Successes = true
-	if s.Job.Idempotent {
-		config.Producer.Idempotent = true
-		config.Net.MaxOpenRequests = 1 // the library wants it
-	}
-	producer, err := sarama.NewAsyncProducer(s.Job.Brokers(), config)
-	if err != nil {
-		return nil, err
-	}
-	go func() {
-		for message := range producer.Successes() {
-			s.Acked(message.Partition)
-		}
-	}()
-	go func() {
-		for failed := range producer.Errors() {
-			s.Error("producing", failed.Err)
-		}
-	}()
-	return producer, nil
+	}, nil
 }
 
 // consumeAs has one session after the other: each rebalance ends one.

@@ -1,7 +1,7 @@
 // A soak of @confluentinc/kafka-javascript, by the interface that it has in common with kafkajs: produces numbers, and consumes them in a group of two.
 
 import library from "@confluentinc/kafka-javascript";
-import { count, job, run } from "./soaking.js";
+import { count, job, run, setting } from "./soaking.js";
 
 const { Kafka, logLevel } = library.KafkaJS;
 
@@ -21,7 +21,11 @@ async function consumer() {
 }
 
 async function producer() {
-  const one = connection().producer({ kafkaJS: { acks: -1, idempotent: job.idempotent } });
+  const acks = job.acks === "all" ? -1 : Number(job.acks);
+  const retry = job.retries === undefined ? {} : { retry: { retries: job.retries } };
+  const settings = { ...setting("maxInFlightRequests", job.max_in_flight), ...setting("metadataMaxAge", job.metadata_max_age_ms) };
+  const kafkaJS = { acks, idempotent: job.idempotent, ...retry, ...settings };
+  const one = connection().producer({ kafkaJS, ...setting("linger.ms", job.linger_ms) });
   await one.connect();
   return one;
 }

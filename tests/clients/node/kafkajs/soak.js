@@ -1,7 +1,7 @@
 // A soak of kafkajs: produces numbers, and consumes them in a group of two.
 
 import { Kafka, logLevel } from "kafkajs";
-import { count, error, job, notice, run } from "./soaking.js";
+import { count, error, job, notice, run, setting } from "./soaking.js";
 
 // A connection is one Kafka object: each member is a client of its own.
 function connection() {
@@ -21,9 +21,12 @@ async function consumer() {
 
 async function producer() {
   // An idempotent one has one request at a time, as its documentation wants it.
-  const one = connection().producer(job.idempotent ? { idempotent: true, maxInFlightRequests: 1 } : {});
+  const idempotent = job.idempotent ? { idempotent: true, maxInFlightRequests: 1 } : {};
+  const retry = job.retries === undefined ? {} : { retry: { retries: job.retries } };
+  const one = connection().producer({ ...idempotent, ...retry, ...setting("metadataMaxAge", job.metadata_max_age_ms) });
   await one.connect();
-  return { send: (records) => one.send({ ...records, acks: -1 }) };
+  const acks = job.acks === "all" ? -1 : Number(job.acks);
+  return { sendBatch: (records) => one.sendBatch({ ...records, acks }) };
 }
 
 await run({ producer, consumer });
