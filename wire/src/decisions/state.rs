@@ -224,7 +224,7 @@ pub struct Joined {
     pub place: Place,
     /// Its admin address.
     pub admin: Option<String>,
-    /// Whether it took the place of another one: what that one sent may still arrive for 30 s.
+    /// Whether it took the place of another one, or one of its name was forgotten: what that one sent may still arrive for 30 s.
     pub replaces: bool,
     /// The last file that it has taken.
     pub wish: Option<Wish>,
@@ -400,6 +400,8 @@ pub struct State {
     identity: Option<String>,
     joined: BTreeMap<Member, Joined>,
     gone: BTreeSet<Member>,
+    /// The names of those that an operator has forgotten, until they join again: one that was alive after all is cut, and may have left requests behind.
+    forgotten: BTreeSet<String>,
     /// The digests of all files that were ever taken.
     files: BTreeSet<String>,
     /// The digest of the file that was last taken while a proxy ran, or that was new, or by which the last move began.
@@ -472,6 +474,9 @@ impl State {
             Request::Left { proxy } | Request::Forgotten { proxy, .. } => {
                 self.member(proxy)?;
                 self.remove(proxy);
+                if matches!(request, Request::Forgotten { .. }) {
+                    self.forgotten.insert(proxy.name.clone());
+                }
                 Ok(())
             }
             Request::Wish { proxy, taken, file, routes } => {
@@ -611,7 +616,8 @@ impl State {
         if let Some(replaced) = &replaced {
             self.remove(replaced);
         }
-        self.joined.insert(proxy.clone(), Joined { replaces: replaced.is_some(), ..joined });
+        let replaces = self.forgotten.remove(&proxy.name) || replaced.is_some();
+        self.joined.insert(proxy.clone(), Joined { replaces, ..joined });
         Ok(())
     }
 

@@ -303,6 +303,12 @@ fn a_new_incarnation_takes_the_place_of_an_old_one_only_from_the_same_place() {
     assert!(state.is_gone(&a) && state.joined()[&a2].replaces && state.joined().len() == 1);
     let (state, _) = last_of(&[identity(), joined(&a, "host"), joined(&a2, "other host")]);
     assert!(!state.is_gone(&a) && !state.joined()[&a2].replaces && state.joined().len() == 2);
+    // It may have been alive; once it has come back nothing is left of that.
+    let forgotten = Request::Forgotten { proxy: a.clone(), by: "me".to_owned() };
+    let (state, _) = last_of(&[identity(), joined(&a, "a"), forgotten, joined(&a2, "b")]);
+    assert!(state.joined()[&a2].replaces);
+    let (state, _) = last_of(&[identity(), joined(&a, "a"), left(&a), joined(&a2, "a")]);
+    assert!(!state.joined()[&a2].replaces);
     let (state, _) = last_of(&[identity(), joined(&a, "host"), joined(&member("b", "2"), "host")]);
     assert_eq!(state.joined().len(), 2, "another name");
 }
