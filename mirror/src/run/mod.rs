@@ -271,7 +271,7 @@ impl Run {
             (Some(join(&mirror.name, mirror.target.clone(), state_topic(&mirror.name))), Owned::none(state.clone()))
         };
         let now = Instant::now();
-        let moves = options.state.as_ref().map(|cluster| Moves::follow(mirror.clone(), cluster, state.clone()));
+        let moves = options.state.as_ref().map(|cluster| Moves::follow(mirror.clone(), cluster, state.clone(), options.once));
         Ok(Self {
             moves,
             mirror,

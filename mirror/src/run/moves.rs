@@ -45,6 +45,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// What this process knows of the log of decisions.
 pub(super) struct Moves {
     mirror: Arc<Mirror>,
+    once: bool,
     /// Writes to the log; reading has a client of its own.
     client: Client,
     updates: mpsc::Receiver<Update>,
@@ -126,8 +127,8 @@ pub(super) enum News {
 }
 
 impl Moves {
-    /// Follows the log on `cluster`.
-    pub(super) fn follow(mirror: Arc<Mirror>, cluster: &Arc<Cluster>, kept: state::State) -> Self {
+    /// Follows the log on `cluster`. `once`: nobody waits until a right is granted that is missing.
+    pub(super) fn follow(mirror: Arc<Mirror>, cluster: &Arc<Cluster>, kept: state::State, once: bool) -> Self {
         let client = || Client::new(cluster.clone(), crate::connect_options(&mirror.name)).within(ASKING);
         let (reader, writer) = (client(), client());
         let (tell, updates) = mpsc::channel(16);
@@ -167,6 +168,7 @@ impl Moves {
         let (source, target) = crate::clients(&mirror);
         Self {
             mirror,
+            once,
             client: writer,
             updates,
             state: None,
@@ -229,6 +231,12 @@ impl Moves {
         }
     }
 
+    /// This process must not go on.
+    fn over(&self, error: &LogError) -> News {
+        tell!(messages::LOG_REFUSED, mirror = &*self.mirror.name, %error);
+        News::Over
+    }
+
     /// Takes an update in.
     pub(super) fn take_in(&mut self, update: Option<Update>) -> News {
         let state = match update {
@@ -240,6 +248,8 @@ impl Moves {
                 self.trouble = None;
                 state
             }
+            Some(Update::Over(error)) => return self.over(&error),
+            Some(Update::Trouble(error)) if self.once && error.is_authorization() => return self.over(&error),
             Some(Update::Trouble(error)) => {
                 let error = error.to_string();
                 if self.trouble.as_ref() != Some(&error) {
@@ -247,10 +257,6 @@ impl Moves {
                     self.trouble = Some(error);
                 }
                 return News::Nothing;
-            }
-            Some(Update::Over(error)) => {
-                tell!(messages::LOG_REFUSED, mirror = &*self.mirror.name, %error);
-                return News::Over;
             }
             None => return News::Over,
         };

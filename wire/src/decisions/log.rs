@@ -80,6 +80,15 @@ impl LogError {
             Self::Client(_) | Self::Append(_) | Self::Unwritable(_) | Self::Moved { .. } => false,
         }
     }
+
+    /// Whether a right is missing: somebody has to grant it.
+    pub fn is_authorization(&self) -> bool {
+        match self {
+            Self::Read(error) => error.is_authorization(),
+            Self::Client(error) | Self::Append(AppendError::Client(error)) => error.is_authorization(),
+            Self::Append(_) | Self::Unwritable(_) | Self::Refused(_) | Self::Moved { .. } | Self::Unknown { .. } => false,
+        }
+    }
 }
 
 /// What to do about a right that is missing.
