@@ -732,7 +732,7 @@ fn a_port_in_use_ends_the_start_with_1_and_says_which() -> Result<()> {
         assert_eq!(status.code(), Some(1), "{said}");
         let last: Value = serde_json::from_str(said.lines().last().unwrap_or_default()).with_context(|| said.clone())?;
         let message = last["message"].as_str().unwrap_or_default();
-        assert!(message.contains(&format!("cannot listen on 127.0.0.1:{port} ({what} in ")), "{said}");
+        assert!(message.contains(&format!("cannot listen on 127.0.0.1:{port} ({what} of the file)")), "{said}");
         assert_eq!(message.matches("Address already in use").count(), 1, "{said}");
         assert!(message.contains(&format!("another program listens there; ss -ltnp 'sport = :{port}' names it")), "{said}");
     }

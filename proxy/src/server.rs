@@ -46,7 +46,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// A port that could not be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address} ({what} in routes.toml): {why}")]
+#[error("cannot listen on {address} ({what} of the file): {why}")]
 pub struct BindError {
     /// The table of the file that asks for the port, and for which broker.
     what: String,
