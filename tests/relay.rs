@@ -800,7 +800,7 @@ fn a_relayed_connection_that_is_busy_for_too_long_is_cut_and_says_so() -> Result
     let told = Instant::now();
     proxy.stop()?;
     assert!(told.elapsed() < Duration::from_secs(4), "{:?}", told.elapsed());
-    ended(&proxy, &mut client, "cut", "busy when kferry-proxy ended: limits.drain_timeout_ms was over")?;
+    ended(&proxy, &mut client, "cut", "kferry-proxy ended: limits.drain_timeout_ms was over")?;
     let line = proxy.closed(&client)?;
     let requests = 2 * raw::metadata(1, Some("c")).len();
     assert!(line["request_bytes"] == requests && line["response_bytes"].as_u64() > Some(20), "{line}");

@@ -612,11 +612,11 @@ impl State {
             return Err(Void::JoinedBefore(proxy.clone()));
         }
         let same = |(member, other): &(&Member, &Joined)| member.name == proxy.name && other.place == joined.place;
-        let replaced = self.joined.iter().find(same).map(|(member, _)| member.clone());
-        if let Some(replaced) = &replaced {
-            self.remove(replaced);
+        let earlier = self.joined.iter().find(same).map(|(member, _)| member.clone());
+        if let Some(earlier) = &earlier {
+            self.remove(earlier);
         }
-        let replaces = self.forgotten.remove(&proxy.name) || replaced.is_some();
+        let replaces = self.forgotten.remove(&proxy.name) || earlier.is_some();
         self.joined.insert(proxy.clone(), Joined { replaces, ..joined });
         Ok(())
     }
