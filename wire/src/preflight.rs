@@ -69,13 +69,18 @@ struct Seen {
     allowed: [Option<Operations>; 2],
 }
 
-/// The mirrors between two clusters of which a process runs: its group on its target has members, or does not say.
+/// Whether a process of a mirror runs: the group of its processes, on its target, has members, or does not say.
+pub async fn runs(target: &Client, mirror: &Mirror) -> bool {
+    let group = Mirror::group(&mirror.name);
+    let described = target.within(RUNS).describe_groups(&[&group]).await.remove(&group).and_then(Result::ok);
+    described.is_none_or(|described| !described.members.is_empty())
+}
+
+/// The mirrors between two clusters of which a process runs.
 async fn running(Between { from, to }: Between<'_>, mirrors: &[Arc<Mirror>]) -> HashSet<Arc<str>> {
     let has_members = async |mirror: &Arc<Mirror>| {
-        let group = Mirror::group(&mirror.name);
-        let client = if mirror.target.name == from.cluster().name { from } else { to };
-        let described = client.within(RUNS).describe_groups(&[&group]).await.remove(&group).and_then(Result::ok);
-        described.is_none_or(|described| !described.members.is_empty()).then(|| mirror.name.clone())
+        let target = if mirror.target.name == from.cluster().name { from } else { to };
+        runs(target, mirror).await.then(|| mirror.name.clone())
     };
     let connects = |mirror: &&Arc<Mirror>| mirror.connects([&from.cluster().name, &to.cluster().name]);
     join_all(mirrors.iter().filter(connects).map(has_members)).await.into_iter().flatten().collect()

@@ -12,6 +12,7 @@ use kferry_wire::client::{ClientError, Topics};
 use kferry_wire::decisions::{Joined, Member, Place, State};
 use kferry_wire::log::{Whose, whose};
 use kferry_wire::places::{Decisions, Exists, Led, Places, copies_as};
+use kferry_wire::preflight::runs;
 use serde::{Deserialize, Serialize};
 
 use super::client;
@@ -236,9 +237,8 @@ pub(super) async fn owned(config: &Config, state: &State) -> Owned {
 /// The mirrors of which no process runs. One whose group may not be described is none.
 async fn away(config: &Config) -> BTreeSet<Arc<str>> {
     let asked = config.mirrors.iter().map(async |mirror| {
-        let group = Mirror::group(&mirror.name);
-        let described = client(mirror.target.clone()).describe_groups(&[&group]).await.remove(&group)?.ok()?;
-        described.members.is_empty().then(|| mirror.name.clone())
+        let runs = runs(&client(mirror.target.clone()), mirror).await;
+        (!runs).then(|| mirror.name.clone())
     });
     join_all(asked).await.into_iter().flatten().collect()
 }

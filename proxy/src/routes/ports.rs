@@ -35,7 +35,7 @@ impl BrokerPorts {
     /// Whether all these ports are among its own.
     fn has(&self, other: &Self) -> bool {
         let [mine, others] = [&self.range.ports, &other.range.ports];
-        self.is_as(other) && mine.start() <= others.start() && mine.end() >= others.end()
+        mine.start() <= others.start() && mine.end() >= others.end()
     }
 }
 
@@ -98,20 +98,22 @@ impl Ports {
         }
         for now in &wished.virtual_brokers {
             // Where none are open the file is not taken.
-            let (is_known, is_open) =
-                (self.virtual_brokers.iter().any(|open| open.is_as(now)), self.virtual_brokers.iter().any(|open| open.has(now)));
-            if is_known && !is_open {
+            if self.open_for(now).is_some_and(|open| !open.has(now)) {
                 tell(format!("not all of {now} are open"));
             }
         }
         sentences
     }
 
+    /// What is open of the virtual brokers of a cluster, where each has the port that is wished.
+    fn open_for(&self, wished: &BrokerPorts) -> Option<&BrokerPorts> {
+        self.virtual_brokers.iter().find(|open| open.is_as(wished))
+    }
+
     /// The virtual brokers that a file needs and that are not open, a sentence. With such a file clients would be told of ports at which nobody is.
     pub(super) fn not_open(&self, wished: &Self) -> Option<String> {
-        let is_open = |wished: &BrokerPorts| self.virtual_brokers.iter().any(|open| open.is_as(wished));
-        let told: Vec<_> =
-            wished.virtual_brokers.iter().filter(|wished| !is_open(wished)).map(|brokers| format!("{brokers} are not open")).collect();
+        let missing = wished.virtual_brokers.iter().filter(|wished| self.open_for(wished).is_none());
+        let told: Vec<_> = missing.map(|brokers| format!("{brokers} are not open")).collect();
         (!told.is_empty()).then(|| {
             format!(
                 "{}: this file needs a restart of kferry-proxy, before a kferry-mirror is started with it; to edit something else first, take back what \
