@@ -1,5 +1,6 @@
 //! `kferry plan` and `kferry verify` on real clusters: what is in a mirror's way, which rights it lacks, and whether both sides are the same.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -183,10 +184,50 @@ fn owners(source: &Cluster, target: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// What the plan says is missing is granted, and then nothing is.
+/// What the plan says is missing is granted, and then nothing is: to copy, and after that to move what is copied.
 fn rights(source: &Cluster, target: &Cluster) -> Result<()> {
     let lines = "topics = ['p.plain', 'p.same', 'p.transactions']\non_error = 'dead-letter'\ngroups = 'readers'";
-    let file = File::new(source, target, Some(ALICE), &mirror("m", lines))?;
+    let rounds = granted(source, target, &mirror("m", lines))?;
+    // First what is on the source has to be seen; then all that is missing is known.
+    ensure!((1..=3).contains(&rounds.len()), "{rounds:#?}");
+    let all = format!("{rounds:?}");
+    ensure!(all.contains("--operation Read --operation Describe --group readers"), "{rounds:#?}");
+    for name in ["__kferry.mirror.m", "kferry-mirror-m", "p.same.DLT", "p.plain", "p.transactions"] {
+        ensure!(all.contains(name), "nothing is told of {name}: {rounds:#?}");
+    }
+    ensure!(all.contains("DescribeConfigs") && all.contains("AlterConfigs") && all.contains("\"Alter\""), "{rounds:#?}");
+
+    let rounds = granted(source, target, &(mirror("m", lines) + "[state]\ncluster = \"target\"\n"))?;
+    ensure!(rounds.len() == 1, "{rounds:#?}");
+    let told: BTreeSet<_> = rounds[0]
+        .as_array()
+        .context("missing_rights")?
+        .iter()
+        .map(|right| {
+            let (operations, names) = (strings(&right["operations"]).join(","), strings(&right["names"]).join(","));
+            format!(
+                "{} {} {} {operations}",
+                right["cluster"].as_str().unwrap_or_default(),
+                right["resource"].as_str().unwrap_or_default(),
+                names
+            )
+        })
+        .collect();
+    let expected = [
+        "source topic p.plain,p.same,p.transactions Write,Delete,AlterConfigs",
+        "source topic p.plain.DLT,p.same.DLT,p.transactions.DLT Write,Create,Describe",
+        "source cluster  Alter",
+        "source group readers Read,Delete",
+        "target group readers Delete",
+        "target topic __kferry.decisions Read,Write,Describe",
+    ];
+    ensure!(told == BTreeSet::from(expected.map(str::to_owned)), "{told:#?}");
+    Ok(())
+}
+
+/// Grants what the plan of a file says is missing until nothing is, and returns what was, round by round.
+fn granted(source: &Cluster, target: &Cluster, sections: &str) -> Result<Vec<Value>> {
+    let file = File::new(source, target, Some(ALICE), sections)?;
     let mut rounds = Vec::new();
     for _ in 0..4 {
         let report = file.kferry(&["plan", "--json"])?.json()?;
@@ -194,7 +235,7 @@ fn rights(source: &Cluster, target: &Cluster) -> Result<()> {
         let rights = missing.as_array().context("missing_rights")?;
         if rights.is_empty() {
             file.kferry(&["plan"])?.ends_with(0)?;
-            break;
+            return Ok(rounds);
         }
         let done = file.kferry(&["plan"])?;
         done.ends_with(1)?.says("kafka-acls.sh --bootstrap-server")?.says("--add --allow-principal 'User:alice' --operation")?;
@@ -218,15 +259,7 @@ fn rights(source: &Cluster, target: &Cluster) -> Result<()> {
         // Brokers go by them a moment later.
         std::thread::sleep(Duration::from_millis(500));
     }
-    // First what is on the source has to be seen; then all that is missing is known.
-    ensure!((1..=3).contains(&rounds.len()), "{rounds:#?}");
-    let all = format!("{rounds:?}");
-    ensure!(all.contains("--operation Read --operation Describe --group readers"), "{rounds:#?}");
-    for name in ["__kferry.mirror.m", "kferry-mirror-m", "p.same.DLT", "p.plain", "p.transactions"] {
-        ensure!(all.contains(name), "nothing is told of {name}: {rounds:#?}");
-    }
-    ensure!(all.contains("DescribeConfigs") && all.contains("AlterConfigs") && all.contains("\"Alter\""), "{rounds:#?}");
-    Ok(())
+    bail!("always something is missing: {rounds:#?}")
 }
 
 /// What docs/rights.md tells to grant to a mirror of everything, and nothing else, is enough for it and for what the command line does with its file.
@@ -248,7 +281,8 @@ fn rights_as_written(source: &Cluster, target: &Cluster) -> Result<()> {
     }
 
     let lines = "topics_regex = ['r\\..*']\ngroups_regex = ['r-.*']\non_error = 'dead-letter'\ngroups_interval_seconds = 1";
-    let file = File::new(source, target, Some(BOB), &mirror("r", lines))?;
+    let section_of_mirror = mirror("r", lines);
+    let file = File::new(source, target, Some(BOB), &section_of_mirror)?;
     let text = fs::read_to_string(&file.0)?;
     fs::write(&file.0, format!("{text}[admin]\nmirror_bind = \"127.0.0.1:{}\"\n", ports::take(1)?.start))?;
     let mut mirror = Mirror::of(&fs::read_to_string(&file.0)?)?;
@@ -285,7 +319,21 @@ fn rights_as_written(source: &Cluster, target: &Cluster) -> Result<()> {
     ] {
         file.kferry(command)?.ends_with(0)?;
     }
-    Ok(())
+
+    // The same for live moves.
+    let (_, section) = document.split_once("\n## Live moves\n").context("the section of live moves")?;
+    let commands = section.split("```sh\n").nth(1).and_then(|rest| rest.split("```").next()).context("its commands")?;
+    let file = File::new(source, target, Some(BOB), &(section_of_mirror + "[state]\ncluster = \"target\"\n"))?;
+    file.kferry(&["plan"])?.ends_with(1)?;
+    for line in commands.lines().map(str::trim) {
+        if let Some(arguments) = line.strip_prefix("mirror $cluster ") {
+            [source, target].map(|cluster| cluster.add_acls(&allowed_by(arguments)?)).into_iter().collect::<Result<()>>()?;
+        } else if let Some(arguments) = line.strip_prefix("mirror new-1:9093 ") {
+            target.add_acls(&allowed_by(arguments)?)?;
+        }
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    file.kferry(&["plan"])?.ends_with(0).map(drop)
 }
 
 /// The ACLs of the arguments of `kafka-acls.sh`, for [`BOB`].

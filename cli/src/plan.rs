@@ -71,7 +71,8 @@ pub(crate) fn run(args: &Args) -> Exit {
         }
     }
     let (mirrors, (collisions, warnings)) = runtime.block_on(async {
-        let plans = join_all(chosen.iter().map(MirrorPlan::of));
+        let log = config.state.as_ref().map(|state| &state.cluster);
+        let plans = join_all(chosen.iter().map(|mirror| MirrorPlan::of(mirror, log)));
         tokio::join!(plans, clashes(&config.mirrors, &chosen))
     });
     // Dropped, it would wait for look-ups in the DNS, which can go on for a minute after they have been given up.

@@ -135,7 +135,7 @@ async fn one(mirror: Arc<Mirror>, options: Options, overview: Arc<Overview>, sto
         match begun {
             Ok(run) => return run.run(stop).await,
             // Who waits for the end of a job is told that there is something to mend.
-            Err(error) if options.once && (error.is_wrong_cluster() || is_stuck(since, Instant::now())) => {
+            Err(error) if options.once && (error.is_wrong() || is_stuck(since, Instant::now())) => {
                 let left = vec![NotCopied { what: "all topics".to_owned(), reason: error.to_string() }];
                 return Outcome { left, ..Outcome::default() };
             }

@@ -306,6 +306,13 @@ fn a_log_moves_to_another_cluster_and_goes_on_there() -> Result<()> {
         let refused = Proxy::start_with(&base, &config, &[]).err().context("it serves")?;
         let said = format!("{refused:#}");
         ensure!(said.contains("topics lead where another log of decisions says") && said.contains("exit status: 1"), "{said}");
+        let mut mirror = Mirror::of(&fs::read_to_string(&config)?)?;
+        let ended = mirror.start(&["--once"])?.wait(LIMIT)?;
+        let said = mirror.logs()?;
+        ensure!(
+            ended.code() == Some(1) && said.contains("the log of decisions on cluster new says where topic orders.a is"),
+            "{ended:?}: {said}"
+        );
     }
     Ok(())
 }

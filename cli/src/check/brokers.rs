@@ -11,7 +11,7 @@ use kferry_wire::admin::topics::{NewPartitions, NewTopic};
 use kferry_wire::client::{Client, Metadata, Topics};
 use kferry_wire::cluster::{ClusterInfo, describes_every_topic};
 use kferry_wire::connection::{ConnectOptions, Connection, Refusal, RequestError};
-use kferry_wire::decisions::{TOPIC, decides};
+use kferry_wire::decisions::{TOPIC, decided};
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 
@@ -229,13 +229,12 @@ fn outside<'a>(cluster: &Cluster, servers: impl Iterator<Item = &'a Server>) -> 
 /// A log of decisions that the file does not know of.
 async fn ask_log(cluster: &Arc<Cluster>) -> Option<String> {
     let client = Client::new(cluster.clone(), ConnectOptions::default()).within(DEADLINE);
-    decides(client).await.ok()?.then(|| {
-        let name = &cluster.name;
-        format!(
-            "cluster {name}: its topic {TOPIC} says where topics lead, and [state] does not name this cluster: relayed clients would write to copies, and \
-             kferry-proxy does not start; set cluster = \"{name}\" in [state] (`kferry move log` moves the log to another cluster)"
-        )
-    })
+    decided(client).await.ok()??;
+    let name = &cluster.name;
+    Some(format!(
+        "cluster {name}: its topic {TOPIC} says where topics lead, and [state] does not name this cluster: relayed clients would write to copies, and \
+         kferry-proxy does not start; set cluster = \"{name}\" in [state] (`kferry move log` moves the log to another cluster)"
+    ))
 }
 
 /// What kferry's own login may not do with the log of decisions.

@@ -65,7 +65,8 @@ pub(super) async fn forecast<'p>(
     Ok(groups.into_values().collect())
 }
 
-/// Which rights on groups are missing: on those that have committed something, and those that the file names.
+/// Which rights on groups are missing: on those that have committed something, and those that the file names. `moves`: they may come to live on the other
+/// cluster.
 ///
 /// # Errors
 /// [`ClientError`] of a broker that does not answer; a refusal is none.
@@ -74,14 +75,22 @@ pub(super) async fn missing_rights(
     clients: &[Client; 2],
     groups: &[GroupForecast],
     state: Option<&State>,
+    moves: bool,
 ) -> Result<Vec<Missing>, ClientError> {
+    // Delete: an offset that a group has not committed any more is deleted where the group is to live.
+    const MOVING: [Operation; 3] = [Operation::Describe, Operation::Read, Operation::Delete];
     let names: BTreeSet<&str> = groups.iter().map(|group| &*group.group).chain(mirror.groups.names()).collect();
     let states = state.map(State::groups).unwrap_or_default();
     let mut missing = Vec::new();
     // A cluster, and the direction of what it leads.
     for (client, direction) in clients.iter().zip(Direction::ALL) {
-        let (led, followed): (Vec<&str>, Vec<&str>) = names.iter().partition(|group| states.direction(mirror, group) == Some(direction));
         let rights = Rights::of(client).await?;
+        if moves {
+            let names: Vec<&str> = names.iter().copied().collect();
+            missing.append(&mut rights.missing_of_groups(&names, &MOVING, "the offsets of groups, which may move").await?);
+            continue;
+        }
+        let (led, followed): (Vec<&str>, Vec<&str>) = names.iter().partition(|group| states.direction(mirror, group) == Some(direction));
         let purpose = "the offsets of groups";
         missing.append(&mut rights.missing_of_groups(&led, &[Operation::Describe], purpose).await?);
         missing.append(&mut rights.missing_of_groups(&followed, &[Operation::Describe, Operation::Read], purpose).await?);

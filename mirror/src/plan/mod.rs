@@ -10,11 +10,12 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt as _, stream};
 use kafka_protocol::ResponseError;
-use kferry_config::{Mirror, Offsets, OnError, OnLost, dead_letter_topic};
+use kferry_config::{self as config, Mirror, Offsets, OnError, OnLost, dead_letter_topic};
 use kferry_wire::admin::acls::Operation;
 use kferry_wire::admin::partitions::Position;
 use kferry_wire::admin::topics::{NewPartitions, NewTopic};
 use kferry_wire::client::{Answers, Client, ClientError, TopicPartition};
+use kferry_wire::decisions;
 use kferry_wire::log::{LogReader, ReadError};
 use serde::Serialize;
 
@@ -28,7 +29,7 @@ use crate::own_topics::state_topic;
 use crate::partition::{Direction, OffsetMap, Phase, Progress, Side, Skipped, producer_id};
 use crate::state::{State, StateError};
 use crate::topics::{self, Action, Cluster, Drift, TopicPlan};
-use crate::{named, patient_clients, transactions};
+use crate::{PATIENCE, connect_options, named, patient_clients, transactions};
 
 /// Offsets of padding that a broker takes in a second of its CPU (measured: 19 to 22 million).
 const PADDED_PER_SECOND: u64 = 20_000_000;
@@ -143,8 +144,9 @@ impl MirrorPlan {
         self.errors.is_empty() && self.missing_rights.is_empty() && self.topics.iter().all(|topic| topic.errors.is_empty())
     }
 
-    /// Asks both clusters what a mirror would do. What goes wrong is in the plan's `errors`.
-    pub async fn of(mirror: &Arc<Mirror>) -> Self {
+    /// Asks both clusters what a mirror would do. What goes wrong is in the plan's `errors`. `log`: the cluster of the log of decisions, if the file has
+    /// one: then what the mirror copies may move, and it needs the rights for both directions.
+    pub async fn of(mirror: &Arc<Mirror>, log: Option<&Arc<config::Cluster>>) -> Self {
         let mut plan = Self {
             mirror: mirror.name.clone(),
             source: mirror.source.name.clone(),
@@ -156,13 +158,13 @@ impl MirrorPlan {
             errors: Vec::new(),
             warnings: Vec::new(),
         };
-        if let Err(error) = Box::pin(plan.look(mirror)).await {
+        if let Err(error) = Box::pin(plan.look(mirror, log)).await {
             plan.errors.push(error.to_string());
         }
         plan
     }
 
-    async fn look(&mut self, mirror: &Arc<Mirror>) -> Result<(), StateError> {
+    async fn look(&mut self, mirror: &Arc<Mirror>, log: Option<&Arc<config::Cluster>>) -> Result<(), StateError> {
         let clients: [Client; 2] = patient_clients(mirror).into();
         let (mut source, mut target) = tokio::try_join!(Cluster::look(&clients[0]), Cluster::look(&clients[1]))?;
         // Without the right to read it nothing is known of it; the missing right is told.
@@ -186,18 +188,24 @@ impl MirrorPlan {
         }
         self.creations(mirror, &clients).await;
         self.unseen(mirror, &source);
-        self.rights(mirror, &clients).await?;
+        let log = log.filter(|_| mirror.offsets == Offsets::Preserve);
+        self.rights(mirror, &clients, log.is_some()).await?;
         if !mirror.groups.is_empty() {
-            self.groups(mirror, &clients, state.as_ref()).await?;
+            self.groups(mirror, &clients, state.as_ref(), log.is_some()).await?;
+        }
+        if let Some(log) = log {
+            let log = Client::new(log.clone(), connect_options(&mirror.name)).within(PATIENCE);
+            let needs = Needs::from([(decisions::TOPIC.into(), BTreeSet::from([Operation::Describe, Operation::Read, Operation::Write]))]);
+            self.missing_rights.append(&mut Rights::of(&log).await?.missing(&needs, "the log of decisions").await?);
         }
         Ok(())
     }
 
-    async fn groups(&mut self, mirror: &Arc<Mirror>, clients: &[Client; 2], state: Option<&State>) -> Result<(), ClientError> {
+    async fn groups(&mut self, mirror: &Arc<Mirror>, clients: &[Client; 2], state: Option<&State>, moves: bool) -> Result<(), ClientError> {
         self.groups = groups::forecast(mirror, clients, self.topics.iter().map(|topic| &topic.plan), state).await?;
         let groups: BTreeSet<&str> = self.groups.iter().map(|group| &*group.group).collect();
         self.errors.extend(named::unseen_groups(mirror, |name| groups.contains(name)).map(|(_, sentence)| sentence));
-        self.missing_rights.append(&mut groups::missing_rights(mirror, clients, &self.groups, state).await?);
+        self.missing_rights.append(&mut groups::missing_rights(mirror, clients, &self.groups, state, moves).await?);
         Ok(())
     }
 
@@ -262,7 +270,8 @@ impl MirrorPlan {
         }
     }
 
-    async fn rights(&mut self, mirror: &Mirror, clients: &[Client; 2]) -> Result<(), ClientError> {
+    /// `moves`: the topics may come to lead on the other cluster, and then the mirror copies them back.
+    async fn rights(&mut self, mirror: &Mirror, clients: &[Client; 2], moves: bool) -> Result<(), ClientError> {
         const LEADER: [Operation; 3] = [Operation::Describe, Operation::Read, Operation::DescribeConfigs];
         const FOLLOWER: [Operation; 7] = [
             Operation::Create,
@@ -278,16 +287,24 @@ impl MirrorPlan {
         // A cluster, and the direction of what it leads.
         for (client, leads) in clients.iter().zip(Direction::ALL) {
             let is_source = leads == Direction::Forwards;
-            let (mut copied, mut own, mut dead_letters) = (Needs::new(), Needs::new(), Needs::new());
+            let (mut copied, mut back, mut own, mut dead_letters) = (Needs::new(), Needs::new(), Needs::new(), Needs::new());
             let mut holes = None;
             for topic in self.topics.iter().filter(|topic| topic.plan.error.is_none()) {
                 let (name, _) = topic.names(leads);
-                let needs = copied.entry(name.clone()).or_default();
-                if topic.plan.direction(mirror) == leads {
-                    needs.extend(LEADER);
-                    continue;
-                }
-                needs.extend(FOLLOWER);
+                let needs = if topic.plan.direction(mirror) == leads {
+                    copied.entry(name.clone()).or_default().extend(LEADER);
+                    // A topic that is renamed does not move.
+                    if !moves || topic.plan.topic != topic.plan.target {
+                        continue;
+                    }
+                    let needs = back.entry(name.clone()).or_default();
+                    needs.extend(FOLLOWER.into_iter().filter(|operation| !LEADER.contains(operation)));
+                    needs
+                } else {
+                    let needs = copied.entry(name.clone()).or_default();
+                    needs.extend(FOLLOWER);
+                    needs
+                };
                 if mirror.offsets == Offsets::Translate {
                     // Nothing is deleted from a log that is not the mirror's alone.
                     needs.remove(&Operation::Delete);
@@ -310,7 +327,9 @@ impl MirrorPlan {
                 own.insert(state_topic(&mirror.name).into(), BTreeSet::from(OWN));
             }
             let rights = Rights::of(client).await?;
-            for (needs, purpose) in [(copied, "the topics"), (own, "the mirror's state"), (dead_letters, "dead letters")] {
+            for (needs, purpose) in
+                [(copied, "the topics"), (back, "copying back after a move"), (own, "the mirror's state"), (dead_letters, "dead letters")]
+            {
                 self.missing_rights.append(&mut rights.missing(&needs, purpose).await?);
             }
             if !is_source {

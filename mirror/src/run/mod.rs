@@ -242,7 +242,8 @@ impl Run {
     /// target and the state's topic. With `--once` the process works on all shards alone.
     ///
     /// # Errors
-    /// [`StateError`]: the target cannot be asked, or the mirror's state not be created or read. The group is not joined then.
+    /// [`StateError`]: the target cannot be asked, the mirror's state not be created or read, or the file does not name the log of decisions that says where
+    /// the mirror's topics lead. The group is not joined then.
     pub async fn begin(
         mirror: Arc<Mirror>,
         options: Options,
@@ -253,6 +254,9 @@ impl Run {
         // Nothing is written where it is known that a cluster is not the one that is meant. A source that does not answer is looked at later.
         if let Err(error @ ClientError::WrongCluster(_)) = source.within(IDENTIFY).metadata(Topics::Named(&[])).await {
             return Err(error.into());
+        }
+        if let Some(error) = moves::another_log(&mirror, [&source, &target], options.state.as_deref()).await {
+            return Err(error);
         }
         let state = State::open(target.clone(), &mirror, true).await?.expect("it is created where it is missing");
         let rate = mirror.max_bytes_per_second.map(std::num::NonZeroU64::get);

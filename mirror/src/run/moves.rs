@@ -13,11 +13,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use kferry_config::{Cluster, Mirror};
 use kferry_wire::admin::partitions::Position;
 use kferry_wire::client::{Answers, Client, TopicPartition};
 use kferry_wire::decisions::{
-    Leader, Log, LogError, Measured, Move, NotYet, Refused, Request, State, Update, Witness, ask, closing as closing_at,
+    Leader, Log, LogError, Measured, Move, NotYet, Refused, Request, State, Update, Witness, ask, closing as closing_at, decided,
 };
 use kferry_wire::tell;
 use tokio::sync::{mpsc, watch};
@@ -28,7 +29,7 @@ use self::groups::MovingGroups;
 pub(super) use self::groups::ToSettle;
 use crate::messages;
 use crate::partition::{Leadership, Phase, Side};
-use crate::state;
+use crate::state::{self, StateError};
 use crate::topics::TopicPlan;
 
 /// Between two looks at which partitions are to be closed. A look asks nobody: only what the copy has reached is measured.
@@ -39,6 +40,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 const ASKING: Duration = Duration::from_secs(5);
 /// How long the followers of a new term may take to say where they end, until their partitions are looked at one by one.
 const BEGINNING: Duration = Duration::from_secs(1);
+/// How long a cluster may take to say whether it has a log that the file does not name.
+const FINDING: Duration = Duration::from_secs(5);
 /// Between two attempts to find a log that is not there yet.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -415,6 +418,23 @@ impl Moves {
 fn is_of(mirror: &Mirror, from: &str, to: &str) -> bool {
     let is_one = |name: &str| *mirror.source.name == *name || *mirror.target.name == *name;
     is_one(from) && is_one(to)
+}
+
+/// The log of decisions that the file does not name, if there is one on either cluster and it is about what this mirror copies. A cluster that cannot be asked has
+/// none. `ours`: that of `[state]`.
+pub(super) async fn another_log(mirror: &Mirror, clients: [&Client; 2], ours: Option<&Cluster>) -> Option<StateError> {
+    let others = clients.into_iter().filter(|client| ours.is_none_or(|ours| ours.name != client.cluster().name));
+    let asked = others.map(async |client| {
+        let log = decided(client.within(FINDING)).await.ok()??;
+        let mut topics =
+            log.leaders().iter().filter(|(topic, leader)| is_of(mirror, &leader.before, &leader.cluster) && mirror.topics.matches(topic));
+        let mut groups =
+            log.lives().iter().filter(|(group, life)| is_of(mirror, &life.before, &life.cluster) && mirror.groups.matches(group));
+        let topic = topics.next().map(|(topic, _)| format!("topic {topic}"));
+        let what = topic.or_else(|| groups.next().map(|(group, _)| format!("group {group}")))?;
+        Some(StateError::AnotherLog { cluster: client.cluster().name.clone(), what })
+    });
+    join_all(asked).await.into_iter().flatten().next()
 }
 
 fn led<'a>(state: &'a State, mirror: &Mirror, topic: &str) -> Option<&'a Leader> {

@@ -158,15 +158,26 @@ pub enum StateError {
     /// The state's topic cannot be read.
     #[error("the mirror's state: {0}")]
     Read(#[from] ReadError),
+    /// A log of decisions that the file does not name says where topics or groups of the mirror are.
+    #[error(
+        "the log of decisions on cluster {cluster} says where {what} is, and [state] does not name this cluster: a mirror that does not follow the log takes \
+         followers for leaders; write cluster = \"{cluster}\" in [state], and restart"
+    )]
+    AnotherLog {
+        /// The log's cluster, as the file names it.
+        cluster: Arc<str>,
+        /// A topic or a group of the mirror.
+        what: String,
+    },
     /// The state's topic cannot be written.
     #[error("the mirror's state: {0}")]
     Append(#[from] AppendError),
 }
 
 impl StateError {
-    /// Whether a cluster is not the one that is meant: to try again mends nothing, as long as the file stays.
-    pub fn is_wrong_cluster(&self) -> bool {
-        matches!(self, Self::Client(ClientError::WrongCluster(_)))
+    /// Whether a cluster, or the log of decisions, is not the one that is meant: to try again mends nothing, as long as the file stays.
+    pub fn is_wrong(&self) -> bool {
+        matches!(self, Self::Client(ClientError::WrongCluster(_)) | Self::AnotherLog { .. })
     }
 }
 

@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use kferry_config::Cluster;
 use kferry_wire::client::Client;
-use kferry_wire::decisions::{LATE, Member, Plan, State, Wish, decides};
+use kferry_wire::decisions::{LATE, Member, Plan, State, Wish, decided};
 use kferry_wire::tell;
 use serde_json::json;
 use tokio::sync::watch;
@@ -38,10 +38,10 @@ use crate::identity::own_options;
 use crate::messages;
 use crate::routes::RoutingTable;
 
+pub(crate) use self::follow::{follow, leave};
+
 /// How long a cluster may take to say whether it has another log, before anybody is served.
 const ASKING: Duration = Duration::from_secs(2);
-
-pub(crate) use self::follow::{follow, leave};
 
 /// What this process knows of the log of decisions.
 #[derive(Debug)]
@@ -79,8 +79,8 @@ pub(crate) async fn another_log(table: &RoutingTable) -> Option<Arc<Cluster>> {
     let ours = table.state().map(|cluster| &cluster.name);
     let others = table.relayed_clusters().filter(|cluster| Some(&cluster.name) != ours);
     let asked = others.map(async |cluster| {
-        let decides = timeout(ASKING, decides(Client::new(cluster.clone(), own_options()).within(ASKING))).await;
-        matches!(decides, Ok(Ok(true))).then(|| cluster.clone())
+        let decided = timeout(ASKING, decided(Client::new(cluster.clone(), own_options()).within(ASKING))).await;
+        matches!(decided, Ok(Ok(Some(_)))).then(|| cluster.clone())
     });
     join_all(asked).await.into_iter().flatten().next()
 }

@@ -148,18 +148,19 @@ fn partition() -> TopicPartition {
     TopicPartition::new(TOPIC, 0)
 }
 
-/// Whether a cluster has a log that says where topics lead or groups live, and that has not moved elsewhere. Whoever reads another log, or none, would have
-/// clients write to the followers of these topics.
+/// What the log of a cluster says, if it says where topics lead or groups live and has not moved elsewhere. Whoever reads another log, or none, would take
+/// followers of these topics for their leaders.
 ///
 /// # Errors
 /// [`LogError`]: nobody knows, or it has records of another version.
-pub async fn decides(client: Client) -> Result<bool, LogError> {
-    let Some(mut log) = Log::find(client, None).await? else { return Ok(false) };
+pub async fn decided(client: Client) -> Result<Option<State>, LogError> {
+    let Some(mut log) = Log::find(client, None).await? else { return Ok(None) };
     while !log.is_at_end() {
         log.next(Duration::ZERO).await?;
     }
     let state = log.state();
-    Ok(state.moved().is_none() && !(state.leaders().is_empty() && state.lives().is_empty()))
+    let says = state.moved().is_none() && !(state.leaders().is_empty() && state.lives().is_empty());
+    Ok(says.then(|| state.clone()))
 }
 
 impl Log {

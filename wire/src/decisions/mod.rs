@@ -28,7 +28,7 @@ mod witness;
 use std::time::Duration;
 
 pub use closing::{Measured, NotYet, closing, copies_from};
-pub use log::{Log, LogError, ReadRecord, TOPIC, Update, ask, decides};
+pub use log::{Log, LogError, ReadRecord, TOPIC, Update, ask, decided};
 pub use proxy::{Gathering, Known, Owned, OwnedGroup, Plan, Proxy, Serves, Settings, Wanted};
 pub use record::{Led, MAX_BYTES, Member, Place, RULES, Request, Topic, Unknown, Unwritable, Waited, Wished, decode, encode};
 pub use state::{Birth, Disagreement, Flipped, Joined, LAST_TERM, Leader, Life, Move, Outcome, Receipt, State, Stays, Verdict, Void, Wish};
