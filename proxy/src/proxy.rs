@@ -23,7 +23,7 @@ use crate::relay::holds::Holds;
 use crate::relay::park::Parking;
 use crate::relay::senders::Senders;
 use crate::relay::splice::Pipes;
-use crate::relay::view::{Directory, Part, Parts, View, WorkedOut, changes_of, security_of};
+use crate::relay::view::{Directory, Part, Parts, View, WorkedOut, changes_of};
 use crate::routes::{Homes, Routed, Routes, RoutingTable};
 use crate::summary::Bursts;
 
@@ -194,7 +194,7 @@ impl Proxy {
             return None;
         }
         let part = |cluster: &Arc<Cluster>| {
-            let security = security_of(route, cluster);
+            let security = route.security(cluster);
             let changes = changes_of(cluster, security.clone());
             // A file may give kferry no login of its own: then the route's says what there is.
             let has_own = cluster.security.sasl != Some(None);

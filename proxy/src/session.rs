@@ -57,7 +57,7 @@ use crate::relay::brokers::World;
 use crate::relay::login::Gate;
 use crate::relay::masks::Place;
 use crate::relay::own_response::{Advertised, ClientSasl};
-use crate::relay::view::{Door, View, security_of};
+use crate::relay::view::{Door, View};
 use crate::relay::{FrameRelay, Seat, Terms};
 use crate::routes::{Routed, RoutingTable};
 use crate::summary::ConnectionSummary;
@@ -330,7 +330,7 @@ impl Session<'_> {
         let brokers = self.proxy.brokers(cluster);
         let login = BrokerLogin {
             // Without credentials SASL is between client and broker.
-            security: security_of(route, cluster),
+            security: route.security(cluster),
             options: ConnectOptions { client_id: client_id.to_owned(), ..ConnectOptions::default() },
         };
         match &self.endpoint.broker {

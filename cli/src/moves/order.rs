@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use jiff::Timestamp;
-use kferry_config::{Cluster, Config, Mode, Route, Security};
+use kferry_config::{Cluster, Config, Mode, Route};
 use kferry_wire::client::Client;
 use kferry_wire::decisions::{LATE, Member, Outcome, Place, ReadRecord, Request, State, Verdict, Void, decode};
 use kferry_wire::exit::{self, Exit};
@@ -291,10 +291,7 @@ async fn of_logins(config: &Config, [from, to]: [&Client; 2], topics: &BTreeSet<
     let has_login = |route: &Route| clusters.iter().any(|cluster| route.credentials.contains_key(&cluster.name));
     let mut told = Vec::new();
     for route in config.routes.iter().filter(|route| route.mode == Mode::Relay && sees(route) && has_login(route)) {
-        let of_route = |cluster: &Arc<Cluster>| {
-            let sasl = route.credentials.get(&cluster.name).map(|sasl| Some(sasl.clone()));
-            client(Arc::new(Cluster { security: Security { tls: cluster.security.tls.clone(), sasl }, ..Cluster::clone(cluster) }))
-        };
+        let of_route = |cluster: &Arc<Cluster>| client(Arc::new(Cluster { security: route.security(cluster), ..Cluster::clone(cluster) }));
         let [from, to] = clusters.map(of_route);
         match lost_rights(&route.name, Between { from: &from, to: &to }, topics).await {
             Ok(lost) => told.extend(lost),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::cluster::{Cluster, Sasl, SaslMechanism, Secret, TlsIdentity};
+use super::cluster::{Cluster, Sasl, SaslMechanism, Secret, Security, TlsIdentity};
 use crate::matcher::ClientMatcher;
 use crate::names::Selection;
 
@@ -124,6 +124,14 @@ pub struct Route {
     pub owns_topics: Selection,
     /// `groups` and `groups_regex`: the consumer groups that it owns, likewise.
     pub owns_groups: Selection,
+}
+
+impl Route {
+    /// With what kferry comes to a cluster for the clients of the route: its `[routes.credentials.CLUSTER]`, and no login without them.
+    pub fn security(&self, cluster: &Cluster) -> Security {
+        let sasl = self.credentials.get(&cluster.name).map(|sasl| Some(sasl.clone()));
+        Security { tls: cluster.security.tls.clone(), sasl }
+    }
 }
 
 /// `mode` of a route.

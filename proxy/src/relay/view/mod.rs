@@ -41,7 +41,7 @@ use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use kafka_protocol::messages::ApiKey;
 use kafka_protocol::protocol::Request;
-use kferry_config::{Cluster, Mirror, Route, Security};
+use kferry_config::{Cluster, Mirror, Security};
 use kferry_wire::api::{Api, By};
 use kferry_wire::client::{Client, ClientError};
 use kferry_wire::connection::ConnectOptions;
@@ -118,12 +118,6 @@ enum Broker {
     Controller,
     /// The one with this real node id.
     Node(i32),
-}
-
-/// With what the proxy comes to a cluster for the clients of a route.
-pub(crate) fn security_of(route: &Route, cluster: &Cluster) -> Security {
-    let sasl = route.credentials.get(&cluster.name).map(|sasl| Some(sasl.clone()));
-    Security { tls: cluster.security.tls.clone(), sasl }
 }
 
 /// A client for the changes that the clients of a route make to a cluster.
