@@ -159,12 +159,12 @@ impl Proxy {
         brokers.entry(cluster.name.clone()).or_default().clone()
     }
 
-    /// What the clients of a route see.
+    /// What the clients of a route see. A table that is in force no more changes nothing of it.
     pub(crate) fn sight(&self, table: &Arc<RoutingTable>, routed: Routed<'_>) -> Sight {
         let mut views = self.views.lock().unwrap_or_else(PoisonError::into_inner);
         let Routed { route, home } = routed;
         if let Some(shared) = views.get(&route.name)
-            && Arc::ptr_eq(&shared.table, table)
+            && (Arc::ptr_eq(&shared.table, table) || !Arc::ptr_eq(table, &self.routes.in_force()))
         {
             return shared.sight.clone();
         }
@@ -178,6 +178,10 @@ impl Proxy {
             before => {
                 if let Some(before) = before {
                     before.cut.cancel();
+                    // What clients without a view have under way nobody counts.
+                    if before.view.is_none() {
+                        self.holds.lost();
+                    }
                 }
                 self.cut.child_token()
             }

@@ -119,12 +119,23 @@ impl Session<'_> {
 
     /// Everything up to the first byte of a broker's response.
     async fn handshake(&mut self, socket: TcpStream) -> Result<Established, Cause> {
-        let table = self.proxy.routes.in_force();
+        let mut table = self.proxy.routes.in_force();
         let mut first = Vec::with_capacity(512);
         let client = self.first_request(&table, socket, &mut first).await?;
         let tls_subject = tls_subject(&client)?;
         let began = Instant::now();
-        let routed = self.identify(&table, &first, tls_subject.as_deref()).ok_or(Cause::NoRoute)?;
+        let mut routed = self.identify(&table, &first, tls_subject.as_deref()).ok_or(Cause::NoRoute)?;
+        if let Some(moves) = self.proxy.moves.as_ref().filter(|_| routed.route.mode == Mode::Relay) {
+            if timeout(table.limits().handshake_timeout, moves.joined()).await.is_err() {
+                return Err(Cause::NotJoined(moves.why_not().unwrap_or_default()));
+            }
+            // Where a route's home is says the log, and not the file that was in force when the client came.
+            let in_force = self.proxy.routes.in_force();
+            if !Arc::ptr_eq(&table, &in_force) {
+                table = in_force;
+                routed = self.identify(&table, &first, tls_subject.as_deref()).ok_or(Cause::NoRoute)?;
+            }
+        }
         let established = match routed.route.mode {
             Mode::Bootstrap => self.connect_bootstrap(&table, routed, client, first).await?,
             Mode::Relay => self.connect_relay(&table, routed, client, first).await?,
@@ -226,11 +237,6 @@ impl Session<'_> {
         mut client: Stream,
         mut first: Vec<u8>,
     ) -> Result<Established, Cause> {
-        if let Some(moves) = &self.proxy.moves
-            && timeout(table.limits().handshake_timeout, moves.joined()).await.is_err()
-        {
-            return Err(Cause::NotJoined(moves.why_not().unwrap_or_default()));
-        }
         let Routed { route, home } = routed;
         let listener = &self.endpoint.listener;
         let Sight { view, cut } = self.proxy.sight(table, routed);

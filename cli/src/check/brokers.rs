@@ -233,7 +233,7 @@ async fn ask_log(cluster: &Arc<Cluster>) -> Option<String> {
     let name = &cluster.name;
     Some(format!(
         "cluster {name}: its topic {TOPIC} says where topics lead, and [state] does not name this cluster: relayed clients would write to copies, and \
-         kferry-proxy does not start; set cluster = \"{name}\" in [state] (`kferry move log` moves the log to another cluster)"
+         kferry-proxy does not start; set cluster = \"{name}\" in [state] (`kferry move log` moves the log to another cluster; if it was interrupted run it again, and leave [state] as it is)"
     ))
 }
 

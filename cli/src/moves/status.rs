@@ -223,9 +223,11 @@ impl Report {
         errors.extend(state.left_behind().map(|member| {
             format!(
                 "proxy {} was not restarted since the log of decisions came to {}, and follows the one that it was before: write that cluster in [state] of its \
-                 file, and restart it; nothing moves before",
+                 file, and restart it, or if that process is gone: kferry move forget {}@{}; nothing moves before",
                 member.name,
-                config.state.as_ref().map(|state| state.cluster.name.clone()).unwrap_or_default()
+                config.state.as_ref().map(|state| state.cluster.name.clone()).unwrap_or_default(),
+                member.name,
+                member.incarnation
             )
         }));
         let relay = config.routes.iter().filter(|route| route.mode == Mode::Relay);

@@ -92,7 +92,7 @@ impl Run {
             let unseen = self.unseen().map(|(topic, why)| (topic.into(), why));
             let plans = self.passes.plans.clone();
             let behind = plans.iter().flat_map(|plans| plans.iter()).filter(|plan| self.is_current(plan) && self.is_behind(plan)).map(|plan| {
-                let why = "it was copied in a later term than the log of decisions knows: that log was lost, or the cluster of [state] is another one; restore it";
+                let why = "it was copied in a later term than the log of decisions knows: [state] is not in the file or names another cluster, or that log was lost; name the log's cluster, or restore it";
                 (plan.topic.clone(), why.to_owned())
             });
             let refused: BTreeMap<Arc<str>, _> = unseen.chain(passed.refused).chain(behind).collect();

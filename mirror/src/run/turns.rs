@@ -28,11 +28,11 @@ impl Run {
         self.moves.as_ref().is_none_or(|moves| moves.term(&plan.topic) == plan.term)
     }
 
-    /// Whether the log of decisions says less of a topic than was once known: then it was lost, and the topic would be copied the wrong way.
+    /// Whether less is known of a topic than once was: then the log of decisions was lost, or the file does not name it, and the topic would be copied the wrong way.
     pub(super) fn is_behind(&self, plan: &TopicPlan) -> bool {
         let is_later =
             |partition| self.state.partition(&TopicPartition::new(plan.topic.clone(), partition)).is_some_and(|kept| kept.term > plan.term);
-        self.moves.is_some() && (0..plan.partitions).any(is_later)
+        (0..plan.partitions).any(is_later)
     }
 
     /// The log of decisions has news.

@@ -161,7 +161,7 @@ pub enum StateError {
     /// A log of decisions that the file does not name says where topics or groups of the mirror are.
     #[error(
         "the log of decisions on cluster {cluster} says where {what} is, and [state] does not name this cluster: a mirror that does not follow the log takes \
-         followers for leaders; write cluster = \"{cluster}\" in [state], and restart"
+         followers for leaders; write cluster = \"{cluster}\" in [state], and restart; if `kferry move log` was interrupted run it again instead"
     )]
     AnotherLog {
         /// The log's cluster, as the file names it.

@@ -350,9 +350,11 @@ impl Follower {
         self.known.open = holds.open().or_else(|| self.proxy.parking.commits.open());
         self.known.waited = self.held_last.filter(|_| self.held.is_none()).zip(holds.waited());
         self.known.unanswered = self.held.is_none() && holds.are_late();
+        let now = self.now();
+        // Who could not hold in time lets go by itself, whether it can read the log or not.
+        self.me.give_up(&self.known, now);
         // Who cannot read the log does not know what it says already.
         if self.is_flip_checked() && self.asking.is_empty() && self.is_at_end && !self.moves.is_blind() {
-            let now = self.now();
             let state = self.me.state();
             let request = if state.end() == 0 {
                 // Of two that begin it the first counts.
@@ -364,7 +366,6 @@ impl Follower {
                 self.ask(request);
             }
         }
-        // Who could not hold in time lets go by itself.
         if self.held.is_some() && self.me.holds().is_none() {
             self.apply();
         }

@@ -137,6 +137,19 @@ impl Holds {
         self.lock().entered.is_empty()
     }
 
+    /// Connections were cut of whose requests nobody knows: they may still be appended.
+    pub(crate) fn lost(self: &Arc<Self>) {
+        // Without a runtime there are no connections.
+        if let Ok(runtime) = Handle::try_current() {
+            self.lock().late += 1;
+            let holds = self.clone();
+            runtime.spawn(async move {
+                sleep(LATE).await;
+                holds.lock().late -= 1;
+            });
+        }
+    }
+
     /// Whether something was sent to a broker and never answered, that may still be appended.
     pub(crate) fn are_late(&self) -> bool {
         self.lock().late > 0

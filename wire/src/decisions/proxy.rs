@@ -323,18 +323,20 @@ impl Proxy {
         if self.state.open().is_some() { self.go_on(known, now, turn) } else { self.begin(known, now, turn) }
     }
 
-    /// A move is open.
-    fn go_on(&mut self, known: &Known, now: Duration, turn: Option<(Turn, i64, Duration)>) -> Option<Request> {
+    /// Lets go of the open move if its time is over and it could not hold: that needs no log, so a process does it that can neither read nor write it. Returns
+    /// whether the time is over.
+    pub fn give_up(&mut self, known: &Known, now: Duration) -> bool {
         let is_called = self.calls(known, now);
-        let missing = self.missing(known);
-        let gather = if self.state.open()?.is_of_groups() { 2 * self.settings.gather } else { Duration::ZERO };
-        let held = self.held.as_mut()?;
-        if is_called && missing.is_empty() {
+        let is_complete = self.missing(known).is_empty();
+        let Some(open) = self.state.open() else { return false };
+        let gather = if open.is_of_groups() { 2 * self.settings.gather } else { Duration::ZERO };
+        let Some(held) = &mut self.held else { return false };
+        if is_called && is_complete {
             held.gathered.get_or_insert(now);
         }
         let began = held.gathered.unwrap_or(now).min(held.since + gather);
         let is_late = now >= began + self.settings.hold;
-        if let Some(held) = self.held.as_mut().filter(|held| is_late && !held.said && held.let_go.is_none()) {
+        if is_late && !held.said && held.let_go.is_none() {
             let why = match &known.open {
                 Some(open) => format!("requests that were sent before have no answer: {open}"),
                 None if known.unanswered => "a connection to a broker broke, and what it had sent may still arrive".to_owned(),
@@ -342,6 +344,13 @@ impl Proxy {
             };
             held.let_go = Some(format!("proxy {} could not hold within {:?}: {why}", self.me.name, self.settings.hold));
         }
+        is_late
+    }
+
+    /// A move is open.
+    fn go_on(&mut self, known: &Known, now: Duration, turn: Option<(Turn, i64, Duration)>) -> Option<Request> {
+        let is_late = self.give_up(known, now);
+        let missing = self.missing(known);
         let (open, held) = (self.state.open()?, self.held.as_ref()?);
         let id = open.id;
         let abort = |reason: String| Request::Abort { id, by: self.me.name.clone(), reason, until_edit: false };
@@ -563,8 +572,9 @@ impl Proxy {
         }
         if let Some(left) = self.state.left_behind().next() {
             return Some(format!(
-                "proxy {} still follows the log of decisions where it was before it moved: write its new cluster in [state] there, and restart that proxy",
-                left.name
+                "proxy {} still follows the log of decisions where it was before it moved: write its new cluster in [state] there, and restart that proxy; \
+                 if that process is gone: kferry move forget {}@{}",
+                left.name, left.name, left.incarnation
             ));
         }
         known.unanswered.then(|| {

@@ -746,6 +746,26 @@ fn a_proxy_says_that_it_holds_once_nothing_of_it_is_open() {
 }
 
 #[test]
+fn who_cannot_read_the_log_lets_go_at_the_deadline_too() {
+    let me = member("a", "1");
+    let open = Known { open: Some("2 of client shop at 10.0.0.1 to orders".to_owned()), ..known() };
+    // It is not asked for what is next.
+    let (mut a, ..) = both([hold(&me, 0)]);
+    assert!(!a.give_up(&open, ms(2_999)));
+    assert_eq!(a.holds().map(|held| held.id), Some(7));
+    assert!(a.give_up(&open, ms(3_000)));
+    assert_eq!(a.holds(), None);
+    assert!(
+        reason(a.next(&known(), ms(9_000))).starts_with("proxy a could not hold within 3s: requests that were sent before have no answer")
+    );
+    // Who has said that it holds waits for the outcome.
+    let (mut a, ..) = both([hold(&me, 0)]);
+    assert_eq!(a.next(&known(), ms(10)), Some(holding(&me, 7)));
+    assert!(a.give_up(&open, ms(9_000)));
+    assert_eq!(a.holds().map(|held| held.id), Some(7));
+}
+
+#[test]
 fn who_has_not_said_that_it_holds_lets_go_at_the_deadline_and_who_has_waits_for_the_outcome() {
     let me = member("a", "1");
     let open = Known { open: Some("2 of client shop at 10.0.0.1 to orders".to_owned()), ..known() };
