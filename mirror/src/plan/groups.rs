@@ -77,23 +77,23 @@ pub(super) async fn missing_rights(
     state: Option<&State>,
     moves: bool,
 ) -> Result<Vec<Missing>, ClientError> {
-    // Delete: an offset that a group has not committed any more is deleted where the group is to live.
-    const MOVING: [Operation; 3] = [Operation::Describe, Operation::Read, Operation::Delete];
+    let (followers, purpose): (&[Operation], _) = if moves {
+        // Delete: an offset that a group has not committed any more is deleted where the group is to live.
+        (&[Operation::Describe, Operation::Read, Operation::Delete], "the offsets of groups, which may move")
+    } else {
+        (&[Operation::Describe, Operation::Read], "the offsets of groups")
+    };
     let names: BTreeSet<&str> = groups.iter().map(|group| &*group.group).chain(mirror.groups.names()).collect();
     let states = state.map(State::groups).unwrap_or_default();
     let mut missing = Vec::new();
     // A cluster, and the direction of what it leads.
     for (client, direction) in clients.iter().zip(Direction::ALL) {
+        // A group that may move is led by neither for good.
+        let is_led = |group: &&str| !moves && states.direction(mirror, group) == Some(direction);
+        let (led, followed): (Vec<&str>, Vec<&str>) = names.iter().partition(|group| is_led(group));
         let rights = Rights::of(client).await?;
-        if moves {
-            let names: Vec<&str> = names.iter().copied().collect();
-            missing.append(&mut rights.missing_of_groups(&names, &MOVING, "the offsets of groups, which may move").await?);
-            continue;
-        }
-        let (led, followed): (Vec<&str>, Vec<&str>) = names.iter().partition(|group| states.direction(mirror, group) == Some(direction));
-        let purpose = "the offsets of groups";
         missing.append(&mut rights.missing_of_groups(&led, &[Operation::Describe], purpose).await?);
-        missing.append(&mut rights.missing_of_groups(&followed, &[Operation::Describe, Operation::Read], purpose).await?);
+        missing.append(&mut rights.missing_of_groups(&followed, followers, purpose).await?);
     }
     Ok(missing)
 }

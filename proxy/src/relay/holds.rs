@@ -141,13 +141,19 @@ impl Holds {
     pub(crate) fn lost(self: &Arc<Self>) {
         // Without a runtime there are no connections.
         if let Ok(runtime) = Handle::try_current() {
-            self.lock().late += 1;
-            let holds = self.clone();
-            runtime.spawn(async move {
-                sleep(LATE).await;
-                holds.lock().late -= 1;
-            });
+            self.late(&runtime, |_| {});
         }
+    }
+
+    /// Something was sent that may be appended within [`LATE`]; `over` is done after that.
+    fn late(self: &Arc<Self>, runtime: &Handle, over: impl FnOnce(&Self) + Send + 'static) {
+        self.lock().late += 1;
+        let holds = self.clone();
+        runtime.spawn(async move {
+            sleep(LATE).await;
+            holds.lock().late -= 1;
+            over(&holds);
+        });
     }
 
     /// Whether something was sent to a broker and never answered, that may still be appended.
@@ -246,14 +252,7 @@ impl Drop for Entered {
     fn drop(&mut self) {
         let (holds, topic, from) = (self.holds.clone(), self.topic.clone(), self.from.clone());
         match Handle::try_current() {
-            Ok(runtime) if self.is_sent => {
-                holds.lock().late += 1;
-                runtime.spawn(async move {
-                    sleep(LATE).await;
-                    holds.lock().late -= 1;
-                    holds.leave(&topic, &from);
-                });
-            }
+            Ok(runtime) if self.is_sent => holds.late(&runtime, move |holds| holds.leave(&topic, &from)),
             _ => holds.leave(&topic, &from),
         }
     }

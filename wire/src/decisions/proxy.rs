@@ -326,10 +326,10 @@ impl Proxy {
     /// Lets go of the open move if its time is over and it could not hold: that needs no log, so a process does it that can neither read nor write it. Returns
     /// whether the time is over.
     pub fn give_up(&mut self, known: &Known, now: Duration) -> bool {
-        let is_called = self.calls(known, now);
-        let is_complete = self.missing(known).is_empty();
         let Some(open) = self.state.open() else { return false };
         let gather = if open.is_of_groups() { 2 * self.settings.gather } else { Duration::ZERO };
+        let is_called = self.calls(known, now);
+        let is_complete = self.missing(known).is_empty();
         let Some(held) = &mut self.held else { return false };
         if is_called && is_complete {
             held.gathered.get_or_insert(now);
