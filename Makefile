@@ -72,5 +72,5 @@ soak: ## the long runs: 50 kills of mirror and brokers, 20 of processes that sha
 	@cargo test -p kferry-tests --test one_view -- --ignored --nocapture
 	@cargo test -p kferry-tests --test moves many -- --ignored --nocapture
 	@cargo test -p kferry-tests --test moves_groups -- --ignored --nocapture
-	@KFERRY_SEEDS=1000000 cargo test -p kferry-wire --test moves_simulator -- --nocapture
+	@KFERRY_SEEDS=1000000 cargo test --profile simulator -p kferry-wire --test moves_simulator -- --nocapture
 	@scripts/fuzz 600

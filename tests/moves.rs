@@ -54,6 +54,10 @@ const LIMIT: Duration = Duration::from_mins(3);
 /// How long what a killed proxy has sent may still arrive.
 const LATE: Duration = Duration::from_secs(30);
 
+/// The route that the edits move, and the one that they leave alone. Each owns the topics that begin with its name.
+const ORDERS: &str = "orders";
+const STAYS: &str = "stays";
+
 /// Of each topic.
 const PARTITIONS: usize = 4;
 
@@ -71,7 +75,7 @@ hold_ms = 5000
 name = "over"
 source = "legacy"
 target = "new"
-topics_regex = ["orders.*"]
+topics_regex = ["orders.*", "stays.*"]
 groups_regex = ["orders-.*"]
 "#;
 
@@ -148,13 +152,16 @@ impl Stage {
         self.leads(home, going)
     }
 
-    /// Waits until all topics lead there, no move is open, and no proxy holds.
+    /// Waits until all topics that move lead there, no move is open, and no proxy holds. What stays has stayed.
     fn leads(&self, home: Side, going: &[Going]) -> Result<Duration> {
         let began = Instant::now();
         let name = home.name();
-        let is_led = |moves: &Value, topic: &str| match &moves["leaders"][topic]["cluster"] {
-            Value::Null => home == Side::Legacy,
-            leader => leader == name,
+        let is_led = |moves: &Value, topic: &str| {
+            let home = if topic.starts_with(STAYS) { Side::Legacy } else { home };
+            match &moves["leaders"][topic]["cluster"] {
+                Value::Null => home == Side::Legacy,
+                leader => leader == home.name(),
+            }
         };
         loop {
             let all = (0..self.proxies.len()).map(|proxy| self.moves(proxy)).collect::<Result<Vec<_>>>()?;
@@ -191,21 +198,21 @@ impl Stage {
 
     /// A client that comes by a proxy, produces to and reads from a topic of its own, which is copied.
     fn going(&self, proxy: usize, client: Client, name: &str) -> Result<Going> {
-        self.going_with(proxy, client, name, |_| ())
+        self.going_with(proxy, client, ORDERS, name, |_| ())
     }
 
     /// A producer without idempotence, with one request at a time: what is sent again stays in order.
-    fn plain(&self, proxy: usize, name: &str) -> Result<Going> {
-        self.going_with(proxy, Client::Rdkafka, name, |job| {
+    fn plain(&self, proxy: usize, route: &str, name: &str) -> Result<Going> {
+        self.going_with(proxy, Client::Rdkafka, route, name, |job| {
             job.idempotent = false;
             job.settings[0] = &[("max.in.flight.requests.per.connection", "1")];
         })
     }
 
-    fn going_with(&self, proxy: usize, client: Client, name: &str, change: impl FnOnce(&mut soak::Job)) -> Result<Going> {
-        let topic = format!("orders.{name}");
+    fn going_with(&self, proxy: usize, client: Client, route: &str, name: &str, change: impl FnOnce(&mut soak::Job)) -> Result<Going> {
+        let topic = format!("{route}.{name}");
         self.create(&topic)?;
-        let client_id = format!("orders-{name}");
+        let client_id = format!("{route}-{name}");
         let mut job = soak::Job::plain(self.proxies[proxy].bootstrap_servers(), client_id, &topic, PARTITIONS, LIMIT);
         change(&mut job);
         Ok(Going { soak: Soak::start(client, &job)?, topic, is_plain: !job.idempotent })
@@ -274,7 +281,11 @@ struct Numbers {
 }
 
 fn with_home(base: &Routes, home: Side) -> Routes {
-    base.clone().limit("drain_timeout_ms", 2_000).relay("orders", "orders-*", home.name(), "topics = [\"orders.*\"]\n").section(MIRRORS)
+    let owner = |routes: Routes, name: &str, cluster: Side| {
+        routes.relay(name, &format!("{name}-*"), cluster.name(), &format!("topics = [\"{name}.*\"]\n"))
+    };
+    let moving = owner(base.clone().limit("drain_timeout_ms", 2_000), ORDERS, home);
+    owner(moving, STAYS, Side::Legacy).section(MIRRORS)
 }
 
 /// A client that runs.

@@ -48,7 +48,7 @@ kferry_wire::messages! {
         INFO BROKER = "broker";
         WARN BROKERS_UNKNOWN = "cannot ask the cluster for its brokers";
         WARN NOT_IN_TRANSACTION = "a transaction was refused: a topic or a group in it is on another cluster than its coordinator";
-        WARN COPY_NOT_WRITTEN = "a client was refused: the topic is a copy under another name, which only the mirror writes";
+        WARN COPY_NOT_WRITTEN = "a client was refused: the topic is a copy, which only the mirror writes";
         WARN NOT_SEEN = "a cluster does not say what it has: for clients that see it beside another one, what leads there has no leader";
         INFO SEEN_AGAIN = "a cluster says what it has again";
         ERROR WRONG_CLUSTER = "a server is of another cluster";

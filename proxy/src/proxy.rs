@@ -1,12 +1,12 @@
 //! What all connections of the process share: the routes, what is known of clients and of clusters, limits, and the end.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
-use kferry_config::{Cluster, Mode, OpenFiles, Security};
+use kferry_config::{Cluster, OpenFiles, Security};
 use kferry_wire::client::Client;
 use kferry_wire::places::Decisions;
 use tokio::sync::Semaphore;
@@ -112,6 +112,17 @@ struct SharedSight {
     table: Arc<RoutingTable>,
 }
 
+/// Without those for clusters that are not in the file: they are lost for good, and an operator has given up what they had.
+fn in_file(table: &RoutingTable, decisions: &Arc<Decisions>) -> Arc<Decisions> {
+    let Decisions { topics, groups } = &**decisions;
+    if topics.values().map(|led| &led.cluster).chain(groups.values()).all(|cluster| table.has_cluster(cluster)) {
+        return decisions.clone();
+    }
+    let topics = topics.iter().filter(|(_, led)| table.has_cluster(&led.cluster)).map(|(topic, led)| (topic.clone(), led.clone()));
+    let groups = groups.iter().filter(|(_, cluster)| table.has_cluster(cluster)).map(|(group, cluster)| (group.clone(), cluster.clone()));
+    Arc::new(Decisions { topics: topics.collect(), groups: groups.collect() })
+}
+
 impl Proxy {
     /// Of a process that has just started.
     pub(crate) fn new(routes: Arc<Routes>, open_files: OpenFiles) -> Self {
@@ -173,15 +184,16 @@ impl Proxy {
         let goes_on = |shared: &&SharedSight| shared.home == home.name || self.moves.is_some();
         let goes_on = before.as_ref().filter(goes_on).and_then(|shared| shared.sight.view.clone());
         let view = self.view(table, routed, goes_on);
-        let cut = match before.map(|shared| shared.sight) {
-            Some(before) if before.view.is_some() == view.is_some() || self.moves.is_none() => before.cut,
+        let stays = |before: &SharedSight| {
+            let is_same = before.sight.view.is_some() == view.is_some();
+            // Some may belong to a route now that sees more.
+            is_same && (view.is_some() || table.has_same_clients(&route.name, &before.table))
+        };
+        let cut = match before {
+            Some(before) if self.moves.is_none() || stays(&before) => before.sight.cut,
             before => {
-                if let Some(before) = before {
-                    before.cut.cancel();
-                    // What clients without a view have under way nobody counts.
-                    if before.view.is_none() {
-                        self.holds.lost();
-                    }
+                if let Some(before) = &before {
+                    self.cut_off(before);
                 }
                 self.cut.child_token()
             }
@@ -189,6 +201,31 @@ impl Proxy {
         let sight = Sight { view, cut };
         views.insert(route.name.clone(), SharedSight { sight: sight.clone(), home: home.name.clone(), table: table.clone() });
         sight
+    }
+
+    /// Ends the connections to which a file gives another sight: nobody would hold what they send.
+    pub(crate) fn cut_by(&self, table: &Arc<RoutingTable>) {
+        for routed in table.relayed() {
+            self.sight(table, routed);
+        }
+        let relayed: HashSet<&str> = table.relayed().map(|routed| &*routed.route.name).collect();
+        let mut views = self.views.lock().unwrap_or_else(PoisonError::into_inner);
+        // Connections that see a view go on with it, also when their route is gone.
+        views.retain(|route, shared| {
+            let stays = shared.sight.view.is_some() || relayed.contains(&**route);
+            if !stays {
+                self.cut_off(shared);
+            }
+            stays
+        });
+    }
+
+    fn cut_off(&self, SharedSight { sight, .. }: &SharedSight) {
+        sight.cut.cancel();
+        // What clients without a view have under way nobody counts.
+        if sight.view.is_none() {
+            self.holds.lost();
+        }
     }
 
     /// The view of a route's clients, made anew or of what goes on.
@@ -218,7 +255,7 @@ impl Proxy {
         let parts = Parts {
             clusters,
             mirrors: table.mirrors().to_vec(),
-            decisions: self.decisions.load_full(),
+            decisions: in_file(table, &self.decisions.load_full()),
             worked_out: self.worked_out.clone(),
         };
         Some(match goes_on {
@@ -242,8 +279,9 @@ impl Proxy {
         // A hold decides nothing of that.
         if *self.decisions.load_full() != **decisions {
             self.decisions.store(decisions.clone());
+            let known = in_file(&self.routes.in_force(), decisions);
             for view in views.values().filter_map(|shared| shared.sight.view.as_ref()) {
-                view.decided(decisions);
+                view.decided(&known);
             }
         }
         drop(views);
@@ -265,8 +303,7 @@ impl Proxy {
     pub(crate) async fn follow_views(&self, stop: CancellationToken) {
         loop {
             let table = self.routes.in_force();
-            let relayed = table.routed().filter(|routed| routed.route.mode == Mode::Relay);
-            let views: Vec<_> = relayed.filter_map(|routed| self.sight(&table, routed).view).collect();
+            let views: Vec<_> = table.relayed().filter_map(|routed| self.sight(&table, routed).view).collect();
             join_all(views.iter().map(|view| view.follow())).await;
             if timeout(LOOK, stop.cancelled()).await.is_ok() {
                 return;

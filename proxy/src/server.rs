@@ -20,7 +20,7 @@ use crate::endpoint::Endpoint;
 use crate::load_balancer;
 use crate::messages;
 use crate::metrics;
-use crate::moves;
+use crate::moves::{self, AnotherLog};
 use crate::proxy::Proxy;
 use crate::routes::Routes;
 use crate::session;
@@ -107,8 +107,9 @@ impl Server {
         // What a relayed client is told in its very first answer depends on every cluster that it may come to; one that is down is left out.
         let another_log = async { moves::another_log(&proxy.routes.in_force()).await };
         let (_, another_log) = tokio::join!(timeout(FIRST_LOOK, proxy.ask_clusters()), another_log);
-        if let Some(cluster) = another_log {
-            tell!(messages::ANOTHER_LOG, cluster = &*cluster.name);
+        if let Some(AnotherLog { cluster, unknown }) = another_log {
+            let error = unknown.map(|error| error.to_string());
+            tell!(messages::ANOTHER_LOG, cluster = &*cluster, error);
             return false;
         }
         let sessions = TaskTracker::new();
@@ -121,11 +122,13 @@ impl Server {
         let (watching, watch_until) = (proxy.routes.clone(), stop.clone());
         tokio::spawn(async move { watching.watch(watch_until).await });
         let decisions = proxy.moves.clone().zip(proxy.routes.in_force().state().cloned());
-        if let Some((moves, cluster)) = decisions.clone() {
-            tokio::spawn(moves::follow(proxy.clone(), moves, cluster, bound, stop.clone()));
-        }
         let served = CancellationToken::new();
-        let admin = tokio::spawn(admin::serve(proxy.clone(), metrics, admin, served.clone()));
+        // As long as clients are served: what is held for them is let go by decisions.
+        let following = decisions
+            .clone()
+            .map(|(moves, cluster)| tokio::spawn(moves::follow(proxy.clone(), moves, cluster, bound, stop.clone(), served.clone())));
+        let closed = CancellationToken::new();
+        let admin = tokio::spawn(admin::serve(proxy.clone(), metrics, admin, closed.clone()));
 
         stop.cancelled().await;
         let limit = proxy.routes.in_force().limits().drain_timeout;
@@ -140,10 +143,14 @@ impl Server {
                 let _ = timeout(LAST_LINES, sessions.wait()).await;
             }
         }
+        served.cancel();
+        if let Some(following) = following {
+            let _ = following.await;
+        }
         if let Some((moves, cluster)) = decisions {
             let _ = timeout(LEAVING, moves::leave(&proxy, &moves, &cluster)).await;
         }
-        served.cancel();
+        closed.cancel();
         let _ = admin.await;
         asked_to_stop.is_cancelled()
     }

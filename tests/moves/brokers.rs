@@ -1,15 +1,20 @@
 //! Brokers fail.
 
+use std::fs;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use harness::clients::Client;
+use harness::kafka::Cluster;
+use harness::raw::{self, Raw};
 use harness::stage::Side;
+use kafka_protocol::messages::ProduceRequest;
 use kferry_wire::decisions::TOPIC;
 
 use crate::decisions::Phase;
-use crate::{Going, Stage, Strikes, go_on, on_stage};
+use crate::edits::numbered;
+use crate::{Going, LIMIT, ORDERS, Stage, Strikes, go_on, on_stage, with_home};
 
 /// How long the whole cluster of the log is away: longer than a hold.
 const AWAY: Duration = Duration::from_secs(8);
@@ -23,7 +28,7 @@ fn leader(stage: &Stage, side: Side, topic: &str) -> Result<i32> {
 fn brokers_that_are_killed_during_a_move() -> Result<()> {
     on_stage(|stage| {
         stage.has_proxies(1)?;
-        let going = [stage.going(0, Client::Rdkafka, "broker-killed")?, stage.plain(0, "broker-killed-plain")?];
+        let going = [stage.going(0, Client::Rdkafka, "broker-killed")?, stage.plain(0, ORDERS, "broker-killed-plain")?];
         go_on(&going)?;
         let mut strikes = Strikes::default();
         let own = going[0].topic.clone();
@@ -48,21 +53,93 @@ fn brokers_that_are_killed_during_a_move() -> Result<()> {
     })
 }
 
-/// Who holds waits for the outcome.
-fn the_log_is_away(stage: &Stage, going: &[Going]) -> Result<()> {
-    let cluster = stage.cluster(Side::New);
-    let (home, phase) = (Side::Legacy, Phase::Held);
-    let after = stage.edit(home)?;
-    stage.decisions.is_at(phase, after)?;
+/// Does something while no broker of a cluster answers.
+fn while_away<T>(cluster: &Cluster, does: impl FnOnce() -> Result<T>) -> Result<T> {
     let frozen = cluster.node_ids().into_iter().try_for_each(|node| cluster.freeze(node));
-    thread::sleep(AWAY);
+    let done = frozen.and_then(|()| does());
     thread::scope(|scope| {
         let thawing: Vec<_> = cluster.node_ids().into_iter().map(|node| scope.spawn(move || cluster.thaw(node))).collect();
         thawing.into_iter().try_for_each(|thawing| thawing.join().expect("a thaw returns its errors"))
     })?;
-    frozen?;
+    done
+}
+
+/// Who holds waits for the outcome.
+fn the_log_is_away(stage: &Stage, going: &[Going]) -> Result<()> {
+    let (home, phase) = (Side::Legacy, Phase::Held);
+    let after = stage.edit(home)?;
+    stage.decisions.is_at(phase, after)?;
+    while_away(stage.cluster(Side::New), || {
+        thread::sleep(AWAY);
+        Ok(())
+    })?;
     let took = stage.leads(home, going).with_context(|| format!("away at {phase:?}"))?;
     go_on(going).with_context(|| format!("away at {phase:?}"))?;
     println!("the log's cluster was away at {phase:?}, for {AWAY:?}: {took:.2?} until {home:?} leads");
     Ok(())
+}
+
+#[test]
+fn a_proxy_that_cannot_read_the_log_and_has_not_said_that_it_holds_lets_go() -> Result<()> {
+    on_stage(|stage| {
+        stage.has_proxies(1)?;
+        let going = [stage.going(0, Client::Rdkafka, "blind")?, stage.plain(0, ORDERS, "blind-plain")?];
+        let topic = "orders.blind-begun";
+        stage.create(topic)?;
+        go_on(&going)?;
+        // A request that has begun and does not end keeps the proxy from saying it.
+        let mut begun = Raw::connect(stage.files[0].virtual_broker(Side::Legacy.name(), leader(stage, Side::Legacy, topic)?)?.1)?;
+        begun.ask(&raw::api_versions(0, Some("orders-blind")))?;
+        let frame = numbered(topic, 0)?;
+        let (front, rest) = frame.split_at(frame.len() - 1);
+        begun.send(front)?;
+        let after = stage.edit(Side::New)?;
+        stage.decisions.is_at(Phase::Held, after)?;
+        let held = Instant::now();
+        let went_on = while_away(stage.cluster(Side::New), || {
+            go_on(&going).context("while the log is away")?;
+            let phase = Phase::of(&stage.decisions.state()?, after);
+            ensure!(phase == Phase::Held, "the log is read, or the proxy has said that it holds: {phase:?}");
+            Ok(held.elapsed())
+        })?;
+        ensure!(went_on > Duration::from_secs(4), "nobody was held: they went on after {went_on:.1?}");
+        ensure!(went_on < Duration::from_secs(15), "held for {went_on:.1?}");
+        begun.send(rest)?;
+        let answer = raw::answer::<ProduceRequest>(&mut begun, 7, 0)?;
+        let error = answer.responses[0].partition_responses[0].error_code;
+        ensure!(error == 0, "what had begun was not taken: error {error}");
+        let took = stage.leads(Side::New, &going)?;
+        println!("the log's cluster was away, and producers went on after {went_on:.1?}; {took:.2?} later it leads");
+        stage.is_copied(topic)?;
+        ensure!(stage.cluster(Side::New).read_all(topic)?.len() == 1, "what had begun is not in the log, once");
+        stage.move_to(Side::Legacy, &going)?;
+        go_on(&going)?;
+        stage.ends(going.into(), true).map(drop)
+    })
+}
+
+#[test]
+fn a_client_that_comes_before_its_proxy_has_joined_is_routed_by_the_file_that_is_in_force_then() -> Result<()> {
+    on_stage(|stage| {
+        stage.has_proxies(2)?;
+        stage.proxies[1].stop()?;
+        let without = with_home(&stage.files[1], Side::Legacy);
+        fs::write(stage.proxies[1].config(), without.clone().relay("early", "early-*", Side::Legacy.name(), "").text())?;
+        let proxy = &mut stage.proxies[1];
+        let mut clients = while_away(Side::New.of(&stage.clusters), || {
+            proxy.start_again()?;
+            let mut clients = [Raw::connect(proxy.port())?, Raw::connect(proxy.port())?];
+            for (client, client_id) in clients.iter_mut().zip(["early-bird", "orders-early"]) {
+                client.send(&raw::api_versions(0, Some(client_id)))?;
+                client.is_quiet(Duration::from_secs(1))?;
+            }
+            proxy.edit(&without)?;
+            Ok(clients)
+        })?;
+        ensure!(clients[0].rest()?.is_empty(), "a route that is in no file any more serves a client");
+        let closed = proxy.closed(&clients[0])?;
+        ensure!(closed["cause"] == "no_route", "{closed}");
+        clients[1].frame()?;
+        stage.have_joined(2, LIMIT)
+    })
 }

@@ -1,6 +1,6 @@
 //! Edits that come before the last one is done.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
@@ -11,10 +11,11 @@ use kafka_protocol::messages::ProduceRequest;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::protocol::StrBytes;
 use kferry_wire::batch::{self, Codec, Sequence};
+use kferry_wire::decisions::Joined;
 
 use crate::decisions::Phase;
 use crate::there_and_back::Took;
-use crate::{go_on, on_stage, with_home};
+use crate::{LATE, LIMIT, ORDERS, STAYS, go_on, on_stage, with_home};
 
 /// A reader that asks for metadata once, and then when a broker refuses it.
 const NEVER_AGAIN: &[(&str, &str)] = &[("topic.metadata.refresh.interval.ms", "-1"), ("metadata.max.age.ms", "86400000")];
@@ -23,7 +24,10 @@ const NEVER_AGAIN: &[(&str, &str)] = &[("topic.metadata.refresh.interval.ms", "-
 fn the_last_wish_wins_and_a_reader_that_never_asks_for_metadata_goes_on() -> Result<()> {
     on_stage(|stage| {
         stage.has_proxies(1)?;
-        let going = [stage.going_with(0, Client::Rdkafka, "edits", |job| job.settings[1] = NEVER_AGAIN)?, stage.plain(0, "edits-plain")?];
+        let going = [
+            stage.going_with(0, Client::Rdkafka, ORDERS, "edits", |job| job.settings[1] = NEVER_AGAIN)?,
+            stage.plain(0, ORDERS, "edits-plain")?,
+        ];
         go_on(&going)?;
         let wins = |home, what: &str| {
             let took = stage.leads(home, &going).context(what.to_owned())?;
@@ -57,14 +61,18 @@ fn the_last_wish_wins_and_a_reader_that_never_asks_for_metadata_goes_on() -> Res
     })
 }
 
-/// Who sees one cluster is not held, and who saw several and sees them no more is told of no decision.
+/// Who sees one cluster is not held, and who saw several and sees them no more is told of no decision. Nobody hears of a file before what such clients have sent
+/// can arrive no more.
 #[test]
 fn clients_that_come_to_see_more_clusters_or_fewer_are_cut_and_come_again() -> Result<()> {
     on_stage(|stage| {
         stage.has_proxies(1)?;
         let (proxy, base) = (&stage.proxies[0], &stage.files[0]);
-        let alone = base.clone().relay("orders", "orders-*", "legacy", "").section("[state]\ncluster = \"new\"\n");
-        for edit in [alone, with_home(base, Side::Legacy)] {
+        let state = "[state]\ncluster = \"new\"\n";
+        let alone = base.clone().relay("orders", "orders-*", "legacy", "").section(state);
+        // It is a client of another route now, which comes before its own.
+        let first = base.clone().relay("first", "orders-raw", "legacy", "").relay("orders", "orders-*", "legacy", "").section(state);
+        for edit in [alone, first, with_home(base, Side::Legacy)] {
             let mut client = Raw::connect(proxy.port())?;
             client.ask(&raw::api_versions(1, Some("orders-raw")))?;
             proxy.edit(&edit)?;
@@ -72,12 +80,17 @@ fn clients_that_come_to_see_more_clusters_or_fewer_are_cut_and_come_again() -> R
             let closed = proxy.closed(&client)?;
             ensure!(closed["cause"] == "cut", "{closed}");
         }
+        let cut = Instant::now();
+        let wishes = |joined: &Joined| joined.wish.as_ref().is_some_and(|wish| wish.routes.contains_key(STAYS));
+        stage.decisions.says("what the last file wishes", LIMIT, |state| state.joined().values().all(wishes).then_some(()))?;
+        let after = cut.elapsed();
+        ensure!(after + Duration::from_secs(5) > LATE && after < LATE + Duration::from_secs(15), "it was said after {after:.1?}");
         Ok(())
     })
 }
 
 /// A Produce request with one record, the number, to partition 0.
-fn numbered(topic: &str, number: i32) -> Result<Vec<u8>> {
+pub(crate) fn numbered(topic: &str, number: i32) -> Result<Vec<u8>> {
     let value = Some(Bytes::from(number.to_string()));
     // What is older than retention.ms brokers may delete at any time.
     let timestamp = jiff::Timestamp::now().as_millisecond();

@@ -6,11 +6,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use harness::clients::Client;
+use harness::raw::{self, Raw};
 use harness::stage::Side;
+use kafka_protocol::messages::ProduceRequest;
 use kferry_wire::decisions::State;
+use rustix::process::Signal;
 
 use crate::decisions::Phase;
-use crate::{Going, LATE, LIMIT, Stage, Strikes, go_on, on_stage, with_home};
+use crate::edits::numbered;
+use crate::{Going, LATE, LIMIT, ORDERS, Stage, Strikes, go_on, on_stage, with_home};
 
 /// How long it is waited for what must not happen.
 const NOTHING: Duration = Duration::from_secs(3);
@@ -18,7 +22,7 @@ const NOTHING: Duration = Duration::from_secs(3);
 /// An idempotent client and a plain one, each at a proxy of its own.
 fn two(stage: &mut Stage, name: &str) -> Result<[Going; 2]> {
     stage.has_proxies(2)?;
-    let going = [stage.going(0, Client::Rdkafka, name)?, stage.plain(1, &format!("{name}-plain"))?];
+    let going = [stage.going(0, Client::Rdkafka, name)?, stage.plain(1, ORDERS, &format!("{name}-plain"))?];
     go_on(&going)?;
     Ok(going)
 }
@@ -141,5 +145,54 @@ fn a_proxy_that_stands_still_during_a_move() -> Result<()> {
         }
         println!("{strikes}");
         stage.ends(going.into(), true).map(drop)
+    })
+}
+
+#[test]
+fn a_proxy_that_is_stopped_during_a_hold_lets_go_with_the_others() -> Result<()> {
+    on_stage(|stage| {
+        stage.has_proxies(2)?;
+        let topic = "orders.stopped";
+        stage.create(topic)?;
+        let leader = stage.cluster(Side::Legacy).partitions(topic)?[0].leader;
+        let connect = |proxy: usize| -> Result<Raw> {
+            let mut client = Raw::connect(stage.files[proxy].virtual_broker(Side::Legacy.name(), leader)?.1)?;
+            client.ask(&raw::api_versions(0, Some("orders-ahead")))?;
+            Ok(client)
+        };
+        let [mut held, mut begun] = [connect(0)?, connect(1)?];
+        // What has begun at the other one and does not end keeps the hold open for as long as a hold may take.
+        let frame = numbered(topic, 0)?;
+        let (front, rest) = frame.split_at(frame.len() - 1);
+        begun.send(front)?;
+        let patient = with_home(&stage.files[0], Side::New).text().replace("drain_timeout_ms = 2000", "drain_timeout_ms = 25000");
+        let after = stage.decisions.state()?.last_decision();
+        fs::write(stage.proxies[0].config(), patient)?;
+        stage.proxies[0].reload()?;
+        stage.edit_one(1, Side::New)?;
+        stage.decisions.is_at(Phase::Held, after)?;
+        held.send(&numbered(topic, 1)?)?;
+        held.is_quiet(Duration::from_secs(1))?;
+        stage.proxies[0].signal(Signal::TERM)?;
+        let stopped = Instant::now();
+        let is_taken = |client: &mut Raw, number| {
+            let answer = raw::answer::<ProduceRequest>(client, 7, number)?;
+            let error = answer.responses[0].partition_responses[0].error_code;
+            ensure!(error == 0, "{number}: error {error}");
+            Ok(())
+        };
+        is_taken(&mut held, 1)?;
+        ensure!(stopped.elapsed() < Duration::from_secs(12), "it was held for {:.1?}", stopped.elapsed());
+        ensure!(stage.proxies[0].wait()?.success(), "it has not ended in good order");
+        begun.send(rest)?;
+        is_taken(&mut begun, 0)?;
+        stage.edit_one(1, Side::Legacy)?;
+        fs::write(stage.proxies[0].config(), with_home(&stage.files[0], Side::Legacy).text())?;
+        stage.proxies[0].start_again()?;
+        stage.have_joined(2, LIMIT)?;
+        stage.leads(Side::Legacy, &[])?;
+        stage.is_copied(topic)?;
+        ensure!(stage.cluster(Side::New).read_all(topic)?.len() == 2, "what was held is not in the log, once");
+        Ok(())
     })
 }

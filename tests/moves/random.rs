@@ -10,7 +10,7 @@ use harness::clients::Client;
 use harness::stage::Side;
 
 use crate::decisions::Phase;
-use crate::{Figures, Stage, Strikes, go_on, on_stage};
+use crate::{ORDERS, STAYS, Stage, Strikes, go_on, on_stage};
 
 /// Moves, unless `KFERRY_MOVES` says so.
 const FEW: u64 = 6;
@@ -71,51 +71,44 @@ fn strike(stage: &mut Stage, random: &mut Random, after: i64, strikes: &mut Stri
     Ok(())
 }
 
-/// The same blows with and without moves.
-fn runs(stage: &mut Stage, seed: u64, moves: u64, edits: bool) -> Result<Figures> {
-    let mut random = Random(seed);
-    let name = |what: &str| format!("random-{what}-{edits}");
-    let going = [
-        stage.going(0, Client::Rdkafka, &name("one"))?,
-        stage.going(1, Client::Rdkafka, &name("two"))?,
-        stage.going(1, Client::Java4, &name("java"))?,
-        stage.plain(0, &name("plain"))?,
-    ];
-    go_on(&going)?;
-    let mut strikes = Strikes::default();
-    let mut home = Side::Legacy;
-    for n in 0..moves {
-        let after = if edits {
-            home = home.other();
-            stage.edit(home)?
-        } else {
-            stage.decisions.state()?.last_decision()
-        };
-        strike(stage, &mut random, after, &mut strikes).with_context(|| format!("move {n}"))?;
-        let took = stage.leads(home, &going).with_context(|| format!("move {n} to {home:?}"))?;
-        go_on(&going).with_context(|| format!("after move {n} to {home:?}"))?;
-        println!("move {n}: {took:.2?} until {home:?} leads");
-    }
-    if home == Side::New {
-        stage.move_to(Side::Legacy, &going)?;
-    }
-    println!("with moves: {edits}\n{strikes}");
-    stage.ends(going.into(), true)
-}
-
 #[test]
-#[ignore = "`make soak` runs it: a move after each kill takes half a minute"]
+#[ignore = "`make soak` runs it: a move after each kill takes a third of a minute"]
 fn moves_among_random_kills() -> Result<()> {
     let seed = setting("KFERRY_SEED")?.unwrap_or(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64);
     let moves = setting("KFERRY_MOVES")?.unwrap_or(FEW);
     println!("KFERRY_SEED={seed} KFERRY_MOVES={moves}");
     on_stage(|stage| {
         stage.has_proxies(2)?;
-        let with = runs(stage, seed, moves, true)?;
-        let without = runs(stage, seed, moves, false)?;
+        let mut random = Random(seed);
+        let mut going = vec![
+            stage.going(0, Client::Rdkafka, "random-one")?,
+            stage.going(1, Client::Rdkafka, "random-two")?,
+            stage.going(1, Client::Java4, "random-java")?,
+            stage.plain(0, ORDERS, "random")?,
+            // The same kills without moves.
+            stage.plain(0, STAYS, "random")?,
+        ];
+        go_on(&going)?;
+        let mut strikes = Strikes::default();
+        let mut home = Side::Legacy;
+        for n in 0..moves {
+            home = home.other();
+            let after = stage.edit(home)?;
+            strike(stage, &mut random, after, &mut strikes).with_context(|| format!("move {n}"))?;
+            let took = stage.leads(home, &going).with_context(|| format!("move {n} to {home:?}"))?;
+            go_on(&going).with_context(|| format!("after move {n} to {home:?}"))?;
+            println!("move {n}: {took:.2?} until {home:?} leads");
+        }
+        if home == Side::New {
+            stage.move_to(Side::Legacy, &going)?;
+        }
+        print!("{strikes}");
+        let [stays, moves] = [4, 3].map(|at| stage.ends(going.split_off(at), true));
+        let (stays, moves) = (stays?, moves?);
+        stage.ends(going, true)?;
         println!(
-            "plain producers: {} of {} sent again with moves, {} of {} without",
-            with.doubled, with.records, without.doubled, without.records
+            "plain producers: {} of {} sent again to a topic that moves, {} of {} to one that does not",
+            moves.doubled, moves.records, stays.doubled, stays.records
         );
         Ok(())
     })

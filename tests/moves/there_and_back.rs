@@ -16,7 +16,7 @@ use harness::proxy::Proxy;
 use harness::stage::Side;
 use jiff::Timestamp;
 
-use crate::{Going, Numbers, Stage, go_on, on_stage};
+use crate::{Going, Numbers, ORDERS, Stage, go_on, on_stage};
 
 /// Moves each way in the matrix, unless `KFERRY_MOVES` says so.
 const MOVES: u64 = 20;
@@ -72,7 +72,7 @@ fn topics_move_there_and_back_while_clients_run() -> Result<()> {
     built(&kinds)?;
     on_stage(|stage| {
         stage.has_proxies(1)?;
-        let start = |kind: &Kind| stage.going_with(0, kind.client, kind.client.name(), |job| job.records_per_second = 50);
+        let start = |kind: &Kind| stage.going_with(0, kind.client, ORDERS, kind.client.name(), |job| job.records_per_second = 50);
         let going = kinds.iter().map(start).collect::<Result<Vec<_>>>()?;
         go_on(&going)?;
         // How long each stands still without a move.
@@ -238,7 +238,7 @@ impl fmt::Display for Row {
 fn there_and_back(stage: &Stage, kinds: &[Kind], moves: u64) -> Result<Vec<Row>> {
     let start = |kind: &Kind| {
         let name = format!("matrix.{kind}").replace(' ', "-");
-        stage.going_with(0, kind.client, &name, |job| job.idempotent = kind.idempotent)
+        stage.going_with(0, kind.client, ORDERS, &name, |job| job.idempotent = kind.idempotent)
     };
     let going = kinds.iter().map(start).collect::<Result<Vec<_>>>()?;
     go_on(&going)?;

@@ -425,14 +425,19 @@ fn is_of(mirror: &Mirror, from: &str, to: &str) -> bool {
 pub(super) async fn another_log(mirror: &Mirror, clients: [&Client; 2], ours: Option<&Cluster>) -> Option<StateError> {
     let others = clients.into_iter().filter(|client| ours.is_none_or(|ours| ours.name != client.cluster().name));
     let asked = others.map(async |client| {
-        let log = decided(client.within(FINDING)).await.ok()??;
+        let cluster = &client.cluster().name;
+        let log = match decided(client.within(FINDING)).await {
+            Ok(log) => log?,
+            Err(error @ LogError::Unknown { .. }) => return Some(StateError::UnknownLog { cluster: cluster.clone(), error }),
+            Err(_) => return None,
+        };
         let mut topics =
             log.leaders().iter().filter(|(topic, leader)| is_of(mirror, &leader.before, &leader.cluster) && mirror.topics.matches(topic));
         let mut groups =
             log.lives().iter().filter(|(group, life)| is_of(mirror, &life.before, &life.cluster) && mirror.groups.matches(group));
         let topic = topics.next().map(|(topic, _)| format!("topic {topic}"));
         let what = topic.or_else(|| groups.next().map(|(group, _)| format!("group {group}")))?;
-        Some(StateError::AnotherLog { cluster: client.cluster().name.clone(), what })
+        Some(StateError::AnotherLog { cluster: cluster.clone(), what })
     });
     join_all(asked).await.into_iter().flatten().next()
 }

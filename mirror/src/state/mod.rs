@@ -18,7 +18,7 @@ use futures_util::future::{join_all, try_join_all};
 use kferry_config::{Mirror, Offsets};
 use kferry_wire::batch::Record;
 use kferry_wire::client::{Client, ClientError, TopicPartition, Topics};
-use kferry_wire::decisions::{self, Witness};
+use kferry_wire::decisions::{self, LogError, Witness};
 use kferry_wire::log::{AppendError, ReadError, append, read_on};
 use serde::{Deserialize, Serialize};
 
@@ -169,6 +169,15 @@ pub enum StateError {
         /// A topic or a group of the mirror.
         what: String,
     },
+    /// The same, where this version cannot read what the log says.
+    #[error("cluster {cluster} has a log of decisions, and [state] does not name this cluster; {error}")]
+    UnknownLog {
+        /// The log's cluster, as the file names it.
+        cluster: Arc<str>,
+        /// What is not known.
+        #[source]
+        error: LogError,
+    },
     /// The state's topic cannot be written.
     #[error("the mirror's state: {0}")]
     Append(#[from] AppendError),
@@ -177,7 +186,7 @@ pub enum StateError {
 impl StateError {
     /// Whether a cluster, or the log of decisions, is not the one that is meant: to try again mends nothing, as long as the file stays.
     pub fn is_wrong(&self) -> bool {
-        matches!(self, Self::Client(ClientError::WrongCluster(_)) | Self::AnotherLog { .. })
+        matches!(self, Self::Client(ClientError::WrongCluster(_)) | Self::AnotherLog { .. } | Self::UnknownLog { .. })
     }
 }
 

@@ -56,8 +56,15 @@ const LOOKS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 /// How long such a look may take, and the last look at the ends before a flip.
 const LOOKING: Duration = Duration::from_secs(10);
 
-/// Follows the log on `cluster`, as long as this process lives. `bound`: the addresses that the process has bound. `stop`: ends the process.
-pub(crate) async fn follow(proxy: Arc<Proxy>, moves: Arc<Moves>, cluster: Arc<Cluster>, bound: BTreeSet<String>, stop: CancellationToken) {
+/// Follows the log on `cluster`, until the last client is `served`. `bound`: the addresses that the process has bound. `stop`: ends the process.
+pub(crate) async fn follow(
+    proxy: Arc<Proxy>,
+    moves: Arc<Moves>,
+    cluster: Arc<Cluster>,
+    bound: BTreeSet<String>,
+    stop: CancellationToken,
+    served: CancellationToken,
+) {
     proxy.holds.count();
     proxy.parking.commits.count();
     let updates = loop {
@@ -65,7 +72,7 @@ pub(crate) async fn follow(proxy: Arc<Proxy>, moves: Arc<Moves>, cluster: Arc<Cl
             Ok(log) => break log.follow(),
             Err(error) => moves.has_trouble(Doing::Reading, Some(&error.to_string())),
         }
-        if timeout(PAUSE, stop.cancelled()).await.is_ok() {
+        if timeout(PAUSE, served.cancelled()).await.is_ok() {
             return;
         }
     };
@@ -100,7 +107,7 @@ pub(crate) async fn follow(proxy: Arc<Proxy>, moves: Arc<Moves>, cluster: Arc<Cl
     };
     tokio::select! {
         () = follower.run(updates) => stop.cancel(),
-        () = stop.cancelled() => {}
+        () = served.cancelled() => {}
     }
 }
 
@@ -305,10 +312,15 @@ impl Follower {
 
     /// A file that the process has taken is what it wishes from then on.
     fn take_file(&mut self) {
-        let taken = self.proxy.routes.taken();
+        let (taken, table) = (self.proxy.routes.taken(), self.proxy.routes.in_force());
         if self.taken != Some(taken) {
+            // Before anybody hears of the file: clients that come to see more than their home by it, or belong elsewhere, are cut.
+            self.proxy.cut_by(&table);
+            if !Arc::ptr_eq(&table, &self.proxy.routes.in_force()) {
+                return;
+            }
             self.taken = Some(taken);
-            let (digest, routes) = wish(&self.proxy.routes.in_force());
+            let (digest, routes) = wish(&table);
             self.me.take(digest, routes);
             self.known.owns.clear();
             self.known.groups.clear();
@@ -350,11 +362,14 @@ impl Follower {
         self.known.open = holds.open().or_else(|| self.proxy.parking.commits.open());
         self.known.waited = self.held_last.filter(|_| self.held.is_none()).zip(holds.waited());
         self.known.unanswered = self.held.is_none() && holds.are_late();
+        self.known.cut = holds.have_lost();
         let now = self.now();
         // Who could not hold in time lets go by itself, whether it can read the log or not.
         self.me.give_up(&self.known, now);
         // Who cannot read the log does not know what it says already.
-        if self.is_flip_checked() && self.asking.is_empty() && self.is_at_end && !self.moves.is_blind() {
+        // Who ends does not join, and begins nothing.
+        let takes_part = !self.proxy.drain.is_cancelled() || self.me.state().open().is_some();
+        if self.is_flip_checked() && self.asking.is_empty() && self.is_at_end && takes_part && !self.moves.is_blind() {
             let state = self.me.state();
             let request = if state.end() == 0 {
                 // Of two that begin it the first counts.

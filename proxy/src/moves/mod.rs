@@ -26,9 +26,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use kferry_config::Cluster;
 use kferry_wire::client::Client;
-use kferry_wire::decisions::{LATE, Member, Plan, State, Wish, decided};
+use kferry_wire::decisions::{LATE, LogError, Member, Plan, State, Wish, decided};
 use kferry_wire::tell;
 use serde_json::json;
 use tokio::sync::watch;
@@ -74,15 +73,28 @@ pub(crate) enum Part {
 }
 
 /// The cluster with a log of decisions that is not the one of `[state]`, and by which topics lead: a file from which `[state]` was taken, or in which it names
-/// another cluster, would have clients write to followers. A cluster that cannot be asked is none.
-pub(crate) async fn another_log(table: &RoutingTable) -> Option<Arc<Cluster>> {
+/// another cluster, would have clients write to followers. A cluster that cannot be asked has none, one whose log this version cannot read has one.
+pub(crate) async fn another_log(table: &RoutingTable) -> Option<AnotherLog> {
     let ours = table.state().map(|cluster| &cluster.name);
     let others = table.relayed_clusters().filter(|cluster| Some(&cluster.name) != ours);
     let asked = others.map(async |cluster| {
         let decided = timeout(ASKING, decided(Client::new(cluster.clone(), own_options()).within(ASKING))).await;
-        matches!(decided, Ok(Ok(Some(_)))).then(|| cluster.clone())
+        let unknown = match decided {
+            Ok(Ok(Some(_))) => None,
+            Ok(Err(error @ LogError::Unknown { .. })) => Some(error),
+            _ => return None,
+        };
+        Some(AnotherLog { cluster: cluster.name.clone(), unknown })
     });
     join_all(asked).await.into_iter().flatten().next()
+}
+
+/// A log of decisions that is not the one of `[state]`.
+pub(crate) struct AnotherLog {
+    /// The cluster that has it.
+    pub cluster: Arc<str>,
+    /// Why this version cannot read it.
+    pub unknown: Option<LogError>,
 }
 
 /// What operators are shown.

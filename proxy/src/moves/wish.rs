@@ -122,7 +122,7 @@ pub(super) async fn look(proxy: &Proxy) -> Look {
 }
 
 fn relayed<'a>(proxy: &'a Proxy, table: &'a Arc<RoutingTable>) -> impl Iterator<Item = (Routed<'a>, Option<Arc<View>>)> {
-    table.routed().filter(|routed| routed.route.mode == Mode::Relay).map(|routed| (routed, proxy.sight(table, routed).view))
+    table.relayed().map(|routed| (routed, proxy.sight(table, routed).view))
 }
 
 /// Why nothing moves from or to a cluster at which [`Proxy::own_client`] is none.

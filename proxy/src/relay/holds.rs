@@ -36,6 +36,8 @@ struct Topics {
     changes: u64,
     /// How many requests were sent and never answered.
     late: usize,
+    /// How often connections were cut of whose requests nobody knows.
+    lost: usize,
     /// How many requests wait, and what has waited since topics were held last.
     waiting: usize,
     waited: Waited,
@@ -134,26 +136,25 @@ impl Holds {
 
     /// Whether nothing is under way at all.
     pub(crate) fn is_empty(&self) -> bool {
-        self.lock().entered.is_empty()
+        let topics = self.lock();
+        topics.entered.is_empty() && topics.lost == 0
     }
 
-    /// Connections were cut of whose requests nobody knows: they may still be appended.
+    /// Connections were cut of whose requests nobody knows: they may still be appended within [`LATE`].
     pub(crate) fn lost(self: &Arc<Self>) {
         // Without a runtime there are no connections.
-        if let Ok(runtime) = Handle::try_current() {
-            self.late(&runtime, |_| {});
-        }
-    }
-
-    /// Something was sent that may be appended within [`LATE`]; `over` is done after that.
-    fn late(self: &Arc<Self>, runtime: &Handle, over: impl FnOnce(&Self) + Send + 'static) {
-        self.lock().late += 1;
+        let Ok(runtime) = Handle::try_current() else { return };
+        self.lock().lost += 1;
         let holds = self.clone();
         runtime.spawn(async move {
             sleep(LATE).await;
-            holds.lock().late -= 1;
-            over(&holds);
+            holds.lock().lost -= 1;
         });
+    }
+
+    /// Whether what such a connection has sent may still be appended.
+    pub(crate) fn have_lost(&self) -> bool {
+        self.lock().lost > 0
     }
 
     /// Whether something was sent to a broker and never answered, that may still be appended.
@@ -252,7 +253,14 @@ impl Drop for Entered {
     fn drop(&mut self) {
         let (holds, topic, from) = (self.holds.clone(), self.topic.clone(), self.from.clone());
         match Handle::try_current() {
-            Ok(runtime) if self.is_sent => holds.late(&runtime, move |holds| holds.leave(&topic, &from)),
+            Ok(runtime) if self.is_sent => {
+                holds.lock().late += 1;
+                runtime.spawn(async move {
+                    sleep(LATE).await;
+                    holds.lock().late -= 1;
+                    holds.leave(&topic, &from);
+                });
+            }
             _ => holds.leave(&topic, &from),
         }
     }

@@ -37,23 +37,22 @@ pub(crate) struct Place {
     pub holds: Arc<Holds>,
 }
 
-/// For one message: where topics lead at its time, and the number of the cluster that is asked.
+/// For one message: where topics lead at its time, and the cluster that is asked.
 #[derive(Debug)]
-pub(super) struct Now(Option<(Arc<Leaders>, usize)>);
+pub(super) struct Now(Option<(Arc<Leaders>, Arc<str>)>);
 
 impl Now {
-    /// A cluster that has left the view since the client came leads what it has, as for clients without a view.
     pub(super) fn of(place: Option<&Place>) -> Self {
-        Self(place.and_then(|place| {
-            let leaders = place.leaders.load_full();
-            let number = leaders.number(&place.at)?;
-            Some((leaders, number))
-        }))
+        Self(place.map(|place| (place.leaders.load_full(), place.at.clone())))
     }
 
     /// What the cluster is to a topic.
     pub(super) fn stance(&self, topic: &str) -> Stance {
-        self.0.as_ref().map_or(Stance::Leads, |(leaders, at)| leaders.stance_to_records(topic, *at))
+        let Some((leaders, at)) = &self.0 else { return Stance::Leads };
+        match leaders.number(at) {
+            Some(at) => leaders.stance_to_records(topic, at),
+            None => leaders.stance_of_outsider(topic, at),
+        }
     }
 }
 
@@ -78,7 +77,7 @@ impl Masking {
 
 impl Rewrite for Masking {
     fn topic(&mut self, name: &str) {
-        let is_elsewhere = self.now.0.as_ref().is_some_and(|(leaders, at)| leaders.refuses(self.api, name, *at));
+        let is_elsewhere = self.now.stance(name).refuses(self.api);
         self.masks = is_elsewhere || self.holds.as_ref().is_some_and(|holds| holds.are_held(name));
     }
 
@@ -128,8 +127,7 @@ impl Unmasking {
 
 impl Rewrite for Unmasking {
     fn topic(&mut self, name: &str) {
-        let Some((leaders, at)) = &self.now.0 else { return };
-        self.stance = leaders.stance_to_records(name, *at);
+        self.stance = self.now.stance(name);
         if self.stance != Stance::Leads {
             name.clone_into(&mut self.topic);
         }
@@ -143,7 +141,7 @@ impl Rewrite for Unmasking {
     fn partition_error(&mut self, error_code: i16) -> i16 {
         match self.stance {
             _ if self.masked && self.api == ApiKey::AddPartitionsToTxn => self.refuse(Refused::Transaction),
-            Stance::HasRenamedCopy if self.masked => self.refuse(Refused::Copy),
+            Stance::HasCopy if self.masked => self.refuse(Refused::Copy),
             _ if self.masked => NOT_LEADER_OR_FOLLOWER,
             // The copy may not have come so far. A client that took its end for the topic's would begin anew, or pass over records.
             Stance::Follows(_) if self.api == ApiKey::Fetch && error_code == OFFSET_OUT_OF_RANGE => NOT_LEADER_OR_FOLLOWER,

@@ -282,9 +282,11 @@ impl FrameRelay {
             }
         });
         let ended = tokio::select! {
+            // A client that was cut before its first request goes nowhere.
+            biased;
+            () = self.terms.cut.cancelled() => return Cause::Cut,
             ended = both => ended,
             cause = self.quiet() => return cause,
-            () = self.terms.cut.cancelled() => return Cause::Cut,
         };
         match ended {
             Side::Responses(ended) => ended.err().unwrap_or(Cause::ClientClosed),

@@ -118,7 +118,7 @@ fn fate(stance: Stance, partition: i32, is_transactional: bool) -> Fate {
         // One that no topic has, of whichever cluster: the broker says so.
         _ if !(0..MASK).contains(&partition) => Fate::Here,
         Stance::Leads => Fate::Here,
-        Stance::HasRenamedCopy => Fate::Refused(TOPIC_AUTHORIZATION_FAILED),
+        Stance::HasCopy => Fate::Refused(TOPIC_AUTHORIZATION_FAILED),
         // Its transaction was refused before.
         Stance::Follows(_) if is_transactional => Fate::Refused(NOT_LEADER_OR_FOLLOWER),
         Stance::Follows(_) => Fate::Elsewhere,
@@ -362,7 +362,7 @@ impl<'a> Batches<'a> {
                 let entered = seat.holds.enter(&self.topic, &seat.from, &[&self.here, &self.elsewhere]).await;
                 seat.seen.produced(&self.topic);
                 let stance = Now::of(self.relay.terms.world.place.as_ref()).stance(&self.topic);
-                let leads = matches!(stance, Stance::Leads | Stance::HasRenamedCopy);
+                let leads = matches!(stance, Stance::Leads | Stance::HasCopy);
                 if leads { &mut self.here } else { &mut self.elsewhere }.extend(entered);
                 let cluster = &self.relay.terms.world.cluster.name;
                 if seat.from.sends(&self.topic, cluster) && leads {

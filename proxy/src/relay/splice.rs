@@ -343,7 +343,10 @@ pub(crate) async fn move_exactly(from: &TcpStream, to: &TcpStream, n: u64, pipes
                 moved += bytes as u64;
                 count.fetch_add(bytes as u64, Ordering::Relaxed);
                 portion = if all { (2 * portion).min(PIPE) } else { at_once.max(SMALLEST_PORTION) };
-                pay(bytes).await;
+                // Whoever is told that all has gone must be told at once: what a connection has sent counts from there.
+                if moved < n {
+                    pay(bytes).await;
+                }
             }
         }
     }

@@ -82,6 +82,9 @@ pub struct Known {
     pub open: Option<String>,
     /// Whether a connection to a broker broke, less than [`Settings::late`] ago, with a Produce that was not answered.
     pub unanswered: bool,
+    /// Whether clients that nobody counts or holds were cut less than [`Settings::late`] ago, by the file: the others do not learn of it before that, and nothing
+    /// moves by it.
+    pub cut: bool,
     /// What waited here for the outcome of the last move, by the move's id, once all of that has gone on.
     pub waited: Option<(i64, Waited)>,
     /// Why the open move cannot come to its end.
@@ -166,7 +169,8 @@ pub struct Proxy {
     file: Option<Wish>,
     /// Since when it wishes that.
     wished: Option<Duration>,
-    joined: Option<Duration>,
+    /// Those that have joined, and when that was read.
+    came: BTreeMap<Member, Duration>,
     aborted: Option<Duration>,
     /// How often each group was left where it lives, and since when.
     left: BTreeMap<String, (u32, Duration)>,
@@ -181,8 +185,9 @@ impl Proxy {
     /// One that has read nothing. `me` is an incarnation that was never used.
     pub fn new(me: Member, place: Place, admin: Option<String>, settings: Settings) -> Self {
         let state = State::default();
-        let (left, file, wished, joined, aborted, held, asked, turn) = (BTreeMap::new(), None, None, None, None, None, None, None);
-        Self { me, place, admin, settings, state, file, wished, joined, aborted, left, held, asked, turn }
+        let (came, left) = (BTreeMap::new(), BTreeMap::new());
+        let (file, wished, aborted, held, asked, turn) = (None, None, None, None, None, None);
+        Self { me, place, admin, settings, state, file, wished, came, aborted, left, held, asked, turn }
     }
 
     /// It takes a file: the one that it starts with, or one that was put in its place, or read again for an operator, while it runs. `digest` is that of all `routes`.
@@ -215,8 +220,11 @@ impl Proxy {
         if self.state.aborts() > aborts {
             self.aborted = Some(now);
         }
-        if self.joined.is_none() && self.state.joined().contains_key(&self.me) {
-            self.joined = Some(now);
+        self.came.retain(|proxy, _| self.state.joined().contains_key(proxy));
+        for proxy in self.state.joined().keys() {
+            if !self.came.contains_key(proxy) {
+                self.came.insert(proxy.clone(), now);
+            }
         }
         for (group, stays) in self.state.stays() {
             if self.left.get(group).is_none_or(|(times, _)| *times != stays.times) {
@@ -244,10 +252,12 @@ impl Proxy {
 
     /// Whether it serves relayed clients.
     pub fn serves(&self) -> Serves {
-        match self.joined {
-            _ if self.state.is_gone(&self.me) => Serves::Cut,
-            Some(_) => Serves::Yes,
-            None => Serves::NotYet,
+        if self.state.is_gone(&self.me) {
+            Serves::Cut
+        } else if self.state.joined().contains_key(&self.me) {
+            Serves::Yes
+        } else {
+            Serves::NotYet
         }
     }
 
@@ -275,7 +285,7 @@ impl Proxy {
     /// The record with which it leaves: after its last relayed connection, and [`Settings::late`] after any unanswered Produce. `None`: it ends without, for
     /// what another process has sent from this place may still arrive, and whoever comes next has to wait for it.
     pub fn leave(&self, now: Duration) -> Option<Request> {
-        self.is_settled(now).then(|| Request::Left { proxy: self.me.clone() })
+        self.is_settled(&self.me, now).then(|| Request::Left { proxy: self.me.clone() })
     }
 
     /// The record that it appends now, if any. The append is begun in any case, or the process ends: once it was given `holding`, it waits for the outcome.
@@ -308,7 +318,7 @@ impl Proxy {
         self.wished.get_or_insert(now);
         let file = self.file.as_ref()?;
         let said = self.state.joined().get(&self.me).and_then(|joined| joined.wish.as_ref());
-        if said.is_none_or(|said| said.taken < file.taken) {
+        if said.is_none_or(|said| said.taken < file.taken) && !known.cut {
             let Wish { taken, file, routes } = file.clone();
             return Some(Request::Wish { proxy: self.me.clone(), taken, file, routes });
         }
@@ -330,6 +340,7 @@ impl Proxy {
         let gather = if open.is_of_groups() { 2 * self.settings.gather } else { Duration::ZERO };
         let is_called = self.calls(known, now);
         let is_complete = self.missing(known).is_empty();
+        let is_settled = self.is_settled(&self.me, now);
         let Some(held) = &mut self.held else { return false };
         if is_called && is_complete {
             held.gathered.get_or_insert(now);
@@ -339,8 +350,9 @@ impl Proxy {
         if is_late && !held.said && held.let_go.is_none() {
             let why = match &known.open {
                 Some(open) => format!("requests that were sent before have no answer: {open}"),
-                None if known.unanswered => "a connection to a broker broke, and what it had sent may still arrive".to_owned(),
-                None => "it is too late".to_owned(),
+                None if known.cut => "clients that saw their home alone were cut, and what they had sent may still arrive".to_owned(),
+                None if !is_settled => "what the process before it has sent may still arrive".to_owned(),
+                None => "it could not read or write the log of decisions, or stood still".to_owned(),
             };
             held.let_go = Some(format!("proxy {} could not hold within {:?}: {why}", self.me.name, self.settings.hold));
         }
@@ -409,7 +421,7 @@ impl Proxy {
         if !missing.is_empty() {
             return None;
         }
-        let is_quiet = known.open.is_none() && !known.unanswered && self.is_settled(now);
+        let is_quiet = known.open.is_none() && !known.cut && self.is_settled(&self.me, now);
         (is_quiet && !open.holding.contains(&self.me)).then(|| Request::Holding { proxy: self.me.clone(), id })
     }
 
@@ -447,7 +459,9 @@ impl Proxy {
     fn begin(&mut self, known: &Known, now: Duration, turn: Option<(Turn, i64, Duration)>) -> Option<Request> {
         let doublings = self.state.aborts().saturating_sub(1).min(DOUBLINGS);
         let pauses = self.state.aborts() > 0 && self.aborted.is_some_and(|at| now < at + self.settings.retry * (1 << doublings));
-        if pauses || self.state.stopped().is_some() || self.in_the_way_of_all(known).is_some() || !self.is_settled(now) {
+        // Who took the place of another one could not say for a while that it holds, and everybody would be held in vain.
+        let are_settled = self.state.joined().keys().all(|proxy| self.is_settled(proxy, now));
+        if pauses || self.state.stopped().is_some() || self.in_the_way_of_all(known).is_some() || !are_settled {
             return None;
         }
         // One move at a time: topics that wait for a moment would wait for the members of groups as well.
@@ -485,9 +499,9 @@ impl Proxy {
             .is_some_and(|(times, at)| is_left && now < *at + self.settings.retry * (1 << times.saturating_sub(1).min(DOUBLINGS)))
     }
 
-    /// Whether what another process sent from this place cannot arrive any more.
-    fn is_settled(&self, now: Duration) -> bool {
-        self.state.is_settled(&self.me, self.joined.map(|joined| now.saturating_sub(joined)), self.settings.late)
+    /// Whether what another process sent from a proxy's place cannot arrive any more.
+    fn is_settled(&self, proxy: &Member, now: Duration) -> bool {
+        self.state.is_settled(proxy, self.came.get(proxy).map(|came| now.saturating_sub(*came)), self.settings.late)
     }
 
     /// Whether this proxy's file has the route and wants it elsewhere, or has it no more. An old file orders nothing.
@@ -577,11 +591,12 @@ impl Proxy {
                 left.name, left.name, left.incarnation
             ));
         }
-        known.unanswered.then(|| {
-            format!(
-                "a connection of proxy {} to a broker broke, and what it had sent may still arrive: no move begins before {:?} are over",
-                self.me.name, self.settings.late
-            )
-        })
+        let why = match known {
+            Known { cut: true, .. } => "clients that saw their home alone were cut from",
+            Known { unanswered: true, .. } => "a connection to a broker broke at",
+            _ => return None,
+        };
+        let Settings { late, .. } = self.settings;
+        Some(format!("{why} proxy {}, and what was sent may still arrive: no move begins before {late:?} are over", self.me.name))
     }
 }

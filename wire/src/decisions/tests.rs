@@ -699,6 +699,8 @@ fn a_proxy_joins_says_what_it_wants_and_serves_when_it_has_read_that_it_joined()
     a.apply(2, &wish(&me, 0, "old"), ms(1_200));
     assert_eq!(a.next(&known(), ms(9_000)), None, "what it wants is so");
     take(&mut a, "new");
+    let cut = Known { cut: true, ..known() };
+    assert_eq!(a.next(&cut, ms(9_000)), None, "what it has cut by the file may still arrive");
     assert_eq!(a.next(&known(), ms(9_000)), Some(wish(&me, 1, "new")));
     take(&mut a, "old");
     assert_eq!(a.next(&known(), ms(9_000)), Some(wish(&me, 2, "old")), "only the last file counts");
@@ -715,6 +717,17 @@ fn who_has_taken_a_place_leaves_in_words_only_when_nothing_of_the_one_before_can
         a.apply(offset, &request, ms(1_000));
     }
     assert_eq!((a.leave(ms(30_999)), a.leave(ms(31_000))), (None, Some(left(&me))));
+}
+
+#[test]
+fn nobody_is_held_while_one_that_took_a_place_could_not_say_that_it_holds() {
+    let (b, again) = (member("b", "1"), member("b", "2"));
+    let (mut a, _, end) = both([]);
+    a.apply(end, &joined(&again, "b"), ms(1_000));
+    (1..).zip([wish(&again, 0, "old"), wish(&again, 1, "new")]).for_each(|(n, wish)| _ = a.apply(end + n, &wish, ms(1_000)));
+    assert!(!a.state().joined().contains_key(&b));
+    assert_eq!((a.next(&known(), ms(1_000)), a.next(&known(), ms(30_999))), (None, None));
+    assert_eq!(a.next(&known(), ms(31_000)), Some(hold(&member("a", "1"), a.state().last_decision())));
 }
 
 #[test]
@@ -735,11 +748,11 @@ fn the_first_proxy_by_name_acts_and_the_next_one_stands_by() {
 fn a_proxy_says_that_it_holds_once_nothing_of_it_is_open() {
     let me = member("a", "1");
     let open = Known { open: Some("2 of client shop at 10.0.0.1 to orders".to_owned()), ..known() };
-    let unanswered = Known { unanswered: true, ..known() };
+    let cut = Known { cut: true, ..known() };
     let (mut a, ..) = both([hold(&me, 0)]);
     assert_eq!(a.holds().map(|held| held.id), Some(7));
     assert_eq!(a.next(&open, ms(10)), None);
-    assert_eq!(a.next(&unanswered, ms(10)), None);
+    assert_eq!(a.next(&cut, ms(10)), None);
     assert_eq!(a.next(&known(), ms(20)), Some(holding(&me, 7)));
     assert_eq!(a.next(&known(), ms(900)), None);
     assert_eq!(a.next(&known(), ms(1_020)), Some(holding(&me, 7)), "it was lost");
@@ -864,7 +877,9 @@ fn what_cannot_move_says_so_and_what_can_moves_together() {
     assert_eq!((a.plan(&unknown), a.next(&unknown, ms(0))), (Plan::default(), None), "nobody has looked yet");
     let unanswered = Known { unanswered: true, ..known() };
     assert_eq!(a.next(&unanswered, ms(0)), None);
-    assert!(a.plan(&unanswered).waits["orders"][0].starts_with("a connection of proxy a to a broker broke"));
+    assert!(
+        a.plan(&unanswered).waits["orders"][0].starts_with("a connection to a broker broke at proxy a, and what was sent may still arrive")
+    );
     let other = |name: &str| Owned { name: name.to_owned(), ..owned(None) };
     let two = Known { owns: [("orders".to_owned(), vec![other("x"), other("y")])].into(), ..known() };
     assert_eq!(a.next(&two, ms(0)), Some(hold_of(&member("a", "1"), 0, "old", "new", &[("x", 2), ("y", 2)])));

@@ -203,7 +203,7 @@ impl Asking<'_> {
                     "kferry: the topic {topic} leads on the cluster {leader}: make changes there; this client's home is the cluster {home}"
                 )
             }
-            Stance::HasRenamedCopy => {
+            Stance::HasCopy => {
                 format!(
                     "kferry: the topic {topic} of the cluster {home} is a copy that a mirror writes: make changes to the topic that it copies"
                 )

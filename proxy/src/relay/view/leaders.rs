@@ -17,8 +17,19 @@ pub(crate) enum Stance {
     Leads,
     /// Another one does: the cluster with this number.
     Follows(usize),
-    /// It has a copy under another name, which only the mirror may write.
-    HasRenamedCopy,
+    /// It has a copy that only the mirror may write: one under another name, or one whose leader is not in the view.
+    HasCopy,
+}
+
+impl Stance {
+    /// Whether a request about partitions of the topic must not get through. What becomes of a Produce request is more than that.
+    pub(crate) fn refuses(self, api: ApiKey) -> bool {
+        match self {
+            Self::Leads => false,
+            Self::Follows(_) => true,
+            Self::HasCopy => matches!(api, ApiKey::DeleteRecords | ApiKey::AddPartitionsToTxn | ApiKey::WriteTxnMarkers),
+        }
+    }
 }
 
 /// Where topics lead, as things are. Clusters are numbers: 0 is home.
@@ -189,19 +200,18 @@ impl Leaders {
 
     fn stance_by(&self, leader: usize, topic: &str, at: usize) -> Stance {
         match leader {
+            leader if self.leads_outside(topic, leader) => Stance::HasCopy,
             leader if leader != at => Stance::Follows(leader),
-            _ if self.has_renamed_copy(topic, at) => Stance::HasRenamedCopy,
+            _ if self.has_renamed_copy(topic, at) => Stance::HasCopy,
             _ => Stance::Leads,
         }
     }
 
-    /// Whether a request about partitions of a topic must not get through at a cluster. What becomes of a Produce request is more than that.
-    pub(crate) fn refuses(&self, api: ApiKey, topic: &str, at: usize) -> bool {
-        let writes = matches!(api, ApiKey::DeleteRecords | ApiKey::AddPartitionsToTxn | ApiKey::WriteTxnMarkers);
-        match self.stance_to_records(topic, at) {
-            Stance::Leads => false,
-            Stance::Follows(_) => true,
-            Stance::HasRenamedCopy => writes,
+    /// What a cluster that has left the view is to a topic: where it was not decided otherwise it leads what it has, as for clients without a view.
+    pub(crate) fn stance_of_outsider(&self, topic: &str, at: &str) -> Stance {
+        match self.decided(topic).filter(|led| *led.cluster != *at) {
+            Some(led) => self.number(&led.cluster).map_or(Stance::HasCopy, Stance::Follows),
+            None => Stance::Leads,
         }
     }
 
@@ -219,6 +229,15 @@ impl Leaders {
     fn source_of_copy(&self, topic: &str, at: usize) -> Option<usize> {
         let copies = |mirror: &&Arc<Mirror>| mirror.target.name == self.clusters[at].name && copies_as(mirror, topic);
         self.mirrors.iter().find(copies).and_then(|mirror| self.number(&mirror.source.name))
+    }
+
+    /// Whether a topic leads on a cluster that is not in the view, so that what is the leader by the view has a copy. `leader`: that. A topic of the same name,
+    /// between other clusters, is another topic.
+    fn leads_outside(&self, topic: &str, leader: usize) -> bool {
+        let Some(led) = self.decided(topic).filter(|led| self.number(&led.cluster).is_none()) else { return false };
+        let leader = self.name(leader);
+        let is_copied = |mirror: &Arc<Mirror>| mirror.connects([leader, &led.before]) && copies_as(mirror, topic);
+        *leader == led.before || self.mirrors.iter().any(is_copied)
     }
 
     fn has_renamed_copy(&self, topic: &str, at: usize) -> bool {
@@ -321,6 +340,45 @@ mod tests {
     }
 
     #[test]
+    fn what_leads_on_a_cluster_that_is_not_in_the_view_is_read_where_its_copy_is_and_not_written() {
+        const FILE: &str = r#"
+            clusters.one = { id = 1, bootstrap_servers = "one:9092" }
+            clusters.two = { id = 2, bootstrap_servers = "two:9092" }
+            clusters.new = { id = 3, bootstrap_servers = "new:9092" }
+            mirrors = [
+                { name = "one", source = "one", target = "new", topics = ["orders"] },
+                { name = "two", source = "two", target = "new", topics = ["logs"] },
+            ]
+        "#;
+        let config = Config::parse(FILE, Path::new("routes.toml")).unwrap();
+        let of = |view: [&str; 2], has: [&[&str]; 2], led: &[(&str, &str, &str)]| {
+            let clusters = view.map(|name| config.clusters.iter().find(|cluster| *cluster.name == *name).unwrap().clone()).into();
+            let names = has.map(|has| Some(Arc::new(names(has)))).into();
+            let led = led.iter().map(|(topic, before, cluster)| {
+                (Arc::from(*topic), Led { cluster: (*cluster).into(), term: 3, before: (*before).into(), since: 0 })
+            });
+            let decisions = Arc::new(Decisions { topics: led.collect(), groups: HashMap::new() });
+            Leaders::new(clusters, config.mirrors.clone(), names, decisions, Settled::default()).sure()
+        };
+        // It was on new, and has gone back: those of the other cluster see what it has left there.
+        let back = of(["two", "new"], [&["logs"], &["logs", "orders"]], &[("orders", "new", "one")]);
+        assert_eq!([0, 1].map(|at| back.stance_to_records("orders", at)), [Stance::HasCopy; 2]);
+        assert_eq!([0, 1].map(|at| back.stance_to_records("logs", at)), [Stance::Leads, Stance::Follows(0)]);
+        // One of the same name that another mirror has to do with.
+        let other = of(["two", "new"], [&["logs"], &["logs"]], &[("logs", "one", "elsewhere")]);
+        assert_eq!(other.stance_to_records("logs", 0), Stance::Leads);
+        // From one to new, and on: the first one has a copy of what new had.
+        let on = of(["one", "new"], [&["orders"], &["orders"]], &[("orders", "new", "two")]);
+        assert_eq!([0, 1].map(|at| on.stance_to_records("orders", at)), [Stance::HasCopy; 2]);
+        // For who is still connected to a cluster that has left the view.
+        let left = of(["new", "two"], [&["orders"], &[]], &[("orders", "one", "new"), ("logs", "new", "one")]);
+        assert_eq!(left.stance_of_outsider("orders", "one"), Stance::Follows(0));
+        assert_eq!(left.stance_of_outsider("logs", "one"), Stance::Leads);
+        assert_eq!(left.stance_of_outsider("logs", "elsewhere"), Stance::HasCopy);
+        assert_eq!(left.stance_of_outsider("payments", "one"), Stance::Leads);
+    }
+
+    #[test]
     fn views_share_what_they_have_worked_out_as_long_as_nothing_differs() {
         let of = leaders("new", [Some(&["orders"]), Some(&["orders", "payments"])]);
         let known = WorkedOut::default();
@@ -362,7 +420,7 @@ mod tests {
         let unsure = with(Settled::default());
         assert_eq!(led_on(&unsure, ["orders", "payments"]), ["legacy", "new"]);
         assert_eq!(*unsure.doubts(), HashSet::from([Doubt { source: "legacy".into(), topic: "orders".into() }]));
-        assert!(unsure.refuses(ApiKey::DeleteRecords, "orders", new));
+        assert!(unsure.stance_to_records("orders", new).refuses(ApiKey::DeleteRecords));
         // It was asked for, and the source has it: it is no question any more.
         let copy = with(Settled { born: HashSet::new(), copied: names(&["orders"]) });
         assert_eq!((led_on(&copy, ["orders"]), copy.doubts().len()), (["legacy".to_owned()], 0));
@@ -409,7 +467,7 @@ mod tests {
         assert_eq!(led_on(&leaders, ["orders-to-come", "other"]), ["new", "new"]);
         assert_eq!(leaders.stance_to_records("orders-to-come", new), Stance::Follows(legacy));
         assert_eq!(leaders.stance("orders-to-come", new), Stance::Leads);
-        assert!(leaders.refuses(ApiKey::DeleteRecords, "orders-to-come", new));
+        assert!(leaders.stance_to_records("orders-to-come", new).refuses(ApiKey::DeleteRecords));
         assert_eq!(leaders.stance("other", new), Stance::Leads);
     }
 
@@ -417,15 +475,21 @@ mod tests {
     fn a_copy_under_another_name_may_be_read_and_not_be_written() {
         let leaders = leaders("new", [Some(&["orders-old"]), Some(&["shop.orders"])]);
         let (new, legacy) = (0, 1);
-        assert_eq!(leaders.stance("shop.orders", new), Stance::HasRenamedCopy);
+        assert_eq!(leaders.stance("shop.orders", new), Stance::HasCopy);
         assert_eq!(leaders.stance("orders-old", legacy), Stance::Leads);
         assert_eq!(leaders.stance("orders-old", new), Stance::Follows(legacy));
         for api in [ApiKey::DeleteRecords, ApiKey::AddPartitionsToTxn, ApiKey::WriteTxnMarkers] {
-            assert!(leaders.refuses(api, "shop.orders", new) && leaders.refuses(api, "orders-old", new), "{api:?}");
-            assert!(!leaders.refuses(api, "orders-old", legacy), "{api:?}");
+            assert!(
+                leaders.stance_to_records("shop.orders", new).refuses(api) && leaders.stance_to_records("orders-old", new).refuses(api),
+                "{api:?}"
+            );
+            assert!(!leaders.stance_to_records("orders-old", legacy).refuses(api), "{api:?}");
         }
         for api in [ApiKey::Fetch, ApiKey::ListOffsets, ApiKey::DescribeProducers] {
-            assert!(!leaders.refuses(api, "shop.orders", new) && leaders.refuses(api, "orders-old", new), "{api:?}");
+            assert!(
+                !leaders.stance_to_records("shop.orders", new).refuses(api) && leaders.stance_to_records("orders-old", new).refuses(api),
+                "{api:?}"
+            );
         }
     }
 }
