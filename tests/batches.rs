@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use bytes::{Bytes, BytesMut};
 use harness::kafka::{Cluster, Listener, Record};
+use harness::raw::until;
 use harness::scenario::Pair;
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
@@ -390,11 +391,17 @@ impl Broker {
         let partition = PartitionProduceData::default().with_records(Some(batch));
         let topics = vec![TopicProduceData::default().with_name(topic_name(topic)).with_partition_data(vec![partition])];
         let request = ProduceRequest::default().with_acks(-1).with_timeout_ms(30_000).with_topic_data(topics);
-        let answer = self.runtime.block_on(self.connection.request(&request, version))?;
-        let partition =
-            answer.responses.first().and_then(|topic| topic.partition_responses.first()).context("no partition in the answer")?;
-        ensure!(partition.error_code == 0, "{topic}: {:?}", ResponseError::try_from_code(partition.error_code));
-        Ok(partition.base_offset)
+        let mut base_offset = None;
+        until(&format!("the broker leads {topic}, which was just created"), || {
+            let answer = self.runtime.block_on(self.connection.request(&request, version))?;
+            let partition =
+                answer.responses.first().and_then(|topic| topic.partition_responses.first()).context("no partition in the answer")?;
+            let error = ResponseError::try_from_code(partition.error_code);
+            ensure!(matches!(error, None | Some(ResponseError::NotLeaderOrFollower)), "{topic}: {error:?}");
+            base_offset = error.is_none().then_some(partition.base_offset);
+            Ok(error.is_none())
+        })?;
+        base_offset.context("until returns when it is there")
     }
 
     /// The batches one behind the other, with a new header each.

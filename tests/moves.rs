@@ -224,7 +224,10 @@ impl Stage {
         for Going { soak, topic, is_plain } in going {
             let seen = soak.seen();
             ensure!(seen.errors.is_empty(), "{}: {seen:?}", soak.name());
-            let acked = soak.stop()?.acked;
+            let so_far = soak.counts()?.acked;
+            // What a consumer misses may be in the log, or not.
+            let stopped = soak.stop().with_context(|| format!("the log of {topic}: {:?}", self.numbers(&topic, &so_far)));
+            let acked = stopped?.acked;
             self.is_copied(&topic)?;
             let doubled = self.in_order(&topic, &acked)?;
             ensure!(doubled == 0 || strikes && is_plain, "{topic}: {doubled} records came twice");

@@ -152,7 +152,7 @@ fn a_proxy_that_stands_still_during_a_move() -> Result<()> {
 fn a_proxy_that_is_stopped_during_a_hold_lets_go_with_the_others() -> Result<()> {
     on_stage(|stage| {
         stage.has_proxies(2)?;
-        let topic = "orders.stopped";
+        let topic = "orders.drained";
         stage.create(topic)?;
         let leader = stage.cluster(Side::Legacy).partitions(topic)?[0].leader;
         let connect = |proxy: usize| -> Result<Raw> {

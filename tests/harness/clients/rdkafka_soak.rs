@@ -131,7 +131,17 @@ fn read(member: &BaseConsumer, tally: &Tally, all_read: &AtomicBool, report: &(d
         match member.poll(REPORT) {
             Some(Ok(message)) => {
                 let number = str::from_utf8(message.payload().context("no payload")?)?.parse()?;
-                tally.lock().counts.read(message.partition() as usize, number);
+                let partition = message.partition() as usize;
+                let mut counted = tally.lock();
+                let next = counted.counts.consumed[partition];
+                counted.counts.read(partition, number);
+                drop(counted);
+                if number > next {
+                    let offset = message.offset();
+                    report(Line::Notice(format!(
+                        "consuming: {number} at offset {offset} of partition {partition} came where {next} was next"
+                    )));
+                }
             }
             Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => report(Line::Error(format!("consuming: {error}"))),
             // Everything else librdkafka says while it tries again by itself.
