@@ -108,7 +108,8 @@ impl Process {
         for thread in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
             // A thread may end meanwhile. The state is behind the name, which may contain anything.
             let Ok(stat) = fs::read_to_string(thread?.path().join("stat")) else { continue };
-            if !stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" T")) {
+            // Stopped, or it has ended by itself just before.
+            if !stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" T") || rest.starts_with(" Z")) {
                 return Ok(false);
             }
         }
