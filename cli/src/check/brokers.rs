@@ -11,7 +11,7 @@ use kferry_wire::admin::topics::{NewPartitions, NewTopic};
 use kferry_wire::client::{Client, Metadata, Topics};
 use kferry_wire::cluster::{ClusterInfo, describes_every_topic};
 use kferry_wire::connection::{ConnectOptions, Connection, Refusal, RequestError};
-use kferry_wire::decisions::{LogError, TOPIC, decided};
+use kferry_wire::decisions::{TOPIC, decided};
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 
@@ -230,12 +230,8 @@ fn outside<'a>(cluster: &Cluster, servers: impl Iterator<Item = &'a Server>) -> 
 async fn ask_log(cluster: &Arc<Cluster>) -> Option<String> {
     let client = Client::new(cluster.clone(), ConnectOptions::default()).within(DEADLINE);
     let name = &cluster.name;
-    match decided(client).await {
-        Ok(log) => drop(log?),
-        Err(error @ LogError::Unknown { .. }) => {
-            return Some(format!("cluster {name}: [state] does not name this cluster, and kferry-proxy does not start: {error}"));
-        }
-        Err(_) => return None,
+    if let Err(error) = decided(client).await? {
+        return Some(format!("cluster {name}: [state] does not name this cluster, and kferry-proxy does not start: {error}"));
     }
     Some(format!(
         "cluster {name}: its topic {TOPIC} says where topics lead, and [state] does not name this cluster: relayed clients would write to copies, and \

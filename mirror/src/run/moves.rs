@@ -426,10 +426,9 @@ pub(super) async fn another_log(mirror: &Mirror, clients: [&Client; 2], ours: Op
     let others = clients.into_iter().filter(|client| ours.is_none_or(|ours| ours.name != client.cluster().name));
     let asked = others.map(async |client| {
         let cluster = &client.cluster().name;
-        let log = match decided(client.within(FINDING)).await {
-            Ok(log) => log?,
-            Err(error @ LogError::Unknown { .. }) => return Some(StateError::UnknownLog { cluster: cluster.clone(), error }),
-            Err(_) => return None,
+        let log = match decided(client.within(FINDING)).await? {
+            Ok(log) => log,
+            Err(error) => return Some(StateError::UnknownLog { cluster: cluster.clone(), error }),
         };
         let mut topics =
             log.leaders().iter().filter(|(topic, leader)| is_of(mirror, &leader.before, &leader.cluster) && mirror.topics.matches(topic));

@@ -79,11 +79,7 @@ pub(crate) async fn another_log(table: &RoutingTable) -> Option<AnotherLog> {
     let others = table.relayed_clusters().filter(|cluster| Some(&cluster.name) != ours);
     let asked = others.map(async |cluster| {
         let decided = timeout(ASKING, decided(Client::new(cluster.clone(), own_options()).within(ASKING))).await;
-        let unknown = match decided {
-            Ok(Ok(Some(_))) => None,
-            Ok(Err(error @ LogError::Unknown { .. })) => Some(error),
-            _ => return None,
-        };
+        let unknown = decided.ok()??.err();
         Some(AnotherLog { cluster: cluster.name.clone(), unknown })
     });
     join_all(asked).await.into_iter().flatten().next()

@@ -149,18 +149,22 @@ fn partition() -> TopicPartition {
 }
 
 /// What the log of a cluster says, if it says where topics lead or groups live and has not moved elsewhere. Whoever reads another log, or none, would take
-/// followers of these topics for their leaders.
+/// followers of these topics for their leaders. `None`: it says nothing, or the cluster cannot be asked.
 ///
 /// # Errors
-/// [`LogError`]: nobody knows, or it has records of another version.
-pub async fn decided(client: Client) -> Result<Option<State>, LogError> {
-    let Some(mut log) = Log::find(client, None).await? else { return Ok(None) };
+/// [`LogError::Unknown`]: it has records of another version.
+pub async fn decided(client: Client) -> Option<Result<State, LogError>> {
+    let mut log = Log::find(client, None).await.ok()??;
     while !log.is_at_end() {
-        log.next(Duration::ZERO).await?;
+        match log.next(Duration::ZERO).await {
+            Ok(_) => {}
+            Err(error @ LogError::Unknown { .. }) => return Some(Err(error)),
+            Err(_) => return None,
+        }
     }
     let state = log.state();
     let says = state.moved().is_none() && !(state.leaders().is_empty() && state.lives().is_empty());
-    Ok(says.then(|| state.clone()))
+    says.then(|| Ok(state.clone()))
 }
 
 impl Log {
