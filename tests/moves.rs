@@ -201,12 +201,10 @@ impl Stage {
         self.going_with(proxy, client, ORDERS, name, |_| ())
     }
 
-    /// A producer without idempotence, with one request at a time: what is sent again stays in order.
-    fn plain(&self, proxy: usize, route: &str, name: &str) -> Result<Going> {
-        self.going_with(proxy, Client::Rdkafka, route, name, |job| {
-            job.idempotent = false;
-            job.settings[0] = &[("max.in.flight.requests.per.connection", "1")];
-        })
+    /// A producer without idempotence, with one request at a time: what is sent again stays in order; of librdkafka while no other leader is elected
+    /// (docs/wire-quirks.md).
+    fn plain(&self, proxy: usize, client: Client, route: &str, name: &str) -> Result<Going> {
+        self.going_with(proxy, client, route, name, |job| (job.idempotent, job.max_in_flight) = (false, Some(1)))
     }
 
     fn going_with(&self, proxy: usize, client: Client, route: &str, name: &str, change: impl FnOnce(&mut soak::Job)) -> Result<Going> {

@@ -28,7 +28,7 @@ fn leader(stage: &Stage, side: Side, topic: &str) -> Result<i32> {
 fn brokers_that_are_killed_during_a_move() -> Result<()> {
     on_stage(|stage| {
         stage.has_proxies(1)?;
-        let going = [stage.going(0, Client::Rdkafka, "broker-killed")?, stage.plain(0, ORDERS, "broker-killed-plain")?];
+        let going = [stage.going(0, Client::Rdkafka, "broker-killed")?, stage.plain(0, Client::Rdkafka, ORDERS, "broker-killed-plain")?];
         go_on(&going)?;
         let mut strikes = Strikes::default();
         let own = going[0].topic.clone();
@@ -83,7 +83,7 @@ fn the_log_is_away(stage: &Stage, going: &[Going]) -> Result<()> {
 fn a_proxy_that_cannot_read_the_log_and_has_not_said_that_it_holds_lets_go() -> Result<()> {
     on_stage(|stage| {
         stage.has_proxies(1)?;
-        let going = [stage.going(0, Client::Rdkafka, "blind")?, stage.plain(0, ORDERS, "blind-plain")?];
+        let going = [stage.going(0, Client::Rdkafka, "blind")?, stage.plain(0, Client::Rdkafka, ORDERS, "blind-plain")?];
         let topic = "orders.blind-begun";
         stage.create(topic)?;
         go_on(&going)?;

@@ -26,7 +26,7 @@ fn the_last_wish_wins_and_a_reader_that_never_asks_for_metadata_goes_on() -> Res
         stage.has_proxies(1)?;
         let going = [
             stage.going_with(0, Client::Rdkafka, ORDERS, "edits", |job| job.settings[1] = NEVER_AGAIN)?,
-            stage.plain(0, ORDERS, "edits-plain")?,
+            stage.plain(0, Client::Rdkafka, ORDERS, "edits-plain")?,
         ];
         go_on(&going)?;
         let wins = |home, what: &str| {

@@ -41,7 +41,7 @@ fn what_the_mirror_does_not_copy_does_not_move_until_it_does() -> Result<()> {
 fn a_mirror_that_is_killed_during_a_move_and_runs_again() -> Result<()> {
     on_stage(|stage| {
         stage.has_proxies(1)?;
-        let going = [stage.going(0, Client::Rdkafka, "mirror-killed")?, stage.plain(0, ORDERS, "mirror-killed-plain")?];
+        let going = [stage.going(0, Client::Rdkafka, "mirror-killed")?, stage.plain(0, Client::Rdkafka, ORDERS, "mirror-killed-plain")?];
         go_on(&going)?;
         let mut strikes = Strikes::default();
         for (phase, home) in [(Phase::Held, Side::New), (Phase::Flipped, Side::Legacy)] {

@@ -22,7 +22,7 @@ const NOTHING: Duration = Duration::from_secs(3);
 /// An idempotent client and a plain one, each at a proxy of its own.
 fn two(stage: &mut Stage, name: &str) -> Result<[Going; 2]> {
     stage.has_proxies(2)?;
-    let going = [stage.going(0, Client::Rdkafka, name)?, stage.plain(1, ORDERS, &format!("{name}-plain"))?];
+    let going = [stage.going(0, Client::Rdkafka, name)?, stage.plain(1, Client::Rdkafka, ORDERS, &format!("{name}-plain"))?];
     go_on(&going)?;
     Ok(going)
 }

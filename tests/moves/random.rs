@@ -84,9 +84,9 @@ fn moves_among_random_kills() -> Result<()> {
             stage.going(0, Client::Rdkafka, "random-one")?,
             stage.going(1, Client::Rdkafka, "random-two")?,
             stage.going(1, Client::Java4, "random-java")?,
-            stage.plain(0, ORDERS, "random")?,
+            stage.plain(0, Client::Java4, ORDERS, "random")?,
             // The same kills without moves.
-            stage.plain(0, STAYS, "random")?,
+            stage.plain(0, Client::Java4, STAYS, "random")?,
         ];
         go_on(&going)?;
         let mut strikes = Strikes::default();

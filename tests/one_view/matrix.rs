@@ -59,7 +59,7 @@ impl Trip {
         let job = Job {
             group_id: self.group().0,
             count: Self::RECORDS,
-            timeout_ms: 90_000,
+            timeout_ms: 180_000,
             ..Job::new(&stage.proxy.bootstrap_servers(), &self.client_id(), &self.topic())
         };
         let outcome = clients::run(self.client, &job)?;

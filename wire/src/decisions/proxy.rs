@@ -78,7 +78,8 @@ pub struct Known {
     pub groups: BTreeMap<String, Vec<OwnedGroup>>,
     /// What is known of the groups of the open move.
     pub gathering: BTreeMap<String, Gathering>,
-    /// What of this process belongs to a topic or a group of the open move and is at a broker, or on its way there: whose requests, for people to read.
+    /// What of this process belongs to a topic or a group of the open move and is at a broker, or on its way there, or was when its connection broke less than
+    /// [`Settings::late`] ago: whose requests, for people to read.
     pub open: Option<String>,
     /// Whether a connection to a broker broke, less than [`Settings::late`] ago, with a Produce that was not answered.
     pub unanswered: bool,

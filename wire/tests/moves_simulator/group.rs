@@ -80,8 +80,9 @@ impl World {
     pub(crate) fn known_of(&mut self, index: usize) -> Known {
         let process = &self.proxies[index];
         let mut known = std::mem::take(&mut self.known);
-        known.open = (!process.sent.is_empty() || !process.commits.is_empty()).then(String::new);
-        known.unanswered = self.now < process.unanswered;
+        let is_late = self.now < process.unanswered;
+        known.open = (is_late || !process.sent.is_empty() || !process.commits.is_empty()).then(String::new);
+        known.unanswered = is_late && process.rules.holds().is_none();
         known.gathering.clear();
         if is_held(process.rules.holds()) {
             let members = Some((0..MEMBERS).map(|member| (name(member), name(member))).collect());
