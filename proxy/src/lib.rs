@@ -29,6 +29,7 @@
 
 mod admin;
 mod admission;
+mod alone;
 mod args;
 mod bootstrap;
 mod bootstrap_servers;

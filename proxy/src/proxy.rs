@@ -2,11 +2,11 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
-use kferry_config::{Cluster, OpenFiles, Security};
+use kferry_config::{Cluster, Mode, OpenFiles, Security};
 use kferry_wire::client::Client;
 use kferry_wire::places::Decisions;
 use tokio::sync::Semaphore;
@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::{Admissions, Most};
+use crate::alone::{self, Alone, Who};
 use crate::clients::Clients;
 use crate::moves::Moves;
 use crate::relay::brokers::Brokers;
@@ -72,6 +73,8 @@ pub(crate) struct Proxy {
     pub drain: CancellationToken,
     /// Cancelled when `drain_timeout_ms` is over: the connections that are left end.
     pub cut: CancellationToken,
+    /// Relayed clients that see their home alone.
+    alone: Alone,
     /// By the name of their cluster: they outlive a reload.
     brokers: Mutex<HashMap<Arc<str>, Arc<Brokers>>>,
     /// By the name of their route: so do they, since connections see them.
@@ -98,7 +101,7 @@ pub(crate) fn carried_bytes(table: &RoutingTable) -> usize {
 pub(crate) struct Sight {
     /// `None`: their home alone.
     pub view: Option<Arc<View>>,
-    /// Ends their connections. Those that see a view are held and told of decisions, and others are not: so none of them may go on when the other holds.
+    /// Ends the connections of those that see a view, when they are to see their home alone: nobody would hold them and tell them of decisions.
     pub cut: CancellationToken,
 }
 
@@ -145,6 +148,7 @@ impl Proxy {
             not_accepted: Bursts::new(1, ACCEPT_LINE),
             drain: CancellationToken::new(),
             cut: CancellationToken::new(),
+            alone: Alone::default(),
             brokers: Mutex::default(),
             views: Mutex::default(),
             moves,
@@ -184,16 +188,11 @@ impl Proxy {
         let goes_on = |shared: &&SharedSight| shared.home == home.name || self.moves.is_some();
         let goes_on = before.as_ref().filter(goes_on).and_then(|shared| shared.sight.view.clone());
         let view = self.view(table, routed, goes_on);
-        let stays = |before: &SharedSight| {
-            let is_same = before.sight.view.is_some() == view.is_some();
-            // Some may belong to a route now that sees more.
-            is_same && (view.is_some() || table.has_same_clients(&route.name, &before.table))
-        };
         let cut = match before {
-            Some(before) if self.moves.is_none() || stays(&before) => before.sight.cut,
+            Some(before) if self.moves.is_none() || before.sight.view.is_some() == view.is_some() => before.sight.cut,
             before => {
-                if let Some(before) = &before {
-                    self.cut_off(before);
+                if let Some(before) = before {
+                    before.sight.cut.cancel();
                 }
                 self.cut.child_token()
             }
@@ -201,6 +200,17 @@ impl Proxy {
         let sight = Sight { view, cut };
         views.insert(route.name.clone(), SharedSight { sight: sight.clone(), home: home.name.clone(), table: table.clone() });
         sight
+    }
+
+    /// Counts a client that sees its home alone, if anything may move. By a table that is in force no more it is cut at once: who has sent nothing loses nothing.
+    pub(crate) fn alone(&self, table: &Arc<RoutingTable>, who: Who) -> Option<alone::Connected> {
+        self.moves.as_ref()?;
+        let connected = self.alone.come(who, self.cut.child_token());
+        // A table that comes into force from here on finds the client.
+        if !Arc::ptr_eq(table, &self.routes.in_force()) {
+            connected.cut().cancel();
+        }
+        Some(connected)
     }
 
     /// Ends the connections to which a file gives another sight: nobody would hold what they send.
@@ -211,19 +221,19 @@ impl Proxy {
         let relayed: HashSet<&str> = table.relayed().map(|routed| &*routed.route.name).collect();
         let mut views = self.views.lock().unwrap_or_else(PoisonError::into_inner);
         // Connections that see a view go on with it, also when their route is gone.
-        views.retain(|route, shared| {
-            let stays = shared.sight.view.is_some() || relayed.contains(&**route);
-            if !stays {
-                self.cut_off(shared);
-            }
-            stays
-        });
+        views.retain(|route, shared| shared.sight.view.is_some() || relayed.contains(&**route));
+        drop(views);
+        self.cut_alone(table);
     }
 
-    fn cut_off(&self, SharedSight { sight, .. }: &SharedSight) {
-        sight.cut.cancel();
-        // What clients without a view have under way nobody counts.
-        if sight.view.is_none() {
+    /// Ends the connections of clients that see their home alone and are to see more.
+    pub(crate) fn cut_alone(&self, table: &RoutingTable) {
+        let sees_more = |Who { client_id, address, tls_subject }: &Who| {
+            let routed = table.route(client_id, *address, tls_subject.as_deref());
+            routed.is_some_and(|routed| routed.route.mode == Mode::Relay && table.view(routed).len() > 1)
+        };
+        if self.alone.cut(sees_more, Instant::now()) {
+            // What they have under way nobody counts.
             self.holds.lost();
         }
     }

@@ -45,6 +45,7 @@ use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use crate::admission::Admission;
+use crate::alone::{self, Who};
 use crate::bootstrap::ByteRelay;
 use crate::bootstrap_servers::{BrokerLogin, Probe};
 use crate::clients::Client;
@@ -72,7 +73,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 pub(crate) async fn serve(proxy: &Proxy, endpoint: &Endpoint, admission: Admission, socket: TcpStream, peer: SocketAddr) {
     let began = Instant::now();
     let _open = Open::new(&endpoint.listener.name);
-    let mut session = Session { proxy, endpoint, admission, peer, summary: ConnectionSummary::new(&endpoint.listener.name, peer) };
+    let mut session = Session { proxy, endpoint, admission, peer, alone: None, summary: ConnectionSummary::new(&endpoint.listener.name, peer) };
     let cause = tokio::select! {
         // First: what is relayed sees the cut by itself, and tells what has moved.
         biased;
@@ -89,6 +90,8 @@ struct Session<'a> {
     admission: Admission,
     /// The client; until a load balancer has told where that is, the load balancer.
     peer: SocketAddr,
+    /// It is relayed, and sees its home alone.
+    alone: Option<alone::Connected>,
     summary: ConnectionSummary,
 }
 
@@ -138,7 +141,7 @@ impl Session<'_> {
         }
         let established = match routed.route.mode {
             Mode::Bootstrap => self.connect_bootstrap(&table, routed, client, first).await?,
-            Mode::Relay => self.connect_relay(&table, routed, client, first).await?,
+            Mode::Relay => self.connect_relay(&table, routed, client, first, tls_subject).await?,
         };
         metrics::routed(&routed.route.name, &routed.home.name, began.elapsed());
         Ok(established)
@@ -236,10 +239,16 @@ impl Session<'_> {
         routed: Routed<'_>,
         mut client: Stream,
         mut first: Vec<u8>,
+        tls_subject: Option<String>,
     ) -> Result<Established, Cause> {
         let Routed { route, home } = routed;
         let listener = &self.endpoint.listener;
-        let Sight { view, cut } = self.proxy.sight(table, routed);
+        let Sight { view, mut cut } = self.proxy.sight(table, routed);
+        if view.is_none() {
+            let who = Who { client_id: header(&first).client_id().into_owned(), address: self.peer.ip().to_canonical(), tls_subject };
+            self.alone = self.proxy.alone(table, who);
+            cut = self.alone.as_ref().map_or(cut, |connected| connected.cut().clone());
+        }
         self.proxy.carrying.resize(carried_bytes(table));
         let client_id = Client::name(&header(&first).client_id());
         let connected = Box::pin(self.connect_view(table, routed, &client_id, view.as_deref())).await;

@@ -70,16 +70,28 @@ fn clients_that_come_to_see_more_clusters_or_fewer_are_cut_and_come_again() -> R
         let (proxy, base) = (&stage.proxies[0], &stage.files[0]);
         let state = "[state]\ncluster = \"new\"\n";
         let alone = base.clone().relay("orders", "orders-*", "legacy", "").section(state);
-        // It is a client of another route now, which comes before its own.
+        // They belong to another route, which comes before their own, and see no more by it.
         let first = base.clone().relay("first", "orders-raw", "legacy", "").relay("orders", "orders-*", "legacy", "").section(state);
-        for edit in [alone, first, with_home(base, Side::Legacy)] {
+        let come = || -> Result<Raw> {
             let mut client = Raw::connect(proxy.port())?;
             client.ask(&raw::api_versions(1, Some("orders-raw")))?;
-            proxy.edit(&edit)?;
+            Ok(client)
+        };
+        let is_cut = |mut client: Raw| -> Result<()> {
             client.rest()?;
             let closed = proxy.closed(&client)?;
             ensure!(closed["cause"] == "cut", "{closed}");
-        }
+            Ok(())
+        };
+        let client = come()?;
+        proxy.edit(&alone)?;
+        is_cut(client)?;
+        let mut client = come()?;
+        proxy.edit(&first)?;
+        client.is_quiet(Duration::from_secs(3))?;
+        client.ask(&raw::api_versions(2, Some("orders-raw")))?;
+        proxy.edit(&with_home(base, Side::Legacy))?;
+        is_cut(client)?;
         let cut = Instant::now();
         let wishes = |joined: &Joined| joined.wish.as_ref().is_some_and(|wish| wish.routes.contains_key(STAYS));
         stage.decisions.says("what the last file wishes", LIMIT, |state| state.joined().values().all(wishes).then_some(()))?;

@@ -238,7 +238,7 @@ impl fmt::Display for Row {
 fn there_and_back(stage: &Stage, kinds: &[Kind], moves: u64) -> Result<Vec<Row>> {
     let start = |kind: &Kind| {
         let name = format!("matrix.{kind}").replace(' ', "-");
-        stage.going_with(0, kind.client, ORDERS, &name, |job| job.idempotent = kind.idempotent)
+        stage.going_with(0, kind.client, ORDERS, &name, |job| (job.idempotent, job.records_per_second) = (kind.idempotent, 200))
     };
     let going = kinds.iter().map(start).collect::<Result<Vec<_>>>()?;
     go_on(&going)?;

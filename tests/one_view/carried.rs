@@ -101,7 +101,7 @@ fn librdkafka(
             }
         }
         // What it sends faster than it can be carried would be waited for, and not longer than a client waits for an answer.
-        producer.poll(Duration::from_millis(4));
+        producer.poll(Duration::from_millis(8));
     }
     producer.flush(LIMIT)?;
     Ok(sent)

@@ -30,6 +30,8 @@ pub(super) struct Moves {
     pub(super) not_joined: Option<String>,
     /// Of each relay route the cluster that its file names.
     pub(super) wished: BTreeMap<String, String>,
+    /// Why it does not say yet in the log of decisions what its file wishes.
+    pub(super) not_said: Option<String>,
     /// Why a route does not move, by its name.
     pub(super) waits: BTreeMap<String, Vec<String>>,
 }

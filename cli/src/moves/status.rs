@@ -430,7 +430,12 @@ impl Route {
         let is_there = is_there && groups.clone().all(|group| *group.lives == **wished);
         let mut in_the_way = Vec::new();
         in_the_way.extend(look::sees_home_alone(config, route).filter(|_| !is_there));
-        match state.wished(name) {
+        let agreed = state.wished(name);
+        let is_said = agreed.as_ref().is_ok_and(|(_, agreed)| agreed.home == **wished);
+        // They say it by themselves.
+        let soon: Vec<String> = answers(lives).filter_map(|moves| moves.not_said.clone()).collect();
+        match agreed {
+            _ if !is_said && !soon.is_empty() => in_the_way.extend(soon),
             Err(why) => in_the_way.push(format!("{why}{}", way_out(&why))),
             Ok((_, agreed)) if agreed.home != **wished => in_the_way.push(not_said(name, &agreed.home, wished, lives)),
             Ok(_) => in_the_way.extend(waits(name, state, lives, is_there)),
@@ -438,6 +443,10 @@ impl Route {
         in_the_way.extend(mine().flat_map(|topic| &topic.trouble).cloned());
         Self { route: route.name.clone(), wished: wished.clone(), home, in_the_way }
     }
+}
+
+fn answers(lives: &BTreeMap<Member, Life>) -> impl Iterator<Item = &look::Moves> {
+    lives.values().filter_map(|life| if let Life::Answers(moves) = life { Some(moves) } else { None })
 }
 
 /// Why the log does not have the wish of this file, but that for another home.
@@ -464,11 +473,10 @@ fn waits(route: &str, state: &State, lives: &BTreeMap<Member, Life>, is_there: b
     if let Some(id) = state.stopped() {
         return vec![Void::Stopped(id).to_string()];
     }
-    let answers = lives.values().filter_map(|life| if let Life::Answers(moves) = life { Some(moves) } else { None });
     // Several say the same.
-    let said: BTreeSet<&String> = answers.clone().filter_map(|moves| moves.waits.get(route)).flatten().collect();
+    let said: BTreeSet<&String> = answers(lives).filter_map(|moves| moves.waits.get(route)).flatten().collect();
     let mut waits: Vec<String> = said.into_iter().cloned().collect();
-    if state.open().is_none() && answers.clone().next().is_none() {
+    if state.open().is_none() && answers(lives).next().is_none() {
         waits.push("no proxy answers at its admin address, so that it is not known here what is in the way: their logs say it".to_owned());
     }
     let aborted = state.receipts().next().filter(|receipt| state.aborts() > 0 && receipt.of.routes.contains(route));
@@ -765,15 +773,17 @@ mod tests {
 
     #[test]
     fn a_proxy_that_cannot_say_its_wish_is_told_from_one_that_has_not_taken_the_file() {
-        let moves = |home: &str| -> look::Moves {
+        let moves = |home: &str, not_said: Option<&str>| -> look::Moves {
             let wished: BTreeMap<_, _> = [("orders", home)].into();
-            let answer = serde_json::json!({ "proxy": "a", "incarnation": "1", "not_joined": null, "wished": wished, "waits": {} });
+            let answer = serde_json::json!({ "proxy": "a", "incarnation": "1", "not_joined": null, "not_said": not_said, "wished": wished, "waits": {} });
             serde_json::from_value(answer).unwrap()
         };
-        for (home, says) in
-            [("legacy", "they have not taken this file"), ("new", "proxy a has taken this file, which says new, and has not said so")]
-        {
-            let lives = [(member("a"), Life::Answers(moves(home)))].into();
+        for (home, not_said, says) in [
+            ("legacy", None, "they have not taken this file"),
+            ("new", None, "proxy a has taken this file, which says new, and has not said so"),
+            ("new", Some("clients were cut"), "clients were cut"),
+        ] {
+            let lives = [(member("a"), Life::Answers(moves(home, not_said)))].into();
             let said = report(&state(Vec::new()), "legacy", &lives).routes.remove(0).in_the_way.join("; ");
             assert!(said.contains(says), "{said}");
         }

@@ -277,7 +277,8 @@ impl Follower {
     /// Leaders and homes first, then what waits for them is let go.
     fn apply(&mut self) {
         let state = self.me.state();
-        if self.applied != Some(state.last_decision()) || !self.proxy.routes.are_homes(state.homes()) {
+        let are_homes = self.proxy.routes.are_homes(state.homes());
+        if self.applied != Some(state.last_decision()) || !are_homes {
             self.applied = Some(state.last_decision());
             let led = |leader: &decisions::Leader| Led {
                 cluster: leader.cluster.clone(),
@@ -289,6 +290,10 @@ impl Follower {
             let groups = state.lives().iter().map(|(group, life)| (group.as_str().into(), life.cluster.clone())).collect();
             let homes = state.homes().iter().map(|(route, home)| (route.as_str().into(), home.clone())).collect();
             self.proxy.decided(&Arc::new(Decisions { topics, groups }), homes);
+            if !are_homes {
+                // Who sees one cluster from one home may see several from another.
+                self.proxy.cut_alone(&self.proxy.routes.in_force());
+            }
             self.proxy.parking.has_moved(moved(state));
         }
         let holds = self.me.holds();
@@ -307,7 +312,12 @@ impl Follower {
         if self.me.serves() == Serves::Yes {
             self.moves.is_in();
         }
-        *self.moves.lock() = Seen { state: Arc::new(state.clone()), plan: self.me.plan(&self.known), wish: self.me.file().cloned() };
+        *self.moves.lock() = Seen {
+            state: Arc::new(state.clone()),
+            plan: self.me.plan(&self.known),
+            wish: self.me.file().cloned(),
+            cut: self.known.cut,
+        };
     }
 
     /// A file that the process has taken is what it wishes from then on.
@@ -363,12 +373,14 @@ impl Follower {
         self.known.waited = self.held_last.filter(|_| self.held.is_none()).zip(holds.waited());
         self.known.unanswered = self.held.is_none() && holds.are_late();
         self.known.cut = holds.have_lost();
+        self.moves.lock().cut = self.known.cut;
         let now = self.now();
         // Who could not hold in time lets go by itself, whether it can read the log or not.
         self.me.give_up(&self.known, now);
         // Who cannot read the log does not know what it says already.
         // Who ends does not join, and begins nothing.
-        let takes_part = !self.proxy.drain.is_cancelled() || self.me.state().open().is_some();
+        let is_in_a_move = self.me.serves() == Serves::Yes && self.me.state().open().is_some();
+        let takes_part = !self.proxy.drain.is_cancelled() || is_in_a_move;
         if self.is_flip_checked() && self.asking.is_empty() && self.is_at_end && takes_part && !self.moves.is_blind() {
             let state = self.me.state();
             let request = if state.end() == 0 {

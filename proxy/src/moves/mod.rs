@@ -102,6 +102,8 @@ pub(crate) struct Seen {
     pub plan: Plan,
     /// What this process wishes.
     pub wish: Option<Wish>,
+    /// It does not say yet what it wishes: clients that nobody holds were cut by the file less than [`LATE`] ago.
+    pub cut: bool,
 }
 
 impl Moves {
@@ -173,7 +175,7 @@ impl Moves {
 
     /// For `/moves`: what is wished and what is so, and what is in the way.
     pub(crate) fn shown(&self) -> serde_json::Value {
-        let Seen { state, mut plan, wish } = self.seen();
+        let Seen { state, mut plan, wish, cut } = self.seen();
         if !self.is_settled() {
             plan.wait(&format!(
                 "another process was proxy {} before this one, and what it has sent may still arrive: no move begins in the first {LATE:?}",
@@ -186,6 +188,12 @@ impl Moves {
             let holding: Vec<_> = open.holding.iter().map(|member| &member.name).collect();
             json!({ "id": open.id, "from": &*open.from, "to": &*open.to, "topics": open.topics.keys().collect::<Vec<_>>(), "groups": open.groups, "holding": holding })
         });
+        let not_said = cut.then(|| {
+            format!(
+                "proxy {} has cut clients that saw their home alone, and what they had sent may still arrive: it says what its file wishes once {LATE:?} are over",
+                self.me.name
+            )
+        });
         let lives: BTreeMap<_, _> = state.lives().iter().map(|(group, life)| (group, &life.cluster)).collect();
         let leaders: BTreeMap<_, _> =
             state.leaders().iter().map(|(topic, led)| (topic, json!({ "cluster": &*led.cluster, "term": led.term }))).collect();
@@ -194,6 +202,7 @@ impl Moves {
             "incarnation": self.me.incarnation,
             "not_joined": self.why_not(),
             "wished": wished,
+            "not_said": not_said,
             "homes": state.homes(),
             "leaders": leaders,
             "groups": lives,

@@ -29,6 +29,7 @@ use super::first::{Admitted, FirstBatches, Term, stamped};
 use super::holds::Entered;
 use super::masks::{NOT_LEADER_OR_FOLLOWER, REQUEST_TIMED_OUT, TOPIC_AUTHORIZATION_FAILED};
 use super::senders::Sender;
+use super::view::leaders::Stance;
 use super::view::{Directory, Part, View};
 use crate::ending::Cause;
 use crate::metrics;
@@ -487,8 +488,10 @@ impl Lines {
     async fn find_leaders(&self, entries: Vec<Entry>, again: bool, answers: &mut Answers) -> (BTreeMap<Node, Vec<Entry>>, Vec<Entry>) {
         let (parts, leaders) = (self.view.parts(), self.view.leaders().load_full());
         let part = |topic: &str| {
-            let cluster = leaders.name(leaders.leader_to_records(topic));
-            parts.part(cluster)
+            let leader = leaders.leader_to_records(topic);
+            // A file may have taken the leader's cluster out of the view since the batch began.
+            let is_copy = leaders.stance_to_records(topic, leader) == Stance::HasCopy;
+            parts.part(leaders.name(leader)).filter(|_| !is_copy)
         };
         let to_be_asked: Vec<Arc<Directory>> = entries
             .iter()

@@ -186,16 +186,6 @@ impl RoutingTable {
         self.servers.contains_key(name)
     }
 
-    /// Whether a route has the clients in both tables that it has in one: those that match it, and none before it.
-    pub(crate) fn has_same_clients(&self, route: &str, other: &Self) -> bool {
-        let of = |table: &Self| {
-            let routes = &table.wish.config.routes;
-            let at = routes.iter().position(|of| *of.name == *route)?;
-            Some(routes[..=at].iter().map(|route| route.clients.to_string()).collect::<Vec<_>>())
-        };
-        of(self) == of(other)
-    }
-
     /// The same as [`Self::routed`], of relay routes.
     pub(crate) fn relayed(&self) -> impl Iterator<Item = Routed<'_>> {
         self.routed().filter(|routed| routed.route.mode == Mode::Relay)

@@ -78,7 +78,7 @@ pub struct Job {
 }
 
 impl Job {
-    /// 200 records a second, by an idempotent producer, by PLAINTEXT, read by a group with the name of the client.
+    /// 100 records a second, by an idempotent producer, by PLAINTEXT, read by a group with the name of the client.
     pub fn plain(bootstrap_servers: String, client_id: String, topic: &str, partitions: usize, limit: Duration) -> Self {
         let (group_id, topic, timeout_ms) = (client_id.clone(), topic.to_owned(), limit.as_millis() as u64);
         Self {
@@ -88,7 +88,7 @@ impl Job {
             second_topic: None,
             group_id: Some(group_id),
             partitions,
-            records_per_second: 200,
+            records_per_second: 100,
             timeout_ms,
             security: None,
             idempotent: true,

@@ -14,6 +14,9 @@ const DOUBLINGS: u32 = 4;
 /// How many groups one move has at the most: more of them move one after the other.
 const GROUPS: usize = 500;
 
+/// Why a proxy cannot hold, of [`Known::cut`].
+const WERE_CUT: &str = "clients that saw their home alone were cut, and what they had sent may still arrive";
+
 /// How long things take.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
@@ -351,7 +354,7 @@ impl Proxy {
         if is_late && !held.said && held.let_go.is_none() {
             let why = match &known.open {
                 Some(open) => format!("requests that were sent before have no answer: {open}"),
-                None if known.cut => "clients that saw their home alone were cut, and what they had sent may still arrive".to_owned(),
+                None if known.cut => WERE_CUT.to_owned(),
                 None if !is_settled => "what the process before it has sent may still arrive".to_owned(),
                 None => "it could not read or write the log of decisions, or stood still".to_owned(),
             };
@@ -369,6 +372,9 @@ impl Proxy {
         let abort = |reason: String| Request::Abort { id, by: self.me.name.clone(), reason, until_edit: false };
         if let Some(why) = &held.let_go {
             return Some(abort(why.clone()));
+        }
+        if known.cut && !held.said {
+            return Some(abort(format!("proxy {} cannot hold: {WERE_CUT}", self.me.name)));
         }
         let outcome = self.state.outcome();
         if let Ok(Flipped { topics, groups }) = outcome {

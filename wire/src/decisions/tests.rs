@@ -748,14 +748,25 @@ fn the_first_proxy_by_name_acts_and_the_next_one_stands_by() {
 fn a_proxy_says_that_it_holds_once_nothing_of_it_is_open() {
     let me = member("a", "1");
     let open = Known { open: Some("2 of client shop at 10.0.0.1 to orders".to_owned()), ..known() };
-    let cut = Known { cut: true, ..known() };
     let (mut a, ..) = both([hold(&me, 0)]);
     assert_eq!(a.holds().map(|held| held.id), Some(7));
     assert_eq!(a.next(&open, ms(10)), None);
-    assert_eq!(a.next(&cut, ms(10)), None);
     assert_eq!(a.next(&known(), ms(20)), Some(holding(&me, 7)));
     assert_eq!(a.next(&known(), ms(900)), None);
     assert_eq!(a.next(&known(), ms(1_020)), Some(holding(&me, 7)), "it was lost");
+}
+
+#[test]
+fn nobody_waits_for_a_proxy_that_cannot_hold_because_it_has_cut_clients() {
+    let me = member("a", "1");
+    let cut = Known { cut: true, ..known() };
+    let (mut a, ..) = both([hold(&me, 0)]);
+    let why = "proxy a cannot hold: clients that saw their home alone were cut, and what they had sent may still arrive";
+    assert_eq!(reason(a.next(&cut, ms(10))), why);
+    // Who has said that it holds waits for the outcome.
+    let (mut a, ..) = both([hold(&me, 0)]);
+    assert_eq!(a.next(&known(), ms(10)), Some(holding(&me, 7)));
+    assert_eq!(a.next(&cut, ms(20)), None);
 }
 
 #[test]

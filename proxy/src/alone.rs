@@ -1,0 +1,129 @@
+//! Relayed clients that see their home alone. Nobody counts or holds what they send. So who would see more by another file is cut before anything moves by
+//! it, and comes again.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use kferry_wire::decisions::LATE;
+use tokio_util::sync::CancellationToken;
+
+/// By which a client finds its route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Who {
+    pub client_id: String,
+    pub address: IpAddr,
+    pub tls_subject: Option<String>,
+}
+
+/// All of them. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Alone(Arc<Mutex<Clients>>);
+
+#[derive(Debug, Default)]
+struct Clients {
+    connected: HashMap<u64, (Who, CancellationToken)>,
+    /// Those that went less than [`LATE`] ago, the first one first: what they had sent may still be appended.
+    gone: VecDeque<(Instant, Who)>,
+    /// How many there have been.
+    count: u64,
+}
+
+impl Alone {
+    /// A client has come, and stays until what is returned is dropped. `cut` ends its connection.
+    pub(crate) fn come(&self, who: Who, cut: CancellationToken) -> Connected {
+        let mut clients = self.lock();
+        clients.count += 1;
+        let number = clients.count;
+        clients.connected.insert(number, (who, cut.clone()));
+        Connected { alone: self.clone(), number, cut }
+    }
+
+    /// Cuts all that see more now. Returns whether there was one, connected or gone just before.
+    pub(crate) fn cut(&self, sees_more: impl Fn(&Who) -> bool, now: Instant) -> bool {
+        let mut clients = self.lock();
+        clients.forget(now);
+        let mut was_one = clients.gone.iter().any(|(_, who)| sees_more(who));
+        for (who, cut) in clients.connected.values() {
+            if !cut.is_cancelled() && sees_more(who) {
+                cut.cancel();
+                was_one = true;
+            }
+        }
+        was_one
+    }
+
+    fn go(&self, number: u64, now: Instant) {
+        let mut clients = self.lock();
+        clients.forget(now);
+        if let Some((who, _)) = clients.connected.remove(&number) {
+            clients.gone.push_back((now, who));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Clients> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Clients {
+    fn forget(&mut self, now: Instant) {
+        while self.gone.front().is_some_and(|(went, _)| now.saturating_duration_since(*went) >= LATE) {
+            self.gone.pop_front();
+        }
+    }
+}
+
+/// A client that is connected.
+#[derive(Debug)]
+pub(crate) struct Connected {
+    alone: Alone,
+    number: u64,
+    cut: CancellationToken,
+}
+
+impl Connected {
+    /// What ends its connection.
+    pub(crate) fn cut(&self) -> &CancellationToken {
+        &self.cut
+    }
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.alone.go(self.number, Instant::now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn who(client_id: &str) -> Who {
+        Who { client_id: client_id.to_owned(), address: IpAddr::from([127, 0, 0, 1]), tls_subject: None }
+    }
+
+    #[test]
+    fn who_sees_more_is_cut_once_and_others_go_on() {
+        let (alone, now) = (Alone::default(), Instant::now());
+        let [orders, other] = ["orders-1", "other-1"].map(|id| alone.come(who(id), CancellationToken::new()));
+        let are_orders = |who: &Who| who.client_id.starts_with("orders-");
+        assert!(alone.cut(are_orders, now));
+        assert_eq!([&orders, &other].map(|client| client.cut().is_cancelled()), [true, false]);
+        assert!(!alone.cut(are_orders, now), "it was cut by the file before");
+        assert!(!alone.cut(|_| false, now));
+    }
+
+    #[test]
+    fn who_has_just_gone_counts_as_long_as_something_may_arrive() {
+        let alone = Alone::default();
+        drop(alone.come(who("orders-1"), CancellationToken::new()));
+        let now = Instant::now();
+        assert!(alone.cut(|_| true, now + LATE.saturating_sub(Duration::from_secs(1))));
+        assert!(!alone.cut(|_| true, now + LATE));
+        assert!(alone.lock().connected.is_empty() && alone.lock().gone.is_empty());
+    }
+}
