@@ -73,7 +73,8 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 pub(crate) async fn serve(proxy: &Proxy, endpoint: &Endpoint, admission: Admission, socket: TcpStream, peer: SocketAddr) {
     let began = Instant::now();
     let _open = Open::new(&endpoint.listener.name);
-    let mut session = Session { proxy, endpoint, admission, peer, alone: None, summary: ConnectionSummary::new(&endpoint.listener.name, peer) };
+    let mut session =
+        Session { proxy, endpoint, admission, peer, alone: None, summary: ConnectionSummary::new(&endpoint.listener.name, peer) };
     let cause = tokio::select! {
         // First: what is relayed sees the cut by itself, and tells what has moved.
         biased;

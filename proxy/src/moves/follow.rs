@@ -312,12 +312,8 @@ impl Follower {
         if self.me.serves() == Serves::Yes {
             self.moves.is_in();
         }
-        *self.moves.lock() = Seen {
-            state: Arc::new(state.clone()),
-            plan: self.me.plan(&self.known),
-            wish: self.me.file().cloned(),
-            cut: self.known.cut,
-        };
+        *self.moves.lock() =
+            Seen { state: Arc::new(state.clone()), plan: self.me.plan(&self.known), wish: self.me.file().cloned(), cut: self.known.cut };
     }
 
     /// A file that the process has taken is what it wishes from then on.
