@@ -149,7 +149,8 @@ fn a_client_that_has_sent_far_ahead_keeps_nothing_from_moving() -> Result<()> {
         stage.move_to(Side::Legacy, &going)?;
         let (times, held) = (given_up()? - before, Took::by(&stage.proxies[0], &stage.mirror)?.held);
         println!("held for {held:.0?}");
-        ensure!(times == 0 && held < Duration::from_secs(2), "given up {times} times, held for {held:?}");
+        // A hold may take 3 s where the file does not say more.
+        ensure!(times == 0 && held < Duration::from_secs(3), "given up {times} times, held for {held:?}");
         for ((topic, _), client) in topics.into_iter().zip(clients) {
             all_answered(topic, FRAMES, client?)?;
             stage.is_copied(topic)?;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use harness::clients::Client;
-use harness::raw::{self, Raw};
+use harness::raw::{self, Raw, until};
 use harness::stage::Side;
 use kafka_protocol::messages::ProduceRequest;
 use kferry_wire::decisions::State;
@@ -171,6 +171,7 @@ fn a_proxy_that_is_stopped_during_a_hold_lets_go_with_the_others() -> Result<()>
         stage.proxies[0].reload()?;
         stage.edit_one(1, Side::New)?;
         stage.decisions.is_at(Phase::Held, after)?;
+        until("the proxy holds", || Ok(!stage.moves(0)?["open"].is_null()))?;
         held.send(&numbered(topic, 1)?)?;
         held.is_quiet(Duration::from_secs(1))?;
         stage.proxies[0].signal(Signal::TERM)?;
