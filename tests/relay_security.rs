@@ -404,7 +404,8 @@ fn keep_sending(producer: &BaseProducer<Acks>, topic: &str, until: Instant) -> R
 /// KIP-368.
 #[test]
 fn logins_that_run_out_are_renewed_and_nobody_notices() -> Result<()> {
-    const PERIOD: Duration = Duration::from_secs(5);
+    // Java renews after 85 to 95 % of it, and the broker closes the connection of one that comes too late: a busy machine is not to make anybody late.
+    const PERIOD: Duration = Duration::from_secs(10);
     let period = PERIOD.as_millis().to_string();
     let cluster =
         Cluster::version("4.3.0").name("secure").listen(Listener::SaslPlaintext).set("connections.max.reauth.ms", &period).start()?;
@@ -441,7 +442,7 @@ fn logins_that_run_out_are_renewed_and_nobody_notices() -> Result<()> {
     let properties = properties.to_string_lossy().into_owned();
     thread::scope(|scope| -> Result<()> {
         let java = scope.spawn(|| {
-            let (records, rate) = ("1000", "40");
+            let (records, rate) = ("1600", "40");
             let arguments = [
                 "--topic",
                 "java",
@@ -457,7 +458,7 @@ fn logins_that_run_out_are_renewed_and_nobody_notices() -> Result<()> {
             cluster.tool("org.apache.kafka.tools.ProducerPerformance", &arguments)
         });
         until("the Java client has begun", || Ok(cluster.record_count("java")? > 0))?;
-        let end = Instant::now() + PERIOD * 4;
+        let end = Instant::now() + PERIOD * 7 / 2;
         let sending: Vec<_> = clients
             .iter()
             .map(|(topic, producer)| scope.spawn(move || keep_sending(producer, topic, end).with_context(|| (*topic).to_owned())))
@@ -471,7 +472,7 @@ fn logins_that_run_out_are_renewed_and_nobody_notices() -> Result<()> {
             sent.push(sending.join().map_err(|_| anyhow!("a sender panicked"))??);
         }
         let printed = java.join().map_err(|_| anyhow!("the Java client panicked"))??;
-        ensure!(printed.contains("1000 records sent") && !printed.contains("Exception") && !printed.contains("ERROR"), "{printed}");
+        ensure!(printed.contains("1600 records sent") && !printed.contains("Exception") && !printed.contains("ERROR"), "{printed}");
         assert_eq!(accepted()?, before, "somebody had to connect again:\n{}", proxy.log_text());
         for ((topic, producer), sent) in clients.iter().zip(sent) {
             let (acked, errors) = producer.context().so_far();
@@ -483,7 +484,7 @@ fn logins_that_run_out_are_renewed_and_nobody_notices() -> Result<()> {
     let renewed = proxy.metric("kferry_proxy_logins_renewed_total", &[("cluster", "secure")])?;
     assert!(renewed >= 6.0, "{renewed}");
     assert_eq!(proxy.closed_count("broker_closed")? + proxy.closed_count("broker_error")?, 0, "{}", proxy.log_text());
-    assert_eq!(cluster.record_count("java")?, 1000);
+    assert_eq!(cluster.record_count("java")?, 1600);
     no_secrets(&proxy)
 }
 

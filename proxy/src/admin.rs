@@ -61,7 +61,7 @@ async fn ready(State(proxy): State<Arc<Proxy>>) -> Response {
 
 async fn moves(State(proxy): State<Arc<Proxy>>) -> Response {
     match &proxy.moves {
-        Some(moves) => Json(moves.shown()).into_response(),
+        Some(moves) => Json(moves.shown(&proxy.holds)).into_response(),
         None => (StatusCode::NOT_FOUND, "routes.toml has no [state]: nothing moves while clients run\n").into_response(),
     }
 }

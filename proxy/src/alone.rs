@@ -9,10 +9,14 @@ use std::time::Instant;
 use kferry_wire::decisions::LATE;
 use tokio_util::sync::CancellationToken;
 
+/// How many are kept of those that have gone.
+const MOST: usize = 10_000;
+
 /// By which a client finds its route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Who {
-    pub client_id: String,
+    /// `None`: longer than what is kept of a name. Nobody knows what such a client sees by another file.
+    pub client_id: Option<String>,
     pub address: IpAddr,
     pub tls_subject: Option<String>,
 }
@@ -26,6 +30,8 @@ struct Clients {
     connected: HashMap<u64, (Who, CancellationToken)>,
     /// Those that went less than [`LATE`] ago, the first one first: what they had sent may still be appended.
     gone: VecDeque<(Instant, Who)>,
+    /// When the last one went that was left out of these, because there were too many.
+    left_out: Option<Instant>,
     /// How many there have been.
     count: u64,
 }
@@ -44,7 +50,8 @@ impl Alone {
     pub(crate) fn cut(&self, sees_more: impl Fn(&Who) -> bool, now: Instant) -> bool {
         let mut clients = self.lock();
         clients.forget(now);
-        let mut was_one = clients.gone.iter().any(|(_, who)| sees_more(who));
+        let is_late = |went: Instant| now.saturating_duration_since(went) < LATE;
+        let mut was_one = clients.left_out.is_some_and(is_late) || clients.gone.iter().any(|(_, who)| sees_more(who));
         for (who, cut) in clients.connected.values() {
             if !cut.is_cancelled() && sees_more(who) {
                 cut.cancel();
@@ -58,7 +65,11 @@ impl Alone {
         let mut clients = self.lock();
         clients.forget(now);
         if let Some((who, _)) = clients.connected.remove(&number) {
-            clients.gone.push_back((now, who));
+            if clients.gone.len() < MOST {
+                clients.gone.push_back((now, who));
+            } else {
+                clients.left_out = Some(now);
+            }
         }
     }
 
@@ -103,14 +114,14 @@ mod tests {
     use super::*;
 
     fn who(client_id: &str) -> Who {
-        Who { client_id: client_id.to_owned(), address: IpAddr::from([127, 0, 0, 1]), tls_subject: None }
+        Who { client_id: Some(client_id.to_owned()), address: IpAddr::from([127, 0, 0, 1]), tls_subject: None }
     }
 
     #[test]
     fn who_sees_more_is_cut_once_and_others_go_on() {
         let (alone, now) = (Alone::default(), Instant::now());
         let [orders, other] = ["orders-1", "other-1"].map(|id| alone.come(who(id), CancellationToken::new()));
-        let are_orders = |who: &Who| who.client_id.starts_with("orders-");
+        let are_orders = |who: &Who| who.client_id.as_ref().is_some_and(|id| id.starts_with("orders-"));
         assert!(alone.cut(are_orders, now));
         assert_eq!([&orders, &other].map(|client| client.cut().is_cancelled()), [true, false]);
         assert!(!alone.cut(are_orders, now), "it was cut by the file before");
@@ -125,5 +136,19 @@ mod tests {
         assert!(alone.cut(|_| true, now + LATE.saturating_sub(Duration::from_secs(1))));
         assert!(!alone.cut(|_| true, now + LATE));
         assert!(alone.lock().connected.is_empty() && alone.lock().gone.is_empty());
+    }
+
+    #[test]
+    fn those_that_have_gone_are_bounded_and_who_is_left_out_counts() {
+        let alone = Alone::default();
+        for _ in 0..MOST {
+            drop(alone.come(who("other-1"), CancellationToken::new()));
+        }
+        assert!(!alone.cut(|who| *who != self::who("other-1"), Instant::now()));
+        drop(alone.come(who("orders-1"), CancellationToken::new()));
+        assert_eq!(alone.lock().gone.len(), MOST);
+        let now = Instant::now();
+        assert!(alone.cut(|who| *who != self::who("other-1"), now));
+        assert!(!alone.cut(|_| true, now + LATE));
     }
 }

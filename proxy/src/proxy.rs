@@ -229,6 +229,7 @@ impl Proxy {
     /// Ends the connections of clients that see their home alone and are to see more.
     pub(crate) fn cut_alone(&self, table: &RoutingTable) {
         let sees_more = |Who { client_id, address, tls_subject }: &Who| {
+            let Some(client_id) = client_id else { return true };
             let routed = table.route(client_id, *address, tls_subject.as_deref());
             routed.is_some_and(|routed| routed.route.mode == Mode::Relay && table.view(routed).len() > 1)
         };

@@ -245,13 +245,15 @@ impl Session<'_> {
         let Routed { route, home } = routed;
         let listener = &self.endpoint.listener;
         let Sight { view, mut cut } = self.proxy.sight(table, routed);
+        let whole_id = header(&first).client_id();
+        let client_id = Client::name(&whole_id);
         if view.is_none() {
-            let who = Who { client_id: header(&first).client_id().into_owned(), address: self.peer.ip().to_canonical(), tls_subject };
+            let known_id = (client_id == whole_id).then(|| client_id.clone());
+            let who = Who { client_id: known_id, address: self.peer.ip().to_canonical(), tls_subject };
             self.alone = self.proxy.alone(table, who);
             cut = self.alone.as_ref().map_or(cut, |connected| connected.cut().clone());
         }
         self.proxy.carrying.resize(carried_bytes(table));
-        let client_id = Client::name(&header(&first).client_id());
         let connected = Box::pin(self.connect_view(table, routed, &client_id, view.as_deref())).await;
         // franz-go takes an orderly end before the first answer for wrong settings, and gives up records and its place in the group; it
         // tries again after a reset.

@@ -198,8 +198,8 @@ fn producers_go_on_when_their_topics_lead_elsewhere() -> Result<()> {
         }
         let carried: Vec<_> = proxy.clients()?.into_iter().filter(|row| row["carried"]["bytes"].as_u64() > Some(0)).collect();
         let who: Vec<_> = carried.iter().filter_map(|row| row["client_id"].as_str()).collect();
-        // On a busy machine one may happen to ask for Metadata between the edit and its next record: franz-go was seen to.
-        ensure!(who.len() + 1 >= topics.len(), "carried: {who:?}");
+        // One may have asked for Metadata between the edit and its next record: librdkafka does so every 3 s.
+        ensure!(who.len() + 1 >= topics.len(), "carried: {who:?}, of {:?}", proxy.clients()?);
         ensure!(proxy.metric("kferry_proxy_carried_bytes_total", &[("cluster", "legacy")])? > 0.0, "nothing was carried");
         ensure!(proxy.metric("kferry_proxy_carrying_bytes", &[])? == 0.0, "something is still held");
         Ok(())

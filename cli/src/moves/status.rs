@@ -430,15 +430,13 @@ impl Route {
         let is_there = is_there && groups.clone().all(|group| *group.lives == **wished);
         let mut in_the_way = Vec::new();
         in_the_way.extend(look::sees_home_alone(config, route).filter(|_| !is_there));
-        let agreed = state.wished(name);
-        let is_said = agreed.as_ref().is_ok_and(|(_, agreed)| agreed.home == **wished);
         // They say it by themselves.
         let soon: Vec<String> = answers(lives).filter_map(|moves| moves.not_said.clone()).collect();
-        match agreed {
-            _ if !is_said && !soon.is_empty() => in_the_way.extend(soon),
+        match state.wished(name) {
+            Ok((_, agreed)) if agreed.home == **wished => in_the_way.extend(waits(name, state, lives, is_there)),
+            _ if !soon.is_empty() => in_the_way.extend(soon),
             Err(why) => in_the_way.push(format!("{why}{}", way_out(&why))),
-            Ok((_, agreed)) if agreed.home != **wished => in_the_way.push(not_said(name, &agreed.home, wished, lives)),
-            Ok(_) => in_the_way.extend(waits(name, state, lives, is_there)),
+            Ok((_, agreed)) => in_the_way.push(not_said(name, &agreed.home, wished, lives)),
         }
         in_the_way.extend(mine().flat_map(|topic| &topic.trouble).cloned());
         Self { route: route.name.clone(), wished: wished.clone(), home, in_the_way }

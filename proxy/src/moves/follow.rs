@@ -312,8 +312,7 @@ impl Follower {
         if self.me.serves() == Serves::Yes {
             self.moves.is_in();
         }
-        *self.moves.lock() =
-            Seen { state: Arc::new(state.clone()), plan: self.me.plan(&self.known), wish: self.me.file().cloned(), cut: self.known.cut };
+        *self.moves.lock() = Seen { state: Arc::new(state.clone()), plan: self.me.plan(&self.known), wish: self.me.file().cloned() };
     }
 
     /// A file that the process has taken is what it wishes from then on.
@@ -369,7 +368,6 @@ impl Follower {
         self.known.waited = self.held_last.filter(|_| self.held.is_none()).zip(holds.waited());
         self.known.unanswered = self.held.is_none() && holds.are_late();
         self.known.cut = holds.have_lost();
-        self.moves.lock().cut = self.known.cut;
         let now = self.now();
         // Who could not hold in time lets go by itself, whether it can read the log or not.
         self.me.give_up(&self.known, now);

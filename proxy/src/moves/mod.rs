@@ -35,6 +35,7 @@ use tokio::time::timeout;
 
 use crate::identity::own_options;
 use crate::messages;
+use crate::relay::holds::Holds;
 use crate::routes::RoutingTable;
 
 pub(crate) use self::follow::{follow, leave};
@@ -102,8 +103,6 @@ pub(crate) struct Seen {
     pub plan: Plan,
     /// What this process wishes.
     pub wish: Option<Wish>,
-    /// It does not say yet what it wishes: clients that nobody holds were cut by the file less than [`LATE`] ago.
-    pub cut: bool,
 }
 
 impl Moves {
@@ -174,8 +173,8 @@ impl Moves {
     }
 
     /// For `/moves`: what is wished and what is so, and what is in the way.
-    pub(crate) fn shown(&self) -> serde_json::Value {
-        let Seen { state, mut plan, wish, cut } = self.seen();
+    pub(crate) fn shown(&self, holds: &Holds) -> serde_json::Value {
+        let Seen { state, mut plan, wish } = self.seen();
         if !self.is_settled() {
             plan.wait(&format!(
                 "another process was proxy {} before this one, and what it has sent may still arrive: no move begins in the first {LATE:?}",
@@ -188,7 +187,7 @@ impl Moves {
             let holding: Vec<_> = open.holding.iter().map(|member| &member.name).collect();
             json!({ "id": open.id, "from": &*open.from, "to": &*open.to, "topics": open.topics.keys().collect::<Vec<_>>(), "groups": open.groups, "holding": holding })
         });
-        let not_said = cut.then(|| {
+        let not_said = holds.have_lost().then(|| {
             format!(
                 "proxy {} has cut clients that saw their home alone, and what they had sent may still arrive: it says what its file wishes once {LATE:?} are over",
                 self.me.name

@@ -14,9 +14,6 @@ const DOUBLINGS: u32 = 4;
 /// How many groups one move has at the most: more of them move one after the other.
 const GROUPS: usize = 500;
 
-/// Why a proxy cannot hold, of [`Known::cut`].
-const WERE_CUT: &str = "clients that saw their home alone were cut, and what they had sent may still arrive";
-
 /// How long things take.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
@@ -337,7 +334,7 @@ impl Proxy {
         if self.state.open().is_some() { self.go_on(known, now, turn) } else { self.begin(known, now, turn) }
     }
 
-    /// Lets go of the open move if its time is over and it could not hold: that needs no log, so a process does it that can neither read nor write it. Returns
+    /// Lets go of the open move if it cannot hold, or could not before its time was over: that needs no log, so a process does it that can neither read nor write it. Returns
     /// whether the time is over.
     pub fn give_up(&mut self, known: &Known, now: Duration) -> bool {
         let Some(open) = self.state.open() else { return false };
@@ -351,10 +348,16 @@ impl Proxy {
         }
         let began = held.gathered.unwrap_or(now).min(held.since + gather);
         let is_late = now >= began + self.settings.hold;
-        if is_late && !held.said && held.let_go.is_none() {
+        if held.said || held.let_go.is_some() {
+            return is_late;
+        }
+        if known.cut {
+            // For longer than a hold may take.
+            let why = "clients that saw their home alone were cut, and what they had sent may still arrive";
+            held.let_go = Some(format!("proxy {} cannot hold: {why}", self.me.name));
+        } else if is_late {
             let why = match &known.open {
                 Some(open) => format!("requests that were sent before have no answer: {open}"),
-                None if known.cut => WERE_CUT.to_owned(),
                 None if !is_settled => "what the process before it has sent may still arrive".to_owned(),
                 None => "it could not read or write the log of decisions, or stood still".to_owned(),
             };
@@ -372,9 +375,6 @@ impl Proxy {
         let abort = |reason: String| Request::Abort { id, by: self.me.name.clone(), reason, until_edit: false };
         if let Some(why) = &held.let_go {
             return Some(abort(why.clone()));
-        }
-        if known.cut && !held.said {
-            return Some(abort(format!("proxy {} cannot hold: {WERE_CUT}", self.me.name)));
         }
         let outcome = self.state.outcome();
         if let Ok(Flipped { topics, groups }) = outcome {
