@@ -12,11 +12,13 @@ use tokio_util::sync::CancellationToken;
 /// How many are kept of those that have gone.
 const MOST: usize = 10_000;
 
+/// Bytes of the longest client.id that is kept of them.
+const LONGEST: usize = 256;
+
 /// By which a client finds its route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Who {
-    /// `None`: longer than what is kept of a name. Nobody knows what such a client sees by another file.
-    pub client_id: Option<String>,
+    pub client_id: String,
     pub address: IpAddr,
     pub tls_subject: Option<String>,
 }
@@ -30,20 +32,20 @@ struct Clients {
     connected: HashMap<u64, (Who, CancellationToken)>,
     /// Those that went less than [`LATE`] ago, the first one first: what they had sent may still be appended.
     gone: VecDeque<(Instant, Who)>,
-    /// When the last one went that was left out of these, because there were too many.
+    /// When the last one went that was left out of these: there were too many, or its client.id was too long.
     left_out: Option<Instant>,
     /// How many there have been.
     count: u64,
 }
 
 impl Alone {
-    /// A client has come, and stays until what is returned is dropped. `cut` ends its connection.
-    pub(crate) fn come(&self, who: Who, cut: CancellationToken) -> Connected {
+    /// A client has come, and stays until what is returned is dropped.
+    pub(crate) fn come(&self, who: Who) -> Connected {
         let mut clients = self.lock();
         clients.count += 1;
-        let number = clients.count;
-        clients.connected.insert(number, (who, cut.clone()));
-        Connected { alone: self.clone(), number, cut }
+        let (number, until) = (clients.count, CancellationToken::new());
+        clients.connected.insert(number, (who, until.clone()));
+        Connected { alone: self.clone(), number, until }
     }
 
     /// Cuts all that see more now. Returns whether there was one, connected or gone just before.
@@ -52,9 +54,9 @@ impl Alone {
         clients.forget(now);
         let is_late = |went: Instant| now.saturating_duration_since(went) < LATE;
         let mut was_one = clients.left_out.is_some_and(is_late) || clients.gone.iter().any(|(_, who)| sees_more(who));
-        for (who, cut) in clients.connected.values() {
-            if !cut.is_cancelled() && sees_more(who) {
-                cut.cancel();
+        for (who, until) in clients.connected.values() {
+            if !until.is_cancelled() && sees_more(who) {
+                until.cancel();
                 was_one = true;
             }
         }
@@ -65,7 +67,7 @@ impl Alone {
         let mut clients = self.lock();
         clients.forget(now);
         if let Some((who, _)) = clients.connected.remove(&number) {
-            if clients.gone.len() < MOST {
+            if clients.gone.len() < MOST && who.client_id.len() <= LONGEST {
                 clients.gone.push_back((now, who));
             } else {
                 clients.left_out = Some(now);
@@ -91,13 +93,13 @@ impl Clients {
 pub(crate) struct Connected {
     alone: Alone,
     number: u64,
-    cut: CancellationToken,
+    until: CancellationToken,
 }
 
 impl Connected {
-    /// What ends its connection.
-    pub(crate) fn cut(&self) -> &CancellationToken {
-        &self.cut
+    /// Cancelled when the client is cut.
+    pub(crate) fn until(&self) -> &CancellationToken {
+        &self.until
     }
 }
 
@@ -114,16 +116,16 @@ mod tests {
     use super::*;
 
     fn who(client_id: &str) -> Who {
-        Who { client_id: Some(client_id.to_owned()), address: IpAddr::from([127, 0, 0, 1]), tls_subject: None }
+        Who { client_id: client_id.to_owned(), address: IpAddr::from([127, 0, 0, 1]), tls_subject: None }
     }
 
     #[test]
     fn who_sees_more_is_cut_once_and_others_go_on() {
         let (alone, now) = (Alone::default(), Instant::now());
-        let [orders, other] = ["orders-1", "other-1"].map(|id| alone.come(who(id), CancellationToken::new()));
-        let are_orders = |who: &Who| who.client_id.as_ref().is_some_and(|id| id.starts_with("orders-"));
+        let [orders, other] = ["orders-1", "other-1"].map(|id| alone.come(who(id)));
+        let are_orders = |who: &Who| who.client_id.starts_with("orders-");
         assert!(alone.cut(are_orders, now));
-        assert_eq!([&orders, &other].map(|client| client.cut().is_cancelled()), [true, false]);
+        assert_eq!([&orders, &other].map(|client| client.until().is_cancelled()), [true, false]);
         assert!(!alone.cut(are_orders, now), "it was cut by the file before");
         assert!(!alone.cut(|_| false, now));
     }
@@ -131,7 +133,7 @@ mod tests {
     #[test]
     fn who_has_just_gone_counts_as_long_as_something_may_arrive() {
         let alone = Alone::default();
-        drop(alone.come(who("orders-1"), CancellationToken::new()));
+        drop(alone.come(who("orders-1")));
         let now = Instant::now();
         assert!(alone.cut(|_| true, now + LATE.saturating_sub(Duration::from_secs(1))));
         assert!(!alone.cut(|_| true, now + LATE));
@@ -142,13 +144,16 @@ mod tests {
     fn those_that_have_gone_are_bounded_and_who_is_left_out_counts() {
         let alone = Alone::default();
         for _ in 0..MOST {
-            drop(alone.come(who("other-1"), CancellationToken::new()));
+            drop(alone.come(who("other-1")));
         }
         assert!(!alone.cut(|who| *who != self::who("other-1"), Instant::now()));
-        drop(alone.come(who("orders-1"), CancellationToken::new()));
+        drop(alone.come(who("orders-1")));
         assert_eq!(alone.lock().gone.len(), MOST);
         let now = Instant::now();
         assert!(alone.cut(|who| *who != self::who("other-1"), now));
         assert!(!alone.cut(|_| true, now + LATE));
+        drop(alone.come(who(&"o".repeat(LONGEST + 1))));
+        assert!(alone.lock().gone.is_empty());
+        assert!(alone.cut(|_| false, now + LATE / 2));
     }
 }

@@ -187,7 +187,7 @@ impl Cause {
     pub(crate) fn detail(&self) -> String {
         match self {
             Self::ClientClosed | Self::BrokerClosed | Self::Idle | Self::Drained | Self::NoRequest => String::new(),
-            Self::Cut => "kferry-proxy ended: limits.drain_timeout_ms was over, or its log says why it ended at once; or an edit changed whether this route sees one cluster or several".to_owned(),
+            Self::Cut => "kferry-proxy ended: limits.drain_timeout_ms was over, or its log says why it ended at once; or the client is to see more clusters than before, or fewer: by another file, or because its route's home has changed".to_owned(),
             Self::ClientError(error) | Self::BrokerError(error) => error.to_string(),
             Self::HandshakeTimeout { got: 0 } => "it sent no request before limits.handshake_timeout_ms".to_owned(),
             Self::HandshakeTimeout { got } => {

@@ -101,8 +101,8 @@ pub(crate) fn carried_bytes(table: &RoutingTable) -> usize {
 pub(crate) struct Sight {
     /// `None`: their home alone.
     pub view: Option<Arc<View>>,
-    /// Ends the connections of those that see a view, when they are to see their home alone: nobody would hold them and tell them of decisions.
-    pub cut: CancellationToken,
+    /// Cancelled when those that see a view are to see their home alone: nobody would hold them and tell them of decisions.
+    pub until: CancellationToken,
 }
 
 /// The same, and by what it is so.
@@ -188,16 +188,16 @@ impl Proxy {
         let goes_on = |shared: &&SharedSight| shared.home == home.name || self.moves.is_some();
         let goes_on = before.as_ref().filter(goes_on).and_then(|shared| shared.sight.view.clone());
         let view = self.view(table, routed, goes_on);
-        let cut = match before {
-            Some(before) if self.moves.is_none() || before.sight.view.is_some() == view.is_some() => before.sight.cut,
+        let until = match before {
+            Some(before) if self.moves.is_none() || before.sight.view.is_some() == view.is_some() => before.sight.until,
             before => {
                 if let Some(before) = before {
-                    before.sight.cut.cancel();
+                    before.sight.until.cancel();
                 }
-                self.cut.child_token()
+                CancellationToken::new()
             }
         };
-        let sight = Sight { view, cut };
+        let sight = Sight { view, until };
         views.insert(route.name.clone(), SharedSight { sight: sight.clone(), home: home.name.clone(), table: table.clone() });
         sight
     }
@@ -205,10 +205,10 @@ impl Proxy {
     /// Counts a client that sees its home alone, if anything may move. By a table that is in force no more it is cut at once: who has sent nothing loses nothing.
     pub(crate) fn alone(&self, table: &Arc<RoutingTable>, who: Who) -> Option<alone::Connected> {
         self.moves.as_ref()?;
-        let connected = self.alone.come(who, self.cut.child_token());
+        let connected = self.alone.come(who);
         // A table that comes into force from here on finds the client.
         if !Arc::ptr_eq(table, &self.routes.in_force()) {
-            connected.cut().cancel();
+            connected.until().cancel();
         }
         Some(connected)
     }
@@ -229,7 +229,6 @@ impl Proxy {
     /// Ends the connections of clients that see their home alone and are to see more.
     pub(crate) fn cut_alone(&self, table: &RoutingTable) {
         let sees_more = |Who { client_id, address, tls_subject }: &Who| {
-            let Some(client_id) = client_id else { return true };
             let routed = table.route(client_id, *address, tls_subject.as_deref());
             routed.is_some_and(|routed| routed.route.mode == Mode::Relay && table.view(routed).len() > 1)
         };

@@ -32,9 +32,6 @@ const BACKLOG: u32 = 4096;
 /// How long connections that are cut may take to tell the log. They have nothing to wait for.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
-/// How long it may take to say that the process has left those that decide where topics lead.
-const LEAVING: Duration = Duration::from_secs(3);
-
 /// How long the first clients wait at most until the clusters of relayed clients have said what they know.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
 
@@ -148,7 +145,7 @@ impl Server {
             let _ = following.await;
         }
         if let Some((moves, cluster)) = decisions {
-            let _ = timeout(LEAVING, moves::leave(&proxy, &moves, &cluster)).await;
+            moves::leave(&proxy, &moves, &cluster).await;
         }
         closed.cancel();
         let _ = admin.await;

@@ -244,15 +244,14 @@ impl Session<'_> {
     ) -> Result<Established, Cause> {
         let Routed { route, home } = routed;
         let listener = &self.endpoint.listener;
-        let Sight { view, mut cut } = self.proxy.sight(table, routed);
-        let whole_id = header(&first).client_id();
-        let client_id = Client::name(&whole_id);
+        let Sight { view, mut until } = self.proxy.sight(table, routed);
+        let client_id = header(&first).client_id().into_owned();
         if view.is_none() {
-            let known_id = (client_id == whole_id).then(|| client_id.clone());
-            let who = Who { client_id: known_id, address: self.peer.ip().to_canonical(), tls_subject };
+            let who = Who { client_id: client_id.clone(), address: self.peer.ip().to_canonical(), tls_subject };
             self.alone = self.proxy.alone(table, who);
-            cut = self.alone.as_ref().map_or(cut, |connected| connected.cut().clone());
+            until = self.alone.as_ref().map_or(until, |connected| connected.until().clone());
         }
+        let client_id = Client::name(&client_id);
         self.proxy.carrying.resize(carried_bytes(table));
         let connected = Box::pin(self.connect_view(table, routed, &client_id, view.as_deref())).await;
         // franz-go takes an orderly end before the first answer for wrong settings, and gives up records and its place in the group; it
@@ -268,6 +267,10 @@ impl Session<'_> {
         let advertised = Advertised { versions: others.chain([versions]).collect(), sasl: ClientSasl::of(route, home) };
         if advertised.sasl == ClientSasl::Proxy {
             self.summary.sasl_user = Some(Box::pin(self.log_in(table, routed, &mut client, &mut first, &advertised)).await?);
+        }
+        if until.is_cancelled() {
+            client.reset_when_dropped();
+            return Err(Cause::Cut);
         }
         let relay = FrameRelay::new(Terms {
             world: World {
@@ -300,7 +303,8 @@ impl Session<'_> {
             request_limit: table.limits().socket_request_max_bytes,
             max_idle: table.limits().connections_max_idle,
             drain: self.proxy.drain.clone(),
-            cut,
+            cut: self.proxy.cut.clone(),
+            until,
             pipes: self.proxy.pipes.clone(),
         });
         Ok(Established::Relay { client, first, broker, relay: Box::new(relay) })

@@ -2,23 +2,27 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
 use harness::clients::Client;
+use harness::proxy::{Proxy, Routes};
 use harness::raw::{self, Raw};
 use harness::stage::Side;
-use kafka_protocol::messages::ProduceRequest;
+use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use kafka_protocol::messages::{FetchRequest, ProduceRequest};
 use kafka_protocol::protocol::StrBytes;
 use kferry_wire::batch::{self, Codec, Sequence};
-use kferry_wire::decisions::Joined;
+use kferry_wire::decisions::{Joined, State};
+use rustix::process::Signal;
 
 use crate::decisions::Phase;
+use crate::proxies::name;
 use crate::there_and_back::Took;
 use crate::{LATE, LIMIT, ORDERS, STAYS, go_on, on_stage, with_home};
 
 /// A reader that asks for metadata once, and then when a broker refuses it.
-const NEVER_AGAIN: &[(&str, &str)] = &[("topic.metadata.refresh.interval.ms", "-1"), ("metadata.max.age.ms", "86400000")];
+pub(crate) const NEVER_AGAIN: &[(&str, &str)] = &[("topic.metadata.refresh.interval.ms", "-1"), ("metadata.max.age.ms", "86400000")];
 
 #[test]
 fn the_last_wish_wins_and_a_reader_that_never_asks_for_metadata_goes_on() -> Result<()> {
@@ -66,39 +70,68 @@ fn the_last_wish_wins_and_a_reader_that_never_asks_for_metadata_goes_on() -> Res
 #[test]
 fn clients_that_come_to_see_more_clusters_or_fewer_are_cut_and_come_again() -> Result<()> {
     on_stage(|stage| {
-        stage.has_proxies(1)?;
-        let (proxy, base) = (&stage.proxies[0], &stage.files[0]);
+        stage.has_proxies(2)?;
+        stage.create(ALONE)?;
+        let name = name(stage, 0)?;
+        let leader = stage.cluster(Side::Legacy).partitions(ALONE)?[0].leader;
+        let ([proxy, stopped], [base, other]) = (&mut stage.proxies[..], &stage.files) else { bail!("there are two proxies") };
         let state = "[state]\ncluster = \"new\"\n";
-        let alone = base.clone().relay("orders", "orders-*", "legacy", "").section(state);
+        let alone = |base: &Routes| base.clone().relay("orders", "orders-*", "legacy", "").section(state);
         // They belong to another route, which comes before their own, and see no more by it.
         let first = base.clone().relay("first", "orders-raw", "legacy", "").relay("orders", "orders-*", "legacy", "").section(state);
-        let come = || -> Result<Raw> {
-            let mut client = Raw::connect(proxy.port())?;
+        let come = |base: &Routes| -> Result<Raw> {
+            let mut client = Raw::connect(base.virtual_broker(Side::Legacy.name(), leader)?.1)?;
             client.ask(&raw::api_versions(1, Some("orders-raw")))?;
             Ok(client)
         };
-        let is_cut = |mut client: Raw| -> Result<()> {
-            client.rest()?;
+        // What it has asked is answered before: here, once no record has come for a second.
+        let is_cut = |proxy: &Proxy, mut client: Raw| -> Result<()> {
+            raw::answer::<FetchRequest>(&mut client, 4, WAITS)?;
+            ensure!(client.rest()?.is_empty(), "it was answered once more");
             let closed = proxy.closed(&client)?;
             ensure!(closed["cause"] == "cut", "{closed}");
             Ok(())
         };
-        let client = come()?;
-        proxy.edit(&alone)?;
-        is_cut(client)?;
-        let mut client = come()?;
+        let mut client = come(base)?;
+        client.send(&waits()?)?;
+        proxy.edit(&alone(base))?;
+        is_cut(proxy, client)?;
+        let mut client = come(base)?;
         proxy.edit(&first)?;
         client.is_quiet(Duration::from_secs(3))?;
         client.ask(&raw::api_versions(2, Some("orders-raw")))?;
+        client.send(&waits()?)?;
         proxy.edit(&with_home(base, Side::Legacy))?;
-        is_cut(client)?;
+        is_cut(proxy, client)?;
         let cut = Instant::now();
+        // One that has cut clients and is stopped says that it has left, once what they had sent can arrive no more.
+        stopped.edit(&alone(other))?;
+        let mut client = come(other)?;
+        client.send(&waits()?)?;
+        stopped.edit(&with_home(other, Side::Legacy))?;
+        is_cut(stopped, client)?;
+        stopped.signal(Signal::TERM)?;
         let wishes = |joined: &Joined| joined.wish.as_ref().is_some_and(|wish| wish.routes.contains_key(STAYS));
-        stage.decisions.says("what the last file wishes", LIMIT, |state| state.joined().values().all(wishes).then_some(()))?;
+        let said = |state: &State| state.joined().iter().any(|(member, joined)| member.name == name && wishes(joined)).then_some(());
+        stage.decisions.says("what the last file wishes", LIMIT, said)?;
         let after = cut.elapsed();
         ensure!(after + Duration::from_secs(5) > LATE && after < LATE + Duration::from_secs(15), "it was said after {after:.1?}");
-        Ok(())
+        ensure!(stopped.wait()?.success(), "it has not ended in good order");
+        stage.have_joined(1, LIMIT)?;
+        stage.proxies[1].start_again()?;
+        stage.have_joined(2, LIMIT)
     })
+}
+
+/// A topic without records, and the number of a request that waits for some.
+const ALONE: &str = "orders.alone";
+const WAITS: i32 = 3;
+
+fn waits() -> Result<Vec<u8>> {
+    let topic = StrBytes::from_static_str(ALONE).into();
+    let topic = FetchTopic::default().with_topic(topic).with_partitions(vec![FetchPartition::default().with_partition_max_bytes(1_000)]);
+    let request = FetchRequest::default().with_max_wait_ms(1_000).with_min_bytes(1).with_max_bytes(1_000).with_topics(vec![topic]);
+    raw::request(4, WAITS, "orders-raw", &request)
 }
 
 /// A Produce request with one record, the number, to partition 0.

@@ -1,11 +1,16 @@
 //! The mirror fails.
 
+use std::iter::zip;
+use std::thread;
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, ensure};
 use harness::clients::Client;
 use harness::stage::Side;
 
 use crate::decisions::Phase;
-use crate::{ORDERS, Strikes, go_on, on_stage};
+use crate::edits::NEVER_AGAIN;
+use crate::{Going, ORDERS, Strikes, go_on, on_stage};
 
 #[test]
 fn what_the_mirror_does_not_copy_does_not_move_until_it_does() -> Result<()> {
@@ -41,14 +46,21 @@ fn what_the_mirror_does_not_copy_does_not_move_until_it_does() -> Result<()> {
 fn a_mirror_that_is_killed_during_a_move_and_runs_again() -> Result<()> {
     on_stage(|stage| {
         stage.has_proxies(1)?;
-        let going = [stage.going(0, Client::Rdkafka, "mirror-killed")?, stage.plain(0, Client::Rdkafka, ORDERS, "mirror-killed-plain")?];
+        let going = [
+            stage.going_with(0, Client::Rdkafka, ORDERS, "mirror-killed", |job| job.settings[1] = NEVER_AGAIN)?,
+            stage.plain(0, Client::Rdkafka, ORDERS, "mirror-killed-plain")?,
+        ];
         go_on(&going)?;
         let mut strikes = Strikes::default();
-        for (phase, home) in [(Phase::Held, Side::New), (Phase::Flipped, Side::Legacy)] {
+        for (phase, home) in [(Phase::Flipped, Side::New), (Phase::Held, Side::Legacy)] {
             let after = stage.edit(home)?;
             stage.decisions.is_at(phase, after)?;
             stage.mirroring.kill();
             strikes.count("mirror killed", Phase::of(&stage.decisions.state()?, after));
+            if phase == Phase::Flipped {
+                stage.leads(home, &going)?;
+                waits_at_the_copy(&going[0])?;
+            }
             stage.mirror_runs()?;
             let took = stage.leads(home, &going).with_context(|| format!("killed at {phase:?}"))?;
             go_on(&going).with_context(|| format!("killed at {phase:?}"))?;
@@ -57,4 +69,19 @@ fn a_mirror_that_is_killed_during_a_move_and_runs_again() -> Result<()> {
         println!("{strikes}");
         stage.ends(going.into(), false).map(drop)
     })
+}
+
+/// A reader that does not ask for metadata is given what the copy has, and no error, while the producer goes on at the leader.
+fn waits_at_the_copy(going: &Going) -> Result<()> {
+    let reads = || Ok::<_, anyhow::Error>(going.soak.counts()?.consumed.iter().sum::<u64>());
+    // What the mirror had copied until it was killed is on its way.
+    thread::sleep(Duration::from_secs(2));
+    let (read, acked) = (reads()?, going.soak.counts()?.acked);
+    thread::sleep(Duration::from_secs(3));
+    let (after, acked_after) = (reads()?, going.soak.counts()?.acked);
+    ensure!(after == read, "{} records came to a reader at the copy without a mirror", after - read);
+    ensure!(zip(&acked, &acked_after).all(|(before, after)| after > before), "the producer does not go on: {acked:?}, {acked_after:?}");
+    let seen = going.soak.seen();
+    ensure!(seen.errors.is_empty() && seen.again == 0, "{seen:?}");
+    Ok(())
 }

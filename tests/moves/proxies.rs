@@ -38,7 +38,7 @@ fn nothing_moves(stage: &Stage, proxy: usize, after: i64, why: &str) -> Result<(
 }
 
 /// The name of a proxy in the log.
-fn name(stage: &Stage, proxy: usize) -> Result<String> {
+pub(crate) fn name(stage: &Stage, proxy: usize) -> Result<String> {
     Ok(stage.moves(proxy)?["proxy"].as_str().context("a proxy has a name")?.to_owned())
 }
 

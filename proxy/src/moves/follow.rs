@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -26,6 +27,7 @@ use super::{Doing, Moves, Seen};
 use crate::identity::own_options;
 use crate::messages;
 use crate::proxy::Proxy;
+use crate::relay::holds::LOST;
 use crate::relay::park::Come;
 
 /// Between two questions who is in the groups that are held.
@@ -40,6 +42,9 @@ const ASKING: Duration = Duration::from_secs(5);
 
 /// How long a record that was written may take to be read back, until it is asked for again; whichever is second does not count.
 const AGAIN: Duration = Duration::from_secs(2);
+
+/// How long a process that ends tries to say so.
+const LEAVING: Duration = Duration::from_secs(3);
 
 /// How much longer each proxy waits than the one before it by name.
 const STAND_BY: Duration = Duration::from_secs(1);
@@ -68,7 +73,11 @@ pub(crate) async fn follow(
     proxy.holds.count();
     proxy.parking.commits.count();
     let updates = loop {
-        match Log::find_or_create(Client::new(cluster.clone(), own_options()).within(ASKING)).await {
+        let found = tokio::select! {
+            found = Log::find_or_create(Client::new(cluster.clone(), own_options()).within(ASKING)) => found,
+            () = served.cancelled() => return,
+        };
+        match found {
             Ok(log) => break log.follow(),
             Err(error) => moves.has_trouble(Doing::Reading, Some(&error.to_string())),
         }
@@ -290,10 +299,6 @@ impl Follower {
             let groups = state.lives().iter().map(|(group, life)| (group.as_str().into(), life.cluster.clone())).collect();
             let homes = state.homes().iter().map(|(route, home)| (route.as_str().into(), home.clone())).collect();
             self.proxy.decided(&Arc::new(Decisions { topics, groups }), homes);
-            if !are_homes {
-                // Who sees one cluster from one home may see several from another.
-                self.proxy.cut_alone(&self.proxy.routes.in_force());
-            }
             self.proxy.parking.has_moved(moved(state));
         }
         let holds = self.me.holds();
@@ -308,6 +313,10 @@ impl Follower {
             self.held_groups = groups;
             self.proxy.parking.hold(self.held_groups.iter());
             self.next_description = Instant::now();
+        }
+        if !are_homes {
+            // Who sees one cluster from one home may see several from another.
+            self.proxy.cut_alone(&self.proxy.routes.in_force());
         }
         if self.me.serves() == Serves::Yes {
             self.moves.is_in();
@@ -499,6 +508,9 @@ impl Follower {
     }
 
     fn ask(&mut self, request: Request) {
+        if let Request::Joined { .. } = request {
+            self.moves.asks.store(true, Ordering::Relaxed);
+        }
         let (client, rules) = (self.client.clone(), self.me.state().rules());
         self.asking.spawn(async move {
             let now = Timestamp::now().as_millisecond();
@@ -560,12 +572,28 @@ async fn written_past(client: Client, outcome: &BTreeMap<String, decisions::Led>
 
 /// Says that this process has left, once nothing of it can reach a broker any more.
 pub(crate) async fn leave(proxy: &Proxy, moves: &Moves, cluster: &Arc<Cluster>) {
-    // Otherwise the next process at this place takes its place, and waits.
-    if moves.why_not().is_some() || !proxy.holds.is_empty() || !proxy.parking.commits.is_empty() || !moves.is_settled() {
+    let state = moves.seen().state;
+    if !moves.asks_to_join() || state.is_gone(&moves.me) {
         return;
+    }
+    let may_arrive = || !proxy.holds.is_empty() || !proxy.parking.commits.is_empty() || !moves.is_settled();
+    if may_arrive() {
+        // The next process at this place would take its place, and wait. Clients wait for that one, unless they have another proxy to go to.
+        if state.joined().len() < 2 {
+            return;
+        }
+        tell!(messages::LEAVES_LATER, limit_ms = LOST.as_millis() as u64);
+        let over = async {
+            while may_arrive() {
+                sleep(TICKS.1).await;
+            }
+        };
+        if timeout(LOST + TICKS.1, over).await.is_err() {
+            return;
+        }
     }
     let client = Client::new(cluster.clone(), own_options()).within(ASKING);
     let left = Request::Left { proxy: moves.me.clone() };
-    let rules = moves.seen().state.rules();
-    let _ = ask(&client, &[left], rules, Timestamp::now().as_millisecond()).await;
+    let rules = state.rules();
+    let _ = timeout(LEAVING, ask(&client, &[left], rules, Timestamp::now().as_millisecond())).await;
 }

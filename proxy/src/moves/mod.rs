@@ -22,6 +22,7 @@ mod groups;
 mod wish;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -35,7 +36,7 @@ use tokio::time::timeout;
 
 use crate::identity::own_options;
 use crate::messages;
-use crate::relay::holds::Holds;
+use crate::relay::holds::{Holds, LOST};
 use crate::routes::RoutingTable;
 
 pub(crate) use self::follow::{follow, leave};
@@ -50,6 +51,8 @@ pub(crate) struct Moves {
     me: Member,
     /// Whether the process takes part, or why not.
     part: watch::Sender<Part>,
+    /// Whether it has asked to take part: from then on the log may have it.
+    asks: AtomicBool,
     /// Since when it does.
     since: OnceLock<Instant>,
     seen: Mutex<Seen>,
@@ -112,7 +115,7 @@ impl Moves {
         let name = format!("{host}:{}", table.listeners().first().map_or(0, |listener| listener.bind.port()));
         let me = Member { name, incarnation: uuid::Uuid::new_v4().to_string() };
         let part = watch::Sender::new(Part::NotYet("it was not read yet".to_owned()));
-        Self { me, part, since: OnceLock::new(), seen: Mutex::default(), trouble: Mutex::default() }
+        Self { me, part, asks: AtomicBool::new(false), since: OnceLock::new(), seen: Mutex::default(), trouble: Mutex::default() }
     }
 
     /// Waits until the process takes part.
@@ -128,6 +131,11 @@ impl Moves {
             self.since.get_or_init(Instant::now);
             tell!(messages::JOINED, proxy = %self.me);
         }
+    }
+
+    /// Whether the log may have the process, though it has not read that yet.
+    fn asks_to_join(&self) -> bool {
+        self.asks.load(Ordering::Relaxed)
     }
 
     /// Whether what another process sent from this place cannot arrive any more: until then no process that follows this one may begin as if it could not.
@@ -187,9 +195,10 @@ impl Moves {
             let holding: Vec<_> = open.holding.iter().map(|member| &member.name).collect();
             json!({ "id": open.id, "from": &*open.from, "to": &*open.to, "topics": open.topics.keys().collect::<Vec<_>>(), "groups": open.groups, "holding": holding })
         });
-        let not_said = holds.have_lost().then(|| {
+        let said = state.joined().get(&self.me).and_then(|joined| joined.wish.as_ref()).map(|wish| wish.taken);
+        let not_said = (holds.have_lost() && said != wish.as_ref().map(|wish| wish.taken)).then(|| {
             format!(
-                "proxy {} has cut clients that saw their home alone, and what they had sent may still arrive: it says what its file wishes once {LATE:?} are over",
+                "clients of proxy {} that saw their home alone were cut, and what they had sent may still arrive: it says what its file wishes once {LOST:?} are over",
                 self.me.name
             )
         });

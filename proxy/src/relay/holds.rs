@@ -8,6 +8,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use kferry_wire::decisions::{LATE, Waited};
 use tokio::runtime::Handle;
@@ -15,6 +16,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use super::senders::Sender;
+use crate::quiet::LAST_RESPONSES;
+
+/// How long, since a connection was cut of whose requests nobody knows, those may be appended: the last of them has [`LAST_RESPONSES`] to be sent.
+pub(crate) const LOST: Duration = LATE.saturating_add(LAST_RESPONSES);
 
 /// How many clients an operator is shown that keep a hold open.
 const SHOWN: usize = 5;
@@ -140,14 +145,14 @@ impl Holds {
         topics.entered.is_empty() && topics.lost == 0
     }
 
-    /// Connections were cut of whose requests nobody knows: they may still be appended within [`LATE`].
+    /// Connections were cut of whose requests nobody knows: they may still be appended within [`LOST`].
     pub(crate) fn lost(self: &Arc<Self>) {
         // Without a runtime there are no connections.
         let Ok(runtime) = Handle::try_current() else { return };
         self.lock().lost += 1;
         let holds = self.clone();
         runtime.spawn(async move {
-            sleep(LATE).await;
+            sleep(LOST).await;
             holds.lock().lost -= 1;
         });
     }

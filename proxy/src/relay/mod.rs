@@ -128,6 +128,8 @@ pub(crate) struct Terms {
     pub drain: CancellationToken,
     /// Cancelled when `drain_timeout_ms` is over: the connection ends.
     pub cut: CancellationToken,
+    /// Cancelled when the client is to see other clusters: no more requests are taken, and the connection ends with the last answer.
+    pub until: CancellationToken,
     /// Pipes for large bodies.
     pub pipes: Pipes,
 }
@@ -166,6 +168,8 @@ pub(crate) struct FrameRelay {
     counters: Counters,
     /// The client is gone, and some of what it has sent was not read yet.
     is_gone: AtomicBool,
+    /// No more requests are taken.
+    is_over: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -222,7 +226,7 @@ enum Side {
 impl FrameRelay {
     /// Nothing has moved yet.
     pub(crate) fn new(terms: Terms) -> Self {
-        Self { terms, counters: Counters::default(), is_gone: AtomicBool::new(false) }
+        Self { terms, counters: Counters::default(), is_gone: AtomicBool::new(false), is_over: AtomicBool::new(false) }
     }
 
     /// Runs until one side ends, nothing moves for too long, or the proxy drains. `first` was read from the client already.
@@ -267,45 +271,57 @@ impl FrameRelay {
         to_client: Writer,
         in_flight: &mut mpsc::Receiver<InFlight>,
     ) -> Cause {
-        let mut responses = pin!(self.responses(from_broker, to_client, in_flight));
-        // What the requests hand over the responses find in the same turn, and are not woken for: a task that wakes itself makes tokio wake another worker thread.
-        // In every other turn the responses are first, or a client that never stops could use up the task's budget each time.
-        let mut are_first = false;
-        let both = poll_fn(|context| {
-            are_first = !are_first;
-            if are_first && let Poll::Ready(ended) = responses.as_mut().poll(context) {
-                return Poll::Ready(Side::Responses(ended));
-            }
-            match requests.as_mut().poll(context) {
-                Poll::Ready(ended) => Poll::Ready(Side::Requests(ended)),
-                Poll::Pending => responses.as_mut().poll(context).map(Side::Responses),
+        let mut relayed = pin!(async {
+            let mut responses = pin!(self.responses(from_broker, to_client, in_flight));
+            // What the requests hand over the responses find in the same turn, and are not woken for: a task that wakes itself makes tokio wake another worker
+            // thread. In every other turn the responses are first, or a client that never stops could use up the task's budget each time.
+            let mut are_first = false;
+            let both = poll_fn(|context| {
+                are_first = !are_first;
+                if are_first && let Poll::Ready(ended) = responses.as_mut().poll(context) {
+                    return Poll::Ready(Side::Responses(ended));
+                }
+                match requests.as_mut().poll(context) {
+                    Poll::Ready(ended) => Poll::Ready(Side::Requests(ended)),
+                    Poll::Pending => responses.as_mut().poll(context).map(Side::Responses),
+                }
+            });
+            match both.await {
+                Side::Responses(ended) => ended.err().unwrap_or(Cause::ClientClosed),
+                // The queue is closed: the responses end with the last answer.
+                Side::Requests(Ok(())) => timeout(LAST_RESPONSES, responses).await.unwrap_or(Ok(())).err().unwrap_or(Cause::ClientClosed),
+                // Nobody is left to be answered.
+                Side::Requests(Err(cause @ Cause::ClientError(_))) => {
+                    if self.counters.produces.load(Ordering::Relaxed) > 0 {
+                        let _ = timeout(LATE, responses).await;
+                    }
+                    cause
+                }
+                // What the client had asked before, it is told, as by a broker that closes at a request: also where the broker takes no more, and has said
+                // why (a refused login).
+                Side::Requests(Err(cause)) => {
+                    let _ = timeout(LAST_RESPONSES, responses).await;
+                    cause
+                }
             }
         });
-        let ended = tokio::select! {
+        tokio::select! {
             // A client that was cut before its first request goes nowhere.
             biased;
             () = self.terms.cut.cancelled() => return Cause::Cut,
-            ended = both => ended,
+            () = self.terms.until.cancelled() => {}
+            cause = relayed.as_mut() => return cause,
             cause = self.quiet() => return cause,
-        };
-        match ended {
-            Side::Responses(ended) => ended.err().unwrap_or(Cause::ClientClosed),
-            // The queue is closed: the responses end with the last answer.
-            Side::Requests(Ok(())) => timeout(LAST_RESPONSES, responses).await.unwrap_or(Ok(())).err().unwrap_or(Cause::ClientClosed),
-            // Nobody is left to be answered.
-            Side::Requests(Err(cause @ Cause::ClientError(_))) => {
-                if self.counters.produces.load(Ordering::Relaxed) > 0 {
-                    let _ = timeout(LATE, responses).await;
-                }
-                cause
-            }
-            // What the client had asked before, it is told, as by a broker that closes at a request: also where the broker takes no more, and has said why (a
-            // refused login).
-            Side::Requests(Err(cause)) => {
-                let _ = timeout(LAST_RESPONSES, responses).await;
-                cause
-            }
         }
+        // The client is told what became of what it had asked: a batch that was appended, and not acknowledged, it would send again, and who sees other clusters
+        // may be another producer to the broker.
+        self.is_over.store(true, Ordering::Relaxed);
+        tokio::select! {
+            biased;
+            () = self.terms.cut.cancelled() => {}
+            _ = timeout(LAST_RESPONSES, relayed) => {}
+        }
+        Cause::Cut
     }
 
     /// Reads what the broker still answers when the client is gone, until nothing is asked any more.
@@ -470,6 +486,9 @@ impl FrameRelay {
     /// Reads up to the end of the next request's header and decides what becomes of it. `None`: the client has closed the connection.
     async fn next_request(&self, from: &mut Source<'_>, sending: Option<&Sending>) -> Result<Option<Decision>, Cause> {
         loop {
+            if self.is_over.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
             if let Some(decision) = decide(from.bytes(), &self.terms.advertised, self.sees(), self.terms.request_limit)? {
                 return Ok(Some(decision));
             }
@@ -481,7 +500,7 @@ impl FrameRelay {
                 if let Some(sending) = sending.filter(|_| is_more.is_pending() && has_budget_remaining()) {
                     sending.is_empty(context);
                 }
-                is_more
+                if is_more.is_pending() && self.is_over.load(Ordering::Relaxed) { Poll::Ready(Ok(false)) } else { is_more }
             });
             if !is_more.await.map_err(Cause::ClientError)? {
                 return Ok(None);
