@@ -450,7 +450,9 @@ fn ask_for(client: &mut Raw, version: i16, client_id: &str, topic: &str) -> Resu
 fn a_question_creates_a_topic_at_home_or_not_at_all() -> Result<()> {
     calm(|stage| {
         for side in Side::BOTH {
-            stage.cluster(side).create_topic(&format!("only-{}.there", side.name()), 3, &[])?;
+            let there = format!("only-{}.there", side.name());
+            stage.cluster(side).create_topic(&there, 3, &[])?;
+            stage.is_shown(side.other(), side, &there)?;
         }
         let mut wanted = Vec::new();
         for home in Side::BOTH {
