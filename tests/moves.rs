@@ -221,10 +221,11 @@ impl Stage {
             let stopped = soak.stop().with_context(|| format!("the log of {topic}: {:?}", self.numbers(&topic, &so_far)));
             let acked = stopped?.acked;
             self.is_copied(&topic)?;
-            let doubled = self.in_order(&topic, &acked)?;
+            let Numbers { doubled, batches, .. } = self.in_order(&topic, &acked)?;
             ensure!(doubled == 0 || strikes && is_plain, "{topic}: {doubled} records came twice");
             figures.records += acked.iter().sum::<u64>();
             figures.doubled += doubled;
+            figures.batches += batches;
         }
         println!("{figures}");
         Ok(figures)
@@ -242,24 +243,29 @@ impl Stage {
     }
 
     /// Every number is in the log, in order. Returns how many came again.
-    fn in_order(&self, topic: &str, acked: &[u64]) -> Result<u64> {
+    fn in_order(&self, topic: &str, acked: &[u64]) -> Result<Numbers> {
         let log = self.numbers(topic, acked)?;
         ensure!(log.lost == 0 && log.reordered == 0, "{topic}, {acked:?} acknowledged: {log:?}");
-        Ok(log.doubled)
+        Ok(log)
     }
 
     /// The numbers in the log beside how many of each partition were acknowledged.
     fn numbers(&self, topic: &str, acked: &[u64]) -> Result<Numbers> {
         let mut numbers = Numbers::default();
         let mut seen = vec![BTreeSet::new(); acked.len()];
+        // The last record of each partition, if it was one that came again.
+        let mut again = vec![None; acked.len()];
         for record in self.cluster(Side::New).read_all(topic)? {
-            let seen = &mut seen[record.partition as usize];
+            let (seen, again) = (&mut seen[record.partition as usize], &mut again[record.partition as usize]);
             let number = str::from_utf8(&record.value.context("a value")?)?.parse::<u64>()?;
             if let Some(last) = seen.last().filter(|last| number < **last && !seen.contains(&number)) {
                 println!("{topic}-{}: {number} comes behind {last}", record.partition);
                 numbers.reordered += 1;
             }
-            numbers.doubled += u64::from(!seen.insert(number));
+            let comes_again = (!seen.insert(number)).then_some(number);
+            numbers.doubled += u64::from(comes_again.is_some());
+            numbers.batches += u64::from(comes_again.is_some() && again.is_none_or(|last| number <= last));
+            *again = comes_again;
         }
         numbers.lost = seen.iter().zip(acked).map(|(seen, acked)| (0..*acked).filter(|number| !seen.contains(number)).count() as u64).sum();
         Ok(numbers)
@@ -271,6 +277,8 @@ impl Stage {
 struct Numbers {
     lost: u64,
     doubled: u64,
+    /// In how many rows of records those stand. While a topic is held more records wait, and so more come in each.
+    batches: u64,
     /// Came behind a higher one, for the first time.
     reordered: u64,
 }
@@ -300,11 +308,13 @@ fn go_on(going: &[Going]) -> Result<()> {
 struct Figures {
     records: u64,
     doubled: u64,
+    batches: u64,
 }
 
 impl fmt::Display for Figures {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(to, "{} records: 0 lost, 0 out of order, {} sent again by plain producers", self.records, self.doubled)
+        let Self { records, doubled, batches } = self;
+        write!(to, "{records} records: 0 lost, 0 out of order, {doubled} sent again by plain producers in {batches} batches")
     }
 }
 

@@ -107,8 +107,8 @@ fn moves_among_random_kills() -> Result<()> {
         let (stays, moves) = (stays?, moves?);
         stage.ends(going, true)?;
         println!(
-            "plain producers: {} of {} sent again to a topic that moves, {} of {} to one that does not",
-            moves.doubled, moves.records, stays.doubled, stays.records
+            "plain producers: {} of {} sent again in {} batches to a topic that moves, {} of {} in {} to one that does not",
+            moves.doubled, moves.records, moves.batches, stays.doubled, stays.records, stays.batches
         );
         Ok(())
     })

@@ -190,7 +190,7 @@ impl Row {
     }
 
     fn is_right(&self) -> bool {
-        let Numbers { lost, doubled, reordered } = self.log;
+        let Numbers { lost, doubled, reordered, .. } = self.log;
         lost + doubled + reordered + self.again() == 0 && self.errors().is_empty() && self.failure.is_none() && !self.is_slow()
     }
 
@@ -220,7 +220,7 @@ fn in_ms(times: Vec<Duration>) -> String {
 
 impl fmt::Display for Row {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self { kind, moving, records, .. }, Numbers { lost, doubled, reordered }) = (self, &self.log);
+        let (Self { kind, moving, records, .. }, Numbers { lost, doubled, reordered, .. }) = (self, &self.log);
         let (again, errors) = (self.again(), self.errors());
         let (acks, reads) = (self.gaps(|seen| seen.longest_ack_pause), self.gaps(|seen| seen.longest_consume_pause));
         let count = errors.values().sum::<usize>();
