@@ -242,7 +242,7 @@ impl Stage {
         identical(legacy, new, topic)
     }
 
-    /// Every number is in the log, in order. Returns how many came again.
+    /// Every number is in the log, in order. Returns what came again.
     fn in_order(&self, topic: &str, acked: &[u64]) -> Result<Numbers> {
         let log = self.numbers(topic, acked)?;
         ensure!(log.lost == 0 && log.reordered == 0, "{topic}, {acked:?} acknowledged: {log:?}");

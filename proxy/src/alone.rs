@@ -9,11 +9,10 @@ use std::time::Instant;
 use kferry_wire::decisions::LATE;
 use tokio_util::sync::CancellationToken;
 
+use crate::clients::MAX_NAME;
+
 /// How many are kept of those that have gone.
 const MOST: usize = 10_000;
-
-/// Bytes of the longest client.id that is kept of them.
-const LONGEST: usize = 256;
 
 /// By which a client finds its route.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,7 +66,7 @@ impl Alone {
         let mut clients = self.lock();
         clients.forget(now);
         if let Some((who, _)) = clients.connected.remove(&number) {
-            if clients.gone.len() < MOST && who.client_id.len() <= LONGEST {
+            if clients.gone.len() < MOST && who.client_id.len() <= MAX_NAME {
                 clients.gone.push_back((now, who));
             } else {
                 clients.left_out = Some(now);
@@ -152,7 +151,7 @@ mod tests {
         let now = Instant::now();
         assert!(alone.cut(|who| *who != self::who("other-1"), now));
         assert!(!alone.cut(|_| true, now + LATE));
-        drop(alone.come(who(&"o".repeat(LONGEST + 1))));
+        drop(alone.come(who(&"o".repeat(MAX_NAME + 1))));
         assert!(alone.lock().gone.is_empty());
         assert!(alone.cut(|_| false, now + LATE / 2));
     }

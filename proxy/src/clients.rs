@@ -20,7 +20,7 @@ pub(crate) const MAX_ROWS: usize = 10_000;
 const MAX_SEEN: usize = 50;
 
 /// Bytes of a name that came from a client which are kept. Kafka allows a `client.id` of 32 KiB.
-const MAX_NAME: usize = 256;
+pub(crate) const MAX_NAME: usize = 256;
 
 /// What makes a row.
 #[expect(clippy::struct_field_names, reason = "client_id is Kafka's name for it")]

@@ -35,8 +35,8 @@ kferry_wire::messages! {
 
         // Moves.
         INFO JOINED = "joined those that decide where topics lead: relayed clients are served";
-        INFO HOLD = "a move: its topics and groups are held";
         INFO LEAVES_LATER = "what this process has sent may still arrive: it says that it has left, and ends, when that is over";
+        INFO HOLD = "a move: its topics and groups are held";
         INFO FLIP = "a move: the other cluster leads";
         WARN ABORT = "a move was given up: everybody goes on where they were";
         WARN ROUTE_WAITS = "a route does not move as routes.toml wishes";

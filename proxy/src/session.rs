@@ -268,6 +268,7 @@ impl Session<'_> {
         if advertised.sasl == ClientSasl::Proxy {
             self.summary.sasl_user = Some(Box::pin(self.log_in(table, routed, &mut client, &mut first, &advertised)).await?);
         }
+        // It has no answer yet, either.
         if until.is_cancelled() {
             client.reset_when_dropped();
             return Err(Cause::Cut);

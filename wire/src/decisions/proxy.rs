@@ -334,8 +334,8 @@ impl Proxy {
         if self.state.open().is_some() { self.go_on(known, now, turn) } else { self.begin(known, now, turn) }
     }
 
-    /// Lets go of the open move if it cannot hold, or could not before its time was over: that needs no log, so a process does it that can neither read nor write it. Returns
-    /// whether the time is over.
+    /// Lets go of the open move if it cannot hold, or could not before its time was over: that needs no log, so a process does it that can neither read nor
+    /// write it. Returns whether the time is over.
     pub fn give_up(&mut self, known: &Known, now: Duration) -> bool {
         let Some(open) = self.state.open() else { return false };
         let gather = if open.is_of_groups() { 2 * self.settings.gather } else { Duration::ZERO };
