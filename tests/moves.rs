@@ -264,7 +264,10 @@ impl Stage {
             }
             let comes_again = (!seen.insert(number)).then_some(number);
             numbers.doubled += u64::from(comes_again.is_some());
-            numbers.batches += u64::from(comes_again.is_some() && again.is_none_or(|last| number <= last));
+            if comes_again.is_some() && again.is_none_or(|last| number <= last) {
+                println!("{topic}-{}: {number}, made at {:?}, came again, and maybe what is behind it", record.partition, record.timestamp);
+                numbers.batches += 1;
+            }
             *again = comes_again;
         }
         numbers.lost = seen.iter().zip(acked).map(|(seen, acked)| (0..*acked).filter(|number| !seen.contains(number)).count() as u64).sum();

@@ -42,6 +42,10 @@ fn render(proxy: &Proxy, process: &Process, metrics: &PrometheusHandle) -> Strin
     let totals = proxy.pipes.totals();
     let (in_use, limit) = proxy.pipes.in_use();
     metrics::carrying(proxy.carrying.in_use());
+    if let Some(moves) = &proxy.moves {
+        let seen = moves.seen();
+        metrics::moves(usize::from(seen.state.open().is_some()), seen.plan.waits.len());
+    }
     metrics::pipes(&PipeReadings { spliced: totals.spliced, copied: totals.copied, tls: totals.tls, in_use, limit });
     metrics.render()
 }

@@ -62,6 +62,11 @@ impl Alone {
         was_one
     }
 
+    /// Whether any is connected.
+    pub(crate) fn are_there(&self) -> bool {
+        !self.lock().connected.is_empty()
+    }
+
     fn go(&self, number: u64, now: Instant) {
         let mut clients = self.lock();
         clients.forget(now);

@@ -35,7 +35,7 @@ kferry_wire::messages! {
 
         // Moves.
         INFO JOINED = "joined those that decide where topics lead: relayed clients are served";
-        INFO LEAVES_LATER = "what this process has sent may still arrive: it says that it has left, and ends, when that is over";
+        WARN NOT_LEFT = "the log of decisions was not told that this process has left: moves wait for the next one at its place, or for kferry move forget";
         INFO HOLD = "a move: its topics and groups are held";
         INFO FLIP = "a move: the other cluster leads";
         WARN ABORT = "a move was given up: everybody goes on where they were";

@@ -33,6 +33,8 @@ const SEEN: &str = "kferry_proxy_cluster_seen";
 const BODY_BYTES: &str = "kferry_proxy_body_bytes_total";
 const CARRIED: &str = "kferry_proxy_carried_bytes_total";
 const CARRYING: &str = "kferry_proxy_carrying_bytes";
+const MOVES_OPEN: &str = "kferry_proxy_moves_open";
+const ROUTES_WAITING: &str = "kferry_proxy_routes_waiting";
 const PIPES: &str = "kferry_proxy_pipes_in_use";
 const PIPES_LIMIT: &str = "kferry_proxy_pipes_limit";
 const RELOADS: &str = "kferry_proxy_config_reloads_total";
@@ -54,6 +56,8 @@ pub const GAUGES: &[Metric] = &[
         &[],
         "Bytes of Produce requests that are carried to a leader on another cluster than the one of their connection, or wait to be",
     ),
+    (MOVES_OPEN, &[], "Live moves that are open: what goes to their topics and groups is held; 0 or 1"),
+    (ROUTES_WAITING, &[], "Routes that the file moves live and that do not move, or not whole, with a reason in kferry status"),
     (PIPES, &[], "Pipes that have a body on its way"),
     (PIPES_LIMIT, &[], "Pipes that there may be"),
     (RELOAD_OK, &[], "Whether the file as it is now is in force"),
@@ -182,6 +186,12 @@ pub(crate) fn carried(cluster: &str, bytes: usize) {
 /// Somebody asks for the metrics: bytes of frames that are carried now.
 pub(crate) fn carrying(bytes: usize) {
     gauge!(CARRYING).set(bytes as f64);
+}
+
+/// Somebody asks for the metrics: live moves that are open, and routes that wait for theirs.
+pub(crate) fn moves(open: usize, waiting: usize) {
+    gauge!(MOVES_OPEN).set(open as f64);
+    gauge!(ROUTES_WAITING).set(waiting as f64);
 }
 
 /// What is known of the pipes and of the large bodies that relayed connections have moved.

@@ -74,7 +74,7 @@ pub(crate) struct Proxy {
     /// Cancelled when `drain_timeout_ms` is over: the connections that are left end.
     pub cut: CancellationToken,
     /// Relayed clients that see their home alone.
-    alone: Alone,
+    pub alone: Alone,
     /// By the name of their cluster: they outlive a reload.
     brokers: Mutex<HashMap<Arc<str>, Arc<Brokers>>>,
     /// By the name of their route: so do they, since connections see them.
@@ -224,6 +224,14 @@ impl Proxy {
         views.retain(|route, shared| shared.sight.view.is_some() || relayed.contains(&**route));
         drop(views);
         self.cut_alone(table);
+    }
+
+    /// Ends the connections of all relayed clients, once each has the answers to what it has asked.
+    pub(crate) fn end_relayed(&self) {
+        let views = self.views.lock().unwrap_or_else(PoisonError::into_inner);
+        views.values().for_each(|shared| shared.sight.until.cancel());
+        drop(views);
+        self.alone.cut(|_| true, Instant::now());
     }
 
     /// Ends the connections of clients that see their home alone and are to see more.

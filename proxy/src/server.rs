@@ -22,6 +22,7 @@ use crate::messages;
 use crate::metrics;
 use crate::moves::{self, AnotherLog};
 use crate::proxy::Proxy;
+use crate::quiet::LAST_RESPONSES;
 use crate::routes::Routes;
 use crate::session;
 use crate::summary::ConnectionSummary;
@@ -122,7 +123,6 @@ impl Server {
         let served = CancellationToken::new();
         // As long as clients are served: what is held for them is let go by decisions.
         let following = decisions
-            .clone()
             .map(|(moves, cluster)| tokio::spawn(moves::follow(proxy.clone(), moves, cluster, bound, stop.clone(), served.clone())));
         let closed = CancellationToken::new();
         let admin = tokio::spawn(admin::serve(proxy.clone(), metrics, admin, closed.clone()));
@@ -132,20 +132,28 @@ impl Server {
         tell!(messages::DRAINING, connections = sessions.len(), limit_ms = limit.as_millis() as u64);
         proxy.drain.cancel();
         sessions.close();
-        match timeout(limit, sessions.wait()).await {
+        // Who is never quiet takes no more requests in the last seconds, and is told what became of those before: it need not send them again.
+        let last = LAST_RESPONSES.min(limit / 2);
+        if timeout(limit.saturating_sub(last), sessions.wait()).await.is_err() {
+            proxy.end_relayed();
+        }
+        match timeout(last, sessions.wait()).await {
             Ok(()) => tell!(messages::DRAINED),
             Err(_) => {
                 tell!(messages::CUT, connections = sessions.len());
+                if proxy.alone.are_there() {
+                    // What they have under way nobody counts.
+                    proxy.holds.lost();
+                }
                 proxy.cut.cancel();
                 let _ = timeout(LAST_LINES, sessions.wait()).await;
             }
         }
+        // What is carried ends with the process: nothing is sent any more when it says that it has left.
+        proxy.carrying.end();
         served.cancel();
         if let Some(following) = following {
             let _ = following.await;
-        }
-        if let Some((moves, cluster)) = decisions {
-            moves::leave(&proxy, &moves, &cluster).await;
         }
         closed.cancel();
         let _ = admin.await;

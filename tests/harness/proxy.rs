@@ -38,9 +38,6 @@ use crate::{ports, run};
 /// Ports for the virtual brokers of all clusters of a file, on each listener.
 const BROKERS: u16 = 20;
 
-/// How long a proxy may take to end: its clients' time to drain, and 35 s more if it says that it leaves once nothing of it can arrive.
-const ENDS: Duration = Duration::from_mins(1);
-
 /// Virtual node ids carry the cluster's id in front of this many.
 const NODE_IDS: i32 = 10_000_000;
 
@@ -466,7 +463,7 @@ impl Proxy {
 
     /// Waits until it has ended by itself.
     pub fn wait(&mut self) -> Result<ExitStatus> {
-        self.process.wait(ENDS)
+        self.process.wait(LIMIT)
     }
 
     /// SIGTERM, and waits until it has drained. An error if its exit code is not 0.

@@ -166,6 +166,14 @@ impl Raw {
         }
     }
 
+    /// Checks that the peer sends nothing more and closes the connection in good order: after a reset something that it has sent may be lost.
+    pub fn ends(&mut self) -> Result<()> {
+        let mut rest = Vec::new();
+        self.0.read_to_end(&mut rest)?;
+        ensure!(rest.is_empty(), "{} bytes more came", rest.len());
+        Ok(())
+    }
+
     /// Checks that nothing comes for `time`, not even the end.
     pub fn is_quiet(&mut self, time: Duration) -> Result<()> {
         self.0.set_read_timeout(Some(time))?;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
 use harness::clients::Client;
+use harness::kafka::Record;
 use harness::proxy::{Proxy, Routes};
 use harness::raw::{self, Raw};
 use harness::stage::Side;
@@ -14,7 +15,6 @@ use kafka_protocol::messages::{FetchRequest, ProduceRequest};
 use kafka_protocol::protocol::StrBytes;
 use kferry_wire::batch::{self, Codec, Sequence};
 use kferry_wire::decisions::{Joined, State};
-use rustix::process::Signal;
 
 use crate::decisions::Phase;
 use crate::proxies::name;
@@ -72,11 +72,18 @@ fn clients_that_come_to_see_more_clusters_or_fewer_are_cut_and_come_again() -> R
     on_stage(|stage| {
         stage.has_proxies(2)?;
         stage.create(ALONE)?;
-        let name = name(stage, 0)?;
-        let leader = stage.cluster(Side::Legacy).partitions(ALONE)?[0].leader;
+        let (stopped_name, name) = (name(stage, 1)?, name(stage, 0)?);
+        let legacy = stage.cluster(Side::Legacy);
+        let partitions = legacy.partitions(ALONE)?;
+        // Of four partitions on three brokers.
+        let pair = |large: &usize| Some((partitions[..*large].iter().position(|small| small.leader == partitions[*large].leader)?, *large));
+        let (small, large) = (0..partitions.len()).find_map(|large| pair(&large)).context("two partitions of one broker")?;
+        let (leader, small, large) = (partitions[small].leader, small as i32, large as i32);
+        let record = Record::new("", vec![b'x'; 900_000]).to_partition(large);
+        legacy.produce(ALONE, &vec![record; 4])?;
         let ([proxy, stopped], [base, other]) = (&mut stage.proxies[..], &stage.files) else { bail!("there are two proxies") };
         let state = "[state]\ncluster = \"new\"\n";
-        let alone = |base: &Routes| base.clone().relay("orders", "orders-*", "legacy", "").section(state);
+        let alone = |base: &Routes| base.clone().limit("drain_timeout_ms", 2_000).relay("orders", "orders-*", "legacy", "").section(state);
         // They belong to another route, which comes before their own, and see no more by it.
         let first = base.clone().relay("first", "orders-raw", "legacy", "").relay("orders", "orders-*", "legacy", "").section(state);
         let come = |base: &Routes| -> Result<Raw> {
@@ -84,53 +91,61 @@ fn clients_that_come_to_see_more_clusters_or_fewer_are_cut_and_come_again() -> R
             client.ask(&raw::api_versions(1, Some("orders-raw")))?;
             Ok(client)
         };
-        // What it has asked is answered before: here, once no record has come for a second.
+        // What it has asked is answered before: once no record has come for two seconds, or whole, though the client reads late. It has sent more by then, which
+        // nobody reads.
         let is_cut = |proxy: &Proxy, mut client: Raw| -> Result<()> {
+            std::thread::sleep(Duration::from_millis(700));
+            client.send(&asks(small, SHORT)?)?;
             raw::answer::<FetchRequest>(&mut client, 4, WAITS)?;
-            ensure!(client.rest()?.is_empty(), "it was answered once more");
+            client.ends().context("behind its last answer")?;
             let closed = proxy.closed(&client)?;
             ensure!(closed["cause"] == "cut", "{closed}");
             Ok(())
         };
         let mut client = come(base)?;
-        client.send(&waits()?)?;
+        client.send(&asks(small, SHORT)?)?;
         proxy.edit(&alone(base))?;
         is_cut(proxy, client)?;
         let mut client = come(base)?;
         proxy.edit(&first)?;
         client.is_quiet(Duration::from_secs(3))?;
         client.ask(&raw::api_versions(2, Some("orders-raw")))?;
-        client.send(&waits()?)?;
+        client.send(&asks(large, SHORT)?)?;
         proxy.edit(&with_home(base, Side::Legacy))?;
         is_cut(proxy, client)?;
         let cut = Instant::now();
-        // One that has cut clients and is stopped says that it has left, once what they had sent can arrive no more.
+        // One that is stopped, and ends the connection of a client that has asked for something, says that this may still arrive.
         stopped.edit(&alone(other))?;
         let mut client = come(other)?;
-        client.send(&waits()?)?;
-        stopped.edit(&with_home(other, Side::Legacy))?;
-        is_cut(stopped, client)?;
-        stopped.signal(Signal::TERM)?;
+        client.send(&asks(small, LONG)?)?;
+        stopped.stop()?;
+        let left = stage.decisions.state()?.left_late().map(|(member, _)| member.name.clone());
+        ensure!(left.as_ref() == Some(&stopped_name), "the last one that has left late is {left:?}, not {stopped_name}");
         let wishes = |joined: &Joined| joined.wish.as_ref().is_some_and(|wish| wish.routes.contains_key(STAYS));
         let said = |state: &State| state.joined().iter().any(|(member, joined)| member.name == name && wishes(joined)).then_some(());
         stage.decisions.says("what the last file wishes", LIMIT, said)?;
         let after = cut.elapsed();
         ensure!(after + Duration::from_secs(5) > LATE && after < LATE + Duration::from_secs(15), "it was said after {after:.1?}");
-        ensure!(stopped.wait()?.success(), "it has not ended in good order");
         stage.have_joined(1, LIMIT)?;
+        std::fs::write(stage.proxies[1].config(), with_home(other, Side::Legacy).text())?;
         stage.proxies[1].start_again()?;
         stage.have_joined(2, LIMIT)
     })
 }
 
-/// A topic without records, and the number of a request that waits for some.
+/// A topic with a partition that has large records, and the number of a request for records.
 const ALONE: &str = "orders.alone";
 const WAITS: i32 = 3;
+/// Shorter than what a client has asked is waited for before it is cut, and longer than a proxy that is stopped waits for its clients, in ms.
+const SHORT: i32 = 2_000;
+const LONG: i32 = 20_000;
 
-fn waits() -> Result<Vec<u8>> {
+fn asks(partition: i32, max_wait_ms: i32) -> Result<Vec<u8>> {
     let topic = StrBytes::from_static_str(ALONE).into();
-    let topic = FetchTopic::default().with_topic(topic).with_partitions(vec![FetchPartition::default().with_partition_max_bytes(1_000)]);
-    let request = FetchRequest::default().with_max_wait_ms(1_000).with_min_bytes(1).with_max_bytes(1_000).with_topics(vec![topic]);
+    let partition = FetchPartition::default().with_partition(partition).with_partition_max_bytes(10_000_000);
+    let topic = FetchTopic::default().with_topic(topic).with_partitions(vec![partition]);
+    let request =
+        FetchRequest::default().with_max_wait_ms(max_wait_ms).with_min_bytes(1).with_max_bytes(10_000_000).with_topics(vec![topic]);
     raw::request(4, WAITS, "orders-raw", &request)
 }
 

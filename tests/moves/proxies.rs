@@ -34,6 +34,8 @@ fn nothing_moves(stage: &Stage, proxy: usize, after: i64, why: &str) -> Result<(
     ensure!(last == after, "something was decided at {last}");
     let said = stage.moves(proxy)?["waits"]["orders"].to_string();
     ensure!(said.contains(why), "it does not say {why:?}: {said}");
+    let waiting = stage.proxies[proxy].metric("kferry_proxy_routes_waiting", &[])?;
+    ensure!(waiting >= 1.0, "{waiting} routes wait, by the metric");
     Ok(())
 }
 
@@ -65,8 +67,8 @@ fn nothing_moves_before_all_proxies_wish_it_and_an_old_file_orders_nothing() -> 
         let [one, two] = going;
         stage.ends(vec![two], false)?;
         // The second one is away while its file is put back to what it was.
-        let after = stage.decisions.state()?.last_decision();
         stage.proxies[1].stop()?;
+        let after = stage.decisions.state()?.last_decision();
         fs::write(stage.proxies[1].config(), with_home(&stage.files[1], Side::New).text())?;
         stage.proxies[1].start_again()?;
         stage.have_joined(2, LIMIT)?;
@@ -172,6 +174,7 @@ fn a_proxy_that_is_stopped_during_a_hold_lets_go_with_the_others() -> Result<()>
         stage.edit_one(1, Side::New)?;
         stage.decisions.is_at(Phase::Held, after)?;
         until("the proxy holds", || Ok(!stage.moves(0)?["open"].is_null()))?;
+        ensure!(stage.proxies[0].metric("kferry_proxy_moves_open", &[])? > 0.0, "no move is open, by the metric");
         held.send(&numbered(topic, 1)?)?;
         held.is_quiet(Duration::from_secs(1))?;
         stage.proxies[0].signal(Signal::TERM)?;
@@ -195,5 +198,39 @@ fn a_proxy_that_is_stopped_during_a_hold_lets_go_with_the_others() -> Result<()>
         stage.is_copied(topic)?;
         ensure!(stage.cluster(Side::New).read_all(topic)?.len() == 2, "what was held is not in the log, once");
         Ok(())
+    })
+}
+
+/// A client that is never quiet: all that was appended is acknowledged, or it would send that again, and a plain producer's would be there twice.
+#[test]
+fn a_proxy_that_is_stopped_under_load_tells_what_was_appended_and_leaves_nothing_behind() -> Result<()> {
+    const AHEAD: i32 = 20;
+    on_stage(|stage| {
+        stage.has_proxies(2)?;
+        let topic = "orders.stopped";
+        stage.create(topic)?;
+        let leader = stage.cluster(Side::Legacy).partitions(topic)?[0].leader;
+        let mut client = Raw::connect(stage.files[0].virtual_broker(Side::Legacy.name(), leader)?.1)?;
+        client.ask(&raw::api_versions(0, Some("orders-ahead")))?;
+        let before = stage.decisions.state()?.left_late().cloned();
+        (0..AHEAD).try_for_each(|number| client.send(&numbered(topic, number)?))?;
+        let mut acked = 0;
+        while let Ok(answer) = raw::answer::<ProduceRequest>(&mut client, 7, acked) {
+            let error = answer.responses[0].partition_responses[0].error_code;
+            ensure!(error == 0, "{acked}: error {error}");
+            acked += 1;
+            if acked == 100 {
+                stage.proxies[0].signal(Signal::TERM)?;
+            }
+            // Once it is closed nobody reads it.
+            let _ = client.send(&numbered(topic, acked + AHEAD - 1)?);
+        }
+        ensure!(stage.proxies[0].wait()?.success(), "it has not ended in good order");
+        let log = stage.cluster(Side::Legacy).read_all(topic)?.len();
+        ensure!(log == acked as usize && acked > 100, "{acked} were acknowledged, and {log} are in the log");
+        let left = stage.decisions.state()?.left_late().cloned();
+        ensure!(left == before, "something of {left:?} may still arrive");
+        stage.proxies[0].start_again()?;
+        stage.have_joined(2, LIMIT)
     })
 }

@@ -29,6 +29,7 @@ fn strike(stage: &mut Stage, random: &mut Random, after: i64, strikes: &mut Stri
     let phase = Phase::of(&stage.decisions.state()?, after);
     let cluster = side.of(&stage.clusters);
     let node = random.one(&cluster.node_ids());
+    let from = now_ms()?;
     let what = match random.below(6) {
         0 => {
             stage.proxies[proxy].kill();
@@ -68,13 +69,19 @@ fn strike(stage: &mut Stage, random: &mut Random, after: i64, strikes: &mut Stri
         }
     };
     strikes.count(what, phase);
+    println!("{what}, node {node} of {side:?} or proxy {proxy}, while {phase:?}, from {from} to {}", now_ms()?);
     Ok(())
+}
+
+/// As in the timestamps of records.
+fn now_ms() -> Result<u128> {
+    Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())
 }
 
 #[test]
 #[ignore = "`make soak` runs it: a move after each kill takes a third of a minute"]
 fn moves_among_random_kills() -> Result<()> {
-    let seed = setting("KFERRY_SEED")?.unwrap_or(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64);
+    let seed = setting("KFERRY_SEED")?.unwrap_or(now_ms()? as u64);
     let moves = setting("KFERRY_MOVES")?.unwrap_or(FEW);
     println!("KFERRY_SEED={seed} KFERRY_MOVES={moves}");
     on_stage(|stage| {

@@ -392,6 +392,60 @@ fn a_client_hears_in_its_own_time_that_no_leader_answers_and_nothing_overtakes_w
     })
 }
 
+/// A plain batch whose answer is lost ends its client's connection. What the client had sent behind it, it sends again: it must not be carried any more, or it
+/// would be in the log twice. What another leader has appended of the same request is acknowledged before.
+#[test]
+fn what_waits_behind_a_lost_batch_is_left_to_its_client() -> Result<()> {
+    const FRAMES: u64 = 20;
+    alone(|stage| {
+        let (leader, home) = (Side::Legacy, Side::New);
+        let topic = leader.leads("lost");
+        stage.create_copied(leader, &topic, 3)?;
+        let cluster = stage.cluster(leader);
+        let partitions = cluster.partitions(&topic)?;
+        let victim = partitions[0].leader;
+        let other = partitions.iter().position(|partition| partition.leader != victim).context("another leader")? as i32;
+        let client_id = home.client("lost");
+        let batch = |number: u64| batch_of(&number.to_string(), None);
+        let request = |number: u64| Ok::<_, anyhow::Error>(produce(-1, &[(&topic, 0, batch(number)?)]));
+        let appends = |client: &mut Raw, number: u64| {
+            let found = outcomes(&ask(client, 9, &client_id, &request(number)?)?)?;
+            ensure!(found.values().all(|(error_code, _)| *error_code == 0), "{number}: {found:?}");
+            Ok(())
+        };
+        let mut client = stage.at(home, 1)?;
+        appends(&mut client, 0)?;
+        // It has the first of them, and never appends that.
+        cluster.freeze(victim)?;
+        let frame = |number| {
+            Ok::<_, anyhow::Error>(match number {
+                1 => produce(-1, &[(&topic, 0, batch(number)?), (&topic, other, batch(number)?)]),
+                _ => request(number)?,
+            })
+        };
+        let sent = (1..=FRAMES).map(|number| raw::request(9, number as i32, &client_id, &frame(number)?)).collect::<Result<Vec<_>>>();
+        let sent = sent.and_then(|frames| client.send(&frames.concat()));
+        thread::sleep(Duration::from_secs(1));
+        cluster.kill(victim)?;
+        let first = raw::answer::<ProduceRequest>(&mut client, 9, 1).and_then(|answer| outcomes(&answer));
+        let cut = raw::answer::<ProduceRequest>(&mut client, 9, 2);
+        let again = sent.and_then(|()| {
+            let mut client = stage.at(home, 1)?;
+            (1..=FRAMES).try_for_each(|number| appends(&mut client, number))
+        });
+        cluster.restart(victim)?;
+        again?;
+        let first = first.context("the request that had two leaders")?;
+        let errors: Vec<_> =
+            [0, other].iter().map(|partition| first.get(&(topic.clone(), *partition)).map(|(error_code, _)| *error_code)).collect();
+        ensure!(errors == [Some(REQUEST_TIMED_OUT), Some(0)], "{first:?}");
+        ensure!(cut.is_err(), "what was behind it was answered: {cut:?}");
+        let mut log = numbers(cluster, &topic)?;
+        ensure!(log.remove(&0).unwrap_or_default().into_iter().eq(0..=FRAMES) && log.remove(&other) == Some(vec![1]), "{log:?}");
+        stage.is_copied(leader, &topic)
+    })
+}
+
 #[test]
 fn what_does_not_exist_keeps_nothing_else_from_its_leader() -> Result<()> {
     calm(|stage| {

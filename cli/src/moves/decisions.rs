@@ -110,7 +110,8 @@ fn text(request: &Request) -> String {
         Request::Joined { proxy, rules, admin, .. } => {
             format!("{} joins, with rules {rules}, admin address {}", shown(proxy), admin.as_deref().unwrap_or("-"))
         }
-        Request::Left { proxy } => format!("{} leaves", shown(proxy)),
+        Request::Left { proxy, late: false } => format!("{} leaves", shown(proxy)),
+        Request::Left { proxy, late: true } => format!("{} leaves, and what it had sent may still arrive", shown(proxy)),
         Request::Forgotten { proxy, by } => format!("{} is forgotten, says {by}", shown(proxy)),
         Request::Wish { proxy, taken, file, routes } => {
             format!("{} wishes {} (file {taken}, {})", shown(proxy), wishes(routes), short(file))
@@ -243,7 +244,7 @@ mod tests {
             },
             Request::Knows { proxy: proxy.clone(), born: 8 },
             Request::Forgotten { proxy: proxy.clone(), by: "operator me@here".to_owned() },
-            Request::Left { proxy },
+            Request::Left { proxy, late: true },
         ];
         let mut state = State::default();
         let lines: String = (0..).zip(&log).map(|(offset, request)| line(offset, Some(request), state.apply(offset, request))).collect();
@@ -261,7 +262,7 @@ mod tests {
              8  2023-11-14T22:13:20.123Z  counts  mirror m: born on new, which leads, and legacy follows: 1 topic: orders-2\n     \
              9  2023-11-14T22:13:20.123Z  counts  proxy a:9092 (01234567) goes by what was born at 8\n    \
              10  2023-11-14T22:13:20.123Z  counts  proxy a:9092 (01234567) is forgotten, says operator me@here\n    \
-             11  2023-11-14T22:13:20.123Z  void    proxy a:9092 (01234567) leaves (proxy a:9092 (0123456789abcdef) is gone: it left, was replaced or was \
+             11  2023-11-14T22:13:20.123Z  void    proxy a:9092 (01234567) leaves, and what it had sent may still arrive (proxy a:9092 (0123456789abcdef) is gone: it left, was replaced or was \
              forgotten; it can only join as a new incarnation)\n"
         );
     }

@@ -435,7 +435,7 @@ impl LastWords {
                 | Request::Wish { proxy, .. }
                 | Request::Parked { proxy, .. }
                 | Request::Holding { proxy, .. }
-                | Request::Left { proxy },
+                | Request::Left { proxy, .. },
             ) => proxy,
             Some(Request::Hold { by, .. } | Request::Flip { by, .. }) => by,
             _ => return,

@@ -18,7 +18,7 @@ pub(super) fn moves(findings: &Findings<'_>, draft: &Draft<'_>) {
             login(findings, draft, routes);
             // No error: what has moved leads where the log says, also once its mirror is gone.
             if draft.mirrors.as_ref().is_ok_and(Vec::is_empty) {
-                let hint = "only what a mirror copies can move: write [[mirrors]], or drop [state] once nothing shall move again";
+                let hint = "only what a mirror copies can move: write [[mirrors]]; after moves leave it so: without [state] no proxy starts beside their log";
                 findings.warn(state.span.clone(), "[state] without a mirror: nothing can move", hint);
             }
         }

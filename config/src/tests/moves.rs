@@ -89,7 +89,7 @@ fn without_a_mirror_nothing_can_move() {
     23 | [state]
        | ^^^^^^^
        |
-       = help: only what a mirror copies can move: write [[mirrors]], or drop [state] once nothing shall move again
+       = help: only what a mirror copies can move: write [[mirrors]]; after moves leave it so: without [state] no proxy starts beside their log
 
     routes.toml: 1 warning
     "#);

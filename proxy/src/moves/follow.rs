@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -27,7 +26,6 @@ use super::{Doing, Moves, Seen};
 use crate::identity::own_options;
 use crate::messages;
 use crate::proxy::Proxy;
-use crate::relay::holds::LOST;
 use crate::relay::park::Come;
 
 /// Between two questions who is in the groups that are held.
@@ -61,7 +59,8 @@ const LOOKS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 /// How long such a look may take, and the last look at the ends before a flip.
 const LOOKING: Duration = Duration::from_secs(10);
 
-/// Follows the log on `cluster`, until the last client is `served`. `bound`: the addresses that the process has bound. `stop`: ends the process.
+/// Follows the log on `cluster` until the last client is `served`, and then says there that this process leaves. `bound`: the addresses that the process has
+/// bound. `stop`: ends the process.
 pub(crate) async fn follow(
     proxy: Arc<Proxy>,
     moves: Arc<Moves>,
@@ -88,7 +87,7 @@ pub(crate) async fn follow(
     let admin = Some(proxy.routes.in_force().admin().bind.to_string());
     let settings =
         Settings { hold: proxy.routes.in_force().hold(), gather: GATHER, stand_by: STAND_BY, late: LATE, retry: RETRY, again: AGAIN };
-    let follower = Follower {
+    let mut follower = Follower {
         me: decisions::Proxy::new(moves.me.clone(), Place::of_this_process(bound), admin, settings),
         began: Instant::now(),
         client: Client::new(cluster, own_options()).within(ASKING),
@@ -116,7 +115,7 @@ pub(crate) async fn follow(
     };
     tokio::select! {
         () = follower.run(updates) => stop.cancel(),
-        () = served.cancelled() => {}
+        () = served.cancelled() => follower.leave().await,
     }
 }
 
@@ -181,7 +180,7 @@ struct Checked {
 
 impl Follower {
     /// Returns when this process must not serve any more.
-    async fn run(mut self, mut updates: mpsc::Receiver<Update>) {
+    async fn run(&mut self, mut updates: mpsc::Receiver<Update>) {
         loop {
             let tick = if self.held.is_some() || self.me.state().open().is_some() { TICKS.0 } else { TICKS.1 };
             let holds = self.proxy.holds.clone();
@@ -244,7 +243,7 @@ impl Follower {
             if verdict == Verdict::Counts && self.me.state().last_decision() != decision {
                 self.since.insert(offset, timestamp);
                 // What was decided before this process came is no news.
-                if self.is_at_end {
+                if self.is_at_end && self.me.state().open().map(|open| open.id) != open {
                     self.tell_decision(open);
                 }
                 if self.me.state().open().is_none() {
@@ -321,7 +320,8 @@ impl Follower {
         if self.me.serves() == Serves::Yes {
             self.moves.is_in();
         }
-        *self.moves.lock() = Seen { state: Arc::new(state.clone()), plan: self.me.plan(&self.known), wish: self.me.file().cloned() };
+        *self.moves.lock() =
+            Seen { state: Arc::new(state.clone()), plan: self.me.plan(&self.known, self.now()), wish: self.me.file().cloned() };
     }
 
     /// A file that the process has taken is what it wishes from then on.
@@ -361,7 +361,7 @@ impl Follower {
             self.known.owns = looked.owns;
             self.known.groups = looked.groups;
         }
-        let plan = self.me.plan(&self.known);
+        let plan = self.me.plan(&self.known, self.now());
         for (route, why) in plan.waits.iter().filter(|(route, why)| self.told.get(*route) != Some(*why)) {
             tell!(messages::ROUTE_WAITS, route = &**route, why = why.join("; "));
         }
@@ -507,10 +507,24 @@ impl Follower {
         Some(Request::Abort { id, by: self.moves.me.name.clone(), reason, until_edit: false })
     }
 
-    fn ask(&mut self, request: Request) {
-        if let Request::Joined { .. } = request {
-            self.moves.asks.store(true, Ordering::Relaxed);
+    /// Says that this process has left, and whether something that was sent from its place may still arrive: the others begin no move before that is over.
+    async fn leave(&mut self) {
+        let is_open = !self.proxy.holds.is_empty() || !self.proxy.parking.commits.is_empty();
+        let Some(left) = self.me.leave(is_open, self.now()) else { return };
+        // What it has asked for last is in the log before, or is given up.
+        let _ = timeout(LEAVING, self.asking.join_next()).await;
+        self.asking.shutdown().await;
+        self.ask(left);
+        let said = match timeout(LEAVING, self.asking.join_next()).await {
+            Ok(Some(Ok(said))) => said.map_err(|error| error.to_string()),
+            _ => Err(format!("no answer within {LEAVING:?}")),
+        };
+        if let Err(error) = said {
+            tell!(messages::NOT_LEFT, proxy = %self.moves.me, error);
         }
+    }
+
+    fn ask(&mut self, request: Request) {
         let (client, rules) = (self.client.clone(), self.me.state().rules());
         self.asking.spawn(async move {
             let now = Timestamp::now().as_millisecond();
@@ -568,32 +582,4 @@ async fn written_past(client: Client, outcome: &BTreeMap<String, decisions::Led>
         }
     }
     None
-}
-
-/// Says that this process has left, once nothing of it can reach a broker any more.
-pub(crate) async fn leave(proxy: &Proxy, moves: &Moves, cluster: &Arc<Cluster>) {
-    let state = moves.seen().state;
-    if !moves.asks_to_join() || state.is_gone(&moves.me) {
-        return;
-    }
-    let may_arrive = || !proxy.holds.is_empty() || !proxy.parking.commits.is_empty() || !moves.is_settled();
-    if may_arrive() {
-        // The next process at this place would take its place, and wait. Clients wait for that one, unless they have another proxy to go to.
-        if state.joined().len() < 2 {
-            return;
-        }
-        tell!(messages::LEAVES_LATER, limit_ms = LOST.as_millis() as u64);
-        let over = async {
-            while may_arrive() {
-                sleep(TICKS.1).await;
-            }
-        };
-        if timeout(LOST + TICKS.1, over).await.is_err() {
-            return;
-        }
-    }
-    let client = Client::new(cluster.clone(), own_options()).within(ASKING);
-    let left = Request::Left { proxy: moves.me.clone() };
-    let rules = state.rules();
-    let _ = timeout(LEAVING, ask(&client, &[left], rules, Timestamp::now().as_millisecond())).await;
 }

@@ -22,13 +22,12 @@ mod groups;
 mod wish;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use kferry_wire::client::Client;
-use kferry_wire::decisions::{LATE, LogError, Member, Plan, State, Wish, decided};
+use kferry_wire::decisions::{LogError, Member, Plan, State, Wish, decided};
 use kferry_wire::tell;
 use serde_json::json;
 use tokio::sync::watch;
@@ -39,7 +38,7 @@ use crate::messages;
 use crate::relay::holds::{Holds, LOST};
 use crate::routes::RoutingTable;
 
-pub(crate) use self::follow::{follow, leave};
+pub(crate) use self::follow::follow;
 
 /// How long a cluster may take to say whether it has another log, before anybody is served.
 const ASKING: Duration = Duration::from_secs(2);
@@ -51,10 +50,6 @@ pub(crate) struct Moves {
     me: Member,
     /// Whether the process takes part, or why not.
     part: watch::Sender<Part>,
-    /// Whether it has asked to take part: from then on the log may have it.
-    asks: AtomicBool,
-    /// Since when it does.
-    since: OnceLock<Instant>,
     seen: Mutex<Seen>,
     /// What was told last, by what is done.
     trouble: Mutex<[Option<String>; 2]>,
@@ -115,7 +110,7 @@ impl Moves {
         let name = format!("{host}:{}", table.listeners().first().map_or(0, |listener| listener.bind.port()));
         let me = Member { name, incarnation: uuid::Uuid::new_v4().to_string() };
         let part = watch::Sender::new(Part::NotYet("it was not read yet".to_owned()));
-        Self { me, part, asks: AtomicBool::new(false), since: OnceLock::new(), seen: Mutex::default(), trouble: Mutex::default() }
+        Self { me, part, seen: Mutex::default(), trouble: Mutex::default() }
     }
 
     /// Waits until the process takes part.
@@ -128,19 +123,8 @@ impl Moves {
     fn is_in(&self) {
         let joins = |part: &mut Part| std::mem::replace(part, Part::Takes) != Part::Takes;
         if self.part.send_if_modified(joins) {
-            self.since.get_or_init(Instant::now);
             tell!(messages::JOINED, proxy = %self.me);
         }
-    }
-
-    /// Whether the log may have the process, though it has not read that yet.
-    fn asks_to_join(&self) -> bool {
-        self.asks.load(Ordering::Relaxed)
-    }
-
-    /// Whether what another process sent from this place cannot arrive any more: until then no process that follows this one may begin as if it could not.
-    fn is_settled(&self) -> bool {
-        self.lock().state.is_settled(&self.me, self.since.get().map(Instant::elapsed), LATE)
     }
 
     /// The log cannot be read, or written, just now, or it can. The same trouble is told once, until it is over. A process that has not joined has not for
@@ -183,12 +167,6 @@ impl Moves {
     /// For `/moves`: what is wished and what is so, and what is in the way.
     pub(crate) fn shown(&self, holds: &Holds) -> serde_json::Value {
         let Seen { state, mut plan, wish } = self.seen();
-        if !self.is_settled() {
-            plan.wait(&format!(
-                "another process was proxy {} before this one, and what it has sent may still arrive: no move begins in the first {LATE:?}",
-                self.me.name
-            ));
-        }
         self.troubles().iter().for_each(|why| plan.wait(why));
         let wished: BTreeMap<_, _> = wish.iter().flat_map(|wish| &wish.routes).map(|(route, wished)| (route, &wished.home)).collect();
         let open = state.open().map(|open| {

@@ -72,6 +72,8 @@ pub(crate) struct Carrying {
     next: AtomicU64,
     /// How many there are in `under_way`.
     count: AtomicUsize,
+    /// Cancelled when the process ends.
+    ends: CancellationToken,
 }
 
 /// Of each cluster that leads its own: one that hangs takes none from the others.
@@ -124,7 +126,13 @@ impl Carrying {
             under_way: Mutex::default(),
             next: AtomicU64::new(0),
             count: AtomicUsize::new(0),
+            ends: CancellationToken::new(),
         }
+    }
+
+    /// Sends nothing any more.
+    pub(crate) fn end(&self) {
+        self.ends.cancel();
     }
 
     /// How many bytes each cluster has by now. Frames that have memory keep it beside that.
@@ -218,6 +226,8 @@ pub(super) struct Frame {
     pub entered: Vec<Entered>,
     /// -1 or 1
     pub acks: i16,
+    /// Not with the client's `acks=0`: it counts on all that it has sent.
+    pub is_answered: bool,
     /// The client's, from `arrived` on: who waits behind others has no more time than they.
     pub timeout: Duration,
     pub arrived: Instant,
@@ -232,9 +242,17 @@ pub(super) struct Answers {
     pub partitions: Vec<(TopicPartition, PartitionProduceResponse)>,
     /// The longest of any broker.
     pub throttle_time_ms: i32,
+    /// The connection to a partition leader broke, and what it had got is not sent again: nobody knows whether it was appended. So ends the client's connection,
+    /// behind what else was answered.
+    pub broken: Option<Cause>,
 }
 
 impl Answers {
+    /// Whether a broker has taken none of it.
+    pub(super) fn are_refusals(&self) -> bool {
+        self.partitions.iter().all(|(_, answer)| answer.error_code != 0)
+    }
+
     pub(super) fn push_error(&mut self, partition: TopicPartition, error_code: i16) {
         let answer = refused(partition.partition, error_code);
         self.partitions.push((partition, answer));
@@ -268,7 +286,7 @@ fn may_be_sent_again(records: Option<&[u8]>) -> bool {
     records.is_some_and(|records| Sequence::peek(records).is_some())
 }
 
-/// Carries the frames of one connection. Frames that were handed over are carried to the end, also when it is dropped.
+/// Carries the frames of one connection, one after the other. A frame that was begun is carried to its end, also when the connection has ended.
 #[derive(Debug)]
 pub(super) struct Carrier {
     carrying: Arc<Carrying>,
@@ -280,19 +298,20 @@ struct Job {
     frame: Frame,
     reserved: Option<Reserved>,
     under_way: Vec<Begun>,
-    answer: oneshot::Sender<Result<Answers, Cause>>,
+    answer: oneshot::Sender<Answers>,
 }
 
 impl Carrier {
     pub(super) fn new(carrying: Arc<Carrying>, firsts: Arc<FirstBatches>, view: Arc<View>, from: Arc<Sender>) -> Self {
         let (jobs, queue) = mpsc::channel(PRODUCES);
         let lines = Lines { view, firsts, client_id: from.client_id.clone(), open: HashMap::new(), given_up: GivenUp::default() };
-        tokio::spawn(lines.run(queue));
+        let ends = carrying.ends.clone();
+        tokio::spawn(async move { ends.run_until_cancelled(lines.run(queue)).await });
         Self { carrying, from, jobs }
     }
 
     /// Hands a frame over, with the memory that it has. What is returned comes once each of its batches is answered.
-    pub(super) async fn carry(&self, frame: Frame, reserved: Option<Reserved>) -> oneshot::Receiver<Result<Answers, Cause>> {
+    pub(super) async fn carry(&self, frame: Frame, reserved: Option<Reserved>) -> oneshot::Receiver<Answers> {
         let begin = |(partition, records): &Entry| self.carrying.begin(partition.clone(), self.from.clone(), records.as_deref());
         let under_way = frame.entries.iter().map(begin).collect();
         let (answer, answered) = oneshot::channel();
@@ -388,14 +407,18 @@ enum Outcome {
 
 impl Lines {
     async fn run(mut self, mut queue: mpsc::Receiver<Job>) {
+        let mut is_lost = false;
         loop {
             match timeout(IDLE, queue.recv()).await {
+                // The connection has ended, or ends with a frame that was lost: the client sends all again that it has no answer to.
+                Ok(Some(Job { frame, answer, .. })) if frame.is_answered && (is_lost || answer.is_closed()) => {}
                 Ok(Some(Job { mut frame, reserved, under_way, answer })) => {
                     frame.entered.iter_mut().for_each(Entered::sent);
                     let (answers, is_certain) = self.carry(&frame).await;
                     if is_certain {
                         frame.entered.iter_mut().for_each(Entered::answered);
                     }
+                    is_lost |= answers.broken.is_some();
                     drop((under_way, frame, reserved));
                     // A client that is gone needs none.
                     let _ = answer.send(answers);
@@ -408,7 +431,7 @@ impl Lines {
 
     /// Produces each batch at the leader of its partition, and again where that is not the leader, until the client's time is over. Returns whether it is certain
     /// of each batch that it is in the log, or never will be.
-    async fn carry(&mut self, frame: &Frame) -> (Result<Answers, Cause>, bool) {
+    async fn carry(&mut self, frame: &Frame) -> (Answers, bool) {
         let deadline = frame.arrived + frame.timeout.clamp(SHORTEST, LONGEST);
         let (mut answers, mut attempt, mut lost) = (Answers::default(), 0, false);
         for (partition, front) in &frame.given_up {
@@ -443,28 +466,27 @@ impl Lines {
                             answers.partitions.push((partition, answer));
                         }
                         Outcome::Again => again.push((partition, records)),
-                        Outcome::Lost(cause) if may_be_sent_again(records.as_deref()) => {
-                            debug!(client_id = self.client_id, cluster = %leader.0, node_id = leader.1, %partition, error = cause.detail(), "no answer: sent again");
+                        Outcome::Lost(cause) => {
+                            debug!(client_id = self.client_id, cluster = %leader.0, node_id = leader.1, %partition, error = cause.detail(), "no answer");
                             self.open.remove(&leader);
                             lost = true;
+                            if !may_be_sent_again(records.as_deref()) {
+                                answers.broken = Some(cause);
+                            }
                             again.push((partition, records));
-                        }
-                        Outcome::Lost(cause) => {
-                            self.open.remove(&leader);
-                            return (Err(cause), false);
                         }
                     }
                 }
             }
             let pause = PAUSES[attempt.min(PAUSES.len() - 1)];
-            if again.is_empty() || Instant::now() + pause >= deadline {
+            if again.is_empty() || answers.broken.is_some() || Instant::now() + pause >= deadline {
                 let error_code = if lost { REQUEST_TIMED_OUT } else { NOT_LEADER_OR_FOLLOWER };
                 let is_certain = again.is_empty() || !lost;
                 for (partition, records) in again {
                     self.given_up.give_up(&partition, records.as_deref());
                     answers.push_error(partition, error_code);
                 }
-                return (Ok(answers), is_certain);
+                return (answers, is_certain);
             }
             sleep(pause).await;
             (left, attempt) = (again, attempt + 1);

@@ -69,6 +69,7 @@ use kferry_wire::frame::{self, FrameError, SIZE_LEN};
 use kferry_wire::header::{NotKafka, RequestHeader};
 use kferry_wire::stream::{Reader, Stream, Writer};
 use kferry_wire::tell;
+use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::coop::has_budget_remaining;
@@ -128,7 +129,8 @@ pub(crate) struct Terms {
     pub drain: CancellationToken,
     /// Cancelled when `drain_timeout_ms` is over: the connection ends.
     pub cut: CancellationToken,
-    /// Cancelled when the client is to see other clusters: no more requests are taken, and the connection ends with the last answer.
+    /// Cancelled when the client is to see other clusters, or has not been quiet since the proxy stopped: no more requests are taken, and the connection ends with
+    /// the last answer.
     pub until: CancellationToken,
     /// Pipes for large bodies.
     pub pipes: Pipes,
@@ -287,6 +289,8 @@ impl FrameRelay {
                 }
             });
             match both.await {
+                // The client may still be sending: with something unread a close is a reset, and might take the last answers from it.
+                Side::Responses(Ok(())) if self.is_over.load(Ordering::Relaxed) => requests.await.err().unwrap_or(Cause::Cut),
                 Side::Responses(ended) => ended.err().unwrap_or(Cause::ClientClosed),
                 // The queue is closed: the responses end with the last answer.
                 Side::Requests(Ok(())) => timeout(LAST_RESPONSES, responses).await.unwrap_or(Ok(())).err().unwrap_or(Cause::ClientClosed),
@@ -316,12 +320,12 @@ impl FrameRelay {
         // The client is told what became of what it had asked: a batch that was appended, and not acknowledged, it would send again, and who sees other clusters
         // may be another producer to the broker.
         self.is_over.store(true, Ordering::Relaxed);
-        tokio::select! {
+        let is_told = tokio::select! {
             biased;
-            () = self.terms.cut.cancelled() => {}
-            _ = timeout(LAST_RESPONSES, relayed) => {}
-        }
-        Cause::Cut
+            () = self.terms.cut.cancelled() => false,
+            ended = timeout(LAST_RESPONSES, relayed) => ended.is_ok(),
+        };
+        if is_told && self.terms.drain.is_cancelled() { Cause::Drained } else { Cause::Cut }
     }
 
     /// Reads what the broker still answers when the client is gone, until nothing is asked any more.
@@ -356,6 +360,11 @@ impl FrameRelay {
         let mut carrier = None;
         loop {
             let Some(decision) = self.next_request(&mut from, sending.as_ref()).await? else {
+                // Nobody waits for more answers than are due.
+                drop(queue);
+                if self.is_over.load(Ordering::Relaxed) {
+                    from.skip_all().await;
+                }
                 return Ok(());
             };
             sending.iter().for_each(Sending::reads);
@@ -388,7 +397,7 @@ impl FrameRelay {
                     write_frame(&mut to, &front[SIZE_LEN..], rewritten.as_deref().unwrap_or(body)).await.map_err(Cause::BrokerError)?;
                 }
                 RequestPlan::Produce(front) => {
-                    let frame = ProduceFrame { head, body: body_at..frame_len, front };
+                    let frame = ProduceFrame { head, body: body_at..frame_len, is_answered: front.acks != 0, front };
                     Box::pin(self.produce(&mut from, &mut to, &queue, &mut carrier, frame)).await?;
                 }
                 RequestPlan::Ask => {
@@ -528,12 +537,12 @@ impl FrameRelay {
                 queue.try_recv().ok()
             };
             let Some(InFlight { head, due, entered }) = next else {
-                // The client has closed its side and has all of its responses.
-                return if queue.is_closed() {
-                    Ok(())
-                } else {
-                    Err(Cause::BrokerError(io::Error::other("it sent an answer that nobody asked for")))
-                };
+                if !queue.is_closed() {
+                    return Err(Cause::BrokerError(io::Error::other("it sent an answer that nobody asked for")));
+                }
+                // The client has all of its responses, and has closed its side or is cut. One that is gone cannot be told.
+                let _ = to.shutdown().await;
+                return Ok(());
             };
             match due {
                 Due::Client(ResponsePlan::Own(frame)) => send(&mut to, &frame).await.map_err(Cause::ClientError)?,

@@ -58,6 +58,8 @@ pub(super) struct ProduceFrame {
     pub head: RequestHead,
     /// Bytes of the frame before the body, and those of the whole frame.
     pub body: Range<usize>,
+    /// Not with the client's `acks=0`.
+    pub is_answered: bool,
     pub front: Front,
 }
 
@@ -84,7 +86,7 @@ pub(super) struct Beside {
     /// Answers for partitions that the broker was not asked about, or refuses because they were masked.
     refused: Answers,
     /// Those of other brokers are to come.
-    carried: Option<oneshot::Receiver<Result<Answers, Cause>>>,
+    carried: Option<oneshot::Receiver<Answers>>,
     /// First batches among those that the broker has got.
     firsts: Vec<First>,
 }
@@ -135,7 +137,7 @@ impl FrameRelay {
         carrier: &mut Option<Carrier>,
         mut frame: ProduceFrame,
     ) -> Result<(), Cause> {
-        let is_answered = frame.front.acks != 0;
+        let is_answered = frame.is_answered;
         while self.counters.produces.load(Ordering::Relaxed) >= PRODUCES {
             self.counters.produced.notified().await;
         }
@@ -201,7 +203,7 @@ impl FrameRelay {
         [entries, given_up]: [Vec<Entry>; 2],
         reserved: Option<Reserved>,
         entered: Vec<Entered>,
-    ) -> Option<oneshot::Receiver<Result<Answers, Cause>>> {
+    ) -> Option<oneshot::Receiver<Answers>> {
         if entries.is_empty() && given_up.is_empty() {
             return None;
         }
@@ -210,8 +212,8 @@ impl FrameRelay {
         seat.seen.carried(entries.iter().filter_map(|(_, records)| records.as_ref()).map(Bytes::len).sum(), Timestamp::now());
         let carrier =
             carrier.get_or_insert_with(|| Carrier::new(seat.carrying.clone(), seat.firsts.clone(), seat.view.clone(), seat.from.clone()));
-        let (acks, timeout, version) = (frame.front.acks, frame.timeout(), frame.head.version);
-        let frame = Frame { entries, given_up, entered, acks, timeout, arrived: Instant::now(), version };
+        let (acks, is_answered, timeout, version) = (frame.front.acks, frame.is_answered, frame.timeout(), frame.head.version);
+        let frame = Frame { entries, given_up, entered, acks, is_answered, timeout, arrived: Instant::now(), version };
         Some(carrier.carry(frame, reserved).await)
     }
 
@@ -262,10 +264,18 @@ impl FrameRelay {
         };
         firsts.iter().filter(|first| is_appended(&broker, &first.partition)).for_each(First::appended);
         drop(firsts);
-        let carried = match carried {
-            Some(carried) => carried.await.unwrap_or(Err(Cause::BrokerClosed))?,
+        let mut carried = match carried {
+            Some(carried) => carried.await.map_err(|_| Cause::BrokerClosed)?,
             None => Answers::default(),
         };
+        let lost = carried.broken.take();
+        if frame_len.is_none()
+            && carried.are_refusals()
+            && let Some(lost) = lost
+        {
+            // As by a broker that is gone: without an answer.
+            return Err(lost);
+        }
         let answer = merged(broker, [refused, carried]);
         if !is_answered {
             // As a broker does with acks=0: the client looks for the leader when its connection ends.
@@ -274,7 +284,8 @@ impl FrameRelay {
         }
         let too_large = || head.not_rewritten(RewriteError::TooLong("responses"));
         let body = produce::write_response(&answer, head.version).ok_or_else(too_large)?;
-        send(to, &head.answer(&body)).await.map_err(Cause::ClientError)
+        send(to, &head.answer(&body)).await.map_err(Cause::ClientError)?;
+        lost.map_or(Ok(()), Err)
     }
 }
 
@@ -445,7 +456,7 @@ impl<'a> Batches<'a> {
 
     /// Holds a frame whole and sends the broker what is for it. Returns whether that was anything.
     async fn split(&mut self, from: &mut Source<'_>, to: &mut Writer) -> Result<bool, Cause> {
-        let ProduceFrame { head, ref body, front } = *self.frame;
+        let ProduceFrame { head, ref body, front, .. } = *self.frame;
         arrives(from, body.end, self.aside.reserved.is_some()).await.map_err(Cause::ClientError)?;
         let bytes = Bytes::from(from.whole(body.end).await.map_err(Cause::ClientError)?);
         let broken = || head.not_rewritten(RewriteError::Broken("topic_data"));
@@ -518,7 +529,7 @@ fn each_once(entries: Vec<Entry>) -> Vec<Entry> {
 fn merged(broker: ProduceResponse, others: [Answers; 2]) -> ProduceResponse {
     let mut answer = broker;
     let mut by_topic: HashMap<Arc<str>, BTreeMap<i32, PartitionProduceResponse>> = HashMap::new();
-    for Answers { partitions, throttle_time_ms } in others {
+    for Answers { partitions, throttle_time_ms, .. } in others {
         answer.throttle_time_ms = answer.throttle_time_ms.max(throttle_time_ms);
         for (TopicPartition { topic, .. }, partition) in partitions {
             by_topic.entry(topic).or_default().insert(partition.index, partition);
@@ -615,7 +626,7 @@ mod tests {
         let of = |index: i32, error_code: i16| PartitionProduceResponse::default().with_index(index).with_error_code(error_code);
         let name = TopicName(StrBytes::from_static_str("payments"));
         let topic = TopicProduceResponse::default().with_name(name).with_partition_responses(vec![of(-1, 3), of(MASK, 3), of(7 | MASK, 3)]);
-        let carried = Answers { partitions: vec![(TopicPartition::new("payments", 7), of(7, 0))], throttle_time_ms: 0 };
+        let carried = Answers { partitions: vec![(TopicPartition::new("payments", 7), of(7, 0))], ..Answers::default() };
         let answer = merged(ProduceResponse::default().with_responses(vec![topic]), [Answers::default(), carried]);
         assert_eq!(answer.responses[0].partition_responses, [of(-1, 3), of(MASK, 3), of(7, 0)]);
     }
@@ -629,7 +640,10 @@ mod tests {
     }
 
     fn response(entries: impl IntoIterator<Item = (TopicPartition, PartitionProduceResponse)>, throttle_time_ms: i32) -> ProduceResponse {
-        merged(ProduceResponse::default(), [Answers { partitions: entries.into_iter().collect(), throttle_time_ms }, Answers::default()])
+        merged(
+            ProduceResponse::default(),
+            [Answers { partitions: entries.into_iter().collect(), throttle_time_ms, broken: None }, Answers::default()],
+        )
     }
 
     fn by_partition(response: &ProduceResponse) -> BTreeMap<(String, i32), (i16, i64)> {
@@ -672,6 +686,7 @@ mod tests {
             let carried = || Answers {
                 partitions: elsewhere.iter().map(|entry| (entry.0.clone(), answer_of(entry))).collect(),
                 throttle_time_ms: throttle.1,
+                broken: None,
             };
 
             // Split.

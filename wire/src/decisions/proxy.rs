@@ -83,8 +83,8 @@ pub struct Known {
     pub open: Option<String>,
     /// Whether a connection to a broker broke, less than [`Settings::late`] ago, with a Produce that was not answered.
     pub unanswered: bool,
-    /// Whether clients that nobody counts or holds were cut less than [`Settings::late`] ago, by the file: the others do not learn of it before that, and nothing
-    /// moves by it.
+    /// Whether clients that nobody counts or holds were cut, by the file, and what they had sent may still arrive: the others do not learn of the file before
+    /// that is over, and nothing moves by it.
     pub cut: bool,
     /// What waited here for the outcome of the last move, by the move's id, once all of that has gone on.
     pub waited: Option<(i64, Waited)>,
@@ -172,6 +172,8 @@ pub struct Proxy {
     wished: Option<Duration>,
     /// Those that have joined, and when that was read.
     came: BTreeMap<Member, Duration>,
+    /// Of the last one that has left with something that may still arrive: the offset of its record, and when that was read.
+    left_late: Option<(i64, Duration)>,
     aborted: Option<Duration>,
     /// How often each group was left where it lives, and since when.
     left: BTreeMap<String, (u32, Duration)>,
@@ -187,8 +189,8 @@ impl Proxy {
     pub fn new(me: Member, place: Place, admin: Option<String>, settings: Settings) -> Self {
         let state = State::default();
         let (came, left) = (BTreeMap::new(), BTreeMap::new());
-        let (file, wished, aborted, held, asked, turn) = (None, None, None, None, None, None);
-        Self { me, place, admin, settings, state, file, wished, came, aborted, left, held, asked, turn }
+        let (file, wished, left_late, aborted, held, asked, turn) = (None, None, None, None, None, None, None);
+        Self { me, place, admin, settings, state, file, wished, came, left_late, aborted, left, held, asked, turn }
     }
 
     /// It takes a file: the one that it starts with, or one that was put in its place, or read again for an operator, while it runs. `digest` is that of all `routes`.
@@ -226,6 +228,10 @@ impl Proxy {
             if !self.came.contains_key(proxy) {
                 self.came.insert(proxy.clone(), now);
             }
+        }
+        let left_late = self.state.left_late().map(|(_, at)| *at);
+        if self.left_late.map(|(at, _)| at) != left_late {
+            self.left_late = left_late.map(|at| (at, now));
         }
         for (group, stays) in self.state.stays() {
             if self.left.get(group).is_none_or(|(times, _)| *times != stays.times) {
@@ -283,10 +289,15 @@ impl Proxy {
         held.called.is_some()
     }
 
-    /// The record with which it leaves: after its last relayed connection, and [`Settings::late`] after any unanswered Produce. `None`: it ends without, for
-    /// what another process has sent from this place may still arrive, and whoever comes next has to wait for it.
-    pub fn leave(&self, now: Duration) -> Option<Request> {
-        self.is_settled(&self.me, now).then(|| Request::Left { proxy: self.me.clone() })
+    /// The record with which it leaves, after its last relayed connection. `is_open`: something that it has sent has no answer, and may still arrive. `None`: it
+    /// has never asked to join, or is gone already.
+    pub fn leave(&self, is_open: bool, now: Duration) -> Option<Request> {
+        if self.asked.is_none() || self.serves() == Serves::Cut || self.state.moved().is_some() {
+            return None;
+        }
+        // As long as it has not read its own `joined` it does not know whose place it takes.
+        let late = is_open || self.serves() == Serves::NotYet || !self.is_settled(&self.me, now);
+        Some(Request::Left { proxy: self.me.clone(), late })
     }
 
     /// The record that it appends now, if any. The append is begun in any case, or the process ends: once it was given `holding`, it waits for the outcome.
@@ -390,7 +401,7 @@ impl Proxy {
             )));
         }
         let why = match outcome {
-            Err(void @ Void::NothingLeft(_)) => Some(void.to_string()),
+            Err(void @ (Void::NothingLeft(_) | Void::LeftLate(_))) => Some(void.to_string()),
             Err(void) if is_late => Some(format!("{void}, after {:?}", self.settings.hold)),
             _ => None,
         };
@@ -466,14 +477,12 @@ impl Proxy {
     fn begin(&mut self, known: &Known, now: Duration, turn: Option<(Turn, i64, Duration)>) -> Option<Request> {
         let doublings = self.state.aborts().saturating_sub(1).min(DOUBLINGS);
         let pauses = self.state.aborts() > 0 && self.aborted.is_some_and(|at| now < at + self.settings.retry * (1 << doublings));
-        // Who took the place of another one could not say for a while that it holds, and everybody would be held in vain.
-        let are_settled = self.state.joined().keys().all(|proxy| self.is_settled(proxy, now));
-        if pauses || self.state.stopped().is_some() || self.in_the_way_of_all(known).is_some() || !are_settled {
+        if pauses || self.state.stopped().is_some() || self.in_the_way_of_all(known, now).is_some() {
             return None;
         }
         // One move at a time: topics that wait for a moment would wait for the members of groups as well.
         let are_topics_first = self.wished.is_none_or(|wished| now < wished + self.settings.retry);
-        let Plan { mut moves, groups, .. } = self.plan(known);
+        let Plan { mut moves, groups, .. } = self.plan(known, now);
         let ready = |(clusters, wanted): ((String, String), Wanted)| {
             if are_topics_first && !wanted.routes.iter().all(|route| self.are_topics_at(&clusters.1, route, known)) {
                 return None;
@@ -508,7 +517,8 @@ impl Proxy {
 
     /// Whether what another process sent from a proxy's place cannot arrive any more.
     fn is_settled(&self, proxy: &Member, now: Duration) -> bool {
-        self.state.is_settled(proxy, self.came.get(proxy).map(|came| now.saturating_sub(*came)), self.settings.late)
+        let replaces = self.state.joined().get(proxy).is_some_and(|joined| joined.replaces);
+        !replaces || self.came.get(proxy).is_some_and(|came| now >= *came + self.settings.late)
     }
 
     /// Whether this proxy's file has the route and wants it elsewhere, or has it no more. An old file orders nothing.
@@ -527,7 +537,7 @@ impl Proxy {
     }
 
     /// What all files want and the log does not say yet. A route moves whole: if one of its topics cannot, none of them does, nor its home.
-    pub fn plan(&self, known: &Known) -> Plan {
+    pub fn plan(&self, known: &Known, now: Duration) -> Plan {
         let mut plan = Plan::default();
         let routes = self.file.iter().flat_map(|file| file.routes.keys());
         let mut all_known = true;
@@ -573,7 +583,7 @@ impl Proxy {
                 wanted.topics.extend(owned.map(|owned| (owned.name.clone(), owned.topic.clone())));
             }
         }
-        if let Some(why) = self.in_the_way_of_all(known) {
+        if let Some(why) = self.in_the_way_of_all(known, now) {
             plan.wait(&why);
         }
         if !all_known {
@@ -584,7 +594,7 @@ impl Proxy {
     }
 
     /// Why no move begins, whichever route wants it, as a sentence that says what to do.
-    fn in_the_way_of_all(&self, known: &Known) -> Option<String> {
+    fn in_the_way_of_all(&self, known: &Known, now: Duration) -> Option<String> {
         if let Some(to) = self.state.moved() {
             return Some(format!(
                 "the log of decisions has moved to cluster {to}: write it in [state], and restart proxy {}",
@@ -598,12 +608,24 @@ impl Proxy {
                 left.name, left.name, left.incarnation
             ));
         }
-        let why = match known {
-            Known { cut: true, .. } => "clients that saw their home alone were cut from",
-            Known { unanswered: true, .. } => "a connection to a broker broke at",
-            _ => return None,
-        };
-        let Settings { late, .. } = self.settings;
-        Some(format!("{why} proxy {}, and what was sent may still arrive: no move begins before {late:?} are over", self.me.name))
+        let late = self.settings.late;
+        let may_arrive = |what: String| Some(format!("{what} may still arrive: no move begins before that is over, {late:?} at most"));
+        // Who took the place of another one could not say for a while that it holds, and everybody would be held in vain.
+        if let Some(proxy) = self.state.joined().keys().find(|proxy| !self.is_settled(proxy, now)) {
+            return may_arrive(format!("another process was proxy {} before, and what that one has sent", proxy.name));
+        }
+        if let Some((proxy, _)) = self.state.left_late().filter(|_| self.left_late.is_some_and(|(_, read)| now < read + late)) {
+            return may_arrive(format!("proxy {} has left, and what it had sent", proxy.name));
+        }
+        match known {
+            Known { cut: true, .. } => Some(format!(
+                "clients of proxy {} that saw their home alone were cut, and what they had sent may still arrive: no move begins before that is over",
+                self.me.name
+            )),
+            Known { unanswered: true, .. } => {
+                may_arrive(format!("a connection to a broker broke at proxy {}, and what was sent", self.me.name))
+            }
+            _ => None,
+        }
     }
 }

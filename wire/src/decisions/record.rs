@@ -100,10 +100,13 @@ pub enum Request {
         /// Its admin address, by which an operator sees whether it is alive.
         admin: Option<String>,
     },
-    /// A proxy has closed its last relayed connection, and the last unanswered Produce is 30 s old.
+    /// A proxy has closed its last relayed connection.
     Left {
         /// Which.
         proxy: Member,
+        /// Whether something that was sent from its place and never answered may still arrive at a broker, within 30 s.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        late: bool,
     },
     /// An operator says that a proxy is dead, for 30 s at least.
     Forgotten {

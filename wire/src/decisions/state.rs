@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::record::{self, Led, Member, Place, Request, Topic, Unknown, Waited, Wished};
 
@@ -154,6 +153,9 @@ pub enum Void {
         /// Its number.
         partition: u32,
     },
+    /// The move can only be aborted.
+    #[error("proxy {0} has left before it was holding, and what it had sent may still arrive")]
+    LeftLate(Member),
     /// The mirror has more to say.
     #[error("group {0} has not got its last offsets on the other cluster: look whether the mirror runs")]
     NotSynced(String),
@@ -286,6 +288,8 @@ pub struct Move {
     pub topics: BTreeMap<String, Topic>,
     /// The proxies that hold, with nothing open.
     pub holding: BTreeSet<Member>,
+    /// A proxy that has left without holding, while something of it may still arrive.
+    pub left_late: Option<Member>,
     /// The offset of the record since which every proxy that has joined is holding.
     pub quiet_since: Option<i64>,
     /// By topic and partition, the ends of what is closed.
@@ -402,6 +406,8 @@ pub struct State {
     gone: BTreeSet<Member>,
     /// The names of those that an operator has forgotten, until they join again: one that was alive after all is cut, and may have left requests behind.
     forgotten: BTreeSet<String>,
+    /// The last one that has left while something that was sent from its place may still arrive, and the offset at which it says so; until a move begins.
+    left_late: Option<(Member, i64)>,
     /// The digests of all files that were ever taken.
     files: BTreeSet<String>,
     /// The digest of the file that was last taken while a proxy ran, or that was new, or by which the last move began.
@@ -471,14 +477,8 @@ impl State {
             Request::Identity { .. } => Err(Void::SecondIdentity),
             Request::Joined { proxy, rules, place, admin } => self
                 .join(proxy, Joined { at: offset, rules: *rules, place: place.clone(), admin: admin.clone(), replaces: false, wish: None }),
-            Request::Left { proxy } | Request::Forgotten { proxy, .. } => {
-                self.member(proxy)?;
-                self.remove(proxy);
-                if matches!(request, Request::Forgotten { .. }) {
-                    self.forgotten.insert(proxy.name.clone());
-                }
-                Ok(())
-            }
+            Request::Left { proxy, late } => self.leave(offset, proxy, *late),
+            Request::Forgotten { proxy, .. } => self.forget(proxy),
             Request::Wish { proxy, taken, file, routes } => {
                 self.wish(proxy, Wish { taken: *taken, file: file.clone(), routes: routes.clone() })
             }
@@ -486,6 +486,7 @@ impl State {
                 self.may_hold(by, *after, [from, to], routes, topics)?;
                 self.may_hold_groups(from, groups)?;
                 self.last_decision = offset;
+                self.left_late = None;
                 // All proxies agree on it here; another one that a slow proxy took since the author did is older.
                 self.current = self.joined.get(by).and_then(|joined| joined.wish.as_ref()).map(|wish| wish.file.clone());
                 self.open = Some(Move {
@@ -496,6 +497,7 @@ impl State {
                     routes: routes.clone(),
                     topics: topics.clone(),
                     holding: BTreeSet::new(),
+                    left_late: None,
                     quiet_since: None,
                     closed: BTreeMap::new(),
                     groups: groups.clone(),
@@ -618,6 +620,30 @@ impl State {
         }
         let replaces = self.forgotten.remove(&proxy.name) || earlier.is_some();
         self.joined.insert(proxy.clone(), Joined { replaces, ..joined });
+        Ok(())
+    }
+
+    fn forget(&mut self, proxy: &Member) -> Result<(), Void> {
+        self.member(proxy)?;
+        self.remove(proxy);
+        self.forgotten.insert(proxy.name.clone());
+        Ok(())
+    }
+
+    /// Also of one whose `joined` is not in the log: should it come late, it is void.
+    fn leave(&mut self, offset: i64, proxy: &Member, late: bool) -> Result<(), Void> {
+        if self.gone.contains(proxy) {
+            return Err(Void::Gone(proxy.clone()));
+        }
+        if late {
+            // Whoever asks for a move must have read it, and waited.
+            self.last_decision = offset;
+            self.left_late = Some((proxy.clone(), offset));
+            if let Some(open) = self.open.as_mut().filter(|open| !open.holding.contains(proxy)) {
+                open.left_late = Some(proxy.clone());
+            }
+        }
+        self.remove(proxy);
         Ok(())
     }
 
@@ -833,6 +859,9 @@ impl State {
         if open.is_empty() {
             return Err(Void::NothingLeft(whys(&open.without)));
         }
+        if let Some(proxy) = &open.left_late {
+            return Err(Void::LeftLate(proxy.clone()));
+        }
         self.quiet_since()?;
         open.is_closed()?;
         if let Some(group) = open.groups.iter().find(|group| !open.synced.contains(*group)) {
@@ -912,11 +941,10 @@ impl State {
         self.gone.contains(proxy)
     }
 
-    /// Whether what an earlier process has sent from this proxy's place cannot arrive any more: the proxy has `joined` so long ago, and what is sent arrives
-    /// within `late`.
-    pub fn is_settled(&self, proxy: &Member, joined: Option<Duration>, late: Duration) -> bool {
-        let replaces = self.joined.get(proxy).is_some_and(|joined| joined.replaces);
-        !replaces || joined.is_some_and(|joined| joined >= late)
+    /// The last proxy that has left while something that was sent from its place may still arrive, and the offset at which it says so. `None`: a move has begun
+    /// since, whose author has waited for that.
+    pub fn left_late(&self) -> Option<&(Member, i64)> {
+        self.left_late.as_ref()
     }
 
     /// The home in force of each route.

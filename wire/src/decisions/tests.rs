@@ -26,7 +26,11 @@ fn joined(proxy: &Member, host: &str) -> Request {
 }
 
 fn left(proxy: &Member) -> Request {
-    Request::Left { proxy: proxy.clone() }
+    Request::Left { proxy: proxy.clone(), late: false }
+}
+
+fn left_late(proxy: &Member) -> Request {
+    Request::Left { proxy: proxy.clone(), late: true }
 }
 
 /// A file with the route `orders` at home on `home`.
@@ -175,7 +179,21 @@ fn what_does_not_count_says_why() {
             vec![identity(), joined(&a, "a"), joined(&a2, "a"), joined(&a, "a")],
             "proxy a (1) is gone: it left, was replaced or was forgotten; it can only join as a new incarnation",
         ),
-        ("left before it joined", vec![identity(), left(&a)], "proxy a (1) has not joined"),
+        (
+            "late, after it left",
+            vec![identity(), left(&a), joined(&a, "a")],
+            "proxy a (1) is gone: it left, was replaced or was forgotten; it can only join as a new incarnation",
+        ),
+        (
+            "hold by one that has not read that something may still arrive",
+            after(log(), [left_late(&b), hold(&a, 0)]),
+            "its author had read the decisions up to 0, and 7 came since",
+        ),
+        (
+            "flip while something of one that did not hold may still arrive",
+            after(held(), [left_late(&b), holding(&a, 7), closed(7, 9), flip(&a, 7)]),
+            "proxy b (1) has left before it was holding, and what it had sent may still arrive",
+        ),
         (
             "forgotten twice",
             vec![
@@ -320,6 +338,9 @@ fn who_leaves_is_not_waited_for() {
     assert_eq!(last_of(&log).0.open().unwrap().quiet_since, Some(9));
     let (state, verdict) = last_of(&after(log, [closed(7, 9), flip(&a, 7)]));
     assert_eq!((verdict, state.term("orders")), (Verdict::Counts, 2));
+    // What may still arrive of one that was holding is not of this move.
+    let log = after(agreed(&a, &b), [hold(&a, 0), holding(&a, 7), holding(&b, 7), left_late(&b), closed(7, 9), flip(&a, 7)]);
+    assert_eq!(last_of(&log).1, Verdict::Counts);
 }
 
 #[test]
@@ -552,7 +573,7 @@ fn any_request() -> impl Strategy<Value = Request> {
     prop_oneof![
         1 => Just(identity()),
         4 => (proxy(), select(vec!["x", "y"])).prop_map(|(proxy, host)| joined(&proxy, host)),
-        1 => proxy().prop_map(|proxy| left(&proxy)),
+        1 => (proxy(), any::<bool>()).prop_map(|(proxy, late)| Request::Left { proxy, late }),
         6 => (proxy(), 0u32..4, cluster()).prop_map(|(proxy, taken, home)| wish(&proxy, taken, home)),
         6 => (proxy(), id(), cluster(), cluster()).prop_map(|(by, after, from, to)| hold_of(&by, after, from, to, &[("orders", 1)])),
         8 => (proxy(), id()).prop_map(|(proxy, id)| holding(&proxy, id)),
@@ -564,9 +585,9 @@ fn any_request() -> impl Strategy<Value = Request> {
 
 /// The request as somebody would write it who has read the log: so that more of them count.
 fn fitting(state: &State, request: Request) -> Request {
-    let id = state.last_decision();
+    let id = state.open().map_or(0, |open| open.id);
     match request {
-        Request::Hold { by, from, to, .. } => hold_of(&by, id, &from, &to, &[("orders", 1)]),
+        Request::Hold { by, from, to, .. } => hold_of(&by, state.last_decision(), &from, &to, &[("orders", 1)]),
         Request::Holding { proxy, .. } => holding(&proxy, id),
         Request::Closed { .. } => closed_of(id, state.end() - 1, &[(0, 5)]),
         Request::Flip { by, id: named, .. } => match state.outcome() {
@@ -706,17 +727,37 @@ fn a_proxy_joins_says_what_it_wants_and_serves_when_it_has_read_that_it_joined()
     assert_eq!(a.next(&known(), ms(9_000)), Some(wish(&me, 2, "old")), "only the last file counts");
     a.apply(3, &joined(&member("a", "2"), "a"), ms(9_100));
     assert_eq!((a.serves(), a.next(&known(), ms(20_000))), (Serves::Cut, None));
-    assert_eq!(a.leave(ms(20_000)), Some(left(&me)));
+    assert_eq!(a.leave(false, ms(20_000)), None);
 }
 
 #[test]
-fn who_has_taken_a_place_leaves_in_words_only_when_nothing_of_the_one_before_can_arrive() {
+fn who_leaves_says_whether_something_may_still_arrive() {
     let me = member("a", "2");
     let mut a = proxy(&me, "a");
-    for (offset, request) in (0..).zip([identity(), joined(&member("a", "1"), "a"), joined(&me, "a")]) {
-        a.apply(offset, &request, ms(1_000));
-    }
-    assert_eq!((a.leave(ms(30_999)), a.leave(ms(31_000))), (None, Some(left(&me))));
+    a.apply(0, &identity(), ms(0));
+    assert_eq!(a.leave(false, ms(0)), None, "nobody has heard of it");
+    assert_eq!(a.next(&known(), ms(0)), Some(joined(&me, "a")));
+    assert_eq!(a.leave(false, ms(0)), Some(left_late(&me)), "it does not know whose place it takes");
+    (1..).zip([joined(&member("a", "1"), "a"), joined(&me, "a")]).for_each(|(offset, request)| _ = a.apply(offset, &request, ms(1_000)));
+    assert_eq!([30_999, 31_000].map(|now| a.leave(false, ms(now))), [Some(left_late(&me)), Some(left(&me))]);
+    assert_eq!(a.leave(true, ms(31_000)), Some(left_late(&me)));
+}
+
+#[test]
+fn nothing_moves_while_something_of_one_that_has_left_may_still_arrive() {
+    let (me, b) = (member("a", "1"), member("b", "1"));
+    let (mut a, _, end) = both([]);
+    assert_eq!(a.apply(end, &left_late(&b), ms(1_000)), Verdict::Counts);
+    assert_eq!([1_000, 30_999].map(|now| a.next(&known(), ms(now))), [None, None]);
+    let why = "proxy b has left, and what it had sent may still arrive: no move begins before that is over, 30s at most";
+    assert_eq!(a.plan(&known(), ms(30_999)).waits["orders"], [why]);
+    let begins = hold(&me, end);
+    assert_eq!(a.next(&known(), ms(31_000)), Some(begins.clone()));
+    assert_eq!((a.apply(end + 1, &begins, ms(31_000)), a.state().left_late()), (Verdict::Counts, None));
+    let (mut a, _, end) = both([hold(&me, 0)]);
+    a.apply(end, &left_late(&b), ms(10));
+    let why = "proxy b (1) has left before it was holding, and what it had sent may still arrive";
+    assert_eq!(reason(a.next(&known(), ms(10))), why);
 }
 
 #[test]
@@ -879,17 +920,18 @@ fn who_takes_the_place_of_another_does_not_hold_for_thirty_seconds() {
 #[test]
 fn what_cannot_move_says_so_and_what_can_moves_together() {
     let (mut a, ..) = both([]);
-    let said = |a: &Proxy, known: &Known| a.plan(known).waits.get("orders").cloned().unwrap_or_default();
+    let said = |a: &Proxy, known: &Known| a.plan(known, ms(0)).waits.get("orders").cloned().unwrap_or_default();
     let blocked =
         Known { owns: [("orders".to_owned(), vec![owned(Some("it has a transactional producer")), owned(None)])].into(), ..known() };
     assert_eq!(said(&a, &blocked), ["it has a transactional producer"]);
     assert_eq!(a.next(&blocked, ms(0)), None);
     let unknown = Known::default();
-    assert_eq!((a.plan(&unknown), a.next(&unknown, ms(0))), (Plan::default(), None), "nobody has looked yet");
+    assert_eq!((a.plan(&unknown, ms(0)), a.next(&unknown, ms(0))), (Plan::default(), None), "nobody has looked yet");
     let unanswered = Known { unanswered: true, ..known() };
     assert_eq!(a.next(&unanswered, ms(0)), None);
     assert!(
-        a.plan(&unanswered).waits["orders"][0].starts_with("a connection to a broker broke at proxy a, and what was sent may still arrive")
+        a.plan(&unanswered, ms(0)).waits["orders"][0]
+            .starts_with("a connection to a broker broke at proxy a, and what was sent may still arrive")
     );
     let other = |name: &str| Owned { name: name.to_owned(), ..owned(None) };
     let two = Known { owns: [("orders".to_owned(), vec![other("x"), other("y")])].into(), ..known() };
@@ -946,7 +988,7 @@ fn nothing_begins_before_every_proxy_was_restarted_after_the_log_has_moved() {
     let (mut a, b, end) = both([Request::Came { from: "old".to_owned(), by: "operator".to_owned() }]);
     assert_eq!(a.state().left_behind().collect::<Vec<_>>(), [&member("a", "1"), &member("b", "1")]);
     assert_eq!(a.next(&known(), ms(0)), None);
-    let waits = &b.plan(&known()).waits["orders"][0];
+    let waits = &b.plan(&known(), ms(0)).waits["orders"][0];
     assert!(waits.contains("proxy a still follows the log of decisions where it was") && waits.contains("restart that proxy"), "{waits}");
     for (at, name) in (end..).zip(["a", "b"]) {
         a.apply(at, &joined(&member(name, "2"), name), ms(0));
@@ -955,7 +997,7 @@ fn nothing_begins_before_every_proxy_was_restarted_after_the_log_has_moved() {
     // Who goes on where the log was says so too.
     let (mut a, ..) = both([Request::Moved { to: "there".to_owned(), by: "operator".to_owned() }]);
     assert_eq!(
-        a.plan(&known()).waits["orders"],
+        a.plan(&known(), ms(0)).waits["orders"],
         ["the log of decisions has moved to cluster there: write it in [state], and restart proxy a"]
     );
     assert_eq!(a.next(&known(), ms(0)), None);

@@ -99,7 +99,7 @@ impl World {
         self.at(next, Event::Member(member));
         let index = self.group.members[member].proxy;
         let process = &self.proxies[index];
-        if !process.is_alive || process.leaves {
+        if !process.is_alive || process.leaves.is_some() {
             self.proxies[index].come.parked.remove(&name(member));
             self.group.members[member].proxy = self.rng.below(self.proxies.len());
             return;

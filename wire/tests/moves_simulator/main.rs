@@ -42,6 +42,8 @@ enum Mutation {
     Strict,
     /// Records count for whichever move is open.
     LastDecision,
+    /// A proxy that leaves does not say that something of it may still arrive.
+    LeftLate,
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -75,9 +77,15 @@ fn every_move_ends_well_whatever_fails() {
 
 #[test]
 fn each_rule_that_is_left_out_is_noticed() {
-    for mutation in
-        [Mutation::Incarnation, Mutation::AsOf, Mutation::ReadAfterJoin, Mutation::ThirtySeconds, Mutation::Strict, Mutation::LastDecision]
-    {
+    for mutation in [
+        Mutation::Incarnation,
+        Mutation::AsOf,
+        Mutation::ReadAfterJoin,
+        Mutation::ThirtySeconds,
+        Mutation::Strict,
+        Mutation::LastDecision,
+        Mutation::LeftLate,
+    ] {
         let noticed = (0..10_000).find_map(|seed| Some((seed, World::new(seed, Some(mutation), false).run().err()?.0)));
         let Some((seed, wrong)) = noticed else { panic!("nobody notices that {mutation:?} is left out") };
         println!("{mutation:?}: seed {seed}, {wrong}");

@@ -22,8 +22,8 @@ pub(crate) struct Process {
     pub(crate) rules: Proxy,
     pub(crate) me: Member,
     pub(crate) is_alive: bool,
-    /// Whether it takes nothing new, and ends when all is answered.
-    pub(crate) leaves: bool,
+    /// Whether it takes nothing new, and until when at the most it waits until all is answered, before it ends.
+    pub(crate) leaves: Option<Ms>,
     pub(crate) boot: u32,
     /// The host that it runs on: another number for each.
     pub(crate) host: u64,
@@ -66,7 +66,7 @@ impl World {
             rules,
             me,
             is_alive: true,
-            leaves: false,
+            leaves: None,
             boot,
             host,
             paused: 0,
@@ -108,8 +108,10 @@ impl World {
         let known = self.known_of(index);
         let process = &mut self.proxies[index];
         let is_cut = process.cut > self.now;
-        if process.leaves && process.waiting.is_empty() && process.held_commits.is_empty() && known.open.is_none() && !known.unanswered {
-            let left = process.rules.leave(now);
+        let is_open = known.open.is_some() || known.unanswered;
+        let is_served = process.waiting.is_empty() && process.held_commits.is_empty() && !is_open;
+        if process.leaves.is_some_and(|until| is_served || self.now >= until) {
+            let left = process.rules.leave(is_open && self.mutation != Some(Mutation::LeftLate), now);
             self.known = known;
             if let Some(left) = left {
                 self.append(left, is_cut);
@@ -131,7 +133,7 @@ impl World {
 
     pub(crate) fn proxy_reads(&mut self, index: usize, boot: u32, ask: Ask) {
         let process = &mut self.proxies[index];
-        if process.boot != boot || !process.is_alive || process.leaves {
+        if process.boot != boot || !process.is_alive || process.leaves.is_some() {
             return self.client_loses(ask.client, index);
         }
         process.waiting.push((ask, self.now));

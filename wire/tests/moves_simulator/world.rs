@@ -529,13 +529,12 @@ impl World {
             // Without incarnations nobody could come back.
             9 if self.mutation != Some(Mutation::Incarnation) => {
                 self.note(|| format!("p{proxy} leaves"));
-                self.proxies[proxy].leaves = true;
+                self.proxies[proxy].leaves = Some(self.now + self.rng.between(0, 3_000));
                 for client in 0..self.clients.len() {
                     self.client_loses(client, proxy);
                 }
             }
-            10 if self.truth.open().is_some() => {
-                let id = self.truth.last_decision();
+            10 if let Some(id) = self.truth.open().map(|open| open.id) => {
                 self.append(Request::Abort { id, by: "operator".to_owned(), reason: "by hand".to_owned(), until_edit: false }, false);
             }
             11 => {

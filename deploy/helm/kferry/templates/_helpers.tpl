@@ -42,8 +42,8 @@
 {{- $_ := set $out "proxyAdmin" (default "127.0.0.1:9190" $admin.bind) }}
 {{- $_ := set $out "mirrorAdmin" (default "127.0.0.1:9191" $admin.mirror_bind) }}
 {{- $_ := set $out "drainSeconds" (div (add (int (default 30000 $limits.drain_timeout_ms)) 999) 1000) }}
-{{- /* What a pod must be restarted for, ports and what clients are told of them: all else is taken while it runs. */}}
-{{- $_ := set $out "bound" (sha256sum (toJson (list $listeners $admin.bind))) }}
+{{- /* What a pod must be restarted for, ports, what clients are told of them, and live moves: all else is taken while it runs. */}}
+{{- $_ := set $out "bound" (sha256sum (toJson (list $listeners $admin.bind $file.state $file.moves))) }}
 {{- toJson $out }}
 {{- end }}
 

@@ -107,10 +107,10 @@ fn topics_move_first_and_groups_by_themselves() {
     assert_eq!((a.next(&blocked, ms(0)), a.next(&blocked, ms(9_999))), (None, None));
     assert_eq!(a.next(&blocked, ms(10_000)), Some(hold_groups(&me, 0, "old", "new", &["shop"])));
     let waits = Known { groups: [("orders".to_owned(), vec![group("old", Some("group shop: it rebalances"))])].into(), ..known() };
-    assert_eq!(a.plan(&waits).waits["orders"], ["group shop: it rebalances"]);
-    assert!(!a.plan(&waits).moves.is_empty(), "its topics move");
+    assert_eq!(a.plan(&waits, ms(0)).waits["orders"], ["group shop: it rebalances"]);
+    assert!(!a.plan(&waits, ms(0)).moves.is_empty(), "its topics move");
     let there = Known { groups: [("orders".to_owned(), vec![group("new", None)])].into(), ..known() };
-    assert!(a.plan(&there).groups.is_empty());
+    assert!(a.plan(&there, ms(0)).groups.is_empty());
 }
 
 #[test]
@@ -164,7 +164,7 @@ fn a_member_that_does_not_come_is_named_and_its_group_stays_for_a_while() {
     let left = Known { owns: BTreeMap::new(), gathering: BTreeMap::new(), ..late };
     let Some(request @ Request::Abort { .. }) = a.next(&left, ms(10_020)) else { panic!("nothing is left of it") };
     a.apply(end + 1, &request, ms(10_030));
-    assert_eq!(a.plan(&left).waits["orders"].len(), 1);
+    assert_eq!(a.plan(&left, ms(0)).waits["orders"].len(), 1);
     assert_eq!(a.next(&left, ms(20_000)), None);
     let again = hold_groups(&me, end + 1, "old", "new", &["shop"]);
     assert_eq!(a.next(&left, ms(20_030)), Some(again), "after 10 s");
