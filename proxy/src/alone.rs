@@ -31,6 +31,8 @@ struct Clients {
     connected: HashMap<u64, (Who, CancellationToken)>,
     /// Those that went less than [`LATE`] ago, the first one first: what they had sent may still be appended.
     gone: VecDeque<(Instant, Who)>,
+    /// When the last one went that had asked for something and got no answer.
+    open: Option<Instant>,
     /// When the last one went that was left out of these: there were too many, or its client.id was too long.
     left_out: Option<Instant>,
     /// How many there have been.
@@ -44,7 +46,7 @@ impl Alone {
         clients.count += 1;
         let (number, until) = (clients.count, CancellationToken::new());
         clients.connected.insert(number, (who, until.clone()));
-        Connected { alone: self.clone(), number, until }
+        Connected { alone: self.clone(), number, until, is_open: false }
     }
 
     /// Cuts all that see more now. Returns whether there was one, connected or gone just before.
@@ -62,14 +64,18 @@ impl Alone {
         was_one
     }
 
-    /// Whether any is connected.
-    pub(crate) fn are_there(&self) -> bool {
-        !self.lock().connected.is_empty()
+    /// Whether something that one of them has sent may still arrive.
+    pub(crate) fn are_open(&self, now: Instant) -> bool {
+        let clients = self.lock();
+        !clients.connected.is_empty() || clients.open.is_some_and(|went| now.saturating_duration_since(went) < LATE)
     }
 
-    fn go(&self, number: u64, now: Instant) {
+    fn go(&self, number: u64, is_open: bool, now: Instant) {
         let mut clients = self.lock();
         clients.forget(now);
+        if is_open {
+            clients.open = Some(now);
+        }
         if let Some((who, _)) = clients.connected.remove(&number) {
             if clients.gone.len() < MOST && who.client_id.len() <= MAX_NAME {
                 clients.gone.push_back((now, who));
@@ -98,6 +104,8 @@ pub(crate) struct Connected {
     alone: Alone,
     number: u64,
     until: CancellationToken,
+    /// Whether it has asked for something and got no answer, when it goes.
+    pub is_open: bool,
 }
 
 impl Connected {
@@ -109,7 +117,7 @@ impl Connected {
 
 impl Drop for Connected {
     fn drop(&mut self) {
-        self.alone.go(self.number, Instant::now());
+        self.alone.go(self.number, self.is_open, Instant::now());
     }
 }
 
@@ -142,6 +150,24 @@ mod tests {
         assert!(alone.cut(|_| true, now + LATE.saturating_sub(Duration::from_secs(1))));
         assert!(!alone.cut(|_| true, now + LATE));
         assert!(alone.lock().connected.is_empty() && alone.lock().gone.is_empty());
+    }
+
+    #[test]
+    fn what_a_client_has_asked_that_has_gone_may_still_arrive() {
+        let alone = Alone::default();
+        let [mut open, quiet] = ["orders-1", "orders-2"].map(|id| alone.come(who(id)));
+        let now = Instant::now();
+        assert!(alone.are_open(now));
+        drop(quiet);
+        open.is_open = true;
+        drop(open);
+        assert_eq!(
+            [now, now + LATE.saturating_sub(Duration::from_secs(1)), now + 2 * LATE].map(|now| alone.are_open(now)),
+            [true, true, false]
+        );
+        let alone = Alone::default();
+        drop(alone.come(who("orders-1")));
+        assert!(!alone.are_open(Instant::now()));
     }
 
     #[test]

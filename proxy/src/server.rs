@@ -141,10 +141,6 @@ impl Server {
             Ok(()) => tell!(messages::DRAINED),
             Err(_) => {
                 tell!(messages::CUT, connections = sessions.len());
-                if proxy.alone.are_there() {
-                    // What they have under way nobody counts.
-                    proxy.holds.lost();
-                }
                 proxy.cut.cancel();
                 let _ = timeout(LAST_LINES, sessions.wait()).await;
             }

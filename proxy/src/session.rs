@@ -115,6 +115,9 @@ impl Session<'_> {
             Ok(Established::Relay { client, first, broker, relay }) => {
                 let Ending { cause, moved } = Box::pin(relay.run(client, first, broker)).await;
                 self.summary.moved = moved;
+                if let Some(alone) = &mut self.alone {
+                    alone.is_open = relay.has_open();
+                }
                 cause
             }
             Err(cause) => cause,

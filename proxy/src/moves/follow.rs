@@ -115,8 +115,10 @@ pub(crate) async fn follow(
     };
     tokio::select! {
         () = follower.run(updates) => stop.cancel(),
-        () = served.cancelled() => follower.leave().await,
+        () = served.cancelled() => {}
     }
+    served.cancelled().await;
+    follower.leave().await;
 }
 
 /// What the loop has.
@@ -509,7 +511,8 @@ impl Follower {
 
     /// Says that this process has left, and whether something that was sent from its place may still arrive: the others begin no move before that is over.
     async fn leave(&mut self) {
-        let is_open = !self.proxy.holds.is_empty() || !self.proxy.parking.commits.is_empty();
+        let Proxy { holds, parking, alone, .. } = &*self.proxy;
+        let is_open = !holds.is_empty() || !parking.commits.is_empty() || alone.are_open(std::time::Instant::now());
         let Some(left) = self.me.leave(is_open, self.now()) else { return };
         // What it has asked for last is in the log before, or is given up.
         let _ = timeout(LEAVING, self.asking.join_next()).await;

@@ -411,7 +411,7 @@ impl Lines {
         loop {
             match timeout(IDLE, queue.recv()).await {
                 // The connection has ended, or ends with a frame that was lost: the client sends all again that it has no answer to.
-                Ok(Some(Job { frame, answer, .. })) if frame.is_answered && (is_lost || answer.is_closed()) => {}
+                Ok(Some(Job { frame, answer, .. })) if frame.is_answered && (is_lost || answer.is_closed()) => is_lost = true,
                 Ok(Some(Job { mut frame, reserved, under_way, answer })) => {
                     frame.entered.iter_mut().for_each(Entered::sent);
                     let (answers, is_certain) = self.carry(&frame).await;

@@ -82,16 +82,6 @@ impl Source<'_> {
         }
     }
 
-    /// Reads all that comes until the end, for nobody.
-    pub(super) async fn skip_all(&mut self) {
-        loop {
-            self.start = self.buf.len();
-            if !self.more().await.unwrap_or(false) {
-                return;
-            }
-        }
-    }
-
     /// Reads until so many bytes are there.
     pub(super) async fn at_least(&mut self, len: usize) -> io::Result<()> {
         while self.bytes().len() < len {

@@ -266,6 +266,11 @@ impl FrameRelay {
         Ending { cause, moved: self.counters.moved() }
     }
 
+    /// Whether something was asked that has no answer.
+    pub(crate) fn has_open(&self) -> bool {
+        self.counters.in_flight.load(Ordering::Relaxed) > 0
+    }
+
     async fn relay(
         &self,
         mut requests: Pin<&mut impl Future<Output = Result<(), Cause>>>,
@@ -363,7 +368,7 @@ impl FrameRelay {
                 // Nobody waits for more answers than are due.
                 drop(queue);
                 if self.is_over.load(Ordering::Relaxed) {
-                    from.skip_all().await;
+                    self.skip_requests(&mut from).await;
                 }
                 return Ok(());
             };
@@ -513,6 +518,17 @@ impl FrameRelay {
             });
             if !is_more.await.map_err(Cause::ClientError)? {
                 return Ok(None);
+            }
+        }
+    }
+
+    /// Reads what a client still sends, for nobody. Whoever wants no answer (`acks=0`) reads none, and is to see at once that nothing is taken any more.
+    async fn skip_requests(&self, from: &mut Source<'_>) {
+        loop {
+            match decide(from.bytes(), &self.terms.advertised, self.sees(), self.terms.request_limit) {
+                Ok(Some(decision)) if !decision.is_unanswered_produce() && from.skip(decision.frame_len).await.is_ok() => {}
+                Ok(None) if from.more().await.unwrap_or(false) => {}
+                _ => return,
             }
         }
     }
