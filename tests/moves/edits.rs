@@ -152,6 +152,10 @@ fn asks(partition: i32, max_wait_ms: i32) -> Result<Vec<u8>> {
 
 /// A Produce request with one record, the number, to partition 0.
 pub(crate) fn numbered(topic: &str, number: i32) -> Result<Vec<u8>> {
+    numbered_with(-1, topic, number)
+}
+
+pub(crate) fn numbered_with(acks: i16, topic: &str, number: i32) -> Result<Vec<u8>> {
     let value = Some(Bytes::from(number.to_string()));
     // What is older than retention.ms brokers may delete at any time.
     let timestamp = jiff::Timestamp::now().as_millisecond();
@@ -159,7 +163,7 @@ pub(crate) fn numbered(topic: &str, number: i32) -> Result<Vec<u8>> {
     let records = batch::encode(&[record], Codec::None, Sequence::NONE)?;
     let data = PartitionProduceData::default().with_index(0).with_records(Some(records));
     let data = TopicProduceData::default().with_name(StrBytes::from_string(topic.to_owned()).into()).with_partition_data(vec![data]);
-    let request = ProduceRequest::default().with_acks(-1).with_timeout_ms(30_000).with_topic_data(vec![data]);
+    let request = ProduceRequest::default().with_acks(acks).with_timeout_ms(30_000).with_topic_data(vec![data]);
     raw::request(7, number, "orders-ahead", &request)
 }
 

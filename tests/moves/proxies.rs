@@ -13,7 +13,7 @@ use kferry_wire::decisions::State;
 use rustix::process::Signal;
 
 use crate::decisions::Phase;
-use crate::edits::numbered;
+use crate::edits::{numbered, numbered_with};
 use crate::{Going, LATE, LIMIT, ORDERS, Stage, Strikes, go_on, on_stage, with_home};
 
 /// How long it is waited for what must not happen.
@@ -201,17 +201,28 @@ fn a_proxy_that_is_stopped_during_a_hold_lets_go_with_the_others() -> Result<()>
     })
 }
 
-/// A client that is never quiet: all that was appended is acknowledged, or it would send that again, and a plain producer's would be there twice.
+/// A client that is never quiet: all that was appended is acknowledged, or it would send that again, and a plain producer's would be there twice. One with
+/// acks=0 reads nothing: it must not go on writing to nobody.
 #[test]
 fn a_proxy_that_is_stopped_under_load_tells_what_was_appended_and_leaves_nothing_behind() -> Result<()> {
     const AHEAD: i32 = 20;
+    const ON_ITS_WAY: usize = 20;
     on_stage(|stage| {
         stage.has_proxies(2)?;
-        let topic = "orders.stopped";
-        stage.create(topic)?;
-        let leader = stage.cluster(Side::Legacy).partitions(topic)?[0].leader;
-        let mut client = Raw::connect(stage.files[0].virtual_broker(Side::Legacy.name(), leader)?.1)?;
-        client.ask(&raw::api_versions(0, Some("orders-ahead")))?;
+        let (topic, unanswered) = ("orders.stopped", "orders.stopped-unanswered");
+        let connect = |topic: &str| {
+            stage.create(topic)?;
+            let leader = stage.cluster(Side::Legacy).partitions(topic)?[0].leader;
+            let mut client = Raw::connect(stage.files[0].virtual_broker(Side::Legacy.name(), leader)?.1)?;
+            client.ask(&raw::api_versions(0, Some("orders-ahead")))?;
+            Ok::<_, anyhow::Error>(client)
+        };
+        let (mut client, mut deaf, mut written) = (connect(topic)?, connect(unanswered)?, 0);
+        let mut writes = || {
+            let is_open = deaf.send(&numbered_with(0, unanswered, written)?).is_ok();
+            written += i32::from(is_open);
+            Ok::<_, anyhow::Error>(is_open)
+        };
         let before = stage.decisions.state()?.left_late().cloned();
         (0..AHEAD).try_for_each(|number| client.send(&numbered(topic, number)?))?;
         let mut acked = 0;
@@ -222,10 +233,20 @@ fn a_proxy_that_is_stopped_under_load_tells_what_was_appended_and_leaves_nothing
             if acked == 100 {
                 stage.proxies[0].signal(Signal::TERM)?;
             }
+            writes()?;
             // Once it is closed nobody reads it.
             let _ = client.send(&numbered(topic, acked + AHEAD - 1)?);
         }
+        for _ in 0..1_000 {
+            if !writes()? {
+                break;
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
         ensure!(stage.proxies[0].wait()?.success(), "it has not ended in good order");
+        let taken = stage.cluster(Side::Legacy).read_all(unanswered)?.len();
+        println!("of {written} with acks=0 {taken} are in the log");
+        ensure!(taken > 100 && written as usize <= taken + ON_ITS_WAY, "of {written} with acks=0 {taken} are in the log");
         let log = stage.cluster(Side::Legacy).read_all(topic)?.len();
         ensure!(log == acked as usize && acked > 100, "{acked} were acknowledged, and {log} are in the log");
         let left = stage.decisions.state()?.left_late().cloned();
