@@ -50,7 +50,7 @@ fn a_broker_that_is_away_shows_as_a_reset() -> Result<()> {
 fn a_dead_replica_outside_of_node_ids_cuts_nobody_off() -> Result<()> {
     let cluster = Cluster::version("4.3.0").name("outside").brokers(3).start()?;
     let servers = cluster.bootstrap_servers(Listener::Plaintext)?;
-    let create = ["--bootstrap-server", &servers, "--create", "--topic", "outside", "--replica-assignment", "2:3"];
+    let create = ["--bootstrap-server", &servers, "--create", "--if-not-exists", "--topic", "outside", "--replica-assignment", "2:3"];
     cluster.tool("org.apache.kafka.tools.TopicCommand", &create)?;
     cluster.kill(3)?;
     let until = Instant::now() + LIMIT;

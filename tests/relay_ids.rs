@@ -407,7 +407,8 @@ fn kafkas_own_tools_throttle_a_reassignment_through_the_relay() -> Result<()> {
     let relay = proxy.bootstrap_servers();
     let direct = cluster.bootstrap_servers(Listener::Plaintext)?;
     let (one, two) = (NODE_IDS + 1, NODE_IDS + 2);
-    let create = ["--bootstrap-server", &relay, "--create", "--topic", "moving", "--replica-assignment", &one.to_string()];
+    let create =
+        ["--bootstrap-server", &relay, "--create", "--if-not-exists", "--topic", "moving", "--replica-assignment", &one.to_string()];
     cluster.tool("org.apache.kafka.tools.TopicCommand", &create)?;
     cluster.produce("moving", &[Record::new("k", "v")])?;
 
@@ -448,7 +449,8 @@ fn kafkas_own_tools_throttle_a_reassignment_through_the_relay() -> Result<()> {
 
     // Settings that come with a topic, and a node that there is not.
     let settings = format!("leader.replication.throttled.replicas=0:{one},0:77");
-    let create = ["--bootstrap-server", &relay, "--create", "--topic", "throttled", "--partitions", "1", "--config", &settings];
+    let create =
+        ["--bootstrap-server", &relay, "--create", "--if-not-exists", "--topic", "throttled", "--partitions", "1", "--config", &settings];
     cluster.tool("org.apache.kafka.tools.TopicCommand", &create)?;
     for (servers, expected) in [(&direct, "0:1,0:1900000077"), (&relay, settings.split_once('=').context("it is a setting")?.1)] {
         let describe = ["--bootstrap-server", servers, "--describe", "--topic", "throttled"];

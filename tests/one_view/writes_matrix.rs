@@ -7,12 +7,12 @@ use std::sync::PoisonError;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use comfy_table::Table;
 use comfy_table::presets::ASCII_MARKDOWN;
 use harness::clients::soak::{self, Ack, Soak};
 use harness::clients::{Client, prepare};
-use harness::kafka::{Cluster, Record};
+use harness::kafka::{Cluster, Listener, Record};
 use harness::proxy::{Proxy, Routes};
 use harness::stage;
 
@@ -44,6 +44,52 @@ fn each_producer_while_its_topics_come_to_lead_on_a_single_broker() -> Result<()
 #[ignore = "ten minutes; make soak"]
 fn each_producer_while_its_topics_come_to_lead_on_three_brokers_of_which_one_dies() -> Result<()> {
     matrix(3)
+}
+
+/// Why [`Kind::is_exact`] leaves kafkajs out: without a proxy the library acknowledges records that it has sent to nobody, and sends some twice, when a
+/// leader dies. A release that does so no more fails here.
+#[test]
+#[ignore = "a minute for each kill; make soak"]
+fn kafkajs_alone_loses_and_doubles_when_a_leader_dies() -> Result<()> {
+    const KILLS: usize = 10;
+    prepare(Client::Kafkajs)?;
+    let _alone = CALM.write().unwrap_or_else(PoisonError::into_inner);
+    let cluster = Cluster::version("3.9.1").name("alone").brokers(3).set("min.insync.replicas", "2").start()?;
+    let mut all = Wrong::default();
+    for kill in 0..KILLS {
+        let started = |n: usize| {
+            let topic = format!("alone-{kill}-{n}");
+            cluster.create_topic(&topic, PARTITIONS as i32, &[])?;
+            let plain = soak::Job::plain(cluster.bootstrap_servers(Listener::Plaintext)?, topic.clone(), &topic, PARTITIONS, EACH);
+            // As many as it takes for each send to have some for each of the three leaders.
+            let job = soak::Job { group_id: None, records_per_second: 1_000, ..plain };
+            Ok((Soak::start(Client::Kafkajs, &job)?, job))
+        };
+        let (soaks, jobs): (Vec<_>, Vec<_>) = (0..AT_ONCE / 2).map(started).collect::<Result<Vec<_>>>()?.into_iter().unzip();
+        produce_on(&soaks, 100)?;
+        let times = Times { carried: now_ms()?, ..Times::default() };
+        let victim = cluster.partitions(&jobs[0].topic)?[0].leader;
+        cluster.kill(victim)?;
+        thread::sleep(2 * METADATA_MAX_AGE);
+        cluster.restart(victim)?;
+        thread::sleep(METADATA_MAX_AGE);
+        for (soak, job) in soaks.into_iter().zip(&jobs) {
+            // It may not go on at all: every later batch is out of sequence then.
+            let (acks, _) = soak.stop_unread();
+            let (log, mut row) = (numbers(&cluster, &job.topic)?, Row::default());
+            for (place, (_, partition)) in job.places().into_iter().enumerate() {
+                row.add_partition(place, &acks, [&log[&partition], &[]], times);
+            }
+            let [before, after] = row.wrong;
+            println!("{}: {after:?}", job.topic);
+            ensure!(before == Wrong::default(), "{}, before the kill: {before:?}", job.topic);
+            (all.lost, all.twice) = (all.lost + after.lost, all.twice + after.twice);
+        }
+        if all.lost > 0 && all.twice > 0 {
+            return Ok(());
+        }
+    }
+    bail!("{all:?} with {KILLS} kills")
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,8 +179,9 @@ impl Kind {
         (self.client, self.mode) != (Client::KafkaGo, Mode::Acks0)
     }
 
-    /// Whether it may not acknowledge what no broker has got, when leaders change meanwhile. What does is the library's, too.
-    fn sends_all(self) -> bool {
+    /// Whether it sends all records, and an idempotent producer none with two sequence numbers, when leaders change meanwhile. What does not is the
+    /// library's, too.
+    fn is_exact(self) -> bool {
         self.client != Client::Kafkajs
     }
 
@@ -458,8 +505,8 @@ impl Row {
         let errors = |n: usize| self.errors.get(n).is_some_and(|errors| !errors.is_empty());
         // When a leader is killed a plain producer gets what it gets of a broker alone: it sends again what was appended already, and what only the dead
         // leader had is lost. With acks=0 that may be older, and nobody knows it.
-        let is_bound = self.kind.mode == Mode::Idempotent || !self.killed;
-        let has_lost = self.kind.mode.acks() == "all" && self.kind.sends_all() && after.lost > 0;
+        let is_bound = self.kind.mode == Mode::Idempotent && self.kind.is_exact() || !self.killed;
+        let has_lost = self.kind.mode.acks() == "all" && self.kind.is_exact() && after.lost > 0;
         let was_wrong = before != Wrong::default() && !(self.killed && self.kind.mode == Mode::Acks0);
         let all = [
             (self.failure.is_some(), "it does not go on"),

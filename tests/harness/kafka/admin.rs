@@ -22,10 +22,10 @@ use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListO
 use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use kafka_protocol::messages::offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic};
 use kafka_protocol::messages::{
-    BrokerId, CreateAclsRequest, CreateTopicsRequest, DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DeleteTopicsResponse,
-    DescribeAclsRequest, DescribeConfigsRequest, DescribeGroupsRequest, FindCoordinatorRequest, GroupId, HeartbeatRequest,
-    IncrementalAlterConfigsRequest, ListOffsetsRequest, MetadataRequest, MetadataResponse, OffsetCommitRequest, OffsetCommitResponse,
-    OffsetDeleteRequest, OffsetDeleteResponse, OffsetFetchRequest, RequestHeader, ResponseHeader, TopicName,
+    BrokerId, CreateAclsRequest, CreateTopicsRequest, CreateTopicsResponse, DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
+    DeleteTopicsResponse, DescribeAclsRequest, DescribeConfigsRequest, DescribeGroupsRequest, FindCoordinatorRequest, GroupId,
+    HeartbeatRequest, IncrementalAlterConfigsRequest, ListOffsetsRequest, MetadataRequest, MetadataResponse, OffsetCommitRequest,
+    OffsetCommitResponse, OffsetDeleteRequest, OffsetDeleteResponse, OffsetFetchRequest, RequestHeader, ResponseHeader, TopicName,
 };
 use kafka_protocol::protocol::{Decodable as _, Encodable as _, HeaderVersion, Request, StrBytes};
 
@@ -219,8 +219,13 @@ impl Cluster {
             .with_replication_factor(-1)
             .with_configs(configs.collect());
         let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(30_000);
-        self.ask_controller(CREATE_TOPICS, &request, |response| response.topics.first().map_or(0, |topic| topic.error_code))
-            .with_context(|| format!("topic {name} can't be created"))?;
+        // A broker that forwards it to a controller that goes away meanwhile forwards it again: the topic may have been made by then.
+        let is_known = self.metadata_of_any()?.topics.iter().any(|topic| topic.name.as_ref().is_some_and(|known| known.as_str() == name));
+        let code = |response: &CreateTopicsResponse| match response.topics.first().map_or(0, |topic| topic.error_code) {
+            code if code == ResponseError::TopicAlreadyExists.code() && !is_known => 0,
+            code => code,
+        };
+        self.ask_controller(CREATE_TOPICS, &request, code).with_context(|| format!("topic {name} can't be created"))?;
         self.await_that(|cluster| {
             for node in cluster.answering_nodes() {
                 let known = metadata(node)?;
