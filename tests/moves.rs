@@ -42,6 +42,7 @@ use harness::mirror::Mirror;
 use harness::ports;
 use harness::process::Process;
 use harness::proxy::{Proxy, Routes};
+use harness::raw::{self, Raw};
 use harness::scenario::{comes, identical};
 use harness::stage::{self, Side};
 use serde_json::Value;
@@ -188,6 +189,14 @@ impl Stage {
     fn create(&self, topic: &str) -> Result<()> {
         self.cluster(Side::Legacy).create_topic(topic, PARTITIONS as i32, &[])?;
         self.comes(&format!("there is a copy of {topic}"), || self.cluster(Side::New).log_ends(topic).map(drop))
+    }
+
+    /// A client that speaks to the virtual broker of the broker that leads a topic's first partition.
+    fn at_leader(&self, proxy: usize, side: Side, topic: &str) -> Result<Raw> {
+        let leader = self.cluster(side).partitions(topic)?[0].leader;
+        let mut client = Raw::connect(self.files[proxy].virtual_broker(side.name(), leader)?.1)?;
+        client.ask(&raw::api_versions(0, Some("orders-ahead")))?;
+        Ok(client)
     }
 
     /// A client that comes by a proxy, produces to and reads from a topic of its own, which is copied.

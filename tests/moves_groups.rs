@@ -10,6 +10,8 @@ mod failures;
 mod many;
 #[path = "moves_groups/systems.rs"]
 mod systems;
+#[path = "moves_groups/three.rs"]
+mod three;
 
 use std::fs;
 use std::thread;

@@ -87,7 +87,11 @@ impl Finish {
                 continue;
             }
             if plan.leader != mirror.source.name {
-                self.errors.push(format!("topic {}: {} leads it since it has moved live, and it is copied back: to leave it there see docs/moves.md, When the last route has moved; else move it back first", plan.topic, plan.leader));
+                self.errors.push(format!(
+                    "topic {}: {} leads it since it has moved live, and it is copied back: to leave it there see docs/moves.md, \
+                     When the last route has moved; else move it back first",
+                    plan.topic, plan.leader
+                ));
                 continue;
             }
             let there = on_target.topic(&plan.target).map_or(0, |topic| topic.partitions.len());

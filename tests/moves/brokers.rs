@@ -9,11 +9,10 @@ use harness::clients::Client;
 use harness::kafka::Cluster;
 use harness::raw::{self, Raw};
 use harness::stage::Side;
-use kafka_protocol::messages::ProduceRequest;
 use kferry_wire::decisions::TOPIC;
 
 use crate::decisions::Phase;
-use crate::edits::numbered;
+use crate::edits::{is_appended, numbered};
 use crate::{Going, LIMIT, ORDERS, Stage, Strikes, go_on, on_stage, with_home};
 
 /// How long the whole cluster of the log is away: longer than a hold.
@@ -88,8 +87,7 @@ fn a_proxy_that_cannot_read_the_log_and_has_not_said_that_it_holds_lets_go() -> 
         stage.create(topic)?;
         go_on(&going)?;
         // A request that has begun and does not end keeps the proxy from saying it.
-        let mut begun = Raw::connect(stage.files[0].virtual_broker(Side::Legacy.name(), leader(stage, Side::Legacy, topic)?)?.1)?;
-        begun.ask(&raw::api_versions(0, Some("orders-blind")))?;
+        let mut begun = stage.at_leader(0, Side::Legacy, topic)?;
         let frame = numbered(topic, 0)?;
         let (front, rest) = frame.split_at(frame.len() - 1);
         begun.send(front)?;
@@ -105,9 +103,7 @@ fn a_proxy_that_cannot_read_the_log_and_has_not_said_that_it_holds_lets_go() -> 
         ensure!(went_on > Duration::from_secs(4), "nobody was held: they went on after {went_on:.1?}");
         ensure!(went_on < Duration::from_secs(15), "held for {went_on:.1?}");
         begun.send(rest)?;
-        let answer = raw::answer::<ProduceRequest>(&mut begun, 7, 0)?;
-        let error = answer.responses[0].partition_responses[0].error_code;
-        ensure!(error == 0, "what had begun was not taken: error {error}");
+        is_appended(&mut begun, 0).context("what had begun")?;
         let took = stage.leads(Side::New, &going)?;
         println!("the log's cluster was away, and producers went on after {went_on:.1?}; {took:.2?} later it leads");
         stage.is_copied(topic)?;

@@ -167,6 +167,14 @@ pub(crate) fn numbered_with(acks: i16, topic: &str, number: i32) -> Result<Vec<u
     raw::request(7, number, "orders-ahead", &request)
 }
 
+/// What [`numbered`] makes was sent, and is appended.
+pub(crate) fn is_appended(client: &mut Raw, number: i32) -> Result<()> {
+    let answer = raw::answer::<ProduceRequest>(client, 7, number)?;
+    let error = answer.responses[0].partition_responses[0].error_code;
+    ensure!(error == 0, "{number}: error {error}");
+    Ok(())
+}
+
 #[test]
 fn a_client_that_has_sent_far_ahead_keeps_nothing_from_moving() -> Result<()> {
     const FRAMES: i32 = 3_000;
@@ -180,18 +188,12 @@ fn a_client_that_has_sent_far_ahead_keeps_nothing_from_moving() -> Result<()> {
         let going = [stage.going(0, Client::Rdkafka, "beside-ahead")?];
         stage.move_to(Side::New, &going)?;
         let ahead = |topic: &str, side: Side, frames: i32| -> Result<Raw> {
-            let leader = stage.cluster(side).partitions(topic)?[0].leader;
-            let mut client = Raw::connect(stage.files[0].virtual_broker(side.name(), leader)?.1)?;
+            let mut client = stage.at_leader(0, side, topic)?;
             client.send(&(0..frames).map(|number| numbered(topic, number)).collect::<Result<Vec<_>>>()?.concat())?;
             Ok(client)
         };
         let all_answered = |topic: &str, frames: i32, mut client: Raw| -> Result<()> {
-            for number in 0..frames {
-                let answer = raw::answer::<ProduceRequest>(&mut client, 7, number)?;
-                let error = answer.responses[0].partition_responses[0].error_code;
-                ensure!(error == 0, "{topic}, {number}: error {error}");
-            }
-            Ok(())
+            (0..frames).try_for_each(|number| is_appended(&mut client, number)).with_context(|| topic.to_owned())
         };
         let given_up = || -> Result<usize> {
             let log = stage.proxies[0].log()?;

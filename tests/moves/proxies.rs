@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use harness::clients::Client;
-use harness::raw::{self, Raw, until};
+use harness::raw::{self, until};
 use harness::stage::Side;
 use kafka_protocol::messages::ProduceRequest;
 use kferry_wire::decisions::State;
 use rustix::process::Signal;
 
 use crate::decisions::Phase;
-use crate::edits::{numbered, numbered_with};
+use crate::edits::{is_appended, numbered, numbered_with};
 use crate::{Going, LATE, LIMIT, ORDERS, Stage, Strikes, go_on, on_stage, with_home};
 
 /// How long it is waited for what must not happen.
@@ -156,13 +156,7 @@ fn a_proxy_that_is_stopped_during_a_hold_lets_go_with_the_others() -> Result<()>
         stage.has_proxies(2)?;
         let topic = "orders.drained";
         stage.create(topic)?;
-        let leader = stage.cluster(Side::Legacy).partitions(topic)?[0].leader;
-        let connect = |proxy: usize| -> Result<Raw> {
-            let mut client = Raw::connect(stage.files[proxy].virtual_broker(Side::Legacy.name(), leader)?.1)?;
-            client.ask(&raw::api_versions(0, Some("orders-ahead")))?;
-            Ok(client)
-        };
-        let [mut held, mut begun] = [connect(0)?, connect(1)?];
+        let [mut held, mut begun] = [stage.at_leader(0, Side::Legacy, topic)?, stage.at_leader(1, Side::Legacy, topic)?];
         // What has begun at the other one and does not end keeps the hold open for as long as a hold may take.
         let frame = numbered(topic, 0)?;
         let (front, rest) = frame.split_at(frame.len() - 1);
@@ -179,17 +173,11 @@ fn a_proxy_that_is_stopped_during_a_hold_lets_go_with_the_others() -> Result<()>
         held.is_quiet(Duration::from_secs(1))?;
         stage.proxies[0].signal(Signal::TERM)?;
         let stopped = Instant::now();
-        let is_taken = |client: &mut Raw, number| {
-            let answer = raw::answer::<ProduceRequest>(client, 7, number)?;
-            let error = answer.responses[0].partition_responses[0].error_code;
-            ensure!(error == 0, "{number}: error {error}");
-            Ok(())
-        };
-        is_taken(&mut held, 1)?;
+        is_appended(&mut held, 1)?;
         ensure!(stopped.elapsed() < Duration::from_secs(12), "it was held for {:.1?}", stopped.elapsed());
         ensure!(stage.proxies[0].wait()?.success(), "it has not ended in good order");
         begun.send(rest)?;
-        is_taken(&mut begun, 0)?;
+        is_appended(&mut begun, 0)?;
         stage.edit_one(1, Side::Legacy)?;
         fs::write(stage.proxies[0].config(), with_home(&stage.files[0], Side::Legacy).text())?;
         stage.proxies[0].start_again()?;
@@ -210,13 +198,7 @@ fn a_proxy_that_is_stopped_under_load_tells_what_was_appended_and_leaves_nothing
     on_stage(|stage| {
         stage.has_proxies(2)?;
         let (topic, unanswered) = ("orders.stopped", "orders.stopped-unanswered");
-        let connect = |topic: &str| {
-            stage.create(topic)?;
-            let leader = stage.cluster(Side::Legacy).partitions(topic)?[0].leader;
-            let mut client = Raw::connect(stage.files[0].virtual_broker(Side::Legacy.name(), leader)?.1)?;
-            client.ask(&raw::api_versions(0, Some("orders-ahead")))?;
-            Ok::<_, anyhow::Error>(client)
-        };
+        let connect = |topic: &str| stage.create(topic).and_then(|()| stage.at_leader(0, Side::Legacy, topic));
         let (mut client, mut deaf, mut written) = (connect(topic)?, connect(unanswered)?, 0);
         let mut writes = || {
             let is_open = deaf.send(&numbered_with(0, unanswered, written)?).is_ok();

@@ -108,8 +108,9 @@ fn librdkafka(
 }
 
 /// Waits until so many more records of every partition of every producer are acknowledged.
-pub(crate) fn produce_on(soaks: &[Soak], more: u64) -> Result<()> {
-    let acked = || soaks.iter().map(|soak| Ok(soak.counts()?.acked)).collect::<Result<Vec<_>>>();
+pub(crate) fn produce_on<'a>(soaks: impl IntoIterator<Item = &'a Soak, IntoIter: Clone>, more: u64) -> Result<()> {
+    let soaks = soaks.into_iter();
+    let acked = || soaks.clone().map(|soak| Ok(soak.counts()?.acked)).collect::<Result<Vec<_>>>();
     let (before, began) = (acked()?, Instant::now());
     let goes = |(before, now): (&Vec<u64>, &Vec<u64>)| {
         !now.is_empty() && now.iter().enumerate().all(|(n, now)| *now >= before.get(n).unwrap_or(&0) + more)
