@@ -1,12 +1,12 @@
 //! What all connections of the process share: the routes, what is known of clients and of clusters, limits, and the end.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
-use kferry_config::{Cluster, Mode, OpenFiles, Security};
+use kferry_config::{Cluster, Mirror, Mode, OpenFiles, Security};
 use kferry_wire::client::Client;
 use kferry_wire::places::Decisions;
 use tokio::sync::Semaphore;
@@ -269,9 +269,16 @@ impl Proxy {
                 changes,
             }
         };
-        let clusters = clusters.into_iter().map(part).collect();
+        let is_beyond = |mirror: &&Arc<Mirror>| {
+            let sees = |of: &Cluster| clusters.iter().any(|cluster| cluster.name == of.name);
+            sees(&mirror.target) && !sees(&mirror.source) && mirror.source.security.sasl != Some(None)
+        };
+        let sources: BTreeMap<_, _> =
+            table.mirrors().iter().filter(is_beyond).map(|mirror| (&mirror.source.name, &mirror.source)).collect();
+        let beyond = sources.into_values().map(|source| (source.clone(), self.directory(source, None, &source.security)));
         let parts = Parts {
-            clusters,
+            beyond: beyond.collect(),
+            clusters: clusters.into_iter().map(part).collect(),
             mirrors: table.mirrors().to_vec(),
             decisions: in_file(table, &self.decisions.load_full()),
             worked_out: self.worked_out.clone(),

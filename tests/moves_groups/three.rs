@@ -1,6 +1,7 @@
 //! Several legacy clusters and a new one, as companies have them: what is moved from one of them changes which clusters the clients of its route see, and nothing for
 //! those of the others.
 
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,9 @@ use harness::ports;
 use harness::proxy::{Proxy, Routes};
 use harness::scenario::{comes, identical};
 use harness::stage;
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
+use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::{ClientConfig, ClientContext};
 
 use crate::{GOES_ON, LIMIT, PARTITIONS, moves};
 
@@ -30,11 +34,38 @@ fn file(base: &Routes, homes: Homes) -> Routes {
         file = file.relay(route, &format!("{route}-*"), home, &format!("topics = [\"{route}.*\"]\ngroups = [\"{route}-*\"]\n"));
     }
     file = file.section("[state]\ncluster = \"new\"\n\n[moves]\nhold_ms = 5000\n");
-    for (route, old) in ROUTES.into_iter().zip(OLD) {
-        let what = format!("topics_regex = [\"{route}.*\"]\ngroups_regex = [\"{route}-.*\"]\n");
+    for old in OLD {
+        // Each mirror takes all that its source has.
+        let what = "topics_regex = [\".*\"]\ngroups_regex = [\".*\"]\n";
         file = file.section(&format!("[[mirrors]]\nname = \"{old}-over\"\nsource = \"{old}\"\ntarget = \"new\"\n{what}"));
     }
     file
+}
+
+/// What became of a record.
+#[derive(Clone, Default)]
+struct Delivered(Arc<Mutex<Option<RDKafkaErrorCode>>>);
+
+impl ClientContext for Delivered {}
+
+impl ProducerContext for Delivered {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        *self.0.lock().expect("nobody panics") = result.as_ref().err().and_then(|(error, _)| error.rdkafka_error_code());
+    }
+}
+
+/// Why a record was not appended; `None`: it was.
+fn delivered(bootstrap_servers: &str, client_id: &str, topic: &str) -> Result<Option<RDKafkaErrorCode>> {
+    let delivered = Delivered::default();
+    let config = [("bootstrap.servers", bootstrap_servers), ("client.id", client_id), ("enable.idempotence", "false"), ("acks", "all")];
+    let config: ClientConfig = config.map(|(key, value)| (key.to_owned(), value.to_owned())).into_iter().collect();
+    let producer: BaseProducer<_> = config.create_with_context(delivered.clone())?;
+    producer.send(BaseRecord::<(), _>::to(topic).payload("v")).map_err(|(error, _)| error)?;
+    producer.flush(LIMIT)?;
+    let why = *delivered.0.lock().expect("nobody panics");
+    Ok(why)
 }
 
 #[test]
@@ -64,6 +95,14 @@ fn routes_of_two_old_clusters_move_to_a_third_there_and_back() -> Result<()> {
             topics.push((n, topic));
         }
     }
+    // What the other old cluster has is on new a copy, which nobody writes. A topic of new's own is as any other.
+    let writes = |topic: &str| delivered(&proxy.bootstrap_servers(), "payments-guest", topic);
+    cluster(OLD[0]).create_topic("orders.guest", 1, &[])?;
+    cluster(NEW).create_topic("here", 1, &[])?;
+    comes(LIMIT, &mirror, || cluster(NEW).log_ends("orders.guest").map(drop))?;
+    ensure!(writes("orders.guest")? == Some(RDKafkaErrorCode::TopicAuthorizationFailed), "{:?}", writes("orders.guest")?);
+    ensure!(writes("here")?.is_none(), "{:?}", writes("here")?);
+    ensure!(cluster(NEW).read_all("orders.guest")?.is_empty(), "a copy was written");
     let logs = || Ok::<_, anyhow::Error>(format!("the proxy:\n{}\nthe mirror:\n{}", proxy.log_text(), mirror.logs()?));
     let go_on =
         |when: &str| soak::go_on(&going, PARTITIONS, GOES_ON, LIMIT).with_context(|| format!("{when}: {}", logs().unwrap_or_default()));

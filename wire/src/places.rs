@@ -5,7 +5,7 @@
 //! | | a topic leads | a group lives |
 //! |---|---|---|
 //! | 1 | where the last decision says | where the last decision says |
-//! | 2 | on the source of the mirror that copies it under its name, if it is there | on the source of the mirror that copies its offsets |
+//! | 2 | on the source of the mirror that copies it under its name, if it is there | on the source of the mirror that copies its offsets; if several do, on the one that has it |
 //! | 3 | on the one cluster that has it | on the one cluster that has it |
 //! | 4 | at home | at home |
 //!
@@ -71,13 +71,26 @@ impl<'a> Places<'a> {
 
     /// The cluster on which a group lives. `None`: at each client's home. `exists`: whether a cluster has it.
     pub fn life(&self, group: &str, exists: impl Fn(&Cluster) -> Exists) -> Option<&'a Arc<Cluster>> {
-        self.fixed_life(group).or_else(|| self.only(exists))
+        match &self.lives_among(group)[..] {
+            [] => self.only(exists),
+            [cluster] => Some(cluster),
+            several => several.iter().find(|cluster| exists(cluster) == Exists::Yes).or(several.first()).copied(),
+        }
     }
 
-    /// As [`Self::life`], by what does not depend on what exists.
-    pub fn fixed_life(&self, group: &str) -> Option<&'a Arc<Cluster>> {
-        let copied = self.mirrors().find(|mirror| mirror.groups.matches(group)).map(|mirror| &mirror.source);
-        self.cluster(self.decisions.groups.get(group)).or(copied)
+    /// The clusters on one of which a group lives, in the order of the file, by what does not depend on what exists. One, and it is known; none, and it may be any.
+    /// Several are the sources of mirrors that name the same groups, such as all: which of them has it says where it lives.
+    pub fn lives_among(&self, group: &str) -> Vec<&'a Arc<Cluster>> {
+        if let Some(decided) = self.cluster(self.decisions.groups.get(group)) {
+            return vec![decided];
+        }
+        let mut sources: Vec<&'a Arc<Cluster>> = Vec::new();
+        for mirror in self.mirrors().filter(|mirror| mirror.groups.matches(group)) {
+            if sources.iter().all(|source| source.name != mirror.source.name) {
+                sources.push(&mirror.source);
+            }
+        }
+        sources
     }
 
     /// The mirrors between clusters of the view.
@@ -114,6 +127,17 @@ pub fn renamed<'n>(mirror: &'n Mirror, topics: impl Iterator<Item = &'n str>) ->
 mod tests {
     use super::*;
 
+    /// Two old clusters, whose mirrors name all groups.
+    const ALL_GROUPS: &str = r#"
+        clusters.one = { id = 1, bootstrap_servers = "one:9092" }
+        clusters.other = { id = 2, bootstrap_servers = "other:9092" }
+        clusters.new = { id = 3, bootstrap_servers = "new:9092" }
+        mirrors = [
+            { name = "over-one", source = "one", target = "new", topics_regex = ["one.*"], groups_regex = [".*"] },
+            { name = "over-other", source = "other", target = "new", topics_regex = ["other.*"], groups_regex = [".*"] },
+        ]
+    "#;
+
     const FILE: &str = r#"
         clusters.legacy = { id = 1, bootstrap_servers = "legacy:9092" }
         clusters.new = { id = 2, bootstrap_servers = "new:9092" }
@@ -149,7 +173,11 @@ mod tests {
     }
 
     fn places<T>(view: &[&str], decisions: &Decisions, of: impl FnOnce(Places<'_>) -> T) -> T {
-        let config = kferry_config::Config::parse(FILE, "routes.toml".as_ref()).unwrap();
+        places_of(FILE, view, decisions, of)
+    }
+
+    fn places_of<T>(file: &str, view: &[&str], decisions: &Decisions, of: impl FnOnce(Places<'_>) -> T) -> T {
+        let config = kferry_config::Config::parse(file, "routes.toml".as_ref()).unwrap();
         let clusters: Vec<_> = config.clusters.iter().filter(|cluster| view.contains(&&*cluster.name)).cloned().collect();
         of(Places { mirrors: &config.mirrors, decisions, clusters: &clusters })
     }
@@ -200,6 +228,34 @@ mod tests {
         ];
         for (what, view, decisions, group, having, expected) in cases {
             places(view, decisions, |places| {
+                let life = places.life(group, |cluster| exists(having, cluster, group));
+                assert_eq!(life.map(|cluster| &*cluster.name), *expected, "{what}");
+            });
+        }
+    }
+
+    #[test]
+    fn a_group_that_the_mirrors_of_several_clusters_name_lives_on_the_one_that_has_it() {
+        const ALL: &[&str] = &["one", "other", "new"];
+        let decided = Decisions { topics: HashMap::new(), groups: [("shop".into(), "new".into())].into() };
+        let none = Decisions::default();
+        let cases: &[Case<'_>] = &[
+            (
+                "on the second, and copied from there",
+                ALL,
+                &none,
+                "shop",
+                &[("one", &[]), ("other", &["shop"]), ("new", &["shop"])],
+                Some("other"),
+            ),
+            ("on the second, and the first is away", ALL, &none, "shop", &[("other", &["shop"]), ("new", &["shop"])], Some("other")),
+            ("on both", ALL, &none, "shop", &[("one", &["shop"]), ("other", &["shop"]), ("new", &["shop"])], Some("one")),
+            ("nowhere", ALL, &none, "shop", &[("one", &[]), ("other", &[]), ("new", &[])], Some("one")),
+            ("by a client that sees one of them", &["other", "new"], &none, "shop", &[], Some("other")),
+            ("decided", ALL, &decided, "shop", &[("other", &["shop"])], Some("new")),
+        ];
+        for (what, view, decisions, group, having, expected) in cases {
+            places_of(ALL_GROUPS, view, decisions, |places| {
                 let life = places.life(group, |cluster| exists(having, cluster, group));
                 assert_eq!(life.map(|cluster| &*cluster.name), *expected, "{what}");
             });

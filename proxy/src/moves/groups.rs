@@ -24,9 +24,18 @@ pub(super) async fn owned_groups(proxy: &Proxy, table: &RoutingTable, routed: Ro
     let mut owned = Vec::new();
     let mut moving: BTreeMap<usize, Vec<String>> = BTreeMap::new();
     for name in names.iter().map(String::as_str).filter(is_owned) {
-        let mut having = (0..lists.len()).filter(|number| lists[*number].as_ref().is_ok_and(|listed| listed.contains_key(name)));
-        let only = having.next().filter(|_| having.next().is_none());
-        let lives = leaders.fixed_life(name).or(only).unwrap_or_default();
+        let among = leaders.lives_among(name);
+        let has = |number: &&usize| lists.get(**number).is_some_and(|list| list.as_ref().is_ok_and(|listed| listed.contains_key(name)));
+        let mut having = among.iter().filter(has);
+        let lives = match (having.next(), having.next(), &among[..]) {
+            (Some(lives), None, _) | (None, None, [lives]) => *lives,
+            // One of those that do not answer may have it.
+            (None, None, _) if among.iter().any(|number| lists.get(*number).is_none_or(Result::is_err)) => continue,
+            _ => among.first().copied().unwrap_or_default(),
+        };
+        if lives >= lists.len() {
+            continue;
+        }
         if *parts.clusters[lives].cluster.name == *to {
             owned.push(OwnedGroup { name: name.to_owned(), lives: to.to_owned(), blocked: None });
         } else {

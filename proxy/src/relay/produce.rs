@@ -570,7 +570,7 @@ mod tests {
         let config = Config::parse(FILE, Path::new("routes.toml")).unwrap();
         let names: [&[&str]; 2] = [&["orders", "orders-old"], &["orders", "payments", "shop.orders"]];
         let names = names.map(|names| Some(Arc::new(names.iter().map(|name| Arc::from(*name)).collect()))).into();
-        let leaders = Leaders::new(config.clusters.clone(), config.mirrors, names, Arc::default(), Settled::default());
+        let leaders = Leaders::new(config.clusters.clone(), config.mirrors, names, Vec::new(), Arc::default(), Settled::default());
         Place { leaders: Arc::new(ArcSwap::from_pointee(leaders)), at: at.into(), holds: Arc::default() }
     }
 

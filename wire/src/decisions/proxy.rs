@@ -175,6 +175,8 @@ pub struct Proxy {
     /// Of the last one that has left with something that may still arrive: the offset of its record, and when that was read.
     left_late: Option<(i64, Duration)>,
     aborted: Option<Duration>,
+    /// From and to which cluster the last move was that was aborted.
+    given_up: Option<(String, String)>,
     /// How often each group was left where it lives, and since when.
     left: BTreeMap<String, (u32, Duration)>,
     held: Option<Held>,
@@ -189,8 +191,8 @@ impl Proxy {
     pub fn new(me: Member, place: Place, admin: Option<String>, settings: Settings) -> Self {
         let state = State::default();
         let (came, left) = (BTreeMap::new(), BTreeMap::new());
-        let (file, wished, left_late, aborted, held, asked, turn) = (None, None, None, None, None, None, None);
-        Self { me, place, admin, settings, state, file, wished, came, left_late, aborted, left, held, asked, turn }
+        let (file, wished, left_late, aborted, given_up, held, asked, turn) = (None, None, None, None, None, None, None, None);
+        Self { me, place, admin, settings, state, file, wished, came, left_late, aborted, given_up, left, held, asked, turn }
     }
 
     /// It takes a file: the one that it starts with, or one that was put in its place, or read again for an operator, while it runs. `digest` is that of all `routes`.
@@ -219,9 +221,11 @@ impl Proxy {
 
     fn follow(&mut self, now: Duration, read: impl FnOnce(&mut State)) {
         let aborts = self.state.aborts();
+        let open = self.state.open().map(|open| (open.from.to_string(), open.to.to_string()));
         read(&mut self.state);
         if self.state.aborts() > aborts {
             self.aborted = Some(now);
+            self.given_up = open;
         }
         self.came.retain(|proxy, _| self.state.joined().contains_key(proxy));
         for proxy in self.state.joined().keys() {
@@ -490,7 +494,10 @@ impl Proxy {
             let groups: BTreeSet<_> = wanted.groups.into_iter().filter(|group| !self.pauses(group, now)).take(GROUPS).collect();
             (!groups.is_empty()).then_some((clusters, Wanted { groups, ..wanted }))
         };
-        let ((from, to), Wanted { routes, topics, groups }) = moves.pop_first().or_else(|| groups.into_iter().find_map(ready))?;
+        // Between other clusters than the last one that was given up: what was in its way may stay, and is nothing to them.
+        let next = moves.keys().find(|clusters| Some(*clusters) > self.given_up.as_ref()).or_else(|| moves.keys().next()).cloned();
+        let next = next.and_then(|clusters| moves.remove_entry(&clusters));
+        let ((from, to), Wanted { routes, topics, groups }) = next.or_else(|| groups.into_iter().find_map(ready))?;
         let after = self.state.last_decision();
         self.is_my_turn(Turn::Hold, now, turn).then(|| Request::Hold { by: self.me.clone(), after, from, to, routes, topics, groups })
     }

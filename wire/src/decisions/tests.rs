@@ -897,6 +897,27 @@ fn an_aborted_move_is_tried_again_later_and_later() {
 }
 
 #[test]
+fn a_move_that_is_aborted_again_and_again_is_not_in_the_way_of_those_between_other_clusters() {
+    let me = member("a", "1");
+    let elsewhere = Owned { name: "payments".to_owned(), leader: "other".to_owned(), ..owned(None) };
+    let known = Known { owns: [("orders".to_owned(), vec![owned(None), elsewhere])].into(), ..known() };
+    let from = |proxy: &mut Proxy| match proxy.next(&known, ms(1_000_000)) {
+        Some(Request::Hold { from, .. }) => from,
+        other => panic!("{other:?}"),
+    };
+    let mut log = Vec::new();
+    let mut began = Vec::new();
+    for _ in 0..4 {
+        let (mut a, _, end) = both(log.clone());
+        let from = from(&mut a);
+        let topic = if from == "old" { "orders" } else { "payments" };
+        log.extend([hold_of(&me, a.state().last_decision(), &from, "new", &[(topic, 2)]), abort(end, false)]);
+        began.push(from);
+    }
+    assert_eq!(began, ["old", "other", "old", "other"]);
+}
+
+#[test]
 fn who_takes_the_place_of_another_does_not_hold_for_thirty_seconds() {
     let (me, old) = (member("a", "2"), member("a", "1"));
     let log = [identity(), joined(&old, "a"), joined(&me, "a"), wish(&me, 0, "old"), wish(&me, 1, "new")];

@@ -65,21 +65,25 @@ impl View {
         if key_type != GROUP {
             return Some(0);
         }
-        if let Some(number) = self.leaders.load().fixed_life(key) {
+        let among = self.leaders.load().lives_among(key);
+        if let [number] = among[..] {
             return Some(number);
         }
-        place_among(&join_all(parts.clusters.iter().map(|part| part.own.groups())).await, key)
+        // A file may have made the view smaller just now.
+        let asking = among.into_iter().filter_map(|number| Some((number, parts.clusters.get(number)?)));
+        place_among(&join_all(asking.map(async |(number, part)| (number, part.own.groups().await))).await, key)
     }
 }
 
-/// The number of the cluster on which a group lives, by the groups of each. At home (0) it begins only if no cluster has it: if it began there
-/// because another one does not answer, its members would lose their offsets, and be two groups afterwards.
-fn place_among(groups: &[Groups], key: &str) -> Option<usize> {
-    let mut having = (0..groups.len()).filter(|number| groups[*number].groups.contains(key));
+/// The number of the cluster on which a group lives, by the groups of each on which it may. On the first of them (home, if it may live anywhere) it begins only
+/// if none has it: if it began there because another one does not answer, its members would lose their offsets, and be two groups afterwards.
+fn place_among(groups: &[(usize, Groups)], key: &str) -> Option<usize> {
+    let mut having = groups.iter().filter(|(_, groups)| groups.groups.contains(key)).map(|(number, _)| *number);
+    let first = groups.first().map(|(number, _)| *number);
     match (having.next(), having.next()) {
         (Some(number), None) => Some(number),
-        (Some(_), Some(_)) => Some(0),
-        (None, _) => groups.iter().all(|groups| groups.is_fresh).then_some(0),
+        (Some(_), Some(_)) => first,
+        (None, _) => first.filter(|_| groups.iter().all(|(_, groups)| groups.is_fresh)),
     }
 }
 
@@ -103,7 +107,13 @@ mod tests {
             (of(&[], false), of(&[], true), None),
             (of(&[], false), of(&["shop"], true), Some(1)),
         ] {
-            assert_eq!(place_among(&[home.clone(), other.clone()], "shop"), expected, "{home:?} {other:?}");
+            assert_eq!(place_among(&[(0, home.clone()), (1, other.clone())], "shop"), expected, "{home:?} {other:?}");
+            // The sources of two mirrors that name it.
+            assert_eq!(
+                place_among(&[(1, home.clone()), (2, other.clone())], "shop"),
+                expected.map(|number| number + 1),
+                "{home:?} {other:?}"
+            );
         }
     }
 }

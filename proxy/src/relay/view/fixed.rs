@@ -54,7 +54,8 @@ pub(super) fn parts(home: &str, legacy: Option<&[&str]>, new: Option<&[&str]>) -
     if home == "new" {
         clusters.reverse();
     }
-    let parts = Parts { clusters, mirrors: config.mirrors.clone(), decisions: Arc::default(), worked_out: Arc::default() };
+    let parts =
+        Parts { clusters, beyond: Vec::new(), mirrors: config.mirrors.clone(), decisions: Arc::default(), worked_out: Arc::default() };
     let leaders = Arc::into_inner(parts.leaders(Settled::default())).expect("no other view shares it").sure();
     (parts, leaders)
 }

@@ -32,6 +32,13 @@ impl Stance {
     }
 }
 
+/// A cluster that is not in a view, and the source of a mirror to one that is.
+#[derive(Debug, Clone)]
+pub(crate) struct Beyond {
+    pub cluster: Arc<Cluster>,
+    pub names: Names,
+}
+
 /// Where topics lead, as things are. Clusters are numbers: 0 is home.
 #[derive(Debug)]
 pub(crate) struct Leaders {
@@ -41,8 +48,10 @@ pub(crate) struct Leaders {
     decisions: Arc<Decisions>,
     /// Of each topic that a cluster has; home where nothing else is said.
     led: HashMap<Arc<str>, usize>,
-    /// By the number of their cluster.
-    renamed: HashSet<(usize, String)>,
+    /// Sources of mirrors to clusters of the view that are not in the view themselves, and what they have.
+    beyond: Vec<Beyond>,
+    /// Copies that only their mirror may write, by the number of their cluster: under another name, and of what a cluster beyond the view has.
+    copies: HashSet<(usize, String)>,
     settled: Settled,
     doubts: HashSet<Doubt>,
 }
@@ -86,18 +95,19 @@ impl WorkedOut {
         clusters: Vec<Arc<Cluster>>,
         mirrors: Vec<Arc<Mirror>>,
         names: Vec<Names>,
+        beyond: Vec<Beyond>,
         decisions: Arc<Decisions>,
         settled: Settled,
     ) -> Arc<Leaders> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|leaders| leaders.strong_count() > 0);
         let is_same = |leaders: &Arc<Leaders>| {
-            leaders.is_of(&clusters, &mirrors, &names) && Arc::ptr_eq(&leaders.decisions, &decisions) && leaders.settled == settled
+            leaders.is_of(&clusters, &mirrors, &names, &beyond) && Arc::ptr_eq(&leaders.decisions, &decisions) && leaders.settled == settled
         };
         if let Some(leaders) = known.iter().filter_map(Weak::upgrade).find(is_same) {
             return leaders;
         }
-        let leaders = Arc::new(Leaders::new(clusters, mirrors, names, decisions, settled));
+        let leaders = Arc::new(Leaders::new(clusters, mirrors, names, beyond, decisions, settled));
         known.push(Arc::downgrade(&leaders));
         leaders
     }
@@ -109,6 +119,7 @@ impl Leaders {
         clusters: Vec<Arc<Cluster>>,
         mirrors: Vec<Arc<Mirror>>,
         names: Vec<Names>,
+        beyond: Vec<Beyond>,
         decisions: Arc<Decisions>,
         settled: Settled,
     ) -> Self {
@@ -128,26 +139,32 @@ impl Leaders {
         born.retain(|topic| open.contains(topic) && !copied.contains(topic));
         doubts.retain(|doubt| !born.contains(&doubt.topic) && !copied.contains(&doubt.topic));
         let settled = Settled { born, copied };
-        let mut leaders = Self { clusters, mirrors, names, decisions, led: HashMap::new(), renamed: HashSet::new(), settled, doubts };
+        let (led, copies) = (HashMap::new(), HashSet::new());
+        let mut leaders = Self { clusters, mirrors, names, decisions, led, beyond, copies, settled, doubts };
         let known: HashSet<&Arc<str>> = leaders.names.iter().flatten().flat_map(|names| names.iter()).collect();
         leaders.led = known.into_iter().map(|topic| (topic.clone(), leaders.decide(topic))).collect();
         for mirror in &leaders.mirrors {
             let numbers = [&mirror.source, &mirror.target].map(|of| leaders.number(&of.name));
             let [Some(source), Some(target)] = numbers else { continue };
             let names = leaders.names[source].iter().flat_map(|names| names.iter());
-            leaders.renamed.extend(renamed(mirror, names.map(|name| &**name)).map(|name| (target, name)));
+            leaders.copies.extend(renamed(mirror, names.map(|name| &**name)).map(|name| (target, name)));
         }
+        let from_beyond = leaders.copies_from_beyond();
+        leaders.copies.extend(from_beyond);
         leaders
     }
 
     /// Whether it was made of these.
-    pub(crate) fn is_of(&self, clusters: &[Arc<Cluster>], mirrors: &[Arc<Mirror>], names: &[Names]) -> bool {
+    pub(crate) fn is_of(&self, clusters: &[Arc<Cluster>], mirrors: &[Arc<Mirror>], names: &[Names], beyond: &[Beyond]) -> bool {
         let is_same = |one: &Names, other: &Names| match (one, other) {
             (Some(one), Some(other)) => Arc::ptr_eq(one, other),
             (one, other) => one.is_none() && other.is_none(),
         };
+        let is_same_beyond = |(one, other): (&Beyond, &Beyond)| one.cluster == other.cluster && is_same(&one.names, &other.names);
         self.names.iter().zip(names).all(|(one, other)| is_same(one, other))
             && self.names.len() == names.len()
+            && self.beyond.iter().zip(beyond).all(is_same_beyond)
+            && self.beyond.len() == beyond.len()
             && self.mirrors == mirrors
             && self.clusters == clusters
     }
@@ -169,7 +186,17 @@ impl Leaders {
 
     /// The cluster on which a group lives, as far as that does not depend on which clusters have it.
     pub(crate) fn fixed_life(&self, group: &str) -> Option<usize> {
-        self.places(|places| places.fixed_life(group).and_then(|cluster| self.number(&cluster.name)))
+        match self.lives_among(group)[..] {
+            [number] => Some(number),
+            _ => None,
+        }
+    }
+
+    /// The clusters on one of which a group lives: which of them has it says on which. All of the view, home first, if nothing but that says it.
+    pub(crate) fn lives_among(&self, group: &str) -> Vec<usize> {
+        let among: Vec<_> =
+            self.places(|places| places.lives_among(group).iter().filter_map(|cluster| self.number(&cluster.name)).collect());
+        if among.is_empty() { (0..self.clusters.len()).collect() } else { among }
     }
 
     /// The cluster on which a topic leads that a client reads or writes. One that no cluster is known to have is asked for before it is shown to a client; but a
@@ -185,7 +212,16 @@ impl Leaders {
 
     /// What was decided last of a topic, if anything ever was.
     pub(crate) fn decided(&self, topic: &str) -> Option<&Led> {
-        self.decisions.topics.get(topic)
+        self.decisions.topics.get(topic).filter(|led| !self.is_another(topic, led))
+    }
+
+    /// Whether home has a topic of its own under the name of one that is decided: no mirror connects the two.
+    fn is_another(&self, topic: &str, led: &Led) -> bool {
+        let home = &self.clusters[0].name;
+        let is_copied = |mirror: &Arc<Mirror>| [&mirror.source.name, &mirror.target.name].contains(&home) && copies_as(mirror, topic);
+        ![&led.cluster, &led.before].contains(&home)
+            && self.names[0].as_ref().is_some_and(|names| names.contains(topic))
+            && !self.mirrors.iter().any(is_copied)
     }
 
     /// What a cluster is to a topic that a client reads or writes, by that.
@@ -202,7 +238,7 @@ impl Leaders {
         match leader {
             leader if self.leads_outside(topic, leader) => Stance::HasCopy,
             leader if leader != at => Stance::Follows(leader),
-            _ if self.has_renamed_copy(topic, at) => Stance::HasCopy,
+            _ if self.is_copy(topic, at) => Stance::HasCopy,
             _ => Stance::Leads,
         }
     }
@@ -240,22 +276,51 @@ impl Leaders {
         *leader == led.before || self.mirrors.iter().any(is_copied)
     }
 
-    fn has_renamed_copy(&self, topic: &str, at: usize) -> bool {
-        !self.renamed.is_empty() && self.renamed.contains(&(at, topic.to_owned()))
+    fn is_copy(&self, topic: &str, at: usize) -> bool {
+        !self.copies.is_empty() && self.copies.contains(&(at, topic.to_owned()))
+    }
+
+    /// Topics that no cluster of the view but a mirror's target has, and that the mirror's source has, or may have: it is not in the view, so they would seem to lead
+    /// on the target.
+    fn copies_from_beyond(&self) -> Vec<(usize, String)> {
+        let mut copies = Vec::new();
+        for Beyond { cluster, names } in &self.beyond {
+            for mirror in self.mirrors.iter().filter(|mirror| mirror.source.name == cluster.name) {
+                let Some(target) = self.number(&mirror.target.name) else { continue };
+                let of_target = self.names[target].iter().flat_map(|names| names.iter());
+                let is_copy = |topic: &&Arc<str>| {
+                    let may_be_there = names.as_ref().is_none_or(|names| names.contains(*topic));
+                    may_be_there && copies_as(mirror, topic) && self.decided(topic).is_none() && self.leader(topic) == target
+                };
+                copies.extend(of_target.filter(is_copy).map(|topic| (target, topic.to_string())));
+            }
+        }
+        copies
     }
 
     fn decide(&self, topic: &str) -> usize {
         let exists = |cluster: &Cluster| match self.number(&cluster.name).and_then(|number| self.names[number].as_ref()) {
             None => Exists::Unknown,
             Some(names) if names.contains(topic) => Exists::Yes,
-            Some(_) if self.is_elsewhere(topic) && !self.settled.born.contains(topic) => Exists::Unknown,
+            Some(_) if self.may_lag(cluster, topic) && !self.settled.born.contains(topic) => Exists::Unknown,
             Some(_) => Exists::No,
         };
-        self.places(|places| places.leader(topic, exists).and_then(|cluster| self.number(&cluster.name)).unwrap_or(0))
+        let none = Decisions::default();
+        let decisions = if self.decided(topic).is_some() { &self.decisions } else { &none };
+        let places = Places { mirrors: &self.mirrors, decisions, clusters: &self.clusters };
+        places.leader(topic, exists).and_then(|cluster| self.number(&cluster.name)).unwrap_or(0)
     }
 
-    fn is_elsewhere(&self, topic: &str) -> bool {
-        self.names.iter().flatten().any(|names| names.contains(topic))
+    /// Whether a source that has not named a topic may have it: the target of its mirror has, and that is not the copy of another source's.
+    fn may_lag(&self, source: &Cluster, topic: &str) -> bool {
+        let has = |cluster: &Cluster| {
+            self.number(&cluster.name).and_then(|at| self.names[at].as_ref()).is_some_and(|names| names.contains(topic))
+        };
+        let copying = || self.mirrors.iter().filter(|mirror| copies_as(mirror, topic));
+        let is_of_another = |target: &Cluster| {
+            copying().any(|mirror| mirror.target.name == target.name && mirror.source.name != source.name && has(&mirror.source))
+        };
+        copying().any(|mirror| mirror.source.name == source.name && has(&mirror.target) && !is_of_another(&mirror.target))
     }
 
     /// As if each doubt was for nothing.
@@ -263,7 +328,7 @@ impl Leaders {
     pub(super) fn sure(self) -> Self {
         let born = self.doubts.into_iter().map(|doubt| doubt.topic).collect();
         let settled = self.settled.and(&Settled { born, copied: HashSet::new() });
-        Self::new(self.clusters, self.mirrors, self.names, self.decisions, settled)
+        Self::new(self.clusters, self.mirrors, self.names, self.beyond, self.decisions, settled)
     }
 
     fn places<T>(&self, of: impl FnOnce(Places<'_>) -> T) -> T {
@@ -302,7 +367,7 @@ mod tests {
             clusters.reverse();
             names.reverse();
         }
-        Leaders::new(clusters, config.mirrors, names, Arc::default(), Settled::default()).sure()
+        Leaders::new(clusters, config.mirrors, names, Vec::new(), Arc::default(), Settled::default()).sure()
     }
 
     /// The names of the clusters that lead these topics.
@@ -327,7 +392,8 @@ mod tests {
         let decisions = Decisions { topics: [("orders".into(), led("new")), ("unseen".into(), led("new"))].into(), groups: HashMap::new() };
         for home in ["legacy", "new"] {
             let before = leaders(home, [Some(&["orders", "orders-2"]), Some(&["orders", "orders-2"])]);
-            let after = Leaders::new(before.clusters, before.mirrors, before.names, Arc::new(decisions.clone()), before.settled);
+            let after =
+                Leaders::new(before.clusters, before.mirrors, before.names, Vec::new(), Arc::new(decisions.clone()), before.settled);
             let [new, legacy] = ["new", "legacy"].map(|name| after.number(name).unwrap());
             assert_eq!(led_on(&after, ["orders", "orders-2", "unseen"]), ["new", "legacy", "new"]);
             for topic in ["orders", "unseen"] {
@@ -358,7 +424,7 @@ mod tests {
                 (Arc::from(*topic), Led { cluster: (*cluster).into(), term: 3, before: (*before).into(), since: 0 })
             });
             let decisions = Arc::new(Decisions { topics: led.collect(), groups: HashMap::new() });
-            Leaders::new(clusters, config.mirrors.clone(), names, decisions, Settled::default()).sure()
+            Leaders::new(clusters, config.mirrors.clone(), names, Vec::new(), decisions, Settled::default()).sure()
         };
         // It was on new, and has gone back: those of the other cluster see what it has left there.
         let back = of(["two", "new"], [&["logs"], &["logs", "orders"]], &[("orders", "new", "one")]);
@@ -383,7 +449,7 @@ mod tests {
         let of = leaders("new", [Some(&["orders"]), Some(&["orders", "payments"])]);
         let known = WorkedOut::default();
         let with = |names: &[Names], decisions: &Arc<Decisions>, settled: &Settled| {
-            known.leaders(of.clusters.clone(), of.mirrors.clone(), names.to_vec(), decisions.clone(), settled.clone())
+            known.leaders(of.clusters.clone(), of.mirrors.clone(), names.to_vec(), Vec::new(), decisions.clone(), settled.clone())
         };
         let first = with(&of.names, &of.decisions, &of.settled);
         assert!(Arc::ptr_eq(&first, &with(&of.names, &of.decisions, &of.settled)));
@@ -416,7 +482,8 @@ mod tests {
         let sure = leaders("new", [Some(&[]), Some(&["orders", "payments"])]);
         assert_eq!(led_on(&sure, ["orders", "payments"]), ["new", "new"]);
         assert!(sure.doubts().is_empty());
-        let with = |settled| Leaders::new(sure.clusters.clone(), sure.mirrors.clone(), sure.names.clone(), Arc::default(), settled);
+        let with =
+            |settled| Leaders::new(sure.clusters.clone(), sure.mirrors.clone(), sure.names.clone(), Vec::new(), Arc::default(), settled);
         let unsure = with(Settled::default());
         assert_eq!(led_on(&unsure, ["orders", "payments"]), ["legacy", "new"]);
         assert_eq!(*unsure.doubts(), HashSet::from([Doubt { source: "legacy".into(), topic: "orders".into() }]));
@@ -431,7 +498,14 @@ mod tests {
         let before = leaders("new", [Some(&[]), Some(&["orders"])]);
         let after = |of: [Option<&[&str]>; 2]| {
             let [legacy, new] = of.map(|of| of.map(|of| Arc::new(names(of))));
-            Leaders::new(before.clusters.clone(), before.mirrors.clone(), vec![new, legacy], Arc::default(), before.settled.clone())
+            Leaders::new(
+                before.clusters.clone(),
+                before.mirrors.clone(),
+                vec![new, legacy],
+                Vec::new(),
+                Arc::default(),
+                before.settled.clone(),
+            )
         };
         let both = after([Some(&[]), Some(&["orders", "orders-2"])]);
         assert_eq!(both.settled.born, names(&["orders"]));
@@ -448,7 +522,7 @@ mod tests {
         let before = leaders("new", [Some(&["orders"]), Some(&["orders"])]);
         let after = |legacy: &[&str], new: &[&str], before: &Leaders| {
             let of: Vec<Names> = [new, legacy].map(|of| Some(Arc::new(names(of)))).into();
-            Leaders::new(before.clusters.clone(), before.mirrors.clone(), of, Arc::default(), before.settled.clone())
+            Leaders::new(before.clusters.clone(), before.mirrors.clone(), of, Vec::new(), Arc::default(), before.settled.clone())
         };
         let deleted = after(&[], &["orders"], &before);
         assert_eq!((led_on(&deleted, ["orders"]), deleted.doubts().len()), (["legacy".to_owned()], 0));
@@ -469,6 +543,73 @@ mod tests {
         assert_eq!(leaders.stance("orders-to-come", new), Stance::Leads);
         assert!(leaders.stance_to_records("orders-to-come", new).refuses(ApiKey::DeleteRecords));
         assert_eq!(leaders.stance("other", new), Stance::Leads);
+    }
+
+    /// Two old clusters and a new one, by a client of the second old one, or by one at home on new; `all` mirrors copy whatever their sources have.
+    fn of_three(home: &str, all: bool, names: [&[&str]; 3], decisions: Decisions) -> Leaders {
+        let topics = if all { ["'.*'", "'.*'"] } else { ["'orders.*'", "'payments.*'"] };
+        let file = format!(
+            r#"
+                clusters.old-1 = {{ id = 1, bootstrap_servers = "old-1:9092" }}
+                clusters.old-2 = {{ id = 2, bootstrap_servers = "old-2:9092" }}
+                clusters.new = {{ id = 3, bootstrap_servers = "new:9092" }}
+                mirrors = [
+                    {{ name = "one", source = "old-1", target = "new", topics_regex = [{}], groups_regex = [".*"] }},
+                    {{ name = "two", source = "old-2", target = "new", topics_regex = [{}], groups_regex = [".*"] }},
+                ]
+            "#,
+            topics[0], topics[1]
+        );
+        let config = Config::parse(&file, Path::new("routes.toml")).unwrap();
+        let cluster = |name: &str| config.clusters.iter().find(|cluster| *cluster.name == *name).unwrap().clone();
+        let of = |number: usize| Some(Arc::new(self::names(names[number])));
+        let (clusters, has, beyond) = if home == "new" {
+            (vec![cluster("new"), cluster("old-1"), cluster("old-2")], vec![of(2), of(0), of(1)], Vec::new())
+        } else {
+            (vec![cluster("old-2"), cluster("new")], vec![of(1), of(2)], vec![Beyond { cluster: cluster("old-1"), names: of(0) }])
+        };
+        Leaders::new(clusters, config.mirrors, has, beyond, Arc::new(decisions), Settled::default()).sure()
+    }
+
+    #[test]
+    fn a_copy_of_what_a_cluster_beyond_the_view_has_is_not_written() {
+        let has: [&[&str]; 3] = [&["orders"], &["payments"], &["orders", "payments", "orders-here"]];
+        let leaders = of_three("old-2", false, has, Decisions::default());
+        let (old_2, new) = (0, 1);
+        assert_eq!(leaders.stance("orders", new), Stance::HasCopy);
+        // A topic of new's own, which that cluster has not, though its mirror would copy it; and one of its own that has moved to new.
+        assert_eq!(leaders.stance("orders-here", new), Stance::Leads);
+        let led = Led { cluster: "new".into(), term: 2, before: "old-1".into(), since: 0 };
+        let decisions = Decisions { topics: [("orders".into(), led)].into(), groups: HashMap::new() };
+        assert_eq!(of_three("old-2", false, has, decisions).stance("orders", new), Stance::Leads);
+        assert_eq!([old_2, new].map(|at| leaders.stance("payments", at)), [Stance::Leads, Stance::Follows(old_2)]);
+        // It has not said yet what it has.
+        let beyond = vec![Beyond { names: None, ..leaders.beyond[0].clone() }];
+        let unsaid = Leaders::new(leaders.clusters, leaders.mirrors, leaders.names, beyond, Arc::default(), leaders.settled);
+        assert_eq!(["orders", "orders-here"].map(|topic| unsaid.stance(topic, new)), [Stance::HasCopy; 2]);
+    }
+
+    #[test]
+    fn a_decision_is_not_of_another_topic_of_the_same_name() {
+        let led = Led { cluster: "new".into(), term: 2, before: "old-1".into(), since: 0 };
+        let decisions = Decisions { topics: [("orders".into(), led)].into(), groups: HashMap::new() };
+        let leaders = of_three("old-2", false, [&["orders"], &["orders"], &["orders"]], decisions.clone());
+        assert_eq!((leaders.leader("orders"), leaders.stance("orders", 0)), (0, Stance::Leads));
+        assert!(leaders.decided("orders").is_none());
+        // A mirror between the two says that they are one; and who has none of its own sees the one that is decided.
+        let copied = of_three("old-2", true, [&["orders"], &["orders"], &["orders"]], decisions.clone());
+        assert_eq!(copied.stance("orders", 0), Stance::Follows(1));
+        let without = of_three("old-2", false, [&["orders"], &[], &["orders"]], decisions);
+        assert_eq!(without.stance("orders", 1), Stance::Leads);
+    }
+
+    #[test]
+    fn topics_and_groups_that_the_mirrors_of_several_clusters_name_are_where_they_are() {
+        let leaders = of_three("new", true, [&["orders"], &["payments"], &["orders", "payments"]], Decisions::default());
+        let (old_1, old_2) = (1, 2);
+        assert_eq!((leaders.leader("orders"), leaders.leader("payments")), (old_1, old_2));
+        assert_eq!((leaders.fixed_life("shop"), leaders.lives_among("shop")), (None, vec![old_1, old_2]));
+        assert_eq!(of_three("old-2", true, [&[], &[], &[]], Decisions::default()).fixed_life("shop"), Some(0));
     }
 
     #[test]

@@ -411,7 +411,13 @@ mod tests {
         let answer = assemble(Some(home_answers(&["payments"], 9)), &asked, &parts, &leaders, 9, &door()).unwrap();
         // The source of its mirror may have it: until that has said so, nobody leads it.
         assert_eq!(told(&answer), ["orders 5 []", "payments 0 []"]);
-        let nobody = Parts { clusters: parts.clusters.clone(), mirrors: Vec::new(), decisions: Arc::default(), worked_out: Arc::default() };
+        let nobody = Parts {
+            clusters: parts.clusters.clone(),
+            beyond: Vec::new(),
+            mirrors: Vec::new(),
+            decisions: Arc::default(),
+            worked_out: Arc::default(),
+        };
         nobody.clusters.iter().for_each(|part| part.shown.forget());
         assert!(matches!(assemble(None, &asked, &nobody, &leaders, 9, &door()), Err(Cause::NoBrokers)));
     }

@@ -54,7 +54,7 @@ pub(super) use self::groups::{groups_of, keep_living, refusal, refused_commit};
 pub(crate) use self::leaders::{Leaders, WorkedOut};
 
 use self::doubts::Asked;
-use self::leaders::Settled;
+use self::leaders::{Beyond, Settled};
 use super::brokers::{Brokers, ToBroker, ToClient, World};
 use super::first::Term;
 use super::holds::Holds;
@@ -79,6 +79,8 @@ pub(crate) struct View {
 pub(crate) struct Parts {
     /// Home first. The others in the order of the file.
     pub clusters: Vec<Part>,
+    /// Sources of mirrors to these that are not among them, by what they have as kferry's own login sees it. Clients are not shown them, and wait for none.
+    pub beyond: Vec<(Arc<Cluster>, Arc<Directory>)>,
     /// All of the file.
     pub mirrors: Vec<Arc<Mirror>>,
     pub decisions: Arc<Decisions>,
@@ -133,7 +135,7 @@ impl Parts {
     }
 
     fn leaders(&self, settled: Settled) -> Arc<Leaders> {
-        self.worked_out.leaders(self.named(), self.mirrors.clone(), self.names(), self.decisions.clone(), settled)
+        self.worked_out.leaders(self.named(), self.mirrors.clone(), self.names(), self.beyond(), self.decisions.clone(), settled)
     }
 
     fn named(&self) -> Vec<Arc<Cluster>> {
@@ -142,6 +144,11 @@ impl Parts {
 
     fn names(&self) -> Vec<leaders::Names> {
         self.clusters.iter().map(|part| part.own.last().map(|listing| listing.names.clone())).collect()
+    }
+
+    fn beyond(&self) -> Vec<Beyond> {
+        let beyond = self.beyond.iter();
+        beyond.map(|(cluster, own)| Beyond { cluster: cluster.clone(), names: own.last().map(|listing| listing.names.clone()) }).collect()
     }
 
     fn home(&self) -> &Part {
@@ -173,7 +180,10 @@ impl View {
     pub(super) fn term(&self, topic: &str) -> Option<Term> {
         let led = self.leaders.load().decided(topic).filter(|led| led.term > 1)?.clone();
         let parts = self.parts.load();
-        let client = |cluster: &str| parts.part(cluster).map(|part| part.own.client().clone());
+        let client = |cluster: &str| {
+            let beyond = || parts.beyond.iter().find(|(beyond, _)| *beyond.name == *cluster).map(|(_, own)| own);
+            parts.part(cluster).map(|part| &part.own).or_else(beyond).map(|own| own.client().clone())
+        };
         Some(Term { new_leader: client(&led.cluster), old_leader: client(&led.before), led })
     }
 
@@ -221,18 +231,26 @@ impl View {
                 self.update().await;
             }
         }
+        for (_, own) in &self.parts().beyond {
+            if own.last().is_none() && !own.is_away() {
+                own.freshen().await;
+                self.update().await;
+            }
+        }
     }
 
     /// Asks those clusters again that it is time to ask.
     pub(crate) async fn follow(&self) {
-        join_all(self.parts().directories().map(Directory::follow)).await;
+        let parts = self.parts();
+        let beyond = parts.beyond.iter().map(|(_, own)| &**own);
+        join_all(parts.directories().chain(beyond).map(Directory::follow)).await;
         self.update().await;
     }
 
     /// Works out anew where topics lead, if something has changed. That is rare, and this is called with each Metadata: nothing is gone through before.
     async fn update(&self) {
         let parts = self.parts();
-        if !self.leaders.load().is_of(&parts.named(), &parts.mirrors, &parts.names()) {
+        if !self.leaders.load().is_of(&parts.named(), &parts.mirrors, &parts.names(), &parts.beyond()) {
             self.work_out(Settled::clone);
         }
         if !self.leaders.load().doubts().is_empty() {
