@@ -104,14 +104,10 @@ fn routes_of_two_old_clusters_move_to_a_third_there_and_back() -> Result<()> {
     ensure!(writes("here")?.is_none(), "{:?}", writes("here")?);
     ensure!(cluster(NEW).read_all("orders.guest")?.is_empty(), "a copy was written");
     let logs = || Ok::<_, anyhow::Error>(format!("the proxy:\n{}\nthe mirror:\n{}", proxy.log_text(), mirror.logs()?));
-    let go_on =
-        |when: &str| soak::go_on(&going, PARTITIONS, GOES_ON, LIMIT).with_context(|| format!("{when}: {}", logs().unwrap_or_default()));
-    go_on("at first")?;
-    for soak in &going {
-        soak.seen();
-    }
-    let mut wrong = Vec::new();
-    for homes in [[NEW, OLD[1]], [NEW, NEW], [OLD[0], NEW], [NEW, NEW], [NEW, OLD[1]], at_home] {
+    let go_on = |going: &[Soak], when: &str| {
+        soak::go_on(going, PARTITIONS, GOES_ON, LIMIT).with_context(|| format!("{when}: {}", logs().unwrap_or_default()))
+    };
+    let moved = |going: &[Soak], homes: Homes| -> Result<Vec<String>> {
         let began = Instant::now();
         proxy.edit(&file(&base, homes))?;
         loop {
@@ -122,24 +118,40 @@ fn routes_of_two_old_clusters_move_to_a_third_there_and_back() -> Result<()> {
             ensure!(began.elapsed() < LIMIT, "not at {homes:?}: {told:#}\n{}", logs()?);
             thread::sleep(Duration::from_millis(20));
         }
-        let took = began.elapsed();
-        go_on(&format!("at {homes:?}"))?;
+        let (took, mut wrong) = (began.elapsed(), Vec::new());
+        go_on(going, &format!("at {homes:?}"))?;
         println!("{homes:?} after {took:.2?}");
-        for soak in &going {
+        for soak in going {
             let seen = soak.seen();
             println!("  {}: {:.2?} without acks, {:.2?} without reads", soak.name(), seen.longest_ack_pause, seen.longest_consume_pause);
             if !seen.errors.is_empty() || seen.again > 0 {
                 wrong.push(format!("{} at {homes:?}: {seen:?}", soak.name()));
             }
         }
+        Ok(wrong)
+    };
+    let ends = |going: Vec<Soak>, route: usize| -> Result<()> {
+        going.into_iter().try_for_each(|soak| soak.stop().map(drop))?;
+        let mut topics = topics.iter().filter(|(of, _)| *of == route);
+        topics.try_for_each(|(_, topic)| comes(LIMIT, &mirror, || identical(cluster(OLD[route]), cluster(NEW), topic)))
+    };
+    go_on(&going, "at first")?;
+    for soak in &going {
+        soak.seen();
     }
+    let mut wrong = Vec::new();
+    for homes in [[NEW, OLD[1]], [NEW, NEW], [OLD[0], NEW], [NEW, NEW], [NEW, OLD[1]], at_home] {
+        wrong.extend(moved(&going, homes)?);
+    }
+    let payments = going.split_off(going.len() / 2);
+    ends(payments, 1)?;
+    // What is the matter with one old cluster is nothing to the other.
+    cluster(OLD[1]).kill(1)?;
+    for homes in [[NEW, OLD[1]], at_home] {
+        wrong.extend(moved(&going, homes)?);
+    }
+    ends(going, 0)?;
     let cut: Vec<_> = proxy.log()?.into_iter().filter(|line| line["cause"] == "cut").collect();
-    for soak in going {
-        soak.stop()?;
-    }
-    for (n, topic) in topics {
-        comes(LIMIT, &mirror, || identical(cluster(OLD[n]), cluster(NEW), &topic))?;
-    }
     ensure!(wrong.is_empty() && cut.is_empty(), "{}\n{cut:#?}\n{}", wrong.join("\n"), logs()?);
     Ok(())
 }

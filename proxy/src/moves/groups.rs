@@ -7,8 +7,9 @@ use kferry_wire::decisions::OwnedGroup;
 use kferry_wire::preflight::Between;
 use kferry_wire::preflight::groups::{Listed, listed, preflight_groups};
 
+use super::wish::does_not_answer;
 use crate::proxy::Proxy;
-use crate::relay::view::View;
+use crate::relay::view::{Part, View};
 use crate::routes::{Routed, RoutingTable};
 
 /// The groups of a route, by what the clusters of its view have.
@@ -16,7 +17,9 @@ pub(super) async fn owned_groups(proxy: &Proxy, table: &RoutingTable, routed: Ro
     let Routed { route, .. } = routed;
     let to = &*route.cluster.name;
     let (parts, leaders) = view.fresh().await;
-    let lists: Vec<Listed> = join_all(parts.clusters.iter().map(|part| listed(part.own.client()))).await;
+    let list =
+        async |part: &Part| if part.own.is_away() { Err(does_not_answer(&part.cluster.name)) } else { listed(part.own.client()).await };
+    let lists: Vec<Listed> = join_all(parts.clusters.iter().map(list)).await;
     let is_owned = |name: &&str| table.owner_of_group(name).is_some_and(|owner| owner.name == route.name);
     let decided = parts.decisions.groups.keys().map(ToString::to_string);
     let names: BTreeSet<String> = lists.iter().flatten().flat_map(BTreeMap::keys).cloned().chain(decided).collect();

@@ -113,7 +113,7 @@ impl Parts {
             topics.entry(source).or_default().push(topic);
         }
         let asking = topics.into_iter().map(async |(source, topics)| {
-            let own = &self.part(source)?.own;
+            let own = self.own(source)?;
             let listing = own.last().filter(|_| !own.is_away())?;
             let brokers: Vec<i32> = listing.metadata.brokers.iter().take(MOST).map(|broker| broker.node_id).collect();
             let have = join_all(brokers.iter().map(|node_id| has(own.client(), *node_id, &topics))).await;

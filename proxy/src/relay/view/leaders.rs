@@ -126,8 +126,10 @@ impl Leaders {
         let Settled { mut born, mut copied } = settled;
         copied.retain(|topic| names.iter().flatten().any(|names| names.contains(topic)));
         let mut doubts = HashSet::new();
-        for (mirror, [of_source, of_target]) in between(&clusters, &mirrors, &names) {
-            for topic in of_target.iter().filter(|topic| copies_as(mirror, topic)) {
+        for (mirror, [of_source, of_target]) in between(&clusters, &mirrors, &names, &beyond) {
+            let is_beyond = beyond.iter().any(|beyond| beyond.cluster.name == mirror.source.name);
+            let is_open = |topic: &&Arc<str>| copies_as(mirror, topic) && !(is_beyond && decisions.topics.contains_key(*topic));
+            for topic in of_target.iter().filter(is_open) {
                 if of_source.contains(topic) {
                     copied.insert(topic.clone());
                 } else {
@@ -280,20 +282,18 @@ impl Leaders {
         !self.copies.is_empty() && self.copies.contains(&(at, topic.to_owned()))
     }
 
-    /// Topics that no cluster of the view but a mirror's target has, and that the mirror's source has, or may have: it is not in the view, so they would seem to lead
-    /// on the target.
+    /// Topics that no cluster of the view but a mirror's target has, and of which it is not certain that the mirror's source has none: it is not in the view, so
+    /// they would seem to lead on the target.
     fn copies_from_beyond(&self) -> Vec<(usize, String)> {
         let mut copies = Vec::new();
-        for Beyond { cluster, names } in &self.beyond {
-            for mirror in self.mirrors.iter().filter(|mirror| mirror.source.name == cluster.name) {
-                let Some(target) = self.number(&mirror.target.name) else { continue };
-                let of_target = self.names[target].iter().flat_map(|names| names.iter());
-                let is_copy = |topic: &&Arc<str>| {
-                    let may_be_there = names.as_ref().is_none_or(|names| names.contains(*topic));
-                    may_be_there && copies_as(mirror, topic) && self.decided(topic).is_none() && self.leader(topic) == target
-                };
-                copies.extend(of_target.filter(is_copy).map(|topic| (target, topic.to_string())));
-            }
+        for mirror in self.mirrors.iter().filter(|mirror| self.beyond.iter().any(|beyond| beyond.cluster.name == mirror.source.name)) {
+            let Some(target) = self.number(&mirror.target.name) else { continue };
+            let is_copy = |topic: &&Arc<str>| {
+                let is_certain = self.decided(topic).is_some() || self.settled.born.contains(*topic);
+                !is_certain && copies_as(mirror, topic) && self.leader(topic) == target
+            };
+            let of_target = self.names[target].iter().flat_map(|names| names.iter());
+            copies.extend(of_target.filter(is_copy).map(|topic| (target, topic.to_string())));
         }
         copies
     }
@@ -313,9 +313,10 @@ impl Leaders {
 
     /// Whether a source that has not named a topic may have it: the target of its mirror has, and that is not the copy of another source's.
     fn may_lag(&self, source: &Cluster, topic: &str) -> bool {
-        let has = |cluster: &Cluster| {
-            self.number(&cluster.name).and_then(|at| self.names[at].as_ref()).is_some_and(|names| names.contains(topic))
-        };
+        let of_beyond =
+            |cluster: &Cluster| self.beyond.iter().find(|beyond| beyond.cluster.name == cluster.name).map(|beyond| &beyond.names);
+        let names = |cluster: &Cluster| self.number(&cluster.name).map(|at| &self.names[at]).or_else(|| of_beyond(cluster));
+        let has = |cluster: &Cluster| names(cluster).and_then(|names| names.as_ref()).is_some_and(|names| names.contains(topic));
         let copying = || self.mirrors.iter().filter(|mirror| copies_as(mirror, topic));
         let is_of_another = |target: &Cluster| {
             copying().any(|mirror| mirror.target.name == target.name && mirror.source.name != source.name && has(&mirror.source))
@@ -336,14 +337,19 @@ impl Leaders {
     }
 }
 
-/// The mirrors between clusters that have said what they have, with the topics of their source and of their target.
+/// The mirrors of which both clusters have said what they have, with the topics of their source, which may be beyond the view, and of their target.
 fn between<'a>(
     clusters: &[Arc<Cluster>],
     mirrors: &'a [Arc<Mirror>],
     names: &'a [Names],
+    beyond: &'a [Beyond],
 ) -> impl Iterator<Item = (&'a Mirror, [&'a HashSet<Arc<str>>; 2])> {
     let of = |cluster: &Cluster| clusters.iter().position(|of| of.name == cluster.name).and_then(|number| names[number].as_deref());
-    mirrors.iter().filter_map(move |mirror| Some((&**mirror, [of(&mirror.source)?, of(&mirror.target)?])))
+    let of_beyond =
+        |cluster: &Cluster| beyond.iter().find(|beyond| beyond.cluster.name == cluster.name).and_then(|beyond| beyond.names.as_deref());
+    mirrors
+        .iter()
+        .filter_map(move |mirror| Some((&**mirror, [of(&mirror.source).or_else(|| of_beyond(&mirror.source))?, of(&mirror.target)?])))
 }
 
 #[cfg(test)]
@@ -583,6 +589,8 @@ mod tests {
         let decisions = Decisions { topics: [("orders".into(), led)].into(), groups: HashMap::new() };
         assert_eq!(of_three("old-2", false, has, decisions).stance("orders", new), Stance::Leads);
         assert_eq!([old_2, new].map(|at| leaders.stance("payments", at)), [Stance::Leads, Stance::Follows(old_2)]);
+        // The mirror of home would copy it as well, if home had it.
+        assert_eq!(of_three("old-2", true, has, Decisions::default()).stance("orders", new), Stance::HasCopy);
         // It has not said yet what it has.
         let beyond = vec![Beyond { names: None, ..leaders.beyond[0].clone() }];
         let unsaid = Leaders::new(leaders.clusters, leaders.mirrors, leaders.names, beyond, Arc::default(), leaders.settled);

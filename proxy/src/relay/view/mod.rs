@@ -134,6 +134,12 @@ impl Parts {
         self.clusters.iter().find(|part| *part.cluster.name == *cluster)
     }
 
+    /// What a cluster has, also one beyond the view.
+    fn own(&self, cluster: &str) -> Option<&Arc<Directory>> {
+        let beyond = || self.beyond.iter().find(|(beyond, _)| *beyond.name == *cluster).map(|(_, own)| own);
+        self.part(cluster).map(|part| &part.own).or_else(beyond)
+    }
+
     fn leaders(&self, settled: Settled) -> Arc<Leaders> {
         self.worked_out.leaders(self.named(), self.mirrors.clone(), self.names(), self.beyond(), self.decisions.clone(), settled)
     }
@@ -180,10 +186,7 @@ impl View {
     pub(super) fn term(&self, topic: &str) -> Option<Term> {
         let led = self.leaders.load().decided(topic).filter(|led| led.term > 1)?.clone();
         let parts = self.parts.load();
-        let client = |cluster: &str| {
-            let beyond = || parts.beyond.iter().find(|(beyond, _)| *beyond.name == *cluster).map(|(_, own)| own);
-            parts.part(cluster).map(|part| &part.own).or_else(beyond).map(|own| own.client().clone())
-        };
+        let client = |cluster: &str| parts.own(cluster).map(|own| own.client().clone());
         Some(Term { new_leader: client(&led.cluster), old_leader: client(&led.before), led })
     }
 
