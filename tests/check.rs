@@ -384,7 +384,7 @@ fn what_routes_own_is_compared_with_what_is_there() -> Result<()> {
         "warning: route owner: its patterns own 3 topics that no mirror copies to or from cluster legacy (own.both, own.left, own.new): ",
         "warning: route owner: its patterns own 2 topics that a mirror renames (own.old, own.young): ",
         "warning: route owner: its patterns own 1 group that no mirror copies to or from cluster legacy (own-group): ",
-        "warning: 1 topic of one name on several clusters of relayed clients (legacy, new), and no mirror copies them (own.both): ",
+        "warning: 1 topic of one name on several clusters of relayed clients (legacy, new), and no mirror copies them between all of these (own.both): ",
         "warning: clients of 1 route in bootstrap mode (rest) are on cluster new, where mirror m writes 2 topics (own.copied, own.young): ",
     ] {
         assert!(told.contains(warning), "{warning}\n{told}");

@@ -9,6 +9,7 @@ use kferry_config::{Cluster, Config, Mirror, Mode, Offsets, Route, is_internal};
 use kferry_wire::admin::groups::GroupFilter;
 use kferry_wire::client::{Client, Topics};
 use kferry_wire::connection::ConnectOptions;
+use kferry_wire::places::copies_as;
 
 use super::brokers::Brokers;
 use super::{count, listed_up_to};
@@ -201,18 +202,28 @@ fn on_both(config: &Config, known: &Known<'_>, renamed: &BTreeSet<(&str, String)
             clusters.entry(topic).or_default().insert(cluster);
         }
     }
-    let is_copied = |topic: &str, clusters: &BTreeSet<&str>| {
-        config.mirrors.iter().any(|mirror| mirror.topics.matches(topic))
-            || clusters.iter().any(|cluster| renamed.contains(&(*cluster, topic.to_owned())))
+    // From the first of them mirrors lead to all others.
+    let is_one = |topic: &str, clusters: &BTreeSet<&str>| {
+        let mirrors: Vec<_> = config.mirrors.iter().filter(|mirror| copies_as(mirror, topic)).collect();
+        let mut reached: BTreeSet<&str> = clusters.first().copied().into_iter().collect();
+        for _ in 0..clusters.len() {
+            let ends = mirrors.iter().map(|mirror| [&*mirror.source.name, &*mirror.target.name]);
+            let more: Vec<_> = ends.filter(|ends| ends.iter().any(|end| reached.contains(end))).flatten().collect();
+            reached.extend(more);
+        }
+        clusters.is_subset(&reached)
     };
     // What begins with `__` is of tools that look after one cluster, as `__amazon_msk_canary` is.
-    clusters.retain(|topic, clusters| clusters.len() > 1 && !is_internal(topic) && !topic.starts_with("__") && !is_copied(topic, clusters));
+    clusters.retain(|topic, clusters| {
+        clusters.retain(|cluster| !renamed.contains(&(*cluster, (*topic).to_owned())));
+        !is_one(topic, clusters) && !is_internal(topic) && !topic.starts_with("__")
+    });
     let on: BTreeSet<&str> = clusters.values().flatten().copied().collect();
     let topics: BTreeSet<&str> = clusters.into_keys().collect();
     (!topics.is_empty()).then(|| {
         format!(
-            "{} of one name on several clusters of relayed clients ({}), and no mirror copies them ({}): each client uses that of the cluster of its \
-             route. Mirror what is meant to be one topic",
+            "{} of one name on several clusters of relayed clients ({}), and no mirror copies them between all of these ({}): each client uses that of \
+             the cluster of its route, and once that route is at home elsewhere another one. Mirror what is meant to be one topic",
             count(topics.len(), "topic"),
             on.into_iter().collect::<Vec<_>>().join(", "),
             named(&topics)
@@ -319,6 +330,23 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_one_old_cluster_shares_with_another_whose_mirror_renames_it_is_told() {
+        let other = "topics = 'orders'\n[clusters.other]\nid = 3\nbootstrap_servers = \"other:9092\"\nnode_ids = \"1-3\"\nbroker_ports = \"9107-9109\"\n\
+                     [[mirrors]]\nname = \"two\"\nsource = \"other\"\ntarget = \"new\"\ntopics = 'orders'\n";
+        let known = Known::from([
+            ("legacy", there(&["orders"], &[])),
+            ("other", there(&["orders"], &[])),
+            ("new", there(&["orders", "other.orders"], &[])),
+        ]);
+        let told = judge(&file(&format!("{other}rename = {{ orders = 'other.orders' }}"), &relay("all", "new", "")), &known);
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(
+            told[0].starts_with("1 topic of one name on several clusters of relayed clients (legacy, new, other), and no mirror"),
+            "{told:?}"
+        );
+    }
+
+    #[test]
     fn a_name_on_both_clusters_that_nobody_copies_is_told_once() {
         let known = Known::from([
             ("legacy", there(&["both", "copied", "old", "one", "__canary"], &[])),
@@ -329,8 +357,8 @@ mod tests {
         assert_eq!(
             told,
             [
-                "1 topic of one name on several clusters of relayed clients (legacy, new), and no mirror copies them (both): each client uses that of \
-              the cluster of its route. Mirror what is meant to be one topic"
+                "1 topic of one name on several clusters of relayed clients (legacy, new), and no mirror copies them between all of these (both): each \
+                 client uses that of the cluster of its route, and once that route is at home elsewhere another one. Mirror what is meant to be one topic"
             ]
         );
         // Nobody is shown both clusters.

@@ -594,7 +594,7 @@ impl FrameRelay {
 
 fn lives_elsewhere(seat: &Seat, group: &str, at: &str) -> bool {
     let leaders = seat.view.leaders().load();
-    leaders.fixed_life(group).is_some_and(|number| **leaders.name(number) != *at)
+    leaders.lives_elsewhere(group, at)
 }
 
 /// The body of the answer to a heartbeat, to a member that is to join again. `None`: as it is, for any other error has a reason of its own.

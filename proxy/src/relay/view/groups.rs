@@ -57,7 +57,7 @@ pub(in crate::relay) fn refusal(
     head: RequestHead,
     body: &[u8],
 ) -> Result<Option<Vec<u8>>, Cause> {
-    let lives_elsewhere = |group: &String| leaders.fixed_life(group).is_some_and(|number| **leaders.name(number) != *at);
+    let lives_elsewhere = |group: &String| leaders.lives_elsewhere(group, at);
     if groups.iter().any(lives_elsewhere) { refused(groups, head, body).map(Some) } else { Ok(None) }
 }
 
@@ -137,6 +137,6 @@ pub(in crate::relay) fn refused_commit(head: RequestHead, body: &[u8], error_cod
 /// [`Cause::NotRewritten`]: it is no valid message.
 pub(in crate::relay) fn keep_living(leaders: &Leaders, at: &str, head: RequestHead, body: &[u8]) -> Result<Vec<u8>, Cause> {
     let mut answer = ListGroupsResponse::decode(&mut &*body, head.version).map_err(|_| Cause::WrongResponse(head.api.key))?;
-    answer.groups.retain(|group| leaders.fixed_life(&group.group_id).is_none_or(|number| **leaders.name(number) == *at));
+    answer.groups.retain(|group| !leaders.lives_elsewhere(&group.group_id, at));
     head.encode(&answer)
 }

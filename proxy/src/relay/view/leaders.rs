@@ -186,12 +186,10 @@ impl Leaders {
         self.led.get(topic).copied().unwrap_or_else(|| self.decide(topic))
     }
 
-    /// The cluster on which a group lives, as far as that does not depend on which clusters have it.
-    pub(crate) fn fixed_life(&self, group: &str) -> Option<usize> {
-        match self.lives_among(group)[..] {
-            [number] => Some(number),
-            _ => None,
-        }
+    /// Whether a group lives elsewhere than on a cluster, whichever clusters have it.
+    pub(crate) fn lives_elsewhere(&self, group: &str, at: &str) -> bool {
+        let among = self.lives_among(group);
+        among.len() < self.clusters.len() && among.iter().all(|number| **self.name(*number) != *at)
     }
 
     /// The clusters on one of which a group lives: which of them has it says on which. All of the view, home first, if nothing but that says it.
@@ -300,8 +298,9 @@ impl Leaders {
 
     fn decide(&self, topic: &str) -> usize {
         let exists = |cluster: &Cluster| match self.number(&cluster.name).and_then(|number| self.names[number].as_ref()) {
-            None => Exists::Unknown,
             Some(names) if names.contains(topic) => Exists::Yes,
+            _ if self.is_of_another(cluster, topic) => Exists::No,
+            None => Exists::Unknown,
             Some(_) if self.may_lag(cluster, topic) && !self.settled.born.contains(topic) => Exists::Unknown,
             Some(_) => Exists::No,
         };
@@ -311,17 +310,32 @@ impl Leaders {
         places.leader(topic, exists).and_then(|cluster| self.number(&cluster.name)).unwrap_or(0)
     }
 
-    /// Whether a source that has not named a topic may have it: the target of its mirror has, and that is not the copy of another source's.
+    /// Whether a source that has not named a topic may have it: the target of its mirror has.
     fn may_lag(&self, source: &Cluster, topic: &str) -> bool {
-        let of_beyond =
-            |cluster: &Cluster| self.beyond.iter().find(|beyond| beyond.cluster.name == cluster.name).map(|beyond| &beyond.names);
-        let names = |cluster: &Cluster| self.number(&cluster.name).map(|at| &self.names[at]).or_else(|| of_beyond(cluster));
-        let has = |cluster: &Cluster| names(cluster).and_then(|names| names.as_ref()).is_some_and(|names| names.contains(topic));
+        let mut copying = self.mirrors.iter().filter(|mirror| mirror.source.name == source.name && copies_as(mirror, topic));
+        copying.any(|mirror| self.has(&mirror.target, topic))
+    }
+
+    /// Whether what the target of a source's mirror has of this name is the copy of another source's topic.
+    fn is_of_another(&self, source: &Cluster, topic: &str) -> bool {
         let copying = || self.mirrors.iter().filter(|mirror| copies_as(mirror, topic));
-        let is_of_another = |target: &Cluster| {
-            copying().any(|mirror| mirror.target.name == target.name && mirror.source.name != source.name && has(&mirror.source))
+        let others = |target: &Cluster| {
+            copying()
+                .any(|mirror| mirror.target.name == target.name && mirror.source.name != source.name && self.has(&mirror.source, topic))
         };
-        copying().any(|mirror| mirror.source.name == source.name && has(&mirror.target) && !is_of_another(&mirror.target))
+        copying().any(|mirror| mirror.source.name == source.name && others(&mirror.target))
+    }
+
+    /// Whether a cluster of the view, or one beyond it, is known to have a topic.
+    fn has(&self, cluster: &Cluster, topic: &str) -> bool {
+        let of_beyond = || self.beyond.iter().find(|beyond| beyond.cluster.name == cluster.name).map(|beyond| &beyond.names);
+        let names = self.number(&cluster.name).map(|at| &self.names[at]).or_else(of_beyond);
+        names.and_then(|names| names.as_ref()).is_some_and(|names| names.contains(topic))
+    }
+
+    /// Whether it is about these clusters and mirrors.
+    pub(crate) fn is_between(&self, clusters: &[Arc<Cluster>], mirrors: &[Arc<Mirror>]) -> bool {
+        self.clusters == clusters && self.mirrors == mirrors
     }
 
     /// As if each doubt was for nothing.
@@ -387,8 +401,9 @@ mod tests {
         for home in ["legacy", "new"] {
             let leaders = leaders(home, names);
             assert_eq!(led_on(&leaders, ["orders", "logs", "payments", "both", "to-come"]), ["legacy", "legacy", "new", home, home]);
-            assert_eq!(leaders.fixed_life("shop").map(|number| &**leaders.name(number)), Some("legacy"));
-            assert_eq!(leaders.fixed_life("else"), None);
+            assert_eq!(leaders.lives_among("shop").iter().map(|number| &**leaders.name(*number)).collect::<Vec<_>>(), ["legacy"]);
+            let elsewhere = ["shop", "else"].map(|group| ["legacy", "new"].map(|at| leaders.lives_elsewhere(group, at)));
+            assert_eq!(elsewhere, [[false, true], [false, false]]);
         }
     }
 
@@ -616,8 +631,13 @@ mod tests {
         let leaders = of_three("new", true, [&["orders"], &["payments"], &["orders", "payments"]], Decisions::default());
         let (old_1, old_2) = (1, 2);
         assert_eq!((leaders.leader("orders"), leaders.leader("payments")), (old_1, old_2));
-        assert_eq!((leaders.fixed_life("shop"), leaders.lives_among("shop")), (None, vec![old_1, old_2]));
-        assert_eq!(of_three("old-2", true, [&[], &[], &[]], Decisions::default()).fixed_life("shop"), Some(0));
+        assert_eq!(leaders.lives_among("shop"), [old_1, old_2]);
+        assert_eq!(["new", "old-1", "old-2"].map(|at| leaders.lives_elsewhere("shop", at)), [true, false, false]);
+        assert_eq!(of_three("old-2", true, [&[], &[], &[]], Decisions::default()).lives_among("shop"), [0]);
+        // The first one has not said yet what it has.
+        let names = vec![leaders.names[0].clone(), None, leaders.names[2].clone()];
+        let unsaid = Leaders::new(leaders.clusters, leaders.mirrors, names, Vec::new(), Arc::default(), leaders.settled);
+        assert_eq!((unsaid.leader("orders"), unsaid.leader("payments")), (old_1, old_2));
     }
 
     #[test]

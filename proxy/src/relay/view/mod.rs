@@ -79,7 +79,7 @@ pub(crate) struct View {
 pub(crate) struct Parts {
     /// Home first. The others in the order of the file.
     pub clusters: Vec<Part>,
-    /// Sources of mirrors to these that are not among them, by what they have as kferry's own login sees it. Clients are not shown them, and wait for none.
+    /// Sources of mirrors to these that are not among them, by what they have as kferry's own login sees it. Clients are not shown them.
     pub beyond: Vec<(Arc<Cluster>, Arc<Directory>)>,
     /// All of the file.
     pub mirrors: Vec<Arc<Mirror>>,
@@ -171,9 +171,10 @@ impl View {
 
     /// What the table in force makes of it from now on.
     pub(crate) fn change(&self, parts: Parts) {
+        // Between other clusters, what was born where is another question; a copy stays one.
+        let is_same = self.leaders.load().is_between(&parts.named(), &parts.mirrors);
         self.parts.store(Arc::new(parts));
-        // What was born where may be another question now; a copy stays one.
-        self.work_out(|now| Settled { copied: now.copied.clone(), ..Settled::default() });
+        self.work_out(|now| if is_same { now.clone() } else { Settled { copied: now.copied.clone(), ..Settled::default() } });
     }
 
     /// What is decided from now on.
@@ -234,11 +235,11 @@ impl View {
                 self.update().await;
             }
         }
-        for (_, own) in &self.parts().beyond {
-            if own.last().is_none() && !own.is_away() {
-                own.freshen().await;
-                self.update().await;
-            }
+        let parts = self.parts();
+        let unsaid: Vec<_> = parts.beyond.iter().map(|(_, own)| own).filter(|own| own.last().is_none() && !own.is_away()).collect();
+        if !unsaid.is_empty() {
+            join_all(unsaid.into_iter().map(|own| own.freshen())).await;
+            self.update().await;
         }
     }
 
