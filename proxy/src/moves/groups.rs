@@ -7,7 +7,6 @@ use kferry_wire::decisions::OwnedGroup;
 use kferry_wire::preflight::Between;
 use kferry_wire::preflight::groups::{Listed, listed, preflight_groups};
 
-use super::wish::does_not_answer;
 use crate::proxy::Proxy;
 use crate::relay::view::{Part, View};
 use crate::routes::{Routed, RoutingTable};
@@ -17,8 +16,7 @@ pub(super) async fn owned_groups(proxy: &Proxy, table: &RoutingTable, routed: Ro
     let Routed { route, .. } = routed;
     let to = &*route.cluster.name;
     let (parts, leaders) = view.fresh().await;
-    let list =
-        async |part: &Part| if part.own.is_away() { Err(does_not_answer(&part.cluster.name)) } else { listed(part.own.client()).await };
+    let list = async |part: &Part| if part.own.is_away() { Err(part.does_not_answer()) } else { listed(part.own.client()).await };
     let lists: Vec<Listed> = join_all(parts.clusters.iter().map(list)).await;
     let is_owned = |name: &&str| table.owner_of_group(name).is_some_and(|owner| owner.name == route.name);
     let decided = parts.decisions.groups.keys().map(ToString::to_string);
@@ -27,18 +25,16 @@ pub(super) async fn owned_groups(proxy: &Proxy, table: &RoutingTable, routed: Ro
     let mut owned = Vec::new();
     let mut moving: BTreeMap<usize, Vec<String>> = BTreeMap::new();
     for name in names.iter().map(String::as_str).filter(is_owned) {
-        let among = leaders.lives_among(name);
-        let has = |number: &&usize| lists.get(**number).is_some_and(|list| list.as_ref().is_ok_and(|listed| listed.contains_key(name)));
-        let mut having = among.iter().filter(has);
+        // A file may have made the view smaller just now.
+        let among: Vec<usize> = leaders.lives_among(name).into_iter().filter(|number| *number < lists.len()).collect();
+        let mut having = among.iter().filter(|number| lists[**number].as_ref().is_ok_and(|listed| listed.contains_key(name)));
         let lives = match (having.next(), having.next(), &among[..]) {
             (Some(lives), None, _) | (None, None, [lives]) => *lives,
             // One of those that do not answer may have it.
-            (None, None, _) if among.iter().any(|number| lists.get(*number).is_none_or(Result::is_err)) => continue,
-            _ => among.first().copied().unwrap_or_default(),
+            (None, None, _) if among.iter().any(|number| lists[*number].is_err()) => continue,
+            (_, _, [first, ..]) => *first,
+            _ => continue,
         };
-        if lives >= lists.len() {
-            continue;
-        }
         if *parts.clusters[lives].cluster.name == *to {
             owned.push(OwnedGroup { name: name.to_owned(), lives: to.to_owned(), blocked: None });
         } else {

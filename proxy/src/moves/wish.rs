@@ -77,13 +77,12 @@ pub(super) async fn look(proxy: &Proxy) -> Look {
         let silent = parts.clusters.iter().find(|part| part.own.last().is_none());
         if let Some(silent) = silent.filter(|_| routed.home.name != *wished) {
             // The route waits, with whatever it owns, and nobody else does.
-            let blocked = Some(format!("what it owns is not known: {}", does_not_answer(&silent.cluster.name)));
+            let blocked = Some(format!("what it owns is not known: {}", silent.does_not_answer()));
             let unknown = Owned { name: String::new(), leader: routed.home.name.to_string(), topic: Topic::default(), blocked };
             look.owns.insert(route.name.to_string(), vec![unknown]);
             continue;
         }
         let listings: Vec<_> = parts.clusters.iter().filter_map(|part| Some((&part.cluster.name, part.own.last()?))).collect();
-        let is_away = |cluster: &&Arc<str>| parts.part(cluster).is_some_and(|part| part.own.is_away());
         let mut owns = Vec::new();
         // Without copies whose topics were deleted where they led.
         let there = listings.iter().flat_map(|(cluster, listing)| listing.names.iter().map(move |name| (*cluster, name)));
@@ -96,9 +95,9 @@ pub(super) async fn look(proxy: &Proxy) -> Look {
                 owns.push(Owned { name: name.to_string(), leader: leader.to_string(), topic: Topic::default(), blocked: None });
                 continue;
             }
-            if let Some(away) = [leader, wished].into_iter().find(is_away) {
+            if let Some(away) = [leader, wished].into_iter().filter_map(|cluster| parts.part(cluster)).find(|part| part.own.is_away()) {
                 look.wants = true;
-                let blocked = Some(format!("topic {name}: {}", does_not_answer(away)));
+                let blocked = Some(format!("topic {name}: {}", away.does_not_answer()));
                 owns.push(Owned { name: name.to_string(), leader: leader.to_string(), topic: Topic::default(), blocked });
                 continue;
             }
@@ -135,11 +134,6 @@ pub(super) async fn look(proxy: &Proxy) -> Look {
 
 fn relayed<'a>(proxy: &'a Proxy, table: &'a Arc<RoutingTable>) -> impl Iterator<Item = (Routed<'a>, Option<Arc<View>>)> {
     table.relayed().map(|routed| (routed, proxy.sight(table, routed).view))
-}
-
-/// Why nothing moves from or to a cluster that is away.
-pub(super) fn does_not_answer(cluster: &str) -> String {
-    format!("cluster {cluster} does not answer kferry: see that it runs, and what the log of this proxy says of it")
 }
 
 /// Why nothing moves from or to a cluster at which [`Proxy::own_client`] is none.

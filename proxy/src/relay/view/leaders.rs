@@ -316,21 +316,26 @@ impl Leaders {
         copying.any(|mirror| self.has(&mirror.target, topic))
     }
 
-    /// Whether what the target of a source's mirror has of this name is the copy of another source's topic.
+    /// Whether what the target of a source's mirror has of this name is the copy of another source's topic. Patterns are held against the name last: this is
+    /// asked of each topic of each cluster.
     fn is_of_another(&self, source: &Cluster, topic: &str) -> bool {
-        let copying = || self.mirrors.iter().filter(|mirror| copies_as(mirror, topic));
-        let others = |target: &Cluster| {
-            copying()
-                .any(|mirror| mirror.target.name == target.name && mirror.source.name != source.name && self.has(&mirror.source, topic))
+        let is_other = |mirror: &Mirror, target: &Cluster| {
+            mirror.target.name == target.name
+                && mirror.source.name != source.name
+                && self.has(&mirror.source, topic)
+                && copies_as(mirror, topic)
         };
-        copying().any(|mirror| mirror.source.name == source.name && others(&mirror.target))
+        let mut mirrors = self.mirrors.iter().filter(|mirror| mirror.source.name == source.name);
+        mirrors.any(|mirror| self.mirrors.iter().any(|other| is_other(other, &mirror.target)) && copies_as(mirror, topic))
     }
 
     /// Whether a cluster of the view, or one beyond it, is known to have a topic.
     fn has(&self, cluster: &Cluster, topic: &str) -> bool {
-        let of_beyond = || self.beyond.iter().find(|beyond| beyond.cluster.name == cluster.name).map(|beyond| &beyond.names);
-        let names = self.number(&cluster.name).map(|at| &self.names[at]).or_else(of_beyond);
-        names.and_then(|names| names.as_ref()).is_some_and(|names| names.contains(topic))
+        let names = match self.number(&cluster.name) {
+            Some(number) => self.names[number].as_deref(),
+            None => names_beyond(&self.beyond, cluster),
+        };
+        names.is_some_and(|names| names.contains(topic))
     }
 
     /// Whether it is about these clusters and mirrors.
@@ -359,11 +364,15 @@ fn between<'a>(
     beyond: &'a [Beyond],
 ) -> impl Iterator<Item = (&'a Mirror, [&'a HashSet<Arc<str>>; 2])> {
     let of = |cluster: &Cluster| clusters.iter().position(|of| of.name == cluster.name).and_then(|number| names[number].as_deref());
-    let of_beyond =
-        |cluster: &Cluster| beyond.iter().find(|beyond| beyond.cluster.name == cluster.name).and_then(|beyond| beyond.names.as_deref());
-    mirrors
-        .iter()
-        .filter_map(move |mirror| Some((&**mirror, [of(&mirror.source).or_else(|| of_beyond(&mirror.source))?, of(&mirror.target)?])))
+    mirrors.iter().filter_map(move |mirror| {
+        let of_source = of(&mirror.source).or_else(|| names_beyond(beyond, &mirror.source))?;
+        Some((&**mirror, [of_source, of(&mirror.target)?]))
+    })
+}
+
+/// What a cluster beyond the view has. `None`: it has not said yet, or is no such cluster.
+fn names_beyond<'a>(beyond: &'a [Beyond], cluster: &Cluster) -> Option<&'a HashSet<Arc<str>>> {
+    beyond.iter().find(|beyond| beyond.cluster.name == cluster.name).and_then(|beyond| beyond.names.as_deref())
 }
 
 #[cfg(test)]

@@ -300,6 +300,11 @@ impl Parts {
 }
 
 impl Part {
+    /// What is told where the cluster would have to be asked and is away.
+    pub(crate) fn does_not_answer(&self) -> String {
+        format!("cluster {} does not answer kferry: see that it runs, and what the log of this proxy says of it", self.cluster.name)
+    }
+
     /// A client's world on this cluster, for what the proxy asks for it.
     fn world(&self, door: &Door) -> World {
         World {
