@@ -197,7 +197,7 @@ fn a_proxy_that_is_stopped_under_load_tells_what_was_appended_and_leaves_nothing
     const ON_ITS_WAY: usize = 20;
     on_stage(|stage| {
         stage.has_proxies(2)?;
-        let (topic, unanswered) = ("orders.stopped", "orders.stopped-unanswered");
+        let (topic, unanswered) = ("orders.ended", "orders.ended-unanswered");
         let connect = |topic: &str| stage.create(topic).and_then(|()| stage.at_leader(0, Side::Legacy, topic));
         let (mut client, mut deaf, mut written) = (connect(topic)?, connect(unanswered)?, 0);
         let mut writes = || {
