@@ -27,6 +27,8 @@ mod random;
 mod rights;
 #[path = "moves/there_and_back.rs"]
 mod there_and_back;
+#[path = "moves/transactions.rs"]
+mod transactions;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::barrier::Barrier;
-use super::wish::{Look, look, no_login, wish};
+use super::wish::{Look, TRANSACTION, look, no_login, wish};
 use super::{Doing, Moves, Seen};
 use crate::identity::own_options;
 use crate::messages;
@@ -56,8 +56,11 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Between two looks at what routes own, and whether it can move: the first while something is wished that is not so.
 const LOOKS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 
-/// How long such a look may take, and the last look at the ends before a flip.
+/// How long such a look may take.
 const LOOKING: Duration = Duration::from_secs(10);
+
+/// How long the last look at the ends before a flip may take, also where the move's time is nearly over.
+const LAST_LOOK: Duration = Duration::from_secs(1);
 
 /// Follows the log on `cluster` until the last client is `served`, and then says there that this process leaves. `bound`: the addresses that the process has
 /// bound. `stop`: ends the process.
@@ -379,6 +382,8 @@ impl Follower {
         self.known.waited = self.held_last.filter(|_| self.held.is_none()).zip(holds.waited());
         self.known.unanswered = self.held.is_none() && holds.are_late();
         self.known.cut = holds.have_lost();
+        self.known.broken = holds.held_with_transaction().map(|topic| format!("topic {topic}: {TRANSACTION}"));
+        self.known.transactional = self.held_groups.iter().filter(|group| self.proxy.parking.is_transactional(group)).cloned().collect();
         let now = self.now();
         // Who could not hold in time lets go by itself, whether it can read the log or not.
         self.me.give_up(&self.known, now);
@@ -484,13 +489,15 @@ impl Follower {
             let clients = client(&open.from).and_then(|from| Ok((from, client(&open.to)?)));
             let expected = outcome.groups.iter().map(|group| (group.clone(), open.parked(group).count())).collect();
             let (id, described) = (open.id, self.described.clone());
+            // Everybody is held meanwhile.
+            let limit = self.me.time_left(self.now()).max(LAST_LOOK);
             self.lift_barrier();
             self.checking.spawn(async move {
                 let (from, to) = match clients {
                     Ok(clients) => clients,
                     Err(wrong) => return Checked { id, outcome, wrong: Some(wrong), barrier: None },
                 };
-                if let Some(wrong) = written_past(from, &outcome.topics).await {
+                if let Some(wrong) = written_past(from, &outcome.topics, limit).await {
                     return Checked { id, outcome, wrong: Some(wrong), barrier: None };
                 }
                 match Barrier::set(to, expected, &described).await {
@@ -550,12 +557,14 @@ fn moved(state: &State) -> HashMap<Arc<str>, HashSet<String>> {
 
 /// Whether somebody has written to the old leader since the mirror has measured its ends, or has added partitions: who is not held, because it does not
 /// come by a proxy.
-async fn written_past(client: Client, outcome: &BTreeMap<String, decisions::Led>) -> Option<String> {
+async fn written_past(client: Client, outcome: &BTreeMap<String, decisions::Led>, limit: Duration) -> Option<String> {
     let partition = |topic: &str, index: usize| TopicPartition::new(topic, index as i32);
     let partitions: Vec<_> = outcome.iter().flat_map(|(topic, led)| (0..led.ends.len()).map(|index| partition(topic, index))).collect();
     let names: Vec<&str> = outcome.keys().map(String::as_str).collect();
-    let asked = timeout(LOOKING, async { tokio::join!(client.log_ends(&partitions), client.metadata(Topics::Named(&names))) }).await;
-    let Ok((ends, metadata)) = asked else { return Some(format!("cluster {} does not say where its logs end", client.cluster().name)) };
+    let asked = timeout(limit, async { tokio::join!(client.log_ends(&partitions), client.metadata(Topics::Named(&names))) }).await;
+    let Ok((ends, metadata)) = asked else {
+        return Some(format!("cluster {} has not said within {limit:.1?} where its logs end", client.cluster().name));
+    };
     let metadata = match metadata {
         Ok(metadata) => metadata,
         Err(error) => return Some(error.to_string()),

@@ -141,6 +141,10 @@ pub(super) fn no_login(cluster: &str) -> String {
     format!("the file gives kferry no login of its own on cluster {cluster}: write one in [clusters.{cluster}]")
 }
 
+/// Why a topic stays in which a client of this process has begun a transaction. One that has written is seen by everybody; what has not may write yet.
+pub(super) const TRANSACTION: &str = "a client has begun a transaction in it within the last five minutes, and those cannot move yet: stop the client, or drop \
+                                      the topic from the route";
+
 /// Whether topics can move between two clusters. An error is about all of them.
 async fn asked(
     proxy: &Proxy,
@@ -159,6 +163,11 @@ async fn asked(
     let rules = Rules::of(table.mirrors(), table.wished(), leader);
     let now = Timestamp::now().as_millisecond();
     let mut report = preflight(Between { from: &from, to: &to }, rules, topics, now).await.map_err(|error| error.to_string())?;
+    for (topic, found) in &mut report {
+        if proxy.holds.has_transaction(topic) {
+            *found = found.clone().and(Err(TRANSACTION.to_owned()));
+        }
+    }
     // Any route may use a topic, not only its owner.
     for (routed, view) in relayed(proxy, table) {
         let Some(parts) = view.map(|view| view.parts()) else { continue };

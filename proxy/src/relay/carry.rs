@@ -264,18 +264,23 @@ fn refused(index: i32, error_code: i16) -> PartitionProduceResponse {
     PartitionProduceResponse::default().with_index(index).with_error_code(error_code).with_base_offset(-1)
 }
 
-/// What becomes of a batch, by the error that the partition leader answered.
+/// What becomes of a batch, by the partition leader's answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
     /// The client is told.
     Tell,
-    /// It was not appended, and another broker may lead the partition, now or soon.
+    /// Another broker may lead the partition, now or soon, and the batch was not appended, or will not be appended twice.
     Again,
+    /// Another broker may lead it, and nobody knows whether that one has the batch: it was appended here and waited for the other replicas when the leader was
+    /// changed. A broker tells so with the offset that it gave the batch (`DelayedProduce`, `buildProducePartitionStatus`); for what it refuses that is -1.
+    Unknown,
 }
 
-fn next(error_code: i16) -> Next {
-    match error_code {
-        UNKNOWN_TOPIC_OR_PARTITION | LEADER_NOT_AVAILABLE | NOT_LEADER_OR_FOLLOWER | KAFKA_STORAGE_ERROR => Next::Again,
+fn next(answer: &PartitionProduceResponse, records: Option<&[u8]>) -> Next {
+    match answer.error_code {
+        UNKNOWN_TOPIC_OR_PARTITION | LEADER_NOT_AVAILABLE | NOT_LEADER_OR_FOLLOWER | KAFKA_STORAGE_ERROR => {
+            if answer.base_offset < 0 || may_be_sent_again(records) { Next::Again } else { Next::Unknown }
+        }
         _ => Next::Tell,
     }
 }
@@ -498,7 +503,7 @@ impl Lines {
         let admitting = frame.entries.iter().filter_map(|(partition, records)| {
             let term = self.view.term(&partition.topic)?;
             Some(async move {
-                let admitted = self.firsts.admit(partition, &term, records.as_deref().unwrap_or_default()).await;
+                let admitted = self.firsts.admit(partition, &term, records.as_deref().unwrap_or_default(), Instant::now()).await;
                 (partition.clone(), (term, admitted))
             })
         });
@@ -610,8 +615,11 @@ impl Lines {
         }
         let outcome = |entry: Entry| {
             let outcome = match answered.get(&(entry.0.topic.to_string(), entry.0.partition)) {
-                Some(partition) if next(partition.error_code) == Next::Again => Outcome::Again,
-                Some(partition) => Outcome::Answered(partition.clone()),
+                Some(partition) => match next(partition, entry.1.as_deref()) {
+                    Next::Tell => Outcome::Answered(partition.clone()),
+                    Next::Again => Outcome::Again,
+                    Next::Unknown => lost("the leader was changed before all replicas had a batch that it had appended".to_owned()),
+                },
                 None => lost("the answer leaves out a partition".to_owned()),
             };
             (entry, outcome)
@@ -696,12 +704,18 @@ mod tests {
 
     #[test]
     fn only_what_was_certainly_not_appended_is_sent_again_without_an_id() {
-        for (error_code, becomes) in [(0, Next::Tell), (3, Next::Again), (5, Next::Again), (6, Next::Again), (56, Next::Again)] {
-            assert_eq!(next(error_code), becomes, "{error_code}");
+        let (idempotent, plain_one) = (batch(7, 0, 0), plain());
+        let by =
+            |error_code: i16, base_offset: i64, records: &Bytes| next(&refused(0, error_code).with_base_offset(base_offset), Some(records));
+        for error_code in [3, 5, 6, 56] {
+            assert_eq!(by(error_code, -1, &plain_one), Next::Again, "{error_code}");
+            // Appended by a leader that is none any more.
+            assert_eq!(by(error_code, 7, &plain_one), Next::Unknown, "{error_code}");
+            assert_eq!(by(error_code, 7, &idempotent), Next::Again, "{error_code}");
         }
-        // Appended and not replicated; not appended, and the client's to decide; refused for good; known already; out of order.
-        for error_code in [7, 20, 19, 10, 87, 29, 46, 45, 47, -1] {
-            assert_eq!(next(error_code), Next::Tell, "{error_code}");
+        // Appended; appended and not replicated; not appended, and the client's to decide; refused for good; known already; out of order.
+        for error_code in [0, 7, 20, 19, 10, 87, 29, 46, 45, 47, -1] {
+            assert_eq!(by(error_code, 7, &plain_one), Next::Tell, "{error_code}");
         }
         assert!(may_be_sent_again(Some(&batch(7, 0, 0))));
         assert!(!may_be_sent_again(Some(&plain())) && !may_be_sent_again(None));

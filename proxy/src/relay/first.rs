@@ -48,8 +48,9 @@ struct Watched {
 struct Known {
     new_leader: Option<Producers>,
     old_leader: Option<Producers>,
-    /// When the new leader was asked last.
+    /// When the new leader was asked last, and the old one.
     asked: Option<Instant>,
+    asked_old: Option<Instant>,
     /// Producers of which a first batch is on its way.
     on_its_way: HashSet<i64>,
 }
@@ -130,15 +131,17 @@ pub(super) fn stamped(term: Option<&Term>, records: Bytes) -> Bytes {
 }
 
 impl FirstBatches {
-    /// Says whether a batch goes to the leader of its partition, and waits as long as that may take. `front`: of the batch, as the client has it.
-    pub(super) async fn admit(&self, partition: &TopicPartition, term: &Term, front: &[u8]) -> Admitted {
+    /// Says whether a batch goes to the leader of its partition, and waits as long as that may take. `front`: of the batch, as the client has it. `began`: when
+    /// the first batch of its request began to wait. The others of that request have waited as well; but what is known of their partitions may be old, or
+    /// nothing yet, so the leaders are asked once for each.
+    pub(super) async fn admit(&self, partition: &TopicPartition, term: &Term, front: &[u8], began: Instant) -> Admitted {
         let since = term.since();
         let Some(batch) = Sequences::peek(front).filter(|_| since < WATCHED) else { return Admitted::Passes };
         let watched = self.watched(partition, term.led.term, WATCHED.saturating_sub(since));
-        let began = Instant::now();
+        let mut is_asked = false;
         loop {
             let changed = watched.changed.notified();
-            let waited = began.elapsed();
+            let waited = if is_asked { began.elapsed() } else { Duration::ZERO };
             let verdict = {
                 let mut known = watched.lock();
                 let flipped =
@@ -171,7 +174,10 @@ impl FirstBatches {
                     return Admitted::Answered(NOT_LEADER_OR_FOLLOWER);
                 }
                 Verdict::Wait { what, until } => {
-                    if watched.ask(partition, term, what).await {
+                    let is_news = watched.ask(partition, term, what).await;
+                    // Of the old leader only when the new one is known.
+                    is_asked |= what != Missing::NewLeader || !is_news;
+                    if is_news {
                         continue;
                     }
                     tokio::select! {
@@ -214,7 +220,7 @@ impl Watched {
     /// Asks a leader for what is missing, unless somebody has a moment ago. Returns whether something is known now that was not.
     async fn ask(&self, partition: &TopicPartition, term: &Term, missing: Missing) -> bool {
         let began = Instant::now();
-        let _asking = self.asking.lock().await;
+        let Ok(_asking) = timeout(ANSWER, self.asking.lock()).await else { return false };
         {
             let known = self.lock();
             let has_come = match missing {
@@ -226,7 +232,8 @@ impl Watched {
             if has_come {
                 return true;
             }
-            if missing != Missing::OldLeader && known.asked.is_some_and(|asked| asked.elapsed() < ASK_AGAIN) {
+            let asked = if missing == Missing::OldLeader { known.asked_old } else { known.asked };
+            if asked.is_some_and(|asked| asked.elapsed() < ASK_AGAIN) {
                 return false;
             }
         }
@@ -234,9 +241,8 @@ impl Watched {
         let Some(client) = client else { return false };
         let answered = timeout(ANSWER, client.describe_producers(&partition.topic, partition.partition)).await;
         let mut known = self.lock();
-        if missing != Missing::OldLeader {
-            known.asked = Some(Instant::now());
-        }
+        let asked = if missing == Missing::OldLeader { &mut known.asked_old } else { &mut known.asked };
+        *asked = Some(Instant::now());
         let producers: Producers = match answered {
             Ok(Ok(producers)) => producers.iter().collect(),
             Ok(Err(error)) => {

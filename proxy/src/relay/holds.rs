@@ -21,6 +21,9 @@ use crate::quiet::LAST_RESPONSES;
 /// How long, since a connection was cut of whose requests nobody knows, those may be appended: the last of them has [`LAST_RESPONSES`] to be sent.
 pub(crate) const LOST: Duration = LATE.saturating_add(LAST_RESPONSES);
 
+/// How long a transaction that was begun in a topic keeps it from moving: as long as one that has written to it (`kferry_wire::preflight`).
+const TRANSACTION: Duration = Duration::from_mins(5);
+
 /// How many clients an operator is shown that keep a hold open.
 const SHOWN: usize = 5;
 
@@ -46,6 +49,8 @@ struct Topics {
     /// How many requests wait, and what has waited since topics were held last.
     waiting: usize,
     waited: Waited,
+    /// When a transaction was begun in each last.
+    transactions: HashMap<Arc<str>, Instant>,
     /// Whose requests are in each, and how many.
     entered: HashMap<Arc<str>, Vec<(Arc<Sender>, usize)>>,
 }
@@ -121,6 +126,31 @@ impl Holds {
     /// Whether a topic is held.
     pub(super) fn are_held(&self, topic: &str) -> bool {
         self.lock().held.contains(topic)
+    }
+
+    /// A client adds partitions of a topic to its transaction. Returns whether it may: once it has, the coordinator writes a marker to the broker that led the
+    /// topic then, also if nothing else is ever written, and after a flip that would be to the copy.
+    pub(super) fn begin_transaction(&self, topic: &str) -> bool {
+        if !self.counts.load(Ordering::Relaxed) {
+            return true;
+        }
+        let mut topics = self.lock();
+        let may = !topics.held.contains(topic);
+        if may && topics.transactions.insert(topic.into(), Instant::now()).is_none() {
+            topics.transactions.retain(|_, begun| begun.elapsed() < TRANSACTION);
+        }
+        may
+    }
+
+    /// Whether a transaction was begun in a topic of late.
+    pub(crate) fn has_transaction(&self, topic: &str) -> bool {
+        self.lock().has_transaction(topic)
+    }
+
+    /// A topic that is held although a transaction was begun in it before.
+    pub(crate) fn held_with_transaction(&self) -> Option<Arc<str>> {
+        let topics = self.lock();
+        topics.held.iter().find(|topic| topics.has_transaction(topic)).cloned()
     }
 
     /// Returns once any topic is held.
@@ -209,6 +239,12 @@ impl Holds {
 
     fn lock(&self) -> MutexGuard<'_, Topics> {
         self.topics.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Topics {
+    fn has_transaction(&self, topic: &str) -> bool {
+        self.transactions.get(topic).is_some_and(|begun| begun.elapsed() < TRANSACTION)
     }
 }
 
@@ -312,6 +348,21 @@ mod tests {
         assert!(soon(holds.quiet()).await.is_none());
         drop(entered);
         assert!(soon(holds.quiet()).await.is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_transaction_that_was_begun_before_a_hold_is_seen_and_none_begins_in_one() {
+        let (holds, _) = holds();
+        assert!(holds.begin_transaction("orders"));
+        holds.hold(["orders".into(), "items".into()]);
+        assert_eq!(holds.held_with_transaction().as_deref(), Some("orders"));
+        assert!(!holds.begin_transaction("items") && !holds.has_transaction("items"));
+        assert!(holds.begin_transaction("logs") && holds.has_transaction("logs"));
+        sleep(TRANSACTION).await;
+        assert_eq!(holds.held_with_transaction(), None);
+        holds.hold([]);
+        assert!(holds.begin_transaction("items"));
+        assert_eq!(holds.lock().transactions.len(), 1, "what is over is forgotten");
     }
 
     #[tokio::test(start_paused = true)]

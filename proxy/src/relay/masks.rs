@@ -78,7 +78,11 @@ impl Masking {
 impl Rewrite for Masking {
     fn topic(&mut self, name: &str) {
         let is_elsewhere = self.now.stance(name).refuses(self.api);
-        self.masks = is_elsewhere || self.holds.as_ref().is_some_and(|holds| holds.are_held(name));
+        let is_held = |holds: &Arc<Holds>| match self.api {
+            ApiKey::AddPartitionsToTxn => !holds.begin_transaction(name),
+            _ => holds.are_held(name),
+        };
+        self.masks = is_elsewhere || self.holds.as_ref().is_some_and(is_held);
     }
 
     fn partition(&mut self, partition: i32) -> i32 {

@@ -301,6 +301,8 @@ struct Batches<'a> {
     term: Option<Term>,
     aside: Aside,
     firsts: Vec<First>,
+    /// Since when its batches have waited to be the ones that are due, the first of them before the others.
+    first_waits_since: Option<Instant>,
     /// Topics that lead here, and those that do not.
     here: Vec<Entered>,
     elsewhere: Vec<Entered>,
@@ -357,7 +359,19 @@ impl<'a> Batches<'a> {
     fn new(relay: &'a FrameRelay, frame: &'a ProduceFrame) -> Self {
         let (here, elsewhere) = (Vec::new(), Vec::new());
         let (aside, firsts) = (Aside::default(), Vec::new());
-        Self { relay, frame, topic: String::new(), partition: 0, stance: None, term: None, aside, firsts, here, elsewhere }
+        Self {
+            relay,
+            frame,
+            topic: String::new(),
+            partition: 0,
+            stance: None,
+            term: None,
+            aside,
+            firsts,
+            first_waits_since: None,
+            here,
+            elsewhere,
+        }
     }
 
     fn place(&self) -> TopicPartition {
@@ -410,8 +424,9 @@ impl<'a> Batches<'a> {
     async fn is_due(&mut self, front: &[u8]) -> Fate {
         let place = self.place();
         self.relay.wait_for_carried(&place, front).await;
+        let began = *self.first_waits_since.get_or_insert_with(Instant::now);
         let Some(term) = self.term.as_ref().filter(|_| (0..MASK).contains(&self.partition)) else { return Fate::Here };
-        match self.relay.seat().firsts.admit(&place, term, front).await {
+        match self.relay.seat().firsts.admit(&place, term, front, began).await {
             Admitted::Passes => Fate::Here,
             Admitted::IsFirst(first) => {
                 self.firsts.push(first);

@@ -22,6 +22,9 @@ const MAX_BYTES: i32 = 4 << 20;
 /// Replicas of the topic where the cluster has brokers for them, and how many of these must have a record before it counts.
 const REPLICAS: (i16, &str) = (3, "2");
 
+/// What the topic takes: Kafka's default, of which [`super::MAX_BYTES`] is a little less.
+const LARGEST_BATCH: &str = "1048588";
+
 /// How long a broker waits for the next record.
 const POLL: Duration = Duration::from_millis(500);
 
@@ -318,6 +321,8 @@ async fn create(client: &Client) -> Result<(), LogError> {
         ("retention.bytes", "-1"),
         ("unclean.leader.election.enable", "false"),
         ("message.timestamp.type", "CreateTime"),
+        // A broker may be set to take less, and a move that has begun must be able to end.
+        ("max.message.bytes", LARGEST_BATCH),
     ];
     let replicated = brokers >= REPLICAS.0 as usize;
     if replicated {

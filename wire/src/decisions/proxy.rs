@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::{Birth, Flipped, Member, Move, Place, RULES, Request, State, Topic, Unknown, Verdict, Void, Waited, Wish, Wished};
+use super::{Birth, Flipped, Member, Move, Place, RULES, Request, State, Topic, Unknown, Verdict, Void, Waited, Wish, Wished, encode};
 
 /// An aborted move is tried again after [`Settings::retry`], which doubles with each abort this many times.
 const DOUBLINGS: u32 = 4;
@@ -88,6 +88,8 @@ pub struct Known {
     pub cut: bool,
     /// What waited here for the outcome of the last move, by the move's id, once all of that has gone on.
     pub waited: Option<(i64, Waited)>,
+    /// Groups of the open move that commit in transactions, by a client of this process: they are left where they live.
+    pub transactional: BTreeSet<String>,
     /// Why the open move cannot come to its end.
     pub broken: Option<String>,
 }
@@ -148,6 +150,13 @@ struct Held {
     called: Option<Duration>,
     /// Since when all of them wait to join.
     gathered: Option<Duration>,
+}
+
+impl Held {
+    /// When the move's time is over.
+    fn until(&self, gather: Duration, hold: Duration, now: Duration) -> Duration {
+        self.gathered.unwrap_or(now).min(self.since + gather) + hold
+    }
 }
 
 /// What several proxies may ask for.
@@ -349,11 +358,22 @@ impl Proxy {
         if self.state.open().is_some() { self.go_on(known, now, turn) } else { self.begin(known, now, turn) }
     }
 
+    /// How long the open move may still be held.
+    pub fn time_left(&self, now: Duration) -> Duration {
+        let until = self.state.open().zip(self.held.as_ref()).map(|(open, held)| held.until(self.gather(open), self.settings.hold, now));
+        until.unwrap_or_default().saturating_sub(now)
+    }
+
+    /// How long the members of a move's groups may take before its time begins.
+    fn gather(&self, open: &Move) -> Duration {
+        if open.is_of_groups() { 2 * self.settings.gather } else { Duration::ZERO }
+    }
+
     /// Lets go of the open move if it cannot hold, or could not before its time was over: that needs no log, so a process does it that can neither read nor
     /// write it. Returns whether the time is over.
     pub fn give_up(&mut self, known: &Known, now: Duration) -> bool {
         let Some(open) = self.state.open() else { return false };
-        let gather = if open.is_of_groups() { 2 * self.settings.gather } else { Duration::ZERO };
+        let gather = self.gather(open);
         let is_called = self.calls(known, now);
         let is_complete = self.missing(known).is_empty();
         let is_settled = self.is_settled(&self.me, now);
@@ -361,8 +381,7 @@ impl Proxy {
         if is_called && is_complete {
             held.gathered.get_or_insert(now);
         }
-        let began = held.gathered.unwrap_or(now).min(held.since + gather);
-        let is_late = now >= began + self.settings.hold;
+        let is_late = now >= held.until(gather, self.settings.hold, now);
         if held.said || held.let_go.is_some() {
             return is_late;
         }
@@ -393,7 +412,13 @@ impl Proxy {
         }
         let outcome = self.state.outcome();
         if let Ok(Flipped { topics, groups }) = outcome {
-            return self.is_my_turn(Turn::Flip, now, turn).then(|| Request::Flip { id, by: self.me.clone(), topics, groups });
+            let flip = Request::Flip { id, by: self.me.clone(), topics, groups };
+            let request = match encode(&flip, self.state.rules()) {
+                Ok(_) => flip,
+                // Everybody would be held for what can never be written.
+                Err(unwritable) => abort(unwritable.to_string()),
+            };
+            return self.is_my_turn(Turn::Flip, now, turn).then_some(request);
         }
         if let Some(why) = &known.broken {
             return Some(abort(why.clone()));
@@ -412,6 +437,12 @@ impl Proxy {
         if let Some(why) = why {
             let request = abort(why);
             return self.is_my_turn(Turn::Abort, now, turn).then_some(request);
+        }
+        if !known.transactional.is_empty() {
+            let why = "it commits in transactions, and such groups cannot move yet: stop it, or drop it from the route";
+            let groups = known.transactional.iter().map(|group| (group.clone(), why.to_owned())).collect();
+            let request = Request::Without { id, by: self.me.name.clone(), groups };
+            return self.is_my_turn(Turn::Without, now, turn).then_some(request);
         }
         let of_groups = |of: fn(&Gathering) -> &BTreeSet<String>| -> BTreeMap<String, BTreeSet<String>> {
             let all = known.gathering.iter().map(|(group, known)| (group, of(known)));

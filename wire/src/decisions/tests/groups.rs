@@ -150,6 +150,19 @@ fn a_group_waits_for_a_member_as_long_as_the_others_may_be_away() {
 }
 
 #[test]
+fn a_group_that_commits_in_transactions_stays_although_all_have_come() {
+    let me = member("a", "1");
+    let (mut a, _, end) = both([hold_groups(&me, 0, "old", "new", &["shop"])]);
+    let known = Known { gathering: gathering(Some(&["m1"]), &["m1"]), transactional: names(&["shop"]), ..wants_group() };
+    let Some(request @ Request::Without { .. }) = a.next(&known, ms(10)) else { panic!("it goes on") };
+    let Request::Without { groups, .. } = &request else { unreachable!() };
+    assert!(groups["shop"].starts_with("it commits in transactions"));
+    a.apply(end, &request, ms(20));
+    let left = Known { transactional: BTreeSet::new(), ..known };
+    assert!(matches!(a.next(&left, ms(30)), Some(Request::Abort { .. })), "nothing is left of it");
+}
+
+#[test]
 fn a_member_that_does_not_come_is_named_and_its_group_stays_for_a_while() {
     let me = member("a", "1");
     let (mut a, _, end) = both([hold_groups(&me, 0, "old", "new", &["shop"])]);
