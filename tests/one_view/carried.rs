@@ -11,12 +11,18 @@ use harness::clients::soak::{self, Soak};
 use harness::kafka::Cluster;
 use harness::proxy::{Proxy, Routes};
 use harness::raw::{self, Raw, ask, until};
-use kafka_protocol::messages::{MetadataRequest, ProduceRequest, ProduceResponse};
+use kafka_protocol::messages::alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic};
+use kafka_protocol::messages::describe_quorum_request::{PartitionData as DescribeQuorumPartition, TopicData as DescribeQuorumTopic};
+use kafka_protocol::messages::elect_leaders_request::TopicPartitions as ElectTopic;
+use kafka_protocol::messages::{
+    AlterPartitionReassignmentsRequest, BrokerId, DescribeQuorumRequest, ElectLeadersRequest, MetadataRequest, ProduceRequest,
+    ProduceResponse,
+};
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
 use crate::writes::{batch_of, outcomes, produce, producer_id};
-use crate::{LIMIT, NOT_LEADER_OR_FOLLOWER, Names, Side, Stage, alone, calm, routes};
+use crate::{LIMIT, NOT_LEADER_OR_FOLLOWER, Names, Side, Stage, alone, calm, routes, topic_name};
 
 /// Kafka's `REQUEST_TIMED_OUT`
 const REQUEST_TIMED_OUT: i16 = 7;
@@ -444,6 +450,60 @@ fn what_waits_behind_a_lost_batch_is_left_to_its_client() -> Result<()> {
         let mut log = numbers(cluster, &topic)?;
         ensure!(log.remove(&0).unwrap_or_default().into_iter().eq(0..=FRAMES) && log.remove(&other) == Some(vec![1]), "{log:?}");
         stage.is_copied(leader, &topic)
+    })
+}
+
+/// A leader that has appended a plain batch, and is leader no more before all replicas have it, says NOT_LEADER_OR_FOLLOWER, as one does that has not: the next
+/// leader may have the batch all the same.
+#[test]
+fn what_a_changed_leader_had_appended_is_left_to_its_client() -> Result<()> {
+    alone(|stage| {
+        let (leader, home) = (Side::Legacy, Side::New);
+        let topic = leader.leads("changed");
+        stage.create_copied(leader, &topic, 1)?;
+        let cluster = stage.cluster(leader);
+        let is = &cluster.partitions(&topic)?[0];
+        let mut direct = stage.directly_at(leader, is.leader)?;
+        let quorum = DescribeQuorumPartition::default().with_partition_index(0);
+        let quorum = DescribeQuorumTopic::default().with_topic_name(topic_name("__cluster_metadata")).with_partitions(vec![quorum]);
+        let quorum = ask(&mut direct, 0, "direct", &DescribeQuorumRequest::default().with_topics(vec![quorum]))?;
+        let controller = quorum.topics[0].partitions[0].leader_id.0;
+        let followers: Vec<i32> = is.replicas.iter().copied().filter(|node_id| *node_id != is.leader).collect();
+        let behind = *followers.iter().find(|node_id| **node_id != controller).context("a follower that is not the controller")?;
+        let next = *followers.iter().find(|node_id| **node_id != behind).context("another follower")?;
+        let replicas = [next, is.leader, behind].map(BrokerId);
+        let partition = ReassignablePartition::default().with_partition_index(0).with_replicas(Some(replicas.into()));
+        let reassigned = ReassignableTopic::default().with_name(topic_name(&topic)).with_partitions(vec![partition]);
+        let reassign = AlterPartitionReassignmentsRequest::default().with_topics(vec![reassigned]).with_timeout_ms(30_000);
+        let answer = ask(&mut direct, 0, "direct", &reassign)?;
+        ensure!(answer.error_code == 0 && answer.responses[0].partitions[0].error_code == 0, "{answer:?}");
+
+        let client_id = home.client("changed");
+        let request = |number: &str| Ok::<_, anyhow::Error>(produce(-1, &[(&topic, 0, batch_of(number, None)?)]));
+        let mut client = stage.at(home, 1)?;
+        let first = outcomes(&ask(&mut client, 9, &client_id, &request("0")?)?)?;
+        ensure!(first.values().all(|(error_code, _)| *error_code == 0), "{first:?}");
+        cluster.freeze(behind)?;
+        let changed = (|| {
+            client.send(&raw::request(9, 1, &client_id, &request("1")?)?)?;
+            until("the other follower has it", || Ok(cluster.log_ends(&topic).is_ok_and(|ends| ends[0] >= 1)))?;
+            thread::sleep(Duration::from_secs(1));
+            let elected = ElectTopic::default().with_topic(topic_name(&topic)).with_partitions(vec![0]);
+            let elect = ElectLeadersRequest::default().with_topic_partitions(Some(vec![elected])).with_timeout_ms(30_000);
+            let answer = ask(&mut direct, 2, "direct", &elect)?;
+            let outcome =
+                answer.replica_election_results.iter().flat_map(|topic| &topic.partition_result).map(|partition| partition.error_code);
+            ensure!(answer.error_code == 0 && outcome.clone().all(|error_code| error_code == 0), "{answer:?}");
+            Ok(raw::answer::<ProduceRequest>(&mut client, 9, 1).and_then(|answer| outcomes(&answer)))
+        })();
+        cluster.thaw(behind)?;
+        let answer = changed?;
+        ensure!(answer.is_err(), "it was answered: {answer:?}");
+        ensure!(cluster.partitions(&topic)?[0].leader == next, "nobody else was elected");
+        stage.is_copied(leader, &topic)?;
+        let log = numbers(cluster, &topic)?;
+        ensure!(log == BTreeMap::from([(0, vec![0, 1])]), "{log:?}");
+        Ok(())
     })
 }
 
