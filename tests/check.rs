@@ -203,6 +203,8 @@ static CLUSTERS: Pair = Pair::new(|| [Cluster::version("2.8.2").name("legacy").f
 fn two_brokers(name: &str) -> Builder {
     // More connections of one address than any test makes, fewer than a proxy may make.
     let cluster = Cluster::version("4.3.0").name(name).brokers(2).acls().set("max.connections.per.ip", "5000");
+    // The least that is too little for live moves.
+    let cluster = cluster.set("producer.id.expiration.ms", "3600000");
     cluster.listen(Listener::Ssl).listen(Listener::SaslSsl).listen(Listener::SaslPlaintext)
 }
 
@@ -373,7 +375,7 @@ fn what_routes_own_is_compared_with_what_is_there() -> Result<()> {
     let owning = |listener: Listener, user: Option<User>| -> Result<Checked> {
         let routes = Routes::new()?.kafka("legacy", legacy, Listener::Plaintext, None)?.kafka("new", new, listener, user)?;
         let routes = routes.relay("owner", "a-*", "legacy", "topics = [\"own.*\", \"own.copied\"]\ngroups_regex = \"own-.*\"\n");
-        let mirror = "[[mirrors]]\nname = \"m\"\nsource = \"legacy\"\ntarget = \"new\"\ntopics = [\"own.copied\", \"own.old\"]\n\
+        let mirror = "[state]\ncluster = \"new\"\n[[mirrors]]\nname = \"m\"\nsource = \"legacy\"\ntarget = \"new\"\ntopics = [\"own.copied\", \"own.old\"]\n\
                       [mirrors.rename]\n\"own.old\" = \"own.young\"\n";
         let checked = check(&routes.route("rest", "*", "new").section(mirror), &["--connect"])?;
         assert_eq!(checked.code, Some(0), "{}", checked.text);
@@ -386,6 +388,7 @@ fn what_routes_own_is_compared_with_what_is_there() -> Result<()> {
         "warning: route owner: its patterns own 1 group that no mirror copies to or from cluster legacy (own-group): ",
         "warning: 1 topic of one name on several clusters of relayed clients (legacy, new), and no mirror copies them between all of these (own.both): ",
         "warning: clients of 1 route in bootstrap mode (rest) are on cluster new, where mirror m writes 2 topics (own.copied, own.young): ",
+        "warning: cluster new: producer.id.expiration.ms is 3600000: it forgets idempotent producers sooner than an hour",
     ] {
         assert!(told.contains(warning), "{warning}\n{told}");
     }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `check` | the command: the file itself, the report and how it is shown |
 //! | [`brokers`] | `--connect`: what each bootstrap server says |
+//! | `producers` | `--connect`: how long brokers remember idempotent producers |
 //! | `addresses` | `--connect`: what brokers do by a client's address, which is the proxy's for all relayed clients |
 //! | `owners` | `--connect`: what routes own by a pattern, topics on both clusters, clients that may write into a copy |
 //! | `machine` | what the file asks of the machine that the proxy runs on |
@@ -16,6 +17,7 @@ mod brokers;
 mod clients;
 mod machine;
 mod owners;
+mod producers;
 
 use std::borrow::Borrow;
 use std::io::Write;

@@ -325,9 +325,13 @@ fn judge(
         }
         if !is_of_a_mirror(producer_id) && producer_id & TAG == 0 {
             if writes {
+                let of_route = rules.bootstrap.map(|route| {
+                    format!("; if it is a client of route {route}, give that route mode = \"relay\", or `stopped = true` once none of its clients produces")
+                });
                 return Err(format!(
-                    "producer {producer_id} writes to it past the relay, and nobody could hold what it writes: give it kferry-proxy as \
-                     bootstrap.servers, on a route with mode = \"relay\", or stop it, and wait for five minutes"
+                    "producer {producer_id} writes to it past the relay (`kafka-transactions.sh describe-producers` says when), and nobody could hold what it \
+                     writes: give it kferry-proxy as bootstrap.servers, on a route with mode = \"relay\", or stop it, and wait for five minutes{}",
+                    of_route.unwrap_or_default()
                 ));
             }
             // It may be one that writes once a day. How long ago is not in the sentence: it is told again when it changes.

@@ -15,7 +15,7 @@ use kferry_wire::decisions::{TOPIC, decided};
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 
-use super::{addresses, listed, printable, table};
+use super::{addresses, listed, printable, producers, table};
 
 /// For one server, all of it.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -97,6 +97,8 @@ impl Brokers {
         if let Some(cluster) = log {
             brokers.errors.extend(refused_log(cluster).await);
         }
+        let live = relayed.iter().filter(|_| config.state.is_some()).map(|cluster| producers::ask(cluster));
+        brokers.warnings.extend(join_all(live).await.into_iter().flatten());
         let by_address = relayed.into_iter().map(|cluster| addresses::ask(config, cluster));
         brokers.warnings.extend(join_all(by_address).await.into_iter().flatten());
         brokers

@@ -554,9 +554,12 @@ impl Open {
             format!("do not hold yet: {}", names(&self.not_holding))
         };
         let (what, left) = if self.topics.is_empty() && !self.groups.is_empty() {
-            (&self.groups, format!("{} of {} without the last offsets there", self.not_synced, count(self.groups.len(), "group")))
+            (
+                &self.groups,
+                format!("{} of {} with the last offsets there", self.groups.len() - self.not_synced, count(self.groups.len(), "group")),
+            )
         } else {
-            (&self.topics, format!("{} of {} not closed", self.not_closed, count(self.partitions, "partition")))
+            (&self.topics, format!("{} of {} closed", self.partitions - self.not_closed, count(self.partitions, "partition")))
         };
         let lines = format!(
             "move {}{open}: {} from {} to {}, of {}: {}\n  {holding}\n  {left}\n  it waits for: {}",
@@ -727,7 +730,7 @@ mod tests {
             "orders  new     legacy  0 of 1        0 of 0\n",
             "orders  orders  legacy  1     new       1,234\n",
             "b      b-012345     18 s ago  new   -      -      nobody listens\n",
-            "move 7, open for 13.0 s: 1 topic from legacy to new, of orders: orders\n  do not hold yet: b\n  4 of 4 partitions not closed\n",
+            "move 7, open for 13.0 s: 1 topic from legacy to new, of orders: orders\n  do not hold yet: b\n  0 of 4 partitions closed\n",
             "  it waits for: the dead are waited for: `kferry move forget b`\n",
         ] {
             assert!(text.contains(line), "{line}\n{text}");

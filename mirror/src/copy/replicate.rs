@@ -657,12 +657,12 @@ impl Copying {
                 return self.landed(&data, response);
             }
             AfterProduce::LandedElsewhere(offset) => Handback::Diverged(format!(
-                "{} appended at offset {offset} what belongs at {expected}: somebody else writes to {}-{}. Nothing more is written. Find out who it is; delete \
-                 the follower's topic (what only it has is lost with it), and start the mirror with --accept {}",
+                "{} appended at offset {offset} what belongs at {expected}: somebody else writes to {}-{}. Nothing more is written. Find out who it is; stop the \
+                 mirror, delete the follower's topic (what only it has is lost with it), and start the mirror with --accept {}",
                 follower.cluster(),
                 follower.topic,
                 self.job.partition,
-                self.job.topic_partition(),
+                self.job.topic_partition().topic,
             )),
             AfterProduce::Refused(code) => {
                 let message = response.and_then(|response| response.error_message);

@@ -217,14 +217,14 @@ fn check_follower_end(job: &PartitionJob, found: &Found, end: i64) -> Result<(),
         FollowerEnd::Fits => Ok(()),
         FollowerEnd::TooLong => Err(Handback::Diverged(format!(
             "{} on {} ends at offset {end}, behind the end {} of {} on {}: somebody else wrote to it, or the leader lost records \
-             (an unclean leader election). Nothing more is written. Make the two equal, or delete the follower's topic (what only it \
+             (an unclean leader election). Nothing more is written. Stop the mirror; make the two equal, or delete the follower's topic (what only it \
              has is lost with it), and start the mirror with --accept {}",
             follower.partition(job.partition),
             follower.cluster(),
             found.leader_log_end,
             leader.partition(job.partition),
             leader.cluster(),
-            job.topic_partition(),
+            job.topic_partition().topic,
         ))),
         FollowerEnd::Lost => Err(Handback::Diverged(format!(
             "{}. To copy them again from the leader, start the mirror with --accept {}",
@@ -276,7 +276,7 @@ async fn same_records(job: &PartitionJob, offsets: Range<i64>, max_bytes: i32, v
     events::compared(job, &compared);
     let Some(difference) = compared.difference else { return Ok(()) };
     Err(Handback::Diverged(format!(
-        "{} on {} and {} on {} differ at offset {} of the leader: {}. Nothing more is written. Find out who wrote it; delete the follower's topic (what only it has is lost with it), or \
+        "{} on {} and {} on {} differ at offset {} of the leader: {}. Nothing more is written. Find out who wrote it; stop the mirror, delete the follower's topic (what only it has is lost with it), or \
          its records from there on, and start the mirror with --accept {}",
         leader.partition(job.partition),
         leader.cluster(),
@@ -284,7 +284,7 @@ async fn same_records(job: &PartitionJob, offsets: Range<i64>, max_bytes: i32, v
         follower.cluster(),
         difference.offset,
         difference.what,
-        job.topic_partition(),
+        job.topic_partition().topic,
     )))
 }
 
@@ -338,11 +338,11 @@ fn created_anew(job: &PartitionJob, side: &Side, role: &str, then: &str, now: &s
 
 /// What an operator does about a topic that was created anew on `cluster`. What was copied before is of no use if that one leads. If it follows there is nothing
 /// to be deleted: what it has by now is compared.
-pub(crate) fn after_created_anew(cluster: &str, follower: &str, partition: &TopicPartition) -> String {
+pub(crate) fn after_created_anew(cluster: &str, follower: &str, TopicPartition { topic, .. }: &TopicPartition) -> String {
     if cluster == follower {
-        format!("Start the mirror anew with --accept {partition}: it compares both logs, and copies what is missing")
+        format!("Start the mirror anew with --accept {topic}: it compares both logs, and copies what is missing")
     } else {
-        format!("Stop the mirror, delete the topic on {follower}, which follows, and start the mirror with --accept {partition}")
+        format!("Stop the mirror, delete the topic on {follower}, which follows, and start the mirror with --accept {topic}")
     }
 }
 
@@ -595,7 +595,7 @@ mod tests {
     fn nobody_is_told_to_delete_the_topic_that_leads() {
         let partition = TopicPartition::new("orders", 0);
         let of_leader = after_created_anew("legacy", "new", &partition);
-        assert_eq!(of_leader, "Stop the mirror, delete the topic on new, which follows, and start the mirror with --accept orders-0");
+        assert_eq!(of_leader, "Stop the mirror, delete the topic on new, which follows, and start the mirror with --accept orders");
         let of_follower = after_created_anew("new", "new", &partition);
         assert!(of_follower.contains("--accept orders-0") && !of_follower.contains("delete"), "{of_follower}");
     }

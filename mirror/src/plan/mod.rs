@@ -761,14 +761,15 @@ impl Pair<'_> {
                 let Some(difference) = compared.difference else { return Ok(Found::Expected) };
                 Ok(Found::InTheWay(format!(
                     "{} on {} and {} on {} were the same and differ at offset {} of the leader: {}; one of them lost records and got others (an unclean \
-                     leader election), or somebody else wrote to the follower. Find out which; delete the follower's topic (what only it has is lost with it), or its records from there on, \
-                     and start the mirror with --accept {name}",
+                     leader election), or somebody else wrote to the follower. Find out which; stop the mirror, delete the follower's topic (what only it has is lost with it), or its records \
+                     from there on, and start the mirror with --accept {topic}",
                     leader.partition(partition),
                     leader.cluster(),
                     follower.partition(partition),
                     follower.cluster(),
                     difference.offset,
-                    difference.what
+                    difference.what,
+                    topic = plan.topic
                 )))
             }
             Look::Foreign { partition, from, to } => {

@@ -391,7 +391,8 @@ impl Follower {
         // Who ends does not join, and begins nothing.
         let is_in_a_move = self.me.serves() == Serves::Yes && self.me.state().open().is_some();
         let takes_part = !self.proxy.drain.is_cancelled() || is_in_a_move;
-        if self.is_flip_checked() && self.asking.is_empty() && self.is_at_end && takes_part && !self.moves.is_blind() {
+        let is_flip_checked = self.is_flip_checked();
+        if self.asking.is_empty() && self.is_at_end && takes_part && !self.moves.is_blind() {
             let state = self.me.state();
             let request = if state.end() == 0 {
                 // Of two that begin it the first counts.
@@ -399,7 +400,7 @@ impl Follower {
             } else {
                 self.abort_what_was_written_past().or_else(|| self.me.next(&self.known, now))
             };
-            if let Some(request) = request {
+            if let Some(request) = request.filter(|request| is_flip_checked || !matches!(request, Request::Flip { .. })) {
                 self.ask(request);
             }
         }

@@ -410,6 +410,15 @@ impl Proxy {
         if let Some(why) = &held.let_go {
             return Some(abort(why.clone()));
         }
+        if let Some(why) = &known.broken {
+            return Some(abort(why.clone()));
+        }
+        if let Some(route) = open.routes.iter().find(|route| self.wants_elsewhere(route, &open.to)) {
+            return Some(abort(format!(
+                "proxy {} has taken a file that does not want route {route} on {} any more",
+                self.me.name, open.to
+            )));
+        }
         let outcome = self.state.outcome();
         if let Ok(Flipped { topics, groups }) = outcome {
             let flip = Request::Flip { id, by: self.me.clone(), topics, groups };
@@ -420,18 +429,9 @@ impl Proxy {
             };
             return self.is_my_turn(Turn::Flip, now, turn).then_some(request);
         }
-        if let Some(why) = &known.broken {
-            return Some(abort(why.clone()));
-        }
-        if let Some(route) = open.routes.iter().find(|route| self.wants_elsewhere(route, &open.to)) {
-            return Some(abort(format!(
-                "proxy {} has taken a file that does not want route {route} on {} any more",
-                self.me.name, open.to
-            )));
-        }
         let why = match outcome {
             Err(void @ (Void::NothingLeft(_) | Void::LeftLate(_))) => Some(void.to_string()),
-            Err(void) if is_late => Some(format!("{void}, after {:?}", self.settings.hold)),
+            Err(void) if is_late => Some(format!("after {:?}: {void}", self.settings.hold)),
             _ => None,
         };
         if let Some(why) = why {

@@ -142,8 +142,8 @@ pub enum Void {
     },
     /// The mirror has more to say.
     #[error(
-        "{count} partitions are not closed, partition {partition} of topic {topic} is the first: the mirror does not run or lags, or somebody writes to it \
-         past the relay"
+        "{count} partitions are not closed, partition {partition} of topic {topic} is the first: the mirror does not run or lags, or it has diverged \
+         (`kferry status`), or somebody writes to it past the relay"
     )]
     NotClosed {
         /// How many.

@@ -271,8 +271,8 @@ fn what_does_not_count_says_why() {
         (
             "flip before all is closed",
             after(quiet(), [closed_of(7, 9, &[(0, 7)]), flip(&a, 7)]),
-            "1 partitions are not closed, partition 1 of topic orders is the first: the mirror does not run or lags, or somebody writes to it past \
-             the relay",
+            "1 partitions are not closed, partition 1 of topic orders is the first: the mirror does not run or lags, or it has diverged \
+             (`kferry status`), or somebody writes to it past the relay",
         ),
         ("flip before all hold", after(held(), [holding(&a, 7), flip(&a, 7)]), "not every proxy holds: b not"),
         ("flip twice", after(moved(), [flip(&b, 7)]), "move 7 is not open"),
@@ -292,8 +292,8 @@ fn what_does_not_count_says_why() {
         (
             "a proxy joins between, and holds: what was measured before does not count",
             after(shut(), [joined(&c, "c"), holding(&c, 7), flip(&a, 7)]),
-            "2 partitions are not closed, partition 0 of topic orders is the first: the mirror does not run or lags, or somebody writes to it past \
-             the relay",
+            "2 partitions are not closed, partition 0 of topic orders is the first: the mirror does not run or lags, or it has diverged \
+             (`kferry status`), or somebody writes to it past the relay",
         ),
         (
             "a proxy joins between, and what was measured before comes late",
@@ -848,7 +848,7 @@ fn who_has_not_said_that_it_holds_lets_go_at_the_deadline_and_who_has_waits_for_
     let (mut a, ..) = both([hold(&me, 0)]);
     assert_eq!(a.next(&known(), ms(10)), Some(holding(&me, 7)));
     // The record may be there: from now on only the log says how it ends.
-    assert_eq!(reason(a.next(&open, ms(3_000))), "not every proxy holds: a, b not, after 3s");
+    assert_eq!(reason(a.next(&open, ms(3_000))), "after 3s: not every proxy holds: a, b not");
     assert_eq!(a.holds().map(|held| held.id), Some(7));
     assert!(a.holds().is_some() && a.next(&open, ms(600_000)).is_some());
 }
@@ -862,6 +862,12 @@ fn a_move_is_aborted_when_it_cannot_end_or_is_not_wanted_any_more() {
     take(&mut b, "old");
     let edit = wish(&member("b", "1"), 2, "old");
     assert_eq!(b.next(&known(), ms(10)), Some(edit.clone()));
+    b.apply(end, &edit, ms(20));
+    assert_eq!(reason(b.next(&known(), ms(20))), "proxy b has taken a file that does not want route orders on new any more");
+    // All is closed, and nobody has asked for the flip.
+    let (_, mut b, end) = both([hold(&me, 0), holding(&me, 7), holding(&member("b", "1"), 7), closed_of(7, 9, &[(0, 7), (1, 9)])]);
+    assert!(b.state().outcome().is_ok());
+    take(&mut b, "old");
     b.apply(end, &edit, ms(20));
     assert_eq!(reason(b.next(&known(), ms(20))), "proxy b has taken a file that does not want route orders on new any more");
     let gone = both([hold(&me, 0)]);
