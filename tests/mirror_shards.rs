@@ -25,7 +25,7 @@ const PROCESSES: usize = 3;
 const TAKEN_OVER: Duration = Duration::from_secs(45);
 /// So long frozen is longer than the session.
 const FROZEN: Duration = Duration::from_secs(18);
-const LIMIT: Duration = Duration::from_mins(1);
+const LIMIT: Duration = Duration::from_mins(3);
 
 /// One test at a time: each has several clusters, brokers and processes.
 fn turn() -> MutexGuard<'static, ()> {

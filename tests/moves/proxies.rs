@@ -193,7 +193,9 @@ fn a_proxy_that_is_stopped_during_a_hold_lets_go_with_the_others() -> Result<()>
 /// acks=0 reads nothing: it must not go on writing to nobody.
 #[test]
 fn a_proxy_that_is_stopped_under_load_tells_what_was_appended_and_leaves_nothing_behind() -> Result<()> {
-    const AHEAD: i32 = 20;
+    // A broker answers one request of a connection after the other, and what has no answer 5 s after the stop is not told: two of 20, on a machine that
+    // stood still for seconds.
+    const AHEAD: i32 = 8;
     const ON_ITS_WAY: usize = 20;
     on_stage(|stage| {
         stage.has_proxies(2)?;
