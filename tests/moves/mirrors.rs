@@ -85,3 +85,37 @@ fn waits_at_the_copy(going: &Going) -> Result<()> {
     ensure!(seen.errors.is_empty() && seen.again == 0, "{seen:?}");
     Ok(())
 }
+
+/// A partition that has diverged cannot be closed: the mirror says so at once, and those that go on are not held until the time of the move is over.
+#[test]
+fn a_move_of_what_has_diverged_is_given_up_at_once() -> Result<()> {
+    const TOPIC: &str = "orders.diverged";
+    on_stage(|stage| {
+        stage.has_proxies(1)?;
+        stage.create(TOPIC)?;
+        stage.is_copied(TOPIC)?;
+        let going = [stage.going(0, Client::Rdkafka, "beside-diverged")?];
+        go_on(&going)?;
+        // The mirror makes it anew.
+        stage.cluster(Side::New).delete_topic(TOPIC)?;
+        stage.comes("it has diverged", || {
+            let logs = stage.mirror.logs()?;
+            ensure!(logs.contains("orders.diverged on new, which follows, was deleted and created anew"), "{logs}");
+            Ok(())
+        })?;
+        let after = stage.edit(Side::New)?;
+        let why = stage.decisions.is_given_up(after)?;
+        println!("given up: {why}");
+        ensure!(why.contains("of topic orders.diverged has diverged") && why.contains("deleted and created anew"), "{why}");
+        go_on(&going)?;
+        stage.edit(Side::Legacy)?;
+        stage.leads(Side::Legacy, &going)?;
+        for side in [Side::New, Side::Legacy] {
+            stage.cluster(side).delete_topic(TOPIC)?;
+        }
+        let seen = going[0].soak.seen();
+        println!("{:.2?} without acknowledgements", seen.longest_ack_pause);
+        ensure!(seen.errors.is_empty() && seen.longest_ack_pause < Duration::from_secs(2), "{seen:?}");
+        stage.ends(going.into(), false).map(drop)
+    })
+}

@@ -120,6 +120,12 @@ struct Partition {
     lag_records: u64,
 }
 
+impl Partition {
+    fn stands_still(&self) -> bool {
+        STANDS.map(Phase::name).contains(&&*self.phase)
+    }
+}
+
 #[derive(Debug, Deserialize)]
 struct NotCopied {
     topic: String,
@@ -127,17 +133,17 @@ struct NotCopied {
 }
 
 impl Partitions {
-    /// How many records of a topic the follower lacks. `None`: this mirror's process has nothing of it.
+    /// How many records of a topic the follower lacks. `None`: this mirror's process has nothing of it, or a partition of it stands still, and nobody counts.
     fn lag(&self, topic: &str) -> Option<u64> {
         let mut partitions = self.partitions.iter().filter(|partition| partition.topic == topic).peekable();
         partitions.peek()?;
-        Some(partitions.map(|partition| partition.lag_records).sum())
+        partitions.map(|partition| (!partition.stands_still()).then_some(partition.lag_records)).sum()
     }
 
     /// Why a topic is not copied, or one of its partitions.
     fn trouble(&self, topic: &str) -> impl Iterator<Item = String> {
-        let stands = move |partition: &&Partition| partition.topic == topic && STANDS.map(Phase::name).contains(&&*partition.phase);
-        let stand = self.partitions.iter().filter(stands).map(|Partition { topic, partition, phase, reason, .. }| {
+        let of_topic = self.partitions.iter().filter(move |partition| partition.topic == topic);
+        let stand = of_topic.filter(|partition| partition.stands_still()).map(|Partition { topic, partition, phase, reason, .. }| {
             format!("{topic}-{partition} is {phase} at the mirror: {}", reason.as_deref().unwrap_or("see its /partitions"))
         });
         let topics = self.topics.iter().filter(move |not| not.topic == topic);
@@ -170,7 +176,7 @@ pub(super) struct Topic {
     pub(super) term: i32,
     /// The other end of the mirror that copies it.
     pub(super) follower: Option<Arc<str>>,
-    /// Records that the follower lacks, by the mirror. `null`: the mirror does not say.
+    /// Records that the follower lacks, by the mirror. `null`: the mirror does not say, or a partition stands still.
     pub(super) lag: Option<u64>,
     #[serde(skip)]
     pub(super) trouble: Vec<String>,

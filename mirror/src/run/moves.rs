@@ -70,6 +70,8 @@ pub(super) struct Moves {
     asking: JoinSet<Result<(), LogError>>,
     /// When it was last said of each partition that it is closed.
     said: HashMap<TopicPartition, Instant>,
+    /// When it was last said that the move cannot end.
+    given_up: Option<Instant>,
     trouble: Option<String>,
     groups: MovingGroups,
 }
@@ -184,6 +186,7 @@ impl Moves {
             measuring: JoinSet::new(),
             asking: JoinSet::new(),
             said: HashMap::new(),
+            given_up: None,
             trouble: None,
             groups: MovingGroups::new(),
         }
@@ -272,6 +275,7 @@ impl Moves {
             self.has_looked = false;
             self.ends.clear();
             self.said.clear();
+            self.given_up = None;
             self.groups.forget();
             // What was found of another move is nothing.
             self.measuring = JoinSet::new();
@@ -384,6 +388,21 @@ impl Moves {
     fn ask(&mut self, request: Request, rules: u32) {
         let client = self.client.clone();
         self.asking.spawn(async move { ask(&client, &[request], rules, jiff::Timestamp::now().as_millisecond()).await });
+    }
+
+    /// Says that the open move cannot end, because a partition of it has diverged: nobody is to be held until its time is over.
+    pub(super) fn give_up(&mut self, partition: &TopicPartition, why: Option<&str>, now: Instant) {
+        // What was said a moment ago is on its way.
+        if self.is_asking() || self.given_up.is_some_and(|at| now < at + AGAIN) {
+            return;
+        }
+        let Some((state, open)) = self.state.as_ref().zip(self.open()) else { return };
+        let TopicPartition { topic, partition } = partition;
+        let reason = format!("partition {partition} of topic {topic} has diverged: {}", why.unwrap_or("the mirror's /partitions has why"));
+        let request = Request::Abort { id: open.id, by: format!("mirror {}", self.mirror.name), reason, until_edit: false };
+        let rules = state.rules();
+        self.given_up = Some(now);
+        self.ask(request, rules);
     }
 
     /// Says which partitions are closed, as long as the log does not have that.

@@ -133,6 +133,7 @@ impl Run {
     pub(super) fn close(&mut self, now: Instant) {
         let Some(moves) = self.moves.as_mut().filter(|moves| moves.is_open()) else { return };
         let (mut closing, mut closed, mut all_rest) = (Vec::new(), Vec::new(), true);
+        let mut diverged = None;
         for (partition, entry) in self.entries.iter().filter(|(partition, _)| moves.moves(&partition.topic)) {
             let (phase, agreed) = {
                 let progress = entry.status.lock();
@@ -140,7 +141,7 @@ impl Run {
             };
             let frozen_at = moves.frozen_at(partition);
             match frozen_at {
-                _ if phase == Phase::Diverged => {}
+                _ if phase == Phase::Diverged => drop(diverged.get_or_insert((partition, &entry.status))),
                 Some(_) if entry.rest.is_none() => all_rest = false,
                 Some(measured) if measured.end == agreed && moves.is_quiet_at(measured) => closed.push((partition.clone(), measured)),
                 None if !moves.may_be_at_end(partition, agreed) => {}
@@ -152,6 +153,10 @@ impl Run {
                     is_frozen: frozen_at.is_some(),
                 }),
             }
+        }
+        if let Some((partition, status)) = diverged {
+            let why = status.lock().reason.clone();
+            moves.give_up(partition, why.as_deref(), now);
         }
         moves.measure(closing);
         // Those that come off their lanes in a moment are said in the same record.
