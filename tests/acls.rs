@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use harness::LIMIT;
 use harness::kafka::{ALICE, Acl, BOB, Cluster, Listener, Operation, Record, Resource};
 use harness::kferry::{Done, File, mirror};
 use harness::mirror::Mirror;
@@ -17,7 +18,6 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Message as _, Offset, TopicPartitionList};
 use serde_json::Value;
 
-const LIMIT: Duration = Duration::from_secs(30);
 /// Topics of the source that are copied, with their names on the target.
 const COPIED: [(&str, &str); 4] =
     [("pay.cards", "billing.cards"), ("pay.cash", "billing.cash"), ("pay.secret.x", "billing.secret.x"), ("orders", "orders")];

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use harness::LIMIT;
 use harness::kafka::{ALICE, Cluster, Listener, Record};
 use kafka_protocol::error::ResponseError;
 use kferry_config::{HostPort, Sasl, SaslMechanism, Secret, Security};
@@ -24,9 +25,6 @@ use kferry_wire::connection::ConnectOptions;
 use kferry_wire::log::produce;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
-
-/// How long something may take that brokers do "a moment later".
-const LIMIT: Duration = Duration::from_mins(1);
 
 #[test]
 fn kafka_2_8_with_zookeeper() -> Result<()> {

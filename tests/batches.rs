@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::{Bytes, BytesMut};
+use harness::LIMIT;
 use harness::kafka::{Cluster, Listener, Record};
 use harness::raw::until;
 use harness::scenario::Pair;
@@ -23,8 +24,6 @@ const CODECS: [Codec; 5] = [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4,
 /// No broker gives out such an id.
 const PRODUCER_ID: i64 = (1 << 62) + 1;
 const MAX_BYTES: usize = 16 << 20;
-const LIMIT: Duration = Duration::from_mins(1);
-
 /// One pair of clusters for all of it: starting them takes longer than the rest.
 static CLUSTERS: Pair = Pair::new(|| {
     // The cleaner looks each 15 s otherwise.

@@ -13,7 +13,7 @@ use harness::kafka::{Cluster, Commit, Fill, Listener, Stored};
 use harness::measure::{self, Memory, Spread, cpu_time, memory};
 use harness::process::Process;
 use harness::proxy::{Routes, executable};
-use harness::{jars, process, raw, run};
+use harness::{jars, raw, run};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
 const LARGE_TOPIC: &str = "bench-large";
@@ -204,7 +204,7 @@ impl Stage {
             .replace("=TARGET\n", &format!("={}\n", self.target.bootstrap_servers(Listener::Plaintext)?))
             .replace("=TOPICS\n", &format!("={topic}\n"));
         std::fs::write(&properties, text)?;
-        let mut command = Command::new(process::require("java", "see `jars`")?);
+        let mut command = jars::java()?;
         command.args(["-Xms256M", "-Xmx2G", "-server", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20"]);
         command.args(["-XX:InitiatingHeapOccupancyPercent=35", "-XX:+ExplicitGCInvokesConcurrent", "-Djava.awt.headless=true"]);
         command.arg("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn").arg("-cp").arg(jars::kafka(MIRROR_MAKER)?.join("*"));
@@ -595,7 +595,7 @@ fn idle(stage: &Stage) -> Result<()> {
     let cpu = seconds(cpu_time(mirror.id())?) - cpu;
     let Memory { resident, peak } = memory(mirror.id())?.context("kferry-mirror has ended")?;
     for topic in &topics {
-        stage.target.await_log_ends(topic, stage.source.log_ends(topic)?.iter().sum(), raw::LIMIT)?;
+        stage.target.await_log_ends(topic, stage.source.log_ends(topic)?.iter().sum(), harness::LIMIT)?;
     }
     println!(
         "\n{} partitions in {IDLE_TOPICS} topics, {IDLE_RECORDS} records a second in all: {:.0} MB of memory (at most {:.0}), {:.2} s CPU a \
@@ -606,7 +606,7 @@ fn idle(stage: &Stage) -> Result<()> {
         cpu / minutes,
         seconds(ready)
     );
-    mirror.terminate(raw::LIMIT)?;
+    mirror.terminate(harness::LIMIT)?;
     Ok(())
 }
 

@@ -540,7 +540,7 @@ impl Haproxy {
     /// Of all bytes that it has sent so far, the part that was spliced.
     fn spliced(&self) -> Result<f64> {
         let mut stats = TcpStream::connect((Ipv4Addr::LOCALHOST, self.stats_port))?;
-        stats.set_read_timeout(Some(raw::LIMIT))?;
+        stats.set_read_timeout(Some(harness::LIMIT))?;
         stats.write_all(b"show info\n")?;
         let mut info = String::new();
         stats.read_to_string(&mut info)?;

@@ -13,15 +13,13 @@ use harness::process::Process;
 use harness::proxy::{Proxy, Routes, executable, http};
 use harness::raw::until;
 use harness::scenario::Pair;
-use harness::{pki, run};
+use harness::{LIMIT, pki, run};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use serde_json::{Value, json};
 
 /// What check gives a server; behind it is the time of a loaded machine.
 const DEADLINE: Duration = Duration::from_secs(10);
-const LIMIT: Duration = Duration::from_secs(30);
-
 const MECHANISMS: [&str; 3] = ["SCRAM-SHA-256", "SCRAM-SHA-512", "PLAIN"];
 
 /// A finished `kferry check`: its exit code, and both outputs together.

@@ -25,15 +25,12 @@ use harness::kafka::{Cluster, Listener};
 use harness::process::Process;
 use harness::proxy::{Proxy, Routes, executable};
 use harness::scenario::identical;
-use harness::{jars, ports, run};
+use harness::{LIMIT, jars, ports, run};
 use jiff::Timestamp;
 use phases::{Kind, Phases};
 
 const LEGACY: &str = "3.9.1";
 const NEW: &str = "4.3.0";
-
-/// What anything may take, on a loaded machine.
-const LIMIT: Duration = Duration::from_mins(1);
 
 /// How long the applications run before each edit: what they do then is what a move is held against.
 const BEFORE: Duration = Duration::from_secs(5);

@@ -3,13 +3,13 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use harness::LIMIT;
 use harness::kafka::{Cluster, Commit, Listener, Record};
 use harness::mirror::Mirror;
 use harness::scenario::{comes, same_last_records, says, transactions};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use serde_json::Value;
 
-const LIMIT: Duration = Duration::from_secs(30);
 /// A transaction that is open for a minute is told of, and a run with `--once` waits half a minute longer.
 const LONG: Duration = Duration::from_mins(2);
 

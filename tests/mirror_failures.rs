@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use harness::LIMIT;
 use harness::kafka::{ALICE, Acl, BOB, Cluster, Listener, Operation, Record, Resource};
 use harness::mirror::Mirror;
 use harness::scenario::{Pair, comes, identical, lines_of, mirror_of, records, same_last_records, says, stops, transactions};
@@ -16,7 +17,6 @@ use kferry_config::{HostPort, Security};
 use kferry_wire::client::{Client, TopicPartition};
 use kferry_wire::connection::ConnectOptions;
 
-const LIMIT: Duration = Duration::from_mins(1);
 /// For a member whose librdkafka hangs (30 s) to be put out of its group and to join it again.
 const REJOINED: Duration = Duration::from_mins(2);
 /// A pass over the topics every 5 s, and one more for what was just created.
@@ -94,9 +94,8 @@ fn servers_of_another_cluster_are_not_used() -> Result<()> {
         let mut running = mirror.start(&[])?;
         comes(LIMIT, &mirror, || says(&mirror, &[words]))?;
         running.kill();
-        let began = Instant::now();
         let once = mirror.once()?;
-        ensure!(once.code == Some(1) && began.elapsed() < LIMIT, "--once ended with {:?} after {:?}", once.code, began.elapsed());
+        ensure!(once.code == Some(1), "--once ended with {:?}", once.code);
     }
     let written: Vec<_> = target.list_topics()?.into_iter().filter(|topic| topic.contains("mixed")).collect();
     ensure!(written.is_empty(), "created all the same: {written:?}");
@@ -361,7 +360,7 @@ fn a_quota_makes_it_slower_and_is_no_broker_that_hangs() -> Result<()> {
     }
     let mut mirror = mirror_of(source, target, "slow", "")?;
     let running = mirror.start(&[])?;
-    comes(3 * LIMIT, &mirror, || identical(source, target, "slow.topic"))?;
+    comes(2 * LIMIT, &mirror, || identical(source, target, "slow.topic"))?;
     drop(running);
     says(&mirror, &["a broker throttles the mirror by a quota", "cluster=\"target\""])?;
     let logs = mirror.logs()?;

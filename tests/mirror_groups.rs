@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use harness::LIMIT;
 use harness::kafka::{ALICE, Acl, Cluster, Commit, Fill, Listener, Operation, Record, Resource};
 use harness::mirror::Mirror;
 use harness::process::Process;
@@ -15,8 +16,6 @@ use rdkafka::message::Message as _;
 use rdkafka::producer::{BaseProducer, Producer as _};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde_json::Value;
-
-const LIMIT: Duration = Duration::from_mins(1);
 
 /// What a group committed in a topic, by partition.
 fn commits(cluster: &Cluster, group: &str, topic: &str) -> Result<Vec<(i32, Commit)>> {

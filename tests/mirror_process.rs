@@ -7,14 +7,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
+use harness::LIMIT;
 use harness::kafka::{Cluster, Fill, Listener};
 use harness::mirror::Mirror;
 use harness::ports;
 use harness::proxy::{Proxy, Routes, http};
 use harness::run;
 use harness::scenario::{comes, identical, mirror_of, records};
-
-const LIMIT: Duration = Duration::from_mins(1);
 
 /// A broker of 2.8 writes nothing where there are fewer replicas than `min.insync.replicas`, which is the cluster's own where the source does not
 /// set it. The source has one replica of everything.

@@ -12,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use harness::LIMIT;
 use harness::chaos::{Found, Random, divergences, produce, setting, transact};
 use harness::kafka::{ALICE, Acl, Cluster, Listener, Operation, Record, Resource};
 use harness::mirror::Mirror;
@@ -25,8 +26,6 @@ const PROCESSES: usize = 3;
 const TAKEN_OVER: Duration = Duration::from_secs(45);
 /// So long frozen is longer than the session.
 const FROZEN: Duration = Duration::from_secs(18);
-const LIMIT: Duration = Duration::from_mins(3);
-
 /// One test at a time: each has several clusters, brokers and processes.
 fn turn() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());

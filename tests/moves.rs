@@ -37,6 +37,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use harness::LIMIT;
 use harness::clients::Client;
 use harness::clients::soak::{self, Soak};
 use harness::kafka::Cluster;
@@ -50,9 +51,6 @@ use harness::stage::{self, Side};
 use serde_json::Value;
 
 use self::decisions::{Decisions, Phase};
-
-/// How long something may take, on a loaded machine. What was killed may still send for 30 s, and a move that is given up is tried again later and later.
-const LIMIT: Duration = Duration::from_mins(3);
 
 /// How long what a killed proxy has sent may still arrive.
 const LATE: Duration = Duration::from_secs(30);

@@ -18,6 +18,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use harness::LIMIT;
 use harness::clients::Client;
 use harness::clients::soak::{self, Soak};
 use harness::kafka::{Cluster, Commit};
@@ -33,9 +34,6 @@ use serde_json::Value;
 
 use self::decisions::Decisions;
 use self::failures::Step;
-
-/// How long something may take, on a loaded machine.
-const LIMIT: Duration = Duration::from_mins(2);
 
 /// Of each topic.
 const PARTITIONS: usize = 4;

@@ -37,6 +37,7 @@ use std::sync::{Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use harness::LIMIT;
 use harness::kafka::{Cluster, Listener};
 use harness::mirror::Mirror;
 use harness::ports;
@@ -52,8 +53,6 @@ use kafka_protocol::protocol::StrBytes;
 use rdkafka::ClientConfig;
 use serde_json::Value;
 
-/// How long something may take, on a loaded machine.
-const LIMIT: Duration = Duration::from_mins(1);
 /// How long a copy may take: after an interruption the mirror waits up to 15 s for each attempt.
 const COPIED: Duration = Duration::from_mins(2);
 

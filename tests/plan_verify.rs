@@ -8,11 +8,9 @@ use anyhow::{Context as _, Result, bail, ensure};
 use harness::kafka::{ALICE, Acl, BOB, Cluster, Commit, Listener, Operation, Record, Resource};
 use harness::kferry::{File, mirror};
 use harness::mirror::Mirror;
-use harness::{ports, run};
+use harness::{LIMIT, ports, run};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use serde_json::Value;
-
-const LIMIT: Duration = Duration::from_mins(1);
 
 fn records(count: usize, what: &str) -> Vec<Record> {
     let record = |n: usize| Record { timestamp: Some(1_700_000_000_000), ..Record::new(format!("key {}", n % 50), format!("{what} {n}")) };

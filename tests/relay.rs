@@ -13,7 +13,7 @@ use harness::fake::{Answers, FakeBroker, Step};
 use harness::kafka::{ADMIN, ALICE, Acl, Cluster, Listener, Operation, Resource};
 use harness::proxy::{Proxy, Routes};
 use harness::raw::{self, Forward, Raw, ask, request, until};
-use harness::{pki, ports};
+use harness::{LIMIT, pki, ports};
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
@@ -31,8 +31,6 @@ use rdkafka::{ClientConfig, ClientContext, Message as _, Offset, TopicPartitionL
 use rustix::process::Signal;
 use serde_json::json;
 
-/// How long records may take, on a loaded machine and with a broker away.
-const LIMIT: Duration = Duration::from_mins(1);
 const MIB: u64 = 1024 * 1024;
 /// Virtual node ids carry the cluster's id in front of this many.
 const NODE_IDS: i32 = 10_000_000;

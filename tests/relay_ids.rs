@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use harness::LIMIT;
 use harness::clients::{self, Client, Job};
 use harness::kafka::{ALICE, Acl, BOB, Cluster, Listener, Operation, Record, Resource};
 use harness::proxy::{Proxy, Routes};
@@ -29,9 +30,6 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{ClientConfig, Message as _};
 use rustix::process::Signal;
-
-/// How long records may take, on a loaded machine.
-const LIMIT: Duration = Duration::from_mins(2);
 
 /// Virtual node ids carry the cluster's id in front of this many.
 const NODE_IDS: i32 = 10_000_000;

@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use bytes::Bytes;
+use harness::LIMIT;
 use harness::clients::{self, Client, Job, Security};
 use harness::fake::FakeBroker;
 use harness::kafka::{ADMIN, ALICE, Acl, BOB, Cluster, Listener, Operation, Resource, User};
@@ -23,9 +24,6 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
-
-/// How long records may take, on a loaded machine.
-const LIMIT: Duration = Duration::from_mins(1);
 
 /// Kafka's `UNSUPPORTED_SASL_MECHANISM`, `ILLEGAL_SASL_STATE`, `SASL_AUTHENTICATION_FAILED`
 const UNSUPPORTED_SASL_MECHANISM: i16 = 33;

@@ -5,6 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use harness::LIMIT;
 use harness::clients::python_26_producer;
 use harness::kafka::{Cluster, Listener};
 use harness::ports;
@@ -17,8 +18,6 @@ use serde_json::Value;
 
 /// How long librdkafka 2.6.1 is given to come over, which one that can has done in a second.
 const STAYS: Duration = Duration::from_secs(20);
-
-const LIMIT: Duration = Duration::from_secs(30);
 
 fn client(proxy: &Proxy, client_id: &str) -> ClientConfig {
     let mut config = ClientConfig::new();

@@ -370,7 +370,7 @@ fn streams() -> Result<()> {
             ensure!(found >= 2_700, "{found} of 2,700 counts");
             Ok(())
         })?;
-        let status = application_runs.terminate(systems::LIMIT)?;
+        let status = application_runs.terminate(harness::LIMIT)?;
         ensure!(status.code() == Some(143), "it ended with {status}:\n{}", application_runs.log_tail(60));
 
         let exact: Vec<String> = (1..=90).map(|count| count.to_string()).collect();
@@ -533,11 +533,11 @@ fn mirror_maker_2() -> Result<()> {
             ensure!(synced.values().sum::<i64>() == 200, "the group has {synced:?}");
             Ok(())
         })?;
-        mirror_maker.terminate(systems::LIMIT)?;
+        mirror_maker.terminate(harness::LIMIT)?;
         stage.legacy.produce(&topic, &records(200..300))?;
         let mut mirror_maker = start()?;
         systems::comes(&mut mirror_maker, || arrived(300))?;
-        mirror_maker.terminate(systems::LIMIT)?;
+        mirror_maker.terminate(harness::LIMIT)?;
 
         let all = |cluster: &Cluster, topic: &str| -> Result<Vec<Record>> {
             Ok(cluster.read_all(topic)?.into_iter().map(|record| Record { timestamp: None, ..record }).collect())
@@ -590,7 +590,7 @@ fn what_a_user_interface_asks() -> Result<()> {
                 .set("auto.offset.reset", "earliest");
             let member: BaseConsumer = config.create()?;
             member.subscribe(&[&topic])?;
-            let (mut came, deadline) = (0, Instant::now() + systems::LIMIT);
+            let (mut came, deadline) = (0, Instant::now() + harness::LIMIT);
             while came < 30 {
                 ensure!(Instant::now() < deadline, "{protocol}: {came} of 30 records came");
                 if let Some(record) = member.poll(Duration::from_millis(300)) {

@@ -8,6 +8,7 @@ mod rdkafka_soak;
 pub mod soak;
 
 use std::fs::{self, File};
+use std::iter;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -23,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use crate::kafka::User;
 use crate::pki::Identity;
 use crate::process::Process;
-use crate::{process, run};
+use crate::{jars, process, run};
 
 /// How much longer than its own limit a driver may take, to start and to report.
 const GRACE: Duration = Duration::from_secs(10);
@@ -462,11 +463,12 @@ fn java_class(client: Client, class: &str) -> Result<Vec<PathBuf>> {
 
 /// How a class of a folder that `build_java` has made is run.
 pub(crate) fn java(folder: &Path, class: &str) -> Result<Vec<PathBuf>> {
-    let java = process::require("java", "install a Java runtime, version 17 or later (`apt install openjdk-17-jre-headless`)")?;
+    let java = jars::java()?;
     let class_path = format!("{}:{}", folder.join("classes").display(), folder.join("jars/*").display());
     // Lives for seconds, or does little: no use in the second compiler, or in a collector with threads of its own.
     let options = ["-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", &class_path, class];
-    Ok([java].into_iter().chain(options.map(PathBuf::from)).collect())
+    let words = iter::once(java.get_program()).chain(java.get_args()).map(PathBuf::from);
+    Ok(words.chain(options.map(PathBuf::from)).collect())
 }
 
 /// Runs a driver with `argument` as JSON and reads the line that it prints.

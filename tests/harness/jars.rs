@@ -8,11 +8,19 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::{process, run};
 
+/// `java` with what every JVM of a run is told: stdout is the program's own. A JVM warns there of what has nothing to do with its program, such as a
+/// file in `/tmp/hsperfdata_*` that a JVM of the same process id in another container has locked; no such file is needed.
+pub fn java() -> Result<Command> {
+    let mut command =
+        Command::new(process::require("java", "install a Java runtime, version 17 or later (`apt install openjdk-17-jre-headless`)")?);
+    command.args(["-XX:-UsePerfData", "-Xlog:disable", "-Xlog:all=warning:stderr"]);
+    Ok(command)
+}
+
 /// The folder with the jars of a version such as `"4.3.0"`; `<folder>/*` is the class path. Several processes may ask at once.
 ///
 /// The first call for a version needs `mvn` and the network and takes about 10 s.
 pub fn kafka(version: &str) -> Result<PathBuf> {
-    process::require("java", "install a Java runtime, version 17 or later (`apt install openjdk-17-jre-headless`)")?;
     let pom = run::workspace().join("tests/kafka/pom.xml");
     let all = run::workspace().join(".work/kafka");
     let folder = all.join(version);

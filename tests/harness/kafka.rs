@@ -29,13 +29,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
 pub use self::admin::{Acl, Commit, Group, Operation, Partition, Resource};
 pub use self::bulk::{Fill, Stored};
 pub use self::records::Record;
 use crate::process::Process;
-use crate::{jars, pki, ports, process, run};
+use crate::{LIMIT, jars, pki, ports, process, run};
 
 /// The versions that kferry is tested with: one with ZooKeeper, the last 3.x, and two of 4.x.
 pub const VERSIONS: [&str; 4] = ["2.8.2", "3.9.1", "4.1.1", "4.3.0"];
@@ -90,10 +90,6 @@ impl Listener {
     }
 }
 
-/// How long a cluster may take to start or a broker to come back. Seconds are normal; the rest is for a loaded machine.
-const LIMIT: Duration = Duration::from_mins(2);
-/// How long a broker may take to end after SIGTERM.
-const STOP_LIMIT: Duration = Duration::from_mins(1);
 /// How often a cluster is started with other ports when something else of the machine took one in between.
 const ATTEMPTS: usize = 3;
 
@@ -337,7 +333,7 @@ impl Cluster {
     /// SIGTERM to a broker, which hands its leaderships over; returns when it's gone.
     pub fn stop(&self, node_id: i32) -> Result<()> {
         let process = self.node(node_id)?.process().take();
-        process.with_context(|| format!("node {node_id} doesn't run"))?.terminate(STOP_LIMIT)?;
+        process.with_context(|| format!("node {node_id} doesn't run"))?.terminate(LIMIT)?;
         Ok(())
     }
 
@@ -400,7 +396,7 @@ impl Cluster {
 
     /// The same, but returns at once; what it prints goes to the file `output`.
     pub fn start_tool(&self, class: &str, args: &[&str], output: &Path) -> Result<Process> {
-        let mut command = Command::new(process::require("java", "see `jars`")?);
+        let mut command = jars::java()?;
         command.args(["-Xmx256m", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]).args(self.quick_start());
         command.arg("-cp").arg(self.jars.join("*")).arg(class).args(args);
         Process::spawn(class, &command, output)
@@ -452,7 +448,7 @@ impl Cluster {
     fn launch_zookeeper(&self, zookeeper: &ZooKeeper) -> Result<()> {
         let config = self.folder.join("zookeeper.properties");
         fs::write(&config, settings::zookeeper_properties(&self.folder.join("zookeeper"), zookeeper.port))?;
-        let mut command = self.java();
+        let mut command = self.java()?;
         // Durable against a crash of the machine is more than a test needs, and each fsync is slow.
         command.arg("-Dzookeeper.forceSync=no").arg("-cp").arg(self.jars.join("*"));
         command.arg("org.apache.zookeeper.server.quorum.QuorumPeerMain").arg(&config);
@@ -502,7 +498,7 @@ impl Cluster {
     }
 
     fn spawn(&self, node: &Node) -> Result<()> {
-        let mut command = self.java();
+        let mut command = self.java()?;
         command.args(self.spec.archive_at_exit.as_ref().map(|archive| format!("-XX:ArchiveClassesAtExit={}", archive.display())));
         command.arg("-cp").arg(self.jars.join("*")).arg("kafka.Kafka").arg(&node.properties);
         *node.process() = Some(Process::spawn(&format!("node {} of {}", node.id, self.spec.name), &command, &node.log)?);
@@ -510,13 +506,13 @@ impl Cluster {
     }
 
     /// `java` and the options of a server.
-    fn java(&self) -> Command {
+    fn java(&self) -> Result<Command> {
         let heap = self.spec.heap_mib.unwrap_or(if self.spec.perf { 1024 } else { 256 });
-        let mut command = Command::new("java");
+        let mut command = jars::java()?;
         command.arg(format!("-Xmx{heap}m")).arg(format!("-Xms{heap}m")).args(self.quick_start());
         command.args(["-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-Dorg.slf4j.simpleLogger.showDateTime=true"]);
         command.arg("-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS");
-        command
+        Ok(command)
     }
 
     /// The first compiler only and the simplest collector: half the CPU time of a start, and no threads that compete with the test.
@@ -559,7 +555,7 @@ impl Cluster {
         self.await_that(back)
     }
 
-    /// Waits until `look` has no objection. A broker that ended on its own is an error at once.
+    /// Waits until `look` has no objection; that it can't look yet is one. A broker that ended on its own is an error at once.
     fn await_that(&self, look: impl Fn(&Self) -> Result<Option<String>>) -> Result<()> {
         self.await_within(LIMIT, look)
     }
@@ -571,11 +567,15 @@ impl Cluster {
                     bail!("node {} ended on its own ({status})", node.id);
                 }
             }
-            Ok(look(self)?.map_or(Ok(()), Err))
+            Ok(match look(self) {
+                Ok(None) => Ok(()),
+                Ok(Some(why)) => Err(why),
+                Err(error) => Err(format!("{error:#}")),
+            })
         });
-        seen.with_context(|| {
+        seen.map_err(|why| {
             let logs = self.nodes.iter().map(|node| format!("the end of {}:\n{}", node.log.display(), process::log_tail(&node.log, 20)));
-            format!("the cluster {} ({}) isn't ready\n{}", self.spec.name, self.spec.version, logs.collect::<Vec<_>>().join("\n"))
+            anyhow!("the cluster {} ({}) isn't ready: {why:#}\n{}", self.spec.name, self.spec.version, logs.collect::<Vec<_>>().join("\n"))
         })
     }
 }

@@ -4,18 +4,15 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
+use crate::LIMIT;
 use crate::kafka::{Cluster, Listener, User};
 use crate::process::Process;
 use crate::proxy::executable;
 use crate::run;
-
-/// How long a command may take.
-const LIMIT: Duration = Duration::from_mins(1);
 
 /// A finished `kferry`: its exit code, and both outputs together.
 #[derive(Debug)]

@@ -15,6 +15,10 @@
 //! - [`measure`], [`ordinary`], [`fetcher`]: for benchmarks: figures, who runs what is measured, a consumer that costs nothing.
 //! - [`run`]: the folder of a run, on a real disk, gone afterwards.
 
+/// How long a test waits for what must come: a record, an answer, a cluster, the end of a program. Mostly that takes milliseconds; the rest is for a
+/// loaded machine, where a cluster has taken two minutes to start. What must come *soon* has a bound of its own where it is asserted.
+pub const LIMIT: std::time::Duration = std::time::Duration::from_mins(3);
+
 pub mod chaos;
 pub mod clients;
 pub mod exported;

@@ -4,7 +4,6 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -12,10 +11,7 @@ use crate::exported;
 use crate::kafka::{Cluster, Listener, User};
 use crate::process::Process;
 use crate::proxy::{Answer, executable, http};
-use crate::{pki, ports, run};
-
-/// How long a mirror may take to copy what a test has made.
-const LIMIT: Duration = Duration::from_mins(2);
+use crate::{LIMIT, pki, ports, run};
 
 /// A file with two clusters, `source` and `target`, and a mirror between them, named `m` unless it needs another name: several with one name and
 /// one target are processes that share their work.

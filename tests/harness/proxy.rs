@@ -32,8 +32,8 @@ use crate::kafka::{Cluster, Listener, User};
 use crate::ordinary::OrdinaryUser;
 use crate::pki::{self, Identity};
 use crate::process::Process;
-use crate::raw::{LIMIT, Raw, until};
-use crate::{ports, run};
+use crate::raw::{Raw, until};
+use crate::{LIMIT, ports, run};
 
 /// Ports for the virtual brokers of all clusters of a file, on each listener.
 const BROKERS: u16 = 20;

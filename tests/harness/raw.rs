@@ -1,5 +1,6 @@
 //! A client that is only bytes, for what no real client would send. Every read has a deadline.
 
+use crate::LIMIT;
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -13,9 +14,6 @@ use jiff::Timestamp;
 use kafka_protocol::messages::{ApiKey, ApiVersionsRequest, MetadataRequest, RequestHeader, ResponseHeader};
 use kafka_protocol::protocol::{Decodable as _, Encodable, HeaderVersion, Request, StrBytes};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-
-/// How long a peer may take. Milliseconds are normal; the rest is for a loaded machine.
-pub const LIMIT: Duration = Duration::from_secs(20);
 
 /// Bytes of an answer: a thousand topics with all of their partitions are less.
 const MAX_ANSWER: i32 = 16 << 20;

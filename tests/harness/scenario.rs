@@ -8,11 +8,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, anyhow, ensure};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
+use crate::LIMIT;
 use crate::kafka::{Builder, Cluster, Listener, Record};
 use crate::mirror::Mirror;
-
-/// How long a transaction may take.
-const LIMIT: Duration = Duration::from_mins(1);
 
 /// Two clusters that several tests of a program use, each with topics of its own: a `static`. The first test that asks starts them. Nobody drops
 /// them: they end with the program (see [`process`](crate::process)), and the next run removes their data (see [`run`](crate::run)).

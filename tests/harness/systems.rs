@@ -11,10 +11,7 @@ use serde_json::Value;
 
 use crate::process::Process;
 use crate::proxy::http_with;
-use crate::{clients, ports, process, run};
-
-/// How long a system may take to start, or to do what it was told. Seconds are normal; the rest is for a loaded machine.
-pub const LIMIT: Duration = Duration::from_mins(2);
+use crate::{LIMIT, clients, ports, process, run};
 
 /// A class of these jars, or of `tests/systems`, with its arguments.
 pub fn java<'a>(class: &str, arguments: impl IntoIterator<Item = &'a Path>) -> Result<Command> {

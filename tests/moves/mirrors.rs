@@ -115,7 +115,7 @@ fn a_move_of_what_has_diverged_is_given_up_at_once() -> Result<()> {
         }
         let seen = going[0].soak.seen();
         println!("{:.2?} without acknowledgements", seen.longest_ack_pause);
-        ensure!(seen.errors.is_empty() && seen.longest_ack_pause < Duration::from_secs(2), "{seen:?}");
+        ensure!(seen.errors.is_empty() && seen.longest_ack_pause < Duration::from_secs(4), "{seen:?}");
         stage.ends(going.into(), false).map(drop)
     })
 }

@@ -235,7 +235,7 @@ fn counts_words(guarantee: &str, drive: impl FnOnce(&Stage, &mut Counting) -> Re
         ensure!(counted as u64 >= sent, "{counted} of {sent} counts");
         Ok(())
     })?;
-    application.terminate(systems::LIMIT)?;
+    application.terminate(LIMIT)?;
     let mut counts = BTreeMap::<_, Vec<_>>::new();
     for record in stage.cluster(Side::Legacy).read_all(COUNTS)? {
         counts.entry(text(record.key.as_deref())).or_default().push(text(record.value.as_deref()));

@@ -29,7 +29,8 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::{Decodable as _, Encodable as _, HeaderVersion, Request, StrBytes};
 
-use super::{Cluster, LIMIT, Listener, Node, wait_for};
+use super::{Cluster, Listener, Node, wait_for};
+use crate::LIMIT;
 
 /// A broker that is not in sync.
 pub(super) struct Behind {

@@ -17,7 +17,8 @@ use kafka_protocol::records::{
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
-use super::{Cluster, LIMIT, Listener, admin};
+use super::{Cluster, Listener, admin};
+use crate::LIMIT;
 
 const PRODUCE: i16 = 7;
 

@@ -11,7 +11,8 @@ use rdkafka::message::{Header, Headers as _, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
-use super::{Cluster, LIMIT, Listener};
+use super::{Cluster, Listener};
+use crate::LIMIT;
 
 /// A record, as it was read or is to be produced.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -38,6 +38,9 @@ pub use witness::{Refused, Witness, check};
 /// when its sender has gone.
 pub const LATE: Duration = Duration::from_secs(30);
 
+/// Why a group stays whose consumers commit in transactions, whoever finds out.
+pub const TRANSACTIONAL: &str = "it commits in transactions, and such groups cannot move yet: stop it, or drop it from the route";
+
 /// How long the members of groups may take until each was heard, and again until they join, if none of them has told how long it may be away: they are told
 /// at a heartbeat, and come with their next poll.
 pub const GATHER: Duration = Duration::from_secs(10);

@@ -6,7 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::{Birth, Flipped, Member, Move, Place, RULES, Request, State, Topic, Unknown, Verdict, Void, Waited, Wish, Wished, encode};
+use super::{
+    Birth, Flipped, Member, Move, Place, RULES, Request, State, TRANSACTIONAL, Topic, Unknown, Verdict, Void, Waited, Wish, Wished, encode,
+};
 
 /// An aborted move is tried again after [`Settings::retry`], which doubles with each abort this many times.
 const DOUBLINGS: u32 = 4;
@@ -439,8 +441,7 @@ impl Proxy {
             return self.is_my_turn(Turn::Abort, now, turn).then_some(request);
         }
         if !known.transactional.is_empty() {
-            let why = "it commits in transactions, and such groups cannot move yet: stop it, or drop it from the route";
-            let groups = known.transactional.iter().map(|group| (group.clone(), why.to_owned())).collect();
+            let groups = known.transactional.iter().map(|group| (group.clone(), TRANSACTIONAL.to_owned())).collect();
             let request = Request::Without { id, by: self.me.name.clone(), groups };
             return self.is_my_turn(Turn::Without, now, turn).then_some(request);
         }

@@ -8,6 +8,7 @@ use kferry_config::{Mirror, Offsets};
 use super::{Between, running, stands_still};
 use crate::admin::groups::{CommittedOffset, GroupFilter, ListedGroup};
 use crate::client::{Client, ClientError, TopicPartition};
+use crate::decisions::TRANSACTIONAL;
 use crate::places::copies_as;
 
 /// The groups that a cluster lists, by name; or why it does not.
@@ -79,7 +80,7 @@ fn judge(name: &str, seen: Seen<'_>, clusters: [&str; 2], mirrors: &[Arc<Mirror>
         Ok(_) => {}
     }
     if seen.is_transactional {
-        return Err("it commits in transactions, and such groups cannot move yet: stop it, or drop it from the route".to_owned());
+        return Err(TRANSACTIONAL.to_owned());
     }
     let committed = seen.committed.map_err(|error| format!("cluster {from} does not say what it has committed: {error}"))?;
     if let Some(partition) = committed.keys().find(|partition| !copies_as(mirror, &partition.topic)) {
