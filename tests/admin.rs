@@ -296,13 +296,14 @@ async fn transactions(cluster: &Cluster, client: &Client) -> Result<()> {
 
     // Brokers know both requests since 3.0.
     client.add_partitions_to_txn("mirror", producer, &partitions).await?;
-    match client.list_transactions(&[producer.id, producer.id + 1_000]).await {
+    match client.list_transactions(&["Ongoing", "PrepareAbort"], &[producer.id, producer.id + 1_000]).await {
         Err(error) => assert!(cluster.kafka_version() == "2.8.2" && error.to_string().contains("ListTransactions"), "{error}"),
         Ok(listed) => {
             assert_eq!(
                 listed.iter().map(|listed| (&*listed.transactional_id, listed.producer_id)).collect::<Vec<_>>(),
                 [("mirror", producer.id)]
             );
+            assert_eq!(client.list_transactions(&["PrepareCommit"], &[]).await?, []);
             let described = all(client.describe_transactions(&["mirror"]).await)?;
             assert_eq!((&*described["mirror"].state, described["mirror"].timeout), ("Ongoing", LIMIT));
             assert!(described["mirror"].began.is_some(), "{described:?}");

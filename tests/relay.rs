@@ -436,7 +436,9 @@ fn transactions_and_groups(cluster: &Cluster, proxy: &Proxy) -> Result<()> {
     assert_eq!(idempotent.context().lock().count, 10_000);
     drop(idempotent);
 
-    let transactional = producer(config(proxy, "small-transactional").set("transactional.id", "mover"))?;
+    let timeout = LIMIT.as_millis().to_string();
+    let transactional =
+        producer(config(proxy, "small-transactional").set("transactional.id", "mover").set("transaction.timeout.ms", timeout))?;
     transactional.init_transactions(LIMIT)?;
     for (numbers, commit) in [(10_000..12_000, true), (0..500, false), (12_000..14_000, true)] {
         transactional.begin_transaction()?;

@@ -163,7 +163,7 @@ fn first(producers: &[ActiveProducer]) -> Option<ActiveProducer> {
 /// What coordinators say of the transactions of these producer ids. `Err` is why none was asked.
 async fn coordinators(client: &Client, producer_ids: &BTreeSet<i64>) -> Result<BTreeMap<i64, Coordinated>, String> {
     let ids: Vec<i64> = producer_ids.iter().copied().collect();
-    let listed = client.list_transactions(&ids).await.map_err(|error| error.to_string())?;
+    let listed = client.list_transactions(&[], &ids).await.map_err(|error| error.to_string())?;
     let names: Vec<&str> = listed.iter().map(|listed| listed.transactional_id.as_str()).collect();
     let mut described = client.describe_transactions(&names).await;
     let known = listed.iter().map(|listed| {

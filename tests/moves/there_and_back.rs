@@ -81,10 +81,13 @@ fn topics_move_there_and_back_while_clients_run() -> Result<()> {
         }
         go_on(&going)?;
         let still: Vec<_> = going.iter().map(|going| going.soak.seen()).collect();
+        let mut shortest = Duration::MAX;
         for home in [Side::New, Side::Legacy] {
             let took = stage.move_to(home, &going).with_context(|| format!("the move to {home:?}"))?;
             go_on(&going).with_context(|| format!("after the move to {home:?}"))?;
-            println!("to {home:?}: {took:.0?} after the edit, {}", Took::by(&stage.proxies[0], &stage.mirror)?);
+            let held = Took::by(&stage.proxies[0], &stage.mirror)?;
+            println!("to {home:?}: {took:.0?} after the edit, {held}");
+            shortest = shortest.min(held.held);
             for (going, still) in going.iter().zip(&still) {
                 let seen = going.soak.seen();
                 println!(
@@ -98,6 +101,8 @@ fn topics_move_there_and_back_while_clients_run() -> Result<()> {
                 ensure!(seen.errors.is_empty() && seen.again == 0, "{}: {seen:?}", going.soak.name());
             }
         }
+        // A machine is rarely so slow twice. Nothing may wait for a tick, a turn or another try: each of those is a second or two.
+        ensure!(shortest < Duration::from_millis(1_500), "held for {shortest:.0?} at the least");
         stage.ends(going, false).map(drop)
     })
 }

@@ -1,6 +1,7 @@
 //! Topics with transactions do not move yet, also where nothing of one is in a log.
 
 use anyhow::{Context as _, Result, ensure};
+use harness::kafka::Listener;
 use harness::raw::{Raw, ask, until};
 use harness::stage::Side;
 use kafka_protocol::messages::add_partitions_to_txn_request::AddPartitionsToTxnTopic;
@@ -9,15 +10,14 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::StrBytes;
 
-use crate::proxies::name;
-use crate::{Stage, on_stage};
+use crate::on_stage;
 
 const CLIENT: &str = "orders-transactions";
 
 /// `FindCoordinatorRequest.KeyType`
 const TRANSACTION: i8 = 1;
 
-/// A transaction of a client that comes by a proxy.
+/// A transaction of a client.
 struct Transaction {
     client: Raw,
     id: TransactionalId,
@@ -25,10 +25,9 @@ struct Transaction {
 }
 
 impl Transaction {
-    fn of(stage: &Stage, proxy: usize, id: &str) -> Result<Self> {
-        let cluster = stage.cluster(Side::Legacy);
-        let at = |node_id: i32| Raw::connect(stage.files[proxy].virtual_broker(Side::Legacy.name(), node_id)?.1);
-        let mut any = at(cluster.node_ids()[0])?;
+    /// `port`: of any broker.
+    fn of(port: u16, id: &str) -> Result<Self> {
+        let mut any = Raw::connect(port)?;
         let id = TransactionalId(StrBytes::from_string(id.to_owned()));
         let question = FindCoordinatorRequest::default().with_key(id.0.clone()).with_key_type(TRANSACTION);
         let mut port = 0;
@@ -74,32 +73,28 @@ impl Transaction {
     }
 }
 
-/// Nothing of it is in a log, so no broker tells of it; but its marker will be, on the broker that led the topic when the transaction was begun. One proxy
-/// decides what moves, and it may be the other one that knows.
+/// Nothing of it is in a log, so no partition tells of it; but its marker will be, on the broker that led the topic when the transaction was begun.
 #[test]
 fn a_topic_does_not_move_from_under_a_transaction_that_has_written_nothing() -> Result<()> {
     on_stage(|stage| {
-        stage.has_proxies(2)?;
-        for proxy in 0..2 {
-            let topic = format!("orders.in-a-transaction-{proxy}");
+        stage.has_proxies(1)?;
+        let legacy = stage.cluster(Side::Legacy);
+        let node_id = legacy.node_ids()[0];
+        let by_the_proxy = stage.files[0].virtual_broker(Side::Legacy.name(), node_id)?.1;
+        let past_the_relay = legacy.address(node_id, Listener::Plaintext)?.rsplit(':').next().context("a port")?.parse()?;
+        for (whose, port) in [("by-the-proxy", by_the_proxy), ("past-the-relay", past_the_relay)] {
+            let (topic, id) = (format!("orders.in-a-transaction-{whose}"), format!("{CLIENT}-{whose}"));
             stage.create(&topic)?;
-            let mut transaction = Transaction::of(stage, proxy, &format!("{CLIENT}-{proxy}"))?;
-            let added = transaction.add(&topic)?;
-            ensure!(added == 0, "the transaction cannot begin: error {added}");
-            let after = stage.edit(Side::New)?;
-            let decides = name(stage, proxy)? < name(stage, 1 - proxy)?;
-            let why = if decides {
-                let mut why = String::new();
-                until("it is said why the topic stays", || {
-                    why = stage.moves(proxy)?["waits"]["orders"].to_string();
-                    Ok(why.contains(&topic))
-                })?;
-                why
-            } else {
-                stage.decisions.is_given_up(after)?
-            };
-            ensure!(why.contains("has begun a transaction"), "{why}");
+            let mut transaction = Transaction::of(port, &id)?;
+            until("the transaction begins", || Ok(transaction.add(&topic)? == 0))?;
+            stage.edit(Side::New)?;
+            let mut why = String::new();
+            until("it is said why the topic stays", || {
+                why = stage.moves(0)?["waits"]["orders"].to_string();
+                Ok(why.contains(&topic))
+            })?;
             println!("{why}");
+            ensure!(why.contains(&format!("transactional.id {id} has a transaction open in it")), "{why}");
             transaction.commit()?;
             let state = stage.decisions.state()?;
             ensure!(state.leaders().get(&topic).is_none_or(|leader| *leader.cluster == *Side::Legacy.name()), "{topic} has moved");

@@ -160,7 +160,8 @@ fn nothing_foreign_reaches_the_coordinator(stage: &Stage, home: Side) -> Result<
 /// As an application is meant to: what can be aborted is aborted, and the producer goes on.
 fn librdkafka_aborts_and_goes_on(stage: &Stage, home: Side) -> Result<()> {
     let (own, foreign, id) = (home.leads("transactions"), home.other().leads("transactions"), home.client("librdkafka"));
-    let producer: BaseProducer = stage.client(&id).set("transactional.id", &id).create()?;
+    let timeout = LIMIT.as_millis().to_string();
+    let producer: BaseProducer = stage.client(&id).set("transactional.id", &id).set("transaction.timeout.ms", timeout).create()?;
     producer.init_transactions(LIMIT)?;
     let send = |topic: &str, value: &str| -> Result<()> {
         producer.send(BaseRecord::<str, str>::to(topic).partition(0).payload(value)).map_err(|(error, _)| error)?;

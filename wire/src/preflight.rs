@@ -33,8 +33,11 @@ const WRITES: i64 = 5 * 60 * 1000;
 /// The bits of a producer id in which the relay writes from which cluster it is: `ToClient::producer_id`.
 const TAG: i64 = 0xf << 40;
 
-/// How long a coordinator may take that is asked whether a mirror's group has members: what it does not say keeps nothing from moving.
+/// How long coordinators may take that are asked whether a mirror's group has members, and for transactions: what they do not say keeps nothing from moving.
 const RUNS: Duration = Duration::from_secs(2);
+
+/// The states in which a transaction has markers to be written (`TransactionState`).
+const OPEN: [&str; 4] = ["Ongoing", "PrepareCommit", "PrepareAbort", "PrepareEpochFence"];
 
 const TIMESTAMPS: &str = "message.timestamp.type";
 
@@ -65,6 +68,8 @@ struct Seen {
     ends: Vec<[i64; 2]>,
     /// Those that the leading cluster remembers.
     producers: Vec<ActiveProducer>,
+    /// The `transactional.id` of one that has a transaction open in it there.
+    transactional_id: Option<String>,
     /// What kferry's login may do with it on each. `None`: it does not say.
     allowed: [Option<Operations>; 2],
 }
@@ -90,6 +95,21 @@ async fn running(Between { from, to }: Between<'_>, mirrors: &[Arc<Mirror>]) -> 
 fn stands_still(mirror: &Mirror) -> String {
     let (name, group, target) = (&mirror.name, Mirror::group(&mirror.name), &mirror.target.name);
     format!("no kferry-mirror of mirror {name} runs (group {group} on {target} has no member): start one, or look why it is no member")
+}
+
+/// The `transactional.id` of one that has a transaction open in each topic. One that has written nothing yet is known to its coordinator alone; its marker will
+/// be written all the same, by the broker that led the partition when the transaction was begun.
+async fn transactions(from: &Client) -> BTreeMap<Arc<str>, String> {
+    let from = from.within(RUNS);
+    let listed = from.list_transactions(&OPEN, &[]).await.unwrap_or_default();
+    let ids: Vec<&str> = listed.iter().map(|listed| listed.transactional_id.as_str()).collect();
+    // In an order: whose is named must not change from one look to the next.
+    let described: BTreeMap<_, _> = from.describe_transactions(&ids).await.into_iter().collect();
+    let partitions = described.into_iter().flat_map(|(id, described)| {
+        let partitions = described.map(|described| described.partitions).unwrap_or_default();
+        partitions.into_iter().map(move |partition| (partition.topic, id.clone()))
+    });
+    partitions.collect()
 }
 
 /// What the file says of them.
@@ -144,15 +164,19 @@ pub async fn preflight(between: Between<'_>, rules: Rules<'_>, topics: &BTreeSet
     let keys = Some(&[TIMESTAMPS][..]);
     let on_both: Vec<&str> =
         seen.iter().filter(|(_, seen)| seen.partitions.iter().all(Option::is_some)).map(|(topic, _)| &**topic).collect();
-    let (configs_from, configs_to, ends_to, producers, allowed_from, allowed_to, running) = tokio::join!(
+    let (configs_from, configs_to, ends_to, producers, mut transactions, allowed_from, allowed_to, running) = tokio::join!(
         from.describe_configs(&resources, keys),
         to.describe_configs(&resources, keys),
         to.log_ends(&partitions),
         from.producers_of(&partitions),
+        Box::pin(transactions(from)),
         from.topic_authorized_operations(&on_both),
         to.topic_authorized_operations(&on_both),
         running(between, rules.mirrors),
     );
+    for (topic, seen) in &mut seen {
+        seen.transactional_id = transactions.remove(topic);
+    }
     for (at, allowed) in [allowed_from, allowed_to].into_iter().enumerate() {
         for (topic, allowed) in allowed {
             if let Some(seen) = seen.get_mut(&topic) {
@@ -315,6 +339,11 @@ fn judge(
     if let Some((partition, [_, _])) = seen.ends.iter().enumerate().find(|(_, [leader, follower])| follower > leader) {
         return Err(format!("partition {partition} is longer on {to} than on {from}: it has diverged; `kferry verify` shows where"));
     }
+    if let Some(id) = &seen.transactional_id {
+        return Err(format!(
+            "transactional.id {id} has a transaction open in it, and those cannot move yet: stop that client, or drop the topic from the route"
+        ));
+    }
     for producer in &seen.producers {
         let ActiveProducer { producer_id, coordinator_epoch, current_txn_start_offset, last_timestamp, .. } = *producer;
         let writes = last_timestamp > now - WRITES;
@@ -395,6 +424,7 @@ mod tests {
             ends: vec![[7, 7], [20, 20]],
             producers: vec![producer(1 << 40 | 7), producer(OF_MIRRORS | 1)],
             allowed: [Some(Operations::from_bits(0xfff8)); 2],
+            transactional_id: None,
         }
     }
 
@@ -425,7 +455,7 @@ mod tests {
             seen
         };
         let ago = |producer: ActiveProducer| ActiveProducer { last_timestamp: NOW - WRITES - 1, ..producer };
-        let cases: [(&str, Seen, &str); 12] = [
+        let cases: [(&str, Seen, &str); 13] = [
             ("payments", fine(), "no mirror copies it between legacy and new"),
             ("orders-old", fine(), "gives it another name"),
             ("orders", with(&|seen| seen.partitions[0] = None), "cluster legacy does not have it"),
@@ -441,6 +471,7 @@ mod tests {
             ("orders", with(&|seen| seen.ends[1] = [10, 11]), "partition 1 is longer on new"),
             ("orders", with(&|seen| seen.ends[0] = [9, 8]), "partition 0 lags: the copy lacks 1 offsets"),
             ("orders", with(&|seen| seen.producers[0].current_txn_start_offset = Some(3)), "writes transactions"),
+            ("orders", with(&|seen| seen.transactional_id = Some("shop".to_owned())), "transactional.id shop has a transaction open in it"),
             ("orders", with(&|seen| seen.producers[0] = producer(7)), "producer 7 writes to it past the relay"),
         ];
         for (topic, seen, why) in cases {

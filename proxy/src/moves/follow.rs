@@ -13,6 +13,7 @@ use kferry_wire::decisions::{
     self, Flipped, GATHER, Gathering, Known, LATE, Log, LogError, Outcome, Place, ReadRecord, Request, Serves, Settings, State, Update,
     Verdict, ask, check,
 };
+use kferry_wire::log::AppendError;
 use kferry_wire::places::{Decisions, Led};
 use kferry_wire::tell;
 use tokio::sync::mpsc;
@@ -106,6 +107,7 @@ pub(crate) async fn follow(
         applied: None,
         since: HashMap::new(),
         checking: JoinSet::new(),
+        unwritable: None,
         checks: None,
         checked: None,
         held_groups: BTreeSet::new(),
@@ -134,7 +136,9 @@ struct Follower {
     /// Writes to the log. Reading has a client of its own: a broker answers one request of a connection after the other.
     client: Client,
     /// The record that is being written; one at a time.
-    asking: JoinSet<Result<(), LogError>>,
+    asking: JoinSet<Asked>,
+    /// The move whose flip the log's broker does not take, and why.
+    unwritable: Option<(i64, String)>,
     /// What routes own is looked at; one look at a time.
     looking: JoinSet<Look>,
     next_look: Instant,
@@ -168,6 +172,13 @@ struct Follower {
     describing: JoinSet<Answers<String, GroupDescription>>,
     next_description: Instant,
     described: HashMap<String, GroupDescription>,
+}
+
+/// A record was written to the log, or was not.
+struct Asked {
+    /// The move, if it was its flip.
+    flip: Option<i64>,
+    result: Result<(), LogError>,
 }
 
 /// A last look before a flip: at the ends on the old leaders, and that the new coordinators take members.
@@ -209,7 +220,7 @@ impl Follower {
                 },
                 Some(asked) = self.asking.join_next() => {
                     if let Ok(asked) = asked {
-                        self.moves.has_trouble(Doing::Writing, asked.err().map(|error| error.to_string()).as_deref());
+                        self.asked(asked);
                     }
                 }
                 Some(Ok(looked)) = self.looking.join_next() => self.looked(looked),
@@ -235,6 +246,16 @@ impl Follower {
 
     fn now(&self) -> Duration {
         self.began.elapsed()
+    }
+
+    fn asked(&mut self, Asked { flip, result }: Asked) {
+        let error = result.as_ref().err().map(ToString::to_string);
+        self.moves.has_trouble(Doing::Writing, error.as_deref());
+        // Everybody would be held for what the broker may never take.
+        let is_refused = matches!(result, Err(LogError::Append(AppendError::Refused { .. })));
+        if let (Some(id), Some(error)) = (flip.filter(|_| is_refused), error) {
+            self.unwritable = Some((id, error));
+        }
     }
 
     /// Takes records in, and applies what was decided.
@@ -382,7 +403,9 @@ impl Follower {
         self.known.waited = self.held_last.filter(|_| self.held.is_none()).zip(holds.waited());
         self.known.unanswered = self.held.is_none() && holds.are_late();
         self.known.cut = holds.have_lost();
-        self.known.broken = holds.held_with_transaction().map(|topic| format!("topic {topic}: {TRANSACTION}"));
+        let transaction = holds.held_with_transaction().map(|topic| format!("topic {topic}: {TRANSACTION}"));
+        let unwritable = || self.unwritable.as_ref().filter(|(id, _)| self.me.state().open().is_some_and(|open| open.id == *id));
+        self.known.broken = transaction.or_else(|| unwritable().map(|(_, error)| error.clone()));
         self.known.transactional = self.held_groups.iter().filter(|group| self.proxy.parking.is_transactional(group)).cloned().collect();
         let now = self.now();
         // Who could not hold in time lets go by itself, whether it can read the log or not.
@@ -391,7 +414,7 @@ impl Follower {
         // Who ends does not join, and begins nothing.
         let is_in_a_move = self.me.serves() == Serves::Yes && self.me.state().open().is_some();
         let takes_part = !self.proxy.drain.is_cancelled() || is_in_a_move;
-        let is_flip_checked = self.is_flip_checked();
+        self.known.looking = !self.is_flip_checked();
         if self.asking.is_empty() && self.is_at_end && takes_part && !self.moves.is_blind() {
             let state = self.me.state();
             let request = if state.end() == 0 {
@@ -400,7 +423,7 @@ impl Follower {
             } else {
                 self.abort_what_was_written_past().or_else(|| self.me.next(&self.known, now))
             };
-            if let Some(request) = request.filter(|request| is_flip_checked || !matches!(request, Request::Flip { .. })) {
+            if let Some(request) = request {
                 self.ask(request);
             }
         }
@@ -527,7 +550,7 @@ impl Follower {
         self.asking.shutdown().await;
         self.ask(left);
         let said = match timeout(LEAVING, self.asking.join_next()).await {
-            Ok(Some(Ok(said))) => said.map_err(|error| error.to_string()),
+            Ok(Some(Ok(said))) => said.result.map_err(|error| error.to_string()),
             _ => Err(format!("no answer within {LEAVING:?}")),
         };
         if let Err(error) = said {
@@ -538,8 +561,9 @@ impl Follower {
     fn ask(&mut self, request: Request) {
         let (client, rules) = (self.client.clone(), self.me.state().rules());
         self.asking.spawn(async move {
+            let flip = if let Request::Flip { id, .. } = &request { Some(*id) } else { None };
             let now = Timestamp::now().as_millisecond();
-            ask(&client, &[request], rules, now).await
+            Asked { flip, result: ask(&client, &[request], rules, now).await }
         });
     }
 }

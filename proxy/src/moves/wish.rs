@@ -142,7 +142,7 @@ pub(super) fn no_login(cluster: &str) -> String {
 }
 
 /// Why a topic stays in which a client of this process has begun a transaction. One that has written is seen by everybody; what has not may write yet.
-pub(super) const TRANSACTION: &str = "a client has begun a transaction in it within the last five minutes, and those cannot move yet: stop the client, or drop \
+pub(super) const TRANSACTION: &str = "a client has begun a transaction in it within the last 15 minutes, and those cannot move yet: stop the client, or drop \
                                       the topic from the route";
 
 /// Whether topics can move between two clusters. An error is about all of them.

@@ -406,8 +406,10 @@ enum Outcome {
     Answered(PartitionProduceResponse),
     /// It was not appended, or will not be appended twice.
     Again,
-    /// Nobody knows whether it was appended.
+    /// Nobody knows whether it was appended, or whether it will be.
     Lost(Cause),
+    /// Nobody knows whether it was appended, and it will not be any more.
+    Doubtful(Cause),
 }
 
 impl Lines {
@@ -471,6 +473,11 @@ impl Lines {
                             answers.partitions.push((partition, answer));
                         }
                         Outcome::Again => again.push((partition, records)),
+                        Outcome::Doubtful(cause) => {
+                            debug!(client_id = self.client_id, cluster = %leader.0, node_id = leader.1, %partition, error = cause.detail(), "not known");
+                            answers.broken = Some(cause);
+                            again.push((partition, records));
+                        }
                         Outcome::Lost(cause) => {
                             debug!(client_id = self.client_id, cluster = %leader.0, node_id = leader.1, %partition, error = cause.detail(), "no answer");
                             self.open.remove(&leader);
@@ -503,7 +510,7 @@ impl Lines {
         let admitting = frame.entries.iter().filter_map(|(partition, records)| {
             let term = self.view.term(&partition.topic)?;
             Some(async move {
-                let admitted = self.firsts.admit(partition, &term, records.as_deref().unwrap_or_default(), Instant::now()).await;
+                let admitted = self.firsts.admit(partition, &term, records.as_deref().unwrap_or_default(), Duration::ZERO).await;
                 (partition.clone(), (term, admitted))
             })
         });
@@ -594,7 +601,8 @@ impl Lines {
             (partition, records.map(|records| stamped(term, records)))
         };
         let asked = send_for(line, entries.iter().cloned().map(stamp), frame.acks, timeout_ms, frame.version);
-        let lost = |error: String| Outcome::Lost(Cause::NotAsked { cluster: leader.0.clone(), api_key: ApiKey::Produce, error });
+        let cause = |error: String| Cause::NotAsked { cluster: leader.0.clone(), api_key: ApiKey::Produce, error };
+        let lost = |error: String| Outcome::Lost(cause(error));
         let response = match timeout_at(deadline + ON_ITS_WAY, asked).await {
             Ok(Ok(response)) => response,
             Ok(Err(RequestError::Version { .. })) => {
@@ -618,7 +626,9 @@ impl Lines {
                 Some(partition) => match next(partition, entry.1.as_deref()) {
                     Next::Tell => Outcome::Answered(partition.clone()),
                     Next::Again => Outcome::Again,
-                    Next::Unknown => lost("the leader was changed before all replicas had a batch that it had appended".to_owned()),
+                    Next::Unknown => {
+                        Outcome::Doubtful(cause("the leader was changed before all replicas had a batch that it had appended".to_owned()))
+                    }
                 },
                 None => lost("the answer leaves out a partition".to_owned()),
             };

@@ -14,7 +14,7 @@ use kferry_wire::client::{Client, TopicPartition};
 use kferry_wire::log::first_batch::{ASK_AGAIN, Flipped, Missing, Producers, Verdict, WATCHED, judge};
 use kferry_wire::places::Led;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
 use super::masks::NOT_LEADER_OR_FOLLOWER;
@@ -24,6 +24,10 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long a leader may take to say what it knows of producers.
 const ANSWER: Duration = Duration::from_secs(1);
+
+/// How long at the least, when other batches of the request have waited for that: a leader that hangs must not keep a request with many batches longer than
+/// its client waits.
+const LEAST: Duration = Duration::from_millis(100);
 
 /// What the proxy knows of producers at leaders that have changed.
 #[derive(Debug, Default)]
@@ -59,7 +63,7 @@ struct Known {
 #[derive(Debug, Clone)]
 pub(super) struct Term {
     pub led: Led,
-    /// Of the cluster that leads, and of the one that led before. `None`: it has left the view.
+    /// Of the cluster that leads, and of the one that led before. `None`: it has left the view, or the old one does not answer.
     pub new_leader: Option<Client>,
     pub old_leader: Option<Client>,
 }
@@ -131,17 +135,17 @@ pub(super) fn stamped(term: Option<&Term>, records: Bytes) -> Bytes {
 }
 
 impl FirstBatches {
-    /// Says whether a batch goes to the leader of its partition, and waits as long as that may take. `front`: of the batch, as the client has it. `began`: when
-    /// the first batch of its request began to wait. The others of that request have waited as well; but what is known of their partitions may be old, or
-    /// nothing yet, so the leaders are asked once for each.
-    pub(super) async fn admit(&self, partition: &TopicPartition, term: &Term, front: &[u8], began: Instant) -> Admitted {
+    /// Says whether a batch goes to the leader of its partition, and waits as long as that may take. `front`: of the batch, as the client has it. `before`: how
+    /// long batches of its request have waited here. This one has waited as long; but what is known of its partition may be old, or nothing yet, so the
+    /// leaders are asked once for each, and have less time the longer the others have waited.
+    pub(super) async fn admit(&self, partition: &TopicPartition, term: &Term, front: &[u8], before: Duration) -> Admitted {
         let since = term.since();
         let Some(batch) = Sequences::peek(front).filter(|_| since < WATCHED) else { return Admitted::Passes };
         let watched = self.watched(partition, term.led.term, WATCHED.saturating_sub(since));
-        let mut is_asked = false;
+        let (began, mut is_asked) = (Instant::now(), false);
         loop {
             let changed = watched.changed.notified();
-            let waited = if is_asked { began.elapsed() } else { Duration::ZERO };
+            let waited = if is_asked { before + began.elapsed() } else { Duration::ZERO };
             let verdict = {
                 let mut known = watched.lock();
                 let flipped =
@@ -174,7 +178,8 @@ impl FirstBatches {
                     return Admitted::Answered(NOT_LEADER_OR_FOLLOWER);
                 }
                 Verdict::Wait { what, until } => {
-                    let is_news = watched.ask(partition, term, what).await;
+                    let limit = PATIENCE.saturating_sub(before + began.elapsed()).clamp(LEAST, ANSWER);
+                    let is_news = watched.ask(partition, term, what, limit).await;
                     // Of the old leader only when the new one is known.
                     is_asked |= what != Missing::NewLeader || !is_news;
                     if is_news {
@@ -182,7 +187,7 @@ impl FirstBatches {
                     }
                     tokio::select! {
                         () = changed => {}
-                        () = sleep_until(began + until) => {}
+                        () = sleep(until.saturating_sub(before + began.elapsed())) => {}
                     }
                 }
             }
@@ -217,10 +222,10 @@ fn lock(partitions: &Mutex<Partitions>) -> MutexGuard<'_, Partitions> {
 }
 
 impl Watched {
-    /// Asks a leader for what is missing, unless somebody has a moment ago. Returns whether something is known now that was not.
-    async fn ask(&self, partition: &TopicPartition, term: &Term, missing: Missing) -> bool {
+    /// Asks a leader for what is missing, unless somebody has a moment ago. Returns whether something is known now that was not. `limit`: for the answer.
+    async fn ask(&self, partition: &TopicPartition, term: &Term, missing: Missing, limit: Duration) -> bool {
         let began = Instant::now();
-        let Ok(_asking) = timeout(ANSWER, self.asking.lock()).await else { return false };
+        let Ok(_asking) = timeout(limit, self.asking.lock()).await else { return false };
         {
             let known = self.lock();
             let has_come = match missing {
@@ -239,7 +244,7 @@ impl Watched {
         }
         let client = if missing == Missing::OldLeader { &term.old_leader } else { &term.new_leader };
         let Some(client) = client else { return false };
-        let answered = timeout(ANSWER, client.describe_producers(&partition.topic, partition.partition)).await;
+        let answered = timeout(limit, client.describe_producers(&partition.topic, partition.partition)).await;
         let mut known = self.lock();
         let asked = if missing == Missing::OldLeader { &mut known.asked_old } else { &mut known.asked };
         *asked = Some(Instant::now());

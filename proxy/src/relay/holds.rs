@@ -21,8 +21,15 @@ use crate::quiet::LAST_RESPONSES;
 /// How long, since a connection was cut of whose requests nobody knows, those may be appended: the last of them has [`LAST_RESPONSES`] to be sent.
 pub(crate) const LOST: Duration = LATE.saturating_add(LAST_RESPONSES);
 
-/// How long a transaction that was begun in a topic keeps it from moving: as long as one that has written to it (`kferry_wire::preflight`).
-const TRANSACTION: Duration = Duration::from_mins(5);
+/// How long a transaction that was begun in a topic keeps it from moving: as long as brokers let one be open by default (`transaction.max.timeout.ms`). One
+/// that has written is seen by brokers as well (`kferry_wire::preflight`).
+const TRANSACTION: Duration = Duration::from_mins(15);
+
+/// In how many topics transactions may have been begun within that time: nobody knows whether there is a topic of a name that a client sends.
+const TRANSACTIONS: usize = 100_000;
+
+/// How often those that are over are forgotten, at the most.
+const SWEPT: Duration = Duration::from_secs(1);
 
 /// How many clients an operator is shown that keep a hold open.
 const SHOWN: usize = 5;
@@ -51,6 +58,8 @@ struct Topics {
     waited: Waited,
     /// When a transaction was begun in each last.
     transactions: HashMap<Arc<str>, Instant>,
+    /// When those that are over were forgotten last.
+    swept: Option<Instant>,
     /// Whose requests are in each, and how many.
     entered: HashMap<Arc<str>, Vec<(Arc<Sender>, usize)>>,
 }
@@ -135,9 +144,21 @@ impl Holds {
             return true;
         }
         let mut topics = self.lock();
-        let may = !topics.held.contains(topic);
-        if may && topics.transactions.insert(topic.into(), Instant::now()).is_none() {
+        if topics.held.contains(topic) {
+            return false;
+        }
+        if let Some(begun) = topics.transactions.get_mut(topic) {
+            *begun = Instant::now();
+            return true;
+        }
+        // Not each time: Produce requests wait for the lock.
+        if topics.swept.is_none_or(|swept| swept.elapsed() >= SWEPT) {
+            topics.swept = Some(Instant::now());
             topics.transactions.retain(|_, begun| begun.elapsed() < TRANSACTION);
+        }
+        let may = topics.transactions.len() < TRANSACTIONS;
+        if may {
+            topics.transactions.insert(topic.into(), Instant::now());
         }
         may
     }
@@ -360,9 +381,16 @@ mod tests {
         assert!(holds.begin_transaction("logs") && holds.has_transaction("logs"));
         sleep(TRANSACTION).await;
         assert_eq!(holds.held_with_transaction(), None);
-        holds.hold([]);
-        assert!(holds.begin_transaction("items"));
-        assert_eq!(holds.lock().transactions.len(), 1, "what is over is forgotten");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn topics_of_transactions_are_forgotten_and_have_a_bound() {
+        let (holds, _) = holds();
+        let begun = |from: usize, to: usize| (from..to).filter(|number| holds.begin_transaction(&number.to_string())).count();
+        assert_eq!(begun(0, TRANSACTIONS + 10), TRANSACTIONS);
+        assert!(holds.begin_transaction("7"), "it is among them");
+        sleep(TRANSACTION).await;
+        assert_eq!(begun(TRANSACTIONS, 2 * TRANSACTIONS), TRANSACTIONS, "the others are over");
     }
 
     #[tokio::test(start_paused = true)]

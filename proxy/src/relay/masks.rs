@@ -61,28 +61,33 @@ impl Now {
 pub(super) struct Masking {
     api: ApiKey,
     now: Now,
-    /// No transaction begins in these: its markers would come after the last record that is copied. Nor are records deleted that the mirror would not
-    /// delete.
-    holds: Option<Arc<Holds>>,
+    place: Option<Place>,
     /// Partitions of the topic that came last must not.
     masks: bool,
 }
 
 impl Masking {
     pub(super) fn new(place: Option<&Place>, api: ApiKey) -> Self {
-        let holds = place.filter(|_| matches!(api, ApiKey::AddPartitionsToTxn | ApiKey::DeleteRecords)).map(|place| place.holds.clone());
-        Self { api, now: Now::of(place), holds, masks: false }
+        Self { api, now: Now::of(place), place: place.cloned(), masks: false }
+    }
+
+    /// Whether the broker must not have what is said of a topic although it leads there, or did when the request came.
+    fn waits(&self, topic: &str) -> bool {
+        let Some(place) = &self.place else { return false };
+        match self.api {
+            // No transaction begins in what is held: its markers would come after the last record that is copied. Where it was let go since the
+            // request came, another cluster may lead it.
+            ApiKey::AddPartitionsToTxn => !place.holds.begin_transaction(topic) || Now::of(Some(place)).stance(topic).refuses(self.api),
+            // The mirror would not delete what is deleted after the last record that it copies.
+            ApiKey::DeleteRecords => place.holds.are_held(topic),
+            _ => false,
+        }
     }
 }
 
 impl Rewrite for Masking {
     fn topic(&mut self, name: &str) {
-        let is_elsewhere = self.now.stance(name).refuses(self.api);
-        let is_held = |holds: &Arc<Holds>| match self.api {
-            ApiKey::AddPartitionsToTxn => !holds.begin_transaction(name),
-            _ => holds.are_held(name),
-        };
-        self.masks = is_elsewhere || self.holds.as_ref().is_some_and(is_held);
+        self.masks = self.now.stance(name).refuses(self.api) || self.waits(name);
     }
 
     fn partition(&mut self, partition: i32) -> i32 {

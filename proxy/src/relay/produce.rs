@@ -301,8 +301,8 @@ struct Batches<'a> {
     term: Option<Term>,
     aside: Aside,
     firsts: Vec<First>,
-    /// Since when its batches have waited to be the ones that are due, the first of them before the others.
-    first_waits_since: Option<Instant>,
+    /// How long its batches have waited to be the ones that are due, the first of them before the others.
+    waited: Duration,
     /// Topics that lead here, and those that do not.
     here: Vec<Entered>,
     elsewhere: Vec<Entered>,
@@ -368,7 +368,7 @@ impl<'a> Batches<'a> {
             term: None,
             aside,
             firsts,
-            first_waits_since: None,
+            waited: Duration::ZERO,
             here,
             elsewhere,
         }
@@ -424,9 +424,11 @@ impl<'a> Batches<'a> {
     async fn is_due(&mut self, front: &[u8]) -> Fate {
         let place = self.place();
         self.relay.wait_for_carried(&place, front).await;
-        let began = *self.first_waits_since.get_or_insert_with(Instant::now);
         let Some(term) = self.term.as_ref().filter(|_| (0..MASK).contains(&self.partition)) else { return Fate::Here };
-        match self.relay.seat().firsts.admit(&place, term, front, began).await {
+        let began = Instant::now();
+        let admitted = self.relay.seat().firsts.admit(&place, term, front, self.waited).await;
+        self.waited += began.elapsed();
+        match admitted {
             Admitted::Passes => Fate::Here,
             Admitted::IsFirst(first) => {
                 self.firsts.push(first);

@@ -138,16 +138,17 @@ impl Client {
         .await
     }
 
-    /// The transactional ids that have one of these producer ids, as far as we may describe them: each broker lists those that it coordinates. Brokers
-    /// know the API since 3.0.
+    /// The transactional ids that are in one of these states and have one of these producer ids, as far as we may describe them: each broker lists those that
+    /// it coordinates. None of either: all. Brokers know the API since 3.0.
     ///
     /// # Errors
     /// [`ClientError`]: with one broker missing the list would be too.
-    pub async fn list_transactions(&self, producer_ids: &[i64]) -> Result<Vec<ListedTransaction>, ClientError> {
+    pub async fn list_transactions(&self, states: &[&str], producer_ids: &[i64]) -> Result<Vec<ListedTransaction>, ClientError> {
         let list = async |node_id| {
             let connection = self.broker(node_id).await?;
             let ids = producer_ids.iter().map(|id| ProducerId(*id)).collect();
-            let request = ListTransactionsRequest::default().with_producer_id_filters(ids);
+            let states = states.iter().map(|state| text(state)).collect();
+            let request = ListTransactionsRequest::default().with_state_filters(states).with_producer_id_filters(ids);
             let (asked, answer) = self.send(&connection, LIST_TRANSACTIONS, |_| request).await?;
             asked.check(&Subject::cluster(), answer.error_code, None)?;
             let listed = answer

@@ -94,6 +94,8 @@ pub struct Known {
     pub transactional: BTreeSet<String>,
     /// Why the open move cannot come to its end.
     pub broken: Option<String>,
+    /// Whether both clusters are still to be looked at a last time before the flip of the open move: it is not asked for before.
+    pub looking: bool,
 }
 
 /// Whether a proxy serves relayed clients.
@@ -421,10 +423,17 @@ impl Proxy {
                 self.me.name, open.to
             )));
         }
+        let transactional = known.transactional.intersection(&open.groups);
+        let groups: BTreeMap<_, _> = transactional.map(|group| (group.clone(), TRANSACTIONAL.to_owned())).collect();
+        if !groups.is_empty() {
+            // Without a turn: nobody else may know.
+            return Some(Request::Without { id, by: self.me.name.clone(), groups });
+        }
         let outcome = self.state.outcome();
         if let Ok(Flipped { topics, groups }) = outcome {
             let flip = Request::Flip { id, by: self.me.clone(), topics, groups };
             let request = match encode(&flip, self.state.rules()) {
+                Ok(_) if known.looking => return None,
                 Ok(_) => flip,
                 // Everybody would be held for what can never be written.
                 Err(unwritable) => abort(unwritable.to_string()),
@@ -439,11 +448,6 @@ impl Proxy {
         if let Some(why) = why {
             let request = abort(why);
             return self.is_my_turn(Turn::Abort, now, turn).then_some(request);
-        }
-        if !known.transactional.is_empty() {
-            let groups = known.transactional.iter().map(|group| (group.clone(), TRANSACTIONAL.to_owned())).collect();
-            let request = Request::Without { id, by: self.me.name.clone(), groups };
-            return self.is_my_turn(Turn::Without, now, turn).then_some(request);
         }
         let of_groups = |of: fn(&Gathering) -> &BTreeSet<String>| -> BTreeMap<String, BTreeSet<String>> {
             let all = known.gathering.iter().map(|(group, known)| (group, of(known)));

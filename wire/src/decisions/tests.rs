@@ -879,6 +879,18 @@ fn a_move_is_aborted_when_it_cannot_end_or_is_not_wanted_any_more() {
 }
 
 #[test]
+fn a_flip_is_asked_for_as_soon_as_the_last_look_is_over() {
+    let (me, other) = (member("a", "1"), member("b", "1"));
+    let (mut a, mut b, _) = both([hold(&me, 0), holding(&me, 7), holding(&other, 7), closed_of(7, 9, &[(0, 7), (1, 9)])]);
+    let looking = Known { looking: true, ..known() };
+    assert_eq!([a.next(&looking, ms(10)), b.next(&looking, ms(10))], [None, None]);
+    assert_eq!((a.next(&known(), ms(20)), b.next(&known(), ms(20))), (Some(flip(&me, 7)), None));
+    // What is not in the way of an abort.
+    let broken = Known { broken: Some("written past".to_owned()), ..looking };
+    assert_eq!(reason(b.next(&broken, ms(30))), "written past");
+}
+
+#[test]
 fn an_aborted_move_is_tried_again_later_and_later() {
     let me = member("a", "1");
     let mut log = after(agreed(&me, &member("b", "1")), []);

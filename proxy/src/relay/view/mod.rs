@@ -187,8 +187,11 @@ impl View {
     pub(super) fn term(&self, topic: &str) -> Option<Term> {
         let led = self.leaders.load().decided(topic).filter(|led| led.term > 1)?.clone();
         let parts = self.parts.load();
-        let client = |cluster: &str| parts.own(cluster).map(|own| own.client().clone());
-        Some(Term { new_leader: client(&led.cluster), old_leader: client(&led.before), led })
+        let client = |own: &Arc<Directory>| own.client().clone();
+        let new_leader = parts.own(&led.cluster).map(client);
+        // One that does not answer is not waited for again and again.
+        let old_leader = parts.own(&led.before).filter(|own| !own.is_away()).map(client);
+        Some(Term { led, new_leader, old_leader })
     }
 
     /// Whether a cluster is home.

@@ -160,6 +160,13 @@ fn a_group_that_commits_in_transactions_stays_although_all_have_come() {
     a.apply(end, &request, ms(20));
     let left = Known { transactional: BTreeSet::new(), ..known };
     assert!(matches!(a.next(&left, ms(30)), Some(Request::Abort { .. })), "nothing is left of it");
+    // The second by name alone knows, and learns of it when all else is done.
+    let other = member("b", "1");
+    let all = [hold_groups(&me, 0, "old", "new", &["shop"]), parked(&me, 7, "shop", &["m1"]), holding(&me, 7), holding(&other, 7)];
+    let (_, mut b, _) = both(all.into_iter().chain([synced(7, 10, &["shop"])]));
+    assert!(b.state().outcome().is_ok());
+    let known = Known { transactional: names(&["shop"]), ..wants_group() };
+    assert!(matches!(b.next(&known, ms(10)), Some(Request::Without { .. })));
 }
 
 #[test]
