@@ -24,6 +24,7 @@ const CODECS: [Codec; 5] = [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4,
 /// No broker gives out such an id.
 const PRODUCER_ID: i64 = (1 << 62) + 1;
 const MAX_BYTES: usize = 16 << 20;
+
 /// One pair of clusters for all of it: starting them takes longer than the rest.
 static CLUSTERS: Pair = Pair::new(|| {
     // The cleaner looks each 15 s otherwise.

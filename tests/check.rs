@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 
 /// What check gives a server; behind it is the time of a loaded machine.
 const DEADLINE: Duration = Duration::from_secs(10);
+
 const MECHANISMS: [&str; 3] = ["SCRAM-SHA-256", "SCRAM-SHA-512", "PLAIN"];
 
 /// A finished `kferry check`: its exit code, and both outputs together.

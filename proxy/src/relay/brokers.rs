@@ -346,7 +346,7 @@ fn as_written(message: &str) -> Option<String> {
 #[derive(Debug)]
 pub(crate) struct ToBroker<'a> {
     world: &'a World,
-    partitions: Masking,
+    partitions: Masking<'a>,
     /// A virtual topic id of which nobody knows yet which topic of the cluster it is. It goes on as it is: an id that no topic has.
     pub unknown_topic: Option<Uuid>,
 }

@@ -406,10 +406,11 @@ enum Outcome {
     Answered(PartitionProduceResponse),
     /// It was not appended, or will not be appended twice.
     Again,
-    /// Nobody knows whether it was appended, or whether it will be.
-    Lost(Cause),
-    /// Nobody knows whether it was appended, and it will not be any more.
-    Doubtful(Cause),
+    /// Nobody knows whether it was appended; or, if it may still arrive, whether it will be.
+    Lost {
+        cause: Cause,
+        may_arrive: bool,
+    },
 }
 
 impl Lines {
@@ -473,15 +474,12 @@ impl Lines {
                             answers.partitions.push((partition, answer));
                         }
                         Outcome::Again => again.push((partition, records)),
-                        Outcome::Doubtful(cause) => {
-                            debug!(client_id = self.client_id, cluster = %leader.0, node_id = leader.1, %partition, error = cause.detail(), "not known");
-                            answers.broken = Some(cause);
-                            again.push((partition, records));
-                        }
-                        Outcome::Lost(cause) => {
+                        Outcome::Lost { cause, may_arrive } => {
                             debug!(client_id = self.client_id, cluster = %leader.0, node_id = leader.1, %partition, error = cause.detail(), "no answer");
-                            self.open.remove(&leader);
-                            lost = true;
+                            if may_arrive {
+                                self.open.remove(&leader);
+                                lost = true;
+                            }
                             if !may_be_sent_again(records.as_deref()) {
                                 answers.broken = Some(cause);
                             }
@@ -602,7 +600,7 @@ impl Lines {
         };
         let asked = send_for(line, entries.iter().cloned().map(stamp), frame.acks, timeout_ms, frame.version);
         let cause = |error: String| Cause::NotAsked { cluster: leader.0.clone(), api_key: ApiKey::Produce, error };
-        let lost = |error: String| Outcome::Lost(cause(error));
+        let lost = |error: String| Outcome::Lost { cause: cause(error), may_arrive: true };
         let response = match timeout_at(deadline + ON_ITS_WAY, asked).await {
             Ok(Ok(response)) => response,
             Ok(Err(RequestError::Version { .. })) => {
@@ -627,7 +625,8 @@ impl Lines {
                     Next::Tell => Outcome::Answered(partition.clone()),
                     Next::Again => Outcome::Again,
                     Next::Unknown => {
-                        Outcome::Doubtful(cause("the leader was changed before all replicas had a batch that it had appended".to_owned()))
+                        let error = "the leader was changed before all replicas had a batch that it had appended".to_owned();
+                        Outcome::Lost { cause: cause(error), may_arrive: false }
                     }
                 },
                 None => lost("the answer leaves out a partition".to_owned()),

@@ -143,9 +143,10 @@ impl FirstBatches {
         let Some(batch) = Sequences::peek(front).filter(|_| since < WATCHED) else { return Admitted::Passes };
         let watched = self.watched(partition, term.led.term, WATCHED.saturating_sub(since));
         let (began, mut is_asked) = (Instant::now(), false);
+        let so_far = || before + began.elapsed();
         loop {
             let changed = watched.changed.notified();
-            let waited = if is_asked { before + began.elapsed() } else { Duration::ZERO };
+            let waited = if is_asked { so_far() } else { Duration::ZERO };
             let verdict = {
                 let mut known = watched.lock();
                 let flipped =
@@ -178,7 +179,7 @@ impl FirstBatches {
                     return Admitted::Answered(NOT_LEADER_OR_FOLLOWER);
                 }
                 Verdict::Wait { what, until } => {
-                    let limit = PATIENCE.saturating_sub(before + began.elapsed()).clamp(LEAST, ANSWER);
+                    let limit = PATIENCE.saturating_sub(so_far()).clamp(LEAST, ANSWER);
                     let is_news = watched.ask(partition, term, what, limit).await;
                     // Of the old leader only when the new one is known.
                     is_asked |= what != Missing::NewLeader || !is_news;
@@ -187,7 +188,7 @@ impl FirstBatches {
                     }
                     tokio::select! {
                         () = changed => {}
-                        () = sleep(until.saturating_sub(before + began.elapsed())) => {}
+                        () = sleep(until.saturating_sub(so_far())) => {}
                     }
                 }
             }

@@ -58,22 +58,22 @@ impl Now {
 
 /// Masks, in one request, what must not get through.
 #[derive(Debug)]
-pub(super) struct Masking {
+pub(super) struct Masking<'a> {
     api: ApiKey,
     now: Now,
-    place: Option<Place>,
+    place: Option<&'a Place>,
     /// Partitions of the topic that came last must not.
     masks: bool,
 }
 
-impl Masking {
-    pub(super) fn new(place: Option<&Place>, api: ApiKey) -> Self {
-        Self { api, now: Now::of(place), place: place.cloned(), masks: false }
+impl<'a> Masking<'a> {
+    pub(super) fn new(place: Option<&'a Place>, api: ApiKey) -> Self {
+        Self { api, now: Now::of(place), place, masks: false }
     }
 
     /// Whether the broker must not have what is said of a topic although it leads there, or did when the request came.
     fn waits(&self, topic: &str) -> bool {
-        let Some(place) = &self.place else { return false };
+        let Some(place) = self.place else { return false };
         match self.api {
             // No transaction begins in what is held: its markers would come after the last record that is copied. Where it was let go since the
             // request came, another cluster may lead it.
@@ -85,7 +85,7 @@ impl Masking {
     }
 }
 
-impl Rewrite for Masking {
+impl Rewrite for Masking<'_> {
     fn topic(&mut self, name: &str) {
         self.masks = self.now.stance(name).refuses(self.api) || self.waits(name);
     }
